@@ -1,0 +1,190 @@
+"""The recipe: one YAML file that says all of a build. `schemas/recipe.schema.json` is made from these classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from curate.schema.fields import KINDS
+
+Kind = Literal["image", "video", "audio"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Fetch(_Part):
+    """How http(s) uris of a table are fetched."""
+
+    concurrency: int = Field(8, ge=1, le=1024, description="requests at once in one worker")
+    timeout: float = Field(30, gt=0, le=3600, description="seconds for one whole file, connect to last byte")
+    max_bytes: int = Field(512 << 20, gt=0, description="larger files are refused")
+    allow_private: bool = Field(False, description="allow loopback, private and link-local addresses")
+    user_agent: str = Field("curate-tokens/0.1 (+dataset building; see docs)", min_length=1)
+
+
+class _Source(_Part):
+    name: Name = Field(description="unique; part of each record's id")
+    licence: str | None = Field(None, description="licence of records that state none of their own")
+
+
+class FolderSource(_Source):
+    """Every media file under a folder; text from a sidecar of the same stem (.txt or .json), where there is one."""
+
+    kind: Literal["folder"]
+    path: str
+
+
+class TarSource(_Source):
+    """WebDataset tars: members of one key are one record; text from .txt, or from .json's `caption` or `text`."""
+
+    kind: Literal["webdataset"]
+    path: str = Field(description="one tar or a glob")
+
+
+class TableSource(_Source):
+    """A parquet, csv or jsonl table of uris: paths (relative to the table), file:// or http(s)://."""
+
+    kind: Literal["table"]
+    path: str
+    uri: str = Field("uri", description="column of the uri")
+    text: str | None = Field("text", description="column of the text, where there is one")
+    licence_column: str | None = None
+    base_url: str | None = Field(None, description="put before relative uris; may hold ${VARIABLE}")
+    fetch: Fetch = Fetch()
+
+
+Source = Annotated[FolderSource | TarSource | TableSource, Field(discriminator="kind")]
+
+
+class Shots(_Part):
+    """PySceneDetect's ContentDetector (default) or AdaptiveDetector."""
+
+    detector: Literal["content", "adaptive"] = "content"
+    threshold: float | None = Field(None, gt=0, description="the detector's own default (27 and 3) where absent")
+    min_frames: int = Field(15, ge=1, description="shortest shot the detector makes")
+
+
+class Cut(_Part):
+    """From records to samples. Every second of a record ends in some sample; too short ones are dropped on the record."""
+
+    shots: Shots = Shots()
+    min_seconds: float = Field(1.0, ge=0, description="shorter clips and segments are dropped, rule `cut.min_seconds`")
+    max_seconds: float = Field(10.0, gt=0, description="longer shots and sounds are cut into equal parts no longer than this")
+
+    @model_validator(mode="after")
+    def _order(self) -> Cut:
+        if self.max_seconds < 2 * self.min_seconds:
+            raise ValueError("max_seconds must be at least twice min_seconds, or equal parts could be too short")
+        return self
+
+
+class SignalUse(_Part):
+    """A signal to compute: its name and its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Caption(_Part):
+    """Text of a sample: what the source gave, else a captioner's, else composed of tags, OCR text and speech."""
+
+    prefer: list[Literal["given", "captioner", "composed"]] = ["given", "captioner", "composed"]
+    captioner: str | None = Field(None, description="local folder or hub id of a transformers image-to-text model")
+    max_chars: int = Field(2000, gt=0)
+
+
+class Rule(_Part):
+    """Keep samples whose field lies within bounds. Bounds are absolute, or percentiles of all samples that have it."""
+
+    field: str
+    min: float | None = None
+    max: float | None = None
+    min_percentile: float | None = Field(None, ge=0, le=100)
+    max_percentile: float | None = Field(None, ge=0, le=100)
+    kinds: list[Kind] = list(KINDS)  # type: ignore[arg-type]
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Rule:
+        if self.min is None and self.max is None and self.min_percentile is None and self.max_percentile is None:
+            raise ValueError("a rule needs one of min, max, min_percentile, max_percentile")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing could pass")
+        return self
+
+
+class NearDuplicates(_Part):
+    """Pairs of one kind whose embeddings have a cosine of at least `threshold`; groups are connected components."""
+
+    embedding: str = Field(description="a vector field of a signal")
+    threshold: float = Field(0.95, gt=0, le=1, description="cosine")
+    keep: list[str] = Field(["pixels", "duration"], description="largest first; ties go to the smallest sample_id")
+    cells: int | None = Field(None, ge=1, description="k-means cells; sqrt(n) rounded up to a power of two where absent")
+
+
+class Decide(_Part):
+    """Verdicts. `records` rules look at probed columns, `rules` at signals."""
+
+    records: list[Rule] = []
+    rules: list[Rule] = []
+    near_duplicates: list[NearDuplicates] = []
+
+
+class Stream(_Part):
+    """One token stream."""
+
+    name: Name
+    tokenizer: str = Field(description="a name of `curate tokenizers list`, or a folder with card.json")
+    fps: float = Field(1.0, gt=0, le=120, description="image tokenizers on video: frames per second")
+    max_frames: int = Field(8, ge=1)
+
+
+class Tokenize(_Part):
+    streams: list[Stream] = Field(min_length=1)
+
+
+class Pack(_Part):
+    shard_samples: int = Field(1024, ge=1, description="samples in one shard; the last of a split may hold fewer")
+    splits: dict[Name, float] = Field({"train": 1.0}, description="share of each split; all samples of one record go to one")
+
+    @model_validator(mode="after")
+    def _sum(self) -> Pack:
+        if not self.splits or any(v <= 0 for v in self.splits.values()) or abs(sum(self.splits.values()) - 1) > 1e-6:
+            raise ValueError("shares of splits must be above 0 and add up to 1")
+        return self
+
+
+class Recipe(_Part):
+    """A whole build."""
+
+    name: Name
+    about: str = ""
+    demo: Literal["quickstart"] | None = Field(None, description="prepare this demonstration's media, and serve a part over http")
+    seed: int = Field(0, ge=0)
+    partition: int = Field(16, ge=1, le=4096, description="records or samples in one committed piece")
+    sources: list[Source] = Field(min_length=1)
+    cut: Cut = Cut()
+    annotate: list[SignalUse] = Field(min_length=1)
+    caption: Caption = Caption()
+    decide: Decide = Decide()
+    tokenize: Tokenize
+    pack: Pack = Pack()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Recipe:
+        for what, names in (
+            ("source", [s.name for s in self.sources]),
+            ("signal", [s.name for s in self.annotate]),
+            ("stream", [s.name for s in self.tokenize.streams]),
+        ):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise ValueError(f"{what} names must be unique; twice: {', '.join(twice)}")
+        return self
