@@ -36,6 +36,7 @@ RECORDS = pa.schema(
         pa.field("bytes", pa.int64()),
         pa.field("media", pa.string()),  # tar of the build that holds the bytes, relative to the build
         pa.field("member", pa.string()),  # its member name
+        pa.field("offset", pa.int64()),  # where its bytes start in the tar
         *PROBE,
         *FAILURE,
     ]
@@ -56,6 +57,8 @@ SAMPLES = pa.schema(
         pa.field("licence", pa.string()),
         pa.field("media", pa.string(), nullable=False),
         pa.field("member", pa.string(), nullable=False),
+        pa.field("offset", pa.int64()),
+        pa.field("bytes", pa.int64()),
         *PROBE,
     ]
 )

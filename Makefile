@@ -1,0 +1,37 @@
+# make quickstart   create the environment and run the main job
+# make test         create the environment if need be, check style and types, run the default tests
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(VENV)/bin
+OUT ?= build/quickstart
+
+.PHONY: quickstart test check long bench clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt requirements-nodeps.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"curate needs Python 3.11 or newer, this is {v.major}.{v.minor}; say make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=24'
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[embedded,demo,dev]'
+	$(BIN)/pip install --quiet --no-deps -r requirements-nodeps.txt
+	touch $@
+
+quickstart: $(VENV)/.ready
+	$(BIN)/curate run pipelines/quickstart.yaml --out $(OUT)
+
+check: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+long: $(VENV)/.ready
+	$(BIN)/python -m pytest -m long
+
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/stages.py
+
+clean:
+	rm -rf build $(VENV)
