@@ -39,6 +39,7 @@ class CodecCard(_Strict):
         grid: ids per picture or frame as (h, w); None otherwise.
         rate_hz: token frames per second of audio; None otherwise.
         ids_per_frame: levels of RVQ stored per token frame.
+        sample_rate: Hz that audio must have; input_size: height and width in pixels that pictures must have.
         input: the input contract: what is accepted and how it is converted.
         weights_digest: BLAKE3 of the weights file.
         batch_invariance: share of ids that differ between batch 1 and batch 16, measured.
@@ -57,6 +58,7 @@ class CodecCard(_Strict):
     rate_hz: float | None = None
     ids_per_frame: int = 1
     sample_rate: int | None = None
+    input_size: int | None = None
     input: str
     padding: str = ""
     special_tokens: dict[str, int] = {}
@@ -71,7 +73,9 @@ class CodecCard(_Strict):
     def _smallest_dtype(self) -> CodecCard:
         want = smallest_unsigned(self.vocabulary)
         if self.dtype != want:
-            raise ValueError(f"dtype {self.dtype} for a vocabulary of {self.vocabulary}: the smallest that holds it is {want}")
+            raise ValueError(
+                f"dtype {self.dtype} for a vocabulary of {self.vocabulary}: the smallest that holds it is {want}"
+            )
         return self
 
     @property

@@ -73,7 +73,9 @@ class Cut(_Part):
 
     shots: Shots = Shots()
     min_seconds: float = Field(1.0, ge=0, description="shorter clips and segments are dropped, rule `cut.min_seconds`")
-    max_seconds: float = Field(10.0, gt=0, description="longer shots and sounds are cut into equal parts no longer than this")
+    max_seconds: float = Field(
+        10.0, gt=0, description="longer shots and sounds are cut into equal parts no longer than this"
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Cut:
@@ -126,7 +128,9 @@ class NearDuplicates(_Part):
     embedding: str = Field(description="a vector field of a signal")
     threshold: float = Field(0.95, gt=0, le=1, description="cosine")
     keep: list[str] = Field(["pixels", "duration"], description="largest first; ties go to the smallest sample_id")
-    cells: int | None = Field(None, ge=1, description="k-means cells; sqrt(n) rounded up to a power of two where absent")
+    cells: int | None = Field(
+        None, ge=1, description="k-means cells; sqrt(n) rounded up to a power of two where absent"
+    )
 
 
 class Decide(_Part):
@@ -152,7 +156,9 @@ class Tokenize(_Part):
 
 class Pack(_Part):
     shard_samples: int = Field(1024, ge=1, description="samples in one shard; the last of a split may hold fewer")
-    splits: dict[Name, float] = Field({"train": 1.0}, description="share of each split; all samples of one record go to one")
+    splits: dict[Name, float] = Field(
+        {"train": 1.0}, description="share of each split; all samples of one record go to one"
+    )
 
     @model_validator(mode="after")
     def _sum(self) -> Pack:
@@ -166,7 +172,9 @@ class Recipe(_Part):
 
     name: Name
     about: str = ""
-    demo: Literal["quickstart"] | None = Field(None, description="prepare this demonstration's media, and serve a part over http")
+    demo: Literal["quickstart"] | None = Field(
+        None, description="prepare this demonstration's media, and serve a part over http"
+    )
     seed: int = Field(0, ge=0)
     partition: int = Field(16, ge=1, le=4096, description="records or samples in one committed piece")
     sources: list[Source] = Field(min_length=1)

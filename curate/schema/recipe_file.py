@@ -60,7 +60,9 @@ class RecipeFile:
             raise CurateError(f"{where}: not valid YAML: {getattr(exc, 'problem', exc)}") from exc
         lines: dict[Loc, int] = {}
         if not isinstance(node, yaml.MappingNode):
-            raise CurateError(f"{path}:1: a recipe is a mapping of keys to values", f"keys: {', '.join(Recipe.model_fields)}")
+            raise CurateError(
+                f"{path}:1: a recipe is a mapping of keys to values", f"keys: {', '.join(Recipe.model_fields)}"
+            )
         _walk(node, (), lines, path)
         data = yaml.safe_load(text)
         try:
@@ -81,7 +83,9 @@ def find_recipe(name: str | Path) -> Path:
     # `curate run pipelines/quickstart.yaml` also works away from a checkout
     if path.parts[:1] == ("pipelines",) and path.stem in built_in and path.suffix == ".yaml":
         return folder / path.name
-    raise CurateError(f"no recipe {str(name)!r}", f"{nearest(path.stem, built_in)}built-in recipes: {', '.join(built_in)}")
+    raise CurateError(
+        f"no recipe {str(name)!r}", f"{nearest(path.stem, built_in)}built-in recipes: {', '.join(built_in)}"
+    )
 
 
 def _line(lines: dict[Loc, int], loc: Loc) -> int:
@@ -96,7 +100,9 @@ def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], path: Path) -> None:
         for key, value in node.value:
             at: Loc = (*loc, str(key.value))
             if at in lines:
-                raise CurateError(f"{path}:{key.start_mark.line + 1}: key {key.value!r} occurs twice; first on line {lines[at]}")
+                raise CurateError(
+                    f"{path}:{key.start_mark.line + 1}: key {key.value!r} occurs twice; first on line {lines[at]}"
+                )
             _walk(value, at, lines, path)
             lines[at] = key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
@@ -108,7 +114,11 @@ def _explain(exc: ValidationError, path: Path, lines: dict[Loc, int]) -> CurateE
     out = []
     for err in exc.errors():
         # union tags (`folder`, `table`) are pydantic's, not the file's
-        loc: Loc = tuple(part for i, part in enumerate(err["loc"]) if not (part in _SOURCES and i == 2 and err["loc"][0] == "sources"))
+        loc: Loc = tuple(
+            part
+            for i, part in enumerate(err["loc"])
+            if not (part in _SOURCES and i == 2 and err["loc"][0] == "sources")
+        )
         at = ".".join(str(part) for part in loc) or "the recipe"
         where = f"{path}:{_line(lines, loc)}"
         if err["type"] == "extra_forbidden":
@@ -116,7 +126,9 @@ def _explain(exc: ValidationError, path: Path, lines: dict[Loc, int]) -> CurateE
             out.append(f"{where}: unknown key {at!r}; {nearest(str(loc[-1]), allowed)}allowed: {', '.join(allowed)}")
         elif err["type"] == "union_tag_invalid":
             given = str(err.get("ctx", {}).get("tag", ""))
-            out.append(f"{where}: unknown source kind {given!r}; {nearest(given, _SOURCES)}allowed: {', '.join(_SOURCES)}")
+            out.append(
+                f"{where}: unknown source kind {given!r}; {nearest(given, _SOURCES)}allowed: {', '.join(_SOURCES)}"
+            )
         elif err["type"] == "union_tag_not_found":
             out.append(f"{where}: {at} needs a key 'kind'; allowed: {', '.join(_SOURCES)}")
         elif err["type"] == "missing":

@@ -36,7 +36,8 @@ def folder(name: str) -> Path:
         if (candidate / "card.json").is_file():
             return candidate
     raise CurateError(
-        f"no tokenizer {name!r}", f"{nearest(name, names())}there are: {', '.join(names())}; or a folder with a card.json"
+        f"no tokenizer {name!r}",
+        f"{nearest(name, names())}there are: {', '.join(names())}; or a folder with a card.json",
     )
 
 

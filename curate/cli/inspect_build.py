@@ -1,0 +1,171 @@
+"""Commands that look at a finished build, and those that print what there is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from curate.schema.errors import CurateError
+
+Build = Annotated[Path, typer.Argument(help="Folder of a build.")]
+Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON object on stdout.")]
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True, markup=False)
+
+
+def verify(build: Build, as_json: Json = False) -> None:
+    """Check a build: digests, counts, alignment of streams, id ranges. Exits with 1 when something is wrong.
+
+    **Examples**
+
+        curate verify build/quickstart
+
+        curate verify build/quickstart --json
+    """
+    from curate.shards.verify import verify as check
+
+    report = check(build)
+    if as_json:
+        typer.echo(report.to_json())
+    else:
+        console = _console()
+        for level, counts in (("records", report.records), ("samples", report.samples)):
+            parts = " + ".join(f"{n} {name}" for name, n in counts.items() if name != "total")
+            console.print(f"{level}: {counts['total']} = {parts}")
+        for entry in report.streams:
+            console.print(f"stream {entry.name}: {entry.ids} ids of {entry.vocabulary}, {entry.dtype}")
+        for problem in report.problems:
+            console.print(f"WRONG: {problem}", style="red")
+        console.print("ok" if report.ok else f"{len(report.problems)} problems")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def explain(
+    build: Build,
+    what: Annotated[str, typer.Argument(metavar="SAMPLE_OR_URI", help="A sample id, a record id, or a uri.")],
+    as_json: Json = False,
+) -> None:
+    """The whole story of one input: signals, verdict with rule, value and threshold, duplicates, tokens, or the error.
+
+    The beginning of an id or the end of a uri is enough where it names one thing.
+
+    **Examples**
+
+        curate explain build/quickstart coffee.png
+
+        curate explain build/quickstart 3f0c9a
+    """
+    from curate.card.explain import explain as tell
+
+    story = tell(build, what)
+    typer.echo(json.dumps(story.data, indent=1, sort_keys=True) if as_json else story.text())
+
+
+def card(build: Build) -> None:
+    """The counts of a build, and where its card is: one HTML page to open in a browser.
+
+    **Example**
+
+        curate card build/quickstart
+    """
+    from curate.shards.commit import read_manifest
+
+    manifest = read_manifest(build)
+    console = _console()
+    for level, counts in (("records", manifest.counts.records), ("samples", manifest.counts.samples)):
+        parts = " + ".join(f"{n} {name}" for name, n in counts.items() if name != "total")
+        console.print(f"{level}: {counts['total']} = {parts}")
+    console.print(str((build / "card" / "index.html").resolve()))
+
+
+def stream(
+    build: Build,
+    split: Annotated[str, typer.Option(help="Which split.")] = "train",
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure reading beside a raw memory-mapped read of the same files.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="With --bench: how long.")] = 5.0,
+    count: Annotated[int, typer.Option("--count", "-n", help="Without --bench: samples to print.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
+) -> None:
+    """Read samples as a trainer would: print some, or measure.
+
+    **Examples**
+
+        curate stream build/quickstart --count 3
+
+        curate stream build/quickstart --bench
+
+    In a trainer: `for sample in curate.stream("build/quickstart", split="train"): ...`
+    """
+    if bench:
+        from curate.shards.bench import bench as measure
+
+        typer.echo(json.dumps(measure(build, seconds), indent=1))
+        return
+    import curate
+
+    for i, sample in enumerate(curate.stream(build, split=split, seed=seed)):
+        if i >= count:
+            break
+        typer.echo(json.dumps({k: _brief(v) for k, v in sample.items()}))
+
+
+def _brief(value: Any) -> Any:
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else value
+
+
+def signals(as_json: Json = False) -> None:
+    """What signals there are: fields, units, ranges and options.
+
+    **Examples**
+
+        curate signals
+
+        curate signals --json
+    """
+    from curate.signals import registry
+
+    found = [registry.get(name) for name in registry.names()]
+    if as_json:
+        rows = [
+            {"name": s.name, "options": s.Options.model_json_schema().get("properties", {}), "about": s.__doc__}
+            for s in found
+        ]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("signal", "field", "range", "kinds", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for cls in found:
+        options = list(cls.Options.model_fields)
+        try:
+            fields = cls().gives
+        except (CurateError, ValueError):  # needs options
+            fields = ()
+        table.add_row(cls.name, "", "", "", f"options: {', '.join(options)}" if options else "")
+        for f in fields:
+            table.add_row("", f.name, f.range_text() if f.is_number else str(f.type), ", ".join(f.kinds), f.about)
+    Console(highlight=False, markup=False).print(table)
+
+
+def schema(what: Annotated[str, typer.Argument(help="recipe, manifest or codec-card.")]) -> None:
+    """Print the JSON Schema of a recipe, a manifest or a codec card.
+
+    **Example**
+
+        curate schema recipe
+    """
+    from curate.schema.json_schemas import SCHEMAS, schema_text
+
+    if what not in SCHEMAS:
+        raise CurateError(f"no schema {what!r}", f"there are: {', '.join(SCHEMAS)}")
+    typer.echo(schema_text(what), nl=False)

@@ -1,0 +1,98 @@
+"""The command `curate`. Each subcommand's help teaches by example; errors say what is wrong and the way out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from curate.cli import inspect_build, tokenizers_cli
+from curate.schema.errors import CurateError
+
+app = typer.Typer(
+    name="curate",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Raw video, image-text and audio in; aligned discrete token shards, a ledger of every verdict and a card out.
+
+**The usual way**
+
+    curate run quickstart                         # the built-in recipe, on this machine
+
+    curate run my.yaml --out build/mine           # your own; run it again to go on after a crash
+
+    curate verify build/mine                      # digests, counts, alignment, id ranges
+
+    curate explain build/mine clip.mp4            # what became of one input, and why
+
+    curate stream build/mine --bench              # into a trainer""",
+)
+app.add_typer(tokenizers_cli.app, name="tokenizers")
+
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the build. Default: build/NAME of the recipe.")
+]
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a built-in recipe.")],
+    out: Out = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", min=1, help="CPUs of the fresh local Ray. Default: all.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster: `auto`, `host:6379` or `ray://host:10001`.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe and list the sources, run nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
+) -> None:
+    """Run a recipe: ingest, cut, annotate, decide, tokenize, pack, card.
+
+    A run that was interrupted goes on where it stopped when the same command is given again. A run with a changed
+    recipe recomputes only what the change touches; a moved threshold recomputes no model.
+
+    **Examples**
+
+        curate run quickstart
+
+        curate run pipelines/quickstart.yaml --out build/quickstart --workers 2
+
+        curate run my.yaml --address auto
+    """
+    from curate.cli.run_recipe import run_recipe
+
+    run_recipe(recipe, out, workers=workers, address=address, dry_run=dry_run, quiet=quiet)
+
+
+app.command("verify")(inspect_build.verify)
+app.command("explain")(inspect_build.explain)
+app.command("card")(inspect_build.card)
+app.command("stream")(inspect_build.stream)
+app.command("signals")(inspect_build.signals)
+app.command("schema")(inspect_build.schema)
+
+
+def main() -> None:
+    """Run the command line; errors that the user can mend are printed without a traceback and exit with 2."""
+    try:
+        app()
+    except CurateError as exc:
+        console = Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False)
+        console.print(f"curate: {exc.message}", style="red")
+        if exc.hint:
+            console.print(f"  {exc.hint}")
+        raise SystemExit(2) from exc
+    except KeyboardInterrupt:
+        sys.stderr.write("curate: interrupted; the same command goes on where it stopped\n")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Annotate: one decode a sample, every signal from it, one file a signal and piece.
+
+A signal's file carries the digest of the samples, of the signal's code, model and options, and of the signals that it
+reads. So adding a signal computes that one, and moving a threshold computes none (law 3).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.media.views import View
+from curate.pipeline.blocks import (
+    FAIL,
+    drop_views,
+    failure_columns,
+    failure_of,
+    failure_text,
+    pack_views,
+    unpack_views,
+)
+from curate.pipeline.cluster import Cluster
+from curate.pipeline.decode_stage import decode_samples
+from curate.pipeline.files import write_table
+from curate.pipeline.pieces import Piece
+from curate.pipeline.pools import pools
+from curate.pipeline.progress import Stage
+from curate.pipeline.stream import pieces_dataset, receipts
+from curate.schema.fields import SignalField
+from curate.schema.verdict import Failure
+from curate.signals.base import Batch, Result, Signal
+
+VERSION = 1
+DECODE = f"{FAIL}decode"
+CARRIED = ("width", "height", "duration", "fps")
+"""Probed columns that signals may read."""
+
+
+class SignalFiles:
+    """Which file holds a signal of a piece."""
+
+    def __init__(self, signals: Sequence[Signal]) -> None:
+        self.giver = {f.name: s for s in signals for f in s.gives}
+        self._signals = {s.name: s for s in signals}
+
+    def made_by(self, signal: Signal) -> Any:
+        """All that a signal's values depend on beside the samples."""
+        upstream = sorted({self.giver[field].name for field in signal.after})
+        return [
+            "annotate",
+            VERSION,
+            signal.name,
+            signal.version(),
+            signal.options.model_dump(mode="json"),
+            [repr(v) for v in signal.needs],
+            [self.made_by(self._signals[name]) for name in upstream],
+        ]
+
+    def file(self, piece: Piece, signal: Signal) -> str:
+        return piece.file(f"signals/{signal.name}", self.made_by(signal))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Signals that share a worker."""
+
+    signals: list[Signal]
+    model: bool
+    gpus: float
+
+
+def groups(signals: Sequence[Signal], gpus: int) -> list[_Group]:
+    """Workers for the signals, in an order that respects what they read of each other.
+
+    The first group holds what needs no model; it runs where media is decoded, so its views never cross. All models on
+    CPUs share one kind of worker; a model on GPUs has its own.
+    """
+    first: list[Signal] = []
+    rest: list[_Group] = []
+    given: set[str] = set()
+    for signal in signals:
+        share = signal.cost.gpus if gpus else 0.0
+        if not signal.cost.model and all(field in given for field in signal.after):
+            first.append(signal)
+            given |= {f.name for f in signal.gives}
+        elif (rest and rest[-1].gpus == share == 0) or (not signal.cost.model and rest):
+            rest[-1].signals.append(signal)
+        else:
+            rest.append(_Group([signal], True, share))
+    return [_Group(first, False, 0.0), *rest]
+
+
+def annotate(build: Path, pieces: Sequence[Piece], signals: Sequence[Signal], cluster: Cluster, stage: Stage) -> None:
+    """Compute the signals that are not committed yet, piece by piece."""
+    files = SignalFiles(signals)
+    rows = []
+    for piece in pieces:
+        paths = {s.name: files.file(piece, s) for s in signals}
+        missing = [name for name, path in paths.items() if not (build / path).exists()]
+        if missing:
+            rows.append(
+                {
+                    "samples": piece.path,
+                    "start": piece.start,
+                    "rows": piece.rows,
+                    "item": json.dumps({"missing": missing, "files": paths}),
+                }
+            )
+    if not rows:
+        return
+    wanted = {name for row in rows for name in json.loads(str(row["item"]))["missing"]}
+    size = pools(cluster, len(rows))
+    first, *rest = groups([s for s in signals if s.name in wanted], cluster.gpus)
+    later = [view for group in rest for s in group.signals for view in s.needs]
+    dataset = pieces_dataset(rows).map_batches(
+        decode_and_compute,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=size.decode_cpus,
+        fn_kwargs={
+            "build": str(build),
+            "signals": first.signals,
+            "needs": {s.name: s.needs for s in signals},
+            "givers": {field: s.name for field, s in files.giver.items()},
+            "after": {s.name: s.after for s in signals},
+            "later": later,
+        },
+    )
+    for i, group in enumerate(rest):
+        dataset = dataset.map_batches(
+            Compute,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=size.actor_cpus,
+            num_gpus=group.gpus or None,
+            concurrency=size.gpu_actors(cluster, group.gpus) if group.gpus else size.actors,
+            fn_constructor_kwargs={
+                "signals": group.signals,
+                "later": [view for after in rest[i + 1 :] for s in after.signals for view in s.needs],
+            },
+        )
+    dataset = dataset.map_batches(
+        commit,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=0.1,
+        fn_kwargs={"build": str(build), "gives": {s.name: s.gives for s in signals}},
+    )
+    for receipt in receipts(dataset):
+        stage.add(receipt["rows"], receipt["failed"])
+
+
+class Compute:
+    """A worker that holds some signals' models."""
+
+    def __init__(self, signals: Sequence[Signal], later: Sequence[View]) -> None:
+        self._signals = signals
+        self._later = later
+        for signal in signals:
+            signal.load()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return drop_views(compute(block, self._signals), self._later)
+
+
+def decode_and_compute(
+    work: pa.Table,
+    build: str,
+    signals: Sequence[Signal],
+    needs: dict[str, tuple[View, ...]],
+    givers: dict[str, str],
+    after: dict[str, tuple[str, ...]],
+    later: Sequence[View],
+) -> pa.Table:
+    """Decode one piece, and compute the signals that hold no model.
+
+    Args:
+        work: one work item.
+        signals: those to compute here.
+        needs, after: of every signal, by name.
+        givers: field to the name of the signal that gives it.
+        later: views that later workers need.
+    """
+    row = work.to_pylist()[0]
+    item = json.loads(row["item"])
+    samples = pq.read_table(Path(build) / row["samples"]).slice(row["start"], row["rows"])
+    views = sorted({view for name in item["missing"] for view in needs[name]}, key=repr)
+    arrays, failures = decode_samples(Path(build), samples.to_pylist(), views, "annotate")
+    columns: dict[str, Any] = {name: samples.column(name) for name in ("sample_id", "kind", "text", *CARRIED)}
+    columns[DECODE] = pa.array([failure_text(f) for f in failures], pa.string())
+    columns["item"] = pa.array([row["item"]] * samples.num_rows, pa.string())
+    for field in sorted({f for name in item["missing"] for f in after[name]}):
+        giver = givers[field]
+        if giver not in item["missing"]:
+            columns[field] = pq.read_table(Path(build) / item["files"][giver], columns=[field]).column(field)
+    for view in views:
+        columns |= pack_views(view, arrays[view])
+    return Compute(signals, later)(pa.table(columns))
+
+
+def compute(block: pa.Table, signals: Sequence[Signal]) -> pa.Table:
+    """The block with the columns of those of `signals` that its piece is missing."""
+    missing = set(json.loads(block.column("item")[0].as_py())["missing"])
+    alive = [i for i, text in enumerate(block.column(DECODE).to_pylist()) if text is None]
+    for signal in signals:
+        if signal.name not in missing:
+            continue
+        results = _compute_alive(signal, _batch(block, signal, alive)) if alive else []
+        rows: list[Result | None] = [None] * block.num_rows
+        for i, result in zip(alive, results, strict=True):
+            rows[i] = _checked(signal, result)
+        failures = [failure_text(r) if isinstance(r, Failure) else None for r in rows]
+        block = block.append_column(FAIL + signal.name, pa.array(failures, pa.string()))
+        for field in signal.gives:
+            values = [r.get(field.name) if isinstance(r, dict) else None for r in rows]
+            block = block.append_column(field.name, pa.array(values, field.type))
+    return block
+
+
+def _batch(block: pa.Table, signal: Signal, alive: list[int]) -> Batch:
+    some = block.take(pa.array(alive, pa.int64())) if len(alive) < block.num_rows else block
+    columns = {n: some.column(n).to_pylist() for n in (*CARRIED, *signal.after)}
+    return Batch(
+        sample_id=some.column("sample_id").to_pylist(),
+        kind=some.column("kind").to_pylist(),
+        text=some.column("text").to_pylist(),
+        views={view: unpack_views(some, view) for view in signal.needs},
+        columns=columns,
+    )
+
+
+def _compute_alive(signal: Signal, batch: Batch) -> list[Result]:
+    """The signal's results; a batch that fails as a whole is tried again member by member (law 2)."""
+    try:
+        results = signal(batch)
+    except Exception:
+        results = [_alone(signal, batch, i) for i in range(len(batch))]
+    if len(results) != len(batch):
+        raise RuntimeError(f"signal {signal.name} gave {len(results)} results for {len(batch)} samples")
+    return results
+
+
+def _alone(signal: Signal, batch: Batch, i: int) -> Result:
+    one = Batch(
+        sample_id=batch.sample_id[i : i + 1],
+        kind=batch.kind[i : i + 1],
+        text=batch.text[i : i + 1],
+        views={view: arrays[i : i + 1] for view, arrays in batch.views.items()},
+        columns={name: values[i : i + 1] for name, values in batch.columns.items()},
+    )
+    try:
+        return signal(one)[0]
+    except Exception as exc:  # recorded, with its class and message
+        return Failure.of(f"annotate:{signal.name}", exc, attempt=2)
+
+
+def _checked(signal: Signal, result: Result) -> Result:
+    """A value that is not finite or lies outside its declared range is a failure, not a number to compare with."""
+    if isinstance(result, Failure):
+        stage = result.stage if result.stage.startswith("annotate:") else f"annotate:{signal.name}"
+        return Failure(stage, result.error, result.message, result.attempt)
+    for field in signal.gives:
+        value = result.get(field.name)
+        if value is not None and field.is_number and not _within(field, float(value)):
+            message = f"{field.name} is {float(value):g}, outside {field.range_text()}"
+            return Failure(f"annotate:{signal.name}", "RangeError", message)
+    return result
+
+
+def _within(field: SignalField, value: float) -> bool:
+    return math.isfinite(value) and field.contains(value)
+
+
+def commit(block: pa.Table, build: str, gives: dict[str, tuple[SignalField, ...]]) -> pa.Table:
+    """Write the piece's signals, one file each; the answer is its receipt."""
+    item = json.loads(block.column("item")[0].as_py())
+    decode = [failure_of(t) for t in block.column(DECODE).to_pylist()]
+    failed = [f is not None for f in decode]
+    for name in item["missing"]:
+        own = [failure_of(t) for t in block.column(FAIL + name).to_pylist()]
+        failures = [d or o for d, o in zip(decode, own, strict=True)]
+        failed = [f or o is not None for f, o in zip(failed, own, strict=True)]
+        columns = {"sample_id": block.column("sample_id")}
+        columns |= {field.name: block.column(field.name).cast(field.type) for field in gives[name]}
+        columns |= failure_columns(failures)
+        write_table(Path(build) / item["files"][name], pa.table(columns))
+    return pa.table({"rows": [block.num_rows], "failed": [sum(failed)]})

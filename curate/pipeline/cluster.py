@@ -1,0 +1,77 @@
+"""A Ray cluster to run on: a fresh local one, or an existing one by its address."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from curate.schema.errors import CurateError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to run on.
+
+    Attributes:
+        cpus: CPUs of the whole cluster.
+        gpus: GPUs of the whole cluster.
+        address: as given; None for a fresh local Ray.
+    """
+
+    cpus: int
+    gpus: int
+    address: str | None
+
+    def hardware(self) -> str:
+        """The class of hardware that results depend on in their last bits (law 6), e.g. `x86_64 cpu`."""
+        import platform
+
+        if not self.gpus:
+            return f"{platform.machine()} cpu"
+        import ray
+
+        kinds = sorted({k.split(":", 1)[1] for k in ray.cluster_resources() if k.startswith("accelerator_type:")})
+        return f"{platform.machine()} gpu {', '.join(kinds) or 'unknown'}"
+
+
+@contextmanager
+def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
+    """Start a local Ray with `workers` CPUs (all of the machine's where None), or connect to `address`.
+
+    A Ray that is already up in this process is used as it is and left up.
+
+    Raises:
+        CurateError: the address does not answer, or `workers` was given for an existing cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # a message about a future default for GPU-less tasks that says nothing to a user of this command
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if address is not None and workers is not None:
+        raise CurateError(
+            "--workers sizes a fresh local Ray and cannot resize the cluster at --address", "leave one of them out"
+        )
+    ours = not ray.is_initialized()
+    if ours:
+        try:
+            if address is None:
+                ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
+            where = f"at {address}" if address else "on this machine"
+            reason = " ".join(str(exc).split())[:300]
+            raise CurateError(
+                f"Ray is not reachable {where}: {reason}",
+                "start one with `ray start --head`, or leave --address out to run on a fresh local Ray",
+            ) from exc
+    try:
+        have = ray.cluster_resources()
+        yield Cluster(cpus=max(1, int(have.get("CPU", 1))), gpus=int(have.get("GPU", 0)), address=address)
+    finally:
+        if ours:
+            ray.shutdown()

@@ -1,0 +1,115 @@
+"""Cut: records to samples. A picture is one sample; a video is its shots, a sound its segments, none too long.
+
+A piece commits `samples/part-*.parquet`, then `cut/part-*.parquet` (one row a record: how many samples, or the failure),
+which is the piece's commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.media.clips import cut_spans
+from curate.media.decode import Span
+from curate.media.shots import find_shots
+from curate.pipeline.files import write_table
+from curate.pipeline.media_store import read_media
+from curate.pipeline.pieces import Piece
+from curate.pipeline.progress import Stage
+from curate.pipeline.stream import pieces_dataset, receipts
+from curate.schema.errors import MediaError
+from curate.schema.ids import sample_id
+from curate.schema.recipe import Cut
+from curate.schema.tables import FAILURE, SAMPLES
+from curate.schema.verdict import Failure
+
+VERSION = 1
+
+CUT = pa.schema(
+    [
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("samples", pa.int32(), nullable=False),
+        *FAILURE,
+    ]
+)
+
+
+def made_by(cut: Cut) -> Any:
+    """What the result depends on beside the records."""
+    # min_seconds is a rule of `decide`: moving it must not cut again
+    return ["cut", VERSION, cut.shots.model_dump(), cut.max_seconds]
+
+
+def cut(build: Path, options: Cut, work: Sequence[tuple[Piece, list[str]]], stage: Stage) -> None:
+    """Cut the pieces that are not there yet; `work` names for each piece the records that are to be sampled."""
+    rows = [
+        {
+            "records": piece.path,
+            "wanted": wanted,
+            "samples": piece.file("samples", made_by(options)),
+            "cut": piece.file("cut", made_by(options)),
+        }
+        for piece, wanted in work
+        if not (build / piece.file("cut", made_by(options))).exists()
+    ]
+    if not rows:
+        return
+    dataset = pieces_dataset(rows).map_batches(
+        cut_piece,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+        fn_kwargs={"build": str(build), "options": options.model_dump()},
+    )
+    for receipt in receipts(dataset):
+        stage.add(receipt["rows"], receipt["failed"])
+
+
+def cut_piece(block: pa.Table, build: str, options: dict[str, Any]) -> pa.Table:
+    """One piece of records, cut and committed; the answer is its receipt."""
+    item = block.to_pylist()[0]
+    root, how = Path(build), Cut.model_validate(options)
+    wanted = set(item["wanted"])
+    samples: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
+    for record in pq.read_table(root / item["records"]).to_pylist():
+        if record["record_id"] not in wanted:
+            continue
+        try:
+            spans = _spans(root, record, how)
+        except MediaError as exc:
+            done.append({"record_id": record["record_id"], "samples": 0} | Failure.of("cut", exc).__dict__)
+            continue
+        samples += [_sample(record, span) for span in spans]
+        done.append({"record_id": record["record_id"], "samples": len(spans)})
+    write_table(root / item["samples"], pa.Table.from_pylist(samples, schema=SAMPLES))
+    write_table(root / item["cut"], pa.Table.from_pylist(done, schema=CUT))
+    return pa.table({"rows": [len(done)], "failed": [sum(row.get("error") is not None for row in done)]})
+
+
+def _spans(build: Path, record: dict[str, Any], how: Cut) -> list[Span]:
+    """Spans of the record's samples, without a gap; one empty span for a picture."""
+    if record["kind"] == "image":
+        return [Span(0, 0)]
+    if record["kind"] == "audio":
+        whole = [Span(0, round(record["duration"] * 1e6))]
+    else:
+        data = read_media(build, record["media"], record["offset"], record["bytes"])
+        whole = find_shots(data, how.shots.detector, how.shots.threshold, how.shots.min_frames)
+    return cut_spans(whole, how.max_seconds)
+
+
+def _sample(record: dict[str, Any], span: Span) -> dict[str, Any]:
+    row = {name: record[name] for name in SAMPLES.names if name in record}
+    row |= {
+        "sample_id": sample_id(record["content_id"], span.start_us, span.end_us),
+        "start_us": span.start_us,
+        "end_us": span.end_us,
+    }
+    if record["kind"] != "image":
+        row["duration"] = (span.end_us - span.start_us) / 1e6
+    return row

@@ -1,0 +1,111 @@
+"""Ingest: entries of the sources to records, with their media as they came.
+
+A piece commits two files, in this order: `media/part-*.tar`, `records/part-*.parquet`. The records file is the piece's
+commit: where it is there, the tar is too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curate.media.probe import probe
+from curate.pipeline.files import place, write_table
+from curate.pipeline.media_store import MediaTar
+from curate.pipeline.pieces import Piece, split
+from curate.pipeline.progress import Stage
+from curate.pipeline.stream import pieces_dataset, receipts
+from curate.schema.errors import MediaError
+from curate.schema.ids import content_id, key_of
+from curate.schema.recipe import Fetch, Recipe, TableSource
+from curate.schema.tables import FAILURE_NAMES, PROBE_NAMES, RECORDS
+from curate.schema.verdict import Failure
+from curate.sources.entry import Entry
+from curate.sources.read import read_all
+
+VERSION = 1
+AT_ONCE = 8
+"""Entries held in memory together, unless a source fetches more at once."""
+
+
+def plan(recipe: Recipe, entries: Sequence[Entry]) -> list[tuple[Piece, str, list[Entry]]]:
+    """Pieces of entries with the records file that each commits."""
+    fetch = {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
+    pieces = split([key_of(e.identity()) for e in entries], recipe.partition)
+    return [
+        (p, p.file("records", ["ingest", VERSION, fetch]), list(entries[i * recipe.partition :][: p.rows]))
+        for i, p in enumerate(pieces)
+    ]
+
+
+def ingest(build: Path, recipe: Recipe, work: Sequence[tuple[Piece, str, list[Entry]]], stage: Stage) -> None:
+    """Fetch, hash, probe and commit the pieces that are not there yet."""
+    rows = [
+        {"records": path, "rows": piece.rows, "entries": json.dumps([e.to_row() for e in entries])}
+        for piece, path, entries in work
+        if not (build / path).exists()
+    ]
+    if not rows:
+        return
+    fetch = {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
+    # one CPU a task: hashing and probing; while a fetch waits, the others of the piece go on
+    dataset = pieces_dataset(rows).map_batches(
+        ingest_piece,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+        fn_kwargs={"build": str(build), "fetch": fetch},
+    )
+    for receipt in receipts(dataset):
+        stage.add(receipt["rows"], receipt["failed"])
+
+
+def ingest_piece(block: pa.Table, build: str, fetch: dict[str, Any]) -> pa.Table:
+    """One piece: fetched, hashed, probed, committed. The block is one work item; the answer is its receipt."""
+    item = block.to_pylist()[0]
+    limits = {name: Fetch.model_validate(options) for name, options in fetch.items()}
+    entries = [Entry.from_row(row) for row in json.loads(item["entries"])]
+    media = media_path(item["records"])
+    rows: list[dict[str, Any]] = []
+    at_once = max([AT_ONCE, *(limit.concurrency for limit in limits.values())])
+    with place(Path(build) / media) as temporary:
+        tar = MediaTar(temporary)
+        for start in range(0, len(entries), at_once):
+            some = entries[start : start + at_once]
+            for entry, got in zip(some, read_all(some, limits), strict=True):
+                rows.append(_record(entry, got, tar, media))
+        tar.close()
+    write_table(Path(build) / item["records"], pa.Table.from_pylist(rows, schema=RECORDS))
+    failed = sum(row["error"] is not None for row in rows)
+    return pa.table({"rows": [len(rows)], "failed": [failed]})
+
+
+def _record(entry: Entry, got: bytes | Failure, tar: MediaTar, media: str) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(RECORDS.names)
+    row |= {
+        "record_id": entry.record_id,
+        "source": entry.source,
+        "uri": entry.uri,
+        "text": entry.text,
+        "licence": entry.licence,
+        "meta": entry.meta,
+    }
+    if isinstance(got, Failure):
+        return row | {name: getattr(got, name) for name in FAILURE_NAMES}
+    about = {"uri": entry.uri, "source": entry.source, "text": entry.text, "licence": entry.licence}
+    member, offset = tar.add(entry.record_id, entry.uri, got, about)
+    row |= {"content_id": content_id(got), "bytes": len(got), "media": media, "member": member, "offset": offset}
+    try:
+        found = probe(got, entry.uri)
+    except MediaError as exc:
+        return row | Failure.of("ingest:probe", exc).__dict__
+    return row | {"kind": found.kind} | {name: getattr(found, name) for name in PROBE_NAMES}
+
+
+def media_path(records: str) -> str:
+    """The tar that goes with a records file."""
+    return records.replace("records/", "media/", 1).removesuffix(".parquet") + ".tar"

@@ -1,0 +1,123 @@
+"""The plan: a recipe with all its names resolved and all its thresholds checked, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from curate.decide.rules import check_rules
+from curate.pipeline.tokenize import TokenStream
+from curate.schema.errors import CurateError
+from curate.schema.fields import SignalField
+from curate.schema.recipe import Rule
+from curate.schema.recipe_file import RecipeFile, nearest
+from curate.signals import registry
+from curate.signals.base import Signal
+from curate.signals.caption import CaptionSignal
+from curate.signals.probed import PROBED_FIELDS
+from curate.sources.entry import Entry
+from curate.sources.listing import list_entries
+from curate.tokenizers import zoo
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does.
+
+    Attributes:
+        file: the recipe.
+        signals: in an order that respects what they read of each other; the caption is the last.
+        fields: every field that a rule may name: of signals and of probing.
+        streams: token streams with their codec cards.
+    """
+
+    file: RecipeFile
+    signals: list[Signal]
+    fields: dict[str, SignalField]
+    streams: list[TokenStream]
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The recipe's rules for samples, after the shortest length that `cut` sets."""
+        shortest = self.file.recipe.cut.min_seconds
+        first = [Rule(field="duration", min=shortest, kinds=["video", "audio"])] if shortest > 0 else []
+        return [*first, *self.file.recipe.decide.rules]
+
+
+def make_plan(file: RecipeFile) -> Plan:
+    """Resolve and check a recipe.
+
+    Raises:
+        CurateError: an unknown signal, option, field, tokenizer or model; a threshold outside its field's range. The
+            message starts with the file and the line.
+    """
+    recipe = file.recipe
+    signals: list[Signal] = []
+    for i, use in enumerate(recipe.annotate):
+        with _at(file, ("annotate", i)):
+            signals.append(registry.build(use))
+    with _at(file, ("caption",)):
+        caption = CaptionSignal.of(recipe.caption, {f.name for s in signals for f in s.gives})
+    with _at(file, ("annotate",)):
+        ordered = registry.order([*signals, caption])
+    fields = {f.name: f for f in PROBED_FIELDS}
+    for signal in ordered:
+        for field in signal.gives:
+            if field.name in fields:
+                raise file.error(("annotate",), f"two signals give the field {field.name!r}")
+            fields[field.name] = field
+    probed = {f.name: f for f in PROBED_FIELDS}
+    for i, rule in enumerate(recipe.decide.records):
+        with _at(file, ("decide", "records", i)):
+            check_rules([rule], probed)
+    for i, rule in enumerate(recipe.decide.rules):
+        with _at(file, ("decide", "rules", i)):
+            check_rules([rule], fields)
+    for i, near in enumerate(recipe.decide.near_duplicates):
+        vectors = [n for n, f in fields.items() if f.is_embedding]
+        if near.embedding not in vectors:
+            raise file.error(
+                ("decide", "near_duplicates", i, "embedding"),
+                f"no embedding {near.embedding!r}",
+                f"{nearest(near.embedding, vectors)}this recipe's signals give: {', '.join(vectors) or 'none'}",
+            )
+        numbers = [n for n, f in fields.items() if f.is_number]
+        for name in near.keep:
+            if name not in numbers:
+                raise file.error(
+                    ("decide", "near_duplicates", i, "keep"),
+                    f"no field {name!r} to choose the keeper by",
+                    f"{nearest(name, numbers)}there are: {', '.join(numbers)}",
+                )
+    streams = []
+    for i, use in enumerate(recipe.tokenize.streams):
+        with _at(file, ("tokenize", "streams", i, "tokenizer")):
+            streams.append(TokenStream(use, zoo.card(use.tokenizer)))
+    return Plan(file, ordered, fields, streams)
+
+
+def list_all(file: RecipeFile, env: Mapping[str, str]) -> list[Entry]:
+    """All entries of all sources, in the recipe's order.
+
+    Raises:
+        CurateError: a source that is not there or holds nothing, with the line that names it.
+    """
+    entries: list[Entry] = []
+    for i, source in enumerate(file.recipe.sources):
+        with _at(file, ("sources", i, "path")):
+            entries += list_entries(source, file.path.parent, env)
+    return entries
+
+
+class _at:
+    """Puts the file and the line before what a check inside says."""
+
+    def __init__(self, file: RecipeFile, loc: Sequence[str | int]) -> None:
+        self._file, self._loc = file, loc
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
+        if isinstance(exc, CurateError):
+            raise self._file.error(self._loc, exc.message, exc.hint) from exc

@@ -1,0 +1,218 @@
+"""A run: the phases in order, each skipping what is committed, then one manifest (law 7).
+
+    list -> ingest -> cut -> annotate -> decide -> tokenize -> pack -> card -> manifest
+
+Killed anywhere, the same command goes on from the committed pieces and ends with the bytes of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from curate.decide.ledger import assemble, conserve, override
+from curate.decide.records import decide_records
+from curate.decide.samples import decide_samples
+from curate.pipeline import annotate as annotating
+from curate.pipeline import cut as cutting
+from curate.pipeline import ingest as ingesting
+from curate.pipeline import tokenize as tokenizing
+from curate.pipeline.cluster import Cluster
+from curate.pipeline.files import write_named_table
+from curate.pipeline.finish import finish
+from curate.pipeline.lock import only_run
+from curate.pipeline.made import Made
+from curate.pipeline.pack import named, pack
+from curate.pipeline.pieces import Piece, split
+from curate.pipeline.plan import Plan, list_all
+from curate.pipeline.progress import Stage
+from curate.pipeline.stream import ray_map
+from curate.pipeline.tokenize import TokenPiece
+from curate.schema.errors import CurateError
+from curate.schema.ids import key_of
+from curate.schema.manifest import Manifest
+from curate.schema.tables import FAILURE_NAMES
+from curate.schema.verdict import Failure, Outcome
+from curate.shards.order import final_order
+from curate.shards.pieces import index_pieces
+
+LEDGER_ROWS = 1 << 16
+"""Rows of one ledger file."""
+
+
+def run(plan: Plan, build: Path, cluster: Cluster, env: Mapping[str, str], console: Console) -> Manifest:
+    """Make the build, or go on with it.
+
+    Args:
+        plan: the checked recipe.
+        build: absolute folder of the build; made where it is not there.
+        cluster: what to run on.
+        env: where `${NAME}` of sources comes from.
+        console: where progress goes.
+
+    Raises:
+        CurateError: no source, no space, another run on the same build, nothing kept.
+    """
+    entries = list_all(plan.file, env)
+    with only_run(build):
+        made = Made()
+        recipe = plan.file.recipe
+
+        work = ingesting.plan(recipe, entries)
+        with _stage(build, console, "ingest", "records", [(path, piece.rows) for piece, path, _ in work]) as stage:
+            ingesting.ingest(build, recipe, work, stage)
+        made.files["records"] = [path for _, path, _ in work]
+        made.files["media"] = [ingesting.media_path(path) for _, path, _ in work]
+        records = decide_records(_paths(build, made.files["records"]), recipe.decide.records)
+
+        pieces, uncut = _cut(plan, build, console, made, records)
+        records = override(records, uncut)
+        if not pieces:
+            raise CurateError(_nothing(records, "no record could be sampled"), _hint(build))
+
+        files = annotating.SignalFiles(plan.signals)
+        made.files["signals"] = [files.file(p, s) for s in plan.signals for p in pieces]
+        waiting = [
+            (max((files.file(p, s) for s in plan.signals), key=lambda f: not (build / f).exists()), p.rows)
+            for p in pieces
+        ]
+        with _stage(build, console, "annotate", "samples", waiting) as stage:
+            annotating.annotate(build, pieces, plan.signals, cluster, stage)
+
+        samples, tokens = _decide_and_tokenize(plan, build, cluster, console, pieces, files, made)
+        made.ledger = assemble(records, samples)
+        kept = samples.filter(pc.equal(samples["outcome"], str(Outcome.KEPT)))
+        if kept.num_rows == 0:
+            raise CurateError(_nothing(samples, "no sample was kept"), _hint(build))
+        _pack(plan, build, console, made, kept, tokens)
+        return finish(plan, build, cluster, console, made)
+
+
+def _stage(build: Path, console: Console, name: str, unit: str, work: Sequence[tuple[str, int]]) -> Stage:
+    """Progress of a stage whose pieces commit the files of `work`, each with its rows."""
+    total = sum(rows for _, rows in work)
+    reused = sum(rows for path, rows in work if (build / path).exists())
+    return Stage(console, name, total, unit, reused)
+
+
+def _paths(build: Path, files: Sequence[str]) -> list[str]:
+    return [str(build / f) for f in files]
+
+
+def _cut(
+    plan: Plan, build: Path, console: Console, made: Made, records: pa.Table
+) -> tuple[list[Piece], list[tuple[str, Failure]]]:
+    """Cut the sampled records; the pieces of samples, and the records that could not be cut."""
+    sampled = set(records.filter(pc.equal(records["outcome"], str(Outcome.SAMPLED)))["record_id"].to_pylist())
+    recipe = plan.file.recipe
+    made_by = cutting.made_by(recipe.cut)
+    work: list[tuple[Piece, list[str]]] = []
+    for number, path in enumerate(made.files["records"]):
+        held = pq.read_table(build / path, columns=["record_id", "content_id"]).to_pylist()
+        wanted = [row for row in held if row["record_id"] in sampled]
+        if wanted:
+            key = key_of([path, [[row["record_id"], row["content_id"]] for row in wanted]])
+            work.append((Piece(f"{number:05d}", key, path, 0, len(held)), [row["record_id"] for row in wanted]))
+    todo = [(piece.file("cut", made_by), len(wanted)) for piece, wanted in work]
+    with _stage(build, console, "cut", "records", todo) as stage:
+        cutting.cut(build, recipe.cut, work, stage)
+    made.files["cut"] = [piece.file("cut", made_by) for piece, _ in work]
+    made.files["samples"] = [piece.file("samples", made_by) for piece, _ in work]
+    uncut: list[tuple[str, Failure]] = []
+    pieces: list[Piece] = []
+    for (piece, _), cut_file, samples in zip(work, made.files["cut"], made.files["samples"], strict=True):
+        for row in pq.read_table(build / cut_file).to_pylist():
+            if row["error"] is not None:
+                uncut.append((row["record_id"], Failure(**{name: row[name] for name in FAILURE_NAMES})))
+        rows = pq.read_table(build / samples, columns=["sample_id", "kind", "text"]).to_pylist()
+        identity = [key_of([row["sample_id"], row["kind"], row["text"]]) for row in rows]
+        pieces += split(identity, recipe.partition, samples, piece.number)
+    return pieces, uncut
+
+
+def _decide_and_tokenize(
+    plan: Plan,
+    build: Path,
+    cluster: Cluster,
+    console: Console,
+    pieces: Sequence[Piece],
+    files: annotating.SignalFiles,
+    made: Made,
+) -> tuple[pa.Table, list[TokenPiece]]:
+    """Verdicts on samples, and tokens of those that are kept.
+
+    A sample that cannot be tokenized is failed, not kept; what was a duplicate of it may then be a keeper, so verdicts
+    are made again until tokenizing finds no new failure. Every round fails at least one sample, so it ends.
+    """
+    recipe = plan.file.recipe
+    signals = {s.name: _paths(build, [files.file(p, s) for p in pieces]) for s in plan.signals}
+    captions = plan.signals[-1]
+    decide = recipe.decide.model_copy(update={"rules": plan.rules})
+    failures: list[str] = []
+    while True:
+        with Stage(console, "decide", sum(p.rows for p in pieces), "samples") as stage:
+            samples = decide_samples(
+                _paths(build, made.files["samples"]),
+                signals,
+                decide,
+                plan.fields,
+                recipe.seed,
+                mapper=ray_map,
+                failures=failures,
+            )
+            stage.add(samples.num_rows)
+        kept = set(samples.filter(pc.equal(samples["outcome"], str(Outcome.KEPT)))["id"].to_pylist())
+        work = []
+        for piece in pieces:
+            ids = pq.read_table(build / piece.path, columns=["sample_id"]).slice(piece.start, piece.rows)
+            keep = [sid for sid in ids["sample_id"].to_pylist() if sid in kept]
+            if keep:
+                work.append(TokenPiece.of(piece, keep, files.file(piece, captions), plan.streams))
+        with _stage(build, console, "tokenize", "samples", [(t.receipt, len(t.keep)) for t in work]) as stage:
+            tokenizing.tokenize(build, work, plan.streams, cluster, stage)
+        receipts = _paths(build, [t.receipt for t in work])
+        if not any(_failed(path) for path in receipts):
+            made.files["pieces"] = [t.arrow for t in work]
+            made.files["tokenized"] = [t.receipt for t in work]
+            return samples, work
+        failures += [path for path in receipts if _failed(path) and path not in failures]
+
+
+def _failed(receipt: str) -> bool:
+    column = pq.read_table(receipt, columns=["error"])["error"]
+    return bool(column.null_count < len(column))
+
+
+def _pack(plan: Plan, build: Path, console: Console, made: Made, kept: pa.Table, tokens: Sequence[TokenPiece]) -> None:
+    recipe = plan.file.recipe
+    places = index_pieces([build / t.arrow for t in tokens])
+    content: dict[str, str] = {}
+    for path in made.files["samples"]:
+        table = pq.read_table(build / path, columns=["sample_id", "content_id"])
+        content |= dict(zip(table["sample_id"].to_pylist(), table["content_id"].to_pylist(), strict=True))
+    rows = [(sid, content[sid]) for sid in kept["id"].to_pylist()]
+    plans = final_order(rows, seed=recipe.seed, splits=recipe.pack.splits, shard_samples=recipe.pack.shard_samples)
+    made.plans = [named(build, p, places) for p in plans]
+    with _stage(build, console, "pack", "samples", [(p.path, len(p.sample_ids)) for p in made.plans]) as stage:
+        pack(build, made.plans, places, stage)
+    made.files["tokens"] = [p.path for p in made.plans]
+    assert made.ledger is not None
+    conserve(made.ledger)
+    made.files["ledger"] = []
+    for number, start in enumerate(range(0, made.ledger.num_rows, LEDGER_ROWS)):
+        part = made.ledger.slice(start, LEDGER_ROWS)
+        made.files["ledger"].append(write_named_table(build, f"ledger/part-{number:05d}", part))
+
+
+def _nothing(rows: pa.Table, what: str) -> str:
+    counts = rows.group_by("outcome").aggregate([([], "count_all")]).to_pylist()
+    return f"{what}: " + ", ".join(f"{row['count_all']} {row['outcome']}" for row in counts)
+
+
+def _hint(build: Path) -> str:
+    return f"what was computed is kept in {build}; change the recipe and run again"

@@ -1,0 +1,294 @@
+"""Tokenize: survivors to ids, one file a piece with every stream, keyed by sample (law 9).
+
+A piece commits `pieces/part-*.arrow` (the rows that pack gathers), then `tokenized/part-*.parquet` (one row a survivor:
+the failure, if any), which is the piece's commit. Both names say which survivors they hold. When a threshold has moved,
+rows of samples that an older file of the same range and the same tokenizers holds are taken from it: tokenizers do not
+let a sample's ids depend on its neighbours, so the bytes are those of a fresh run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from curate.media.views import Audio, Frames, View
+from curate.pipeline.blocks import FAIL, failure_columns, failure_of, failure_text, pack_views, unpack_views
+from curate.pipeline.cluster import Cluster
+from curate.pipeline.decode_stage import decode_samples
+from curate.pipeline.files import place, write_table
+from curate.pipeline.pieces import KEY_HEX, Piece
+from curate.pipeline.pools import pools
+from curate.pipeline.progress import Stage
+from curate.pipeline.stream import pieces_dataset, receipts
+from curate.schema.codec import CodecCard
+from curate.schema.ids import digest_of_rows, key_of
+from curate.schema.recipe import Stream
+from curate.schema.verdict import Failure
+from curate.shards.ipc import open_ipc
+from curate.shards.pieces import Place, Tokens, index_pieces, write_piece
+from curate.shards.schema import StreamSpec
+from curate.tokenizers import zoo
+from curate.tokenizers.base import Tokenizer
+
+VERSION = 1
+FAILED = f"{FAIL}tokenize"
+IDENTITY = ("sample_id", "content_id", "kind", "start_us", "end_us")
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """A stream of the recipe with its tokenizer's card."""
+
+    use: Stream
+    card: CodecCard
+
+    @property
+    def view(self) -> View | None:
+        """What of the media it reads; None for text."""
+        if self.card.modality == "image":
+            assert self.card.input_size is not None
+            return Frames(self.card.input_size, self.use.fps, self.use.max_frames)
+        if self.card.modality == "audio":
+            assert self.card.sample_rate is not None
+            return Audio(self.card.sample_rate)
+        return None
+
+    @property
+    def spec(self) -> StreamSpec:
+        """What the stream's column holds."""
+        return StreamSpec.of(self.use.name, self.card)
+
+    def made_by(self) -> Any:
+        return [self.use.model_dump(mode="json"), self.card.weights_digest, self.card.version]
+
+
+@dataclass(frozen=True)
+class TokenPiece:
+    """The survivors of one piece of samples.
+
+    Attributes:
+        piece: the range.
+        keep: survivors' sample ids, in the range's order.
+        captions: file with the columns sample_id and caption.
+        prefix: names of files of this range and these tokenizers start so.
+        arrow, receipt: the two files.
+    """
+
+    piece: Piece
+    keep: list[str]
+    captions: str
+    prefix: str
+    arrow: str
+    receipt: str
+
+    @classmethod
+    def of(cls, piece: Piece, keep: list[str], captions: str, streams: Sequence[TokenStream]) -> TokenPiece:
+        made_by = ["tokenize", VERSION, captions, [s.made_by() for s in streams]]
+        prefix = f"part-{piece.number}-{key_of([piece.key, made_by])[:KEY_HEX]}-"
+        name = prefix + digest_of_rows(keep)[:KEY_HEX]
+        return cls(piece, keep, captions, prefix, f"pieces/{name}.arrow", f"tokenized/{name}.parquet")
+
+
+def tokenize(
+    build: Path, work: Sequence[TokenPiece], streams: Sequence[TokenStream], cluster: Cluster, stage: Stage
+) -> None:
+    """Tokenize the pieces that are not committed yet."""
+    rows = [
+        {"samples": t.piece.path, "start": t.piece.start, "rows": t.piece.rows, "item": json.dumps(_item(t))}
+        for t in work
+        if not (build / t.receipt).exists()
+    ]
+    if not rows:
+        return
+    size = pools(cluster, len(rows))
+    dataset = (
+        pieces_dataset(rows)
+        .map_batches(
+            decode_piece,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=size.decode_cpus,
+            fn_kwargs={"build": str(build), "streams": list(streams)},
+        )
+        .map_batches(
+            Encode,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=size.actor_cpus,
+            concurrency=size.actors,
+            fn_constructor_kwargs={"streams": list(streams)},
+        )
+        .map_batches(
+            commit,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0.1,
+            fn_kwargs={"build": str(build), "streams": list(streams)},
+        )
+    )
+    for receipt in receipts(dataset):
+        stage.add(receipt["rows"], receipt["failed"])
+
+
+def _item(t: TokenPiece) -> dict[str, Any]:
+    return {
+        "keep": t.keep,
+        "captions": t.captions,
+        "prefix": t.prefix,
+        "arrow": t.arrow,
+        "receipt": t.receipt,
+    }
+
+
+def decode_piece(work: pa.Table, build: str, streams: Sequence[TokenStream]) -> pa.Table:
+    """Views of the piece's survivors whose ids no older file holds; the others come without views."""
+    row = work.to_pylist()[0]
+    item = json.loads(row["item"])
+    root = Path(build)
+    samples = pq.read_table(root / row["samples"]).slice(row["start"], row["rows"])
+    keep = set(item["keep"])
+    alive = [i for i, sid in enumerate(samples.column("sample_id").to_pylist()) if sid in keep]
+    samples = samples.take(pa.array(alive, pa.int64()))
+    ids = samples.column("sample_id").to_pylist()
+    old = _older(root, item, keep)
+    item["older"] = {sid: [str(path), at] for sid, (path, at) in old.items()}
+    fresh = [i for i, sid in enumerate(ids) if sid not in old]
+    views = sorted({s.view for s in streams if s.view is not None}, key=repr)
+    rows = samples.to_pylist()
+    arrays, failures = decode_samples(root, [rows[i] for i in fresh], views, "tokenize")
+    captions_table = pq.read_table(root / item["captions"], columns=["sample_id", "caption"])
+    captions = dict(
+        zip(captions_table.column("sample_id").to_pylist(), captions_table.column("caption").to_pylist(), strict=True)
+    )
+    columns: dict[str, Any] = {name: samples.column(name) for name in IDENTITY}
+    columns["caption_text"] = pa.array([captions[sid] for sid in ids], pa.string())
+    columns["item"] = pa.array([json.dumps(item)] * len(ids), pa.string())
+    columns["fresh"] = pa.array([sid not in old for sid in ids], pa.bool_())
+    at = {i: n for n, i in enumerate(fresh)}
+    columns[FAILED] = pa.array(
+        [failure_text(failures[at[i]]) if i in at else None for i in range(len(ids))], pa.string()
+    )
+    for view in views:
+        columns |= pack_views(view, [arrays[view][at[i]] if i in at else None for i in range(len(ids))])
+    return pa.table(columns)
+
+
+def _older(build: Path, item: dict[str, Any], keep: set[str]) -> dict[str, Place]:
+    """Where files of the same range and tokenizers hold survivors already."""
+    found: dict[str, Place] = {}
+    for receipt in sorted((build / "tokenized").glob(f"{item['prefix']}*.parquet")):
+        held = index_pieces([build / "pieces" / f"{receipt.stem}.arrow"])
+        found |= {sid: at for sid, at in held.items() if sid in keep and sid not in found}
+    return found
+
+
+class Encode:
+    """A worker that holds the tokenizers."""
+
+    def __init__(self, streams: Sequence[TokenStream]) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # part of what makes ids reproducible (law 6)
+        self._streams = [(s, zoo.load(s.use.tokenizer)) for s in streams]
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        fresh = block.column("fresh").to_pylist()
+        failures = [failure_of(t) for t in block.column(FAILED).to_pylist()]
+        for stream, tokenizer in self._streams:
+            items = _items(block, stream)
+            todo = [i for i, f in enumerate(failures) if fresh[i] and f is None and items[i] is not None]
+            ids: list[NDArray[np.generic] | None] = [None] * block.num_rows
+            for i, got in zip(todo, _encode(stream, tokenizer, [items[i] for i in todo]), strict=True):
+                if isinstance(got, Failure):
+                    failures[i] = got
+                else:
+                    ids[i] = got
+            block = block.append_column(stream.use.name, _ids_column(stream, ids))
+        texts = pa.array([failure_text(f) for f in failures], pa.string())
+        block = block.set_column(block.column_names.index(FAILED), FAILED, texts)
+        return block.select([*IDENTITY, "item", FAILED, *(s.use.name for s, _ in self._streams)])
+
+
+def _items(block: pa.Table, stream: TokenStream) -> list[Any]:
+    """What the tokenizer takes, one a row; None where the sample has no such modality."""
+    if stream.view is None:
+        return list(block.column("caption_text").to_pylist())
+    arrays = unpack_views(block, stream.view)
+    if isinstance(stream.view, Audio):
+        return [None if a is None or a.size == 0 else a.astype(np.float32) / 32768.0 for a in arrays]
+    return list(arrays)
+
+
+def _encode(stream: TokenStream, tokenizer: Tokenizer, items: list[Any]) -> list[NDArray[np.generic] | Failure]:
+    """Ids or a failure for each item; one that the tokenizer refuses takes none of the others along."""
+    if not items:
+        return []
+    try:
+        ids: list[NDArray[np.generic] | Failure] = list(tokenizer.encode(items))
+    except Exception:
+        ids = [_encode_one(stream, tokenizer, item) for item in items]
+    return [_checked(stream, got) for got in ids]
+
+
+def _encode_one(stream: TokenStream, tokenizer: Tokenizer, item: Any) -> NDArray[np.generic] | Failure:
+    try:
+        return tokenizer.encode([item])[0]
+    except Exception as exc:  # recorded, with its class and message
+        return Failure.of(f"tokenize:{stream.use.name}", exc, attempt=2)
+
+
+def _checked(stream: TokenStream, got: NDArray[np.generic] | Failure) -> NDArray[np.generic] | Failure:
+    """Ids are exact (law 8): of the card's dtype, inside the vocabulary, of the stream's shape."""
+    if isinstance(got, Failure):
+        return got
+    stage = f"tokenize:{stream.use.name}"
+    if got.dtype != stream.card.numpy_dtype:
+        return Failure(stage, "IdError", f"ids of dtype {got.dtype}, the card says {stream.card.dtype}")
+    try:
+        return stream.spec.check(got)
+    except ValueError as exc:
+        return Failure.of(stage, exc)
+
+
+def _ids_column(stream: TokenStream, ids: Sequence[NDArray[np.generic] | None]) -> pa.Array:
+    """Flat ids as a list column; null where the sample has none."""
+    offsets = np.concatenate([[0], np.cumsum([0 if a is None else a.size for a in ids])]).astype(np.int32)
+    flat = np.concatenate([np.zeros(0, stream.card.numpy_dtype), *(a for a in ids if a is not None)])
+    mask = pa.array([a is None for a in ids], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=mask)
+
+
+def commit(block: pa.Table, build: str, streams: Sequence[TokenStream]) -> pa.Table:
+    """Write the piece: fresh rows and those of older files, in the range's order; the answer is its receipt."""
+    root = Path(build)
+    item = json.loads(block.column("item")[0].as_py())
+    failures = [failure_of(t) for t in block.column(FAILED).to_pylist()]
+    specs = [s.spec for s in streams]
+    rows = []
+    for i, key in enumerate(block.select(IDENTITY).to_pylist()):
+        if key["sample_id"] in item["older"]:
+            path, at = item["older"][key["sample_id"]]
+            held = pa.Table.from_batches(open_ipc(Path(path))[1])
+            rows.append(Tokens(**key, ids={s.name: _ids(held, at, s) for s in specs}))
+        elif failures[i] is None:
+            rows.append(Tokens(**key, ids={s.name: _ids(block, i, s) for s in specs}))
+    with place(root / item["arrow"]) as temporary:
+        write_piece(temporary, specs, rows)
+    write_table(root / item["receipt"], pa.table({"sample_id": block.column("sample_id")} | failure_columns(failures)))
+    return pa.table({"rows": [block.num_rows], "failed": [sum(f is not None for f in failures)]})
+
+
+def _ids(table: pa.Table, row: int, spec: StreamSpec) -> NDArray[np.generic] | None:
+    value = table.column(spec.name)[row]
+    if not value.is_valid:
+        return None
+    flat: NDArray[np.generic] = value.values.to_numpy(zero_copy_only=False).astype(spec.numpy_dtype, copy=False)
+    return flat.reshape(-1, *spec.shape[1:])  # type: ignore[arg-type]

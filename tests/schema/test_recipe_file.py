@@ -1,0 +1,94 @@
+"""A recipe that is wrong is refused with file, line, what is allowed, and the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from curate.schema.errors import CurateError
+from curate.schema.json_schemas import SCHEMAS, schema_text
+from curate.schema.package_data import data_folder
+from curate.schema.recipe_file import RecipeFile
+
+GOOD = """\
+name: mine
+sources:
+  - kind: folder
+    name: here
+    path: media
+annotate:
+  - name: sharpness
+tokenize:
+  streams:
+    - {name: tok_rgb, tokenizer: image-fsq-64k}
+"""
+
+
+def load(tmp_path: Path, text: str) -> RecipeFile:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    return RecipeFile.load(path)
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    with pytest.raises(CurateError) as exc:
+        load(tmp_path, text)
+    return str(exc.value)
+
+
+def test_the_good_one_loads_and_knows_its_lines(tmp_path: Path) -> None:
+    file = load(tmp_path, GOOD)
+    assert file.recipe.sources[0].name == "here"
+    assert "r.yaml:7: no such model" in str(file.error(("annotate", 0, "name"), "no such model"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("name: mine", "name: mine\nsauces: 1"), ["r.yaml:2", "'sauces'", "did you mean 'sources'?"]),
+        (
+            ("    path: media", "    path: media\n    licens: x"),
+            ["r.yaml:6", "did you mean 'licence'?", "allowed: kind"],
+        ),
+        (("kind: folder", "kind: floder"), ["r.yaml:3", "did you mean 'folder'?", "webdataset"]),
+        (("    path: media\n", ""), ["r.yaml:3", "sources.0.path", "missing"]),
+        (("annotate:", "cut: {min_seconds: soon}\nannotate:"), ["r.yaml:6", "cut.min_seconds", "number", "'soon'"]),
+        (("annotate:", "cut: {shots: {detector: contnt}}\nannotate:"), ["r.yaml:6", "did you mean 'content'?"]),
+        (("annotate:", "cut: {min_seconds: 9}\nannotate:"), ["r.yaml:6", "twice min_seconds"]),
+        (("annotate:", "pack: {splits: {a: 0.5}}\nannotate:"), ["r.yaml:6", "add up to 1"]),
+        (("annotate:", "decide: {rules: [{field: sharpness}]}\nannotate:"), ["r.yaml:6", "needs one of min"]),
+        (("annotate:", "seed: 1\nseed: 2\nannotate:"), ["r.yaml:7", "'seed' occurs twice", "line 6"]),
+        (
+            ("  - name: sharpness", "  - name: sharpness\n  - name: sharpness"),
+            ["signal names must be unique", "sharpness"],
+        ),
+        (("name: mine", "name: ../mine"), ["r.yaml:1", "name"]),
+        (("name: mine", "name: [mine"), ["r.yaml:", "not valid YAML"]),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, change: tuple[str, str], says: list[str]) -> None:
+    message = refused(tmp_path, GOOD.replace(*change, 1))
+    for part in says:
+        assert part in message
+
+
+def test_no_such_recipe_names_the_built_in_ones() -> None:
+    with pytest.raises(CurateError, match=r"did you mean 'quickstart'"):
+        RecipeFile.load("quikstart")
+
+
+def test_a_recipe_that_is_not_a_mapping(tmp_path: Path) -> None:
+    assert "a recipe is a mapping" in refused(tmp_path, "- a\n- b\n")
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+def test_the_schemas_folder_is_true(name: str) -> None:
+    assert (data_folder("schemas") / f"{name}.schema.json").read_text() == schema_text(name), (
+        f"run: curate schema {name} > schemas/{name}.schema.json"
+    )
+
+
+@pytest.mark.parametrize("path", sorted(data_folder("pipelines").glob("*.yaml")), ids=lambda p: p.stem)
+def test_built_in_recipes_load(path: Path) -> None:
+    assert RecipeFile.load(path.stem).recipe.name == path.stem
