@@ -45,7 +45,9 @@ class Story:
         out += [f"  {line}" for line in _pointing(self.record["duplicates"])]
         for sample in self.samples:
             about = sample["about"]
-            span = "" if about["kind"] == "image" else f", {about['start_us'] / 1e6:.3f} to {about['end_us'] / 1e6:.3f} s"
+            span = (
+                "" if about["kind"] == "image" else f", {about['start_us'] / 1e6:.3f} to {about['end_us'] / 1e6:.3f} s"
+            )
             out += ["", f"sample {sample['sample_id']} ({about['kind']}{span})"]
             out.append(f"  verdict: {_verdict(sample['verdict'])}")
             out += [f"  {line}" for line in _pointing(sample["duplicates"])]
@@ -120,7 +122,11 @@ def _find(tables: Tables, what: str) -> _Found:
                 names = "\n  ".join(f"{row['id']}  {_show(row['uri'])}" for row in rows[:LISTED])
                 raise CurateError(f"{what!r} names {len(rows)} {level}s; say which", names)
     near = [row["uri"] for row in tables.rows("SELECT uri FROM records WHERE contains(uri, ?) ORDER BY uri", [what])]
-    hint = f"uris that contain it: {', '.join(near[:LISTED])}" if near else "a sample id, a record id or a uri of the ledger"
+    hint = (
+        f"uris that contain it: {', '.join(near[:LISTED])}"
+        if near
+        else "a sample id, a record id or a uri of the ledger"
+    )
     raise CurateError(f"nothing in this build is called {what!r}", hint)
 
 
@@ -189,7 +195,9 @@ def _tokens(tables: Tables, sids: list[str]) -> dict[str, dict[str, str]]:
                 hits = hits.filter(pc.is_in(hits["sample_id"], wanted))
                 for row in hits.to_pylist():
                     out[row["sample_id"]] = {
-                        s.name: "missing" if row[s.name] is None else f"{_size(row[s.name], s.shape)}, {path} row {row['row']}"
+                        s.name: "missing"
+                        if row[s.name] is None
+                        else f"{_size(row[s.name], s.shape)}, {path} row {row['row']}"
                         for s in tables.manifest.streams
                     }
     return out

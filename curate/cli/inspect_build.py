@@ -33,7 +33,7 @@ def verify(build: Build, as_json: Json = False) -> None:
 
     report = check(build)
     if as_json:
-        typer.echo(report.to_json())
+        typer.echo(report.model_dump_json(indent=1))
     else:
         console = _console()
         for level, counts in (("records", report.records), ("samples", report.samples)):

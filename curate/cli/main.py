@@ -15,6 +15,7 @@ from curate.schema.errors import CurateError
 app = typer.Typer(
     name="curate",
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Raw video, image-text and audio in; aligned discrete token shards, a ledger of every verdict and a card out.

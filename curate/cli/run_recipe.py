@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from curate.demo import quickstart_media
+
 from curate.pipeline.plan import Plan, list_all, make_plan
 from curate.pipeline.progress import console as progress_console
 from curate.schema.manifest import Manifest
@@ -49,6 +49,8 @@ def demo_env(recipe: Recipe, progress: Console) -> Iterator[Mapping[str, str]]:
         yield os.environ
         return
     progress.print("demo       preparing media from installed packages")
+    from curate.demo import quickstart_media
+
     with quickstart_media() as env:
         yield {**os.environ, **env}
 

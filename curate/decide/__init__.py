@@ -1,0 +1,1 @@
+"""Verdicts over columns, never over media: rules, exact and near duplicates, the ledger and its sums."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.media.views import View
@@ -30,17 +31,17 @@ from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
 from curate.pipeline.files import write_table
 from curate.pipeline.pieces import Piece
-from curate.pipeline.pools import pools
+from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import pieces_dataset, receipts
+from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.fields import SignalField
 from curate.schema.verdict import Failure
 from curate.signals.base import Batch, Result, Signal
 
 VERSION = 1
 DECODE = f"{FAIL}decode"
-CARRIED = ("width", "height", "duration", "fps")
-"""Probed columns that signals may read."""
+CARRIED = ("width", "height", "pixels", "duration", "fps")
+"""Probed fields that signals may read."""
 
 
 class SignalFiles:
@@ -52,7 +53,7 @@ class SignalFiles:
 
     def made_by(self, signal: Signal) -> Any:
         """All that a signal's values depend on beside the samples."""
-        upstream = sorted({self.giver[field].name for field in signal.after})
+        upstream = sorted({self.giver[field].name for field in signal.after if field in self.giver})
         return [
             "annotate",
             VERSION,
@@ -84,10 +85,10 @@ def groups(signals: Sequence[Signal], gpus: int) -> list[_Group]:
     """
     first: list[Signal] = []
     rest: list[_Group] = []
-    given: set[str] = set()
+    given = set(CARRIED)
     for signal in signals:
         share = signal.cost.gpus if gpus else 0.0
-        if not signal.cost.model and all(field in given for field in signal.after):
+        if not signal.cost.model and given.issuperset(signal.after):
             first.append(signal)
             given |= {f.name for f in signal.gives}
         elif (rest and rest[-1].gpus == share == 0) or (not signal.cost.model and rest):
@@ -118,43 +119,34 @@ def annotate(build: Path, pieces: Sequence[Piece], signals: Sequence[Signal], cl
     wanted = {name for row in rows for name in json.loads(str(row["item"]))["missing"]}
     size = pools(cluster, len(rows))
     first, *rest = groups([s for s in signals if s.name in wanted], cluster.gpus)
-    later = [view for group in rest for s in group.signals for view in s.needs]
-    dataset = pieces_dataset(rows).map_batches(
+    dataset = then(
+        pieces_dataset(rows),
         decode_and_compute,
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=size.decode_cpus,
-        fn_kwargs={
-            "build": str(build),
-            "signals": first.signals,
-            "needs": {s.name: s.needs for s in signals},
-            "givers": {field: s.name for field, s in files.giver.items()},
-            "after": {s.name: s.after for s in signals},
-            "later": later,
-        },
+        cpus=size.decode_cpus,
+        build=str(build),
+        signals=first.signals,
+        needs={s.name: s.needs for s in signals},
+        givers={field: s.name for field, s in files.giver.items()},
+        after={s.name: s.after for s in signals},
+        later=_views(rest),
     )
     for i, group in enumerate(rest):
-        dataset = dataset.map_batches(
+        dataset = then(
+            dataset,
             Compute,
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=size.actor_cpus,
-            num_gpus=group.gpus or None,
-            concurrency=size.gpu_actors(cluster, group.gpus) if group.gpus else size.actors,
-            fn_constructor_kwargs={
-                "signals": group.signals,
-                "later": [view for after in rest[i + 1 :] for s in after.signals for view in s.needs],
-            },
+            cpus=size.actor_cpus,
+            gpus=group.gpus,
+            actors=size.gpu_actors(cluster, group.gpus) if group.gpus else size.actors,
+            signals=group.signals,
+            later=_views(rest[i + 1 :]),
         )
-    dataset = dataset.map_batches(
-        commit,
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=0.1,
-        fn_kwargs={"build": str(build), "gives": {s.name: s.gives for s in signals}},
-    )
+    dataset = then(dataset, commit, cpus=COMMIT_CPUS, build=str(build), gives={s.name: s.gives for s in signals})
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
+
+
+def _views(later: Sequence[_Group]) -> list[View]:
+    return [view for group in later for signal in group.signals for view in signal.needs]
 
 
 class Compute:
@@ -193,10 +185,12 @@ def decode_and_compute(
     samples = pq.read_table(Path(build) / row["samples"]).slice(row["start"], row["rows"])
     views = sorted({view for name in item["missing"] for view in needs[name]}, key=repr)
     arrays, failures = decode_samples(Path(build), samples.to_pylist(), views, "annotate")
+    pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
+    samples = samples.append_column("pixels", pixels)
     columns: dict[str, Any] = {name: samples.column(name) for name in ("sample_id", "kind", "text", *CARRIED)}
     columns[DECODE] = pa.array([failure_text(f) for f in failures], pa.string())
     columns["item"] = pa.array([row["item"]] * samples.num_rows, pa.string())
-    for field in sorted({f for name in item["missing"] for f in after[name]}):
+    for field in sorted({f for name in item["missing"] for f in after[name]} - set(CARRIED)):
         giver = givers[field]
         if giver not in item["missing"]:
             columns[field] = pq.read_table(Path(build) / item["files"][giver], columns=[field]).column(field)
@@ -226,7 +220,7 @@ def compute(block: pa.Table, signals: Sequence[Signal]) -> pa.Table:
 
 def _batch(block: pa.Table, signal: Signal, alive: list[int]) -> Batch:
     some = block.take(pa.array(alive, pa.int64())) if len(alive) < block.num_rows else block
-    columns = {n: some.column(n).to_pylist() for n in (*CARRIED, *signal.after)}
+    columns = {n: some.column(n).to_pylist() for n in {*CARRIED, *signal.after}}
     return Batch(
         sample_id=some.column("sample_id").to_pylist(),
         kind=some.column("kind").to_pylist(),

@@ -33,7 +33,7 @@ class Cluster:
             return f"{platform.machine()} cpu"
         import ray
 
-        kinds = sorted({k.split(":", 1)[1] for k in ray.cluster_resources() if k.startswith("accelerator_type:")})
+        kinds = sorted({k.split(":", 1)[1] for k in _resources() if k.startswith("accelerator_type:")})
         return f"{platform.machine()} gpu {', '.join(kinds) or 'unknown'}"
 
 
@@ -70,8 +70,14 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
                 "start one with `ray start --head`, or leave --address out to run on a fresh local Ray",
             ) from exc
     try:
-        have = ray.cluster_resources()
+        have = _resources()
         yield Cluster(cpus=max(1, int(have.get("CPU", 1))), gpus=int(have.get("GPU", 0)), address=address)
     finally:
         if ours:
             ray.shutdown()
+
+
+def _resources() -> dict[str, float]:
+    import ray
+
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]

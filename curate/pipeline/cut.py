@@ -1,7 +1,7 @@
 """Cut: records to samples. A picture is one sample; a video is its shots, a sound its segments, none too long.
 
-A piece commits `samples/part-*.parquet`, then `cut/part-*.parquet` (one row a record: how many samples, or the failure),
-which is the piece's commit.
+A piece commits `samples/part-*.parquet`, then `cut/part-*.parquet` (one row a record: how many samples, or the
+failure), which is the piece's commit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from curate.pipeline.files import write_table
 from curate.pipeline.media_store import read_media
 from curate.pipeline.pieces import Piece
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import pieces_dataset, receipts
+from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.errors import MediaError
 from curate.schema.ids import sample_id
 from curate.schema.recipe import Cut
@@ -58,13 +58,7 @@ def cut(build: Path, options: Cut, work: Sequence[tuple[Piece, list[str]]], stag
     ]
     if not rows:
         return
-    dataset = pieces_dataset(rows).map_batches(
-        cut_piece,
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=1,
-        fn_kwargs={"build": str(build), "options": options.model_dump()},
-    )
+    dataset = then(pieces_dataset(rows), cut_piece, cpus=1, build=str(build), options=options.model_dump())
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
 

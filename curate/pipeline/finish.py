@@ -23,6 +23,7 @@ from curate.shards.ipc import open_ipc
 from curate.shards.pack import splits_of, stream_entries
 from curate.signals.base import Signal
 from curate.tokenizers import zoo
+from curate.tokenizers.base import Tokenizer
 
 VERSIONS = (
     "curate-tokens",
@@ -44,16 +45,24 @@ VERSIONS = (
 
 
 def finish(plan: Plan, build: Path, cluster: Cluster, console: Console, made: Made) -> Manifest:
-    """Write the card, commit the manifest, and remove what belongs to neither (pieces of an earlier recipe, leftovers)."""
+    """Write the card, commit the manifest, and remove what the manifest does not name: an earlier recipe's pieces."""
     manifest = _manifest(plan, build, cluster, made)
     with Stage(console, "card", 1, "page") as stage:
-        for path in write_card(build, manifest, zoo.load):
+        for path in write_card(build, manifest, _load):
             manifest.files.append(describe_file(build, path, 0))
         stage.add(1)
     manifest.files.sort(key=lambda f: f.path)
     write_manifest(build, manifest)
     remove_others(build, {MANIFEST, *(f.path for f in manifest.files)})
     return manifest
+
+
+def _load(name: str) -> Tokenizer:
+    """A tokenizer on one thread, as where ids are made: pictures of the card are decoded to the same bytes anywhere."""
+    import torch
+
+    torch.set_num_threads(1)
+    return zoo.load(name)
 
 
 def _manifest(plan: Plan, build: Path, cluster: Cluster, made: Made) -> Manifest:
@@ -64,7 +73,7 @@ def _manifest(plan: Plan, build: Path, cluster: Cluster, made: Made) -> Manifest
         name=recipe.name,
         recipe=recipe.model_dump(mode="json"),
         seed=recipe.seed,
-        counts=Counts(**conserve(made.ledger)),
+        counts=Counts(**conserve(made.ledger, made.records, made.samples)),
         splits=splits_of(list(recipe.pack.splits), made.plans),
         streams=stream_entries(
             build,

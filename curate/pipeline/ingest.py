@@ -18,7 +18,7 @@ from curate.pipeline.files import place, write_table
 from curate.pipeline.media_store import MediaTar
 from curate.pipeline.pieces import Piece, split
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import pieces_dataset, receipts
+from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.errors import MediaError
 from curate.schema.ids import content_id, key_of
 from curate.schema.recipe import Fetch, Recipe, TableSource
@@ -53,13 +53,7 @@ def ingest(build: Path, recipe: Recipe, work: Sequence[tuple[Piece, str, list[En
         return
     fetch = {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
     # one CPU a task: hashing and probing; while a fetch waits, the others of the piece go on
-    dataset = pieces_dataset(rows).map_batches(
-        ingest_piece,
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=1,
-        fn_kwargs={"build": str(build), "fetch": fetch},
-    )
+    dataset = then(pieces_dataset(rows), ingest_piece, cpus=1, build=str(build), fetch=fetch)
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
 

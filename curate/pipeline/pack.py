@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from curate.pipeline.pieces import KEY_HEX
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import pieces_dataset, receipts
+from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.ids import digest_of_rows
 from curate.shards.order import ShardPlan
 from curate.shards.pack import write_shard
@@ -42,9 +42,7 @@ def pack(build: Path, plans: Sequence[ShardPlan], places: Mapping[str, Place], s
     ]
     if not rows:
         return
-    dataset = pieces_dataset(rows).map_batches(
-        pack_shard, batch_size=None, batch_format="pyarrow", num_cpus=1, fn_kwargs={"build": str(build)}
-    )
+    dataset = then(pieces_dataset(rows), pack_shard, cpus=1, build=str(build))
     for receipt in receipts(dataset):
         stage.add(receipt["rows"])
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from curate.decide.rules import check_rules
-from curate.pipeline.tokenize import TokenStream
+from curate.pipeline.tokenize import StreamPlan
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
 from curate.schema.recipe import Rule
@@ -34,7 +34,7 @@ class Plan:
     file: RecipeFile
     signals: list[Signal]
     fields: dict[str, SignalField]
-    streams: list[TokenStream]
+    streams: list[StreamPlan]
 
     @property
     def rules(self) -> list[Rule]:
@@ -90,9 +90,9 @@ def make_plan(file: RecipeFile) -> Plan:
                     f"{nearest(name, numbers)}there are: {', '.join(numbers)}",
                 )
     streams = []
-    for i, use in enumerate(recipe.tokenize.streams):
+    for i, stream in enumerate(recipe.tokenize.streams):
         with _at(file, ("tokenize", "streams", i, "tokenizer")):
-            streams.append(TokenStream(use, zoo.card(use.tokenizer)))
+            streams.append(StreamPlan(stream, zoo.card(stream.tokenizer)))
     return Plan(file, ordered, fields, streams)
 
 

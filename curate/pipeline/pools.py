@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from curate.pipeline.cluster import Cluster
 
 
+COMMIT_CPUS = 0.1
+"""What Ray reserves for writing one piece: it waits for the disk."""
+
+
 @dataclass(frozen=True)
 class Pools:
     """Sizes for a decode -> models pipeline.

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from curate.decide.ledger import assemble, conserve, override
+from curate.decide.ledger import assemble, override
 from curate.decide.records import decide_records
 from curate.decide.samples import decide_samples
 from curate.pipeline import annotate as annotating
@@ -60,7 +60,7 @@ def run(plan: Plan, build: Path, cluster: Cluster, env: Mapping[str, str], conso
     """
     entries = list_all(plan.file, env)
     with only_run(build):
-        made = Made()
+        made = Made(records=len(entries))
         recipe = plan.file.recipe
 
         work = ingesting.plan(recipe, entries)
@@ -71,6 +71,7 @@ def run(plan: Plan, build: Path, cluster: Cluster, env: Mapping[str, str], conso
         records = decide_records(_paths(build, made.files["records"]), recipe.decide.records)
 
         pieces, uncut = _cut(plan, build, console, made, records)
+        made.samples = sum(p.rows for p in pieces)
         records = override(records, uncut)
         if not pieces:
             raise CurateError(_nothing(records, "no record could be sampled"), _hint(build))
@@ -202,7 +203,6 @@ def _pack(plan: Plan, build: Path, console: Console, made: Made, kept: pa.Table,
         pack(build, made.plans, places, stage)
     made.files["tokens"] = [p.path for p in made.plans]
     assert made.ledger is not None
-    conserve(made.ledger)
     made.files["ledger"] = []
     for number, start in enumerate(range(0, made.ledger.num_rows, LEDGER_ROWS)):
         part = made.ledger.slice(start, LEDGER_ROWS)

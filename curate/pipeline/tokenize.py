@@ -25,9 +25,9 @@ from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
 from curate.pipeline.files import place, write_table
 from curate.pipeline.pieces import KEY_HEX, Piece
-from curate.pipeline.pools import pools
+from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import pieces_dataset, receipts
+from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.codec import CodecCard
 from curate.schema.ids import digest_of_rows, key_of
 from curate.schema.recipe import Stream
@@ -44,7 +44,7 @@ IDENTITY = ("sample_id", "content_id", "kind", "start_us", "end_us")
 
 
 @dataclass(frozen=True)
-class TokenStream:
+class StreamPlan:
     """A stream of the recipe with its tokenizer's card."""
 
     use: Stream
@@ -90,7 +90,7 @@ class TokenPiece:
     receipt: str
 
     @classmethod
-    def of(cls, piece: Piece, keep: list[str], captions: str, streams: Sequence[TokenStream]) -> TokenPiece:
+    def of(cls, piece: Piece, keep: list[str], captions: str, streams: Sequence[StreamPlan]) -> TokenPiece:
         made_by = ["tokenize", VERSION, captions, [s.made_by() for s in streams]]
         prefix = f"part-{piece.number}-{key_of([piece.key, made_by])[:KEY_HEX]}-"
         name = prefix + digest_of_rows(keep)[:KEY_HEX]
@@ -98,7 +98,7 @@ class TokenPiece:
 
 
 def tokenize(
-    build: Path, work: Sequence[TokenPiece], streams: Sequence[TokenStream], cluster: Cluster, stage: Stage
+    build: Path, work: Sequence[TokenPiece], streams: Sequence[StreamPlan], cluster: Cluster, stage: Stage
 ) -> None:
     """Tokenize the pieces that are not committed yet."""
     rows = [
@@ -109,31 +109,9 @@ def tokenize(
     if not rows:
         return
     size = pools(cluster, len(rows))
-    dataset = (
-        pieces_dataset(rows)
-        .map_batches(
-            decode_piece,
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=size.decode_cpus,
-            fn_kwargs={"build": str(build), "streams": list(streams)},
-        )
-        .map_batches(
-            Encode,
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=size.actor_cpus,
-            concurrency=size.actors,
-            fn_constructor_kwargs={"streams": list(streams)},
-        )
-        .map_batches(
-            commit,
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=0.1,
-            fn_kwargs={"build": str(build), "streams": list(streams)},
-        )
-    )
+    decoded = then(pieces_dataset(rows), decode_piece, cpus=size.decode_cpus, build=str(build), streams=streams)
+    encoded = then(decoded, Encode, cpus=size.actor_cpus, actors=size.actors, streams=streams)
+    dataset = then(encoded, commit, cpus=COMMIT_CPUS, build=str(build), streams=streams)
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
 
@@ -148,7 +126,7 @@ def _item(t: TokenPiece) -> dict[str, Any]:
     }
 
 
-def decode_piece(work: pa.Table, build: str, streams: Sequence[TokenStream]) -> pa.Table:
+def decode_piece(work: pa.Table, build: str, streams: Sequence[StreamPlan]) -> pa.Table:
     """Views of the piece's survivors whose ids no older file holds; the others come without views."""
     row = work.to_pylist()[0]
     item = json.loads(row["item"])
@@ -193,7 +171,7 @@ def _older(build: Path, item: dict[str, Any], keep: set[str]) -> dict[str, Place
 class Encode:
     """A worker that holds the tokenizers."""
 
-    def __init__(self, streams: Sequence[TokenStream]) -> None:
+    def __init__(self, streams: Sequence[StreamPlan]) -> None:
         import torch
 
         torch.set_num_threads(1)  # part of what makes ids reproducible (law 6)
@@ -203,10 +181,11 @@ class Encode:
         fresh = block.column("fresh").to_pylist()
         failures = [failure_of(t) for t in block.column(FAILED).to_pylist()]
         for stream, tokenizer in self._streams:
-            items = _items(block, stream)
-            todo = [i for i, f in enumerate(failures) if fresh[i] and f is None and items[i] is not None]
+            arrays = unpack_views(block, stream.view) if stream.view is not None else []
+            given = items(stream, block.column("caption_text").to_pylist(), arrays)
+            todo = [i for i, f in enumerate(failures) if fresh[i] and f is None and given[i] is not None]
             ids: list[NDArray[np.generic] | None] = [None] * block.num_rows
-            for i, got in zip(todo, _encode(stream, tokenizer, [items[i] for i in todo]), strict=True):
+            for i, got in zip(todo, _encode(stream, tokenizer, [given[i] for i in todo]), strict=True):
                 if isinstance(got, Failure):
                     failures[i] = got
                 else:
@@ -217,35 +196,39 @@ class Encode:
         return block.select([*IDENTITY, "item", FAILED, *(s.use.name for s, _ in self._streams)])
 
 
-def _items(block: pa.Table, stream: TokenStream) -> list[Any]:
-    """What the tokenizer takes, one a row; None where the sample has no such modality."""
+def items(stream: StreamPlan, texts: Sequence[str | None], arrays: Sequence[NDArray[np.generic] | None]) -> list[Any]:
+    """What the tokenizer takes, one a sample; None where the sample has no such modality.
+
+    Args:
+        texts: captions, for a stream of text.
+        arrays: the stream's view of each sample, for the others.
+    """
     if stream.view is None:
-        return list(block.column("caption_text").to_pylist())
-    arrays = unpack_views(block, stream.view)
+        return list(texts)
     if isinstance(stream.view, Audio):
         return [None if a is None or a.size == 0 else a.astype(np.float32) / 32768.0 for a in arrays]
     return list(arrays)
 
 
-def _encode(stream: TokenStream, tokenizer: Tokenizer, items: list[Any]) -> list[NDArray[np.generic] | Failure]:
+def _encode(stream: StreamPlan, tokenizer: Tokenizer, given: list[Any]) -> list[NDArray[np.generic] | Failure]:
     """Ids or a failure for each item; one that the tokenizer refuses takes none of the others along."""
-    if not items:
+    if not given:
         return []
     try:
-        ids: list[NDArray[np.generic] | Failure] = list(tokenizer.encode(items))
+        ids: list[NDArray[np.generic] | Failure] = list(tokenizer.encode(given))
     except Exception:
-        ids = [_encode_one(stream, tokenizer, item) for item in items]
+        ids = [_encode_one(stream, tokenizer, item) for item in given]
     return [_checked(stream, got) for got in ids]
 
 
-def _encode_one(stream: TokenStream, tokenizer: Tokenizer, item: Any) -> NDArray[np.generic] | Failure:
+def _encode_one(stream: StreamPlan, tokenizer: Tokenizer, item: Any) -> NDArray[np.generic] | Failure:
     try:
         return tokenizer.encode([item])[0]
     except Exception as exc:  # recorded, with its class and message
         return Failure.of(f"tokenize:{stream.use.name}", exc, attempt=2)
 
 
-def _checked(stream: TokenStream, got: NDArray[np.generic] | Failure) -> NDArray[np.generic] | Failure:
+def _checked(stream: StreamPlan, got: NDArray[np.generic] | Failure) -> NDArray[np.generic] | Failure:
     """Ids are exact (law 8): of the card's dtype, inside the vocabulary, of the stream's shape."""
     if isinstance(got, Failure):
         return got
@@ -258,7 +241,7 @@ def _checked(stream: TokenStream, got: NDArray[np.generic] | Failure) -> NDArray
         return Failure.of(stage, exc)
 
 
-def _ids_column(stream: TokenStream, ids: Sequence[NDArray[np.generic] | None]) -> pa.Array:
+def _ids_column(stream: StreamPlan, ids: Sequence[NDArray[np.generic] | None]) -> pa.Array:
     """Flat ids as a list column; null where the sample has none."""
     offsets = np.concatenate([[0], np.cumsum([0 if a is None else a.size for a in ids])]).astype(np.int32)
     flat = np.concatenate([np.zeros(0, stream.card.numpy_dtype), *(a for a in ids if a is not None)])
@@ -266,7 +249,7 @@ def _ids_column(stream: TokenStream, ids: Sequence[NDArray[np.generic] | None]) 
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=mask)
 
 
-def commit(block: pa.Table, build: str, streams: Sequence[TokenStream]) -> pa.Table:
+def commit(block: pa.Table, build: str, streams: Sequence[StreamPlan]) -> pa.Table:
     """Write the piece: fresh rows and those of older files, in the range's order; the answer is its receipt."""
     root = Path(build)
     item = json.loads(block.column("item")[0].as_py())
@@ -291,4 +274,4 @@ def _ids(table: pa.Table, row: int, spec: StreamSpec) -> NDArray[np.generic] | N
     if not value.is_valid:
         return None
     flat: NDArray[np.generic] = value.values.to_numpy(zero_copy_only=False).astype(spec.numpy_dtype, copy=False)
-    return flat.reshape(-1, *spec.shape[1:])  # type: ignore[arg-type]
+    return flat.reshape(-1, *spec.shape[1:])

@@ -1,0 +1,133 @@
+"""From records to shards in numbers that add up (law 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from curate.card.tables import Tables
+from curate.schema.errors import CurateError
+from curate.schema.manifest import Split
+from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Outcome
+
+OUTCOMES = {"record": RECORD_OUTCOMES, "sample": SAMPLE_OUTCOMES}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why inputs ended where they did.
+
+    Attributes:
+        level: record or sample.
+        outcome: dropped, duplicate or failed.
+        label: the rule's name, `exact` or `near`, or `stage: ErrorClass`.
+        threshold: of a rule, absolute; None otherwise.
+        lowest, highest: of the values that broke the rule, or of the similarities.
+    """
+
+    level: str
+    outcome: str
+    label: str
+    count: int
+    threshold: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+
+
+@dataclass(frozen=True)
+class Level:
+    """All records, or all samples, by outcome."""
+
+    name: str
+    total: int
+    parts: dict[str, int]
+    causes: list[Cause]
+
+    def of(self, outcome: str) -> list[Cause]:
+        return [c for c in self.causes if c.outcome == outcome]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table by source and kind."""
+
+    source: str
+    kind: str
+    records: dict[str, int]
+    samples: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Funnel:
+    records: Level
+    samples: Level
+    splits: list[Split]
+    table: list[Row]
+
+
+def funnel(tables: Tables) -> Funnel:
+    """Counts the ledger and compares it with the manifest.
+
+    Raises:
+        CurateError: the ledger disagrees with the manifest or does not add up; a card of it would not be true.
+    """
+    records, samples = _level(tables, "record"), _level(tables, "sample")
+    counts = tables.manifest.counts
+    for level, said in ((records, counts.records), (samples, counts.samples)):
+        found = {"total": level.total, **level.parts}
+        if sum(level.parts.values()) != level.total or found != {k: said.get(k, 0) for k in found}:
+            raise CurateError(
+                f"the ledger counts {found} {level.name}s, the manifest {said}", "run: curate verify BUILD"
+            )
+        for outcome in (Outcome.DROPPED, Outcome.DUPLICATE, Outcome.FAILED):
+            if sum(c.count for c in level.of(outcome)) != level.parts[outcome]:
+                raise CurateError(f"causes of {outcome} {level.name}s do not add up", "run: curate verify BUILD")
+    packed = sum(s.samples for s in tables.manifest.splits)
+    if packed != samples.parts[Outcome.KEPT]:
+        raise CurateError(
+            f"{samples.parts[Outcome.KEPT]} samples were kept, the shards hold {packed}", "run: curate verify BUILD"
+        )
+    return Funnel(records, samples, tables.manifest.splits, _by_source(tables))
+
+
+def _level(tables: Tables, name: str) -> Level:
+    found = tables.rows("SELECT outcome, count(*) AS n FROM ledger WHERE level = ? GROUP BY outcome", [name])
+    counted = {row["outcome"]: row["n"] for row in found}
+    parts = {str(o): counted.get(str(o), 0) for o in OUTCOMES[name]}
+    causes = tables.rows(
+        """
+        SELECT outcome,
+               CASE outcome WHEN 'dropped' THEN rule WHEN 'duplicate' THEN "match"
+                            ELSE stage || ': ' || error END AS label,
+               count(*) AS n, max(threshold) AS threshold,
+               min(coalesce(value, similarity)) AS lowest, max(coalesce(value, similarity)) AS highest
+        FROM ledger WHERE level = ? AND outcome IN ('dropped', 'duplicate', 'failed')
+        GROUP BY outcome, label ORDER BY outcome, n DESC, label
+        """,
+        [name],
+    )
+    return Level(
+        name,
+        sum(counted.values()),
+        parts,
+        [
+            Cause(name, c["outcome"], c["label"] or "no cause given", c["n"], c["threshold"], c["lowest"], c["highest"])
+            for c in causes
+        ],
+    )
+
+
+def _by_source(tables: Tables) -> list[Row]:
+    rows: dict[tuple[str, str], Row] = {}
+    for found in tables.rows(
+        "SELECT source, coalesce(kind, 'unknown') AS kind, level, outcome, count(*) AS n FROM ledger "
+        "GROUP BY ALL ORDER BY source, kind"
+    ):
+        key = (found["source"], found["kind"])
+        row = rows.setdefault(key, Row(*key, _zeros("record"), _zeros("sample")))
+        side = row.records if found["level"] == "record" else row.samples
+        side[found["outcome"]] += found["n"]
+    return list(rows.values())
+
+
+def _zeros(level: str) -> dict[str, int]:
+    return {str(o): 0 for o in OUTCOMES[level]}

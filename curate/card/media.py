@@ -1,0 +1,186 @@
+"""Media of the build as pictures and sounds that stand inside the page."""
+
+from __future__ import annotations
+
+import base64
+import tarfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.card.tables import Tables
+from curate.media.views import Audio, Frames
+from curate.schema.errors import CurateError, MediaError
+
+THUMB = Frames(size=192, max_frames=1, crop=False)
+SOUND = Audio(rate=8000)
+QUALITY = 78
+WAVE_COLUMNS, WAVE_HEIGHT = 96, 40
+_AROUND_US = 100_000  # a thumbnail of a video decodes this much on each side of its middle, not the whole clip
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """How one record or sample looks: a picture or a wave form, or why neither can be shown.
+
+    Attributes:
+        picture: data URI of a JPEG, at most 192 px a side, or None.
+        width, height: of the picture in pixels.
+        wave: SVG path of a wave form in a box of 96 x 40, or None.
+        problem: set where the media cannot be decoded.
+    """
+
+    picture: str | None = None
+    width: int = 0
+    height: int = 0
+    wave: str | None = None
+    problem: str | None = None
+
+
+class Media:
+    """Bytes of media by tar and member name. Only tars that the manifest lists are opened; nothing is extracted."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._members: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def read(self, tar: str, member: str) -> bytes:
+        """The bytes of a member.
+
+        Raises:
+            MediaError: the tar has no such member.
+            CurateError: the tar is not part of the build.
+        """
+        path = self._tables.path(tar)
+        if tar not in self._members:
+            with tarfile.open(path, "r:") as archive:
+                self._members[tar] = {m.name: (m.offset_data, m.size) for m in archive if m.isfile()}
+        try:
+            start, size = self._members[tar][member]
+        except KeyError:
+            raise MediaError(f"{tar} has no member {member!r}") from None
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def thumb(self, row: dict[str, Any]) -> Thumb:
+        """A small picture of a row of `samples` or `records` (one frame of a video, the wave form of a sound)."""
+        from curate.media.decode import decode
+
+        if not row.get("media") or not row.get("member") or not row.get("kind"):
+            return Thumb(problem="no media was stored")
+        try:
+            data = self.read(row["media"], row["member"])
+            if row["kind"] == "audio":
+                view = decode(data, "audio", [SOUND], span=span_of(row)).views.get(SOUND)
+                return Thumb(problem="no sound") if view is None else Thumb(wave=wave(view))
+            frames = decode(data, row["kind"], [THUMB], span=_middle(row)).views.get(THUMB)
+        except (MediaError, CurateError) as exc:
+            return Thumb(problem=str(exc))
+        if frames is None or not len(frames):
+            return Thumb(problem="no picture")
+        height, width = frames.shape[1:3]
+        return Thumb(picture=jpeg(frames[0]), width=width, height=height)
+
+
+def span_of(row: dict[str, Any]) -> Any:
+    """The span of a row of `samples`; None for whole media."""
+    from curate.media.decode import Span
+
+    start, end = row.get("start_us") or 0, row.get("end_us") or 0
+    return Span(start, end) if end > start else None
+
+
+def _middle(row: dict[str, Any]) -> Any:
+    """A short span around the middle of a video."""
+    from curate.media.decode import Span
+
+    if row["kind"] != "video":
+        return None
+    start, end = row.get("start_us") or 0, row.get("end_us") or int(1e6 * (row.get("duration") or 0))
+    if end <= start:
+        return None
+    middle = (start + end) // 2
+    return Span(max(start, middle - _AROUND_US), min(end, middle + _AROUND_US))
+
+
+def jpeg(picture: NDArray[Any], side: int = 192) -> str:
+    """A data URI of an RGB picture uint8 `(H, W, 3)`, made smaller where its long side is above `side` pixels."""
+    from curate.media.encode import encode_jpeg
+
+    return data_uri(encode_jpeg(shrink(picture, side), QUALITY), "image/jpeg")
+
+
+def shrink(picture: NDArray[Any], side: int) -> NDArray[np.uint8]:
+    """The picture with its long side at most `side`, antialiased."""
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    if max(height, width) <= side:
+        return np.ascontiguousarray(picture, dtype=np.uint8)
+    scale = side / max(height, width)
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(picture).resize(small, Image.Resampling.LANCZOS))
+
+
+def data_uri(data: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def wave(sound: NDArray[Any], columns: int = WAVE_COLUMNS, height: int = WAVE_HEIGHT) -> str:
+    """The envelope of int16 sound as an SVG path: for each column its least and greatest sample."""
+    middle = height / 2
+    if not len(sound):
+        return f"M0 {middle:g}H{columns}"
+    edges = np.linspace(0, len(sound), columns + 1).astype(np.int64)[:-1]
+    edges = np.minimum(edges, len(sound) - 1)
+    high = np.maximum.reduceat(sound, edges).astype(np.float64) / 32768
+    low = np.minimum.reduceat(sound, edges).astype(np.float64) / 32768
+    upper = np.minimum(middle - high * middle, middle - 0.4)
+    lower = np.maximum(middle - low * middle, middle + 0.4)
+    there = [f"{x} {y:.1f}" for x, y in enumerate(upper)]
+    back = [f"{x} {y:.1f}" for x, y in reversed(list(enumerate(lower)))]
+    return f"M{'L'.join(there)}L{'L'.join(back)}Z"
+
+
+def spectrogram(sound: NDArray[Any], reference: float, width: int = 192, height: int = 80) -> NDArray[np.uint8]:
+    """Power of float32 sound over time and frequency as a picture, 80 dB below `reference` to `reference`.
+
+    Args:
+        sound: `(n,)` in [-1, 1].
+        reference: amplitude of a spectral line that is drawn brightest; see `loudest_line`.
+
+    Returns:
+        uint8 `(height, width, 3)`: 0 Hz at the bottom, half the sample rate at the top, linear.
+    """
+    lines = _lines(sound, width)
+    rows = np.linspace(0, lines.shape[0], height + 1).astype(np.int64)
+    power = np.add.reduceat(lines**2, rows[:-1], axis=0) / np.diff(rows)[:, None]
+    level = 20 * np.log10(np.maximum(np.sqrt(power) / max(reference, 1e-9), 1e-4))
+    shade = np.clip(1 + level[::-1] / 80, 0, 1)
+    stops = np.linspace(0, 1, len(_HEAT))
+    colour = np.stack([np.interp(shade, stops, _HEAT[:, c]) for c in range(3)], axis=-1)
+    return np.round(colour).astype(np.uint8)
+
+
+def loudest_line(sound: NDArray[Any]) -> float:
+    """The greatest amplitude of a spectral line, for `spectrogram`'s reference."""
+    return float(_lines(sound, 192).max())
+
+
+_WINDOW = 512
+_HEAT = np.array(  # dark blue to pale yellow, rising evenly in lightness, after matplotlib's magma
+    [[8, 6, 22], [45, 17, 96], [114, 31, 129], [183, 55, 121], [241, 96, 93], [254, 159, 109], [252, 253, 191]],
+    dtype=np.float64,
+)
+
+
+def _lines(sound: NDArray[Any], columns: int) -> NDArray[np.float64]:
+    """Amplitudes `(257, columns)` of Hann windows spread evenly over the sound."""
+    padded = np.pad(sound.astype(np.float64), (_WINDOW // 2, _WINDOW // 2))
+    starts = np.linspace(0, len(padded) - _WINDOW, columns).astype(np.int64)
+    windows = padded[starts[:, None] + np.arange(_WINDOW)] * np.hanning(_WINDOW)
+    out: NDArray[np.float64] = np.abs(np.fft.rfft(windows, axis=1)).T
+    return out

@@ -1,0 +1,257 @@
+"""Originals beside what their tokens decode to, for some kept samples: all streams of a sample side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from curate.card.media import Media, data_uri, jpeg, loudest_line, span_of, spectrogram
+from curate.card.tables import Tables
+from curate.card.text import clip, middle
+from curate.media.views import Audio, Frames
+from curate.schema.errors import CurateError, MediaError
+from curate.schema.manifest import StreamEntry
+from curate.schema.recipe import Recipe, Stream
+from curate.tokenizers.base import Tokenizer
+
+IMAGES, VIDEOS, SOUNDS = 6, 3, 3
+FRAMES = 3
+SECONDS = 4.0  # of sound that stands in the page
+_TEXT, _IDS = 300, 24
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture or frame: original, its ids in false colour, decoded; data URIs of JPEGs.
+
+    Attributes:
+        time: seconds from the sample's start.
+        psnr_db, ssim: of decoded against original, both at the tokenizer's size.
+    """
+
+    original: str
+    ids: str
+    decoded: str
+    grid: tuple[int, int]
+    time: float
+    psnr_db: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Sound: two WAV files and two spectrograms as data URIs, on one scale of loudness.
+
+    Attributes:
+        seconds: how much of the sample is here.
+        si_sdr_db: of decoded against original (Le Roux et al. 2019); None for silence.
+    """
+
+    original: str
+    decoded: str
+    original_picture: str
+    decoded_picture: str
+    seconds: float
+    ids: int
+    si_sdr_db: float | None
+
+
+@dataclass(frozen=True)
+class Text:
+    """A caption and its tokens; `exact` says whether they decode to it."""
+
+    decoded: str
+    tokens: int
+    ids: list[int]
+    exact: bool
+
+
+@dataclass
+class Panel:
+    """One sample. Maps go from stream name to what it holds; `problems` say what could not be shown, and why."""
+
+    id: str
+    kind: str
+    uri: str
+    caption: str
+    provenance: str
+    duration: float | None
+    start: float
+    pictures: dict[str, list[Picture]] = field(default_factory=dict)
+    sounds: dict[str, Sound] = field(default_factory=dict)
+    texts: dict[str, Text] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def panels(tables: Tables, media: Media, recipe: Recipe, load: Callable[[str], Tokenizer]) -> list[Panel]:
+    """Panels of kept samples, the first of each kind by id: images, then videos, then sounds."""
+    rows: list[dict[str, Any]] = []
+    for kind, count in (("image", IMAGES), ("video", VIDEOS), ("audio", SOUNDS)):
+        rows += tables.rows(
+            "SELECT s.* FROM samples s JOIN ledger l ON l.level = 'sample' AND l.id = s.sample_id "
+            "WHERE l.outcome = 'kept' AND s.kind = ? ORDER BY s.sample_id LIMIT ?",
+            [kind, count],
+        )
+    tokens = _tokens(tables, [r["sample_id"] for r in rows])
+    streams = {s.name: s for s in recipe.tokenize.streams}
+    out = []
+    for row in rows:
+        caption, provenance = _caption(tables, row)
+        panel = Panel(
+            row["sample_id"],
+            row["kind"],
+            middle(row["uri"], 120),
+            clip(caption, _TEXT),
+            provenance,
+            row["duration"],
+            row["start_us"] / 1e6,
+        )
+        for entry in tables.manifest.streams:
+            ids = tokens.get(row["sample_id"], {}).get(entry.name)
+            if ids is None:
+                panel.missing.append(entry.name)
+                continue
+            try:
+                _add(panel, entry, streams.get(entry.name), load(entry.tokenizer), ids, row, media, caption)
+            except (MediaError, CurateError, ValueError) as exc:  # the page says it in the panel's place
+                panel.problems.append(f"{entry.name}: {exc}")
+        out.append(panel)
+    return out
+
+
+def _add(
+    panel: Panel,
+    entry: StreamEntry,
+    stream: Stream | None,
+    tokenizer: Tokenizer,
+    flat: NDArray[Any],
+    row: dict[str, Any],
+    media: Media,
+    caption: str,
+) -> None:
+    ids = flat.reshape([-1 if n is None else n for n in entry.shape])
+    if tokenizer.card.modality == "image":
+        panel.pictures[entry.name] = _pictures(tokenizer, stream, ids, row, media)
+    elif tokenizer.card.modality == "audio":
+        panel.sounds[entry.name] = _sound(tokenizer, ids, row, media)
+    else:
+        [decoded] = tokenizer.decode([ids])
+        panel.texts[entry.name] = Text(clip(decoded, _TEXT), len(ids), ids[:_IDS].tolist(), decoded == caption)
+
+
+def _pictures(
+    tokenizer: Tokenizer, stream: Stream | None, ids: NDArray[Any], row: dict[str, Any], media: Media
+) -> list[Picture]:
+    from curate.media.decode import decode
+    from curate.tokenizers.evaluate import score
+
+    chosen = np.unique(np.linspace(0, len(ids) - 1, min(FRAMES, len(ids))).round().astype(np.int64))
+    [decoded] = tokenizer.decode([ids[chosen]])
+    view = Frames(
+        size=decoded.shape[1],
+        fps=stream.fps if stream is not None else 1.0,
+        max_frames=stream.max_frames if stream is not None else 8,
+    )
+    got = decode(media.read(row["media"], row["member"]), row["kind"], [view], span=span_of(row))
+    originals, times = got.views[view], got.times[view]
+    if len(originals) != len(ids):
+        raise MediaError(f"{len(ids)} frames were tokenized and {len(originals)} decoded now")
+    out = []
+    for place, picture in zip(chosen.tolist(), decoded, strict=True):
+        quality = score(picture, originals[place])
+        out.append(
+            Picture(
+                jpeg(originals[place]),
+                jpeg(false_colour(ids[place], tokenizer.card.levels, tokenizer.card.vocabulary)),
+                jpeg(picture),
+                (ids.shape[1], ids.shape[2]),
+                float(times[place]),
+                quality.psnr_db,
+                quality.ssim,
+            )
+        )
+    return out
+
+
+def _sound(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: Media) -> Sound:
+    from curate.media.decode import decode
+    from curate.media.encode import encode_wav
+    from curate.tokenizers.evaluate_audio import si_sdr
+
+    card = tokenizer.card
+    if card.sample_rate is None:
+        raise CurateError(f"the codec card of {card.name} names no sample rate")
+    view = Audio(rate=card.sample_rate)
+    whole = decode(media.read(row["media"], row["member"]), row["kind"], [view], span=span_of(row)).views.get(view)
+    if whole is None:
+        raise MediaError("no sound could be decoded")
+    length = min(len(whole), int(SECONDS * card.sample_rate))
+    [sound] = tokenizer.decode([ids], lengths=[len(whole)])
+    original = whole[:length].astype(np.float32) / 32768
+    decoded = np.clip(sound[:length], -1, 1)
+    loudest = loudest_line(original)
+    wavs = [encode_wav(np.round(x * 32767).astype(np.int16), card.sample_rate) for x in (original, decoded)]
+    return Sound(
+        original=data_uri(wavs[0], "audio/wav"),
+        decoded=data_uri(wavs[1], "audio/wav"),
+        original_picture=jpeg(spectrogram(original, loudest)),
+        decoded_picture=jpeg(spectrogram(decoded, loudest)),
+        seconds=length / card.sample_rate,
+        ids=ids.size,
+        si_sdr_db=si_sdr(original, decoded) if original.any() else None,
+    )
+
+
+def false_colour(ids: NDArray[Any], levels: Sequence[int], vocabulary: int, side: int = 128) -> NDArray[np.uint8]:
+    """Ids `(h, w)` as a picture, so that equal ids have equal colours.
+
+    With FSQ levels the three lowest digits of the mixed radix are red, green and blue; else the id's place in the
+    vocabulary is the grey level.
+
+    Returns:
+        uint8 `(h * k, w * k, 3)` with k the whole number that brings the long side nearest to `side` from below.
+    """
+    wide = ids.astype(np.int64)
+    if len(levels) >= 3:
+        digits, rest = [], wide
+        for base in levels[:3]:
+            digits.append((rest % base) / max(1, base - 1))
+            rest = rest // base
+        colour = np.stack(digits, axis=-1)
+    else:
+        colour = np.repeat((wide / max(1, vocabulary - 1))[..., None], 3, axis=-1)
+    k = max(1, side // max(ids.shape))
+    return np.repeat(np.repeat(np.round(30 + 205 * colour).astype(np.uint8), k, axis=0), k, axis=1)
+
+
+def _caption(tables: Tables, row: dict[str, Any]) -> tuple[str, str]:
+    """The caption of a sample and where it is from: given, captioner, composed, none."""
+    if "caption" not in tables.fields:
+        return (row["text"] or "", "given" if row["text"] else "none")
+    both = "caption, caption_source" if "caption_source" in tables.fields else "caption, NULL AS caption_source"
+    found = tables.rows(f"SELECT {both} FROM {tables.fields['caption']} WHERE sample_id = ?", [row["sample_id"]])
+    if not found:
+        return "", "none"
+    return found[0]["caption"] or "", found[0]["caption_source"] or "none"
+
+
+def _tokens(tables: Tables, samples: list[str]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Flat ids of some samples by stream; a missing modality has no entry."""
+    wanted = pa.array(samples, pa.string())
+    names = [s.name for s in tables.manifest.streams]
+    out: dict[str, dict[str, NDArray[Any]]] = {}
+    for batch in tables.token_batches():
+        hits = pc.indices_nonzero(pc.is_in(batch.column("sample_id"), value_set=wanted)).to_pylist()
+        for i in hits:
+            row = {n: batch.column(n)[i] for n in names}
+            # copied: the memory map is closed after its shard
+            ids = {n: v.values.to_numpy(zero_copy_only=False).copy() for n, v in row.items() if v.is_valid}
+            out[batch.column("sample_id")[i].as_py()] = ids
+    return out

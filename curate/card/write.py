@@ -1,0 +1,48 @@
+"""The dataset card of a build: `card/index.html` and `card/README.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from curate.card.facts import gather
+from curate.card.page import render_page, show
+from curate.card.readme import render_readme
+from curate.card.tables import Tables
+from curate.schema.manifest import Manifest
+from curate.tokenizers.base import Tokenizer
+
+PAGE, README = "card/index.html", "card/README.md"
+
+
+def write_card(build: Path, manifest: Manifest, loader: Callable[[str], Tokenizer]) -> list[str]:
+    """Write the card of a build whose other files are complete; the manifest need not be committed yet.
+
+    Reads only files that the manifest lists. The same build gives the same bytes: members of galleries are chosen by
+    id and by value, and nothing of the machine, the clock or the folder's place is in them (law 6).
+
+    Args:
+        build: the build's folder.
+        manifest: lists all files but those of the card.
+        loader: gives a tokenizer by the name that a stream's entry holds; used to decode tokens back to media.
+
+    Returns:
+        Paths of the files written, relative to the build.
+
+    Raises:
+        CurateError: the ledger does not add up or disagrees with the manifest, so that a card would not be true.
+    """
+    tables = Tables(build, manifest)
+    facts = gather(tables)
+    texts = {PAGE: render_page(facts, show(tables, facts, loader)), README: render_readme(facts)}
+    for path, content in texts.items():
+        _put(build / path, content.encode("utf-8"))
+    return list(texts)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Beside its place, then in place whole (law 7)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_bytes(data)
+    beside.replace(path)

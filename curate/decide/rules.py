@@ -1,0 +1,231 @@
+"""Rules: bounds on number columns, checked before anything runs and applied as one SQL query.
+
+A bound works on float64: a float32 column is widened, never the threshold narrowed, so `value` and `threshold` in the
+ledger are the two numbers that were compared. A null value ("not applicable", "not evaluated") breaks no bound.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from curate.decide.sql import name, one_row, text
+from curate.schema.errors import CurateError
+from curate.schema.fields import KINDS, SignalField
+from curate.schema.recipe import NearDuplicates, Rule
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+CANDIDATES = "candidates"
+"""Table that rules are applied to: `id`, `kind`, `failed`, and one float64 column for each field in use."""
+
+BROKEN = "broken"
+"""Table that `apply_rules` makes: `id`, `rule`, `value`, `threshold` of every row that breaks a bound."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One end of a rule.
+
+    Attributes:
+        name: what the ledger and the card call it: `sharpness >= 20`, `motion >= p5`; the kinds are added, as in
+            `motion >= p5 (video)`, where another rule of the recipe would otherwise have the same name.
+        field: column.
+        op: values for which `value op threshold` is false are dropped.
+        threshold: absolute; None for a percentile that is not resolved yet or that no sample has a value for.
+        percentile: 0 to 100 for a percentile, else None.
+        kinds: kinds of samples that it looks at.
+    """
+
+    name: str
+    field: str
+    op: Literal[">=", "<="]
+    threshold: float | None
+    percentile: float | None
+    kinds: tuple[str, ...]
+
+    @property
+    def kinds_sql(self) -> str:
+        return f"kind IN ({', '.join(map(text, self.kinds))})"
+
+
+def bounds(rules: Sequence[Rule]) -> list[Bound]:
+    """The bounds of `rules` in recipe order; in a rule: min, max, min_percentile, max_percentile."""
+    out = []
+    for rule in rules:
+        ends: tuple[tuple[Literal[">=", "<="], float | None, float | None], ...] = (
+            (">=", rule.min, None),
+            ("<=", rule.max, None),
+            (">=", None, rule.min_percentile),
+            ("<=", None, rule.max_percentile),
+        )
+        for op, absolute, percentile in ends:
+            if absolute is not None:
+                out.append(
+                    Bound(f"{rule.field} {op} {_short(absolute)}", rule.field, op, absolute, None, tuple(rule.kinds))
+                )
+            if percentile is not None:
+                called = f"{rule.field} {op} p{_short(percentile)}"
+                out.append(Bound(called, rule.field, op, None, percentile, tuple(rule.kinds)))
+    times = Counter(b.name for b in out)
+    return [replace(b, name=f"{b.name} ({', '.join(b.kinds)})") if times[b.name] > 1 else b for b in out]
+
+
+def check_rules(rules: Sequence[Rule], fields: Mapping[str, SignalField]) -> None:
+    """Refuse rules that cannot mean what they say; called before anything runs (law 5).
+
+    Args:
+        rules: of the recipe.
+        fields: fields that rules may bound, by name.
+
+    Raises:
+        CurateError: a field that does not exist or is no number; a threshold outside the field's range; lower above
+            upper percentile; kinds of samples that never have the field.
+    """
+    for rule in rules:
+        field = _number(rule.field, fields, "a rule can bound")
+        for value in (rule.min, rule.max):
+            if value is not None and not (math.isfinite(value) and field.contains(value)):
+                raise CurateError(
+                    f"threshold {_short(value)} for {field.name} is outside its range {field.range_text()}",
+                    f"{field.name}: {field.about}" if field.about else "",
+                )
+        low, high = rule.min_percentile, rule.max_percentile
+        if low is not None and high is not None and low > high:
+            raise CurateError(
+                f"{field.name}: min_percentile {_short(low)} is above max_percentile {_short(high)}: nothing could pass"
+            )
+        if not set(rule.kinds) & set(field.kinds):
+            raise CurateError(
+                f"the rule on {field.name} is for {_words(rule.kinds)}, which never have it",
+                f"only {_words(field.kinds)} samples have {field.name}",
+            )
+
+
+def check_near_duplicates(specs: Sequence[NearDuplicates], fields: Mapping[str, SignalField]) -> None:
+    """Refuse specifications of near duplicates whose embedding is not a vector or whose `keep` are not numbers.
+
+    Raises:
+        CurateError: with the nearest names.
+    """
+    vectors = {n: f for n, f in fields.items() if f.is_embedding}
+    for spec in specs:
+        if spec.embedding not in fields:
+            raise CurateError(*_unknown(spec.embedding, vectors, "vector fields"))
+        if spec.embedding not in vectors:
+            raise CurateError(
+                f"{spec.embedding} is {fields[spec.embedding].type}, not a vector: near duplicates need an embedding",
+                f"vector fields: {', '.join(vectors) or 'none'}",
+            )
+        for field in spec.keep:
+            _number(field, fields, "`keep` can sort by")
+
+
+def apply_rules(con: DuckDBPyConnection, rules: Sequence[Bound]) -> list[Bound]:
+    """Make the table `broken` from the table `candidates`: for each row that is not failed, the first bound it breaks.
+
+    Returns:
+        The bounds with percentiles resolved to absolute thresholds, see `resolve`.
+
+    Raises:
+        CurateError: a column that a bound looks at holds NaN.
+    """
+    resolved = resolve(con, rules)
+    when, value = [], []
+    for i, b in enumerate(resolved):
+        if b.threshold is not None:
+            breaks = "<" if b.op == ">=" else ">"
+            when.append(f"WHEN {b.kinds_sql} AND {name(b.field)} {breaks} {_double(b.threshold)} THEN {i}")
+            value.append(f"WHEN {i} THEN {name(b.field)}")
+    first = f"CASE {' '.join(when)} END" if when else "NULL::INTEGER"
+    broken_value = f"CASE broke {' '.join(value)} END" if value else "NULL::DOUBLE"
+    con.execute("CREATE OR REPLACE TEMP TABLE bound (i INTEGER, rule VARCHAR, threshold DOUBLE)")
+    if resolved:
+        con.executemany(
+            "INSERT INTO bound VALUES (?, ?, ?)", [[i, b.name, b.threshold] for i, b in enumerate(resolved)]
+        )
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE {BROKEN} AS
+        WITH first AS (SELECT *, {first} AS broke FROM {CANDIDATES} WHERE NOT failed)
+        SELECT id, bound.rule, {broken_value} AS value, bound.threshold
+        FROM first JOIN bound ON bound.i = broke"""
+    )
+    return resolved
+
+
+def resolve(con: DuckDBPyConnection, rules: Sequence[Bound]) -> list[Bound]:
+    """`rules` with each percentile as the absolute threshold it comes out as.
+
+    The percentile is taken over all rows of `candidates` that did not fail, are of the bound's kinds and have a value,
+    before any rule, so the order of rules changes no threshold. It interpolates linearly between neighbours (Hyndman
+    and Fan's type 7, numpy's default). None where no row has a value.
+
+    Raises:
+        CurateError: a column that a bound looks at holds NaN.
+    """
+    _no_nan(con, rules)
+    out = []
+    for b in rules:
+        if b.percentile is None:
+            out.append(b)
+            continue
+        (threshold,) = one_row(
+            con,
+            f"SELECT quantile_cont({name(b.field)}, {_double(b.percentile / 100)}) FROM {CANDIDATES} "
+            f"WHERE NOT failed AND {b.kinds_sql}",
+        )
+        if threshold is not None and math.isnan(threshold):
+            raise CurateError(f"{b.name} lies between -inf and inf, so it is no number", "give an absolute threshold")
+        out.append(replace(b, threshold=threshold))
+    return out
+
+
+def _no_nan(con: DuckDBPyConnection, rules: Sequence[Bound]) -> None:
+    for field in sorted({b.field for b in rules}):
+        count, first = one_row(
+            con, f"SELECT count(*), min(id) FROM {CANDIDATES} WHERE NOT failed AND isnan({name(field)})"
+        )
+        if count:
+            raise CurateError(
+                f"{field} is NaN for {count} samples, the first {first}: no rule can be decided on that",
+                "a signal gives a number, null where it does not apply, or a failure; mend it and annotate again",
+            )
+
+
+def _number(wanted: str, fields: Mapping[str, SignalField], use: str) -> SignalField:
+    numbers = {n: f for n, f in fields.items() if f.is_number}
+    if wanted not in fields:
+        raise CurateError(*_unknown(wanted, numbers, f"fields that {use}"))
+    if wanted not in numbers:
+        raise CurateError(
+            f"{wanted} is {fields[wanted].type}, not a number", f"fields that {use}: {', '.join(numbers) or 'none'}"
+        )
+    return numbers[wanted]
+
+
+def _unknown(wanted: str, known: Iterable[str], what: str) -> tuple[str, str]:
+    names = list(known)
+    near = difflib.get_close_matches(wanted, names, n=1)
+    return (
+        f"there is no field {wanted}" + (f"; did you mean {near[0]}?" if near else ""),
+        f"{what}: {', '.join(names) or 'none'}",
+    )
+
+
+def _words(kinds: Iterable[str]) -> str:
+    return " and ".join(k for k in KINDS if k in set(kinds))
+
+
+def _double(value: float) -> str:
+    """A SQL literal of exactly this float64; a plain `0.05` would be a DECIMAL."""
+    return f"'{value!r}'::DOUBLE"
+
+
+def _short(value: float) -> str:
+    """The shortest text that reads back as this number: `20`, `0.05`."""
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)

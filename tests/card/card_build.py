@@ -1,0 +1,563 @@
+"""A small build with real media, working tokenizers and tables in their true schemas, made by hand."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import skimage
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from toy_tokenizers import ColourGrid, Steps
+
+from curate.card.write import write_card
+from curate.schema.ids import content_id, digest, record_id, sample_id
+from curate.schema.manifest import Counts, File, Manifest, Split, StreamEntry
+from curate.schema.tables import FAILURE, LEDGER, RECORDS, SAMPLES
+from curate.tokenizers import zoo
+from curate.tokenizers.base import Tokenizer
+
+Streams = dict[str, tuple[str, list[int | None]]]
+STREAMS: Streams = {
+    "tok_rgb@256": ("colour-grid", [None, 32, 32]),
+    "tok_audio@16k": ("steps", [None, 8]),
+    "caption": ("text-bpe-8k", [None]),
+}
+TRAINED: Streams = {
+    "tok_rgb@256": ("image-fsq-64k", [None, 32, 32]),
+    "tok_audio@16k": ("audio-rvq-4kbps", [None, 8]),
+    "caption": ("text-bpe-8k", [None]),
+}
+RULES = [
+    {"field": "brightness", "min": 16, "max": 250},
+    {"field": "sharpness", "min": 20},
+    {"field": "loudness", "min_percentile": 25, "kinds": ["audio"]},
+]
+SIGNALS: list[dict[str, Any]] = [
+    {
+        "name": "sharpness",
+        "version": "1",
+        "options": {},
+        "fields": [
+            {
+                "name": "sharpness",
+                "unit": "grey levels^2",
+                "range": [0, 1040400],
+                "kinds": ["image", "video"],
+                "about": "Variance of the Laplacian of luma.",
+                "type": "float",
+            }
+        ],
+    },
+    {
+        "name": "brightness",
+        "version": "1",
+        "options": {},
+        "fields": [
+            {
+                "name": "brightness",
+                "unit": "luma",
+                "range": [0, 255],
+                "kinds": ["image", "video"],
+                "about": "Mean luma.",
+                "type": "float",
+            }
+        ],
+    },
+    {
+        "name": "loudness",
+        "version": "1+numpy",
+        "options": {"window": 0.4},
+        "fields": [
+            {
+                "name": "loudness",
+                "unit": "dB",
+                "range": [-100, 0],
+                "kinds": ["video", "audio"],
+                "about": "RMS level.",
+                "type": "float",
+            }
+        ],
+    },
+    {
+        "name": "tags",
+        "version": "2",
+        "options": {},
+        "fields": [
+            {"name": "tags", "unit": "", "range": [None, None], "kinds": ["image"], "about": "Labels.", "type": "list"},
+            {
+                "name": "vector",
+                "unit": "",
+                "range": [None, None],
+                "kinds": ["image"],
+                "about": "An embedding.",
+                "type": "fixed_size_list",
+            },
+        ],
+    },
+    {
+        "name": "caption",
+        "version": "1",
+        "options": {},
+        "fields": [
+            {"name": "caption", "unit": "", "range": [None, None], "about": "What it shows.", "type": "string"},
+            {"name": "caption_source", "unit": "", "range": [None, None], "about": "Whence.", "type": "string"},
+        ],
+    },
+]
+FIELD_TYPES = {
+    "sharpness": pa.float32(),
+    "brightness": pa.float32(),
+    "loudness": pa.float32(),
+    "tags": pa.list_(pa.string()),
+    "vector": pa.list_(pa.float32(), 4),
+    "caption": pa.string(),
+    "caption_source": pa.string(),
+}
+
+
+@dataclass
+class Item:
+    """What goes into a build: a record, its samples, and what becomes of them.
+
+    `clips` are spans in seconds; None is one sample of the whole. `outcome` is that of the record where it is not
+    `sampled`, else that of its samples.
+    """
+
+    name: str
+    data: bytes
+    kind: str | None
+    text: str | None = None
+    duration: float | None = None
+    size: tuple[int, int] | None = None
+    clips: Sequence[tuple[float, float]] | None = None
+    outcome: str = "kept"
+    of_record: bool = False
+    why: dict[str, Any] = field(default_factory=dict)
+    same_as: str | None = None
+    source: str = "folder"
+    licence: str | None = "CC-BY-4.0"
+    caption_source: str = "given"
+    encode: bool = True
+
+    @property
+    def record(self) -> str:
+        return record_id(self.source, self.name)
+
+
+def jpeg(picture: Image.Image, quality: int = 90) -> bytes:
+    out = io.BytesIO()
+    picture.convert("RGB").save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def photo(name: str, long_side: int = 400) -> Image.Image:
+    """A picture that scikit-image ships."""
+    with Image.open(Path(skimage.__file__).parent / "data" / name) as opened:
+        picture = opened.convert("RGB")
+    picture.thumbnail((long_side, long_side))
+    return picture
+
+
+def tone(seconds: float, hertz: float, level: float = 0.4) -> NDArray[np.int16]:
+    """A chirp over a hum, 16 kHz."""
+    t = np.arange(int(seconds * 16000)) / 16000
+    sound = level * (0.7 * np.sin(2 * np.pi * (hertz + 120 * t) * t) + 0.3 * np.sin(2 * np.pi * 110 * t))
+    return np.round(sound * 32767).astype(np.int16)
+
+
+def wav(sound: NDArray[np.int16]) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(sound.tobytes())
+    return out.getvalue()
+
+
+def video(seconds: float = 4.0, fps: int = 10) -> bytes:
+    """Two shots of moving parts of two photographs, with sound."""
+    one, two = (np.asarray(photo(n, 420).resize((420, 300))) for n in ("coffee.png", "rocket.jpg"))
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        pictures = container.add_stream("libx264", rate=fps)
+        pictures.width, pictures.height, pictures.pix_fmt = 320, 240, "yuv420p"
+        pictures.options = {"threads": "1", "crf": "20"}
+        audio = container.add_stream("aac", rate=16000, layout="mono")
+        for i in range(int(seconds * fps)):
+            shot, at = (one, i) if i < seconds * fps / 2 else (two, i - seconds * fps / 2)
+            x = int(4 * at)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shot[20:260, x : x + 320]), format="rgb24")
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode())
+        samples = av.AudioFrame.from_ndarray(tone(seconds, 330)[None], format="s16", layout="mono")
+        samples.sample_rate = 16000
+        container.mux(audio.encode(samples))
+        container.mux(audio.encode())
+    return out.getvalue()
+
+
+def luma_facts(picture: Image.Image) -> tuple[float, float]:
+    """Sharpness and brightness."""
+    grey = np.asarray(picture.convert("L").resize((224, 224)), dtype=np.float64)
+    laplace = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
+    return float(laplace.var()), float(grey.mean())
+
+
+def picture_item(name: str, picture: Image.Image, text: str | None, **more: Any) -> Item:
+    return Item(name, jpeg(picture), "image", text, size=picture.size, **more)
+
+
+def items() -> list[Item]:
+    """Everything that can happen, once or more."""
+    photos = {
+        "astronaut.png": "An astronaut in an orange suit before a flag",
+        "chelsea.png": "A ginger cat looks at the camera",
+        "coffee.png": "A cup of espresso on a saucer with a spoon",
+        "rocket.jpg": "A rocket on its launch pad",
+        "motorcycle_left.png": "A motorcycle in a garage",
+        "brick.png": None,
+    }
+    out = [picture_item(n, photo(n), t, caption_source="given" if t else "composed") for n, t in photos.items()]
+    cat = photo("chelsea.png")
+    small = cat.resize((cat.width * 6 // 10, cat.height * 6 // 10))
+    out += [
+        picture_item(
+            "copies/cat small.jpg", small, "cat", outcome="duplicate", same_as="chelsea.png", why={"similarity": 0.973}
+        ),
+        Item(
+            "copies/rocket again.jpg",
+            jpeg(photo("rocket.jpg")),
+            "image",
+            size=photo("rocket.jpg").size,
+            outcome="duplicate",
+            of_record=True,
+            same_as="rocket.jpg",
+        ),
+        picture_item(
+            "faults/blurred.jpg",
+            photo("astronaut.png").filter(ImageFilter.GaussianBlur(9)),
+            "an astronaut, blurred",
+            outcome="dropped",
+            why={"rule": "sharpness >= 20", "threshold": 20.0, "field": "sharpness"},
+        ),
+        picture_item(
+            "faults/dark.jpg",
+            photo("coffee.png").point(lambda v: v // 18),
+            "coffee in the dark",
+            outcome="dropped",
+            why={"rule": "brightness >= 16", "threshold": 16.0, "field": "brightness"},
+        ),
+        Item(
+            "faults/short.wav",
+            wav(tone(0.4, 500)),
+            "audio",
+            duration=0.4,
+            outcome="dropped",
+            of_record=True,
+            why={"rule": "cut.min_seconds", "value": 0.4, "threshold": 1.0},
+        ),
+        Item("faults/empty.mp4", b"", None, outcome="failed", of_record=True, why=fault("ingest", "the file is empty")),
+        Item(
+            "faults/text called.jpg",
+            b"no picture",
+            None,
+            outcome="failed",
+            of_record=True,
+            why=fault("ingest", "not a picture, video or sound"),
+            source="web",
+        ),
+        Item(
+            "film.mp4",
+            video(),
+            "video",
+            "Coffee, then a rocket",
+            4.0,
+            (320, 240),
+            clips=[(0, 2), (2, 4)],
+            licence="MIT",
+        ),
+        Item(
+            "faults/tail missing.mp4",
+            video(2.0),
+            "video",
+            None,
+            3.0,
+            (320, 240),
+            clips=[(0.5, 3)],
+            outcome="failed",
+            why=fault("annotate", "the video ends at 2.0 s"),
+        ),
+    ]
+    for i, hertz in enumerate((220, 440, 880)):
+        text = f"A rising tone from {hertz} Hz"
+        out.append(
+            Item(f"sound {i}.wav", wav(tone(2.5 + i, hertz, 0.4 - 0.1 * i)), "audio", text, 2.5 + i, source="web")
+        )
+    # loudness falls with each, -12.5, -13.5 and -14.5 dB: their 25th percentile is -14
+    out[-1].outcome, out[-1].why = "dropped", {"rule": "loudness >= p25", "threshold": -14.0, "field": "loudness"}
+    return out
+
+
+def fault(stage: str, message: str) -> dict[str, Any]:
+    return {"stage": stage, "error": "MediaError", "message": message, "attempt": 1}
+
+
+class Builder:
+    """Writes a build's folder and gives its manifest."""
+
+    def __init__(
+        self,
+        build: Path,
+        items: Sequence[Item],
+        rules: Sequence[dict[str, Any]] = RULES,
+        name: str = "tiny",
+        streams: Streams = STREAMS,
+    ) -> None:
+        self.build = build
+        self.streams = streams
+        self.name = name
+        self.rules = list(rules)
+        self.files: list[File] = []
+        self.records: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.ledger: list[dict[str, Any]] = []
+        self.signals: list[dict[str, Any]] = []
+        self.tokens: list[dict[str, Any]] = []
+        self.by_name = {i.name: i for i in items}
+        for item in items:
+            self._add(item)
+        self._media(items)
+        self._tables()
+
+    def manifest(self) -> Manifest:
+        counts: dict[str, dict[str, int]] = {}
+        outcomes = {
+            "record": ("sampled", "dropped", "duplicate", "failed"),
+            "sample": ("kept", "dropped", "duplicate", "failed"),
+        }
+        for level, names in outcomes.items():
+            rows = [r["outcome"] for r in self.ledger if r["level"] == level]
+            counts[f"{level}s"] = {"total": len(rows), **{n: rows.count(n) for n in names}}
+        split = [f for f in self.files if f.path.startswith("tokens/")]
+        streams = []
+        for stream, (name, shape) in self.streams.items():
+            card = tokenizer(name).card
+            values = [t[stream] for t in self.tokens if t[stream] is not None]
+            streams.append(
+                StreamEntry(
+                    name=stream,
+                    tokenizer=name,
+                    modality=card.modality,
+                    vocabulary=card.vocabulary,
+                    dtype=card.dtype,
+                    shape=shape,
+                    ids=sum(v.size for v in values),
+                    samples=len(values),
+                )
+            )
+        return Manifest(
+            name=self.name,
+            recipe={
+                "name": "tiny",
+                "about": "Pictures, a film and sounds, and everything that can go wrong with them.",
+                "sources": [{"name": "folder", "kind": "folder", "path": "media"}],
+                "annotate": [{"name": s["name"]} for s in SIGNALS[:4]],
+                "decide": {"rules": self.rules, "near_duplicates": [{"embedding": "vector", "threshold": 0.95}]},
+                "tokenize": {"streams": [{"name": n, "tokenizer": t} for n, (t, _) in self.streams.items()]},
+            },
+            seed=7,
+            counts=Counts(**counts),
+            splits=[
+                Split(
+                    name="train",
+                    samples=len(self.tokens),
+                    shards=[f.path for f in split],
+                    shard_rows=[f.rows for f in split],
+                )
+            ],
+            streams=streams,
+            signals=SIGNALS,
+            codecs={t: tokenizer(t).card for t, _ in self.streams.values()},
+            versions={"curate": "0.1", "numpy": np.__version__},
+            hardware="x86_64, 1 thread",
+            files=self.files,
+        )
+
+    def _add(self, item: Item) -> None:
+        content = content_id(item.data)
+        probe = {
+            "width": item.size[0] if item.size else None,
+            "height": item.size[1] if item.size else None,
+            "duration": item.duration,
+            "fps": 10.0 if item.kind == "video" else None,
+            "has_audio": item.kind != "image",
+            "codec": None,
+            "audio_rate": None,
+        }
+        where = {"media": "media/shard-00000.tar", "member": content} if item.kind else {"media": None, "member": None}
+        common = {"record_id": item.record, "source": item.source, "uri": item.name, "kind": item.kind}
+        failure = {k: v for k, v in item.why.items() if k in ("stage", "error", "message", "attempt")}
+        self.records.append(
+            {
+                **common,
+                **probe,
+                **where,
+                "text": item.text,
+                "licence": item.licence,
+                "meta": "{}",
+                "content_id": content,
+                "bytes": len(item.data),
+                **(failure if item.of_record else {}),
+            }
+        )
+        record = {"level": "record", "id": item.record, **common, "start_us": None, "end_us": None}
+        if item.of_record:
+            keeper = self.by_name[item.same_as].record if item.same_as else None
+            why = {k: v for k, v in item.why.items() if k != "field"}
+            match = "exact" if keeper else None
+            self.ledger.append({**record, "outcome": item.outcome, **why, "duplicate_of": keeper, "match": match})
+            return
+        self.ledger.append({**record, "outcome": "sampled"})
+        for start, end in item.clips or [(0, (item.duration or 0) if item.kind == "audio" else 0)]:
+            self._sample(item, content, common, {**probe, **where}, round(1e6 * (start or 0)), round(1e6 * (end or 0)))
+
+    def _sample(
+        self, item: Item, content: str, common: dict[str, Any], rest: dict[str, Any], start: int, end: int
+    ) -> None:
+        sample = sample_id(content, start, end)
+        span = {"start_us": start, "end_us": end}
+        duration = (end - start) / 1e6 if end else None
+        row = {"sample_id": sample, "content_id": content, **common, **rest, **span, "duration": duration}
+        self.samples.append({**row, "text": item.text, "licence": item.licence})
+        signals = self._signals(item)
+        failure = {k: v for k, v in item.why.items() if k in ("stage", "error", "message", "attempt")}
+        self.signals.append({"sample_id": sample, **signals, **failure})
+        verdict = {"level": "sample", "id": sample, **common, **span, "outcome": item.outcome, **failure}
+        if item.outcome == "dropped":
+            verdict |= {k: item.why[k] for k in ("rule", "threshold")} | {"value": signals[item.why["field"]]}
+        if item.same_as:
+            keeper = sample_id(content_id(self.by_name[item.same_as].data))
+            verdict |= {"duplicate_of": keeper, "match": "near", "similarity": item.why["similarity"]}
+        self.ledger.append(verdict)
+        if item.outcome == "kept":
+            self.tokens.append(
+                {"sample_id": sample, "content_id": content, "kind": item.kind, **span, **self._ids(item, span)}
+            )
+
+    def _signals(self, item: Item) -> dict[str, Any]:
+        out: dict[str, Any] = dict.fromkeys(FIELD_TYPES)
+        if item.outcome == "failed":
+            return out
+        if item.kind == "image":
+            out["sharpness"], out["brightness"] = luma_facts(Image.open(io.BytesIO(item.data)))
+            out["tags"], out["vector"] = ["object", item.name.split(".")[0]], [1.0, 0.0, 0.0, 0.0]
+        if item.kind == "video":
+            out["sharpness"], out["brightness"] = 900.0, 120.0
+        if item.kind in ("audio", "video"):
+            out["loudness"] = -12.5 if item.kind == "video" else -10.0 - (item.duration or 0)
+        out["caption"] = item.text or "A picture of brick."
+        out["caption_source"] = item.caption_source
+        return out
+
+    def _ids(self, item: Item, span: dict[str, int]) -> dict[str, NDArray[Any] | None]:
+        """Ids as the pipeline would make them; videos by the project's own decoder."""
+        from curate.media.decode import Span, decode
+        from curate.media.views import Audio, Frames, View
+
+        out: dict[str, NDArray[Any] | None] = dict.fromkeys(self.streams)
+        image, audio, text = (tokenizer(t) for t, _ in self.streams.values())
+        if not item.encode:
+            return out
+        frames, sound = Frames(256), Audio(16000)
+        by_kind: dict[str, list[View]] = {"image": [frames], "video": [frames, sound], "audio": [sound]}
+        views = by_kind[str(item.kind)]
+        clip = Span(span["start_us"], span["end_us"]) if span["end_us"] else None
+        got = decode(item.data, str(item.kind), views, span=clip).views
+        if frames in got:
+            out["tok_rgb@256"] = image.encode([got[frames]])[0].ravel()
+        if sound in got:
+            out["tok_audio@16k"] = audio.encode([got[sound].astype(np.float32) / 32768])[0].ravel()
+        out["caption"] = text.encode([item.text or "A picture of brick."])[0]
+        return out
+
+    def _media(self, items: Sequence[Item]) -> None:
+        path = self._path("media/shard-00000.tar")
+        names: set[str] = set()
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for item in items:
+                name = content_id(item.data)
+                if item.kind and name not in names:
+                    names.add(name)
+                    info = tarfile.TarInfo(name)
+                    info.size = len(item.data)
+                    tar.addfile(info, io.BytesIO(item.data))
+        self._list("media/shard-00000.tar", len(names))
+
+    def _tables(self) -> None:
+        self._parquet("records/part-00000.parquet", self.records, RECORDS)
+        self._parquet("samples/part-00000.parquet", self.samples, SAMPLES)
+        self._parquet("ledger/part-00000.parquet", self.ledger, LEDGER)
+        for signal in SIGNALS:
+            columns = [pa.field(f["name"], FIELD_TYPES[f["name"]]) for f in signal["fields"]]
+            schema = pa.schema([pa.field("sample_id", pa.string(), False), *columns, *FAILURE])
+            self._parquet(f"signals/{signal['name']}/part-00000.parquet", self.signals, schema)
+        if not self.tokens:
+            return
+        types = {n: pa.list_(pa.from_numpy_dtype(tokenizer(t).card.numpy_dtype)) for n, (t, _) in self.streams.items()}
+        plain = [("sample_id", pa.string()), ("content_id", pa.string()), ("kind", pa.string())]
+        schema = pa.schema([*plain, ("start_us", pa.int64()), ("end_us", pa.int64()), *types.items()])
+        rows = sorted(self.tokens, key=lambda t: str(t["sample_id"]))
+        path = "tokens/train/shard-00000.arrow"
+        with pa.ipc.new_file(self._path(path), schema) as writer:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        self._list(path, len(rows))
+
+    def _parquet(self, path: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+        full = [{name: row.get(name) for name in schema.names} for row in rows]
+        pq.write_table(pa.Table.from_pylist(full, schema=schema), self._path(path))
+        self._list(path, len(rows))
+
+    def _path(self, relative: str) -> Path:
+        path = self.build / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _list(self, path: str, rows: int) -> None:
+        data = (self.build / path).read_bytes()
+        self.files.append(File(path=path, digest=digest(data), bytes=len(data), rows=rows))
+
+
+_LOADED: dict[str, Tokenizer] = {"colour-grid": ColourGrid(), "steps": Steps()}
+
+
+def tokenizer(name: str) -> Tokenizer:
+    """The toy tokenizers and the project's own, loaded once for all tests."""
+    if name not in _LOADED:
+        _LOADED[name] = zoo.load(name)
+    return _LOADED[name]
+
+
+@dataclass(frozen=True)
+class Card:
+    build: Path
+    manifest: Manifest
+    html: str
+    readme: str
+
+
+def make_card(build: Path, items: Sequence[Item], **more: Any) -> Card:
+    """A build of `items` and its card."""
+    manifest = Builder(build, items, **more).manifest()
+    assert write_card(build, manifest, tokenizer) == ["card/index.html", "card/README.md"]
+    return Card(build, manifest, *((build / "card" / n).read_text("utf-8") for n in ("index.html", "README.md")))

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from card_build import Builder, items
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.card.axis import Axis
+from curate.card.flow import flow
+from curate.card.funnel import Funnel, Level, funnel
+from curate.card.media import loudest_line, spectrogram, wave
+from curate.card.signals import numbers
+from curate.card.tables import Tables
+from curate.schema.errors import CurateError
+from curate.schema.manifest import Split
+from curate.schema.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    return Builder(tmp_path_factory.mktemp("build"), items())
+
+
+def test_histograms_hold_every_value_and_colour_what_is_outside(builder: Builder) -> None:
+    manifest = builder.manifest()
+    found = {n.name: n for n in numbers(Tables(builder.build, manifest), Recipe.model_validate(manifest.recipe))}
+    assert list(found) == ["sharpness", "brightness", "loudness", "pixels", "duration"]
+    values = {n: [s[n] for s in builder.signals if s[n] is not None] for n in ("sharpness", "brightness", "loudness")}
+    for name, v in values.items():
+        spread = found[name].spread
+        assert spread.count == len(v)
+        assert (spread.lowest, spread.median, spread.highest) == pytest.approx((min(v), np.median(v), max(v)))
+    assert found["sharpness"].spread.outside == sum(v < 20 for v in values["sharpness"]) == 2
+    assert found["brightness"].spread.outside == sum(not 16 <= v <= 250 for v in values["brightness"]) == 1
+    assert [(b.bound.name, b.value, b.dropped) for b in found["brightness"].bounds] == [
+        ("brightness >= 16", 16.0, 1),
+        ("brightness <= 250", 250.0, 0),
+    ]
+
+
+def test_a_percentile_is_drawn_at_the_value_it_came_to(builder: Builder) -> None:
+    manifest = builder.manifest()
+    recipe = Recipe.model_validate(manifest.recipe)
+    loudness = next(n for n in numbers(Tables(builder.build, manifest), recipe) if n.name == "loudness")
+    [bound] = loudness.bounds
+    assert bound.value == -14.0
+    assert bound.dropped == 1
+    assert loudness.spread.outside == 1  # the clips of the film are videos, which this rule is not for
+    assert loudness.spread.chart is not None
+    assert [line.label for line in loudness.spread.chart.lines] == ["≥ p25 = -14"]
+
+
+def test_failed_samples_are_in_no_histogram(builder: Builder) -> None:
+    manifest = builder.manifest()
+    found = numbers(Tables(builder.build, manifest), Recipe.model_validate(manifest.recipe))
+    pixels = next(n for n in found if n.name == "pixels")
+    pictured = [r for r in builder.ledger if r["level"] == "sample" and r["kind"] in ("image", "video")]
+    assert pixels.spread.count == len([r for r in pictured if r["outcome"] != "failed"]) == len(pictured) - 1
+
+
+@given(
+    st.floats(-1e6, 1e6),
+    st.floats(1e-3, 1e6),
+    st.booleans(),
+)
+def test_ticks_lie_on_the_axis(low: float, width: float, log: bool) -> None:
+    axis = Axis(abs(low) + 1e-3 if log else low, (abs(low) + 1e-3 if log else low) + width, 8, 392, log)
+    ticks = axis.ticks()
+    assert len(ticks) <= 12
+    assert all(8 <= x <= 392 for x, _ in ticks)
+    assert [x for x, _ in ticks] == sorted(x for x, _ in ticks)
+    edges = axis.edges(10)
+    assert edges == sorted(edges)
+    assert (edges[0], edges[-1]) == (axis.low, axis.high)
+
+
+counts = st.tuples(*[st.integers(0, 10_000)] * 4)
+
+
+@given(counts, counts)
+def test_the_drawing_of_any_funnel_has_no_overlaps(records: tuple[int, ...], samples: tuple[int, ...]) -> None:
+    levels = [
+        Level(name, sum(n), dict(zip((first, "dropped", "duplicate", "failed"), n, strict=True)), [])
+        for name, first, n in (("record", "sampled", records), ("sample", "kept", samples))
+    ]
+    split = Split(name="train", samples=samples[0], shards=["a"], shard_rows=[samples[0]])
+    drawn = flow(Funnel(levels[0], levels[1], [split], []))
+    assert all(n.y + n.height <= drawn.height for n in drawn.nodes)
+    for x in {n.x for n in drawn.nodes}:
+        column = sorted((n.y, n.height) for n in drawn.nodes if n.x == x)
+        assert all(y + h <= below for (y, h), (below, _) in itertools.pairwise(column))
+
+
+def test_a_ledger_that_does_not_add_up_gives_no_card(builder: Builder) -> None:
+    manifest = builder.manifest()
+    manifest.counts.samples["kept"] += 1
+    with pytest.raises(CurateError, match="the ledger counts"):
+        funnel(Tables(builder.build, manifest))
+
+
+def test_files_outside_the_build_or_unlisted_are_not_read(builder: Builder) -> None:
+    tables = Tables(builder.build, builder.manifest())
+    for path in ("../secret.tar", "records/other.parquet", "/etc/passwd"):
+        with pytest.raises(CurateError, match="not a file of this build"):
+            tables.path(path)
+
+
+def test_a_wave_form_follows_the_sound() -> None:
+    sound = np.concatenate([np.zeros(480, np.int16), np.full(480, 16384, np.int16)])
+    path = wave(sound, columns=4, height=40)
+    assert path == "M0 19.6L1 19.6L2 10.0L3 10.0L3 20.4L2 20.4L1 20.4L0 20.4Z"
+    assert wave(np.zeros(0, np.int16), 4) == "M0 20H4"
+
+
+def test_a_tone_is_a_bright_line_at_its_frequency() -> None:
+    t = np.arange(16000) / 16000
+    tone = np.sin(2 * np.pi * 2000 * t).astype(np.float32)
+    picture = spectrogram(tone, loudest_line(tone), width=40, height=80).astype(int).sum(axis=2)
+    row = int(picture[:, 20].argmax())
+    assert abs((79.5 - row) / 80 * 8000 - 2000) < 110
+    assert (picture[:20, 2:-2] < 60).all()  # nothing above 6 kHz

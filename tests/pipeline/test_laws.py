@@ -1,0 +1,196 @@
+"""The laws of the design, on a real build: real media, real models, real processes, a real SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from curate.shards.commit import read_manifest
+from tests.pipeline.conftest import RECIPE, Project, digests
+
+Copy = Callable[[Path], Path]
+
+
+def ledger(build: Path, level: str) -> dict[str, dict[str, object]]:
+    """Verdicts by uri (records) or id (samples)."""
+    rows = ds.dataset(build / "ledger", format="parquet").to_table().to_pylist()
+    return {row["uri" if level == "record" else "id"]: row for row in rows if row["level"] == level}
+
+
+# 1. Nothing is lost
+
+
+def test_what_goes_in_comes_out_as_exactly_one_verdict(small_build: Path, project: Project) -> None:
+    records = ledger(small_build, "record")
+    media = {p.name for p in (project.root / "media").iterdir() if p.suffix != ".txt"}
+    assert set(records) == media
+    counts = read_manifest(small_build).counts
+    for level, passed in ((counts.records, "sampled"), (counts.samples, "kept")):
+        assert level["total"] == level[passed] + level["dropped"] + level["duplicate"] + level["failed"]
+    assert counts.records["total"] == len(media)
+    samples = ledger(small_build, "sample")
+    assert counts.samples["total"] == len(samples) == ds.dataset(small_build / "samples").count_rows()
+
+
+def test_verify_agrees(small_build: Path, project: Project) -> None:
+    report = json.loads(project.curate("verify", small_build, "--json").stdout)
+    assert report["ok"]
+    assert report["problems"] == []
+    assert {s["name"] for s in report["streams"]} == {"tok_rgb@256", "tok_audio@16k", "caption"}
+    assert all(s["ids"] > 0 for s in report["streams"])
+
+
+# 2. An error is not a drop
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [("truncated.mp4", "moov"), ("empty.png", "empty"), ("text.jpg", "")],
+)
+def test_what_cannot_be_opened_failed_and_takes_no_neighbour_along(small_build: Path, uri: str, says: str) -> None:
+    records = ledger(small_build, "record")
+    assert records[uri]["outcome"] == "failed"
+    assert records[uri]["error"] == "MediaError"
+    assert says in str(records[uri]["message"]).lower()
+    good = {
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "rocket.jpg",
+        "bikes.mp4",
+        "bunny.mp4",
+        "speech.mp4",
+        "chime.wav",
+    }
+    assert {u for u in good if records[u]["outcome"] != "sampled"} == set()
+
+
+def test_the_faults_get_the_verdicts_that_they_were_made_for(small_build: Path) -> None:
+    records = ledger(small_build, "record")
+    copy = records["chelsea_exact_copy.png"]
+    # keeper of exact duplicates: the one with text
+    assert (copy["outcome"], copy["match"], copy["duplicate_of"]) == (
+        "duplicate",
+        "exact",
+        records["chelsea.png"]["id"],
+    )
+    samples = {row["uri"]: row for row in ledger(small_build, "sample").values() if row["kind"] == "image"}
+    assert samples["blurred.png"]["outcome"] == "dropped"
+    assert samples["blurred.png"]["rule"] == "sharpness >= 40 (image, video)" or "sharpness >= 40" in str(
+        samples["blurred.png"]["rule"]
+    )
+    assert float(str(samples["blurred.png"]["value"])) < float(str(samples["blurred.png"]["threshold"])) == 40
+    again = samples["coffee_reencoded.jpg"]
+    assert (again["outcome"], again["match"]) == ("duplicate", "near")
+    assert again["duplicate_of"] == samples["coffee.png"]["id"]
+    assert samples["coffee.png"]["outcome"] == "kept"
+
+
+# 3. Score once, decide late
+
+
+def test_moving_a_threshold_recomputes_no_model(small_build: Path, project: Project, copy_of: Copy) -> None:
+    build = copy_of(small_build)
+    before = {p: p.stat().st_ino for p in build.rglob("*") if p.is_file()}
+    done = project.run(build, recipe=RECIPE.replace("min: 40", "min: 400"))
+    # no signal file was written again, and every sample that is still kept had its tokens
+    for path, inode in before.items():
+        if path.is_relative_to(build / "signals"):
+            assert path.stat().st_ino == inode
+    assert "annotate   " in done.stderr
+    line = next(text for text in done.stderr.splitlines() if text.startswith("annotate"))
+    total = line.split("/")[1].split(" ")[0]
+    assert f"{total} reused" in line
+    assert read_manifest(build).counts.samples["dropped"] > read_manifest(small_build).counts.samples["dropped"]
+    # and the result is that of a fresh run
+    fresh = project.root / "fresh400"
+    if not fresh.exists():
+        project.run(fresh, recipe=RECIPE.replace("min: 40", "min: 400"))
+    assert digests(build) == digests(fresh)
+
+
+def test_a_threshold_outside_the_range_is_refused_before_anything_runs(project: Project, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(RECIPE.replace("{field: brightness, min: 20,", "{field: brightness, min: 300,"))
+    done = project.curate("run", recipe, "--out", tmp_path / "out", ok=False)
+    assert done.returncode == 2
+    assert "r.yaml:18" in done.stderr
+    assert "300" in done.stderr
+    assert "0 to 255" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# 6. Same input, same recipe, same bytes; 7. Commit, then count
+
+
+def test_one_worker_and_two_give_the_same_bytes(small_build: Path, project: Project) -> None:
+    one = project.root / "one"
+    project.run(one, "--workers", 1)
+    assert digests(one) == digests(small_build)
+
+
+@pytest.mark.parametrize("stage", ["signals", "pieces"])
+def test_killed_and_run_again_gives_the_bytes_of_an_undisturbed_run(
+    small_build: Path, project: Project, tmp_path: Path, stage: str
+) -> None:
+    """SIGKILL to the whole process group, Ray's workers too, as soon as the stage has committed something."""
+    out = tmp_path / "killed"
+    project.recipe.write_text(RECIPE)
+    process = subprocess.Popen(
+        project.command("run", project.recipe, "--out", out, "--workers", 2),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    limit = time.monotonic() + 240
+    while not any((out / stage).rglob("part-*")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "manifest.json").exists()
+    done = project.curate("verify", out, ok=False)
+    assert done.returncode == 2
+    assert "not finished" in done.stderr
+    done = project.run(out)
+    assert "reused" in done.stderr
+    assert digests(out) == digests(small_build)
+
+
+def test_a_second_run_of_a_finished_build_changes_nothing(small_build: Path, project: Project, copy_of: Copy) -> None:
+    build = copy_of(small_build)
+    project.run(build)
+    assert digests(build) == digests(small_build)
+
+
+# 8. Ids are exact; 9. Alignment is by key
+
+
+def test_streams_meet_by_key_and_missing_ones_are_null(small_build: Path) -> None:
+    import curate
+
+    kinds = {}
+    for split in ("train", "val"):
+        for sample in curate.stream(small_build, split=split, shuffle=False):
+            kinds[sample["sample_id"]] = sample["kind"]
+            rgb, audio = sample["tok_rgb@256"], sample["tok_audio@16k"]
+            if sample["kind"] == "image":
+                assert rgb.shape == (1, 32, 32)
+                assert audio is None
+            if sample["kind"] == "audio":
+                assert rgb is None
+                assert audio.shape[1] == 8
+            if rgb is not None:
+                assert rgb.dtype == "uint16"
+                assert rgb.max() < 64000
+    kept = {i for i, row in ledger(small_build, "sample").items() if row["outcome"] == "kept"}
+    assert set(kinds) == kept
