@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from curate.media.views import View
 from curate.pipeline import annotate as annotating
 from curate.pipeline import tokenize as tokenizing
+from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster, connect
 from curate.pipeline.decode_stage import decode_samples
 from curate.pipeline.pieces import Piece, split
@@ -93,7 +94,8 @@ def main() -> None:
         print(
             f"| {r.stage} | {r.pictures} pictures, {r.video_seconds:.0f} s of video, {r.audio_seconds:.0f} s of audio "
             f"| {r.cpus} | {r.stage_seconds:.1f} | {r.bare_seconds:.1f} | {r.bare_load_seconds:.1f} | {r.ratio:.2f} "
-            f"| {r.ratio_with_load:.2f} | {r.pictures / r.stage_seconds:.1f} | {r.video_seconds / r.stage_seconds:.2f} |"
+            f"| {r.ratio_with_load:.2f} "
+            f"| {r.pictures / r.stage_seconds:.1f} | {r.video_seconds / r.stage_seconds:.1f} |"
         )
 
 
@@ -127,7 +129,7 @@ def _annotate(build: Path, plan: Plan, pieces: list[Piece], samples: list[dict[s
         signal.load()
     load = time.perf_counter() - start
     start = time.perf_counter()
-    views = sorted({v for s in plan.signals for v in s.needs}, key=repr)
+    views = sorted({v for s in plan.signals for v in s.needs}, key=view_name)
     for piece in pieces:
         rows = _rows(build, piece)
         arrays, failures = decode_samples(build, rows, views, "annotate")
@@ -173,7 +175,7 @@ def _tokenize(build: Path, plan: Plan, pieces: list[Piece], samples: list[dict[s
     loaded = [(s, zoo.load(s.use.tokenizer)) for s in plan.streams]
     load = time.perf_counter() - start
     start = time.perf_counter()
-    views = sorted({s.view for s in plan.streams if s.view is not None}, key=repr)
+    views = sorted({s.view for s in plan.streams if s.view is not None}, key=view_name)
     for piece in pieces:
         rows = [row for row in _rows(build, piece) if row["sample_id"] in alive]
         arrays, _ = decode_samples(build, rows, views, "tokenize")

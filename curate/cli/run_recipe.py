@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-
 from curate.pipeline.plan import Plan, list_all, make_plan
 from curate.pipeline.progress import console as progress_console
 from curate.schema.manifest import Manifest

@@ -1,0 +1,37 @@
+"""The quickstart's media, made from installed packages and served in part over http."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["quickstart_media"]
+
+
+def default_folder() -> Path:
+    """Where the media lie: `$CURATE_CACHE`, else the user's cache folder."""
+    cache = os.environ.get("CURATE_CACHE")
+    if cache:
+        return Path(cache).expanduser() / "demo"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "curate-tokens" / "demo"
+
+
+@contextmanager
+def quickstart_media(folder: Path | None = None) -> Iterator[dict[str, str]]:
+    """Prepare the media, serve their web part while the block runs, and give the variables that the recipe names.
+
+    Args:
+        folder: where to put them; `default_folder()` where absent.
+
+    Raises:
+        CurateError: a package that carries media is not installed, or the folder cannot be written.
+    """
+    from curate.demo.prepare import prepare
+    from curate.demo.serve import serve
+
+    media = prepare(folder if folder is not None else default_folder())
+    with serve(media.folder) as base_url:
+        yield media.env(base_url)

@@ -26,6 +26,7 @@ from curate.pipeline.blocks import (
     failure_text,
     pack_views,
     unpack_views,
+    view_name,
 )
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
@@ -60,7 +61,7 @@ class SignalFiles:
             signal.name,
             signal.version(),
             signal.options.model_dump(mode="json"),
-            [repr(v) for v in signal.needs],
+            [view_name(v) for v in signal.needs],
             [self.made_by(self._signals[name]) for name in upstream],
         ]
 
@@ -183,7 +184,7 @@ def decode_and_compute(
     row = work.to_pylist()[0]
     item = json.loads(row["item"])
     samples = pq.read_table(Path(build) / row["samples"]).slice(row["start"], row["rows"])
-    views = sorted({view for name in item["missing"] for view in needs[name]}, key=repr)
+    views = sorted({view for name in item["missing"] for view in needs[name]}, key=view_name)
     arrays, failures = decode_samples(Path(build), samples.to_pylist(), views, "annotate")
     pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
     samples = samples.append_column("pixels", pixels)

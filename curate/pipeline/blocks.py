@@ -23,8 +23,10 @@ SHAPE = "shape:"
 
 
 def view_name(view: View) -> str:
-    """A column name for a view: equal views, equal names."""
-    return repr(view)
+    """A column name for a view: equal views, equal names (so 1 frame a second is also 1.0)."""
+    if isinstance(view, Audio):
+        return f"audio-{view.rate}"
+    return f"frames-{view.size}-{view.fps:g}-{view.max_frames}-{'square' if view.crop else 'whole'}"
 
 
 def view_dtype(view: View) -> type[np.uint8] | type[np.int16]:

@@ -31,7 +31,6 @@ class Cluster:
 
         if not self.gpus:
             return f"{platform.machine()} cpu"
-        import ray
 
         kinds = sorted({k.split(":", 1)[1] for k in _resources() if k.startswith("accelerator_type:")})
         return f"{platform.machine()} gpu {', '.join(kinds) or 'unknown'}"

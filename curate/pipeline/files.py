@@ -61,7 +61,7 @@ def write_named_table(build: Path, stem: str, table: pa.Table) -> str:
 
 
 def remove_others(build: Path, keep: set[str]) -> int:
-    """Remove files of `build` that are not in `keep` (relative paths), and empty folders; the count of files removed."""
+    """Remove files of `build` that are not in `keep` (relative paths), and empty folders; how many files."""
     removed = 0
     for path in sorted(build.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():

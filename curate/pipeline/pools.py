@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from curate.pipeline.cluster import Cluster
 
-
 COMMIT_CPUS = 0.1
 """What Ray reserves for writing one piece: it waits for the disk."""
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.media.views import Audio, Frames, View
-from curate.pipeline.blocks import FAIL, failure_columns, failure_of, failure_text, pack_views, unpack_views
+from curate.pipeline.blocks import FAIL, failure_columns, failure_of, failure_text, pack_views, unpack_views, view_name
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
 from curate.pipeline.files import place, write_table
@@ -139,7 +139,7 @@ def decode_piece(work: pa.Table, build: str, streams: Sequence[StreamPlan]) -> p
     old = _older(root, item, keep)
     item["older"] = {sid: [str(path), at] for sid, (path, at) in old.items()}
     fresh = [i for i, sid in enumerate(ids) if sid not in old]
-    views = sorted({s.view for s in streams if s.view is not None}, key=repr)
+    views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
     rows = samples.to_pylist()
     arrays, failures = decode_samples(root, [rows[i] for i in fresh], views, "tokenize")
     captions_table = pq.read_table(root / item["captions"], columns=["sample_id", "caption"])

@@ -25,4 +25,12 @@ class MediaError(Exception):
 
 
 class FetchError(Exception):
-    """A uri that could not be fetched: refused, missing, too slow, too large, cut off."""
+    """A uri that could not be fetched: refused, missing, too slow, too large, cut off.
+
+    Attributes:
+        transient: whether a later try could succeed (a server's 503, a lost connection), as against a 404.
+    """
+
+    def __init__(self, message: str, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient

@@ -69,7 +69,7 @@ class Shots(_Part):
 
 
 class Cut(_Part):
-    """From records to samples. Every second of a record ends in some sample; too short ones are dropped on the record."""
+    """From records to samples. Every second of a record ends in some sample; the ledger says which were too short."""
 
     shots: Shots = Shots()
     min_seconds: float = Field(1.0, ge=0, description="shorter clips and segments are dropped, rule `cut.min_seconds`")

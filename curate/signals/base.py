@@ -1,5 +1,7 @@
 """What a signal is. A new one is one file in this folder: declare, load, compute; nothing else needs to know of it.
 
+For example:
+
     class Brightness(Signal):
         name = "brightness"
         needs = (Frames(size=224),)
@@ -75,7 +77,7 @@ class Signal(ABC):
     cost: Resources = Resources()
     Options: ClassVar[type[Options]] = Options
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: BaseModel | None = None) -> None:
         self.options = options if options is not None else type(self).Options()
 
     def load(self) -> None:  # noqa: B027 - optional to override

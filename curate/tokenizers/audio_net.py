@@ -24,14 +24,14 @@ class AudioNetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rate: int = 16000
-    hop: int = Field(320, gt=1, multiple_of=2)
+    hop: int = Field(default=320, gt=1, multiple_of=2)
     bands: int = 20
     encoder_width: int = 256
     encoder_blocks: int = 4
     decoder_width: int = 288
     decoder_blocks: int = 6
     expansion: int = 2
-    kernel: int = Field(7, ge=1)
+    kernel: int = Field(default=7, ge=1)
     latent: int = 64
     levels: int = 8
     codes: int = 1024
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         return 2 + (self.config.kernel // 2) * self.config.encoder_blocks
 
     def forward(self, coefficients: Tensor) -> Tensor:
-        batch, time, hop = coefficients.shape
+        batch, time, _ = coefficients.shape
         power = coefficients.square()
         # shape and level apart: the network sees sounds of any gain alike, and the gain as one more input
         level = F.avg_pool1d(power.mean(-1)[:, None], 5, 1, 2, count_include_pad=False)[:, 0, :, None]
@@ -92,7 +92,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Quantised latents `(B, T, latent)` to MDCT coefficients `(B, T, hop)`, float32."""
+    """Quantised latents `(B, T, latent)` to MDCT coefficients `(B, T, hop)` and a noise level for each, float32.
+
+    At this rate the codes fix the waveform of the strongest partials only. What is left over has a known energy but no
+    known phase; its level comes out beside the coefficients, and noise of that level stands in for it (as in Opus
+    and EVS), because leaving it out is the smaller error and the duller sound.
+    """
 
     def __init__(self, config: AudioNetConfig) -> None:
         super().__init__()
@@ -105,13 +110,16 @@ class Decoder(nn.Module):
         self.shape = nn.Linear(config.decoder_width, config.hop)
         self.gain = nn.Linear(config.decoder_width, config.bands)
         nn.init.constant_(self.gain.bias, -3.5)  # about the level of speech at -25 dBFS
+        self.noise = nn.Linear(config.decoder_width, config.bands)
+        nn.init.zeros_(self.noise.weight)
+        nn.init.constant_(self.noise.bias, -7.0)
 
     @property
     def reach(self) -> int:
         """Frames on either side that a frame's coefficients depend on."""
         return (self.config.kernel // 2) * self.config.decoder_blocks
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         x = self.inside(latents)
         for block in self.blocks:
             x = block(x)
@@ -119,4 +127,6 @@ class Decoder(nn.Module):
         gain = torch.exp(self.gain(x).float().clamp(-14.0, 4.0))
         shape = self.shape(x).float()
         batch, time, hop = shape.shape
-        return (shape.reshape(batch, time, self.config.bands, -1) * gain[..., None]).reshape(batch, time, hop)
+        scaled: Tensor = shape.reshape(batch, time, self.config.bands, -1) * gain[..., None]
+        level = torch.exp(self.noise(x).float().clamp(-14.0, 0.0))
+        return scaled.reshape(batch, time, hop), level.repeat_interleave(hop // self.config.bands, dim=-1)

@@ -30,9 +30,10 @@ def fsq_ids(z: NDArray[np.float32], levels: Sequence[int]) -> NDArray[Any]:
     count, _ = _radix(levels)
     if z.dtype != np.float32 or z.ndim == 0 or z.shape[-1] != count.size or not np.isfinite(z).all():
         raise ValueError(f"expected finite float32 (..., {count.size}), got {z.dtype} {z.shape}")
-    half = (count - 1).astype(np.float32) * np.float32(1 + 1e-3) / np.float32(2)
-    offset = np.where(count % 2 == 0, np.float32(0.5), np.float32(0))
-    steps = np.rint(np.tanh(z + np.arctanh(offset / half)) * half - offset).astype(np.int64)
+    half: NDArray[np.float32] = (count - 1).astype(np.float32) * np.float32(1 + 1e-3) / np.float32(2)
+    offset = (1 - count % 2).astype(np.float32) / np.float32(2)
+    shift: NDArray[np.float32] = np.arctanh(offset / half)
+    steps = np.rint(np.tanh(z + shift) * half - offset).astype(np.int64)
     return _pack(steps + count // 2, levels)
 
 
@@ -42,8 +43,7 @@ def fsq_codes(ids: NDArray[Any], levels: Sequence[int]) -> NDArray[np.float32]:
     if ids.dtype.kind not in "ui" or (ids.size and (int(ids.min()) < 0 or int(ids.max()) >= int(count.prod()))):
         raise ValueError(f"expected integer ids with 0 <= id < {int(count.prod())}, got {ids.dtype}")
     digits = ids.astype(np.int64)[..., None] // basis % count
-    codes: NDArray[np.float32] = (digits - count // 2).astype(np.float32) / (count // 2).astype(np.float32)
-    return codes
+    return ((digits - count // 2) / (count // 2)).astype(np.float32)
 
 
 def _radix(levels: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -57,4 +57,5 @@ def _radix(levels: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def _pack(digits: NDArray[np.int64], levels: Sequence[int]) -> NDArray[Any]:
     count, basis = _radix(levels)
-    return (digits * basis).sum(-1).astype(smallest_unsigned(int(count.prod())))
+    ids: NDArray[Any] = (digits * basis).sum(-1).astype(smallest_unsigned(int(count.prod())))
+    return ids

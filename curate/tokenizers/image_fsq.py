@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 from vector_quantize_pytorch import FSQ
 
+from curate.schema.codec import CodecCard
+from curate.schema.errors import CurateError
+from curate.schema.ids import digest
+
 PATCH = 8
+# On one CPU thread 8 pictures at once take as long as one by one, and padding a lone one to 8 would cost eightfold.
+MICRO_BATCH = {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True)
@@ -95,3 +108,130 @@ class ImageFSQNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         codes, _ = self.quantise(self.latent(x))
         return self.pixels(codes)
+
+
+class ImageFSQ:
+    """The tokenizer over a trained net: uint8 sRGB of the card's size to ids and back.
+
+    An item is one picture `(H, W, 3)` or a stack `(N, H, W, 3)`, with H and W as the card's `grid` times 8; its ids are
+    `(h, w)` or `(N, h, w)`. A 4-D array given for `items` is a sequence of pictures, as numpy iterates it.
+    """
+
+    def __init__(self, card: CodecCard, net: ImageFSQNet, device: str = "cpu") -> None:
+        if card.grid is None or card.vocabulary != net.fsq.codebook_size or card.levels != list(net.shape.levels):
+            raise CurateError(f"the card of {card.name} lacks a grid, or its levels are not those of the weights")
+        self.card = card
+        self.grid = card.grid
+        self.picture = (card.grid[0] * PATCH, card.grid[1] * PATCH, 3)
+        self.device = torch.device(device)
+        self.net = net.eval().to(self.device)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> ImageFSQ:
+        """Reads `card.json` and `weights.safetensors`; refuses weights other than those the card was measured with."""
+        try:
+            card = CodecCard.model_validate_json((folder / "card.json").read_text())
+            raw = (folder / "weights.safetensors").read_bytes()
+        except (OSError, ValueError) as error:
+            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
+        if digest(raw) != card.weights_digest:
+            raise CurateError(
+                f"the weights of {folder.name} are not those of its card",
+                f"The card says BLAKE3 {card.weights_digest}, the file has {digest(raw)}. Fetch both again.",
+            )
+        return cls(card, net_from_bytes(raw), device)
+
+    def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
+        """Pictures or stacks, uint8, to ids of the card's dtype in the same order and shape."""
+        stacks = [self._stack(item) for item in items]
+        return _split(self._in_micro_batches(stacks, self._encode, self.grid, self.card.numpy_dtype), items, 3)
+
+    def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
+        """Ids `(h, w)` or `(N, h, w)` to uint8 pictures or stacks; `lengths` has no meaning for pictures."""
+        stacks = [self._grids(one) for one in ids]
+        return _split(self._in_micro_batches(stacks, self._decode, self.picture, np.dtype(np.uint8)), ids, 2)
+
+    def _stack(self, item: Any) -> NDArray[np.uint8]:
+        want = self.picture
+        if not isinstance(item, np.ndarray) or item.dtype != np.uint8 or item.shape[-3:] != want or item.ndim > 4:
+            got = f"{item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
+            raise ValueError(f"{self.card.name} expects uint8 {want} or (N, {want[0]}, {want[1]}, 3), got {got}")
+        return cast(NDArray[np.uint8], item.reshape(-1, *want))
+
+    def _grids(self, ids: NDArray[np.generic]) -> NDArray[np.int64]:
+        if ids.dtype.kind not in "ui" or ids.shape[-2:] != self.grid or ids.ndim > 3:
+            h, w = self.grid
+            raise ValueError(f"{self.card.name} expects ids ({h}, {w}) or (N, {h}, {w}), got {ids.dtype} {ids.shape}")
+        grids = ids.astype(np.int64).reshape(-1, *self.grid)
+        if grids.size and not 0 <= grids.min() <= grids.max() < self.card.vocabulary:
+            raise ValueError(
+                f"{self.card.name} has ids 0 <= id < {self.card.vocabulary}, got {grids.min()} .. {grids.max()}"
+            )
+        return cast(NDArray[np.int64], grids)
+
+    def _in_micro_batches(
+        self,
+        stacks: Sequence[NDArray[Any]],
+        work: Callable[[Tensor], Tensor],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+    ) -> NDArray[Any]:
+        """Always the same batch shape, the last one padded: kernels choose their order of summation by shape."""
+        out = np.empty((sum(map(len, stacks)), *shape), dtype)
+        every, size = np.concatenate(stacks) if stacks else out, MICRO_BATCH.get(self.device.type, 8)
+        for i in range(0, len(every), size):
+            part = every[i : i + size]
+            padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), _exact():
+                done = work(torch.from_numpy(padded).to(self.device))
+            out[i : i + len(part)] = done.cpu().numpy()[: len(part)]
+        return out
+
+    def _encode(self, pictures: Tensor) -> Tensor:
+        """uint8 `(n, H, W, 3)` to int32 `(n, h, w)`."""
+        return self.net.quantise(self.net.latent(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1))[1]
+
+    def _decode(self, ids: Tensor) -> Tensor:
+        """int64 `(n, h, w)` to uint8 `(n, H, W, 3)`."""
+        pictures = (self.net.pixels(self.net.fsq.indices_to_codes(ids)) + 1) * 127.5
+        return pictures.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _exact() -> AbstractContextManager[None]:
+    """Full fp32 on CUDA: by default cuDNN may round to TF32 and choose kernels by timing."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
+def net_from_bytes(raw: bytes) -> ImageFSQNet:
+    """The net in the bytes of a weights file; stored as fp16, computed with as fp32."""
+    shape = words_of(raw)["shape"]
+    net = ImageFSQNet(ImageFSQShape(**{**shape, "levels": tuple(shape["levels"])}))
+    net.load_state_dict({name: t.float() for name, t in load_tensors(raw).items()})
+    return channels_last(net)
+
+
+def words_of(raw: bytes) -> dict[str, Any]:
+    """`shape`, `trained_on` and `licence` from the header of a weights file.
+
+    Read by hand, since the library reads a header from a path only and these are the bytes that were verified.
+    """
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    return cast(dict[str, Any], json.loads(header["__metadata__"]["curate"]))
+
+
+def channels_last(net: ImageFSQNet) -> ImageFSQNet:
+    """The memory order in which these convolutions are fastest, on CPU as on CUDA; values do not change."""
+    for p in net.parameters():
+        if p.ndim == 4:
+            p.data = p.data.contiguous(memory_format=torch.channels_last)
+    return net
+
+
+def _split(every: NDArray[Any], like: Sequence[Any], ndim: int) -> list[Any]:
+    """Cuts a concatenation up again; items of `ndim` dimensions were single ones and lose the first axis."""
+    out, at = [], 0
+    for item in like:
+        count = 1 if item.ndim == ndim else len(item)
+        out.append(every[at] if item.ndim == ndim else every[at : at + count])
+        at += count
+    return out

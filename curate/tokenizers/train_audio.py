@@ -4,72 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-import yaml
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
-from scipy.signal import resample_poly
 from torch import Tensor, nn
-
 from vector_quantize_pytorch import ResidualVQ
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.audio_media import MediaSource, Sound
-from curate.tokenizers.audio_net import AudioNetConfig, Decoder, Encoder
+from curate.tokenizers.audio_crops import AudioTrainConfig, Crops, load_config
+from curate.tokenizers.audio_loss import emphasis, relative_error, spectral_loss
+from curate.tokenizers.audio_media import Sound, decode_audio, gather
+from curate.tokenizers.audio_net import Decoder, Encoder
+from curate.tokenizers.audio_rvq import AudioRVQ
+from curate.tokenizers.export_audio import export
 from curate.tokenizers.mdct import imdct, mdct
 
 log = logging.getLogger(__name__)
 
-SPEEDS = ((1, 1), (1, 1), (9, 8), (8, 9), (16, 15), (15, 16))  # resampling ratios: other voices from the same ones
 ENERGY_FLOOR = 3e-7  # mean square of a sample, -65 dB: below it a crop's relative error is not worth bits
-
-
-class AudioTrainConfig(BaseModel):
-    """`train.yaml` of an audio tokenizer.
-
-    Attributes:
-        steps: optimiser steps; the learning rate falls to zero by a cosine over them.
-        warmup: steps without quantiser, after which its codebooks start from k-means of the latents.
-        crops, crop_frames: sounds in a batch and token frames of each.
-        spectral_weight: of the log-spectrum term beside the relative squared error.
-        commitment_weight: of the latents' relative distance to their codes.
-        dropout: share of steps that use only the first few levels of the quantiser.
-        package_weights: share of crops by package; the packages that are not named divide the rest by duration.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seed: int = 0
-    steps: int = Field(6000, gt=0)
-    warmup: int = Field(300, ge=0)
-    crops: int = Field(24, gt=0)
-    crop_frames: int = Field(64, gt=0)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = 0.01
-    spectral_weight: float = 0.1
-    commitment_weight: float = 0.1
-    dropout: float = Field(0.25, ge=0, le=1)
-    decay: float = Field(0.98, gt=0, lt=1)
-    package_weights: dict[str, float] = {}
-    network: AudioNetConfig = AudioNetConfig()
-    media: list[MediaSource] = []
-
-
-def load_config(path: Path) -> AudioTrainConfig:
-    """Reads `train.yaml`.
-
-    Raises:
-        CurateError: the file does not fit the schema.
-    """
-    try:
-        return AudioTrainConfig.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (ValueError, yaml.YAMLError) as error:
-        raise CurateError(f"{path.name} is not a training configuration: {error}") from error
 
 
 class AudioModel(nn.Module):
@@ -92,6 +47,12 @@ class AudioModel(nn.Module):
             quantize_dropout=True,
         )
 
+    @property
+    def codebooks(self) -> Tensor:
+        """`(levels, codes, latent)` float32."""
+        found: Tensor = self.quantiser.codebooks
+        return found
+
     def quantise(self, latents: Tensor, dropped: bool) -> Tensor:
         """Latents `(B, T, latent)` to their codes' sums in fp32 (law 8); in training mode also moves the codebooks.
 
@@ -104,85 +65,13 @@ class AudioModel(nn.Module):
         return codes
 
 
-class Crops:
-    """Batches of crops `(B, n)` float32; step s of a seed is always the same batch, so a resumed run sees the rest."""
+def loss_of(
+    model: AudioModel, samples: Tensor, config: AudioTrainConfig, quantised: bool, dropped: bool
+) -> dict[str, Tensor]:
+    """`total` and its parts for samples `(B, n)`.
 
-    def __init__(self, sounds: Sequence[Sound], config: AudioTrainConfig) -> None:
-        self.config = config
-        self.length = config.crop_frames * config.network.hop
-        self.sounds = [(s.samples * 32767).astype(np.int16) for s in sounds]
-        weights = np.array([len(s) for s in self.sounds], dtype=np.float64)
-        packages = np.array([s.package for s in sounds])
-        named = {p: w for p, w in config.package_weights.items() if (packages == p).any()}
-        for package, weight in named.items():
-            chosen = packages == package
-            weights[chosen] *= weight / weights[chosen].sum()
-        rest = ~np.isin(packages, list(named))
-        if rest.any():
-            weights[rest] *= max(1.0 - sum(named.values()), 1e-9) / weights[rest].sum()
-        self.weights = weights / weights.sum()
-
-    def batch(self, step: int) -> Tensor:
-        rng = np.random.default_rng([self.config.seed, step])
-        out = np.zeros((self.config.crops, self.length), np.float32)
-        for row, which in zip(out, rng.choice(len(self.sounds), self.config.crops, p=self.weights), strict=True):
-            row[:] = self._crop(self.sounds[which], rng)
-            if rng.random() < 0.1:  # two sounds at once
-                row += rng.uniform(0.1, 0.7) * self._crop(self.sounds[rng.choice(len(self.sounds), p=self.weights)], rng)
-            peak = float(np.abs(row).max())
-            # level: as it is, or anything from almost silent to full scale
-            gain = 10.0 ** (rng.uniform(-30.0, 0.0) / 20.0) / max(peak, 1e-3) if rng.random() < 0.6 else 1.0
-            row *= min(gain, 0.99 / max(peak, 1e-9)) * rng.choice([-1.0, 1.0])
-        return torch.from_numpy(out)
-
-    def _crop(self, sound: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.float32]:
-        up, down = SPEEDS[rng.integers(len(SPEEDS))]
-        need = -(-self.length * down // up)
-        # a sound shorter than the crop lies anywhere in it; a longer one may also begin or end in it
-        slack = max(need - len(sound), need // 8)
-        start = int(rng.integers(-slack, max(len(sound) - need, 0) + slack + 1))
-        piece = np.zeros(need, np.float32)
-        inside = sound[max(start, 0) : max(start + need, 0)]
-        offset = max(-start, 0)
-        piece[offset : offset + len(inside)] = inside[: need - offset] / 32767.0
-        if up != down:
-            piece = resample_poly(piece, up, down).astype(np.float32)
-        return piece[: self.length]
-
-
-def spectral_loss(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Mean absolute difference of log band spectra at two resolutions, in natural log units.
-
-    Waveform error alone gives muffled sound: what cannot be matched in phase is better absent. This asks for the
-    right amount of energy in each band instead.
+    `relative` and `emphasised` are errors of the waveform without noise; `spectral` hears the noise too.
     """
-    total = reference.new_zeros(())
-    for size, bands in ((1024, 64), (256, 32)):
-        window = torch.hann_window(size, device=reference.device)
-        matrix = _mel_matrix(size, bands).to(reference.device)
-        spectra = []
-        for x in (estimate, reference):
-            spectrum = torch.stft(x, size, size // 2, window=window, return_complex=True)
-            power = spectrum.real.square() + spectrum.imag.square()
-            spectra.append(torch.log(torch.matmul(matrix, power) / size + 1e-5) * 0.5)
-        total = total + (spectra[0] - spectra[1]).abs().mean()
-    return total / 2
-
-
-def _mel_matrix(size: int, bands: int, rate: int = 16000) -> Tensor:
-    """Triangular filters `(bands, size / 2 + 1)` on the mel scale of O'Shaughnessy 1987 (2595 log10(1 + f / 700))."""
-    top = 2595 * math.log10(1 + rate / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
-    # a filter narrower than two bins would see nothing
-    low, mid, high = (e[:, None] for e in (edges[:-2], edges[1:-1], edges[2:]))
-    step = rate / size
-    low, high = torch.minimum(low, mid - step), torch.maximum(high, mid + step)
-    hz = torch.arange(size // 2 + 1)[None] * step
-    return torch.minimum((hz - low) / (mid - low), (high - hz) / (high - mid)).clamp_min(0)
-
-
-def loss_of(model: AudioModel, samples: Tensor, config: AudioTrainConfig, quantised: bool, dropped: bool) -> dict[str, Tensor]:
-    """`total` and its parts for samples `(B, n)`; `relative` is the mean over crops of ln(error / energy)."""
     coefficients = mdct(samples, config.network.hop)
     # bf16 products where the hardware has them; the quantiser and the losses stay in fp32
     with torch.autocast(samples.device.type, dtype=torch.bfloat16):
@@ -193,13 +82,21 @@ def loss_of(model: AudioModel, samples: Tensor, config: AudioTrainConfig, quanti
             codes = model.quantise(latents, dropped)
             commitment = (latents - codes).square().mean() / latents.detach().var().clamp_min(1e-6)
             sent = latents + (codes - latents).detach()
-        estimate = model.decoder(sent)
-    floor = ENERGY_FLOOR * samples.shape[-1]
-    error = (estimate - coefficients).square().sum((1, 2))
-    relative = torch.log((error + floor) / (samples.square().sum(1) + floor)).mean()
-    spectral = spectral_loss(imdct(estimate), samples) if config.spectral_weight else relative.new_zeros(())
-    total = relative + config.spectral_weight * spectral + config.commitment_weight * commitment
-    return {"total": total, "relative": relative, "spectral": spectral, "commitment": commitment}
+        estimate, level = model.decoder(sent)
+    weights = emphasis(config.network.hop, config.network.rate).to(samples.device)
+    parts = {
+        "relative": relative_error(estimate, coefficients, ENERGY_FLOOR),
+        "emphasised": relative_error(estimate * weights, coefficients * weights, ENERGY_FLOOR),
+        "spectral": spectral_loss(imdct(estimate + level * torch.randn_like(level)), samples),
+        "commitment": commitment,
+    }
+    total = (
+        (1 - config.emphasis_weight) * parts["relative"]
+        + config.emphasis_weight * parts["emphasised"]
+        + config.spectral_weight * parts["spectral"]
+        + config.commitment_weight * commitment
+    )
+    return {"total": total} | parts
 
 
 def rate_at(step: int, config: AudioTrainConfig) -> float:
@@ -222,6 +119,9 @@ def train(
         sounds: what to train on, at the network's rate.
         checkpoint: continued from when it exists.
 
+    Raises:
+        CurateError: the checkpoint is of another network, or not one of ours.
+
     Returns:
         The model in evaluation mode, and the total loss of each step of this call.
     """
@@ -242,9 +142,9 @@ def train(
     saved = started = time.monotonic()
     model.train()
     while step < last:
+        torch.manual_seed(config.seed * 1_000_003 + step)  # k-means and the replacement of dead codes draw by chance
         if step == config.warmup:
             _start_codebooks(model, crops, config, device)
-        torch.manual_seed(config.seed * 1_000_003 + step)  # the quantiser replaces dead codes by chance
         dropped = bool(torch.rand(()) < config.dropout)
         parts = loss_of(model, crops.batch(step).to(device), config, step >= config.warmup, dropped)
         optimiser.zero_grad(set_to_none=True)
@@ -257,7 +157,9 @@ def train(
         step += 1
         if step % 50 == 0:
             told = " ".join(f"{k} {float(v.detach()):.3f}" for k, v in parts.items())
-            log.info("step %d/%d %s, %.2f s a step", step, config.steps, told, (time.monotonic() - started) / len(losses))
+            log.info(
+                "step %d/%d %s, %.2f s a step", step, config.steps, told, (time.monotonic() - started) / len(losses)
+            )
         if time.monotonic() - saved > save_every_s:
             _save(checkpoint, model, optimiser, step)
             saved = time.monotonic()
@@ -283,11 +185,35 @@ def _save(checkpoint: Path, model: AudioModel, optimiser: torch.optim.Optimizer,
 
 
 def _restore(checkpoint: Path, model: AudioModel, optimiser: torch.optim.Optimizer) -> int:
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+        raise CurateError(
+            f"The checkpoint {checkpoint.name} does not fit this training: {str(error).splitlines()[0]}",
+            "Remove it to start anew, or give the configuration that it was made with.",
+        ) from error
     log.info("continuing %s from step %d", checkpoint.name, state["step"])
     return int(state["step"])
 
 
+def train_audio(
+    folder: Path,
+    out: Path,
+    debian_root: Path = Path("/"),
+    device: str = "cpu",
+    extra_held_out: Mapping[str, Path] | None = None,
+) -> AudioRVQ:
+    """`curate tokenizers train audio`: from `folder/train.yaml` to weights and a card with measured figures in `out`.
 
+    Args:
+        debian_root: where the Debian packages that `train.yaml` names are unpacked.
+        extra_held_out: more sounds to measure on, by the name that the card gives them.
+    """
+    config = load_config(folder / "train.yaml")
+    sounds, held = gather(config.media, config.network.rate, debian_root)
+    for name, path in (extra_held_out or {}).items():
+        held.append(Sound(name, "", decode_audio(path, config.network.rate), True))
+    model, _ = train(config, sounds, out / "checkpoint.pt", device)
+    return export(model, config, sounds, held, out, folder.name)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
+from small import RECIPE, Project, digests
 
 from curate.shards.commit import read_manifest
-from tests.pipeline.conftest import RECIPE, Project, digests
 
 Copy = Callable[[Path], Path]
 

@@ -1,0 +1,360 @@
+"""Sound: one decode of the audio stream, laid on the media's clock, then resampled for each view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import chain
+from math import ceil, gcd
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.media import container as boxes
+from curate.media.clips import MICRO, Span
+from curate.schema.errors import MediaError
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+
+MAX_SPAN_SECONDS = 3600
+"""A longer span of sound in one decode is refused (it would take 0.7 GB at 48 kHz): cut it first."""
+
+TAIL_US = 250_000
+"""How much sound may be missing at the end of audio-only media: more than any codec's frame, less than a syllable."""
+
+_PREROLL = Fraction(1, 2)
+"""Seconds decoded before the wanted start: codecs with memory (MP3 reservoir, AAC overlap, Opus 80 ms) need some."""
+
+_JITTER = Fraction(1, 50)
+"""Seconds by which time stamps may be off (Matroska rounds to 1 ms) before a hole or an overlap is believed."""
+
+_EXACT_SEEK = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+"""Containers whose audio seeks give true times. In others all packets are read, and those before the span not
+decoded."""
+
+_DRIFTING = frozenset({"ac3", "eac3", "dts"})
+"""Raw streams whose time stamps FFmpeg adds up from rounded durations: their samples are counted from the start
+instead."""
+
+_GAPLESS = boxes.RAW_AUDIO | {"flac", "wav", "w64", "aiff", "au", "caf", "wv", "tta", "ape"}
+"""Files of nothing but sound, where time stamps count samples: a hole in them is damage that the parser skipped."""
+
+_RATES = range(1000, 1_000_001)
+"""Hz that a sound may have; a broken header may say anything, and memory is taken by it."""
+
+_FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
+
+
+def read_sound(
+    data: bytes,
+    span: Span,
+    rates: Sequence[int],
+    zero: Fraction | None = None,
+    deadline: boxes.Deadline | None = None,
+    name: str = "",
+) -> dict[int, NDArray[np.int16]] | None:
+    """The sound of a span, mixed down to mono, at each of `rates`; None where the media has no audio stream.
+
+    Each result is int16 of exactly `round(seconds * rate)` samples, a stretch of what the whole media gives at that
+    rate: sample k is heard at `round(start * rate) / rate` + k / rate seconds. Holes in the time line are silence,
+    and so is what lies before the first and after the last sample of a video's sound.
+
+    Mono is the mean of the channels, LFE left out; then libswresample, no dither, clipped to int16.
+
+    Args:
+        data: the whole file.
+        span: on the media's clock.
+        rates: Hz.
+        zero: time zero of the media on the container's clock, seconds; None: the first sample of the sound.
+        deadline: checked between packets.
+        name: for messages only.
+
+    Raises:
+        MediaError: sound that cannot be decoded inside the span, NaN or infinite samples, a sample rate that changes;
+            for media without video (`zero` None) also sound that ends more than `TAIL_US` before the span does.
+    """
+    if span.seconds > MAX_SPAN_SECONDS:
+        raise MediaError(
+            f"A span of {span.seconds:.0f} s of sound is more than the {MAX_SPAN_SECONDS} s decoded at once."
+        )
+    with boxes.opened(data, name) as container:
+        stream = boxes.audio_stream(container)
+        if stream is None:
+            return None
+        boxes.prepare(container, stream)
+        sound = _Sound(container, stream, span, rates, zero, deadline or boxes.Deadline(float("inf")))
+        sound.read()
+    if zero is None and sound.end_us + TAIL_US < span.end_us:
+        raise MediaError(
+            f"The sound ended at {sound.end_us / MICRO:.3f} s, before its span does at {span.end_us / MICRO:.3f} s."
+        )
+    return {rate: sound.at_rate(rate) for rate in rates}
+
+
+def sound_seconds(data: bytes, deadline: boxes.Deadline, name: str = "") -> float:
+    """Length of audio-only media: the header's, checked against the packets where the header can only guess (MP3,
+    ADTS)."""
+    with boxes.opened(data, name) as container:
+        stream = boxes.audio_stream(container)
+        if stream is None:
+            raise MediaError(f"{name or 'The file'} has no audio stream.")
+        stated = boxes.header_seconds(stream)
+        if stated is None and container.duration:
+            stated = container.duration / MICRO
+        if stated is None or container.format.name in boxes.RAW_AUDIO:
+            read = boxes.demuxed_seconds(container, stream, deadline)
+            # an MP3 with a Xing header knows its padding, which packets do not
+            if read is not None and (stated is None or abs(stated - read) * MICRO > TAIL_US):
+                stated = read
+    stated = boxes.sane_seconds(stated, name)
+    if stated is None:
+        raise MediaError(f"{name or 'The file'} does not tell how long its sound is.")
+    return stated
+
+
+def first_frame(container: InputContainer, stream: AudioStream, deadline: boxes.Deadline) -> AudioFrame | None:
+    """The first frame of sound that decodes, or None. Raises MediaError for a sample rate that cannot be true."""
+    for packet in chain(boxes.packets(container, stream, deadline), (None,)):
+        for frame in _decode(stream, packet) or ():
+            if frame.samples:
+                _check_rate(frame)
+                return frame
+    return None
+
+
+def mono(frame: AudioFrame) -> NDArray[np.float32]:
+    """One frame as float32 `(samples,)`, full scale 1: the mean of its channels, LFE left out where the layout names
+    one.
+
+    Raises MediaError for NaN and infinite samples.
+    """
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    kind = frame.format.packed.name
+    if np.issubdtype(samples.dtype, np.floating):
+        if not np.isfinite(samples).all():
+            raise MediaError("The sound holds samples that are not finite numbers.")
+        scaled = samples.astype(np.float32)
+    else:
+        offset = 128 if kind == "u8" else 0
+        scaled = ((samples.astype(np.float64) - offset) / _FULL_SCALE[kind]).astype(np.float32)
+    if scaled.shape[0] == 1:
+        return np.ascontiguousarray(scaled[0])
+    names = [channel.name for channel in frame.layout.channels]
+    heard = [i for i in range(scaled.shape[0]) if i >= len(names) or names[i] != "LFE"]
+    return np.ascontiguousarray(scaled[heard].mean(axis=0, dtype=np.float32))
+
+
+def resample(samples: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.int16]:
+    """float32 mono at `rate` Hz to int16 at `wanted` Hz by libswresample; sample 0 stays at time 0."""
+    from av import AudioFrame, AudioResampler
+
+    frame = AudioFrame.from_ndarray(samples[np.newaxis, :], format="flt", layout="mono")
+    frame.sample_rate = rate
+    resampler = AudioResampler(format="s16", layout="mono", rate=wanted)
+    out = [part.to_ndarray()[0] for part in (*resampler.resample(frame), *resampler.resample(None))]
+    return np.concatenate(out).astype(np.int16, copy=False) if out else np.zeros(0, np.int16)
+
+
+class _Run:
+    """Frames of sound that follow each other without a hole."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.length = 0
+        self.parts: list[NDArray[np.float32]] = []
+        self._off: list[int] = []
+
+    def misses(self, stamp: int) -> int:
+        """Samples by which a frame stamped `stamp` is away from the end of the run."""
+        return stamp - self.at - self.length
+
+    def add(self, samples: NDArray[np.float32], stamp: int) -> None:
+        self._off.append(self.misses(stamp))
+        self.parts.append(samples)
+        self.length += samples.size
+
+    def begin(self) -> int:
+        """Where the run begins by all its stamps: the mean of the middle half of them.
+
+        Rounding cancels out (Matroska, ASF, FLV: 1 ms), and wrong stamps do not count (Ogg: the last packet of a page).
+        """
+        off = sorted(self._off)
+        quarter = len(off) // 4
+        middle = off[quarter : len(off) - quarter]
+        return self.at + round(Fraction(sum(middle), len(middle)))
+
+
+class _Sound:
+    """The samples of a window around a span, at the source's rate."""
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: AudioStream,
+        span: Span,
+        rates: Sequence[int],
+        zero: Fraction | None,
+        deadline: boxes.Deadline,
+    ) -> None:
+        self._container, self._stream, self._deadline = container, stream, deadline
+        self._base = boxes.time_base(stream)
+        self._counted = container.format.name in _DRIFTING
+        self._span, self._rates, self._zero = span, rates, zero
+        self._rate = 0
+        self._window = np.zeros(0, np.float32)
+        self._begin = 0
+        self._run: _Run | None = None
+        self._end = 0
+        self._bad_us: list[int] = []
+
+    @property
+    def end_us(self) -> int:
+        """Where the decoded sound ended, on the media's clock."""
+        return self._end * MICRO // self._rate if self._rate else 0
+
+    def read(self) -> None:
+        """Decode what the span needs. Raises MediaError as `read_sound` says."""
+        for packet, frames in self._wanted():
+            if frames is None:
+                stamp = None if packet is None else packet.pts if packet.pts is not None else packet.dts
+                self._bad_us.append(self._end_of_run_us() if stamp is None else self._us(stamp * self._base))
+                continue
+            for frame in frames:
+                if frame.samples:
+                    self._add(frame)
+            if self._run is not None and self._run.at + self._run.length >= self._begin + self._window.size:
+                break
+        self._place()
+        if not self._rate:
+            raise MediaError("No frame of its sound can be decoded.")
+        # the last packet of a file is often cut short; where the sound ended is judged apart
+        broken = [at for at in self._bad_us if self._span.start_us <= at < min(self._span.end_us, self.end_us)]
+        if broken:
+            raise MediaError(f"The sound is damaged at {broken[0] / MICRO:.3f} s.")
+
+    def at_rate(self, rate: int) -> NDArray[np.int16]:
+        """The span at `rate`. The grid of samples is that of the whole media, so clips of it agree with the whole."""
+        step, wanted_step, lead = _steps(self._rate, rate)
+        first = round(Fraction(self._span.start_us, MICRO) * rate)
+        count = round(Fraction(self._span.end_us - self._span.start_us, MICRO) * rate)
+        blocks = first // wanted_step - lead
+        out = resample(self._window[blocks * step - self._begin :], self._rate, rate)
+        skip = first - blocks * wanted_step
+        return np.ascontiguousarray(out[skip : skip + count])
+
+    def _us(self, seconds: Fraction) -> int:
+        return round((seconds - (self._zero or 0)) * MICRO)
+
+    def _end_of_run_us(self) -> int:
+        return 0 if self._run is None else (self._run.at + self._run.length) * MICRO // self._rate
+
+    def _add(self, frame: AudioFrame) -> None:
+        if not self._rate:
+            self._start(frame)
+        if frame.sample_rate != self._rate:
+            at = self._end_of_run_us() / MICRO
+            raise MediaError(f"The sample rate changes from {self._rate} to {frame.sample_rate} Hz at {at:.3f} s.")
+        assert self._zero is not None
+        due = 0 if self._run is None else self._run.at + self._run.length
+        stamp = due
+        if frame.pts is not None and not self._counted:
+            stamp = round((frame.pts * self._base - self._zero) * self._rate)
+        if self._run is None or abs(self._run.misses(stamp)) > _JITTER * self._rate:
+            if self._run is not None and stamp > due and self._container.format.name in _GAPLESS:
+                self._bad_us.append(due * MICRO // self._rate)
+            self._place()
+            self._run = _Run(stamp)
+        self._run.add(mono(frame), stamp)
+
+    def _place(self) -> None:
+        """Lay the run into the window; a later one covers an earlier one where they overlap."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        at = run.begin()
+        for samples in run.parts:
+            low, high = max(at, self._begin), min(at + samples.size, self._begin + self._window.size)
+            if low < high:
+                self._window[low - self._begin : high - self._begin] = samples[low - at : high - at]
+            at += samples.size
+        self._end = max(self._end, at)
+
+    def _start(self, frame: AudioFrame) -> None:
+        _check_rate(frame)
+        self._rate = frame.sample_rate
+        if self._zero is None:
+            self._zero = (frame.pts or 0) * self._base
+        end = Fraction(self._span.end_us, MICRO)
+        begins, ends = [], []
+        for rate in self._rates:
+            step, wanted_step, lead = _steps(self._rate, rate)
+            first = round(Fraction(self._span.start_us, MICRO) * rate)
+            begins.append((first // wanted_step - lead) * step)
+            ends.append(ceil(end * self._rate) + lead * step)
+        self._begin = min(begins)
+        self._window = np.zeros(max(ends) - self._begin, np.float32)
+
+    def _wanted(self) -> Iterator[tuple[Packet[AudioStream] | None, list[AudioFrame] | None]]:
+        """Decoded packets from a little before the span on; where the clock starts with the sound, the first ones
+        too."""
+        start = Fraction(self._span.start_us, MICRO) - _PREROLL
+        if self._zero is not None and start > 0 and self._container.format.name in _EXACT_SEEK:
+            self._seek(self._zero + start)
+        skipped = False
+        for packet in chain(boxes.packets(self._container, self._stream, self._deadline), (None,)):
+            if packet is not None and packet.pts is not None and self._zero is not None and not self._counted:
+                if packet.pts * self._base < self._zero + start:
+                    skipped = True
+                    continue
+                if skipped:
+                    self._stream.codec_context.flush_buffers()
+                    self._place()
+                    skipped = False
+            yield packet, _decode(self._stream, packet)
+
+    def _seek(self, seconds: Fraction) -> None:
+        """Go to a packet at or before `seconds`, or to the start where the container cannot tell."""
+        import av
+
+        for target in (int(seconds / self._base), 0):
+            try:
+                self._container.seek(target, stream=self._stream)
+            except av.error.FFmpegError:
+                continue
+            packet = next(boxes.packets(self._container, self._stream, self._deadline), None)
+            if packet is not None and packet.pts is not None and packet.pts <= target:
+                self._container.seek(target, stream=self._stream)
+                return
+        self._container.seek(0)
+
+
+def _decode(stream: AudioStream, packet: Packet[AudioStream] | None) -> list[AudioFrame] | None:
+    """Frames of a packet (None: what the decoder still holds), or None where it cannot be decoded."""
+    import av
+
+    try:
+        return list(stream.codec_context.decode(packet))
+    except (av.error.FFmpegError, ValueError):
+        return None
+
+
+def _check_rate(frame: AudioFrame) -> None:
+    if frame.sample_rate not in _RATES:
+        raise MediaError(f"A sample rate of {frame.sample_rate} Hz cannot be true.")
+
+
+def _steps(rate: int, wanted: int) -> tuple[int, int, int]:
+    """The shortest stretch that is whole in both rates, in samples of each, and how many of it make 50 ms.
+
+    The resampler's filter settles within 50 ms.
+    """
+    common = gcd(rate, wanted)
+    step = rate // common
+    return step, wanted // common, ceil(Fraction(rate, 20 * step))

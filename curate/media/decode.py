@@ -1,0 +1,167 @@
+"""Decode once: one pass over each elementary stream feeds all views that a pass wants (law 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.media.audio import read_sound, sound_seconds
+from curate.media.clips import MICRO, Span
+from curate.media.container import Deadline
+from curate.media.images import decode_picture, render, view_size
+from curate.media.reader import Picture, VideoReader
+from curate.media.video import TOLERANCE_US, PyAVReader
+from curate.media.views import Audio, Decoded, Frames, View, pick_times
+from curate.schema.errors import MediaError
+from curate.schema.fields import KINDS
+
+__all__ = ["SLACK_US", "Span", "decode"]
+
+SLACK_US = 100_000
+"""How much earlier than its span a video may end: headers round, and count a last frame that is not there."""
+
+
+def decode(
+    data: bytes,
+    kind: str,
+    views: Sequence[View],
+    span: Span | None = None,
+    *,
+    limit_s: float = 60,
+    reader: Callable[[bytes, Deadline], VideoReader] = PyAVReader,
+    name: str = "",
+) -> Decoded:
+    """All views of one sample.
+
+    Frames: at each time of `pick_times` the picture on display then, the last that begins by it (+ 1 us). Sizes and
+    crop as `Frames` says; pixels as `images.decode_picture` and `video.PyAVReader` say. `times` are when the pictures
+    begin, in seconds from the start of the span; the first may be below 0. Frames of one view share the size of its
+    first, also where the video changes its shape.
+
+    Audio: as `audio.read_sound` says, on the same clock as the frames.
+
+    Args:
+        data: the whole file.
+        kind: `image`, `video` or `audio`, as `probe` says.
+        views: those that the sample's kind has not are left out of the result.
+        span: of a video or a sound; None: all of it. Pictures have none, and it is ignored.
+        limit_s: wall time, checked between packets.
+        reader: another `VideoReader`, e.g. `DecordReader` where the media is known to suit it.
+        name: for messages only.
+
+    Raises:
+        MediaError: anything that keeps a view from being exact: damage inside the span, frames that end more than
+            `SLACK_US` before it does, the time limit.
+        ValueError: a kind that does not exist, an empty span of a video or a sound.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind != "image" and span is not None and span.end_us == span.start_us:
+        raise ValueError(f"the span of {kind} is empty at {span.start_us} us")
+    deadline = Deadline(limit_s)
+    frames = sorted({view for view in views if isinstance(view, Frames)})
+    sounds = sorted({view for view in views if isinstance(view, Audio)})
+    out = Decoded()
+    if kind == "image":
+        if frames:
+            picture = decode_picture(data, name)
+            for view in frames:
+                out.views[view] = render(picture, view)[np.newaxis]
+                out.times[view] = np.zeros(1, np.float64)
+    elif kind == "video":
+        _video(out, data, frames, sounds, span, deadline, reader, name)
+    elif sounds:
+        whole = span or Span(0, max(1, round(sound_seconds(data, deadline, name) * MICRO)))
+        _sounds(out, read_sound(data, whole, [v.rate for v in sounds], None, deadline, name), sounds)
+        if not out.views:
+            raise MediaError(f"{name or 'The file'} has no audio stream.")
+    return out
+
+
+def _video(
+    out: Decoded,
+    data: bytes,
+    frames: list[Frames],
+    sounds: list[Audio],
+    span: Span | None,
+    deadline: Deadline,
+    reader: Callable[[bytes, Deadline], VideoReader],
+    name: str,
+) -> None:
+    # the clock starts at the first frame that PyAV decodes, whichever reader makes the pictures
+    with PyAVReader(data, deadline, name) as exact:
+        whole = span or Span(0, exact.duration_us())
+        if frames and reader is PyAVReader:
+            _frames(out, exact, frames, whole)
+        zero = exact.zero
+    if frames and reader is not PyAVReader:
+        other = reader(data, deadline)
+        try:
+            _frames(out, other, frames, whole)
+        finally:
+            other.close()
+    if sounds:
+        _sounds(out, read_sound(data, whole, [v.rate for v in sounds], zero, deadline, name), sounds)
+
+
+def _sounds(out: Decoded, sound: dict[int, NDArray[np.int16]] | None, views: list[Audio]) -> None:
+    for view in views:
+        if sound is not None:
+            out.views[view] = sound[view.rate]
+
+
+def _frames(out: Decoded, reader: VideoReader, views: list[Frames], span: Span) -> None:
+    picks = sorted((span.start_us + int(t * MICRO), view) for view in views for t in _picks(view, span))
+    shown: dict[Frames, list[NDArray[np.uint8]]] = {view: [] for view in views}
+    times: dict[Frames, list[float]] = {view: [] for view in views}
+    canvas: dict[Frames, tuple[int, int]] = {}
+
+    def take(picture: Picture, wanted: list[Frames]) -> None:
+        from PIL import Image
+
+        pixels = Image.fromarray(picture.rgb())
+        for view in wanted:
+            size = canvas.setdefault(view, view_size(picture.display, view))
+            shown[view].append(render(pixels, view, picture.display, size))
+            times[view].append((picture.start_us - span.start_us) / MICRO)
+
+    at = 0
+    current: Picture | None = None
+    for picture in reader.pictures(span.start_us, span.end_us):
+        at = _serve(picks, at, current, picture.start_us, take)
+        current = picture
+    if current is None or current.end_us + SLACK_US < span.end_us:
+        ended = 0 if current is None else current.end_us
+        raise MediaError(
+            f"The video ended at {ended / MICRO:.3f} s, before the end of its span at {span.end_us / MICRO:.3f} s."
+        )
+    _serve(picks, at, current, span.end_us + MICRO, take)
+    for view in views:
+        out.views[view] = np.stack(shown[view])
+        out.times[view] = np.array(times[view], np.float64)
+
+
+def _picks(view: Frames, span: Span) -> list[float]:
+    return [float(t) for t in pick_times(span.seconds, view.fps, view.max_frames)]
+
+
+def _serve(
+    picks: list[tuple[int, Frames]],
+    at: int,
+    current: Picture | None,
+    until_us: int,
+    take: Callable[[Picture, list[Frames]], None],
+) -> int:
+    """Give `current` to the picks from number `at` on that come before the next picture; the number of the next
+    pick."""
+    if current is None:
+        return at
+    wanted: list[Frames] = []
+    while at < len(picks) and picks[at][0] + TOLERANCE_US < until_us:
+        wanted.append(picks[at][1])
+        at += 1
+    if wanted:
+        take(current, wanted)
+    return at

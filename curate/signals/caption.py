@@ -1,0 +1,139 @@
+"""The caption of a sample: given, from a captioner, or composed of what the other signals found."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection
+from typing import Literal, cast
+
+import pyarrow as pa
+from pydantic import Field
+
+from curate.schema.fields import Resources, SignalField
+from curate.schema.recipe import Caption
+from curate.signals import base
+from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.captioner import CAPTION_VIEW, Captioner, TransformersCaptioner
+
+Source = Literal["given", "captioner", "composed"]
+PARTS = ("conse_tags", "ocr_text", "asr_text")
+"""Fields that a composed caption is made of; it works with any of them, and without."""
+
+
+class CaptionOptions(base.Options):
+    """Options: those of the recipe's `caption:` section (`curate.schema.recipe.Caption`), and `available`.
+
+    Attributes:
+        prefer: the first source in this order that has a text wins.
+        captioner: local folder or hub id of a transformers image-to-text model.
+        max_chars: longer captions are cut at a word.
+        available: the fields of `PARTS` that this build computes.
+    """
+
+    prefer: tuple[Source, ...] = ("given", "captioner", "composed")
+    captioner: str | None = None
+    max_chars: int = Field(2000, gt=0)
+    available: tuple[str, ...] = ()
+
+
+class CaptionSignal(Signal):
+    """One caption a sample, and where it came from.
+
+    The composed caption is fixed, plain English: `A picture of espresso, cup. Text: "OPEN". Speech: "Hello."`; a part
+    is left out where there is nothing to say. A sample of which nothing is known has no caption (null, source
+    `none`), never an empty one. The captioner sees the middle frame, and is only asked where an earlier
+    source had nothing.
+    """
+
+    name = "caption"
+    gives = (
+        SignalField("caption", pa.string(), about="The text that is tokenized; null where there is none."),
+        SignalField(
+            "caption_source", pa.string(), about="Where the caption came from: given, captioner, composed or none."
+        ),
+    )
+    Options = CaptionOptions
+
+    def __init__(self, options: base.Options | None = None) -> None:
+        super().__init__(options)
+        self._use = cast(CaptionOptions, self.options)
+        self.after = tuple(field for field in PARTS if field in self._use.available and "composed" in self._use.prefer)
+        self._captioner: Captioner | None = None
+        if self._use.captioner is not None and "captioner" in self._use.prefer:
+            self._captioner = TransformersCaptioner(self._use.captioner)
+            self.needs = (CAPTION_VIEW,)
+            self.cost = Resources(cpus=1, gpus=0.5, model=True)
+
+    @classmethod
+    def of(cls, caption: Caption, available: Collection[str]) -> CaptionSignal:
+        """The signal that a recipe's `caption:` section means.
+
+        Args:
+            caption: the section.
+            available: names of all fields that the build's signals give.
+        """
+        return cls(CaptionOptions(**caption.model_dump(), available=tuple(f for f in PARTS if f in available)))
+
+    def load(self) -> None:
+        if self._captioner is not None:
+            self._captioner.load()
+
+    def version(self) -> str:
+        return "1" if self._captioner is None else f"1+{self._captioner.version()}"
+
+    def __call__(self, batch: Batch) -> list[Result]:
+        def one(i: int) -> dict[str, str | None]:
+            for source in self._use.prefer:
+                text = cut(clean(self._from(source, batch, i) or ""), self._use.max_chars)
+                if text:
+                    return {"caption": text, "caption_source": source}
+            return {"caption": None, "caption_source": "none"}
+
+        return each("annotate:caption", batch, one)
+
+    def _from(self, source: Source, batch: Batch, i: int) -> str | None:
+        if source == "given":
+            return batch.text[i]
+        if source == "composed":
+            tags, ocr, speech = (batch.columns[f][i] if f in self.after else None for f in PARTS)
+            return compose(batch.kind[i], tags or [], ocr or "", speech or "")
+        frames = batch.views[CAPTION_VIEW][i] if self._captioner is not None else None
+        return None if self._captioner is None or frames is None else self._captioner(frames[len(frames) // 2])
+
+
+def compose(kind: str, tags: Collection[str], ocr_text: str, speech: str) -> str:
+    """A caption in fixed words, e.g. `A video of castle, palace. Text: "OPEN". Speech: "Hello."`; empty if all are.
+
+    Args:
+        kind: `image`, `video` or `audio`.
+        tags, ocr_text, speech: what was found; double quotes in the last two become single ones.
+    """
+    what = "video" if kind == "video" else "picture"
+    text, said = (clean(part).replace('"', "'") for part in (ocr_text, speech))
+    parts = [
+        f"A {what} of {', '.join(tags)}." if tags else "",
+        f'Text: "{text}".' if text else "",
+        f'Speech: "{said}"' + ("" if said.endswith((".", "!", "?")) else ".") if said else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+# Zero-width joiners are part of words and emoji and stay; marks that turn the direction of what follows do not.
+_DIRECTION = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def clean(text: str) -> str:
+    """The text on one line: white space folded to single spaces, without control and direction characters or lone
+    surrogates, in Unicode's composed form (NFC)."""
+    folded = " ".join(text.split())
+    kept = "".join(c for c in folded if unicodedata.category(c) not in ("Cc", "Cs"))
+    return " ".join(unicodedata.normalize("NFC", _DIRECTION.sub("", kept)).split())
+
+
+def cut(text: str, max_chars: int) -> str:
+    """The text, cut before the word that would pass `max_chars`; inside a word only where the first is too long."""
+    if len(text) <= max_chars:
+        return text
+    head, _, _ = text[: max_chars + 1].rpartition(" ")
+    return head.rstrip() or text[:max_chars]

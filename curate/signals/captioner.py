@@ -1,0 +1,136 @@
+"""Captions from an image-to-text model of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.media.views import Frames
+from curate.schema.errors import CurateError
+from curate.signals.package_files import package_version
+from curate.signals.torchvision_shim import ensure_torchvision
+
+CAPTION_VIEW = Frames(size=448, fps=1, max_frames=1, crop=False)
+"""The middle frame, whole."""
+
+PROMPT = "Describe this picture in one or two sentences."
+MAX_NEW_TOKENS = 128
+
+
+class Captioner(Protocol):
+    """Says in words what a picture shows. A new one needs these three methods and nothing else."""
+
+    def load(self) -> None:
+        """Load the model, once in each worker. Raises CurateError where it cannot be had."""
+
+    def version(self) -> str:
+        """What the captions depend on beside the picture; cheap."""
+
+    def __call__(self, frame: NDArray[Any]) -> str:
+        """The caption of a picture, uint8 `(H, W, 3)` sRGB; may be empty."""
+
+
+class TransformersCaptioner:
+    """Any model of `AutoModelForImageTextToText`: captioners (BLIP, GIT, ViT-GPT2) and chat models (SmolVLM, Qwen-VL).
+
+    Greedy decoding, float32 on a CPU and bfloat16 on CUDA, one picture at a time, so a caption does not depend on
+    neighbours (law 6). Weights are safetensors only, and code from the hub is never run (law 11).
+    A model whose processor has a chat template is asked `PROMPT`; others just get the picture.
+
+    Args:
+        model: a local folder or a hub id.
+
+    Raises (constructor):
+        CurateError: the name is a path, and no model lies there.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        folder = Path(model).expanduser()
+        self._local = folder.is_dir()
+        if not self._local and (folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1):
+            raise CurateError(f"the captioner's folder {model} does not exist")
+        if self._local and not (folder / "config.json").is_file():
+            raise CurateError(f"no transformers model (config.json) in {model}")
+        if self._local and not any(folder.glob("*.safetensors")):
+            raise CurateError(
+                f"the captioner in {model} has no .safetensors weights; pickled ones are refused",
+                "load it where you trust it, then model.save_pretrained(FOLDER)",
+            )
+
+    def load(self) -> None:
+        ensure_torchvision()
+        import torch
+        from transformers import AutoModelForImageTextToText
+        from transformers.utils import logging
+
+        hush: Any = logging.disable_progress_bar  # it would draw across the build's own
+        hush()
+        torch.set_num_threads(1)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        where = str(Path(self.model).expanduser()) if self._local else self.model
+        try:
+            self._processor, self._decode = _processor(where)
+            auto: Any = AutoModelForImageTextToText
+            model = auto.from_pretrained(
+                where, use_safetensors=True, dtype=torch.bfloat16 if self._device == "cuda" else torch.float32
+            )
+        except (OSError, ValueError, KeyError) as exc:
+            raise CurateError(
+                f"the captioner {self.model} cannot be loaded: {' '.join(str(exc).split())[:300]}",
+                "name a local folder or a hub id of a transformers image-to-text model with safetensors weights",
+            ) from exc
+        self._model = model.to(self._device).eval()
+
+    def version(self) -> str:
+        code = f"transformers-{package_version('transformers')}"
+        if not self._local:
+            return f"{code}+{self.model}"
+        from blake3 import blake3
+
+        hasher = blake3()
+        for file in sorted(Path(self.model).expanduser().glob("*.safetensors")):
+            hasher.update_mmap(file)
+        return f"{code}+{hasher.hexdigest()}"
+
+    def __call__(self, frame: NDArray[Any]) -> str:
+        import torch
+        from PIL import Image
+
+        inputs = self._inputs(Image.fromarray(np.ascontiguousarray(frame)))
+        inputs = {k: v.to(self._device) for k, v in inputs.items()}
+        if self._device == "cuda":
+            inputs = {k: v.to(self._model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+        with torch.inference_mode():
+            ids = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=MAX_NEW_TOKENS)[0]
+        asked = inputs.get("input_ids")
+        if asked is not None and ids[: asked.shape[1]].tolist() == asked[0].tolist():
+            ids = ids[asked.shape[1] :]  # a decoder-only model repeats the question
+        return str(self._decode(ids, skip_special_tokens=True)).strip()
+
+    def _inputs(self, picture: Any) -> dict[str, Any]:
+        """The model's inputs for a picture: tensors by name."""
+        if getattr(self._processor, "chat_template", None):
+            question = [{"type": "image"}, {"type": "text", "text": PROMPT}]
+            prompt = self._processor.apply_chat_template(
+                [{"role": "user", "content": question}], add_generation_prompt=True
+            )
+            return dict(self._processor(images=[picture], text=[prompt], return_tensors="pt"))
+        return dict(self._processor(images=[picture], return_tensors="pt"))
+
+
+def _processor(where: str) -> tuple[Any, Any]:
+    """What turns a picture into a model's inputs, and its ids into text.
+
+    Encoder-decoder models have no processor of their own, but an image processor and a tokenizer side by side.
+    """
+    import transformers
+
+    auto: Any = transformers  # its classes are found at run time; it has no types for them
+    processor = auto.AutoProcessor.from_pretrained(where)
+    if hasattr(processor, "image_processor") and hasattr(processor, "tokenizer"):
+        return processor, processor.decode
+    return auto.AutoImageProcessor.from_pretrained(where), auto.AutoTokenizer.from_pretrained(where).decode

@@ -1,0 +1,212 @@
+"""CLIP score and CLIP image embedding through open_clip, with any model and weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from curate.media.views import Frames
+from curate.schema.errors import CurateError
+from curate.schema.fields import Resources, SignalField
+from curate.signals import base
+from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.clip_weights import check_weights, fetch_weights, weights_name
+from curate.signals.nearest import nearest
+from curate.signals.package_files import package_file, package_version
+from curate.signals.torchvision_shim import ensure_torchvision
+
+_SCORE = SignalField(
+    "clip_score",
+    pa.float32(),
+    "cosine",
+    (-1, 1),
+    ("image", "video"),
+    "Cosine of the CLIP embeddings of the picture and the given text; null where the source gave no text.",
+)
+_GPU_BATCH = 32
+
+
+class ClipOptions(base.Options):
+    """Options of `clip`.
+
+    Attributes:
+        model: an architecture of open_clip, e.g. `ViT-B-32`, `ViT-L-14`, `ViT-B-16-SigLIP`.
+        pretrained: a tag of open_clip (`laion2b_s34b_b79k`), `hf-hub:ORG/NAME`, or a local .safetensors file or a
+            folder with one. Pickled weights (.bin, .pt, .pth) are refused.
+        device: `auto` takes CUDA where there is some.
+    """
+
+    model: str = "ViT-B-32"
+    pretrained: str = Field("laion2b_s34b_b79k", min_length=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Clip(Signal):
+    """CLIP (Radford et al., ICML 2021) by open_clip: cosine of picture and text, and the picture's embedding.
+
+    Of a video, the mean of its frames' unit embeddings, brought to unit length. Pre-processing is the weights' own
+    mean and deviation, on the centre square at the model's input size; weights trained on squashed pictures (SigLIP)
+    see the centre square too. Everything runs in float32. On a CPU frames go one by one, so a result does not depend
+    on neighbours to the last bit; on CUDA in padded batches of 32, in which a frame's place may change last bits.
+
+    Raises (constructor):
+        CurateError: unknown model or tag (with the nearest), or local weights that are missing or pickled.
+    """
+
+    name = "clip"
+    gives: tuple[SignalField, ...] = (_SCORE,)
+    cost = Resources(cpus=1, gpus=0.25, model=True)
+    Options = ClipOptions
+
+    def __init__(self, options: base.Options | None = None) -> None:
+        super().__init__(options)
+        self._use = cast(ClipOptions, self.options)
+        config = _config(self._use.model)
+        check_weights(self._use.model, self._use.pretrained)
+        self.embed_dim = int(config["embed_dim"])
+        self._view = Frames(size=_image_size(self._use.model, config), fps=1, max_frames=8)
+        self.needs = (self._view,)
+        self.gives = (
+            _SCORE,
+            SignalField(
+                "clip_image",
+                pa.list_(pa.float32(), self.embed_dim),
+                kinds=("image", "video"),
+                about=f"CLIP embedding of the picture at unit length ({self._use.model}, {self._use.pretrained}), mean "
+                "over frames.",
+            ),
+        )
+
+    def load(self) -> None:
+        """Build the model and load its weights; tags and hub ids are downloaded to the hub's own cache.
+
+        Raises:
+            CurateError: the weights cannot be had, or do not fit the model.
+        """
+        weights = fetch_weights(self._use.model, self._use.pretrained)
+        ensure_torchvision()
+        import open_clip
+        import torch
+
+        device = self._use.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.set_num_threads(int(self.cost.cpus))
+        try:
+            model = open_clip.create_model(
+                self._use.model,
+                pretrained=str(weights.path),
+                precision="fp32",
+                device=device,
+                force_preprocess_cfg=weights.preprocess,
+            )
+        except (RuntimeError, ValueError, KeyError, OSError) as exc:
+            reason = " ".join(str(exc).split())[:300]
+            raise CurateError(
+                f"the weights {self._use.pretrained} do not load into {self._use.model}: {reason}",
+                "state the model that they were trained as",
+            ) from exc
+        try:
+            self._tokenize = open_clip.get_tokenizer(self._use.model)
+        except OSError as exc:
+            raise CurateError(
+                f"the text tokenizer of {self._use.model} cannot be had: {' '.join(str(exc).split())[:300]}",
+                "connect to the Hugging Face hub, or fill its cache (HF_HOME) beforehand",
+            ) from exc
+        self._model = model.eval()
+        self._device = device
+        shape = (1, 3, 1, 1)
+        preprocess = model.visual.preprocess_cfg
+        self._mean = torch.tensor(preprocess["mean"], device=device).view(shape)
+        self._std = torch.tensor(preprocess["std"], device=device).view(shape)
+
+    def version(self) -> str:
+        source = weights_name(self._use.pretrained)
+        return f"1+open_clip-{package_version('open_clip_torch')}+{self._use.model}+{source}"
+
+    def __call__(self, batch: Batch) -> list[Result]:
+        views = batch.views[self._view]
+        shape = (self._view.size, self._view.size, 3)
+        fit = [i for i, v in enumerate(views) if v is not None and getattr(v, "shape", ())[1:] == shape]
+        embedded = self._images([(i, frame) for i in fit for frame in cast(NDArray[Any], views[i])])
+
+        def one(i: int) -> dict[str, Any]:
+            if views[i] is None:
+                return {"clip_score": None, "clip_image": None}
+            if i not in embedded:
+                raise ValueError(f"frames that are not (N, {shape[0]}, {shape[1]}, 3)")
+            image = _unit(np.stack([_unit(v) for v in embedded[i]]).mean(axis=0, dtype=np.float64))
+            text = batch.text[i]
+            score = None
+            if text is not None and text.strip():
+                score = float(np.clip((image * self._text(text)).sum(dtype=np.float64), -1, 1))
+            return {"clip_score": score, "clip_image": image}
+
+        return each("annotate:clip", batch, one)
+
+    def _images(self, frames: Sequence[tuple[int, NDArray[Any]]]) -> dict[int, list[NDArray[np.float32]]]:
+        """Embeddings of frames, as the model gives them, by the number of the sample that each belongs to."""
+        import torch
+
+        out: dict[int, list[NDArray[np.float32]]] = {}
+        for chunk in _chunks(frames, 1 if self._device == "cpu" else _GPU_BATCH):
+            pixels = np.stack([frame for _, frame in chunk])
+            if self._device != "cpu" and len(chunk) < _GPU_BATCH:  # one shape of batch only, so one choice of kernels
+                pixels = np.concatenate([pixels, np.zeros((_GPU_BATCH - len(chunk), *pixels.shape[1:]), np.uint8)])
+            with torch.inference_mode():
+                x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255
+                vectors = self._model.encode_image((x - self._mean) / self._std).float().cpu().numpy()
+            for (i, _), vector in zip(chunk, vectors, strict=False):
+                out.setdefault(i, []).append(vector)
+        return out
+
+    def _text(self, text: str) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            vector = self._model.encode_text(self._tokenize([text]).to(self._device))[0].float().cpu().numpy()
+        return _unit(vector)
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _unit(vector: NDArray[Any]) -> NDArray[np.float32]:
+    length = float(np.sqrt((vector.astype(np.float64) ** 2).sum()))
+    if not np.isfinite(length) or length == 0:
+        raise ValueError("the model gave an embedding without a direction (zero or not finite)")
+    return cast(NDArray[np.float32], (vector / length).astype(np.float32))
+
+
+@cache
+def _config(model: str) -> dict[str, Any]:
+    """open_clip's configuration of a model, read from its file: importing open_clip takes seconds.
+
+    Raises:
+        CurateError: there is no such model; with the nearest name.
+    """
+    folder = package_file("open_clip", "model_configs", "open_clip_torch")
+    names = sorted(path.stem for path in folder.glob("*.json"))
+    if model not in names:
+        raise CurateError(
+            f"open_clip has no model `{model}`{nearest(model, names)}",
+            "all names: python -c 'import open_clip; print(open_clip.list_models())'",
+        )
+    config: dict[str, Any] = json.loads((folder / f"{model}.json").read_text("utf-8"))
+    return config
+
+
+def _image_size(model: str, config: dict[str, Any]) -> int:
+    size = config["vision_cfg"].get("image_size", 224)
+    if not isinstance(size, int):
+        raise CurateError(f"{model} wants pictures of {size}, not squares; choose a model with a square input")
+    return size

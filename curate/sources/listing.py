@@ -1,0 +1,101 @@
+"""From a recipe's source to its entries, in an order that depends on nothing but the source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from curate.schema.errors import CurateError
+from curate.schema.recipe import FolderSource, Source, TableSource, TarSource
+from curate.sources.entry import Broken, Entry
+from curate.sources.folder import list_folder
+from curate.sources.paths import local_glob, local_path, substitute
+from curate.sources.tables import list_table
+from curate.sources.tars import list_tar
+
+
+def list_entries(source: Source, root: Path, env: Mapping[str, str]) -> list[Entry]:
+    """All records of a source: folders by path, tars by name and then in their own order, tables by row.
+
+    Args:
+        source: of the recipe.
+        root: the folder that relative paths start from.
+        env: what stands for `${NAME}` in `path` and `base_url`. It does not show in uris.
+
+    Returns:
+        Entries with unique record ids; a record that is there and cannot be read is an entry with a `Broken` location.
+
+    Raises:
+        CurateError: nothing found, a variable that is not set, a table that cannot be read or lacks a column.
+    """
+    try:
+        entries = _list(source, root, env)
+    except OSError as exc:
+        raise CurateError(f"source {source.name!r} cannot be read: {exc}") from exc
+    before: Counter[str] = Counter()
+    out = []
+    for entry in entries:
+        out.append(replace(entry, ordinal=before[entry.uri]))
+        before[entry.uri] += 1
+    return out
+
+
+def _list(source: Source, root: Path, env: Mapping[str, str]) -> list[Entry]:
+    if isinstance(source, FolderSource):
+        return _folder(source, root, env)
+    if isinstance(source, TarSource):
+        return _tars(source, root, env)
+    return _table(source, root, env)
+
+
+def _folder(source: FolderSource, root: Path, env: Mapping[str, str]) -> list[Entry]:
+    folder = local_path(source.path, root, env)
+    if not folder.is_dir():
+        raise CurateError(f"source {source.name!r}: there is no folder {folder}", _looked(source.path))
+    entries = list_folder(source.name, folder, source.licence)
+    if not entries:
+        raise CurateError(
+            f"source {source.name!r}: no media files in {folder}",
+            "looked in all its folders for names that end as pictures, videos and sounds do, such as .jpg, .mp4, .wav",
+        )
+    return entries
+
+
+def _tars(source: TarSource, root: Path, env: Mapping[str, str]) -> list[Entry]:
+    base, tars = local_glob(source.path, root, env)
+    if not tars:
+        raise CurateError(f"source {source.name!r}: no file matches {source.path!r} in {base}", _looked(source.path))
+    entries: list[Entry] = []
+    for tar in tars:
+        entries += list_tar(source.name, tar, tar.relative_to(base).as_posix(), source.licence)
+    if not entries:
+        raise CurateError(f"source {source.name!r}: no records in {_some(tars)}", "looked for members with a name")
+    names = {tar.relative_to(base).as_posix() for tar in tars}
+    if all(entry.uri in names for entry in entries):
+        at = entries[0].location
+        message = at.message if isinstance(at, Broken) else ""
+        raise CurateError(f"source {source.name!r}: no records in {_some(tars)}", f"{entries[0].uri}: {message}")
+    return entries
+
+
+def _table(source: TableSource, root: Path, env: Mapping[str, str]) -> list[Entry]:
+    table = local_path(source.path, root, env)
+    if not table.is_file():
+        raise CurateError(f"source {source.name!r}: there is no table {table}", _looked(source.path))
+    base_url = substitute(source.base_url, env) if source.base_url is not None else None
+    if base_url is not None and not base_url.lower().startswith(("http://", "https://")):
+        raise CurateError(f"source {source.name!r}: base_url {source.base_url!r} is not http:// or https://")
+    entries = list_table(source, table, base_url)
+    if not entries:
+        raise CurateError(f"source {source.name!r}: the table {table} has no rows")
+    return entries
+
+
+def _looked(path: str) -> str:
+    return "" if Path(path).is_absolute() else f"{path!r} starts in the recipe's folder, where it is relative"
+
+
+def _some(tars: list[Path]) -> str:
+    return str(tars[0]) if len(tars) == 1 else f"{tars[0]} and {len(tars) - 1} more"

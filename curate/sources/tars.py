@@ -1,0 +1,186 @@
+"""WebDataset tars: members that share a key are one record.
+
+The convention is webdataset's: a member's key is its name up to the first dot of the last part, folders included
+(`a/b.c.jpg` has the key `a/b` and the ending `c.jpg`).
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from curate.sources.entry import Broken, Entry, Location, TarMember, meta_json
+from curate.sources.media_types import is_media
+from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words
+
+_BLOCK = 512
+_LONGEST_END = 64 << 20  # zeros that a tar may end in; writers pad to 10 KiB
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """The key and the ending of a member's name: `a/b.c.jpg` gives `a/b` and `c.jpg`."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, ending = base.partition(".")
+    return folder + slash + stem, ending
+
+
+def list_tar(source: str, tar: Path, name: str, licence: str | None = None) -> list[Entry]:
+    """The records of one tar, in the order of their first members; uris are `name/key`.
+
+    Only headers and sidecars are read. A record is broken when one of its members repeats an ending, is a link or a
+    device, lies outside the tar's own folder by its name, or is cut off; when none of them is media or several are;
+    and when a sidecar cannot be read. Where the tar itself is damaged, cut off or compressed, a broken entry with the
+    uri `name` says so after the records that were found.
+    Hidden members and members of `__name__` folders are passed over, as webdataset does.
+
+    Args:
+        source: name of the source.
+        tar: the file.
+        name: what uris call it.
+        licence: of records whose sidecar states none.
+    """
+    groups: dict[str, _Group] = {}
+    entries = []
+    with _Bounded(tar) as file:
+        reader = _Reader(file)
+        for info in reader:
+            key, ending = split_key(info.name)
+            if not _is_passed_over(info):
+                groups.setdefault(key, _Group()).add(info, ending, file.size)
+        for key, group in groups.items():
+            words = Words(None, None, {})
+            location: Location
+            try:
+                words = read_words(group.sidecar(file, "txt"), group.sidecar(file, "json"))
+                location = group.locate(tar)
+            except SourceError as exc:
+                location = Broken("SourceError", str(exc))
+            uri = f"{name}/{_text(key)}"
+            entries.append(Entry(source, uri, 0, words.text, words.licence or licence, meta_json(words.meta), location))
+        file.seek(0)
+        head = file.read(8)
+    for magic, what in _COMPRESSED.items():
+        if head.startswith(magic):
+            reader.damage = f"the tar is compressed with {what}; only plain tars are read: unpack it"
+    if reader.damage:
+        entries.append(Entry(source, name, 0, None, licence, "{}", Broken("SourceError", reader.damage)))
+    return entries
+
+
+@dataclass
+class _Group:
+    """Members of one key, and the first thing that is wrong with them."""
+
+    members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    problem: str = ""
+
+    def add(self, info: tarfile.TarInfo, ending: str, size: int) -> None:
+        problem = _problem(info, size)
+        if ending.lower() in self.members:
+            problem = problem or f"the tar holds more than one member {_text(info.name)}"
+        self.problem = self.problem or problem
+        self.members.setdefault(ending.lower(), info)
+
+    def sidecar(self, file: BinaryIO, ending: str) -> bytes | None:
+        """Its content, of a longer one a little more than is allowed."""
+        info = self.members.get(ending)
+        if info is None or self.problem:
+            return None
+        file.seek(info.offset_data)
+        return file.read(min(info.size, MAX_BYTES + 1))
+
+    def locate(self, tar: Path) -> TarMember:
+        if self.problem:
+            raise SourceError(self.problem)
+        media = [info for ending, info in self.members.items() if is_media(f"x.{ending}")]
+        if not media:
+            names = ", ".join(sorted(_text(info.name) for info in self.members.values()))
+            raise SourceError(f"none of its members is media: {names}")
+        if len(media) > 1:
+            names = ", ".join(sorted(_text(info.name) for info in media))
+            raise SourceError(f"more than one of its members is media, which is not read yet: {names}")
+        return TarMember(str(tar), media[0].offset_data, media[0].size)
+
+
+class _Reader:
+    """Members of a tar in order; afterwards `damage` says what could not be read of it."""
+
+    def __init__(self, file: _Bounded) -> None:
+        self._file = file
+        self.damage = ""
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        try:
+            with tarfile.open(fileobj=self._file, mode="r:") as tar:
+                at = -1
+                while (info := tar.next()) is not None:
+                    if info.size < 0 or info.offset_data <= at:
+                        self.damage = f"the tar is damaged near byte {max(at, 0)}: what follows is not read"
+                        return
+                    at = info.offset_data
+                    yield info
+                self.damage = self._after(tar.offset)
+        except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as exc:
+            self.damage = f"the tar is damaged or cut off, or no tar: {exc}"
+
+    def _after(self, offset: int) -> str:
+        """What is wrong from the place where tarfile stopped; it stops without a word at damage too."""
+        if offset >= self._file.size:
+            return "the tar ends without its end mark: it may be cut off"
+        if self._file.size - offset > _LONGEST_END:
+            return f"the tar holds {self._file.size - offset} bytes more after byte {offset}, which are not read"
+        self._file.seek(offset)
+        rest = self._file.read(self._file.size - offset)
+        if rest[:_BLOCK].strip(b"\0"):
+            return f"the tar is damaged or cut off at byte {offset}: what follows is not read"
+        if rest.strip(b"\0"):
+            return f"the tar goes on after its end mark at byte {offset} (tars joined as they are?): not read"
+        return ""
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which no more is asked than there is: headers state sizes, and Python sets room aside for them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = path.stat().st_size
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        if count is None or count < 0:
+            raise ValueError("a header states a size below 0")
+        return super().read(min(count, max(0, self.size - self.tell())))
+
+
+def _is_passed_over(info: tarfile.TarInfo) -> bool:
+    if info.isdir():
+        return True
+    base = info.name.rpartition("/")[2]
+    metadata = info.name.startswith("__") and "__/" in info.name
+    return metadata or (base.startswith(".") and base.strip(".") != "")
+
+
+def _problem(info: tarfile.TarInfo, size: int) -> str:
+    name = _text(info.name)
+    if info.name.startswith("/") or ".." in info.name.split("/"):
+        return f"the member {name} has an unsafe name: it lies outside the tar's folder"
+    if not name.isprintable() or name != info.name:
+        return f"the member {name} has a name that is not printable UTF-8"
+    if info.issym() or info.islnk():
+        return f"the member {name} is a link: not followed"
+    if info.issparse():
+        return f"the member {name} is a sparse file, whose bytes do not lie together"
+    if not info.isfile():
+        return f"the member {name} is not a file"
+    if info.offset_data + info.size > size:
+        return f"the member {name} is cut off: the tar ends before it does"
+    return ""
+
+
+def _text(name: str) -> str:
+    """A name that any UTF-8 writer takes; tarfile gives bytes that are not UTF-8 as half surrogates."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,209 @@
+"""Sound to residual-quantised ids and back: 16 kHz mono, 50 frames of 8 ids a second, 4 kbps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from blake3 import blake3
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from curate.schema.codec import CodecCard
+from curate.schema.errors import CurateError
+from curate.schema.ids import digest
+from curate.tokenizers.audio_net import AudioNetConfig, Decoder, Encoder
+from curate.tokenizers.mdct import imdct, mdct
+
+CHUNK = 1024  # token frames that pass the network at once; bounds memory for long sounds
+NOISE_FRAMES = 256  # the fixed noise repeats after this many frames, about five seconds
+PEAK = 2.0  # lossy decoders and resamplers overshoot 1.0; what lies beyond this is not scaled to [-1, 1] at all
+
+
+def residual_search(latents: Tensor, codebooks: Tensor, width: int) -> Tensor:
+    """The ids `(T, levels)` int64 of latents `(T, D)` by a beam search over levels, in fp32.
+
+    A greedy choice takes the nearest code at each level (SoundStream's algorithm 1, Zeghidour et al. 2021). Keeping
+    the `width` best partial sums at each level finds sums nearer to the latent with the same codebooks.
+
+    Args:
+        codebooks: `(levels, codes, D)`.
+        width: 1 is the greedy search.
+    """
+    frames = len(latents)
+    codes = codebooks.shape[1]
+    residual = latents.float()[:, None]  # (T, kept, D)
+    ids = torch.zeros((frames, 1, 0), dtype=torch.int64, device=latents.device)
+    row = torch.arange(frames, device=latents.device)[:, None]
+    for level, book in enumerate(codebooks.float()):
+        # squared distance without the term that all codes of one partial sum share, which is added below
+        distance = book.square().sum(-1) - 2.0 * residual @ book.T
+        distance = distance + residual.square().sum(-1, keepdim=True)
+        kept = 1 if level + 1 == len(codebooks) else min(width, distance.shape[1] * codes)
+        best = distance.flatten(1).topk(kept, dim=1, largest=False).indices
+        parent, chosen = best // codes, best % codes
+        residual = residual[row, parent] - book[chosen]
+        ids = torch.cat([ids[row, parent], chosen[..., None]], dim=-1)
+    return ids[:, 0]
+
+
+class AudioRVQ:
+    """The audio tokenizer (a `Tokenizer`).
+
+    Each sound passes the network alone, in chunks whose size depends on that sound only, so its ids cannot depend on
+    what else is in the batch.
+    """
+
+    def __init__(
+        self,
+        card: CodecCard,
+        config: AudioNetConfig,
+        encoder: Encoder,
+        decoder: Decoder,
+        codebooks: Tensor,
+        beam: int = 1,
+        fill: float = 0.0,
+        device: str = "cpu",
+    ) -> None:
+        self.card = card
+        self.config = config
+        self.beam = beam
+        self.fill = fill
+        self.device = torch.device(device)
+        self._encoder = encoder.float().eval().to(self.device)
+        self._decoder = decoder.float().eval().to(self.device)
+        self._codebooks = codebooks.float().to(self.device)
+        self._noise = fixed_noise(config.hop).to(self.device)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu", fill: float | None = None) -> AudioRVQ:
+        """Reads `card.json` and `weights.safetensors` of a folder of the zoo.
+
+        Args:
+            fill: how much of the predicted noise `decode` adds; None takes what the weights say, 0 gives the least
+                waveform error and a duller sound. Ids do not depend on it.
+
+        Raises:
+            CurateError: a file is missing or broken, or the weights are not those that the card names.
+        """
+        try:
+            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
+            raw = (folder / "weights.safetensors").read_bytes()
+        except (OSError, ValueError) as error:
+            raise CurateError(f"The tokenizer in {folder.name} cannot be read: {error}") from error
+        if digest(raw) != card.weights_digest:
+            raise CurateError(
+                f"The weights of {card.name} are not those that its card names.",
+                "Fetch the folder again; a card and its weights belong together.",
+            )
+        try:
+            with safe_open(folder / "weights.safetensors", framework="pt") as file:
+                told = file.metadata() or {}
+            config = AudioNetConfig.model_validate_json(told["network"])
+            tensors = load_tensors(raw)
+            encoder, decoder = Encoder(config), Decoder(config)
+            for module, prefix in ((encoder, "encoder."), (decoder, "decoder.")):
+                part = {k[len(prefix) :]: v.float() for k, v in tensors.items() if k.startswith(prefix)}
+                nn.Module.load_state_dict(module, part)
+            amount = float(told["fill"]) if fill is None else fill
+            return cls(card, config, encoder, decoder, tensors["codebooks"], int(told["beam"]), amount, device)
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise CurateError(f"The weights of {card.name} do not fit its network: {error}") from error
+
+    def encode(self, items: Sequence[NDArray[np.float32]]) -> list[NDArray[np.generic]]:
+        """Sounds `(n,)` float32 in [-1, 1] at 16 kHz to ids `(ceil(n / 320), 8)` uint16.
+
+        Raises:
+            ValueError: an item is not float32, not one-dimensional, empty, not finite, or not scaled to [-1, 1].
+        """
+        for item in items:
+            _check_sound(item)
+        return [self._encode_one(item) for item in items]
+
+    def decode(
+        self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Ids `(frames, k)` to sounds `(n,)` float32 in [-1, 1]; the first `k` of the 8 levels suffice.
+
+        Args:
+            lengths: samples of each sound; without it the zero padding of the last frame stays.
+
+        Raises:
+            ValueError: ids of a wrong shape, type or range, or a length that does not fit the number of frames.
+        """
+        wanted = [len(x) * self.config.hop for x in ids] if lengths is None else list(lengths)
+        if len(wanted) != len(ids):
+            raise ValueError(f"{len(ids)} items of ids but {len(wanted)} lengths")
+        for item, length in zip(ids, wanted, strict=True):
+            self._check_ids(item)
+            if -(-length // self.config.hop) != len(item):
+                raise ValueError(f"{len(item)} frames cannot be {length} samples")
+        return [self._decode_one(item, length) for item, length in zip(ids, wanted, strict=True)]
+
+    @torch.inference_mode()
+    def _encode_one(self, item: NDArray[np.float32]) -> NDArray[np.generic]:
+        coefficients = mdct(torch.from_numpy(np.ascontiguousarray(item))[None].to(self.device), self.config.hop)
+        parts = []
+        for start, stop, low, high in _chunks(coefficients.shape[1], self._encoder.reach):
+            latents = self._encoder(coefficients[:, low:high])[0, start - low : stop - low]
+            parts.append(residual_search(latents, self._codebooks, self.beam))
+        return torch.cat(parts).cpu().numpy().astype(self.card.numpy_dtype)
+
+    @torch.inference_mode()
+    def _decode_one(self, item: NDArray[np.generic], length: int) -> NDArray[np.float32]:
+        index = torch.from_numpy(item.astype(np.int64)).to(self.device)
+        latents = sum(
+            (self._codebooks[level][index[:, level]] for level in range(index.shape[1])),
+            start=torch.zeros((len(index), self.config.latent), device=self.device),
+        )
+        parts = []
+        for start, stop, low, high in _chunks(len(index), self._decoder.reach):
+            coefficients, level = (x[:, start - low : stop - low] for x in self._decoder(latents[None, low:high]))
+            frames = torch.arange(start, stop, device=self.device) % NOISE_FRAMES
+            parts.append(coefficients + self.fill * level * self._noise[frames])
+        samples = imdct(torch.cat(parts, dim=1))[0, :length].clamp(-1.0, 1.0)
+        return np.asarray(samples.cpu().numpy(), dtype=np.float32)
+
+    def _check_ids(self, item: NDArray[np.generic]) -> None:
+        if not isinstance(item, np.ndarray) or item.ndim != 2 or item.dtype.kind not in "ui":
+            raise ValueError("ids must be an integer array (frames, levels)")
+        if not len(item) or not 1 <= item.shape[1] <= self.config.levels:
+            raise ValueError(f"ids of shape {item.shape}: at least one frame, and 1 to {self.config.levels} levels")
+        if int(item.max()) >= self.config.codes or int(item.min()) < 0:
+            raise ValueError(f"ids must be 0 to {self.config.codes - 1}")
+
+
+def _check_sound(item: NDArray[np.float32]) -> None:
+    if not isinstance(item, np.ndarray) or item.dtype != np.float32 or item.ndim != 1:
+        raise ValueError("a sound must be a float32 array (samples,)")
+    if not len(item):
+        raise ValueError("a sound must have at least one sample")
+    if not np.isfinite(item).all():
+        raise ValueError("a sound must be finite: it has NaN or infinity")
+    if float(np.abs(item).max()) > PEAK:
+        raise ValueError(f"a sound must be scaled to [-1, 1]: its peak is {float(np.abs(item).max()):g}")
+
+
+def _chunks(frames: int, reach: int) -> list[tuple[int, int, int, int]]:
+    """`(start, stop, low, high)`: frames start:stop come out right when low:high goes in."""
+    return [
+        (s, min(s + CHUNK, frames), max(s - reach, 0), min(s + CHUNK + reach, frames)) for s in range(0, frames, CHUNK)
+    ]
+
+
+def fixed_noise(hop: int) -> Tensor:
+    """Noise `(NOISE_FRAMES, hop)` of unit power, uniform, always the same: decoding is a function of the ids."""
+    raw = blake3(b"noise of the audio tokenizer").digest(length=NOISE_FRAMES * hop * 2)
+    uniform = (np.frombuffer(raw, "<u2").astype(np.float64) + 0.5) / (1 << 15) - 1.0
+    return torch.from_numpy((uniform * np.sqrt(3.0)).astype(np.float32)).reshape(NOISE_FRAMES, hop)
+
+
+def describe(config: AudioNetConfig, beam: int, fill: float) -> dict[str, str]:
+    """What the weights file says about itself, in its metadata; `AudioRVQ.load` reads it back."""
+    network = json.dumps(config.model_dump(), sort_keys=True)
+    return {"format": "pt", "network": network, "beam": str(beam), "fill": str(fill)}

@@ -1,0 +1,72 @@
+"""How much of a sound survives its round trip through an audio tokenizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.schema.codec import Quality
+from curate.tokenizers.base import Tokenizer
+
+
+def si_sdr(reference: NDArray[np.floating], estimate: NDArray[np.floating]) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019, "SDR - half-baked or well done?").
+
+    Args:
+        reference, estimate: sounds `(n,)` of one length, not silent.
+
+    Returns:
+        `10 log10(|a s|^2 / |a s - e|^2)` with `a` the best scale of the reference `s`; infinity for a perfect
+        estimate, minus infinity for one that has nothing of the reference.
+
+    Raises:
+        ValueError: shapes differ, or the reference is silent.
+    """
+    if reference.shape != estimate.shape or reference.ndim != 1:
+        raise ValueError(f"two sounds of one length are needed, not {reference.shape} and {estimate.shape}")
+    s, e = reference.astype(np.float64), estimate.astype(np.float64)
+    energy = float(s @ s)
+    if energy <= 0.0:
+        raise ValueError("SI-SDR of a silent reference is not defined")
+    target = (float(s @ e) / energy) * s
+    noise = target - e
+    kept, lost = float(target @ target), float(noise @ noise)
+    if lost == 0.0:
+        return math.inf if kept > 0.0 else -math.inf
+    return 10.0 * math.log10(kept / lost) if kept > 0.0 else -math.inf
+
+
+def round_trip(tokenizer: Tokenizer, items: Sequence[NDArray[np.float32]], levels: int | None = None) -> list[float]:
+    """SI-SDR in dB of each sound after encode and decode, with the first `levels` ids of a frame or with all."""
+    ids = [x[:, :levels] for x in tokenizer.encode(items)]
+    back = tokenizer.decode(ids, [len(x) for x in items])
+    return [si_sdr(x, y) for x, y in zip(items, back, strict=True)]
+
+
+def evaluate_audio(tokenizer: Tokenizer, items: Sequence[NDArray[np.float32]], media: str = "given sounds") -> Quality:
+    """The measured round trip of sounds `(n,)` float32 at the card's rate.
+
+    Args:
+        media: what the sounds are, for the card.
+
+    Returns:
+        Mean SI-SDR over sounds, and the share of all codes of all levels that occur (short media cannot use all).
+    """
+    ids = tokenizer.encode(items)
+    back = tokenizer.decode(ids, [len(x) for x in items])
+    mean = float(np.mean([si_sdr(x, y) for x, y in zip(items, back, strict=True)]))
+    levels = tokenizer.card.ids_per_frame
+    together = np.concatenate(ids)
+    used = sum(len(np.unique(together[:, level])) for level in range(levels))
+    return Quality(
+        media=media,
+        items=len(items),
+        psnr_db=None,
+        ssim=None,
+        si_sdr_db=round(mean, 2),
+        codebook_usage=round(used / (levels * tokenizer.card.vocabulary), 4),
+        lossless=None,
+    )

@@ -1,0 +1,129 @@
+"""From a trained audio model to a folder of the zoo: weights, and a card whose figures were measured on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from curate.schema.codec import CodecCard, Quality, smallest_unsigned
+from curate.schema.ids import digest
+from curate.tokenizers.audio_crops import AudioTrainConfig
+from curate.tokenizers.audio_media import MediaSource, Sound
+from curate.tokenizers.audio_rvq import AudioRVQ, describe
+from curate.tokenizers.evaluate_audio import evaluate_audio
+
+log = logging.getLogger(__name__)
+
+
+class Trained(Protocol):
+    """The parts of a trained model that are shipped."""
+
+    @property
+    def encoder(self) -> nn.Module: ...
+
+    @property
+    def decoder(self) -> nn.Module: ...
+
+    @property
+    def codebooks(self) -> Tensor: ...
+
+
+def export(
+    model: Trained,
+    config: AudioTrainConfig,
+    trained_on: Sequence[Sound],
+    held_out: Sequence[Sound],
+    out: Path,
+    name: str,
+) -> AudioRVQ:
+    """Writes `weights.safetensors` (float16) and `card.json`, measured on `held_out`, and returns what they load to.
+
+    The codes are rounded to float16 before anything is measured, so the ids are those of the shipped codebooks.
+    """
+    tensors = {f"encoder.{k}": v for k, v in model.encoder.state_dict().items()}
+    tensors |= {f"decoder.{k}": v for k, v in model.decoder.state_dict().items()}
+    tensors["codebooks"] = model.codebooks
+    halves = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in tensors.items()}
+    raw = save(halves, metadata=describe(config.network, config.beam, config.fill))
+    net = config.network
+    card = CodecCard(
+        name=name,
+        modality="audio",
+        stream=f"tok_audio@{net.rate // 1000}k",
+        quantiser="rvq",
+        levels=[net.codes] * net.levels,
+        index_order="column l is the code of level l, coarse to fine; a latent is the sum of its levels' codes, "
+        "and the first columns alone decode too",
+        vocabulary=net.codes,
+        dtype=smallest_unsigned(net.codes),
+        rate_hz=net.rate / net.hop,
+        ids_per_frame=net.levels,
+        sample_rate=net.rate,
+        input=f"float32 mono (samples,) in [-1, 1] at {net.rate} Hz; not normalised in level",
+        padding=f"zeros fill the last frame: ceil(samples / {net.hop}) frames",
+        weights_digest=digest(raw),
+        parameters=sum(v.numel() for v in halves.values()),
+        trained_on=_sources(config.media, trained_on, net.rate),
+        licence=config.licence,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "weights.safetensors").write_bytes(raw)
+    _write_card(card, out)
+    tokenizer = AudioRVQ.load(out)
+    card = card.model_copy(
+        update={
+            "quality": measure(tokenizer, held_out),
+            "batch_invariance": batch_invariance(tokenizer, [s.samples for s in held_out]) if held_out else None,
+        }
+    )
+    _write_card(card, out)
+    return AudioRVQ.load(out)
+
+
+def measure(tokenizer: AudioRVQ, held_out: Sequence[Sound]) -> list[Quality]:
+    """One entry for each held-out sound, and one for each package that gave more than three."""
+    groups: dict[str, list[NDArray[np.float32]]] = {}
+    for sound in held_out:
+        many = sum(s.package == sound.package for s in held_out) > 3
+        named = f"{sound.package} {sound.name}".strip()
+        groups.setdefault(f"{sound.package}, {{}} sounds" if many else named, []).append(sound.samples)
+    quality = []
+    for media, items in groups.items():
+        found = evaluate_audio(tokenizer, items, f"{media.format(len(items))}, held out")
+        log.info("%s: %s dB", found.media, found.si_sdr_db)
+        quality.append(found)
+    return quality
+
+
+def batch_invariance(tokenizer: AudioRVQ, items: Sequence[NDArray[np.float32]]) -> float:
+    """Share of ids that differ between each item alone and batches of 16."""
+    differ = total = 0
+    for start in range(0, len(items), 16):
+        batch = items[start : start + 16]
+        for together, item in zip(tokenizer.encode(batch), batch, strict=True):
+            differ += int((together != tokenizer.encode([item])[0]).sum())
+            total += together.size
+    return differ / total
+
+
+def _sources(media: Sequence[MediaSource], sounds: Sequence[Sound], rate: int) -> str:
+    told = []
+    for package in dict.fromkeys(s.package for s in sounds):
+        mine = [s for s in sounds if s.package == package]
+        licence = next(
+            (m.licence for m in media if m.package == package and m.licence), "licence as the package states"
+        )
+        told.append(f"{package}: {len(mine)} sounds, {sum(len(s.samples) for s in mine) / rate:.0f} s ({licence})")
+    return "; ".join(told)
+
+
+def _write_card(card: CodecCard, out: Path) -> None:
+    (out / "card.json").write_text(card.model_dump_json(indent=1) + "\n", "utf-8")

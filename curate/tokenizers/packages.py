@@ -1,0 +1,54 @@
+"""Training media are files of packages, named by package so that anyone can fetch the same ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class PackageSource(BaseModel):
+    """Files of one package.
+
+    Attributes:
+        package: the distribution's name on PyPI or in Debian.
+        kind: `debian` (unpacked under a folder that the caller gives, `/` when installed), `python` (the folder of
+            an importable module), `python-data` (under `sys.prefix`), `folder` (a path as it stands).
+        folder: for `python` it begins with the module's name.
+        patterns: glob patterns under the folder; files are read in sorted order.
+        exclude: parts of relative paths that are left out.
+        licence: of the files, as the package states it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    package: str
+    kind: Literal["debian", "python", "python-data", "folder"]
+    folder: str
+    patterns: list[str]
+    exclude: list[str] = []
+    licence: str = ""
+
+    def root(self, debian_root: Path) -> Path | None:
+        """The folder on this machine, or None when the package is absent."""
+        if self.kind == "debian":
+            root = debian_root / self.folder
+        elif self.kind == "python-data":
+            root = Path(sys.prefix) / self.folder
+        elif self.kind == "folder":
+            root = Path(self.folder)
+        else:
+            module, _, rest = self.folder.partition("/")
+            spec = importlib.util.find_spec(module)  # finds it without running it
+            if spec is None or spec.origin is None:
+                return None
+            root = Path(spec.origin).parent / rest
+        return root if root.is_dir() else None
+
+    def names(self, root: Path) -> list[str]:
+        """Relative paths of the files, sorted."""
+        found = {p.relative_to(root).as_posix() for pattern in self.patterns for p in root.glob(pattern)}
+        return sorted(n for n in found if not any(part in n for part in self.exclude))

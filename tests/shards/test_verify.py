@@ -1,0 +1,316 @@
+"""`verify` notices each fault that a build can have, and names the file and the row."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from tiny import TinyBuild, finish, make_samples
+
+from curate.schema.tables import LEDGER
+from curate.shards.commit import describe_file, read_manifest, write_manifest
+from curate.shards.ipc import open_ipc, write_ipc
+from curate.shards.verify import verify
+
+SHARD = "tokens/train/shard-00000.arrow"
+LEDGER_FILE = "ledger/part-00000.parquet"
+
+
+def reseal(build: Path) -> None:
+    """Make every digest and size in the manifest right again, as a forger would, so that only the content tells."""
+    manifest = read_manifest(build)
+    files = [describe_file(build, f.path, f.rows) for f in manifest.files]
+    write_manifest(build, manifest.model_copy(update={"files": files}))
+
+
+def edit_manifest(build: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    place = build / "manifest.json"
+    said = json.loads(place.read_text())
+    change(said)
+    place.write_text(json.dumps(said))
+
+
+def edit_shard(build: Path, column: str, change: Callable[[list[Any]], list[Any]], path: str = SHARD) -> None:
+    """Change the cells of one column of a shard, and seal the build again."""
+    schema, (batch,) = open_ipc(build / path)
+    at = schema.names.index(column)
+    columns = batch.columns
+    columns[at] = pa.array(change(columns[at].to_pylist()), schema.field(at).type)
+    write_ipc(build / path, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
+    reseal(build)
+
+
+def edit_ledger(build: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change the ledger, and seal the build again."""
+    table = change(pq.read_table(build / LEDGER_FILE))
+    pq.write_table(table.cast(LEDGER), build / LEDGER_FILE)
+    manifest = read_manifest(build)
+    files = [describe_file(build, f.path, table.num_rows if f.path == LEDGER_FILE else f.rows) for f in manifest.files]
+    write_manifest(build, manifest.model_copy(update={"files": files}))
+
+
+def set_cell(table: pa.Table, row: str, column: str, value: Any) -> pa.Table:
+    """The ledger with one cell of row `row` (its id) changed."""
+    at = table.schema.get_field_index(column)
+    cells = pc.if_else(pc.equal(table["id"], row), pa.scalar(value, table.schema.field(at).type), table[column])
+    return table.set_column(at, table.schema.field(at), cells)
+
+
+def problem(build: Path, *words: str, deep: bool = True) -> None:
+    """`verify` says no, and one of its sentences holds all of `words`."""
+    report = verify(build, deep=deep)
+    assert not report.ok
+    assert any(all(word in sentence for word in words) for sentence in report.problems), report.problems
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_good_build(tiny_build: TinyBuild, deep: bool) -> None:
+    samples = make_samples(60)
+    report = verify(tiny_build(60), deep=deep)
+    assert report.problems == []
+    assert report.ok
+    assert report.records == {"total": 33, "sampled": 30, "dropped": 1, "duplicate": 1, "failed": 1}
+    assert report.samples == {"total": 63, "kept": 60, "dropped": 1, "duplicate": 1, "failed": 1}
+    for stream in report.streams:
+        truth = sum(np.size(v) for s in samples if (v := s.ids.get(stream.name)) is not None)
+        assert stream.ids == truth
+    assert [s.name for s in report.streams] == ["tok_rgb@32", "tok_audio@16k", "caption"]
+    assert json.loads(report.model_dump_json()).keys() == {"ok", "problems", "records", "samples", "streams"}
+
+
+class TestFiles:
+    @pytest.mark.parametrize("path", [SHARD, LEDGER_FILE, "samples/part-00000.parquet"])
+    @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+    def test_a_flipped_bit(self, tiny_build: TinyBuild, path: str, where: float) -> None:
+        build = tiny_build()
+        raw = bytearray((build / path).read_bytes())
+        raw[int(len(raw) * where)] ^= 1
+        (build / path).write_bytes(raw)
+        problem(build, path, "digest")
+
+    def test_a_missing_file(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        (build / SHARD).unlink()
+        problem(build, SHARD, "missing")
+
+    @pytest.mark.parametrize("deep", [True, False])
+    def test_a_shard_cut_short(self, tiny_build: TinyBuild, deep: bool) -> None:
+        build = tiny_build()
+        raw = (build / SHARD).read_bytes()
+        (build / SHARD).write_bytes(raw[: len(raw) // 2])
+        problem(build, SHARD, "bytes", deep=deep)
+
+    def test_a_shard_cut_short_and_sealed_again(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        raw = (build / SHARD).read_bytes()
+        (build / SHARD).write_bytes(raw[: len(raw) // 2])
+        reseal(build)
+        problem(build, SHARD, "not a whole Arrow IPC file")
+
+    @pytest.mark.parametrize("path", ["notes.txt", "tokens/train/shard-00009.arrow", ".hidden"])
+    def test_a_file_too_many(self, tiny_build: TinyBuild, path: str) -> None:
+        build = tiny_build()
+        (build / path).write_bytes(b"x")
+        problem(build, path, "not listed")
+
+    def test_wrong_rows(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+
+        def change(said: dict[str, Any]) -> None:
+            next(f for f in said["files"] if f["path"] == "samples/part-00000.parquet")["rows"] = 59
+
+        edit_manifest(build, change)
+        problem(build, "samples/part-00000.parquet", "60 rows", "59")
+
+    @pytest.mark.parametrize("path", ["../outside", "/etc/hostname", "ledger/../../outside", "a//b"])
+    def test_a_path_out_of_the_build(self, tiny_build: TinyBuild, path: str) -> None:
+        build = tiny_build()
+        (build.parent / "outside").write_bytes(b"x")
+        edit_manifest(build, lambda said: said["files"][0].update(path=path))
+        problem(build, path, "not a plain path inside the build")
+
+    def test_a_link_out_of_the_build(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        (build / SHARD).rename(build.parent / "elsewhere.arrow")
+        (build / SHARD).symlink_to(build.parent / "elsewhere.arrow")
+        problem(build, SHARD, "leads out of the build")
+
+    def test_a_tar_that_holds_more_records_than_it_should(self, tmp_path: Path) -> None:
+        build = tmp_path / "build"
+        (build / "media").mkdir(parents=True)
+        with tarfile.open(build / "media/shard-00000.tar", "w") as tar:
+            for name in ("a.jpg", "a.json", "b.x.mp4"):
+                tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+        finish(build, make_samples(8), extra=[("media/shard-00000.tar", 2)])
+        assert verify(build).ok
+        edit_manifest(build, lambda said: next(f for f in said["files"] if "tar" in f["path"]).update(rows=1))
+        problem(build, "media/shard-00000.tar", "2 rows", "1")
+
+
+class TestLedger:
+    def test_a_row_taken_out(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        edit_ledger(build, lambda t: t.filter(pc.not_equal(t["id"], "s-dropped")))
+        problem(build, "ledger", "samples count total 62", "the manifest says total 63")
+
+    def test_a_verdict_turned_round(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        edit_ledger(build, lambda t: set_cell(t, "r-failed", "outcome", "dropped"))
+        problem(build, "dropped without rule", "r-failed")
+        problem(build, "records count", "failed 0")
+
+    def test_an_id_twice(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        edit_ledger(build, lambda t: pa.concat_tables([t, t.filter(pc.equal(t["id"], "s-failed"))]))
+        problem(build, "more than one row of one id", "s-failed")
+
+    @pytest.mark.parametrize(
+        ("row", "column", "value", "says"),
+        [
+            ("s-failed", "message", None, "failed without stage"),
+            ("s-dropped", "error", "MediaError", "failed without stage"),
+            ("s-dropped", "rule", None, "dropped without rule"),
+            ("s-duplicate", "duplicate_of", None, "duplicate without keeper"),
+            ("s-duplicate", "duplicate_of", "s-duplicate", "duplicate of itself"),
+            ("s-duplicate", "duplicate_of", "r-dropped", "what the ledger does not hold"),
+            ("s-dropped", "record_id", "r-failed", "sample of a record that is not sampled"),
+            ("s-dropped", "level", "clip", "neither record nor sample"),
+            ("s-dropped", "outcome", "sampled", "which it cannot have"),
+            ("r-dropped", "outcome", "sampled", "sampled record without a sample"),
+        ],
+    )
+    def test_a_verdict_that_does_not_say_what_it_must(
+        self, tiny_build: TinyBuild, row: str, column: str, value: str | None, says: str
+    ) -> None:
+        build = tiny_build()
+        edit_ledger(build, lambda t: set_cell(t, row, column, value))
+        problem(build, "ledger", says)
+
+    def test_a_kept_sample_that_no_shard_holds(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        clean = {"rule": None, "outcome": "kept"}
+
+        def change(t: pa.Table) -> pa.Table:
+            for column, value in clean.items():
+                t = set_cell(t, "s-dropped", column, value)
+            return t
+
+        edit_ledger(build, change)
+        problem(build, "kept sample that is in no shard", "s-dropped")
+
+    def test_a_row_whose_sample_was_dropped(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        sample = make_samples(1)[0].sample_id
+        edit_ledger(build, lambda t: set_cell(set_cell(t, sample, "outcome", "dropped"), sample, "rule", "x >= 1"))
+        problem(build, "ledger does not say is kept", sample, "row")
+
+
+class TestShards:
+    def test_two_rows_of_one_stream_swapped(self, tiny_build: TinyBuild) -> None:
+        """Ids of one sample under the key of another: every count is right, only the digest tells."""
+        build = tiny_build()
+        schema, (batch,) = open_ipc(build / SHARD)
+        cells = batch.column("caption").to_pylist()
+        one, other = sorted(range(len(cells)), key=lambda i: len(cells[i]))[-2:]
+        cells[one], cells[other] = cells[other], cells[one]
+        columns = batch.columns
+        at = schema.names.index("caption")
+        columns[at] = pa.array(cells, schema.field(at).type)
+        write_ipc(build / SHARD, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
+        problem(build, SHARD)
+        size = (build / SHARD).stat().st_size
+        assert size == next(f.bytes for f in read_manifest(build).files if f.path == SHARD)
+
+    def test_rows_out_of_their_order(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        schema, (batch,) = open_ipc(build / SHARD)
+        write_ipc(build / SHARD, schema, [batch.take(pa.array([1, 0, *range(2, batch.num_rows)]))])
+        reseal(build)
+        problem(build, f"{SHARD} row 1", "final order")
+
+    def test_a_sample_twice(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        edit_shard(build, "sample_id", lambda cells: [cells[1], *cells[1:]])
+        problem(build, "lies in shards twice")
+
+    def test_an_id_that_is_not_below_the_vocabulary(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        row = next(i for i, v in enumerate(open_ipc(build / SHARD)[1][0].column("caption").to_pylist()) if v)
+        edit_shard(build, "caption", lambda cells: [[300, *c[1:]] if i == row else c for i, c in enumerate(cells)])
+        problem(build, SHARD, "stream caption", "not below 300", f"row {row} ")
+
+    def test_a_sentinel_in_a_caption(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        row = next(i for i, v in enumerate(open_ipc(build / SHARD)[1][0].column("caption").to_pylist()) if v)
+        edit_shard(build, "caption", lambda cells: [[2, *c[1:]] if i == row else c for i, c in enumerate(cells)])
+        problem(build, SHARD, "sentinel", f"row {row} ")
+
+    def test_a_grid_with_a_hole(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        row = next(i for i, v in enumerate(open_ipc(build / SHARD)[1][0].column("tok_rgb@32").to_pylist()) if v)
+        edit_shard(build, "tok_rgb@32", lambda cells: [c[1:] if i == row else c for i, c in enumerate(cells)])
+        problem(build, SHARD, "does not fit [None, 4, 4]", f"row {row} ")
+        problem(build, "stream tok_rgb@32 holds", "the manifest says")
+
+    @pytest.mark.parametrize(("stream", "kind"), [("tok_rgb@32", "image"), ("tok_rgb@32", "video")])
+    def test_a_picture_without_its_tokens(self, tiny_build: TinyBuild, stream: str, kind: str) -> None:
+        build = tiny_build()
+        row = open_ipc(build / SHARD)[1][0].column("kind").to_pylist().index(kind)
+        edit_shard(build, stream, lambda cells: [None if i == row else c for i, c in enumerate(cells)])
+        problem(build, SHARD, "is missing where the sample has it", f"row {row} ")
+
+    @pytest.mark.parametrize("kind", ["audio", "video"])
+    def test_a_sound_without_its_tokens(self, tiny_build: TinyBuild, kind: str) -> None:
+        """Of a video too, where the table of samples says that it has sound."""
+        build = tiny_build()
+        _, (batch,) = open_ipc(build / SHARD)
+        sounds = batch.column("tok_audio@16k").to_pylist()
+        row = next(i for i, k in enumerate(batch.column("kind").to_pylist()) if k == kind and sounds[i])
+        edit_shard(build, "tok_audio@16k", lambda cells: [None if i == row else c for i, c in enumerate(cells)])
+        problem(build, SHARD, "tok_audio@16k is missing", f"row {row} ")
+
+    def test_tokens_that_a_kind_cannot_have(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        row = open_ipc(build / SHARD)[1][0].column("kind").to_pylist().index("image")
+        edit_shard(build, "tok_audio@16k", lambda cells: [[1] * 8 if i == row else c for i, c in enumerate(cells)])
+        problem(build, SHARD, "cannot have it", f"row {row} ")
+
+    def test_a_span_that_is_not_the_ledgers(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        edit_shard(build, "end_us", lambda cells: [cells[0] + 1, *cells[1:]])
+        problem(build, "span is not the ledger's", f"{SHARD} row 0")
+
+    def test_content_in_two_splits(self, tiny_build: TinyBuild) -> None:
+        build = tiny_build()
+        held = open_ipc(build / "tokens/held/shard-00000.arrow")[1][0].column("content_id")[0].as_py()
+        edit_shard(build, "content_id", lambda cells: [held, *cells[1:]])
+        problem(build, "more than one split", held)
+
+    def test_a_shard_of_another_codec(self, tiny_build: TinyBuild) -> None:
+        """Equal ids under another bit order are other pictures: the codec's digest in the shard tells them apart."""
+        build = tiny_build()
+        edit_manifest(build, lambda said: said["codecs"]["pictures"].update(index_order="the other way round"))
+        problem(build, SHARD, "codecs are not those of the manifest")
+
+
+def test_splits_that_do_not_add_up(tiny_build: TinyBuild) -> None:
+    build = tiny_build()
+    edit_manifest(build, lambda said: said["splits"][1].update(samples=1000))
+    problem(build, "split train", "1000")
+
+
+def test_many_broken_rows_make_one_sentence(tiny_build: TinyBuild) -> None:
+    build = tiny_build()
+    edit_shard(build, "caption", lambda cells: [[299, 301] for _ in cells])
+    sentences = [p for p in verify(build).problems if "not below" in p]
+    assert len(sentences) == 1
+    assert "and 15 more" in sentences[0]

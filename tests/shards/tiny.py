@@ -1,0 +1,171 @@
+"""Small whole builds, written by the functions that the pipeline calls: pieces, shards, ledger, manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.schema import ids
+from curate.schema.codec import CodecCard
+from curate.schema.manifest import Counts, Manifest
+from curate.schema.tables import LEDGER, SAMPLES
+from curate.shards.commit import describe_file, write_manifest
+from curate.shards.order import final_order
+from curate.shards.pack import splits_of, stream_entries, write_shard
+from curate.shards.pieces import Tokens, index_pieces, write_piece
+from curate.shards.schema import StreamSpec
+
+COMMON = {
+    "index_order": "as written",
+    "input": "none",
+    "weights_digest": "0" * 64,
+    "trained_on": "nothing",
+    "licence": "Apache-2.0",
+}
+CARDS = {
+    "pictures": CodecCard(
+        name="pictures",
+        modality="image",
+        stream="tok_rgb@32",
+        quantiser="fsq",
+        levels=[8, 8, 8, 5, 5, 5],
+        vocabulary=64000,
+        dtype="uint16",
+        grid=(4, 4),
+        **COMMON,
+    ),
+    "sounds": CodecCard(
+        name="sounds",
+        modality="audio",
+        stream="tok_audio@16k",
+        quantiser="rvq",
+        levels=[1024] * 8,
+        vocabulary=1024,
+        dtype="uint16",
+        rate_hz=50,
+        ids_per_frame=8,
+        **COMMON,
+    ),
+    "words": CodecCard(
+        name="words",
+        modality="text",
+        stream="caption",
+        quantiser="bpe",
+        vocabulary=300,
+        dtype="uint16",
+        special_tokens={"[PAD]": 0, "[EOS]": 1, "[S_0]": 2, "[S_1]": 3, "[S_2]": 4, "[S_3]": 5},
+        **COMMON,
+    ),
+}
+STREAMS = [StreamSpec.of(card.stream, card) for card in CARDS.values()]
+TOKENIZERS = {card.stream: (name, card.modality) for name, card in CARDS.items()}
+
+
+def make_samples(n: int) -> list[Tokens]:
+    """Sample i of n: picture, clip with sound, clip without, sound, in turn; two samples share each content."""
+    rng = np.random.default_rng(7)
+    out = []
+    for i in range(n):
+        kind = ("image", "video", "video", "audio")[i % 4]
+        content = ids.content_id(f"media {i // 2}".encode())
+        start, end = (0, 0) if kind == "image" else (i * 1_000_000, i * 1_000_000 + 500_000)
+        sample = ids.sample_id(content, start, end) if end else ids.content_id(f"picture {i}".encode())
+        tokens: dict[str, Any] = {"caption": rng.integers(6, 300, i % 9), "tok_rgb@32": None}
+        if kind != "audio":
+            tokens["tok_rgb@32"] = rng.integers(0, 64000, (1 if kind == "image" else 1 + i % 5, 4, 4))
+        if i % 4 in (1, 3):
+            tokens["tok_audio@16k"] = rng.integers(0, 1024, (3 + i % 7, 8))
+        out.append(Tokens(sample, content, kind, start, end, tokens))
+    return out
+
+
+def make_ledger(samples: list[Tokens]) -> pa.Table:
+    """Each kept sample and its record, and one of each other outcome."""
+    rows: list[dict[str, Any]] = []
+
+    def add(level: str, what: str, record: str, outcome: str, **more: Any) -> None:
+        row = dict.fromkeys(LEDGER.names) | {"level": level, "id": what, "record_id": record, "outcome": outcome}
+        rows.append(row | {"source": "here", "uri": f"file:{record}"} | more)
+
+    records = sorted({s.content_id for s in samples})
+    for record in records:
+        add("record", record, record, "sampled")
+    for s in samples:
+        span = {"kind": s.kind, "start_us": s.start_us, "end_us": s.end_us}
+        add("sample", s.sample_id, s.content_id, "kept", **span)
+    one = records[0]
+    add("record", "r-dropped", "r-dropped", "dropped", rule="cut.min_seconds", value=0.4, threshold=1.0)
+    add("record", "r-duplicate", "r-duplicate", "duplicate", duplicate_of=one, match="exact")
+    failure = {"stage": "ingest", "error": "MediaError", "message": "cannot be opened", "attempt": 1}
+    add("record", "r-failed", "r-failed", "failed", **failure)
+    add("sample", "s-dropped", one, "dropped", kind="image", rule="sharpness >= 20", value=3.0, threshold=20.0)
+    near = {"duplicate_of": samples[0].sample_id, "match": "near", "similarity": 0.97}
+    add("sample", "s-duplicate", one, "duplicate", kind="image", **near)
+    add("sample", "s-failed", one, "failed", kind="video", **(failure | {"stage": "annotate"}))
+    return pa.Table.from_pylist(rows, schema=LEDGER)
+
+
+def finish(
+    build: Path,
+    samples: list[Tokens],
+    *,
+    piece: int = 5,
+    shard_samples: int = 16,
+    splits: Mapping[str, float] | None = None,
+    seed: int = 3,
+    extra: list[tuple[str, int]] | None = None,
+) -> Manifest:
+    """Write a whole build of `samples`; pieces of `piece` samples lie beside it."""
+    shares = splits or {"train": 0.75, "held": 0.25}
+    pieces = build.parent / f"{build.name}-pieces"
+    paths = [pieces / f"piece-{i:05d}.arrow" for i in range(0, len(samples), piece)]
+    for i, path in enumerate(paths):
+        write_piece(path, STREAMS, samples[i * piece : (i + 1) * piece])
+    places = index_pieces(paths)
+    plans = final_order(
+        [(s.sample_id, s.content_id) for s in samples], seed=seed, splits=shares, shard_samples=shard_samples
+    )
+    files = [write_shard(plan, places, build) for plan in plans]
+    for folder in ("ledger", "samples"):
+        (build / folder).mkdir(parents=True, exist_ok=True)
+    ledger = make_ledger(samples)
+    pq.write_table(ledger, build / "ledger/part-00000.parquet")
+    table = pa.Table.from_pylist([_sample_row(s) for s in samples], schema=SAMPLES)
+    pq.write_table(table, build / "samples/part-00000.parquet")
+    files.append(describe_file(build, "ledger/part-00000.parquet", ledger.num_rows))
+    files.append(describe_file(build, "samples/part-00000.parquet", len(samples)))
+    files += [describe_file(build, path, rows) for path, rows in extra or []]
+    records = len({s.content_id for s in samples})
+    manifest = Manifest(
+        name="tiny",
+        recipe={},
+        seed=seed,
+        counts=Counts(
+            records={"total": records + 3, "sampled": records, "dropped": 1, "duplicate": 1, "failed": 1},
+            samples={"total": len(samples) + 3, "kept": len(samples), "dropped": 1, "duplicate": 1, "failed": 1},
+        ),
+        splits=splits_of(list(shares), plans),
+        streams=stream_entries(build, plans, STREAMS, TOKENIZERS),
+        signals=[],
+        codecs=CARDS,
+        versions={},
+        hardware="cpu",
+        files=sorted(files, key=lambda f: f.path),
+    )
+    write_manifest(build, manifest)
+    return manifest
+
+
+def _sample_row(s: Tokens) -> dict[str, Any]:
+    row = dict.fromkeys(SAMPLES.names) | {"record_id": s.content_id, "source": "here", "uri": "file:x"}
+    row |= {"media": "media/shard-00000.tar", "member": "x", "has_audio": s.ids.get("tok_audio@16k") is not None}
+    return row | {k: getattr(s, k) for k in ("sample_id", "content_id", "kind", "start_us", "end_us")}
+
+
+TinyBuild = Callable[..., Path]
+"""Type of the fixture `tiny_build`."""

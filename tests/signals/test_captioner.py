@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+from signal_media import SKIMAGE, batch, open_picture
+
+from curate.schema.errors import CurateError
+from curate.schema.recipe import Caption
+from curate.signals.caption import CaptionSignal
+from curate.signals.captioner import TransformersCaptioner
+from curate.signals.torchvision_shim import ensure_torchvision
+
+
+def _tokenizer():
+    from transformers import BertTokenizer
+
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "picture",
+        *(f"w{i}" for i in range(58)),
+    ]  # one word of the prompt
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+
+
+def _blip(folder):
+    from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+
+    tiny = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"vocab_size": 64, "bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    config = BlipConfig(
+        text_config={**tiny, **ids, "encoder_hidden_size": 32, "max_position_embeddings": 160},
+        vision_config={**tiny, "image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), _tokenizer()).save_pretrained(folder)
+
+
+def _vit_gpt2(folder):
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        VisionEncoderDecoderModel,
+        ViTConfig,
+        ViTImageProcessor,
+        ViTModel,
+    )
+
+    vision = ViTConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    words = GPT2Config(
+        vocab_size=64,
+        n_positions=160,
+        n_embd=32,
+        n_layer=1,
+        n_head=2,
+        add_cross_attention=True,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    model = VisionEncoderDecoderModel(encoder=ViTModel(vision), decoder=GPT2LMHeadModel(words))
+    for config in (model.config, model.generation_config):
+        config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 0, 3
+    model.generation_config.suppress_tokens, model.generation_config.min_new_tokens = [0, 1, 2, 4, 5], 3
+    model.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+
+
+def _llava(folder):
+    """A chat model: it gets a question with a place for the picture, and repeats it before the answer."""
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tiny = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokenizer = _tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**tiny, image_size=32, patch_size=16),
+        text_config=LlamaConfig(**tiny, vocab_size=65, max_position_embeddings=256, bos_token_id=2, eos_token_id=3),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.generation_config.suppress_tokens, model.generation_config.min_new_tokens = [0, 1, 2, 4, 5, 64], 3
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(folder)
+    template = (
+        "{% for m in messages %}{% for c in m.content %}"
+        "{% if c.type == 'image' %}<image>{% else %} {{ c.text }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=[_blip, _vit_gpt2, _llava], ids=["blip", "vit-gpt2", "llava"])
+def model(request, tmp_path_factory):
+    """A folder with a small model of a real class, with random weights."""
+    ensure_torchvision()
+    import torch
+
+    folder = tmp_path_factory.mktemp("captioner")
+    torch.manual_seed(5)
+    request.param(folder)
+    return folder
+
+
+def test_a_saved_model_captions_a_picture_and_says_the_same_again(model):
+    captioner = TransformersCaptioner(str(model))
+    captioner.load()
+    frame = np.asarray(open_picture(SKIMAGE / "coffee.png"))
+    caption = captioner(frame)
+    assert set(caption.replace("[UNK]", "").split()) <= {f"w{i}" for i in range(58)}  # no special tokens, no prompt
+    assert caption
+    assert captioner(frame) == caption
+
+
+def test_the_signal_asks_the_captioner_only_where_no_text_was_given(model):
+    signal = CaptionSignal.of(Caption(captioner=str(model)), {"conse_tags"})
+    assert signal.cost.model
+    signal.load()
+    media = [("image", SKIMAGE / "coffee.png")] * 2
+    given, made = signal(batch(signal, *media, text=["A cup", None], conse_tags=[["espresso"]] * 2))
+    assert given == {"caption": "A cup", "caption_source": "given"}
+    assert made["caption_source"] == "captioner"
+    assert made["caption"]
+
+
+def test_the_version_names_the_weights(model, tmp_path):
+    version = TransformersCaptioner(str(model)).version()
+    for file in model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert TransformersCaptioner(str(tmp_path)).version() == version
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    assert TransformersCaptioner(str(tmp_path)).version() != version
+
+
+def test_pickled_weights_and_missing_folders_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(CurateError, match="does not exist"):
+        CaptionSignal.of(Caption(captioner=str(tmp_path / "nowhere")), ())
+    with pytest.raises(CurateError, match=r"no transformers model \(config.json\)"):
+        TransformersCaptioner(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(CurateError, match="pickled ones are refused"):
+        TransformersCaptioner(str(tmp_path))
+
+
+def test_a_model_of_another_kind_is_one_sentence(tmp_path):
+    ensure_torchvision()
+    from transformers import BertConfig, BertModel
+
+    BertModel(
+        BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(CurateError, match="cannot be loaded"):
+        TransformersCaptioner(str(tmp_path)).load()

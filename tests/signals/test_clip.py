@@ -1,0 +1,135 @@
+import shutil
+
+import numpy as np
+import pytest
+from signal_media import SKIMAGE, batch, hand_batch, open_picture
+
+from curate.schema.errors import CurateError
+from curate.schema.recipe import SignalUse
+from curate.schema.verdict import Failure
+from curate.signals import registry
+from curate.signals.torchvision_shim import ensure_torchvision
+
+
+def build(**options):
+    return registry.build(SignalUse(name="clip", **options))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder with the weights of a ViT-B-32 with random values: 605 MB, so removed again."""
+    ensure_torchvision()
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(7)
+    save_file(open_clip.create_model("ViT-B-32").state_dict(), folder / "open_clip_model.safetensors")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def clip(weights):
+    signal = build(model="ViT-B-32", pretrained=str(weights), device="cpu")
+    signal.load()
+    return signal
+
+
+def test_it_gives_what_open_clip_itself_gives(clip, weights):
+    import open_clip
+    import torch
+
+    # already square and of the model's size, so that open_clip's own resizing changes nothing
+    pictures = [open_picture(SKIMAGE / n).resize((224, 224)) for n in ("chelsea.png", "coffee.png")]
+    texts = ["a cat", "a cup of coffee"]
+    frames = [np.asarray(p)[None] for p in pictures]
+    results = clip(hand_batch(["image"] * 2, {clip.needs[0]: frames}, texts))
+
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        "ViT-B-32", pretrained=str(weights / "open_clip_model.safetensors")
+    )
+    with torch.inference_mode():
+        images = torch.stack([preprocess(p) for p in pictures])
+        images = torch.nn.functional.normalize(model.eval().encode_image(images), dim=-1).numpy()
+        words = model.encode_text(open_clip.get_tokenizer("ViT-B-32")(texts))
+        words = torch.nn.functional.normalize(words, dim=-1).numpy()
+    for result, image, word in zip(results, images, words, strict=True):
+        np.testing.assert_allclose(result["clip_image"], image, atol=2e-6)
+        assert result["clip_score"] == pytest.approx(float(image @ word), abs=2e-6)
+
+
+def test_a_clip_is_the_mean_of_its_frames_and_a_neighbour_changes_no_bit(clip):
+    view = clip.needs[0]
+    frames = np.stack([np.asarray(open_picture(SKIMAGE / n).resize((224, 224))) for n in ("chelsea.png", "coffee.png")])
+    one, two, both = clip(hand_batch(["image", "image", "video"], {view: [frames[:1], frames[1:], frames]}))
+    mean = one["clip_image"] + two["clip_image"]
+    np.testing.assert_allclose(both["clip_image"], mean / np.linalg.norm(mean), atol=1e-6)
+    alone = clip(hand_batch(["image"], {view: [frames[1:]]}))[0]
+    assert alone["clip_image"].tobytes() == two["clip_image"].tobytes()
+
+
+def test_a_bad_member_fails_alone(clip):
+    good, bad = np.zeros((1, 224, 224, 3), np.uint8), np.zeros((1, 200, 224, 3), np.uint8)
+    broken, fine, odd = clip(hand_batch(["image"] * 3, {clip.needs[0]: [bad, good, object()]}))
+    assert isinstance(broken, Failure)
+    assert isinstance(odd, Failure)
+    assert np.linalg.norm(fine["clip_image"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_samples_without_text_or_picture(clip):
+    media = batch(clip, ("image", SKIMAGE / "coffee.png"), text=[None])
+    assert clip(media)[0]["clip_score"] is None
+    assert clip(hand_batch(["audio"], {clip.needs[0]: [None]}, ["x"])) == [{"clip_score": None, "clip_image": None}]
+
+
+def test_the_plan_knows_sizes_without_loading_anything(weights):
+    for model, pixels, dimensions in (
+        ("ViT-B-32", 224, 512),
+        ("ViT-L-14-336", 336, 768),
+        ("ViT-B-16-SigLIP", 224, 768),
+    ):
+        signal = build(model=model, pretrained=str(weights))
+        assert signal.needs[0].size == pixels
+        assert signal.gives[1].type.list_size == dimensions
+
+
+def test_a_wrong_model_or_tag_is_refused_before_anything_runs_with_the_nearest_name():
+    with pytest.raises(CurateError, match="no model `ViT-B32`; did you mean `ViT-B-32`"):
+        build(model="ViT-B32")
+    with pytest.raises(CurateError, match="no weights tag of ViT-B-32; did you mean `laion2b_s34b_b79k`"):
+        build(model="ViT-B-32", pretrained="laion2b_s34b_b79")
+    with pytest.raises(CurateError, match="no hub id"):
+        build(pretrained="hf-hub:nothing")
+
+
+def test_pickles_and_missing_files_are_refused_before_anything_runs(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(CurateError, match="holds a pickle"):
+        build(pretrained=str(tmp_path / "model.bin"))
+    with pytest.raises(CurateError, match=r"no \.safetensors file in the folder"):
+        build(pretrained=str(tmp_path))
+    with pytest.raises(CurateError, match="does not exist"):
+        build(pretrained=str(tmp_path / "model.safetensors"))
+
+
+def test_weights_of_another_model_are_one_sentence(weights):
+    with pytest.raises(CurateError, match="do not load into RN50"):
+        build(model="RN50", pretrained=str(weights)).load()
+
+
+@pytest.mark.parametrize("pretrained", ["laion2b_s34b_b79k", "hf-hub:nobody/nothing-of-this-name"])
+def test_an_unreachable_hub_is_one_sentence_when_the_model_is_loaded(pretrained, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CurateError, match="could not be had from the Hugging Face hub"):
+        build(pretrained=pretrained).load()
+
+
+def test_the_version_follows_the_weights(weights, tmp_path):
+    copy = tmp_path / "open_clip_model.safetensors"
+    copy.write_bytes(b"something else")
+    assert build(pretrained=str(weights)).version() != build(pretrained=str(tmp_path)).version()

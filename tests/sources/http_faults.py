@@ -1,0 +1,110 @@
+"""A real HTTP server whose answers are written byte by byte, so that each can be wrong in its own way."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+BODY = bytes(range(256)) * 40
+
+
+class Faults(http.server.BaseHTTPRequestHandler):
+    """Answers by path; keeps what was asked in `seen` as (path, headers)."""
+
+    protocol_version = "HTTP/1.1"
+    seen: list[tuple[str, dict[str, str]]]
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, dict(self.headers)))
+        self.close_connection = True
+        try:
+            getattr(self, "answer_" + self.path[1:].partition("?")[0].partition("/")[0])()
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def raw(self, head: str, body: bytes = b"") -> None:
+        self.wfile.write(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+
+    def answer_good(self) -> None:
+        self.raw(f"HTTP/1.1 200 OK\nContent-Length: {len(BODY)}", BODY)
+
+    def answer_unsized(self) -> None:
+        self.raw("HTTP/1.1 200 OK\nConnection: close", BODY)
+
+    def answer_chunked(self) -> None:
+        self.raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n")
+
+    def answer_chunked_cut(self) -> None:
+        self.raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"5\r\nhello\r\n6\r\n wo")
+
+    def answer_early(self) -> None:
+        self.raw("HTTP/1.1 103 Early Hints\nLink: </x>")
+        self.answer_good()
+
+    def answer_fewer(self) -> None:
+        self.raw(f"HTTP/1.1 200 OK\nContent-Length: {len(BODY) * 2}", BODY)
+
+    def answer_more(self) -> None:
+        self.raw(f"HTTP/1.1 200 OK\nContent-Length: {len(BODY) // 2}", BODY)
+
+    def answer_more_later(self) -> None:
+        self.raw(f"HTTP/1.1 200 OK\nContent-Length: {len(BODY)}", BODY)
+        self.wfile.flush()
+        time.sleep(0.05)
+        self.wfile.write(b"and on")
+
+    def answer_status(self) -> None:
+        self.raw(f"HTTP/1.1 {self.path.rpartition('/')[2]} Said So\nContent-Length: 0")
+
+    def answer_flaky(self) -> None:
+        if len([path for path, _ in self.seen if path == self.path]) == 1:
+            self.raw("HTTP/1.1 503 Busy\nContent-Length: 0")
+        else:
+            self.answer_good()
+
+    def answer_drip(self) -> None:
+        self.raw(f"HTTP/1.1 200 OK\nContent-Length: {len(BODY)}")
+        for i in range(100):
+            self.wfile.write(BODY[i : i + 1])
+            time.sleep(0.1)
+
+    def answer_silent(self) -> None:
+        time.sleep(3)
+
+    def answer_gzip(self) -> None:
+        self.raw("HTTP/1.1 200 OK\nContent-Encoding: gzip\nContent-Length: 5", b"\x1f\x8babc")
+
+    def answer_nonsense(self) -> None:
+        self.wfile.write(b"220 this is another protocol\r\n\r\n")
+
+    def answer_redirect(self) -> None:
+        """`/redirect/N/TARGET`: N more redirects, then TARGET."""
+        _, _, left, target = self.path.split("/", 3)
+        self.raw(f"HTTP/1.1 302 Found\nContent-Length: 0\nLocation: {self._next(int(left), target)}")
+
+    def _next(self, left: int, target: str) -> str:
+        if left > 1:
+            return f"/redirect/{left - 1}/{target}"
+        return target if "://" in target else f"/{target}"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def fault_server() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """The base url and what was asked."""
+    asked: list[tuple[str, dict[str, str]]] = []
+    handler = type("Handler", (Faults,), {"seen": asked})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()

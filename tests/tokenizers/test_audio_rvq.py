@@ -1,0 +1,386 @@
+"""The audio tokenizer: an exact transform, ids that stand alone, and figures that are as good as its card says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from curate.schema.errors import CurateError
+from curate.schema.package_data import data_folder
+from curate.tokenizers import audio_rvq
+from curate.tokenizers.audio_crops import AudioTrainConfig, Crops, load_config
+from curate.tokenizers.audio_media import MediaSource, Sound, decode_audio, gather, sounds_of
+from curate.tokenizers.audio_net import AudioNetConfig, Decoder, Encoder
+from curate.tokenizers.audio_rvq import AudioRVQ, fixed_noise, residual_search
+from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.evaluate_audio import evaluate_audio, round_trip, si_sdr
+from curate.tokenizers.export_audio import export
+from curate.tokenizers.mdct import imdct, mdct
+from curate.tokenizers.train_audio import AudioModel, train, train_audio
+
+FOLDER = data_folder("tokenizers") / "audio-rvq-4kbps"
+HOP = 320
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def codec() -> AudioRVQ:
+    return AudioRVQ.load(FOLDER)
+
+
+def voice(samples: int, seed: int = 0) -> NDArray[np.float32]:
+    """A buzz with a moving pitch and noise: enough like speech for shapes, not for figures."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(samples) / 16000
+    phase = 2 * np.pi * np.cumsum(120 + 40 * np.sin(2 * np.pi * 2 * t + seed)) / 16000
+    sound = sum(np.sin(k * phase) / k for k in range(1, 12)) + 0.05 * rng.standard_normal(samples)
+    return (0.1 * sound).astype(np.float32)
+
+
+# the transform
+
+
+@given(st.integers(1, 2000), st.sampled_from([2, 16, 64, 320]), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_mdct_reconstructs_and_keeps_energy(samples: int, hop: int, seed: int) -> None:
+    x = torch.from_numpy(np.random.default_rng(seed).standard_normal((2, samples)))
+    coefficients = mdct(x, hop)
+    assert coefficients.shape == (2, -(-samples // hop), hop)
+    back = imdct(coefficients)
+    torch.testing.assert_close(back[:, :samples], x, atol=1e-10, rtol=0)
+    assert float(back[:, samples:].abs().max() if back.shape[1] > samples else 0) < 1e-10
+    torch.testing.assert_close(coefficients.square().sum(), x.square().sum())
+
+
+def test_mdct_is_the_textbook_transform_inside_a_signal() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, HOP * 6)))
+    n, k = torch.arange(2 * HOP, dtype=torch.float64), torch.arange(HOP, dtype=torch.float64)
+    window = torch.sin(torch.pi / (2 * HOP) * (n + 0.5))
+    # Princen-Bradley with the time origin at the other end: even at a block's left boundary, odd at its right
+    basis = (2 / HOP) ** 0.5 * torch.cos(torch.pi / HOP * torch.outer(k + 0.5, n - HOP / 2 + 0.5))
+    span = x[0, 3 * HOP - HOP // 2 : 3 * HOP - HOP // 2 + 2 * HOP]
+    torch.testing.assert_close(mdct(x, HOP)[0, 3], basis @ (window * span))
+
+
+def test_mdct_puts_a_tone_where_it_belongs() -> None:
+    t = torch.arange(HOP * 20, dtype=torch.float64) / 16000
+    power = mdct(torch.sin(2 * torch.pi * 1000 * t)[None], HOP)[0, 2:-2].square().mean(0)
+    assert abs((int(power.argmax()) + 0.5) * 25 - 1000) <= 25
+
+
+def test_mdct_refuses_an_odd_hop() -> None:
+    with pytest.raises(ValueError, match="even"):
+        mdct(torch.zeros(1, 9), 3)
+
+
+# the measure
+
+
+def test_si_sdr_by_hand() -> None:
+    s, noise = np.array([1.0, 0.0, 1.0, 0.0]), np.array([0.0, 0.1, 0.0, -0.1])
+    assert si_sdr(s, s + noise) == pytest.approx(20.0)
+    assert si_sdr(s, 7 * (s + noise)) == pytest.approx(20.0)
+    assert si_sdr(s, s * 3) == np.inf
+    assert si_sdr(s, noise) == -np.inf
+    with pytest.raises(ValueError, match="silent"):
+        si_sdr(np.zeros(4), s)
+    with pytest.raises(ValueError, match="one length"):
+        si_sdr(s, s[:3])
+
+
+# ids
+
+
+@pytest.mark.parametrize("samples", [1, 2, 319, 320, 321, 16000, 33333])
+def test_length_type_and_range(codec: AudioRVQ, samples: int) -> None:
+    (ids,) = codec.encode([voice(samples)])
+    assert ids.dtype == np.uint16
+    assert ids.shape == (-(-samples // HOP), 8)
+    assert int(ids.max()) < codec.card.vocabulary
+    (back,) = codec.decode([ids], [samples])
+    assert back.dtype == np.float32
+    assert back.shape == (samples,)
+    assert np.abs(back).max() <= 1.0
+    assert codec.decode([ids])[0].shape == (len(ids) * HOP,)
+
+
+def test_it_is_a_tokenizer_and_its_card_fits(codec: AudioRVQ) -> None:
+    assert isinstance(codec, Tokenizer)
+    assert (codec.card.rate_hz, codec.card.ids_per_frame, codec.card.sample_rate) == (50.0, 8, 16000)
+    assert codec.card.batch_invariance == 0.0
+    assert codec.card.stream == "tok_audio@16k"
+
+
+def test_items_do_not_depend_on_their_neighbours(codec: AudioRVQ) -> None:
+    sounds = [voice(n, seed) for seed, n in enumerate((1, 5000, 16000, 16000, 40001))]
+    together = codec.encode(sounds)
+    for sound, ids in zip(reversed(sounds), reversed(together), strict=True):
+        np.testing.assert_array_equal(codec.encode([sound])[0], ids)
+    back = codec.decode(together, [len(s) for s in sounds])
+    for ids, sound, decoded in zip(together, sounds, back, strict=True):
+        np.testing.assert_array_equal(codec.decode([ids], [len(sound)])[0], decoded)
+
+
+def test_chunks_leave_no_seam(codec: AudioRVQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = voice(HOP * 200 + 7)
+    (whole,) = codec.encode([sound])
+    (back,) = codec.decode([whole])
+    monkeypatch.setattr(audio_rvq, "CHUNK", 64)
+    (parts,) = codec.encode([sound])
+    # other shapes round other last bits, which may tip a tie; a seam would spoil whole stretches
+    assert (whole != parts).mean() < 0.01
+    np.testing.assert_allclose(codec.decode([whole])[0], back, atol=1e-4)
+
+
+def test_more_levels_are_better(codec: AudioRVQ) -> None:
+    sounds = [s.samples for s in _held_out("psychopy")]
+    found = [np.mean(round_trip(codec, sounds, levels)) for levels in (1, 2, 4, 8)]
+    assert found == sorted(found)
+
+
+def test_a_wider_search_finds_nearer_codes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    books = torch.randn(4, 32, 8, generator=generator) * torch.tensor([1.0, 0.6, 0.4, 0.3])[:, None, None]
+    latents = torch.randn(200, 8, generator=generator)
+
+    def error(width: int) -> float:
+        ids = residual_search(latents, books, width)
+        return float((latents - sum(books[level][ids[:, level]] for level in range(4))).square().mean())
+
+    greedy = residual_search(latents, books, 1)
+    first = (latents[:, None] - books[0]).square().sum(-1).argmin(1)
+    assert torch.equal(greedy[:, 0], first)
+    assert error(8) < error(1)
+
+
+def test_noise_is_fixed_of_unit_power_and_no_part_of_the_ids(codec: AudioRVQ) -> None:
+    noise = fixed_noise(HOP)
+    assert torch.equal(noise, fixed_noise(HOP))
+    assert float(noise.square().mean()) == pytest.approx(1.0, abs=0.02)
+    assert abs(float(noise.mean())) < 0.01
+    plain = AudioRVQ.load(FOLDER, fill=0.0)
+    sounds = [s.samples for s in _held_out("psychopy")]
+    ids = codec.encode(sounds)
+    np.testing.assert_array_equal(ids[0], plain.encode(sounds)[0])
+    # noise restores energy and cannot lower the waveform's error
+    assert np.mean(round_trip(plain, sounds)) > np.mean(round_trip(codec, sounds)) - 0.05
+    filled, bare = codec.decode(ids)[0], plain.decode(ids)[0]
+    assert float(np.square(filled).sum()) > float(np.square(bare).sum())
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (np.zeros(0, np.float32), "at least one sample"),
+        (np.array([0.0, np.nan], np.float32), "finite"),
+        (np.array([0.0, np.inf], np.float32), "finite"),
+        (np.zeros(320), "float32"),
+        (np.zeros(320, np.int16), "float32"),
+        (np.zeros((2, 320), np.float32), "float32"),
+        (np.full(320, 3e4, np.float32), "scaled"),
+        ([0.0, 0.1], "float32"),
+    ],
+)
+def test_a_bad_sound_is_refused(codec: AudioRVQ, bad: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        codec.encode([voice(320), bad])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("bad", "length"),
+    [
+        (np.full((1, 8), 1024, np.uint16), 320),
+        (np.full((1, 8), -1, np.int16), 320),
+        (np.zeros((1, 9), np.uint16), 320),
+        (np.zeros((1, 0), np.uint16), 320),
+        (np.zeros((0, 8), np.uint16), 0),
+        (np.zeros((1, 8), np.float32), 320),
+        (np.zeros(8, np.uint16), 320),
+        (np.zeros((1, 8), np.uint16), 321),
+        (np.zeros((2, 8), np.uint16), 320),
+        (np.zeros((1, 8), np.uint16), 0),
+    ],
+)
+def test_bad_ids_are_refused(codec: AudioRVQ, bad: NDArray[np.generic], length: int) -> None:
+    with pytest.raises(ValueError, match=r"ids|frames"):
+        codec.decode([bad], [length])
+
+
+def test_silence_and_full_scale_survive(codec: AudioRVQ) -> None:
+    quiet, loud = np.zeros(8000, np.float32), np.sign(voice(8000))
+    back = codec.decode(codec.encode([quiet, loud]), [8000, 8000])
+    assert np.abs(back[0]).max() < 0.01
+    assert np.isfinite(back[1]).all()
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(FOLDER, folder)
+    raw = bytearray((folder / "weights.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (folder / "weights.safetensors").write_bytes(raw)
+    with pytest.raises(CurateError, match="not those"):
+        AudioRVQ.load(folder)
+    (folder / "card.json").unlink()
+    with pytest.raises(CurateError, match="cannot be read"):
+        AudioRVQ.load(folder)
+
+
+# figures of the card
+
+
+def _held_out(package: str) -> list[Sound]:
+    """Held-out sounds of the Python packages that train.yaml names."""
+    media = [m for m in load_config(FOLDER / "train.yaml").media if m.package == package and m.kind == "python"]
+    found = [s for m in media for s in sounds_of(m, 16000) if s.held_out]
+    if not found:
+        pytest.skip(f"the package {package} is not installed")
+    return found
+
+
+def _on_card(codec: AudioRVQ, name: str) -> float:
+    (found,) = [q.si_sdr_db for q in codec.card.quality if name in q.media]
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("package", ["iscc-samples", "psychopy"])
+def test_figures_of_the_card_hold_on_packages(codec: AudioRVQ, package: str) -> None:
+    for sound in _held_out(package):
+        measured = evaluate_audio(codec, [sound.samples]).si_sdr_db
+        assert measured == pytest.approx(_on_card(codec, sound.name), abs=0.3)
+
+
+@pytest.mark.parametrize("name", ["sample1_16kHz", "sample2_16kHz"])
+def test_figures_of_the_card_hold_on_speech(codec: AudioRVQ, name: str) -> None:
+    shared = Path(__file__).resolve().parents[3] / "shared" / "weights"
+    path = Path(os.environ.get("CURATE_TEST_WEIGHTS", shared)) / f"{name}.wav"
+    if not path.is_file():
+        pytest.skip(f"{name}.wav is not in CURATE_TEST_WEIGHTS or ../shared/weights")
+    measured = evaluate_audio(codec, [decode_audio(path, 16000)]).si_sdr_db
+    assert measured == pytest.approx(_on_card(codec, name), abs=0.3)
+    assert measured is not None
+    assert measured > 5.0
+
+
+# training
+
+
+def _small(steps: int = 24) -> AudioTrainConfig:
+    net = AudioNetConfig(
+        hop=64,
+        bands=8,
+        encoder_width=32,
+        encoder_blocks=1,
+        decoder_width=32,
+        decoder_blocks=1,
+        latent=8,
+        levels=2,
+        codes=16,
+    )
+    return AudioTrainConfig(steps=steps, warmup=8, crops=4, crop_frames=40, learning_rate=4e-3, beam=2, network=net)
+
+
+SOUNDS = [Sound(f"voice {i}", "made", voice(12000, i), False) for i in range(4)]
+
+
+def test_training_lowers_the_loss_and_resumes_where_it_stopped(tmp_path: Path) -> None:
+    config = _small(160)
+    _, whole = train(config, SOUNDS, tmp_path / "whole.pt")
+    _, first = train(config, SOUNDS, tmp_path / "parts.pt", stop_after=8)  # right before the codebooks start
+    _, second = train(config, SOUNDS, tmp_path / "parts.pt", stop_after=50)
+    model, third = train(config, SOUNDS, tmp_path / "parts.pt")
+    assert (len(first), len(second), len(third)) == (8, 50, 102)
+    np.testing.assert_allclose(first + second + third, whole, rtol=1e-5)
+    # natural log units: 0.3 is a quarter of the error's energy
+    assert np.mean(whole[-20:]) < np.mean(whole[:8]) - 0.3
+    assert not model.training
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    train(_small(), SOUNDS, path, stop_after=1)
+    wider = _small().model_copy(update={"network": _small().network.model_copy(update={"latent": 4})})
+    with pytest.raises(CurateError, match="does not fit"):
+        train(wider, SOUNDS, path)
+    torch.save(Path("not tensors"), path)
+    with pytest.raises(CurateError, match="does not fit"):  # weights only: no pickled objects
+        train(_small(), SOUNDS, path)
+
+
+def test_a_trained_model_is_exported_with_measured_figures(tmp_path: Path) -> None:
+    config = _small(60)
+    model, _ = train(config, SOUNDS, tmp_path / "checkpoint.pt")
+    held = [Sound("another voice", "made", voice(9000, 9), True)]
+    codec = export(model, config, SOUNDS, held, tmp_path / "out", "small")
+    assert codec.card.batch_invariance == 0.0
+    assert codec.card.levels == [16, 16]
+    assert codec.card.dtype == "uint8"
+    assert codec.card.quality[0].si_sdr_db == pytest.approx(round_trip(codec, [held[0].samples])[0], abs=0.01)
+    (ids,) = codec.encode([held[0].samples])
+    assert ids.dtype == np.uint8
+    assert codec.decode([ids], [9000])[0].shape == (9000,)
+
+
+def test_the_whole_way_from_configuration_to_tokenizer(tmp_path: Path) -> None:
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", voice(8000, i), 16000)
+    source = {"package": "p", "kind": "folder", "folder": str(tmp_path), "patterns": ["?.wav"], "hold_out": 1}
+    config = _small(12).model_dump(exclude={"media"}) | {"media": [source]}
+    (tmp_path / "train.yaml").write_text(json.dumps(config), "utf-8")
+    codec = train_audio(tmp_path, tmp_path / "out", extra_held_out={"the first": tmp_path / "0.wav"})
+    assert [q.media for q in codec.card.quality][1] == "the first, held out"
+    assert "3 sounds" in codec.card.trained_on
+
+
+def test_batches_follow_from_seed_and_step_and_stay_in_range() -> None:
+    crops, again = Crops(SOUNDS, _small()), Crops(SOUNDS, _small())
+    assert torch.equal(crops.batch(5), again.batch(5))
+    assert not torch.equal(crops.batch(5), crops.batch(6))
+    assert crops.batch(5).shape == (4, 40 * 64)
+    assert max(float(crops.batch(s).abs().max()) for s in range(20)) <= 1.0
+
+
+def test_the_quantiser_passes_its_gradient_once() -> None:
+    config = _small()
+    model = AudioModel(config)
+    assert not model.quantise(torch.randn(1, 64, 8, requires_grad=True), dropped=False).requires_grad
+    assert isinstance(model.encoder, Encoder)
+    assert isinstance(model.decoder, Decoder)
+
+
+def test_held_out_sounds_are_never_trained_on(tmp_path: Path) -> None:
+    for i in range(5):
+        soundfile.write(tmp_path / f"{i}.wav", voice(8000, i), 16000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF no sound")
+    source = MediaSource(package="p", kind="folder", folder=str(tmp_path), patterns=["*.wav"], hold_out=2)
+    train_on, held = gather([source], 16000)
+    assert len(train_on) == 3
+    assert len(held) == 2
+    assert not {s.name for s in train_on} & {s.name for s in held}
+    tail = source.model_copy(update={"hold_out": 0, "hold_out_tail_s": 0.2})
+    train_on, held = gather([tail], 16000)
+    assert {len(s.samples) for s in train_on} == {8000 - 3200}
+    assert {len(s.samples) for s in held} == {3200}
+
+
+def test_absent_packages_are_said(tmp_path: Path) -> None:
+    with pytest.raises(CurateError, match="None of the packages"):
+        gather([MediaSource(package="p", kind="debian", folder="no", patterns=["*"])], 16000, tmp_path)
