@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
         CurateError: the address does not answer, or `workers` was given for an existing cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's C++ side writes hints about its own insides to the terminal; what fails is raised as an exception too
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # a message about a future default for GPU-less tasks that says nothing to a user of this command
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -57,10 +60,13 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
     ours = not ray.is_initialized()
     if ours:
         try:
-            if address is None:
-                ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with _native_stderr_off():
+                if address is None:
+                    ray.init(
+                        num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+                    )
+                else:
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
             where = f"at {address}" if address else "on this machine"
             reason = " ".join(str(exc).split())[:300]
@@ -74,6 +80,20 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextmanager
+def _native_stderr_off() -> Iterator[None]:
+    """Ray's C++ side announces its log level on the terminal; errors come as exceptions."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _resources() -> dict[str, float]:

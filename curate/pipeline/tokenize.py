@@ -29,6 +29,7 @@ from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.codec import CodecCard
+from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows, key_of
 from curate.schema.recipe import Stream
 from curate.schema.verdict import Failure
@@ -176,6 +177,11 @@ class Encode:
 
         torch.set_num_threads(1)  # part of what makes ids reproducible (law 6)
         self._streams = [(s, zoo.load(s.use.tokenizer)) for s in streams]
+        for stream, tokenizer in self._streams:
+            if tokenizer.card != stream.card:  # files are named by the card that the plan read
+                raise CurateError(
+                    f"the tokenizer {stream.use.tokenizer} changed while the run was at work", "run it again"
+                )
 
     def __call__(self, block: pa.Table) -> pa.Table:
         fresh = block.column("fresh").to_pylist()
