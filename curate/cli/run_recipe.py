@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from curate.pipeline.progress import console as progress_console
 from curate.schema.manifest import Manifest
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
+from curate.sources.entry import Entry
 
 
 def run_recipe(
@@ -33,11 +34,12 @@ def run_recipe(
     plan = make_plan(file)
     build = out if out is not None else Path("build") / file.recipe.name
     with demo_env(file.recipe, progress) as env:
+        entries = list_all(plan.file, env)
         if dry_run:
-            _describe(plan, env)
+            _describe(plan, entries)
             return
         with connect(address, workers) as cluster:
-            manifest = run(plan, build.resolve(), cluster, env, progress)
+            manifest = run(plan, entries, build.resolve(), cluster, progress)
     _summary(build, manifest)
 
 
@@ -54,9 +56,8 @@ def demo_env(recipe: Recipe, progress: Console) -> Iterator[Mapping[str, str]]:
         yield {**os.environ, **env}
 
 
-def _describe(plan: Plan, env: Mapping[str, str]) -> None:
+def _describe(plan: Plan, entries: Sequence[Entry]) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    entries = list_all(plan.file, env)
     for source, count in Counter(e.source for e in entries).items():
         console.print(f"source {source}: {count} records")
     console.print(f"signals: {', '.join(s.name for s in plan.signals)}")

@@ -193,6 +193,10 @@ def train(
         Path | None, typer.Option(help="A train.yaml. Default: the one that made the embedded tokenizer.")
     ] = None,
     device: Annotated[str, typer.Option(help="A torch device: cpu, cuda.")] = "cpu",
+    held_out: Annotated[
+        Path | None,
+        typer.Option(help="image: folder of pictures that are not trained on; the card is measured on them."),
+    ] = None,
     debian: Annotated[
         Path, typer.Option(help="Where Debian packages that the config names are unpacked (`dpkg-deb -x`).")
     ] = Path("/"),
@@ -203,7 +207,7 @@ def train(
 
         curate tokenizers train text --out build/my-bpe
 
-        curate tokenizers train image --out build/my-fsq --device cuda
+        curate tokenizers train image --out build/my-fsq --held-out photos/ --device cuda
     """
     from curate.schema.package_data import data_folder
 
@@ -212,9 +216,18 @@ def train(
         raise CurateError(f"no config {path}")
     out.mkdir(parents=True, exist_ok=True)
     if modality is Modality.image:
+        from curate.tokenizers.image_card import write_image_card
         from curate.tokenizers.train_image import ImageTrainConfig, train_image
 
-        train_image(ImageTrainConfig.read(path), [], out, device=device, share=debian / "usr" / "share")
+        measured_on = _files(held_out, PICTURES) if held_out is not None else []
+        share = debian / "usr" / "share"
+        weights = train_image(ImageTrainConfig.read(path), [], out, device=device, share=share)
+        if not measured_on:
+            raise CurateError(
+                f"trained: {weights}; without held-out pictures there is no figure to write on a card",
+                "give the same command with --held-out DIR; nothing is trained again",
+            )
+        write_image_card(weights, out, measured_on)
     elif modality is Modality.audio:
         from curate.tokenizers.train_audio import train_audio
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from curate.schema.errors import CurateError
+
+CONNECT_SECONDS = 10.0
+"""How long an address may take to accept a connection."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
     ours = not ray.is_initialized()
     if ours:
         try:
+            _answers(address)
             with _native_stderr_off():
                 if address is None:
                     ray.init(
@@ -94,6 +99,17 @@ def _native_stderr_off() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _answers(address: str | None) -> None:
+    """Ray itself tries an address for minutes before it says that no one is there.
+
+    Raises:
+        OSError: nothing listens at `host:port` or `ray://host:port`.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _resources() -> dict[str, float]:

@@ -7,7 +7,7 @@ Killed anywhere, the same command goes on from the committed pieces and ends wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,7 +29,7 @@ from curate.pipeline.lock import only_run
 from curate.pipeline.made import Made
 from curate.pipeline.pack import named, pack
 from curate.pipeline.pieces import Piece, split
-from curate.pipeline.plan import Plan, list_all
+from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import ray_map
 from curate.pipeline.tokenize import TokenPiece
@@ -40,25 +40,25 @@ from curate.schema.tables import FAILURE_NAMES
 from curate.schema.verdict import Failure, Outcome
 from curate.shards.order import final_order
 from curate.shards.pieces import index_pieces
+from curate.sources.entry import Entry
 
 LEDGER_ROWS = 1 << 16
 """Rows of one ledger file."""
 
 
-def run(plan: Plan, build: Path, cluster: Cluster, env: Mapping[str, str], console: Console) -> Manifest:
+def run(plan: Plan, entries: Sequence[Entry], build: Path, cluster: Cluster, console: Console) -> Manifest:
     """Make the build, or go on with it.
 
     Args:
         plan: the checked recipe.
+        entries: of all its sources (`plan.list_all`).
         build: absolute folder of the build; made where it is not there.
         cluster: what to run on.
-        env: where `${NAME}` of sources comes from.
         console: where progress goes.
 
     Raises:
-        CurateError: no source, no space, another run on the same build, nothing kept.
+        CurateError: no space, another run on the same build, nothing kept.
     """
-    entries = list_all(plan.file, env)
     with only_run(build):
         made = Made(records=len(entries))
         recipe = plan.file.recipe
