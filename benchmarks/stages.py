@@ -1,14 +1,14 @@
-"""How much of the bare cost of decoding and of models do `annotate` and `tokenize` keep?
+"""How much of the bare speed of decoding and of models do `annotate` and `tokenize` keep?
 
-The samples of a finished build go through both stages on Ray, and through the bare sum of their parts in this process:
-decode, every signal, every tokenizer, one thread, nothing written, nothing sent. The ratio is bare seconds divided by
-(stage seconds times CPUs): 1.00 would be no overhead and perfect use of every CPU. Starting Ray is left out of both
-sides; starting workers and loading models is part of the stage's seconds, and printed by itself for the bare side, so
-on a small build it weighs more than it would on a large one.
+The samples of a finished build go through both stages on Ray, and through the bare sum of their parts: decode, every
+signal, every tokenizer, in as many plain processes as Ray has CPUs, one thread each, all at work at once, nothing
+written, nothing sent. The ratio is the bare seconds divided by the stage's: 1.00 would be no overhead and a perfect
+balance. Starting Ray is left out. Starting workers and loading models is in the stage's seconds; `ratio with load`
+adds it to the bare side too.
 
     curate run quickstart --out build/quickstart
     python benchmarks/stages.py build/quickstart
-    python benchmarks/stages.py build/quickstart --json
+    python benchmarks/stages.py build/quickstart --repeat 4    # start-up weighs less
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import json
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +44,12 @@ from curate.shards.commit import read_manifest
 from curate.signals.base import Batch, Signal
 from curate.tokenizers import zoo
 
+Rows = list[dict[str, Any]]
+
 
 @dataclass
 class Row:
-    """One stage: what went in, what it took, and what its parts take alone."""
+    """One stage: what went in, what it took, and what its parts take alone; seconds of wall clock."""
 
     stage: str
     samples: int
@@ -59,18 +63,18 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        return self.bare_seconds / (self.stage_seconds * self.cpus)
+        return self.bare_seconds / self.stage_seconds
 
     @property
     def ratio_with_load(self) -> float:
-        """As `ratio`, when each CPU's worker also loads the models once on the bare side."""
-        return (self.bare_seconds + self.cpus * self.bare_load_seconds) / (self.stage_seconds * self.cpus)
+        return (self.bare_seconds + self.bare_load_seconds) / self.stage_seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=Path, help="a finished build whose media and samples are used")
     parser.add_argument("--workers", type=int, default=None, help="CPUs of the local Ray; default all")
+    parser.add_argument("--repeat", type=int, default=1, help="give the stages every piece this many times")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     source = args.build.resolve()
@@ -81,9 +85,8 @@ def main() -> None:
         for name in ("samples", "media"):
             shutil.copytree(source / name, build / name)
         pieces = _pieces(build, plan)
-        samples = [row for p in pieces for row in _rows(build, p)]
         with connect(None, args.workers) as cluster:
-            rows = [_annotate(build, plan, pieces, samples, cluster), _tokenize(build, plan, pieces, samples, cluster)]
+            rows = [step(build, plan, pieces, cluster, args.repeat) for step in (_annotate, _tokenize)]
     if args.json:
         print(json.dumps([asdict(r) | {"ratio": r.ratio, "ratio_with_load": r.ratio_with_load} for r in rows]))
         return
@@ -107,38 +110,64 @@ def _pieces(build: Path, plan: Plan) -> list[Piece]:
     return pieces
 
 
-def _rows(build: Path, piece: Piece) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(build / piece.path).slice(piece.start, piece.rows).to_pylist()
+def _rows(build: Path, piece: Piece) -> Rows:
+    rows: Rows = pq.read_table(build / piece.path).slice(piece.start, piece.rows).to_pylist()
     return rows
 
 
-def _row(stage: str, samples: list[dict[str, Any]], cluster: Cluster, took: float, bare: float, load: float) -> Row:
+def _again(pieces: list[Piece], times: int) -> list[Piece]:
+    """Every piece under other numbers too, so that each time it makes files of its own."""
+    return [replace(p, number=f"{p.number}-{k}" if k else p.number) for k in range(times) for p in pieces]
+
+
+def _side_by_side(
+    work: Callable[[Path, Any, Sequence[Any]], tuple[float, float]],
+    build: Path,
+    what: Any,
+    items: Sequence[Any],
+    cpus: int,
+) -> tuple[float, float]:
+    """Mean (load, run) seconds of `cpus` processes that share the items and work at the same time."""
+    with ProcessPoolExecutor(cpus, mp_context=get_context("spawn")) as pool:
+        parts = [pool.submit(work, build, what, items[i::cpus]) for i in range(cpus)]
+        took = [p.result() for p in parts]
+    return sum(t[0] for t in took) / cpus, sum(t[1] for t in took) / cpus
+
+
+def _row(stage: str, samples: Rows, times: int, cluster: Cluster, took: float, bare: tuple[float, float]) -> Row:
+    """A row; the bare side was measured on every sample once."""
     seconds = {k: sum(s["duration"] or 0 for s in samples if s["kind"] == k) for k in ("video", "audio")}
     pictures = sum(s["kind"] == "image" for s in samples)
-    return Row(stage, len(samples), pictures, seconds["video"], seconds["audio"], cluster.cpus, took, bare, load)
+    video, audio = seconds["video"] * times, seconds["audio"] * times
+    load, run = bare
+    return Row(stage, len(samples) * times, pictures * times, video, audio, cluster.cpus, took, run * times, load)
 
 
-def _annotate(build: Path, plan: Plan, pieces: list[Piece], samples: list[dict[str, Any]], cluster: Cluster) -> Row:
+def _annotate(build: Path, plan: Plan, pieces: list[Piece], cluster: Cluster, times: int) -> Row:
+    samples = [row for p in pieces for row in _rows(build, p)]
     start = time.perf_counter()
-    with Stage(console(), "annotate", len(samples), "samples") as stage:
-        annotating.annotate(build, pieces, plan.signals, cluster, stage)
+    with Stage(console(), "annotate", len(samples) * times, "samples") as stage:
+        annotating.annotate(build, _again(pieces, times), plan.signals, cluster, stage)
     took = time.perf_counter() - start
+    bare = _side_by_side(_bare_signals, build, plan.signals, pieces, cluster.cpus)
+    return _row("annotate", samples, times, cluster, took, bare)
 
+
+def _bare_signals(build: Path, signals: list[Signal], pieces: Sequence[Piece]) -> tuple[float, float]:
     start = time.perf_counter()
-    for signal in plan.signals:
+    for signal in signals:
         signal.load()
-    load = time.perf_counter() - start
-    start = time.perf_counter()
-    views = sorted({v for s in plan.signals for v in s.needs}, key=view_name)
+    loaded = time.perf_counter()
+    views = sorted({v for s in signals for v in s.needs}, key=view_name)
     for piece in pieces:
         rows = _rows(build, piece)
         arrays, failures = decode_samples(build, rows, views, "annotate")
         alive = [i for i, f in enumerate(failures) if f is None]
-        _signals([rows[i] for i in alive], {v: [a[i] for i in alive] for v, a in arrays.items()}, plan.signals)
-    return _row("annotate", samples, cluster, took, time.perf_counter() - start, load)
+        _signals([rows[i] for i in alive], {v: [a[i] for i in alive] for v, a in arrays.items()}, signals)
+    return loaded - start, time.perf_counter() - loaded
 
 
-def _signals(rows: list[dict[str, Any]], arrays: dict[View, list[Any]], signals: list[Signal]) -> None:
+def _signals(rows: Rows, arrays: dict[View, list[Any]], signals: list[Signal]) -> None:
     """Every signal of one piece, and nothing else."""
     columns = {name: [row.get(name) for row in rows] for name in annotating.CARRIED}
     for signal in signals:
@@ -154,7 +183,7 @@ def _signals(rows: list[dict[str, Any]], arrays: dict[View, list[Any]], signals:
             columns[field.name] = [r.get(field.name) if isinstance(r, dict) else None for r in results]
 
 
-def _tokenize(build: Path, plan: Plan, pieces: list[Piece], samples: list[dict[str, Any]], cluster: Cluster) -> Row:
+def _tokenize(build: Path, plan: Plan, pieces: list[Piece], cluster: Cluster, times: int) -> Row:
     files = annotating.SignalFiles(plan.signals)
     captions = plan.signals[-1]
     alive: dict[str, str | None] = {}
@@ -162,33 +191,36 @@ def _tokenize(build: Path, plan: Plan, pieces: list[Piece], samples: list[dict[s
         table = pq.read_table(build / files.file(piece, captions)).to_pylist()
         alive |= {row["sample_id"]: row["caption"] for row in table if row["error"] is None}
     work = []
-    for piece in pieces:
+    for piece in _again(pieces, times):
         keep = [row["sample_id"] for row in _rows(build, piece) if row["sample_id"] in alive]
         if keep:
             work.append(tokenizing.TokenPiece.of(piece, keep, files.file(piece, captions), plan.streams))
     start = time.perf_counter()
-    with Stage(console(), "tokenize", len(alive), "samples") as stage:
+    with Stage(console(), "tokenize", len(alive) * times, "samples") as stage:
         tokenizing.tokenize(build, work, plan.streams, cluster, stage)
     took = time.perf_counter() - start
+    items = [[row for row in _rows(build, p) if row["sample_id"] in alive] for p in pieces]
+    bare = _side_by_side(_bare_tokens, build, (plan.streams, alive), items, cluster.cpus)
+    return _row("tokenize", [row for rows in items for row in rows], times, cluster, took, bare)
 
+
+def _bare_tokens(build: Path, what: Any, pieces: Sequence[Rows]) -> tuple[float, float]:
+    import torch
+
+    torch.set_num_threads(1)  # as in the stage's workers
+    streams, texts = what
     start = time.perf_counter()
-    loaded = [(s, zoo.load(s.use.tokenizer)) for s in plan.streams]
-    load = time.perf_counter() - start
-    start = time.perf_counter()
-    views = sorted({s.view for s in plan.streams if s.view is not None}, key=view_name)
-    for piece in pieces:
-        rows = [row for row in _rows(build, piece) if row["sample_id"] in alive]
+    loaded = [(s, zoo.load(s.use.tokenizer)) for s in streams]
+    ready = time.perf_counter()
+    views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
+    for rows in pieces:
         arrays, _ = decode_samples(build, rows, views, "tokenize")
         for stream, tokenizer in loaded:
-            texts = [alive[row["sample_id"]] for row in rows]
-            given = tokenizing.items(stream, texts, arrays[stream.view] if stream.view is not None else [])
+            captions = [texts[row["sample_id"]] for row in rows]
+            given = tokenizing.items(stream, captions, arrays[stream.view] if stream.view is not None else [])
             tokenizer.encode([item for item in given if item is not None])
-    kept = [s for s in samples if s["sample_id"] in alive]
-    return _row("tokenize", kept, cluster, took, time.perf_counter() - start, load)
+    return ready - start, time.perf_counter() - ready
 
 
 if __name__ == "__main__":
-    import torch
-
-    torch.set_num_threads(1)  # as in the workers
-    sys.exit(main())
+    main()

@@ -10,6 +10,7 @@ from curate.card.page import render_page, show
 from curate.card.readme import render_readme
 from curate.card.tables import Tables
 from curate.schema.manifest import Manifest
+from curate.shards.place import placed
 from curate.tokenizers.base import Tokenizer
 
 PAGE, README = "card/index.html", "card/README.md"
@@ -36,13 +37,6 @@ def write_card(build: Path, manifest: Manifest, loader: Callable[[str], Tokenize
     facts = gather(tables)
     texts = {PAGE: render_page(facts, show(tables, facts, loader)), README: render_readme(facts)}
     for path, content in texts.items():
-        _put(build / path, content.encode("utf-8"))
+        with placed(build / path) as temporary:
+            temporary.write_bytes(content.encode("utf-8"))
     return list(texts)
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Beside its place, then in place whole (law 7)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(data)
-    beside.replace(path)

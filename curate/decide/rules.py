@@ -6,7 +6,6 @@ ledger are the two numbers that were compared. A null value ("not applicable", "
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from curate.decide.sql import name, one_row, text
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS, SignalField
+from curate.schema.nearest import closest
 from curate.schema.recipe import NearDuplicates, Rule
 
 if TYPE_CHECKING:
@@ -210,9 +210,9 @@ def _number(wanted: str, fields: Mapping[str, SignalField], use: str) -> SignalF
 
 def _unknown(wanted: str, known: Iterable[str], what: str) -> tuple[str, str]:
     names = list(known)
-    near = difflib.get_close_matches(wanted, names, n=1)
+    near = closest(wanted, names)
     return (
-        f"there is no field {wanted}" + (f"; did you mean {near[0]}?" if near else ""),
+        f"there is no field {wanted}" + (f"; did you mean {near}?" if near else ""),
         f"{what}: {', '.join(names) or 'none'}",
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from curate.decide.rules import check_rules
+from curate.decide.rules import check_near_duplicates, check_rules
 from curate.pipeline.tokenize import StreamPlan
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
 from curate.schema.recipe import Rule
-from curate.schema.recipe_file import RecipeFile, nearest
+from curate.schema.recipe_file import RecipeFile
 from curate.signals import registry
 from curate.signals.base import Signal
 from curate.signals.caption import CaptionSignal
@@ -74,21 +74,8 @@ def make_plan(file: RecipeFile) -> Plan:
         with _at(file, ("decide", "rules", i)):
             check_rules([rule], fields)
     for i, near in enumerate(recipe.decide.near_duplicates):
-        vectors = [n for n, f in fields.items() if f.is_embedding]
-        if near.embedding not in vectors:
-            raise file.error(
-                ("decide", "near_duplicates", i, "embedding"),
-                f"no embedding {near.embedding!r}",
-                f"{nearest(near.embedding, vectors)}this recipe's signals give: {', '.join(vectors) or 'none'}",
-            )
-        numbers = [n for n, f in fields.items() if f.is_number]
-        for name in near.keep:
-            if name not in numbers:
-                raise file.error(
-                    ("decide", "near_duplicates", i, "keep"),
-                    f"no field {name!r} to choose the keeper by",
-                    f"{nearest(name, numbers)}there are: {', '.join(numbers)}",
-                )
+        with _at(file, ("decide", "near_duplicates", i)):
+            check_near_duplicates([near], fields)
     streams = []
     for i, stream in enumerate(recipe.tokenize.streams):
         with _at(file, ("tokenize", "streams", i, "tokenizer")):

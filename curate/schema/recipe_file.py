@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from curate.schema.errors import CurateError
+from curate.schema.nearest import nearest
 from curate.schema.package_data import data_folder
 from curate.schema.recipe import FolderSource, Recipe, TableSource, TarSource
 
 Loc = tuple[str | int, ...]
 _SOURCES: dict[str, type[BaseModel]] = {"folder": FolderSource, "webdataset": TarSource, "table": TableSource}
-
-
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """`did you mean X? ` or an empty string."""
-    found = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
-    return f"did you mean {found[0]!r}? " if found else ""
 
 
 class RecipeFile:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from curate.schema.errors import CurateError
-from curate.schema.recipe_file import nearest
+from curate.schema.nearest import nearest
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them

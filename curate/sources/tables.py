@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import unquote, urljoin
 
 from curate.schema.errors import CurateError
+from curate.schema.nearest import nearest
 from curate.schema.recipe import TableSource
-from curate.schema.recipe_file import nearest
 from curate.sources.entry import Broken, Entry, LocalFile, Location, Url, clean, meta_json
 from curate.sources.sidecar import SourceError, json_object
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
+from curate.schema.nearest import nearest
 from curate.schema.package_data import data_folder
-from curate.schema.recipe_file import nearest
 from curate.tokenizers.base import Tokenizer
 
 _CLASSES = {

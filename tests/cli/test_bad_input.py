@@ -57,7 +57,7 @@ def refused(tmp_path: Path, change: tuple[str, str], *more: object) -> str:
         (("annotate:", "decide: {rules: [{field: motion, min: 1}]}\nannotate:"), ["r.yaml:4", "motion"]),
         (
             ("annotate:", "decide: {near_duplicates: [{embedding: sharpness}]}\nannotate:"),
-            ["r.yaml:4", "no embedding 'sharpness'"],
+            ["r.yaml:4", "sharpness", "not a vector"],
         ),
     ],
 )

@@ -100,6 +100,21 @@ class Project:
         return self.curate("run", self.recipe, "--out", out, *more)
 
 
+def processes_under(pid: int) -> list[int]:
+    """A process and all that descend from it: for a run these are the driver, Ray's servers, and every worker."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # the command's name is in brackets and may hold anything; the parent comes two fields after it
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
 def digests(build: Path) -> dict[str, str]:
     """Every file of a folder with its digest."""
     from curate.shards.commit import file_digest

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
-from small import RECIPE, Project, digests
+from small import RECIPE, Project, digests, processes_under
 
 from curate.shards.commit import read_manifest
 
@@ -84,9 +84,7 @@ def test_the_faults_get_the_verdicts_that_they_were_made_for(small_build: Path) 
     )
     samples = {row["uri"]: row for row in ledger(small_build, "sample").values() if row["kind"] == "image"}
     assert samples["blurred.png"]["outcome"] == "dropped"
-    assert samples["blurred.png"]["rule"] == "sharpness >= 40 (image, video)" or "sharpness >= 40" in str(
-        samples["blurred.png"]["rule"]
-    )
+    assert samples["blurred.png"]["rule"] == "sharpness >= 40"
     assert float(str(samples["blurred.png"]["value"])) < float(str(samples["blurred.png"]["threshold"])) == 40
     again = samples["coffee_reencoded.jpg"]
     assert (again["outcome"], again["match"]) == ("duplicate", "near")
@@ -137,25 +135,27 @@ def test_one_worker_and_two_give_the_same_bytes(small_build: Path, project: Proj
     assert digests(one) == digests(small_build)
 
 
-@pytest.mark.parametrize("stage", ["signals", "pieces"])
+@pytest.mark.parametrize("stage", ["signals", pytest.param("pieces", marks=pytest.mark.long)])
 def test_killed_and_run_again_gives_the_bytes_of_an_undisturbed_run(
     small_build: Path, project: Project, tmp_path: Path, stage: str
 ) -> None:
-    """SIGKILL to the whole process group, Ray's workers too, as soon as the stage has committed something."""
+    """SIGKILL to the driver, Ray's servers and every worker, as soon as the stage has committed something."""
     out = tmp_path / "killed"
     project.recipe.write_text(RECIPE)
     process = subprocess.Popen(
         project.command("run", project.recipe, "--out", out, "--workers", 2),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     limit = time.monotonic() + 240
     while not any((out / stage).rglob("part-*")):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < limit
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    doomed = processes_under(process.pid)
+    assert len(doomed) > 3, "the driver, Ray's servers and at least one worker"
+    for pid in doomed:
+        os.kill(pid, signal.SIGKILL)
     process.wait()
     assert not (out / "manifest.json").exists()
     done = project.curate("verify", out, ok=False)
