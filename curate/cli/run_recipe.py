@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ def run_recipe(
     Raises:
         CurateError: whatever the user can mend, before or while it runs.
     """
+    from curate.card.write import write_card
     from curate.pipeline.cluster import connect
     from curate.pipeline.run import run
 
@@ -39,7 +42,7 @@ def run_recipe(
             _describe(plan, entries)
             return
         with connect(address, workers) as cluster:
-            manifest = run(plan, entries, build.resolve(), cluster, progress)
+            manifest = run(plan, entries, build.resolve(), cluster, progress, write_card)
     _summary(build, manifest)
 
 
@@ -79,4 +82,9 @@ def _summary(build: Path, manifest: Manifest) -> None:
     ids = ", ".join(f"{s.name} {s.ids:,}" for s in manifest.streams)
     console.print(f"{shards} shards; ids: {ids}")
     console.print(f"card:   {(build / 'card' / 'index.html').resolve()}")
-    console.print(f"stream: curate stream {build} --bench")
+    console.print(f"stream: {_command()} stream {build} --bench")
+
+
+def _command() -> str:
+    """How this shell calls `curate`: by its name, or by the path it was started with when that is not on the PATH."""
+    return "curate" if shutil.which("curate") else os.path.relpath(sys.argv[0])

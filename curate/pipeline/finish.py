@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from curate.card.write import write_card
 from curate.decide.ledger import conserve
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.files import remove_others
@@ -44,7 +44,11 @@ VERSIONS = (
 """Distributions whose code decides what the bytes of a build are."""
 
 
-def finish(plan: Plan, build: Path, cluster: Cluster, console: Console, made: Made) -> Manifest:
+CardWriter = Callable[[Path, Manifest, Callable[[str], Tokenizer]], list[str]]
+"""`curate.card.write.write_card`: the room above, so it is handed down and not imported."""
+
+
+def finish(plan: Plan, build: Path, cluster: Cluster, console: Console, made: Made, write_card: CardWriter) -> Manifest:
     """Write the card, commit the manifest, and remove what the manifest does not name: an earlier recipe's pieces."""
     manifest = _manifest(plan, build, cluster, made)
     with Stage(console, "card", 1, "page") as stage:

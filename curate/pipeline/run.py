@@ -24,7 +24,7 @@ from curate.pipeline import ingest as ingesting
 from curate.pipeline import tokenize as tokenizing
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.files import write_named_table
-from curate.pipeline.finish import finish
+from curate.pipeline.finish import CardWriter, finish
 from curate.pipeline.lock import only_run
 from curate.pipeline.made import Made
 from curate.pipeline.pack import named, pack
@@ -46,7 +46,14 @@ LEDGER_ROWS = 1 << 16
 """Rows of one ledger file."""
 
 
-def run(plan: Plan, entries: Sequence[Entry], build: Path, cluster: Cluster, console: Console) -> Manifest:
+def run(
+    plan: Plan,
+    entries: Sequence[Entry],
+    build: Path,
+    cluster: Cluster,
+    console: Console,
+    write_card: CardWriter,
+) -> Manifest:
     """Make the build, or go on with it.
 
     Args:
@@ -55,6 +62,7 @@ def run(plan: Plan, entries: Sequence[Entry], build: Path, cluster: Cluster, con
         build: absolute folder of the build; made where it is not there.
         cluster: what to run on.
         console: where progress goes.
+        write_card: makes the card of the finished tables.
 
     Raises:
         CurateError: no space, another run on the same build, nothing kept.
@@ -91,7 +99,7 @@ def run(plan: Plan, entries: Sequence[Entry], build: Path, cluster: Cluster, con
         if kept.num_rows == 0:
             raise CurateError(_nothing(samples, "no sample was kept"), _hint(build))
         _pack(plan, build, console, made, kept, tokens)
-        return finish(plan, build, cluster, console, made)
+        return finish(plan, build, cluster, console, made, write_card)
 
 
 def _stage(build: Path, console: Console, name: str, unit: str, work: Sequence[tuple[str, int]]) -> Stage:

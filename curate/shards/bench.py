@@ -15,7 +15,7 @@ from curate.shards.commit import read_manifest
 from curate.shards.reader import find_split
 from curate.shards.rows import Ragged
 from curate.shards.shuffle import Permutation
-from curate.shards.stream import LOOK_AHEAD, TokenStream
+from curate.shards.token_stream import LOOK_AHEAD, TokenStream
 from curate.shards.views import RawView
 
 _TURNS = 6

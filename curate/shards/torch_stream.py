@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from curate.shards.stream import TokenStream
+from curate.shards.token_stream import TokenStream
 
 
 class TorchTokenStream(TokenStream, IterableDataset[Any]):

@@ -22,7 +22,7 @@ def quickstart(project: Project) -> Path:
     done = project.curate("run", "quickstart", "--out", out)
     # it ends with the path of a card to open and the command that streams
     assert f"card:   {out}/card/index.html" in done.stdout
-    assert f"stream: curate stream {out} --bench" in done.stdout
+    assert f"stream {out} --bench" in done.stdout
     for stage in ("ingest", "cut", "annotate", "decide", "tokenize", "pack", "card"):
         assert f"\n{stage} " in "\n" + done.stderr, "progress of every stage is shown"
     return out

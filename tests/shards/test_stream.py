@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tiny import STREAMS, TinyBuild, make_samples
 
 from curate.schema.errors import CurateError
-from curate.shards import stream as stream_module
-from curate.shards.stream import TokenStream, stream
+from curate.shards import token_stream as stream_module
+from curate.shards.stream import stream
+from curate.shards.token_stream import TokenStream
 from curate.shards.views import MaskedView, RawView
 
 TRUTH = {s.sample_id: s for s in make_samples(101)}
@@ -188,7 +189,8 @@ def test_it_streams_without_torch(shared_build: Path) -> None:
         "import sys; sys.modules['torch'] = None\n"
         "import importlib.util as u; found = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'torch' else found(name, *a)\n"
-        "from curate.shards.stream import TokenStream, stream\n"
+        "from curate.shards.stream import stream\n"
+        "from curate.shards.token_stream import TokenStream\n"
         f"tokens = stream({str(shared_build)!r})\n"
         "assert type(tokens) is TokenStream\n"
         "print('\\n'.join(item['sample_id'] for item in tokens))\n"

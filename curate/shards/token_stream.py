@@ -1,0 +1,160 @@
+"""A build as a stream into a trainer. Its place is a number, so resuming is arithmetic, on other ranks too.
+
+The order of an epoch is a pure function of (seed, epoch) and of position (`Permutation`). Position p of it goes to rank
+p mod world; nothing else holds state. There is no shuffle buffer to lose, and no data is read again to get back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.schema.errors import CurateError
+from curate.schema.ids import digest_of_rows
+from curate.shards.commit import read_manifest
+from curate.shards.draw import Draw
+from curate.shards.reader import Reader, find_split
+from curate.shards.rows import Ints
+from curate.shards.shuffle import Permutation
+from curate.shards.views import RawView, View
+
+LOOK_AHEAD = 4096
+"""Most rows gathered at once, so that rows of one record batch are fetched together."""
+_LOOK_AHEAD_BYTES = 64 << 20
+
+
+class TokenStream:
+    """Iterates over one split of a build; see `stream`. One iterator at a time."""
+
+    def __init__(
+        self,
+        build: Path | str,
+        split: str = "train",
+        view: View | None = None,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world: int = 1,
+        batch: int | None = None,
+    ) -> None:
+        if not 0 <= rank < world:
+            raise CurateError(f"rank {rank} of {world}: ranks are 0 to world - 1")
+        if batch is not None and batch < 1:
+            raise CurateError(f"a batch of {batch} samples")
+        if epoch < 0:
+            raise CurateError(f"epoch {epoch}: the first one is 0")
+        self.build = Path(build)
+        self.manifest = read_manifest(self.build)
+        self.split = split
+        self._view = (RawView() if view is None else view).bind(self.manifest)
+        self._seed, self._epoch, self._index = seed, epoch, 0
+        self._shuffle, self._rank, self._world, self._batch = shuffle, rank, world, batch
+        shards = find_split(self.manifest, split)
+        self._samples = shards.samples
+        files = {f.path: f for f in self.manifest.files}
+        if lost := [path for path in shards.shards if path not in files]:
+            raise CurateError(f"{self.build}: the manifest lists no file {lost[0]}", "check it: curate verify")
+        self._print = int(digest_of_rows(files[path].digest for path in shards.shards)[:13], 16)
+        row_bytes = sum(files[path].bytes for path in shards.shards) // max(1, self._samples)
+        self._look_ahead = max(1, min(LOOK_AHEAD, _LOOK_AHEAD_BYTES // max(1, row_bytes)))
+        self._reader: Reader | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next item is of."""
+        return self._epoch
+
+    @property
+    def samples(self) -> int:
+        """Samples of the split, over all ranks."""
+        return self._samples
+
+    def __len__(self) -> int:
+        """Items (samples, or batches) that are left of this epoch on this rank."""
+        return -(-self._left() // (self._batch or 1))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rest of this epoch. What comes after is the next epoch."""
+        worker, workers = self._worker()
+        reader = self._open()
+        start, epoch, left, size = self._index, self._epoch, self._left(), self._batch or 1
+        order = Permutation(self._samples, f"{self._seed}/{epoch}/{self.split}") if self._shuffle else None
+        draw = Draw(self._seed, epoch)
+        ahead = max(1, self._look_ahead // size)
+        items = range(worker, -(-left // size), workers)
+        for block in (items[i : i + ahead] for i in range(0, len(items), ahead)):
+            # Item k holds this rank's samples k * size to (k + 1) * size; sample j is at start + j * world + rank.
+            mine = np.concatenate([np.arange(k * size, min((k + 1) * size, left)) for k in block])
+            positions: Ints = start + mine * self._world + self._rank
+            rows = reader.take(order(positions) if order else positions)
+            for k in block:
+                self._move(epoch, start + (k + 1) * size * self._world)
+                first = (k - block[0]) // workers * size
+                if self._batch is None:
+                    yield self._view.sample(rows, first, draw)
+                else:
+                    yield self._view.batch(rows.part(first, min(first + size, len(rows))), draw)
+        self._move(epoch, self._samples)
+
+    def state(self, items: int | None = None) -> dict[str, int]:
+        """Where this stream stands: a few integers, equal on all ranks that took equally many items.
+
+        Args:
+            items: None when this object is iterated directly: it counts by itself, and an item counts once it was given
+                out. With a torch DataLoader the iteration happens in its workers, so say how many items (what this
+                stream yields: samples, or batches where `batch` is set) were taken from it since it was last begun.
+        """
+        epoch, index = self._epoch, self._index
+        if items:
+            index += items * (self._batch or 1) * self._world
+        if items is not None and index >= self._samples:
+            epoch, index = epoch + 1, 0
+        return {
+            "epoch": epoch,
+            "index": index,
+            "seed": self._seed,
+            "shuffle": int(self._shuffle),
+            "samples": self._samples,
+            "build": self._print,
+        }
+
+    def resume(self, state: Mapping[str, int]) -> None:
+        """Go to where `state` was taken; the next item is the one that would have come next, for any world and batch.
+
+        Raises:
+            CurateError: the state is of another build, split, seed or shuffling, or not a state.
+        """
+        mine = self.state()
+        if set(state) != set(mine) or not 0 <= state["index"] <= self._samples or state["epoch"] < 0:
+            raise CurateError("not a state of a token stream", "pass what state() gave")
+        if state["build"] != mine["build"] or state["samples"] != mine["samples"]:
+            raise CurateError(f"the state is of another build or split than {self.build} {self.split}")
+        for name in ("seed", "shuffle"):
+            if state[name] != mine[name]:
+                raise CurateError(f"the state was taken with {name} {state[name]}, this stream has {mine[name]}")
+        self._move(state["epoch"], state["index"])
+
+    def _move(self, epoch: int, index: int) -> None:
+        done = index >= self._samples
+        self._epoch, self._index = (epoch + 1, 0) if done else (epoch, index)
+
+    def _left(self) -> int:
+        """Samples that are left of this epoch for this rank."""
+        return max(0, -(-(self._samples - self._index - self._rank) // self._world))
+
+    def _open(self) -> Reader:
+        if self._reader is None:
+            self._reader = Reader(self.build, self.manifest, self.split, self._view.streams)
+        return self._reader
+
+    def _worker(self) -> tuple[int, int]:
+        """(worker, workers) that share this rank's items."""
+        return 0, 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None}  # memory maps are opened again where it is unpickled
