@@ -1,0 +1,103 @@
+"""`curate tokenizers` as a user types it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def curate(*args: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "curate.cli.main", "tokenizers", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.returncode == 0) == ok, done.stderr
+    return done
+
+
+def package_file(package: str, path: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / path
+
+
+def test_list_for_machines() -> None:
+    rows = json.loads(curate("list", "--json").stdout)
+    assert {row["modality"]: row["name"] for row in rows if row["default"]} == {
+        "image": "image-fsq-64k",
+        "audio": "audio-rvq-4kbps",
+        "text": "text-bpe-8k",
+    }
+    assert {row["name"]: row["vocabulary"] for row in rows} == {
+        "image-fsq-64k": 64000,
+        "audio-rvq-4kbps": 1024,
+        "text-bpe-8k": 8192,
+    }
+
+
+def test_show_prints_the_card_and_a_wrong_name_the_nearest() -> None:
+    card = json.loads(curate("show", "image-fsq-64k").stdout)
+    assert card["levels"] == [8, 8, 8, 5, 5, 5]
+    assert card["quality"][0]["psnr_db"] > 20
+    wrong = curate("show", "image-fsq", ok=False)
+    assert wrong.returncode == 2
+    assert "did you mean 'image-fsq-64k'?" in wrong.stderr
+
+
+def test_eval_of_pictures_gives_the_figure_of_the_card(tmp_path: Path) -> None:
+    # the README beside the weights: china.jpg 22.39 dB, flower.jpg 25.78 dB; neither was trained on
+    for name in ("china.jpg", "flower.jpg"):
+        shutil.copy(package_file("sklearn", f"datasets/images/{name}"), tmp_path / name)
+    said = json.loads(curate("eval", "image-fsq-64k", "--media", tmp_path, "--json").stdout)
+    assert said["psnr_db"] == pytest.approx((22.39 + 25.78) / 2, abs=0.2)
+    assert (said["items"], said["ids_per_item"], said["vocabulary"]) == (2, 1024, 64000)
+
+
+def test_eval_of_sounds(tmp_path: Path) -> None:
+    sound = package_file("psychopy", "tests/data/Electronic_Chime-KevanGC-495939803.wav")
+    shutil.copy(sound, tmp_path / "chime.wav")
+    said = json.loads(curate("eval", "audio-rvq-4kbps", "--media", tmp_path, "--json").stdout)
+    assert said["items"] == 1
+    assert said["ids_per_item"] == pytest.approx(8 * 50 * 2.09, rel=0.02)  # 2.09 s
+    assert "si_sdr_db" in said
+
+
+def test_eval_of_a_folder_without_media(tmp_path: Path) -> None:
+    done = curate("eval", "image-fsq-64k", "--media", tmp_path, ok=False)
+    assert done.returncode == 2
+    assert "no media for this tokenizer" in done.stderr
+
+
+CONFIG = """\
+steps: 4
+batch: 2
+crop: 64
+short_sides: [96]
+width: 32
+encoder_blocks: 1
+decoder_blocks: 1
+refine_width: 16
+refine_blocks: 1
+log_every: 2
+checkpoint_every: 2
+media:
+  - {root: "package:skimage", path: "data/coffee.png", weight: 1}
+"""
+
+
+def test_train_an_image_tokenizer_and_use_it_by_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text(CONFIG)
+    (tmp_path / "held").mkdir()
+    shutil.copy(package_file("skimage", "data/chelsea.png"), tmp_path / "held")
+    out = tmp_path / "mine"
+    curate("train", "image", "--out", out, "--config", tmp_path / "train.yaml", "--held-out", tmp_path / "held")
+    card = json.loads(curate("show", out).stdout)
+    assert card["name"] == "mine"
+    assert card["quality"][0]["items"] == 1
+    said = json.loads(curate("eval", out, "--media", tmp_path / "held", "--json").stdout)
+    assert said["psnr_db"] == pytest.approx(card["quality"][0]["psnr_db"], abs=0.01)
