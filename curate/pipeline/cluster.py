@@ -67,8 +67,13 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
             _answers(address)
             with _native_stderr_off():
                 if address is None:
+                    # "local": never a cluster that someone else left running on this machine
                     ray.init(
-                        num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+                        "local",
+                        num_cpus=workers,
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
                     )
                 else:
                     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

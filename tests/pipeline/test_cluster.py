@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +26,13 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # a folder of its own, so that no later `--address auto` on this machine finds this cluster; short, for socket names
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     head = subprocess.Popen(
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"),
             *("--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"),
+            f"--temp-dir={folder}",
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -46,6 +51,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for pid in reversed(processes_under(head.pid)):
         os.kill(pid, 9)
     head.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_the_same_recipe_gives_the_same_bytes_on_a_cluster(
