@@ -46,7 +46,12 @@ def unpack_views(table: pa.Table, view: View) -> list[NDArray[np.generic] | None
     shapes = table.column(SHAPE + view_name(view)).to_pylist()
     out: list[NDArray[np.generic] | None] = []
     for value, shape in zip(data, shapes, strict=True):
-        out.append(None if shape is None else np.frombuffer(value.as_buffer(), dtype=view_dtype(view)).reshape(shape))
+        if shape is None:
+            out.append(None)
+            continue
+        array = np.frombuffer(value.as_buffer(), dtype=view_dtype(view)).reshape(shape)
+        array.flags.writeable = False  # several signals look at it
+        out.append(array)
     return out
 
 

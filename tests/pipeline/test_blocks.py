@@ -1,0 +1,150 @@
+"""What crosses between workers, and what happens to a piece with a bad member. Operators are functions: no Ray here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.media.views import Audio, Frames
+from curate.pipeline import annotate, tokenize
+from curate.pipeline.blocks import drop_views, failure_of, failure_text, pack_views, unpack_views, view_name
+from curate.pipeline.pieces import split
+from curate.schema.fields import Resources, SignalField
+from curate.schema.recipe import SignalUse, Stream
+from curate.schema.verdict import Failure
+from curate.signals import registry
+from curate.signals.base import Batch, Result, Signal
+from curate.tokenizers import zoo
+
+SMALL, LARGE, SOUND = Frames(size=32), Frames(size=64, crop=False), Audio(16000)
+
+
+def test_a_view_crosses_without_a_change_and_without_a_copy() -> None:
+    pictures = [np.arange(2 * 3 * 5 * 3, dtype=np.uint8).reshape(2, 3, 5, 3), None, np.zeros((1, 8, 4, 3), np.uint8)]
+    table = pa.table(pack_views(SMALL, pictures))
+    back = unpack_views(table, SMALL)
+    assert back[1] is None
+    for given_, got in zip(pictures, back, strict=True):
+        if given_ is not None:
+            assert got is not None
+            assert np.array_equal(given_, got)
+            assert not got.flags.writeable, "it lies in the block"
+    sound = np.array([-32768, 0, 32767], np.int16)
+    [heard] = unpack_views(pa.table(pack_views(SOUND, [sound])), SOUND)
+    assert heard is not None
+    assert heard.dtype == np.int16
+    assert np.array_equal(heard, sound)
+
+
+def test_only_views_that_a_later_worker_needs_cross() -> None:
+    block = pa.table(
+        {"sample_id": ["a"]}
+        | pack_views(SMALL, [np.zeros((1, 32, 32, 3), np.uint8)])
+        | pack_views(LARGE, [np.zeros((1, 64, 48, 3), np.uint8)])
+    )
+    left = drop_views(block, [LARGE])
+    assert [n for n in left.column_names if n.startswith("view:")] == [f"view:{view_name(LARGE)}"]
+    assert drop_views(left, []).column_names == ["sample_id"]
+
+
+def test_equal_views_have_one_name() -> None:
+    assert view_name(Frames(size=224, fps=1)) == view_name(Frames(size=224, fps=1.0))
+    assert view_name(Frames(size=224)) != view_name(Frames(size=224, crop=False))
+
+
+@given(st.builds(Failure, st.text(), st.text(), st.text(), st.integers(1, 9)))
+def test_a_failure_crosses_as_text(failure: Failure) -> None:
+    assert failure_of(failure_text(failure)) == failure
+
+
+@given(st.lists(st.text(max_size=3), max_size=40), st.integers(1, 9))
+def test_pieces_cover_the_input_in_order(rows: list[str], size: int) -> None:
+    pieces = split(rows, size)
+    assert [i for p in pieces for i in range(p.start, p.start + p.rows)] == list(range(len(rows)))
+    assert all(0 < p.rows <= size for p in pieces)
+    assert len({p.number for p in pieces}) == len(pieces)
+
+
+class Fragile(Signal):
+    """Gives the length of a sample's text, and falls over as a whole when one is `bad`."""
+
+    name = "fragile"
+    gives = (SignalField("length", pa.float32(), "characters", (0, 100)),)
+
+    def __call__(self, batch: Batch) -> list[Result]:
+        if "bad" in batch.text:
+            raise ValueError("cannot read bad")
+        return [{"length": float("nan") if t == "nan" else float(len(t or ""))} for t in batch.text]
+
+
+def block_of(texts: list[str], decode: list[str | None] | None = None) -> pa.Table:
+    n = len(texts)
+    item = json.dumps({"missing": ["fragile"], "files": {}})
+    columns: dict[str, Any] = {
+        "sample_id": [f"s{i}" for i in range(n)],
+        "kind": ["image"] * n,
+        "text": texts,
+        **{name: pa.nulls(n, pa.float64()) for name in annotate.CARRIED},
+        annotate.DECODE: pa.array(decode if decode is not None else [None] * n, pa.string()),
+        "item": [item] * n,
+    }
+    return pa.table(columns)
+
+
+def test_a_batch_with_one_bad_member_loses_that_one_member() -> None:
+    out = annotate.compute(block_of(["four", "bad", "seventh"]), [Fragile()])
+    assert out["length"].to_pylist() == [4, None, 7]
+    failures = [failure_of(t) for t in out["fail:fragile"].to_pylist()]
+    assert [f is None for f in failures] == [True, False, True]
+    assert failures[1] == Failure("annotate:fragile", "ValueError", "cannot read bad", 2)
+
+
+@pytest.mark.parametrize(("text", "says"), [("nan", "length is nan"), ("x" * 101, "length is 101, outside 0 to 100")])
+def test_a_value_outside_the_declared_range_is_a_failure(text: str, says: str) -> None:
+    out = annotate.compute(block_of(["four", text]), [Fragile()])
+    assert out["length"].to_pylist() == [4, None]
+    failure = failure_of(out["fail:fragile"].to_pylist()[1])
+    assert failure is not None
+    assert failure.error == "RangeError"
+    assert says in failure.message
+
+
+def test_a_sample_that_could_not_be_decoded_is_shown_to_no_signal() -> None:
+    broken = failure_text(Failure("annotate:decode", "MediaError", "cut off"))
+    out = annotate.compute(block_of(["four", "bad", "seventh"], [None, broken, None]), [Fragile()])
+    assert out["length"].to_pylist() == [4, None, 7]
+    assert out["fail:fragile"].to_pylist() == [None, None, None]
+
+
+def test_a_text_that_the_tokenizer_refuses_takes_no_other_along() -> None:
+    stream = tokenize.StreamPlan(Stream(name="caption", tokenizer="text-bpe-8k"), zoo.card("text-bpe-8k"))
+    good, bad, other = tokenize._encode(stream, zoo.load("text-bpe-8k"), ["a cat", "half a pair \ud800", "a dog"])
+    assert isinstance(good, np.ndarray)
+    assert isinstance(other, np.ndarray)
+    assert isinstance(bad, Failure)
+    assert bad.stage == "tokenize:caption"
+
+
+def test_models_on_cpus_share_a_worker_and_one_on_gpus_has_its_own() -> None:
+    names = ("sharpness", "conse", "voice_activity", "asr", "clip")
+    signals = registry.order([registry.build(SignalUse(name=name)) for name in names])
+    first, *rest = annotate.groups(signals, gpus=0)
+    assert [s.name for s in first.signals] == ["sharpness"]
+    assert [[s.name for s in g.signals] for g in rest] == [["conse", "voice_activity", "asr", "clip"]]
+    first, *rest = annotate.groups(signals, gpus=1)
+    assert [g.gpus for g in rest] == [0, 0.25]
+    assert [s.name for s in rest[-1].signals] == ["clip"]
+
+
+def test_a_signal_declares_what_its_worker_takes() -> None:
+    for name in registry.names():
+        cost = registry.get(name)().cost
+        assert isinstance(cost, Resources)
+        assert cost.cpus > 0
+        assert 0 <= cost.gpus <= 1
