@@ -47,7 +47,7 @@ def run(
         int | None, typer.Option("--workers", "-w", min=1, help="CPUs of the fresh local Ray. Default: all.")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster: `auto`, `host:6379` or `ray://host:10001`.")
+        str | None, typer.Option(help="An existing Ray cluster: `auto`, or the `host:6379` of its head.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe and list the sources, run nothing.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
     if ours:
         try:
             _answers(address)
-            with _native_stderr_off():
+            with _away_from_the_terminal():
                 if address is None:
                     # "local": never a cluster that someone else left running on this machine
                     ray.init(
@@ -93,17 +94,29 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
 
 
 @contextmanager
-def _native_stderr_off() -> Iterator[None]:
-    """Ray's C++ side announces its log level on the terminal; errors come as exceptions."""
+def _away_from_the_terminal() -> Iterator[None]:
+    """Processes started inside neither read, write nor set up the terminal of this one.
+
+    Ray's processes inherit stdin, and workers stand in process groups of their own. A library in one that touches the
+    terminal's settings would be stopped by the kernel (SIGTTOU) for ever, and the run with it. Their stderr goes too:
+    Ray's C++ side announces its log level there; errors come as exceptions.
+    """
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    kept = {fd: os.dup(fd) for fd in (0, 2)}
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    # what is ignored stays ignored in a child, and in its children
+    signals = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGTTIN, signal.SIGTTOU)}
     try:
-        os.dup2(nowhere, 2)
+        for fd in kept:
+            os.dup2(nowhere, fd)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        for fd, copy in kept.items():
+            os.dup2(copy, fd)
+            os.close(copy)
         os.close(nowhere)
+        for number, handler in signals.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def _answers(address: str | None) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
+import termios
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +99,35 @@ class Project:
         if ok:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
+
+    def curate_in_a_terminal(self, *args: object) -> str:
+        """Run `curate ARGS` on a terminal of its own, as its foreground process; what it showed."""
+        terminal, theirs = pty.openpty()
+        process = subprocess.Popen(
+            self.command(*args),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+        limit, shown = time.monotonic() + 240, b""
+        try:
+            while select.select([terminal], [], [], max(0, limit - time.monotonic()))[0]:
+                try:
+                    shown += os.read(terminal, 65536)
+                except OSError:  # the other side is closed: it ended
+                    break
+            else:
+                raise AssertionError(f"it hangs:\n{shown[-2000:].decode(errors='replace')}")
+            assert process.wait(timeout=30) == 0, shown.decode(errors="replace")
+        finally:
+            os.close(terminal)
+            if process.poll() is None:
+                for pid in processes_under(process.pid):
+                    os.kill(pid, 9)
+        return shown.decode()
 
     def run(self, out: Path, *more: object, recipe: str | None = None) -> subprocess.CompletedProcess[str]:
         """`curate run` of the recipe, or of its text with changes."""

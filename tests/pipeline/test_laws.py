@@ -108,10 +108,12 @@ def test_moving_a_threshold_recomputes_no_model(small_build: Path, project: Proj
     total = line.split("/")[1].split(" ")[0]
     assert f"{total} reused" in line
     assert read_manifest(build).counts.samples["dropped"] > read_manifest(small_build).counts.samples["dropped"]
-    # and the result is that of a fresh run
-    fresh = project.root / "fresh400"
-    if not fresh.exists():
-        project.run(fresh, recipe=RECIPE.replace("min: 40", "min: 400"))
+    # and the result is that of a fresh run, which a person starts on a terminal here
+    fresh = build.parent / "fresh"
+    project.recipe.write_text(RECIPE.replace("min: 40", "min: 400"))
+    shown = project.curate_in_a_terminal("run", project.recipe, "--out", fresh)
+    assert "annotate" in shown
+    assert "eta" in shown, "progress moves while it runs"
     assert digests(build) == digests(fresh)
 
 
