@@ -214,6 +214,10 @@ def train(
     path = config if config is not None else data_folder("tokenizers") / DEFAULTS[modality] / "train.yaml"
     if not path.is_file():
         raise CurateError(f"no config {path}")
+    if modality is not Modality.image and path.name != "train.yaml":
+        raise CurateError(
+            f"{path}: for {modality} the config must be called train.yaml", "its folder names the tokenizer"
+        )
     out.mkdir(parents=True, exist_ok=True)
     if modality is Modality.image:
         from curate.tokenizers.image_card import write_image_card

@@ -74,7 +74,6 @@ class _Group:
     """Signals that share a worker."""
 
     signals: list[Signal]
-    model: bool
     gpus: float
 
 
@@ -95,8 +94,8 @@ def groups(signals: Sequence[Signal], gpus: int) -> list[_Group]:
         elif (rest and rest[-1].gpus == share == 0) or (not signal.cost.model and rest):
             rest[-1].signals.append(signal)
         else:
-            rest.append(_Group([signal], True, share))
-    return [_Group(first, False, 0.0), *rest]
+            rest.append(_Group([signal], share))
+    return [_Group(first, 0.0), *rest]
 
 
 def annotate(build: Path, pieces: Sequence[Piece], signals: Sequence[Signal], cluster: Cluster, stage: Stage) -> None:

@@ -38,7 +38,7 @@ class Cluster:
         if not self.gpus:
             return f"{platform.machine()} cpu"
 
-        kinds = sorted({k.split(":", 1)[1] for k in _resources() if k.startswith("accelerator_type:")})
+        kinds = sorted({k.split(":", 1)[1] for k in resources() if k.startswith("accelerator_type:")})
         return f"{platform.machine()} gpu {', '.join(kinds) or 'unknown'}"
 
 
@@ -86,7 +86,7 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
                 "start one with `ray start --head`, or leave --address out to run on a fresh local Ray",
             ) from exc
     try:
-        have = _resources()
+        have = resources()
         yield Cluster(cpus=max(1, int(have.get("CPU", 1))), gpus=int(have.get("GPU", 0)), address=address)
     finally:
         if ours:
@@ -130,7 +130,8 @@ def _answers(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
-def _resources() -> dict[str, float]:
+def resources() -> dict[str, float]:
+    """What the connected cluster has, by Ray's names: `CPU`, `GPU`, `accelerator_type:...`."""
     import ray
 
     return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]

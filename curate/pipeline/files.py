@@ -6,43 +6,18 @@ So a file that is there is right, a rerun lists names, and a task that runs twic
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.shards.place import placed
 
 
-@contextmanager
-def place(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; on success it becomes `path`.
-
-    Raises:
-        CurateError: the disk is full, or the folder cannot be written.
-    """
-    try:
-        with placed(path) as temporary:
-            yield temporary
-    except OSError as exc:
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CurateError(
-                f"no space left on the disk of {path.parent}",
-                "free some and run the same command again: what was committed is kept",
-            ) from exc
-        if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
-            raise CurateError(f"cannot write to {path.parent}: {exc.strerror}", "choose another --out") from exc
-        raise
-
-
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file whole or not at all; equal tables give equal bytes."""
-    with place(path) as temporary:
+    with placed(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
@@ -55,7 +30,7 @@ def write_named_table(build: Path, stem: str, table: pa.Table) -> str:
     pq.write_table(table, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
     path = f"{stem}-{digest(data)[:16]}.parquet"
-    with place(build / path) as temporary:
+    with placed(build / path) as temporary:
         temporary.write_bytes(data)
     return path
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.media.probe import probe
-from curate.pipeline.files import place, write_table
+from curate.pipeline.files import write_table
 from curate.pipeline.media_store import MediaTar
 from curate.pipeline.pieces import Piece, split
 from curate.pipeline.progress import Stage
@@ -24,6 +24,7 @@ from curate.schema.ids import content_id, key_of
 from curate.schema.recipe import Fetch, Recipe, TableSource
 from curate.schema.tables import FAILURE_NAMES, PROBE_NAMES, RECORDS
 from curate.schema.verdict import Failure
+from curate.shards.place import placed
 from curate.sources.entry import Entry
 from curate.sources.read import read_all
 
@@ -34,11 +35,10 @@ AT_ONCE = 8
 
 def plan(recipe: Recipe, entries: Sequence[Entry]) -> list[tuple[Piece, str, list[Entry]]]:
     """Pieces of entries with the records file that each commits."""
-    fetch = {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
+    fetch = _limits(recipe)
     pieces = split([key_of(e.identity()) for e in entries], recipe.partition)
     return [
-        (p, p.file("records", ["ingest", VERSION, fetch]), list(entries[i * recipe.partition :][: p.rows]))
-        for i, p in enumerate(pieces)
+        (p, p.file("records", ["ingest", VERSION, fetch]), list(entries[p.start : p.start + p.rows])) for p in pieces
     ]
 
 
@@ -51,11 +51,15 @@ def ingest(build: Path, recipe: Recipe, work: Sequence[tuple[Piece, str, list[En
     ]
     if not rows:
         return
-    fetch = {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
     # one CPU a task: hashing and probing; while a fetch waits, the others of the piece go on
-    dataset = then(pieces_dataset(rows), ingest_piece, cpus=1, build=str(build), fetch=fetch)
+    dataset = then(pieces_dataset(rows), ingest_piece, cpus=1, build=str(build), fetch=_limits(recipe))
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
+
+
+def _limits(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The fetch section of each table, by the source's name, as plain data."""
+    return {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
 
 
 def ingest_piece(block: pa.Table, build: str, fetch: dict[str, Any]) -> pa.Table:
@@ -66,7 +70,7 @@ def ingest_piece(block: pa.Table, build: str, fetch: dict[str, Any]) -> pa.Table
     media = media_path(item["records"])
     rows: list[dict[str, Any]] = []
     at_once = max([AT_ONCE, *(limit.concurrency for limit in limits.values())])
-    with place(Path(build) / media) as temporary:
+    with placed(Path(build) / media) as temporary:
         tar = MediaTar(temporary)
         for start in range(0, len(entries), at_once):
             some = entries[start : start + at_once]

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.data import DataContext, Dataset
 
+from curate.pipeline.cluster import resources
 from curate.schema.errors import CurateError
 
 Row = dict[str, Any]
@@ -82,7 +83,7 @@ def _cause(exc: BaseException) -> CurateError | None:
 def ray_map(fn: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """`map(fn, items)` as Ray tasks of one CPU each. Results come in order; few items are on their way at a time."""
     task = ray.remote(num_cpus=1)(_call)
-    at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    at_once = 2 * max(1, int(resources().get("CPU", 1)))
     shared = ray.put(fn)
     waiting: deque[Any] = deque()
     for item in items:

@@ -23,7 +23,7 @@ from curate.media.views import Audio, Frames, View
 from curate.pipeline.blocks import FAIL, failure_columns, failure_of, failure_text, pack_views, unpack_views, view_name
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
-from curate.pipeline.files import place, write_table
+from curate.pipeline.files import write_table
 from curate.pipeline.pieces import KEY_HEX, Piece
 from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
@@ -68,7 +68,8 @@ class StreamPlan:
         return StreamSpec.of(self.use.name, self.card)
 
     def made_by(self) -> Any:
-        return [self.use.model_dump(mode="json"), self.card.weights_digest, self.card.version]
+        """The digest of the whole card, since that is what pieces and shards carry."""
+        return [self.use.model_dump(mode="json"), self.spec.codec]
 
 
 @dataclass(frozen=True)
@@ -269,8 +270,7 @@ def commit(block: pa.Table, build: str, streams: Sequence[StreamPlan]) -> pa.Tab
             rows.append(Tokens(**key, ids={s.name: _ids(held, at, s) for s in specs}))
         elif failures[i] is None:
             rows.append(Tokens(**key, ids={s.name: _ids(block, i, s) for s in specs}))
-    with place(root / item["arrow"]) as temporary:
-        write_piece(temporary, specs, rows)
+    write_piece(root / item["arrow"], specs, rows)
     write_table(root / item["receipt"], pa.table({"sample_id": block.column("sample_id")} | failure_columns(failures)))
     return pa.table({"rows": [block.num_rows], "failed": [sum(f is not None for f in failures)]})
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from curate.schema.errors import CurateError
 
 TEMPORARY = ".part"
 """Suffix of files that are being written; their names start with a dot. They never count as part of a build."""
@@ -18,16 +21,34 @@ def placed(path: Path) -> Iterator[Path]:
 
     Two writers of one path do not disturb each other: each has its own temporary file, the last rename wins, and
     both wrote the same bytes (law 6). On an exception the temporary file is removed and `path` is as it was.
+
+    Raises:
+        CurateError: the disk is full, or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
+    except OSError as exc:
+        raise _mendable(exc, path.parent) from exc
     finally:
-        temporary.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def _mendable(exc: OSError, folder: Path) -> Exception:
+    """What a person can do about it, where there is something; else the error as it is."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CurateError(
+            f"no space left on the disk of {folder}",
+            "free some and run the same command again: what was committed is kept",
+        )
+    if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        return CurateError(f"cannot write to {folder}: {exc.strerror}", "choose another --out")
+    return exc
 
 
 def sweep(folder: Path) -> list[str]:

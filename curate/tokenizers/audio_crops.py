@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.signal import resample_poly
 from torch import Tensor
 
-from curate.schema.errors import CurateError
 from curate.tokenizers.audio_media import MediaSource, Sound
 from curate.tokenizers.audio_net import AudioNetConfig
+from curate.tokenizers.train_config import read_config
 
 SPEEDS = ((1, 1), (1, 1), (9, 8), (8, 9), (16, 15), (15, 16))  # resampling ratios: other voices from the same ones
 
@@ -65,10 +64,7 @@ def load_config(path: Path) -> AudioTrainConfig:
     Raises:
         CurateError: the file does not fit the schema.
     """
-    try:
-        return AudioTrainConfig.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (ValueError, yaml.YAMLError) as error:
-        raise CurateError(f"{path.name} is not a training configuration: {error}") from error
+    return read_config(AudioTrainConfig, path)
 
 
 class Crops:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-import yaml
 from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -24,6 +23,7 @@ from vector_quantize_pytorch import FSQ
 from curate.schema.errors import CurateError
 from curate.tokenizers.image_fsq import PATCH, ImageFSQNet, ImageFSQShape, channels_last
 from curate.tokenizers.image_media import CropConfig, crops, read_pool
+from curate.tokenizers.train_config import read_config
 
 # What may differ between the two sessions of one run: it tells of the weights, or of the pace, but does not make them.
 _NOT_COMPARED = {"media", "trained_on", "licence", "log_every", "checkpoint_every"}
@@ -53,7 +53,8 @@ class ImageTrainConfig(CropConfig):
 
     @classmethod
     def read(cls, path: Path) -> ImageTrainConfig:
-        return cls.model_validate(yaml.safe_load(path.read_text()))
+        """The configuration in a `train.yaml`; CurateError where it is none."""
+        return read_config(cls, path)
 
     @property
     def shape(self) -> ImageFSQShape:

@@ -6,14 +6,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from curate.schema.codec import CodecCard, Quality, smallest_unsigned
-from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.text_bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
 from curate.tokenizers.text_corpus import TextSource, gather
+from curate.tokenizers.train_config import read_config
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -46,10 +45,7 @@ def load_config(path: Path) -> TextTrainConfig:
     Raises:
         CurateError: the file does not fit the schema.
     """
-    try:
-        return TextTrainConfig.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (ValueError, yaml.YAMLError) as error:
-        raise CurateError(f"{path.name} is not a training configuration: {error}") from error
+    return read_config(TextTrainConfig, path)
 
 
 def train_bpe(texts: Sequence[str], vocabulary: int, min_frequency: int = 2) -> HuggingFaceTokenizer:
