@@ -20,7 +20,7 @@ import numpy as np
 
 from curate.schema.codec import CodecCard
 from curate.schema.ids import content_id
-from curate.schema.manifest import Counts, Manifest
+from curate.schema.manifest import MANIFEST, Counts, Manifest
 from curate.shards.bench import bench
 from curate.shards.commit import write_manifest
 from curate.shards.masked import MaskedView
@@ -29,6 +29,7 @@ from curate.shards.pack import splits_of, stream_entries, write_shard
 from curate.shards.pieces import Tokens, index_pieces, write_piece
 from curate.shards.schema import StreamSpec
 from curate.shards.stream import stream
+from curate.storage import Folder
 
 PIECE = 4096
 
@@ -56,6 +57,7 @@ def card(name: str, modality: str, vocabulary: int, grid: tuple[int, int] | None
 
 def synthesise(build: Path, samples: int) -> None:
     """A build of random ids, written by the functions of the pipeline."""
+    store = Folder(build)
     cards = [
         card("tok_rgb", "image", 16384, (14, 14)),
         card("tok_audio", "audio", 1024),
@@ -74,28 +76,28 @@ def synthesise(build: Path, samples: int) -> None:
             }
             name = content_id(str(i).encode())
             rows.append(Tokens(name, name, "video", 0, 5_120_000, ids))
-        pieces.append(build.parent / "pieces" / f"piece-{start:08d}.arrow")
-        write_piece(pieces[-1], streams, rows)
-    places = index_pieces(pieces)
+        pieces.append(f"pieces/piece-{start:08d}.arrow")
+        write_piece(store, pieces[-1], streams, rows)
+    places = index_pieces(store, pieces)
     plans = final_order([(s, s) for s in places], seed=0, splits={"train": 1.0}, shard_samples=10240)
-    files = [write_shard(plan, places, build) for plan in plans]
+    files = [write_shard(plan, places, store) for plan in plans]
+    store.remove(pieces)
     nothing = Counts(records={}, samples={})
-    write_manifest(
-        build,
-        Manifest(
-            name="synthetic",
-            recipe={},
-            seed=0,
-            counts=nothing,
-            splits=splits_of(["train"], plans),
-            streams=stream_entries(build, plans, streams, {c.name: (c.name, c.modality) for c in cards}),
-            signals=[],
-            codecs={c.name: c for c in cards},
-            versions={},
-            hardware="",
-            files=files,
-        ),
+    manifest = Manifest(
+        name="synthetic",
+        recipe={},
+        seed=0,
+        counts=nothing,
+        splits=splits_of(["train"], plans),
+        streams=stream_entries(store, plans, streams, {c.name: (c.name, c.modality) for c in cards}),
+        signals=[],
+        codecs={c.name: c for c in cards},
+        versions={},
+        hardware="",
+        files=files,
     )
+    with store.held(MANIFEST) as hold:
+        write_manifest(hold, manifest)
 
 
 def masked_rate(build: Path) -> float:

@@ -12,7 +12,7 @@ import curate
 
 PACKAGE = Path(curate.__file__).parent
 ROOMS = (
-    *("schema", "media", "sources", "demo", "signals", "decide", "tokenizers", "shards"),
+    *("schema", "storage", "helper", "media", "sources", "demo", "signals", "decide", "tokenizers", "shards"),
     *("pipeline", "card", "cli"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))

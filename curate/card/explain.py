@@ -14,6 +14,7 @@ from curate.schema.errors import CurateError
 from curate.schema.recipe import Recipe, Rule
 from curate.schema.tables import FAILURE_NAMES
 from curate.shards.commit import read_manifest
+from curate.storage import Store, open_store
 
 LISTED = 10
 """Matches that are listed where a name is not unique."""
@@ -63,12 +64,13 @@ class Story:
         return out
 
 
-def explain(build: Path, what: str) -> Story:
+def explain(build: Store | Path | str, what: str) -> Story:
     """The story of a sample id, a record id (the beginning is enough), or a uri (the end is enough).
 
     Raises:
         CurateError: nothing or more than one thing has that name; the build is not finished.
     """
+    build = open_store(build)
     manifest = read_manifest(build)
     tables = Tables(build, manifest)
     found = _find(tables, what)

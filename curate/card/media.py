@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import tarfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,30 +39,23 @@ class Thumb:
 
 
 class Media:
-    """Bytes of media by tar and member name. Only tars that the manifest lists are opened; nothing is extracted."""
+    """Bytes of media, read in place. Only tars that the manifest lists are read; nothing is extracted."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._members: dict[str, dict[str, tuple[int, int]]] = {}
 
-    def read(self, tar: str, member: str) -> bytes:
-        """The bytes of a member.
+    def read(self, row: dict[str, Any]) -> bytes:
+        """The media of a row of `samples` or `records`.
 
         Raises:
-            MediaError: the tar has no such member.
+            MediaError: the tar ends before they do.
             CurateError: the tar is not part of the build.
         """
-        path = self._tables.path(tar)
-        if tar not in self._members:
-            with tarfile.open(path, "r:") as archive:
-                self._members[tar] = {m.name: (m.offset_data, m.size) for m in archive if m.isfile()}
-        try:
-            start, size = self._members[tar][member]
-        except KeyError:
-            raise MediaError(f"{tar} has no member {member!r}") from None
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read(size)
+        tar = self._tables.checked(row["media"])
+        data = self._tables.build.read_range(tar, row["offset"], row["bytes"])
+        if len(data) != row["bytes"]:
+            raise MediaError(f"{tar} ends before {row['member']!r} does")
+        return data
 
     def thumb(self, row: dict[str, Any]) -> Thumb:
         """A small picture of a row of `samples` or `records` (one frame of a video, the wave form of a sound)."""
@@ -72,7 +64,7 @@ class Media:
         if not row.get("media") or not row.get("member") or not row.get("kind"):
             return Thumb(problem="no media was stored")
         try:
-            data = self.read(row["media"], row["member"])
+            data = self.read(row)
             if row["kind"] == "audio":
                 view = decode(data, "audio", [SOUND], span=span_of(row)).views.get(SOUND)
                 return Thumb(problem="no sound") if view is None else Thumb(wave=wave(view))

@@ -159,7 +159,7 @@ def _pictures(
         fps=stream.fps if stream is not None else 1.0,
         max_frames=stream.max_frames if stream is not None else 8,
     )
-    got = decode(media.read(row["media"], row["member"]), row["kind"], [view], span=span_of(row))
+    got = decode(media.read(row), row["kind"], [view], span=span_of(row))
     originals, times = got.views[view], got.times[view]
     if len(originals) != len(ids):
         raise MediaError(f"{len(ids)} frames were tokenized and {len(originals)} decoded now")
@@ -189,7 +189,7 @@ def _sound(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: 
     if card.sample_rate is None:
         raise CurateError(f"the codec card of {card.name} names no sample rate")
     view = Audio(rate=card.sample_rate)
-    whole = decode(media.read(row["media"], row["member"]), row["kind"], [view], span=span_of(row)).views.get(view)
+    whole = decode(media.read(row), row["kind"], [view], span=span_of(row)).views.get(view)
     if whole is None:
         raise MediaError("no sound could be decoded")
     length = min(len(whole), int(SECONDS * card.sample_rate))

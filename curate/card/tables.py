@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Manifest
 from curate.schema.tables import FAILURE_NAMES, LEDGER, RECORDS, SAMPLES
+from curate.storage import Folder, Store
 
 
 def quoted(name: str) -> str:
@@ -24,13 +25,13 @@ class Tables:
     """SQL over a build's `records`, `samples`, `ledger` and signals, by the manifest's list of files.
 
     Attributes:
-        build: the build's folder.
+        build: where it lies.
         manifest: as given; only files that it lists are ever read.
         fields: signal field to the name of the view that holds it.
         types: signal field to its Arrow type.
     """
 
-    def __init__(self, build: Path, manifest: Manifest) -> None:
+    def __init__(self, build: Store, manifest: Manifest) -> None:
         self.build = build
         self.manifest = manifest
         self._listed = {f.path for f in manifest.files}
@@ -60,18 +61,24 @@ class Tables:
         """Paths of the manifest, relative to the build, in name order."""
         return sorted(p for p in self._listed if p.startswith(prefix) and p.endswith(suffix))
 
-    def path(self, relative: str) -> Path:
-        """Where a listed file is.
+    def checked(self, relative: str) -> str:
+        """The path of a file that the manifest lists.
 
         Raises:
             CurateError: the manifest does not list it, or it would lie outside the build (law 11).
         """
-        full = (self.build / relative).resolve()
-        if relative not in self._listed or not full.is_relative_to(self.build.resolve()):
+        inside = True
+        if isinstance(self.build, Folder):
+            inside = (self.build.root / relative).resolve().is_relative_to(self.build.root.resolve())
+        if relative not in self._listed or not inside:
             raise CurateError(
                 f"{relative!r} is not a file of this build", "curate verify BUILD says what else is wrong"
             )
-        return full
+        return relative
+
+    def path(self, relative: str) -> Path:
+        """A local file with the bytes of a listed one; raises CurateError as `checked`."""
+        return self.build.local(self.checked(relative))
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows of a query as dicts."""
@@ -94,7 +101,9 @@ class Tables:
 
     def _view(self, name: str, paths: list[str], schema: pa.Schema | None) -> pa.Schema:
         if paths:
-            table: Any = ds.dataset([str(self.path(p)) for p in paths], schema=schema, format="parquet")
+            table: Any = ds.dataset(
+                [str(p) for p in self.build.locals([self.checked(p) for p in paths])], schema=schema, format="parquet"
+            )
         else:
             table = (schema or pa.schema([("sample_id", pa.string())])).empty_table()
         self._sql.register(name, table)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from curate.card.facts import gather
 from curate.card.page import render_page, show
 from curate.card.readme import render_readme
 from curate.card.tables import Tables
 from curate.schema.manifest import Manifest
-from curate.shards.place import placed
+from curate.storage import Store
 from curate.tokenizers.base import Tokenizer
 
 PAGE, README = "card/index.html", "card/README.md"
 
 
-def write_card(build: Path, manifest: Manifest, loader: Callable[[str], Tokenizer]) -> list[str]:
+def write_card(build: Store, manifest: Manifest, loader: Callable[[str], Tokenizer]) -> list[str]:
     """Write the card of a build whose other files are complete; the manifest need not be committed yet.
 
     Reads only files that the manifest lists. The same build gives the same bytes: members of galleries are chosen by
     id and by value, and nothing of the machine, the clock or the folder's place is in them (law 6).
 
     Args:
-        build: the build's folder.
+        build: where it lies.
         manifest: lists all files but those of the card.
         loader: gives a tokenizer by the name that a stream's entry holds; used to decode tokens back to media.
 
@@ -37,6 +36,5 @@ def write_card(build: Path, manifest: Manifest, loader: Callable[[str], Tokenize
     facts = gather(tables)
     texts = {PAGE: render_page(facts, show(tables, facts, loader)), README: render_readme(facts)}
     for path, content in texts.items():
-        with placed(build / path) as temporary:
-            temporary.write_bytes(content.encode("utf-8"))
+        build.write(path, content.encode("utf-8"))
     return list(texts)

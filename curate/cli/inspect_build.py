@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from curate.schema.errors import CurateError
+from curate.storage import open_store
 
-Build = Annotated[Path, typer.Argument(help="Folder of a build.")]
+Build = Annotated[str, typer.Argument(help="Folder of a build, or its s3:// uri.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON object on stdout.")]
 
 
@@ -83,7 +83,7 @@ def card(build: Build) -> None:
     for level, counts in (("records", manifest.counts.records), ("samples", manifest.counts.samples)):
         parts = " + ".join(f"{n} {name}" for name, n in counts.items() if name != "total")
         console.print(f"{level}: {counts['total']} = {parts}")
-    console.print(str((build / "card" / "index.html").resolve()))
+    console.print(open_store(build).name("card/index.html"))
 
 
 def stream(

@@ -18,10 +18,11 @@ from curate.schema.manifest import Manifest
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
 from curate.sources.entry import Entry
+from curate.storage import Store, open_store
 
 
 def run_recipe(
-    name: str, out: Path | None, *, workers: int | None, address: str | None, dry_run: bool, quiet: bool
+    name: str, out: str | None, *, workers: int | None, address: str | None, dry_run: bool, quiet: bool
 ) -> None:
     """Run the recipe and print the result: counts, the card's path, the command that streams it.
 
@@ -35,15 +36,15 @@ def run_recipe(
     progress = progress_console(quiet)
     file = RecipeFile.load(name)
     plan = make_plan(file)
-    build = out if out is not None else Path("build") / file.recipe.name
+    build = open_store(out if out is not None else Path("build") / file.recipe.name)
     with demo_env(file.recipe, progress) as env:
         entries = list_all(plan.file, env)
         if dry_run:
             _describe(plan, entries)
             return
         with connect(address, workers) as cluster:
-            manifest = run(plan, entries, build.resolve(), cluster, progress, write_card)
-    _summary(build, manifest)
+            manifest = run(plan, entries, build, cluster, progress, write_card)
+    _summary(build, out or str(Path("build") / file.recipe.name), manifest)
 
 
 @contextmanager
@@ -73,7 +74,7 @@ def _describe(plan: Plan, entries: Sequence[Entry]) -> None:
     console.print("the recipe is sound; nothing was run")
 
 
-def _summary(build: Path, manifest: Manifest) -> None:
+def _summary(build: Store, said: str, manifest: Manifest) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for level, counts in (("records", manifest.counts.records), ("samples", manifest.counts.samples)):
         parts = " + ".join(f"{n} {name}" for name, n in counts.items() if name != "total")
@@ -81,8 +82,8 @@ def _summary(build: Path, manifest: Manifest) -> None:
     shards = sum(len(s.shards) for s in manifest.splits)
     ids = ", ".join(f"{s.name} {s.ids:,}" for s in manifest.streams)
     console.print(f"{shards} shards; ids: {ids}")
-    console.print(f"card:   {(build / 'card' / 'index.html').resolve()}")
-    console.print(f"stream: {_command()} stream {build} --bench")
+    console.print(f"card:   {build.name('card/index.html')}")
+    console.print(f"stream: {_command()} stream {said} --bench")
 
 
 def _command() -> str:

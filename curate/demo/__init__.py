@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from curate.storage.copies import cache_folder
 
 __all__ = ["quickstart_media"]
 
 
 def default_folder() -> Path:
     """Where the media lie: `$CURATE_CACHE`, else the user's cache folder."""
-    cache = os.environ.get("CURATE_CACHE")
-    if cache:
-        return Path(cache).expanduser() / "demo"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "curate-tokens" / "demo"
+    return cache_folder() / "demo"
 
 
 @contextmanager

@@ -10,12 +10,10 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate.media.views import View
 from curate.pipeline.blocks import (
@@ -30,7 +28,6 @@ from curate.pipeline.blocks import (
 )
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
-from curate.pipeline.files import write_table
 from curate.pipeline.pieces import Piece
 from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
@@ -38,6 +35,8 @@ from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.fields import SignalField
 from curate.schema.verdict import Failure
 from curate.signals.base import Batch, Result, Signal
+from curate.storage import Store
+from curate.storage.tables import read_table, write_table
 
 VERSION = 1
 DECODE = f"{FAIL}decode"
@@ -98,13 +97,14 @@ def groups(signals: Sequence[Signal], gpus: int) -> list[_Group]:
     return [_Group(first, 0.0), *rest]
 
 
-def annotate(build: Path, pieces: Sequence[Piece], signals: Sequence[Signal], cluster: Cluster, stage: Stage) -> None:
+def annotate(build: Store, pieces: Sequence[Piece], signals: Sequence[Signal], cluster: Cluster, stage: Stage) -> None:
     """Compute the signals that are not committed yet, piece by piece."""
     files = SignalFiles(signals)
+    there = build.existing(files.file(p, s) for p in pieces for s in signals)
     rows = []
     for piece in pieces:
         paths = {s.name: files.file(piece, s) for s in signals}
-        missing = [name for name, path in paths.items() if not (build / path).exists()]
+        missing = [name for name, path in paths.items() if path not in there]
         if missing:
             rows.append(
                 {
@@ -123,7 +123,7 @@ def annotate(build: Path, pieces: Sequence[Piece], signals: Sequence[Signal], cl
         pieces_dataset(rows),
         decode_and_compute,
         cpus=size.decode_cpus,
-        build=str(build),
+        build=build,
         signals=first.signals,
         needs={s.name: s.needs for s in signals},
         givers={field: s.name for field, s in files.giver.items()},
@@ -140,7 +140,7 @@ def annotate(build: Path, pieces: Sequence[Piece], signals: Sequence[Signal], cl
             signals=group.signals,
             later=_views(rest[i + 1 :]),
         )
-    dataset = then(dataset, commit, cpus=COMMIT_CPUS, build=str(build), gives={s.name: s.gives for s in signals})
+    dataset = then(dataset, commit, cpus=COMMIT_CPUS, build=build, gives={s.name: s.gives for s in signals})
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
 
@@ -164,7 +164,7 @@ class Compute:
 
 def decode_and_compute(
     work: pa.Table,
-    build: str,
+    build: Store,
     signals: Sequence[Signal],
     needs: dict[str, tuple[View, ...]],
     givers: dict[str, str],
@@ -182,9 +182,9 @@ def decode_and_compute(
     """
     row = work.to_pylist()[0]
     item = json.loads(row["item"])
-    samples = pq.read_table(Path(build) / row["samples"]).slice(row["start"], row["rows"])
+    samples = read_table(build, row["samples"]).slice(row["start"], row["rows"])
     views = sorted({view for name in item["missing"] for view in needs[name]}, key=view_name)
-    arrays, failures = decode_samples(Path(build), samples.to_pylist(), views, "annotate")
+    arrays, failures = decode_samples(build, samples.to_pylist(), views, "annotate")
     pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
     samples = samples.append_column("pixels", pixels)
     columns: dict[str, Any] = {name: samples.column(name) for name in ("sample_id", "kind", "text", *CARRIED)}
@@ -193,7 +193,7 @@ def decode_and_compute(
     for field in sorted({f for name in item["missing"] for f in after[name]} - set(CARRIED)):
         giver = givers[field]
         if giver not in item["missing"]:
-            columns[field] = pq.read_table(Path(build) / item["files"][giver], columns=[field]).column(field)
+            columns[field] = read_table(build, item["files"][giver], [field]).column(field)
     for view in views:
         columns |= pack_views(view, arrays[view])
     return Compute(signals, later)(pa.table(columns))
@@ -272,7 +272,7 @@ def _within(field: SignalField, value: float) -> bool:
     return math.isfinite(value) and field.contains(value)
 
 
-def commit(block: pa.Table, build: str, gives: dict[str, tuple[SignalField, ...]]) -> pa.Table:
+def commit(block: pa.Table, build: Store, gives: dict[str, tuple[SignalField, ...]]) -> pa.Table:
     """Write the piece's signals, one file each; the answer is its receipt."""
     item = json.loads(block.column("item")[0].as_py())
     decode = [failure_of(t) for t in block.column(DECODE).to_pylist()]
@@ -284,5 +284,5 @@ def commit(block: pa.Table, build: str, gives: dict[str, tuple[SignalField, ...]
         columns = {"sample_id": block.column("sample_id")}
         columns |= {field.name: block.column(field.name).cast(field.type) for field in gives[name]}
         columns |= failure_columns(failures)
-        write_table(Path(build) / item["files"][name], pa.table(columns))
+        write_table(build, item["files"][name], pa.table(columns))
     return pa.table({"rows": [block.num_rows], "failed": [sum(failed)]})

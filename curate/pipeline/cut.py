@@ -7,16 +7,13 @@ failure), which is the piece's commit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.media.clips import cut_spans
 from curate.media.decode import Span
 from curate.media.shots import find_shots
-from curate.pipeline.files import write_table
 from curate.pipeline.media_store import read_media
 from curate.pipeline.pieces import Piece
 from curate.pipeline.progress import Stage
@@ -26,6 +23,8 @@ from curate.schema.ids import sample_id
 from curate.schema.recipe import Cut
 from curate.schema.tables import FAILURE, SAMPLES
 from curate.schema.verdict import Failure
+from curate.storage import Store
+from curate.storage.tables import read_table, write_table
 
 VERSION = 1
 
@@ -44,8 +43,9 @@ def made_by(cut: Cut) -> Any:
     return ["cut", VERSION, cut.shots.model_dump(), cut.max_seconds]
 
 
-def cut(build: Path, options: Cut, work: Sequence[tuple[Piece, list[str]]], stage: Stage) -> None:
+def cut(build: Store, options: Cut, work: Sequence[tuple[Piece, list[str]]], stage: Stage) -> None:
     """Cut the pieces that are not there yet; `work` names for each piece the records that are to be sampled."""
+    there = build.existing(piece.file("cut", made_by(options)) for piece, _ in work)
     rows = [
         {
             "records": piece.path,
@@ -54,38 +54,38 @@ def cut(build: Path, options: Cut, work: Sequence[tuple[Piece, list[str]]], stag
             "cut": piece.file("cut", made_by(options)),
         }
         for piece, wanted in work
-        if not (build / piece.file("cut", made_by(options))).exists()
+        if piece.file("cut", made_by(options)) not in there
     ]
     if not rows:
         return
-    dataset = then(pieces_dataset(rows), cut_piece, cpus=1, build=str(build), options=options.model_dump())
+    dataset = then(pieces_dataset(rows), cut_piece, cpus=1, build=build, options=options.model_dump())
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
 
 
-def cut_piece(block: pa.Table, build: str, options: dict[str, Any]) -> pa.Table:
+def cut_piece(block: pa.Table, build: Store, options: dict[str, Any]) -> pa.Table:
     """One piece of records, cut and committed; the answer is its receipt."""
     item = block.to_pylist()[0]
-    root, how = Path(build), Cut.model_validate(options)
+    how = Cut.model_validate(options)
     wanted = set(item["wanted"])
     samples: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
-    for record in pq.read_table(root / item["records"]).to_pylist():
+    for record in read_table(build, item["records"]).to_pylist():
         if record["record_id"] not in wanted:
             continue
         try:
-            spans = _spans(root, record, how)
+            spans = _spans(build, record, how)
         except MediaError as exc:
             done.append({"record_id": record["record_id"], "samples": 0} | Failure.of("cut", exc).__dict__)
             continue
         samples += [_sample(record, span) for span in spans]
         done.append({"record_id": record["record_id"], "samples": len(spans)})
-    write_table(root / item["samples"], pa.Table.from_pylist(samples, schema=SAMPLES))
-    write_table(root / item["cut"], pa.Table.from_pylist(done, schema=CUT))
+    write_table(build, item["samples"], pa.Table.from_pylist(samples, schema=SAMPLES))
+    write_table(build, item["cut"], pa.Table.from_pylist(done, schema=CUT))
     return pa.table({"rows": [len(done)], "failed": [sum(row.get("error") is not None for row in done)]})
 
 
-def _spans(build: Path, record: dict[str, Any], how: Cut) -> list[Span]:
+def _spans(build: Store, record: dict[str, Any], how: Cut) -> list[Span]:
     """Spans of the record's samples, without a gap; one empty span for a picture."""
     if record["kind"] == "image":
         return [Span(0, 0)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from curate.media.views import View
 from curate.pipeline.media_store import read_media
 from curate.schema.errors import MediaError
 from curate.schema.verdict import Failure
+from curate.storage import Store
 
 DECODE_SECONDS = 120.0
 """Time limit for one sample's decode; reaching it is a failure of that sample."""
@@ -22,7 +22,7 @@ DECODE_SECONDS = 120.0
 class MediaReader:
     """Reads the media of one piece. Clips of one video stand together, so the last one read is kept."""
 
-    def __init__(self, build: Path) -> None:
+    def __init__(self, build: Store) -> None:
         self._build = build
         self._last: tuple[tuple[str, int], bytes] | None = None
 
@@ -34,7 +34,7 @@ class MediaReader:
 
 
 def decode_samples(
-    build: Path, samples: Sequence[dict[str, Any]], views: Sequence[View], stage: str
+    build: Store, samples: Sequence[dict[str, Any]], views: Sequence[View], stage: str
 ) -> tuple[dict[View, list[NDArray[np.generic] | None]], list[Failure | None]]:
     """One decode a sample for all `views`; a sample that fails has None in every view and a Failure.
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from curate.decide.ledger import conserve
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.files import remove_others
 from curate.pipeline.made import Made
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
-from curate.schema.manifest import MANIFEST, Counts, Manifest
+from curate.pipeline.stream import ray_map
+from curate.schema.manifest import MANIFEST, Counts, File, Manifest
 from curate.shards.commit import describe_file, write_manifest
 from curate.shards.ipc import open_ipc
 from curate.shards.pack import splits_of, stream_entries
 from curate.signals.base import Signal
+from curate.storage import Store
+from curate.storage.base import Hold
+from curate.storage.lease import LEASE
+from curate.storage.tables import table_rows
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 
@@ -44,11 +47,16 @@ VERSIONS = (
 """Distributions whose code decides what the bytes of a build are."""
 
 
-CardWriter = Callable[[Path, Manifest, Callable[[str], Tokenizer]], list[str]]
+DESCRIBED = 32
+"""Files whose digests one task makes."""
+
+CardWriter = Callable[[Store, Manifest, Callable[[str], Tokenizer]], list[str]]
 """`curate.card.write.write_card`: the room above, so it is handed down and not imported."""
 
 
-def finish(plan: Plan, build: Path, cluster: Cluster, console: Console, made: Made, write_card: CardWriter) -> Manifest:
+def finish(
+    plan: Plan, build: Store, hold: Hold, cluster: Cluster, console: Console, made: Made, write_card: CardWriter
+) -> Manifest:
     """Write the card, commit the manifest, and remove what the manifest does not name: an earlier recipe's pieces."""
     manifest = _manifest(plan, build, cluster, made)
     with Stage(console, "card", 1, "page") as stage:
@@ -56,8 +64,9 @@ def finish(plan: Plan, build: Path, cluster: Cluster, console: Console, made: Ma
             manifest.files.append(describe_file(build, path, 0))
         stage.add(1)
     manifest.files.sort(key=lambda f: f.path)
-    write_manifest(build, manifest)
-    remove_others(build, {MANIFEST, *(f.path for f in manifest.files)})
+    write_manifest(hold, manifest)
+    keep = {MANIFEST, *(f.path for f in manifest.files)}
+    build.remove(stat.path for stat in build.files() if stat.path not in keep and stat.path != LEASE)
     return manifest
 
 
@@ -69,10 +78,13 @@ def _load(name: str) -> Tokenizer:
     return zoo.load(name)
 
 
-def _manifest(plan: Plan, build: Path, cluster: Cluster, made: Made) -> Manifest:
+def _manifest(plan: Plan, build: Store, cluster: Cluster, made: Made) -> Manifest:
     recipe = plan.file.recipe
     assert made.ledger is not None
-    files = [describe_file(build, path, _rows(build, path)) for paths in made.files.values() for path in paths]
+    paths = [path for paths in made.files.values() for path in paths]
+    # on the cluster: it reads every byte of the build once more
+    parts = ray_map(partial(_describe, build), [paths[i : i + DESCRIBED] for i in range(0, len(paths), DESCRIBED)])
+    files = [file for part in parts for file in part]
     return Manifest(
         name=recipe.name,
         recipe=recipe.model_dump(mode="json"),
@@ -112,10 +124,14 @@ def _signal(signal: Signal) -> dict[str, Any]:
     }
 
 
-def _rows(build: Path, path: str) -> int:
+def _describe(build: Store, paths: Sequence[str]) -> list[File]:
+    return [describe_file(build, path, _rows(build, path)) for path in paths]
+
+
+def _rows(build: Store, path: str) -> int:
     if path.endswith(".parquet"):
-        return int(pq.read_metadata(build / path).num_rows)
+        return table_rows(build, path)
     if path.endswith(".arrow"):
-        return sum(batch.num_rows for batch in open_ipc(build / path)[1])
+        return sum(batch.num_rows for batch in open_ipc(build.local(path))[1])
     records = path.replace("media/", "records/", 1).removesuffix(".tar") + ".parquet"
-    return int(pq.read_metadata(build / records).num_rows)
+    return table_rows(build, records)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from curate.media.probe import probe
-from curate.pipeline.files import write_table
 from curate.pipeline.media_store import MediaTar
 from curate.pipeline.pieces import Piece, split
 from curate.pipeline.progress import Stage
@@ -24,9 +22,10 @@ from curate.schema.ids import content_id, key_of
 from curate.schema.recipe import Fetch, Recipe, TableSource
 from curate.schema.tables import FAILURE_NAMES, PROBE_NAMES, RECORDS
 from curate.schema.verdict import Failure
-from curate.shards.place import placed
 from curate.sources.entry import Entry
 from curate.sources.read import read_all
+from curate.storage import Store
+from curate.storage.tables import write_table
 
 VERSION = 1
 AT_ONCE = 8
@@ -42,17 +41,18 @@ def plan(recipe: Recipe, entries: Sequence[Entry]) -> list[tuple[Piece, str, lis
     ]
 
 
-def ingest(build: Path, recipe: Recipe, work: Sequence[tuple[Piece, str, list[Entry]]], stage: Stage) -> None:
+def ingest(build: Store, recipe: Recipe, work: Sequence[tuple[Piece, str, list[Entry]]], stage: Stage) -> None:
     """Fetch, hash, probe and commit the pieces that are not there yet."""
+    there = build.existing(path for _, path, _ in work)
     rows = [
         {"records": path, "rows": piece.rows, "entries": json.dumps([e.to_row() for e in entries])}
         for piece, path, entries in work
-        if not (build / path).exists()
+        if path not in there
     ]
     if not rows:
         return
     # one CPU a task: hashing and probing; while a fetch waits, the others of the piece go on
-    dataset = then(pieces_dataset(rows), ingest_piece, cpus=1, build=str(build), fetch=_limits(recipe))
+    dataset = then(pieces_dataset(rows), ingest_piece, cpus=1, build=build, fetch=_limits(recipe))
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
 
@@ -62,7 +62,7 @@ def _limits(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
 
 
-def ingest_piece(block: pa.Table, build: str, fetch: dict[str, Any]) -> pa.Table:
+def ingest_piece(block: pa.Table, build: Store, fetch: dict[str, Any]) -> pa.Table:
     """One piece: fetched, hashed, probed, committed. The block is one work item; the answer is its receipt."""
     item = block.to_pylist()[0]
     limits = {name: Fetch.model_validate(options) for name, options in fetch.items()}
@@ -70,14 +70,14 @@ def ingest_piece(block: pa.Table, build: str, fetch: dict[str, Any]) -> pa.Table
     media = media_path(item["records"])
     rows: list[dict[str, Any]] = []
     at_once = max([AT_ONCE, *(limit.concurrency for limit in limits.values())])
-    with placed(Path(build) / media) as temporary:
+    with build.placed(media) as temporary:
         tar = MediaTar(temporary)
         for start in range(0, len(entries), at_once):
             some = entries[start : start + at_once]
             for entry, got in zip(some, read_all(some, limits), strict=True):
                 rows.append(_record(entry, got, tar, media))
         tar.close()
-    write_table(Path(build) / item["records"], pa.Table.from_pylist(rows, schema=RECORDS))
+    write_table(build, item["records"], pa.Table.from_pylist(rows, schema=RECORDS))
     failed = sum(row["error"] is not None for row in rows)
     return pa.table({"rows": [len(rows)], "failed": [failed]})
 

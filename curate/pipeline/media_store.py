@@ -9,6 +9,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from curate.storage import Store
+
 _SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,5})$")
 
 
@@ -38,15 +40,13 @@ class MediaTar:
         self._tar.close()
 
 
-def read_media(build: Path, media: str, offset: int, size: int) -> bytes:
+def read_media(build: Store, media: str, offset: int, size: int) -> bytes:
     """The bytes of a member.
 
     Raises:
         OSError: the tar is gone or shorter than it was.
     """
-    with (build / media).open("rb") as f:
-        f.seek(offset)
-        data = f.read(size)
+    data = build.read_range(media, offset, size)
     if len(data) != size:
         raise OSError(f"{media} ends before byte {offset + size}")
     return data

@@ -8,11 +8,9 @@ Killed anywhere, the same command goes on from the committed pieces and ends wit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from curate.decide.ledger import assemble, override
@@ -23,9 +21,7 @@ from curate.pipeline import cut as cutting
 from curate.pipeline import ingest as ingesting
 from curate.pipeline import tokenize as tokenizing
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.files import write_named_table
 from curate.pipeline.finish import CardWriter, finish
-from curate.pipeline.lock import only_run
 from curate.pipeline.made import Made
 from curate.pipeline.pack import named, pack
 from curate.pipeline.pieces import Piece, split
@@ -35,12 +31,14 @@ from curate.pipeline.stream import ray_map
 from curate.pipeline.tokenize import TokenPiece
 from curate.schema.errors import CurateError
 from curate.schema.ids import key_of
-from curate.schema.manifest import Manifest
+from curate.schema.manifest import MANIFEST, Manifest
 from curate.schema.tables import FAILURE_NAMES
 from curate.schema.verdict import Failure, Outcome
 from curate.shards.order import final_order
 from curate.shards.pieces import index_pieces
 from curate.sources.entry import Entry
+from curate.storage import Store
+from curate.storage.tables import read_table, write_named_table
 
 LEDGER_ROWS = 1 << 16
 """Rows of one ledger file."""
@@ -49,7 +47,7 @@ LEDGER_ROWS = 1 << 16
 def run(
     plan: Plan,
     entries: Sequence[Entry],
-    build: Path,
+    build: Store,
     cluster: Cluster,
     console: Console,
     write_card: CardWriter,
@@ -59,7 +57,7 @@ def run(
     Args:
         plan: the checked recipe.
         entries: of all its sources (`plan.list_all`).
-        build: absolute folder of the build; made where it is not there.
+        build: where the build goes; made where it is not there.
         cluster: what to run on.
         console: where progress goes.
         write_card: makes the card of the finished tables.
@@ -67,7 +65,7 @@ def run(
     Raises:
         CurateError: no space, another run on the same build, nothing kept.
     """
-    with only_run(build):
+    with build.held(MANIFEST) as hold:
         made = Made(records=len(entries))
         recipe = plan.file.recipe
 
@@ -86,11 +84,9 @@ def run(
 
         files = annotating.SignalFiles(plan.signals)
         made.files["signals"] = [files.file(p, s) for s in plan.signals for p in pieces]
-        waiting = [
-            (max((files.file(p, s) for s in plan.signals), key=lambda f: not (build / f).exists()), p.rows)
-            for p in pieces
-        ]
-        with _stage(build, console, "annotate", "samples", waiting) as stage:
+        there = build.existing(made.files["signals"])
+        done = sum(p.rows for p in pieces if all(files.file(p, s) in there for s in plan.signals))
+        with Stage(console, "annotate", made.samples, "samples", done) as stage:
             annotating.annotate(build, pieces, plan.signals, cluster, stage)
 
         samples, tokens = _decide_and_tokenize(plan, build, cluster, console, pieces, files, made)
@@ -99,22 +95,24 @@ def run(
         if kept.num_rows == 0:
             raise CurateError(_nothing(samples, "no sample was kept"), _hint(build))
         _pack(plan, build, console, made, kept, tokens)
-        return finish(plan, build, cluster, console, made, write_card)
+        return finish(plan, build, hold, cluster, console, made, write_card)
 
 
-def _stage(build: Path, console: Console, name: str, unit: str, work: Sequence[tuple[str, int]]) -> Stage:
+def _stage(build: Store, console: Console, name: str, unit: str, work: Sequence[tuple[str, int]]) -> Stage:
     """Progress of a stage whose pieces commit the files of `work`, each with its rows."""
     total = sum(rows for _, rows in work)
-    reused = sum(rows for path, rows in work if (build / path).exists())
+    there = build.existing(path for path, _ in work)
+    reused = sum(rows for path, rows in work if path in there)
     return Stage(console, name, total, unit, reused)
 
 
-def _paths(build: Path, files: Sequence[str]) -> list[str]:
-    return [str(build / f) for f in files]
+def _paths(build: Store, files: Sequence[str]) -> list[str]:
+    """Local files with these bytes: what is decided on are columns, never media."""
+    return [str(path) for path in build.locals(files)]
 
 
 def _cut(
-    plan: Plan, build: Path, console: Console, made: Made, records: pa.Table
+    plan: Plan, build: Store, console: Console, made: Made, records: pa.Table
 ) -> tuple[list[Piece], list[tuple[str, Failure]]]:
     """Cut the sampled records; the pieces of samples, and the records that could not be cut."""
     sampled = set(records.filter(pc.equal(records["outcome"], str(Outcome.SAMPLED)))["record_id"].to_pylist())
@@ -122,7 +120,7 @@ def _cut(
     made_by = cutting.made_by(recipe.cut)
     work: list[tuple[Piece, list[str]]] = []
     for number, path in enumerate(made.files["records"]):
-        held = pq.read_table(build / path, columns=["record_id", "content_id"]).to_pylist()
+        held = read_table(build, path, ["record_id", "content_id"]).to_pylist()
         wanted = [row for row in held if row["record_id"] in sampled]
         if wanted:
             key = key_of([path, [[row["record_id"], row["content_id"]] for row in wanted]])
@@ -135,10 +133,10 @@ def _cut(
     uncut: list[tuple[str, Failure]] = []
     pieces: list[Piece] = []
     for (piece, _), cut_file, samples in zip(work, made.files["cut"], made.files["samples"], strict=True):
-        for row in pq.read_table(build / cut_file).to_pylist():
+        for row in read_table(build, cut_file).to_pylist():
             if row["error"] is not None:
                 uncut.append((row["record_id"], Failure(**{name: row[name] for name in FAILURE_NAMES})))
-        rows = pq.read_table(build / samples, columns=["sample_id", "kind", "text"]).to_pylist()
+        rows = read_table(build, samples, ["sample_id", "kind", "text"]).to_pylist()
         identity = [key_of([row["sample_id"], row["kind"], row["text"]]) for row in rows]
         pieces += split(identity, recipe.partition, samples, piece.number)
     return pieces, uncut
@@ -146,7 +144,7 @@ def _cut(
 
 def _decide_and_tokenize(
     plan: Plan,
-    build: Path,
+    build: Store,
     cluster: Cluster,
     console: Console,
     pieces: Sequence[Piece],
@@ -178,35 +176,35 @@ def _decide_and_tokenize(
         kept = set(samples.filter(pc.equal(samples["outcome"], str(Outcome.KEPT)))["id"].to_pylist())
         work = []
         for piece in pieces:
-            ids = pq.read_table(build / piece.path, columns=["sample_id"]).slice(piece.start, piece.rows)
+            ids = read_table(build, piece.path, ["sample_id"]).slice(piece.start, piece.rows)
             keep = [sid for sid in ids["sample_id"].to_pylist() if sid in kept]
             if keep:
                 work.append(TokenPiece.of(piece, keep, files.file(piece, captions), plan.streams))
         with _stage(build, console, "tokenize", "samples", [(t.receipt, len(t.keep)) for t in work]) as stage:
             tokenizing.tokenize(build, work, plan.streams, cluster, stage)
-        receipts = _paths(build, [t.receipt for t in work])
-        if not any(_failed(path) for path in receipts):
+        failed = [t.receipt for t in work if _failed(build, t.receipt)]
+        if not failed:
             made.files["pieces"] = [t.arrow for t in work]
             made.files["tokenized"] = [t.receipt for t in work]
             return samples, work
-        failures += [path for path in receipts if _failed(path) and path not in failures]
+        failures += [path for path in _paths(build, failed) if path not in failures]
 
 
-def _failed(receipt: str) -> bool:
-    column = pq.read_table(receipt, columns=["error"])["error"]
+def _failed(build: Store, receipt: str) -> bool:
+    column = read_table(build, receipt, ["error"])["error"]
     return bool(column.null_count < len(column))
 
 
-def _pack(plan: Plan, build: Path, console: Console, made: Made, kept: pa.Table, tokens: Sequence[TokenPiece]) -> None:
+def _pack(plan: Plan, build: Store, console: Console, made: Made, kept: pa.Table, tokens: Sequence[TokenPiece]) -> None:
     recipe = plan.file.recipe
-    places = index_pieces([build / t.arrow for t in tokens])
+    places = index_pieces(build, [t.arrow for t in tokens])
     content: dict[str, str] = {}
     for path in made.files["samples"]:
-        table = pq.read_table(build / path, columns=["sample_id", "content_id"])
+        table = read_table(build, path, ["sample_id", "content_id"])
         content |= dict(zip(table["sample_id"].to_pylist(), table["content_id"].to_pylist(), strict=True))
     rows = [(sid, content[sid]) for sid in kept["id"].to_pylist()]
     plans = final_order(rows, seed=recipe.seed, splits=recipe.pack.splits, shard_samples=recipe.pack.shard_samples)
-    made.plans = [named(build, p, places) for p in plans]
+    made.plans = [named(p, places) for p in plans]
     with _stage(build, console, "pack", "samples", [(p.path, len(p.sample_ids)) for p in made.plans]) as stage:
         pack(build, made.plans, places, stage)
     made.files["tokens"] = [p.path for p in made.plans]
@@ -222,5 +220,5 @@ def _nothing(rows: pa.Table, what: str) -> str:
     return f"{what}: " + ", ".join(f"{row['count_all']} {row['outcome']}" for row in counts)
 
 
-def _hint(build: Path) -> str:
+def _hint(build: Store) -> str:
     return f"what was computed is kept in {build}; change the recipe and run again"

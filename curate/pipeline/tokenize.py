@@ -11,19 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.media.views import Audio, Frames, View
 from curate.pipeline.blocks import FAIL, failure_columns, failure_of, failure_text, pack_views, unpack_views, view_name
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
-from curate.pipeline.files import write_table
 from curate.pipeline.pieces import KEY_HEX, Piece
 from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
@@ -36,6 +34,8 @@ from curate.schema.verdict import Failure
 from curate.shards.ipc import open_ipc
 from curate.shards.pieces import Place, Tokens, index_pieces, write_piece
 from curate.shards.schema import StreamSpec
+from curate.storage import Store
+from curate.storage.tables import read_table, write_table
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 
@@ -100,20 +100,21 @@ class TokenPiece:
 
 
 def tokenize(
-    build: Path, work: Sequence[TokenPiece], streams: Sequence[StreamPlan], cluster: Cluster, stage: Stage
+    build: Store, work: Sequence[TokenPiece], streams: Sequence[StreamPlan], cluster: Cluster, stage: Stage
 ) -> None:
     """Tokenize the pieces that are not committed yet."""
+    there = build.existing(t.receipt for t in work)
     rows = [
         {"samples": t.piece.path, "start": t.piece.start, "rows": t.piece.rows, "item": json.dumps(_item(t))}
         for t in work
-        if not (build / t.receipt).exists()
+        if t.receipt not in there
     ]
     if not rows:
         return
     size = pools(cluster, len(rows))
-    decoded = then(pieces_dataset(rows), decode_piece, cpus=size.decode_cpus, build=str(build), streams=streams)
+    decoded = then(pieces_dataset(rows), decode_piece, cpus=size.decode_cpus, build=build, streams=streams)
     encoded = then(decoded, Encode, cpus=size.actor_cpus, actors=size.actors, streams=streams)
-    dataset = then(encoded, commit, cpus=COMMIT_CPUS, build=str(build), streams=streams)
+    dataset = then(encoded, commit, cpus=COMMIT_CPUS, build=build, streams=streams)
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
 
@@ -128,23 +129,22 @@ def _item(t: TokenPiece) -> dict[str, Any]:
     }
 
 
-def decode_piece(work: pa.Table, build: str, streams: Sequence[StreamPlan]) -> pa.Table:
+def decode_piece(work: pa.Table, build: Store, streams: Sequence[StreamPlan]) -> pa.Table:
     """Views of the piece's survivors whose ids no older file holds; the others come without views."""
     row = work.to_pylist()[0]
     item = json.loads(row["item"])
-    root = Path(build)
-    samples = pq.read_table(root / row["samples"]).slice(row["start"], row["rows"])
+    samples = read_table(build, row["samples"]).slice(row["start"], row["rows"])
     keep = set(item["keep"])
     alive = [i for i, sid in enumerate(samples.column("sample_id").to_pylist()) if sid in keep]
     samples = samples.take(pa.array(alive, pa.int64()))
     ids = samples.column("sample_id").to_pylist()
-    old = _older(root, item, keep)
-    item["older"] = {sid: [str(path), at] for sid, (path, at) in old.items()}
+    old = _older(build, item, keep)
+    item["older"] = {sid: [path, at] for sid, (path, at) in old.items()}
     fresh = [i for i, sid in enumerate(ids) if sid not in old]
     views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
     rows = samples.to_pylist()
-    arrays, failures = decode_samples(root, [rows[i] for i in fresh], views, "tokenize")
-    captions_table = pq.read_table(root / item["captions"], columns=["sample_id", "caption"])
+    arrays, failures = decode_samples(build, [rows[i] for i in fresh], views, "tokenize")
+    captions_table = read_table(build, item["captions"], ["sample_id", "caption"])
     captions = dict(
         zip(captions_table.column("sample_id").to_pylist(), captions_table.column("caption").to_pylist(), strict=True)
     )
@@ -161,11 +161,14 @@ def decode_piece(work: pa.Table, build: str, streams: Sequence[StreamPlan]) -> p
     return pa.table(columns)
 
 
-def _older(build: Path, item: dict[str, Any], keep: set[str]) -> dict[str, Place]:
+def _older(build: Store, item: dict[str, Any], keep: set[str]) -> dict[str, Place]:
     """Where files of the same range and tokenizers hold survivors already."""
     found: dict[str, Place] = {}
-    for receipt in sorted((build / "tokenized").glob(f"{item['prefix']}*.parquet")):
-        held = index_pieces([build / "pieces" / f"{receipt.stem}.arrow"])
+    for stat in build.files("tokenized"):
+        stem = PurePosixPath(stat.path).stem
+        if not stem.startswith(item["prefix"]) or stat.path.startswith("tokenized/."):
+            continue
+        held = index_pieces(build, [f"pieces/{stem}.arrow"])
         found |= {sid: at for sid, at in held.items() if sid in keep and sid not in found}
     return found
 
@@ -256,9 +259,8 @@ def _ids_column(stream: StreamPlan, ids: Sequence[NDArray[np.generic] | None]) -
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=mask)
 
 
-def commit(block: pa.Table, build: str, streams: Sequence[StreamPlan]) -> pa.Table:
+def commit(block: pa.Table, build: Store, streams: Sequence[StreamPlan]) -> pa.Table:
     """Write the piece: fresh rows and those of older files, in the range's order; the answer is its receipt."""
-    root = Path(build)
     item = json.loads(block.column("item")[0].as_py())
     failures = [failure_of(t) for t in block.column(FAILED).to_pylist()]
     specs = [s.spec for s in streams]
@@ -266,12 +268,12 @@ def commit(block: pa.Table, build: str, streams: Sequence[StreamPlan]) -> pa.Tab
     for i, key in enumerate(block.select(IDENTITY).to_pylist()):
         if key["sample_id"] in item["older"]:
             path, at = item["older"][key["sample_id"]]
-            held = pa.Table.from_batches(open_ipc(Path(path))[1])
+            held = pa.Table.from_batches(open_ipc(build.local(path))[1])
             rows.append(Tokens(**key, ids={s.name: _ids(held, at, s) for s in specs}))
         elif failures[i] is None:
             rows.append(Tokens(**key, ids={s.name: _ids(block, i, s) for s in specs}))
-    write_piece(root / item["arrow"], specs, rows)
-    write_table(root / item["receipt"], pa.table({"sample_id": block.column("sample_id")} | failure_columns(failures)))
+    write_piece(build, item["arrow"], specs, rows)
+    write_table(build, item["receipt"], pa.table({"sample_id": block.column("sample_id")} | failure_columns(failures)))
     return pa.table({"rows": [block.num_rows], "failed": [sum(f is not None for f in failures)]})
 
 

@@ -17,11 +17,12 @@ from curate.shards.rows import Ragged
 from curate.shards.shuffle import Permutation
 from curate.shards.token_stream import LOOK_AHEAD, TokenStream
 from curate.shards.views import RawView
+from curate.storage import Store, open_store
 
 _TURNS = 6
 
 
-def bench(build: Path | str, seconds: float = 5.0, split: str = "train", batch: int = 256) -> dict[str, float]:
+def bench(build: Store | Path | str, seconds: float = 5.0, split: str = "train", batch: int = 256) -> dict[str, float]:
     """Time shuffled `RawView` batches and, in turn with them, two raw memory-mapped reads of the same shards.
 
     * shuffled: the files as if they were arrays of rows of one size, rows copied in an order drawn at random, 4,096
@@ -39,12 +40,12 @@ def bench(build: Path | str, seconds: float = 5.0, split: str = "train", batch: 
     Raises:
         CurateError: no finished build, no such split, or one without samples.
     """
-    build = Path(build)
+    build = open_store(build)
     manifest = read_manifest(build)
     entry = find_split(manifest, split)
     if not entry.samples:
         raise CurateError(f"split {split!r} has no samples to stream")
-    files = [np.memmap(build / path, np.uint8, "r") for path in entry.shards]
+    files = [np.memmap(build.local(path), np.uint8, "r") for path in entry.shards]
     row_bytes = sum(len(f) for f in files) / entry.samples
     tokens = TokenStream(build, split, RawView(), batch=batch)
     ways: dict[str, Callable[[], Iterator[tuple[int, float]]]] = {

@@ -10,59 +10,60 @@ from pydantic import ValidationError
 
 from curate.schema.errors import CurateError
 from curate.schema.manifest import FORMAT, MANIFEST, File, Manifest
-from curate.shards.place import placed, sweep
-
-_CHUNK = 1 << 20
-
-
-def file_digest(path: Path) -> str:
-    """The whole BLAKE3 of a file, 64 hex digits, read in pieces of 1 MiB on one thread."""
-    h = blake3()
-    with path.open("rb") as source:
-        while chunk := source.read(_CHUNK):
-            h.update(chunk)
-    return str(h.hexdigest())
+from curate.storage import Store, open_store
+from curate.storage.base import Hold
 
 
-def describe_file(build: Path, path: str, rows: int) -> File:
+def file_digest(store: Store, path: str) -> tuple[str, int]:
+    """The whole BLAKE3 of a file, 64 hex digits, and its size in bytes; read in pieces on one thread."""
+    h, size = blake3(), 0
+    for chunk in store.chunks(path):
+        h.update(chunk)
+        size += len(chunk)
+    return str(h.hexdigest()), size
+
+
+def describe_file(build: Store, path: str, rows: int) -> File:
     """The manifest's entry of a file.
 
     Args:
-        build: the build's folder.
+        build: where the file lies.
         path: the file, relative to it, with forward slashes.
         rows: rows of a table, records of a tar, 0 of anything else.
     """
-    place = build / path
-    return File(path=path, digest=file_digest(place), bytes=place.stat().st_size, rows=rows)
+    found, size = file_digest(build, path)
+    return File(path=path, digest=found, bytes=size, rows=rows)
 
 
-def write_manifest(build: Path, manifest: Manifest) -> None:
+def write_manifest(hold: Hold, manifest: Manifest) -> None:
     """Commit a build: canonical JSON (keys sorted, indent 1, a newline at the end), put in place whole.
 
-    Leftovers of killed writers are removed first, so nothing else may write to `build` any more.
+    Leftovers of killed writers are removed first, so nothing else may write to the build any more.
+
+    Args:
+        hold: what the run has on the build (`Store.held`).
     """
-    sweep(build)
     text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1, allow_nan=False) + "\n"
-    with placed(build / MANIFEST) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    hold.commit(text.encode())
 
 
-def read_manifest(build: Path) -> Manifest:
+def read_manifest(build: Store | Path | str) -> Manifest:
     """The manifest of a finished build.
 
     Raises:
         CurateError: no build there, an unfinished one, one of a newer format, or an unreadable manifest.
     """
-    place = build / MANIFEST
-    if not build.is_dir() or not any(build.iterdir()):
-        raise CurateError(f"{build}: there is no build here", f"make one: curate run RECIPE --out {build}")
-    if not place.is_file():
+    build = open_store(build)
+    place = build.name(MANIFEST)
+    if build.stat(MANIFEST) is None:
+        if not build.files():
+            raise CurateError(f"{build}: there is no build here", f"make one: curate run RECIPE --out {build}")
         raise CurateError(
             f"{build}: this build is not finished, it has no {MANIFEST}",
             f"run the command that began it again, it carries on where it stopped: curate run RECIPE --out {build}",
         )
     try:
-        said = json.loads(place.read_bytes())
+        said = json.loads(build.read(MANIFEST))
     except ValueError as exc:
         raise CurateError(f"{place}: not JSON ({exc})", "the file was changed after the build; build again") from exc
     version = said.get("format") if isinstance(said, dict) else None

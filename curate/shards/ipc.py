@@ -12,13 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from curate.schema.errors import CurateError
-from curate.shards.place import placed
+from curate.storage import Store
 
 BATCH_ROWS = 1024
 """Rows of a record batch; the last one of a file may hold fewer."""
 
 
-def write_ipc(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+def write_ipc(store: Store, path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     """Write an Arrow IPC file, whole or not at all. Equal batches give equal bytes.
 
     Returns:
@@ -26,7 +26,7 @@ def write_ipc(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) 
     """
     rows = 0
     with (
-        placed(path) as temporary,
+        store.placed(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +15,16 @@ from curate.shards.order import ShardPlan
 from curate.shards.pieces import Place
 from curate.shards.rows import Rows, gather, to_batch
 from curate.shards.schema import StreamSpec, shard_schema, streams_in
+from curate.storage import Store
 
 
-def write_shard(plan: ShardPlan, pieces: Mapping[str, Place], build: Path) -> File:
+def write_shard(plan: ShardPlan, pieces: Mapping[str, Place], build: Store) -> File:
     """Write one shard, whole or not at all. Its bytes do not depend on how samples lie in pieces.
 
     Args:
         plan: what to write; its path is relative to `build`.
         pieces: for each sample of the plan, the piece and the row that hold its tokens (`index_pieces`).
-        build: the build's folder.
+        build: where the pieces lie and the shard goes.
 
     Returns:
         The manifest's entry of the file.
@@ -35,26 +35,28 @@ def write_shard(plan: ShardPlan, pieces: Mapping[str, Place], build: Path) -> Fi
     """
     if lost := [s for s in plan.sample_ids if s not in pieces]:
         raise CurateError(f"{plan.path}: {len(lost)} samples have no tokens, {lost[0]} first")
-    first = open_ipc(pieces[plan.sample_ids[0]][0])[0]
+    first = open_ipc(build.local(pieces[plan.sample_ids[0]][0]))[0]
     streams = streams_in(first)
     batches = (
-        _gather(plan.path, plan.sample_ids[i : i + BATCH_ROWS], pieces, streams)
+        _gather(build, plan.path, plan.sample_ids[i : i + BATCH_ROWS], pieces, streams)
         for i in range(0, len(plan.sample_ids), BATCH_ROWS)
     )
     schema = shard_schema(streams)
-    rows = write_ipc(build / plan.path, schema, (to_batch(part, schema, streams) for part in batches))
+    rows = write_ipc(build, plan.path, schema, (to_batch(part, schema, streams) for part in batches))
     return describe_file(build, plan.path, rows)
 
 
-def _gather(path: str, samples: Sequence[str], pieces: Mapping[str, Place], streams: Sequence[StreamSpec]) -> Rows:
+def _gather(
+    build: Store, path: str, samples: Sequence[str], pieces: Mapping[str, Place], streams: Sequence[StreamSpec]
+) -> Rows:
     schema = shard_schema(streams)
     batches: list[pa.RecordBatch] = []
-    opened: dict[Path, list[tuple[int, int]]] = {}  # piece: (first row, index in `batches`) of its record batches
+    opened: dict[str, list[tuple[int, int]]] = {}  # piece: (first row, index in `batches`) of its record batches
     which, row = np.empty(len(samples), np.int64), np.empty(len(samples), np.int64)
     for i, sample in enumerate(samples):
         piece, at = pieces[sample]
         if piece not in opened:
-            found, parts = open_ipc(piece)
+            found, parts = open_ipc(build.local(piece))
             if not found.equals(schema, check_metadata=True):
                 raise CurateError(f"{piece}: holds other streams, or of another codec, than the first piece of {path}")
             firsts = np.cumsum([0, *(b.num_rows for b in parts)]).tolist()
@@ -87,7 +89,7 @@ def splits_of(names: Sequence[str], plans: Sequence[ShardPlan]) -> list[Split]:
 
 
 def stream_entries(
-    build: Path, plans: Sequence[ShardPlan], streams: Sequence[StreamSpec], tokenizers: Mapping[str, tuple[str, str]]
+    build: Store, plans: Sequence[ShardPlan], streams: Sequence[StreamSpec], tokenizers: Mapping[str, tuple[str, str]]
 ) -> list[StreamEntry]:
     """The manifest's streams, counted in the shards.
 
@@ -99,7 +101,7 @@ def stream_entries(
     ids = dict.fromkeys((s.name for s in streams), 0)
     samples = dict.fromkeys(ids, 0)
     for plan in plans:
-        for batch in open_ipc(build / plan.path)[1]:
+        for batch in open_ipc(build.local(plan.path))[1]:
             for name in ids:
                 ids[name] += len(batch.column(name).flatten())
                 samples[name] += batch.num_rows - batch.column(name).null_count

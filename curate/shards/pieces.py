@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from curate.shards.ipc import BATCH_ROWS, open_ipc, write_ipc
 from curate.shards.rows import Ragged, Rows, to_batch
 from curate.shards.schema import StreamSpec, shard_schema
+from curate.storage import Store
 
-Place = tuple[Path, int]
-"""Where a sample's tokens lie: a piece, and the row in it."""
+Place = tuple[str, int]
+"""Where a sample's tokens lie: a piece's path in the build, and the row in it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Tokens:
     ids: Mapping[str, NDArray[Any] | None]
 
 
-def write_piece(path: Path, streams: Sequence[StreamSpec], samples: Sequence[Tokens]) -> int:
+def write_piece(store: Store, path: str, streams: Sequence[StreamSpec], samples: Sequence[Tokens]) -> int:
     """Write a piece, whole or not at all; equal samples give equal bytes. An empty piece is a valid file.
 
     Returns:
@@ -52,10 +53,10 @@ def write_piece(path: Path, streams: Sequence[StreamSpec], samples: Sequence[Tok
             raise ValueError(f"sample {sample.sample_id}: no such stream: {', '.join(unknown)}")
     schema = shard_schema(streams)
     parts = (samples[i : i + BATCH_ROWS] for i in range(0, len(samples), BATCH_ROWS))
-    return write_ipc(path, schema, (to_batch(_rows(part, streams), schema, streams) for part in parts))
+    return write_ipc(store, path, schema, (to_batch(_rows(part, streams), schema, streams) for part in parts))
 
 
-def index_pieces(paths: Iterable[Path]) -> dict[str, Place]:
+def index_pieces(store: Store, paths: Iterable[str]) -> dict[str, Place]:
     """Where each sample's tokens lie, from the `sample_id` columns of pieces.
 
     Raises:
@@ -63,7 +64,7 @@ def index_pieces(paths: Iterable[Path]) -> dict[str, Place]:
     """
     places: dict[str, Place] = {}
     for path in paths:
-        for row, sample in enumerate(_sample_ids(path)):
+        for row, sample in enumerate(_sample_ids(store.local(path))):
             if sample in places:
                 raise ValueError(f"sample {sample} lies in {places[sample][0]} and in {path}")
             places[sample] = (path, row)

@@ -16,6 +16,7 @@ from curate.schema.manifest import Manifest, Split
 from curate.shards.ipc import BATCH_ROWS, open_ipc
 from curate.shards.rows import Ints, Rows, gather
 from curate.shards.schema import shard_schema, streams_of
+from curate.storage import Store, open_store
 
 KEYS = ("sample_id", "kind", "start_us", "end_us")
 """Key columns that a view sees."""
@@ -40,14 +41,16 @@ class Reader:
     """Rows of one split by number, from memory-mapped shards. Shards are opened when first touched.
 
     Args:
-        build: the build's folder.
+        build: a build's folder, or its `s3://` uri.
         manifest: its manifest.
         split: name of the split.
         streams: names of the streams to read; all where None.
     """
 
-    def __init__(self, build: Path, manifest: Manifest, split: str, streams: Sequence[str] | None = None) -> None:
-        self._build = build
+    def __init__(
+        self, build: Store | Path | str, manifest: Manifest, split: str, streams: Sequence[str] | None = None
+    ) -> None:
+        self._build = open_store(build)
         self._shards = find_split(manifest, split)
         every = streams_of(manifest)
         self._schema = shard_schema(every)
@@ -91,8 +94,12 @@ class Reader:
         if number in self._opened:
             self._opened.move_to_end(number)
             return self._opened[number]
-        path, rows = self._build / self._shards.shards[number], self._shards.shard_rows[number]
-        schema, batches = open_ipc(path)
+        shard, rows = self._shards.shards[number], self._shards.shard_rows[number]
+        path = self._build.name(shard)
+        try:
+            schema, batches = open_ipc(self._build.local(shard))
+        except FileNotFoundError as exc:
+            raise CurateError(f"{path}: there is no such file") from exc
         if not schema.equals(self._schema, check_metadata=True):
             raise CurateError(f"{path}: its streams are not those of the manifest", "check it: curate verify")
         sizes = [BATCH_ROWS] * (rows // BATCH_ROWS) + ([rows % BATCH_ROWS] if rows % BATCH_ROWS else [])
@@ -104,7 +111,7 @@ class Reader:
         return batches
 
 
-def iter_rows(build: Path, manifest: Manifest, split: str) -> Iterator[Rows]:
+def iter_rows(build: Store | Path | str, manifest: Manifest, split: str) -> Iterator[Rows]:
     """All rows of a split in final order, at most 1,024 at a time; for the card, `explain` and exports."""
     reader = Reader(build, manifest, split)
     for start in range(0, len(reader), BATCH_ROWS):

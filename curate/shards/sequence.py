@@ -16,6 +16,7 @@ from curate.shards.draw import Draw, FrameCap, caps, check_names, window
 from curate.shards.reader import Reader
 from curate.shards.rows import Ints, Rows
 from curate.shards.schema import streams_of
+from curate.storage import Store
 
 PAD, BOS, EOS = 0, 1, 2
 _FIRST_MARKER = 3
@@ -105,10 +106,10 @@ class SequenceView:
             raise CurateError(f"outputs: {lost[0]!r} is not in order", f"order is: {', '.join(order)}")
         return SequenceBound(order, frozenset(outputs), FlatVocabulary.of(manifest), caps(manifest, self.frames))
 
-    def lengths(self, build: Path | str, manifest: Manifest, split: str = "train") -> Ints:
+    def lengths(self, build: Store | Path | str, manifest: Manifest, split: str = "train") -> Ints:
         """Exact tokens of each sequence of a split, int64 `(rows,)` in stored order, without reading any ids."""
         bound = self.bind(manifest)
-        reader = Reader(Path(build), manifest, split, bound.order)
+        reader = Reader(build, manifest, split, bound.order)
         units = {s.name: s.unit for s in streams_of(manifest)}
         total = np.full(len(reader), 2, np.int64)
         for name in bound.order:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from curate.shards.token_stream import TokenStream
 from curate.shards.views import View
+from curate.storage import Store
 
 
 def stream(
-    build: Path | str,
+    build: Store | Path | str,
     split: str = "train",
     view: View | None = None,
     *,
@@ -34,7 +35,7 @@ def stream(
     than others.
 
     Args:
-        build: folder of a finished build.
+        build: folder of a finished build, or its `s3://` uri.
         split: name of the split.
         view: what an item looks like: `RawView` (the default), `MaskedView`, `SequenceView`, or your own.
         seed, epoch: what the order and the view's chance are drawn from.

@@ -20,6 +20,7 @@ from curate.shards.reader import Reader, find_split
 from curate.shards.rows import Ints
 from curate.shards.shuffle import Permutation
 from curate.shards.views import RawView, View
+from curate.storage import Store, open_store
 
 LOOK_AHEAD = 4096
 """Most rows gathered at once, so that rows of one record batch are fetched together."""
@@ -31,7 +32,7 @@ class TokenStream:
 
     def __init__(
         self,
-        build: Path | str,
+        build: Store | Path | str,
         split: str = "train",
         view: View | None = None,
         *,
@@ -48,7 +49,7 @@ class TokenStream:
             raise CurateError(f"a batch of {batch} samples")
         if epoch < 0:
             raise CurateError(f"epoch {epoch}: the first one is 0")
-        self.build = Path(build)
+        self.build = open_store(build)
         self.manifest = read_manifest(self.build)
         self.split = split
         self._view = (RawView() if view is None else view).bind(self.manifest)

@@ -10,9 +10,10 @@ from curate.shards.report import Problems, Report, StreamReport
 from curate.shards.verify_files import check_files
 from curate.shards.verify_ledger import check_ledger
 from curate.shards.verify_shards import check_shards
+from curate.storage import Store, open_store
 
 
-def verify(build: Path | str, deep: bool = True) -> Report:
+def verify(build: Store | Path | str, deep: bool = True) -> Report:
     """Check a finished build. Nothing is changed, and nothing of a file is trusted whose digest is not right.
 
     * Files: each one that the manifest names lies inside the build and has its digest, size and rows; there are no
@@ -23,13 +24,13 @@ def verify(build: Path | str, deep: bool = True) -> Report:
       missing only where the sample cannot have it (law 9).
 
     Args:
-        build: folder of the build.
+        build: a build's folder, or its `s3://` uri.
         deep: False skips what reads whole files: digests, ids, members of tars.
 
     Raises:
         CurateError: there is no finished build to check, or its manifest cannot be read.
     """
-    build = Path(build)
+    build = open_store(build)
     manifest = read_manifest(build)
     problems = Problems()
     sound = check_files(build, manifest, problems, deep)

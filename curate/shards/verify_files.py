@@ -6,16 +6,17 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.schema.errors import CurateError
 from curate.schema.manifest import MANIFEST, File, Manifest
 from curate.shards.commit import file_digest
 from curate.shards.ipc import open_ipc
 from curate.shards.report import Problems
+from curate.storage import Folder, Store
+from curate.storage.tables import table_rows
 
 
-def check_files(build: Path, manifest: Manifest, problems: Problems, deep: bool) -> set[str]:
+def check_files(build: Store, manifest: Manifest, problems: Problems, deep: bool) -> set[str]:
     """Check each file; returns the paths of those that may be read further."""
     sound: set[str] = set()
     seen: set[str] = set()
@@ -24,49 +25,49 @@ def check_files(build: Path, manifest: Manifest, problems: Problems, deep: bool)
             problems.add(f"{file.path}: listed twice in the manifest")
             continue
         seen.add(file.path)
-        wrong = _wrong_place(build, file.path) or _wrong_bytes(build / file.path, file, deep)
+        wrong = _wrong_place(build, file.path) or _wrong_bytes(build, file, deep)
         if wrong:
             problems.add(f"{file.path}: {wrong}")
             continue
         sound.add(file.path)
-        if wrong := _wrong_rows(build / file.path, file, deep):
+        if wrong := _wrong_rows(build, file, deep):
             problems.add(f"{file.path}: {wrong}")
-    for path in sorted(build.rglob("*")):
-        name = path.relative_to(build).as_posix()
-        if (path.is_symlink() or not path.is_dir()) and name not in seen and name != MANIFEST:
-            problems.add(f"{name}: not listed in the manifest")
+    for stat in build.files():
+        if stat.path not in seen and stat.path != MANIFEST:
+            problems.add(f"{stat.path}: not listed in the manifest")
     return sound
 
 
-def _wrong_place(build: Path, path: str) -> str:
+def _wrong_place(build: Store, path: str) -> str:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or str(pure) != path or path == MANIFEST:
         return "not a plain path inside the build"
-    if not (build / path).resolve().is_relative_to(build.resolve()):
+    if isinstance(build, Folder) and not (build.root / path).resolve().is_relative_to(build.root.resolve()):
         return "leads out of the build by a link"
     return ""
 
 
-def _wrong_bytes(place: Path, file: File, deep: bool) -> str:
-    if not place.is_file():
+def _wrong_bytes(build: Store, file: File, deep: bool) -> str:
+    stat = build.stat(file.path)
+    if stat is None:
         return "missing"
-    size = place.stat().st_size
-    if size != file.bytes:
-        return f"{size} bytes, the manifest says {file.bytes}"
-    if deep and (got := file_digest(place)) != file.digest:
+    if stat.bytes != file.bytes:
+        return f"{stat.bytes} bytes, the manifest says {file.bytes}"
+    if deep and (got := file_digest(build, file.path)[0]) != file.digest:
         return f"its digest is {got[:16]}…, the manifest says {file.digest[:16]}…: the file was changed"
     return ""
 
 
-def _wrong_rows(place: Path, file: File, deep: bool) -> str:
+def _wrong_rows(build: Store, file: File, deep: bool) -> str:
+    suffix = PurePosixPath(file.path).suffix
     try:
-        if place.suffix == ".parquet":
-            rows = int(pq.read_metadata(place).num_rows)
-        elif place.suffix == ".arrow":
-            rows = sum(batch.num_rows for batch in open_ipc(place)[1])
-        elif place.suffix == ".tar" and deep:
+        if suffix == ".parquet":
+            rows = table_rows(build, file.path)
+        elif suffix == ".arrow":
+            rows = sum(batch.num_rows for batch in open_ipc(build.local(file.path))[1])
+        elif suffix == ".tar" and deep:
             # A record that could not be fetched has a row but no member.
-            rows = max(file.rows, len(_tar_keys(place)))
+            rows = max(file.rows, len(_tar_keys(build.local(file.path))))
         else:
             return ""
     except (CurateError, pa.ArrowException, tarfile.TarError, OSError) as exc:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.schema.manifest import Manifest
 from curate.schema.tables import LEDGER
 from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES
 from curate.shards.report import Problems
+from curate.storage import Store
+from curate.storage.tables import read_table
 
 _LEVELS = {"record": RECORD_OUTCOMES, "sample": SAMPLE_OUTCOMES}
 
@@ -61,7 +61,7 @@ class Ledger:
     samples: dict[str, int]
 
 
-def check_ledger(build: Path, manifest: Manifest, sound: set[str], problems: Problems) -> Ledger | None:
+def check_ledger(build: Store, manifest: Manifest, sound: set[str], problems: Problems) -> Ledger | None:
     """Recount the ledger; None where a part of it cannot be read, since a part would only mislead."""
     paths = sorted(f.path for f in manifest.files if f.path.startswith("ledger/"))
     if not paths:
@@ -71,7 +71,7 @@ def check_ledger(build: Path, manifest: Manifest, sound: set[str], problems: Pro
         problems.add("ledger: not recounted, since a file of it is missing or changed")
         return None
     try:
-        parts = [pq.ParquetFile(build / path).read() for path in paths]
+        parts = [read_table(build, path) for path in paths]
     except (pa.ArrowException, OSError) as exc:
         problems.add(f"ledger: cannot be read: {' '.join(str(exc).split())}")
         return None

@@ -12,7 +12,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
@@ -21,6 +20,8 @@ from curate.schema.manifest import Manifest
 from curate.shards.ipc import BATCH_ROWS, open_ipc
 from curate.shards.report import Problems, StreamReport
 from curate.shards.schema import KEY_NAMES, KEYS, StreamSpec, shard_schema, streams_of
+from curate.storage import Store
+from curate.storage.tables import read_table
 
 _NEEDED_BY = {"image": ("image", "video"), "audio": ("audio",), "text": ()}
 _POSSIBLE_FOR = {"image": ("image", "video"), "audio": ("audio", "video"), "text": ("image", "video", "audio")}
@@ -39,7 +40,7 @@ class _Stream:
 
 
 def check_shards(
-    build: Path, manifest: Manifest, sound: set[str], ledger: pa.Table | None, problems: Problems, deep: bool
+    build: Store, manifest: Manifest, sound: set[str], ledger: pa.Table | None, problems: Problems, deep: bool
 ) -> list[StreamReport]:
     """Check all shards that may be read; returns the recounted streams."""
     try:
@@ -65,7 +66,7 @@ def check_shards(
             if path not in sound:
                 complete = False
                 continue
-            for first, batch in _batches(build / path, path, schema, problems, deep):
+            for first, batch in _batches(build.local(path), path, schema, problems, deep):
                 last = _check_order(manifest.seed, batch, path, first, last, problems)
                 _check_batch(batch, path, first, streams, with_sound, problems, deep)
                 found.append(_keys(batch, path, first, split.name))
@@ -210,13 +211,13 @@ def _compare(shards: pa.Table, ledger: pa.Table, problems: Problems) -> None:
                 problems.many(f"tokens: {what}", str(row[0]), int(row[1]))
 
 
-def _with_sound(build: Path, manifest: Manifest, sound: set[str], problems: Problems) -> set[str]:
+def _with_sound(build: Store, manifest: Manifest, sound: set[str], problems: Problems) -> set[str]:
     """Samples whose media have sound, as the build's table of samples says, where it holds one."""
     out: set[str] = set()
     for file in manifest.files:
         if file.path.startswith("samples/") and file.path.endswith(".parquet") and file.path in sound:
             try:
-                table = pq.ParquetFile(build / file.path).read(columns=["sample_id", "has_audio"])
+                table = read_table(build, file.path, ["sample_id", "has_audio"])
                 heard = table.filter(pc.field("has_audio"))
                 out.update(heard.column("sample_id").to_pylist())
             except (pa.ArrowException, OSError, KeyError) as exc:

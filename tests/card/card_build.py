@@ -23,6 +23,7 @@ from curate.card.write import write_card
 from curate.schema.ids import content_id, digest, record_id, sample_id
 from curate.schema.manifest import Counts, File, Manifest, Split, StreamEntry
 from curate.schema.tables import FAILURE, LEDGER, RECORDS, SAMPLES
+from curate.storage import Folder
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 
@@ -335,9 +336,10 @@ class Builder:
         self.signals: list[dict[str, Any]] = []
         self.tokens: list[dict[str, Any]] = []
         self.by_name = {i.name: i for i in items}
+        self.offsets: dict[str, int] = {}
+        self._media(items)
         for item in items:
             self._add(item)
-        self._media(items)
         self._tables()
 
     def manifest(self) -> Manifest:
@@ -405,7 +407,9 @@ class Builder:
             "codec": None,
             "audio_rate": None,
         }
-        where = {"media": "media/shard-00000.tar", "member": content} if item.kind else {"media": None, "member": None}
+        where: dict[str, Any] = {"media": None, "member": None, "offset": None, "bytes": len(item.data)}
+        if item.kind:
+            where |= {"media": "media/shard-00000.tar", "member": content, "offset": self.offsets[content]}
         common = {"record_id": item.record, "source": item.source, "uri": item.name, "kind": item.kind}
         failure = {k: v for k, v in item.why.items() if k in ("stage", "error", "message", "attempt")}
         self.records.append(
@@ -417,7 +421,6 @@ class Builder:
                 "licence": item.licence,
                 "meta": "{}",
                 "content_id": content,
-                "bytes": len(item.data),
                 **(failure if item.of_record else {}),
             }
         )
@@ -499,6 +502,7 @@ class Builder:
                 name = content_id(item.data)
                 if item.kind and name not in names:
                     names.add(name)
+                    self.offsets[name] = tar.offset + 512  # behind its header
                     info = tarfile.TarInfo(name)
                     info.size = len(item.data)
                     tar.addfile(info, io.BytesIO(item.data))
@@ -559,5 +563,5 @@ class Card:
 def make_card(build: Path, items: Sequence[Item], **more: Any) -> Card:
     """A build of `items` and its card."""
     manifest = Builder(build, items, **more).manifest()
-    assert write_card(build, manifest, tokenizer) == ["card/index.html", "card/README.md"]
+    assert write_card(Folder(build), manifest, tokenizer) == ["card/index.html", "card/README.md"]
     return Card(build, manifest, *((build / "card" / n).read_text("utf-8") for n in ("index.html", "README.md")))

@@ -17,6 +17,7 @@ from curate.card.tables import Tables
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Split
 from curate.schema.recipe import Recipe
+from curate.storage import Folder
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,9 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
 
 def test_histograms_hold_every_value_and_colour_what_is_outside(builder: Builder) -> None:
     manifest = builder.manifest()
-    found = {n.name: n for n in numbers(Tables(builder.build, manifest), Recipe.model_validate(manifest.recipe))}
+    found = {
+        n.name: n for n in numbers(Tables(Folder(builder.build), manifest), Recipe.model_validate(manifest.recipe))
+    }
     assert list(found) == ["sharpness", "brightness", "loudness", "pixels", "duration"]
     values = {n: [s[n] for s in builder.signals if s[n] is not None] for n in ("sharpness", "brightness", "loudness")}
     for name, v in values.items():
@@ -44,7 +47,7 @@ def test_histograms_hold_every_value_and_colour_what_is_outside(builder: Builder
 def test_a_percentile_is_drawn_at_the_value_it_came_to(builder: Builder) -> None:
     manifest = builder.manifest()
     recipe = Recipe.model_validate(manifest.recipe)
-    loudness = next(n for n in numbers(Tables(builder.build, manifest), recipe) if n.name == "loudness")
+    loudness = next(n for n in numbers(Tables(Folder(builder.build), manifest), recipe) if n.name == "loudness")
     [bound] = loudness.bounds
     assert bound.value == -14.0
     assert bound.dropped == 1
@@ -55,7 +58,7 @@ def test_a_percentile_is_drawn_at_the_value_it_came_to(builder: Builder) -> None
 
 def test_failed_samples_are_in_no_histogram(builder: Builder) -> None:
     manifest = builder.manifest()
-    found = numbers(Tables(builder.build, manifest), Recipe.model_validate(manifest.recipe))
+    found = numbers(Tables(Folder(builder.build), manifest), Recipe.model_validate(manifest.recipe))
     pixels = next(n for n in found if n.name == "pixels")
     pictured = [r for r in builder.ledger if r["level"] == "sample" and r["kind"] in ("image", "video")]
     assert pixels.spread.count == len([r for r in pictured if r["outcome"] != "failed"]) == len(pictured) - 1
@@ -98,11 +101,11 @@ def test_a_ledger_that_does_not_add_up_gives_no_card(builder: Builder) -> None:
     manifest = builder.manifest()
     manifest.counts.samples["kept"] += 1
     with pytest.raises(CurateError, match="the ledger counts"):
-        funnel(Tables(builder.build, manifest))
+        funnel(Tables(Folder(builder.build), manifest))
 
 
 def test_files_outside_the_build_or_unlisted_are_not_read(builder: Builder) -> None:
-    tables = Tables(builder.build, builder.manifest())
+    tables = Tables(Folder(builder.build), builder.manifest())
     for path in ("../secret.tar", "records/other.parquet", "/etc/passwd"):
         with pytest.raises(CurateError, match="not a file of this build"):
             tables.path(path)

@@ -7,6 +7,7 @@ from card_build import Builder, items
 from curate.card.roundtrip import false_colour
 from curate.card.tables import Tables
 from curate.card.tokens import entropy, rank_curve, stream_stats
+from curate.storage import Folder
 
 
 def test_entropy_of_known_distributions() -> None:
@@ -18,7 +19,7 @@ def test_entropy_of_known_distributions() -> None:
 
 def test_statistics_are_those_of_all_ids(tmp_path_factory: pytest.TempPathFactory) -> None:
     builder = Builder(tmp_path_factory.mktemp("build"), items())
-    stats = {s.entry.name: s for s in stream_stats(Tables(builder.build, builder.manifest()))}
+    stats = {s.entry.name: s for s in stream_stats(Tables(Folder(builder.build), builder.manifest()))}
     for name, found in stats.items():
         ids = [t[name] for t in builder.tokens if t[name] is not None]
         assert found.ids == sum(i.size for i in ids) == found.entry.ids
@@ -36,7 +37,7 @@ def test_statistics_are_those_of_all_ids(tmp_path_factory: pytest.TempPathFactor
 
 def test_lengths_are_put_into_classes_that_add_up(tmp_path_factory: pytest.TempPathFactory) -> None:
     builder = Builder(tmp_path_factory.mktemp("build"), items())
-    for stats in stream_stats(Tables(builder.build, builder.manifest())):
+    for stats in stream_stats(Tables(Folder(builder.build), builder.manifest())):
         assert sum(count for _, count, _ in stats.length_bars) == stats.entry.samples
         assert len(stats.length_bars) <= 8
 

@@ -153,5 +153,6 @@ def processes_under(pid: int) -> list[int]:
 def digests(build: Path) -> dict[str, str]:
     """Every file of a folder with its digest."""
     from curate.shards.commit import file_digest
+    from curate.storage import Folder
 
-    return {p.relative_to(build).as_posix(): file_digest(p) for p in sorted(build.rglob("*")) if p.is_file()}
+    return {stat.path: file_digest(Folder(build), stat.path)[0] for stat in Folder(build).files()}

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import TinyBuild
+from tiny import TinyBuild, commit
 
 from curate.schema.errors import CurateError
 from curate.schema.manifest import FORMAT
-from curate.shards.commit import read_manifest, write_manifest
-from curate.shards.place import placed
+from curate.shards.commit import read_manifest
+from curate.storage.place import placed
 
 
 def test_a_manifest_is_canonical_and_comes_back(tiny_build: TinyBuild) -> None:
@@ -19,7 +19,7 @@ def test_a_manifest_is_canonical_and_comes_back(tiny_build: TinyBuild) -> None:
     raw = (build / "manifest.json").read_text()
     manifest = read_manifest(build)
     assert raw == json.dumps(json.loads(raw), sort_keys=True, indent=1) + "\n"
-    write_manifest(build, manifest)
+    commit(build, manifest)
     assert (build / "manifest.json").read_text() == raw
 
 
@@ -80,5 +80,5 @@ def test_a_commit_sweeps_up_after_killed_writers(tiny_build: TinyBuild) -> None:
     build = tiny_build(8)
     left = build / "tokens/train/.shard-00000.arrow.0123456789abcdef.part"
     left.write_bytes(b"half")
-    write_manifest(build, read_manifest(build))
+    commit(build, read_manifest(build))
     assert not left.exists()

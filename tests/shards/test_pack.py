@@ -19,6 +19,7 @@ from curate.shards.pack import write_shard
 from curate.shards.pieces import Tokens, index_pieces, write_piece
 from curate.shards.reader import iter_rows
 from curate.shards.schema import StreamSpec, streams_in
+from curate.storage import Folder
 
 
 def files_of(build: Path) -> dict[str, bytes]:
@@ -69,11 +70,11 @@ def test_more_than_one_record_batch(tmp_path: Path) -> None:
         Tokens(f"{i:05d}", "c", "image", 0, 0, {"n": None if i % 7 == 0 else np.arange(i, i + i % 5)})
         for i in range(2500)
     ]
-    write_piece(tmp_path / "p0.arrow", [spec], samples[:1500])
-    write_piece(tmp_path / "p1.arrow", [spec], samples[1500:])
-    places = index_pieces([tmp_path / "p0.arrow", tmp_path / "p1.arrow"])
+    write_piece(Folder(tmp_path), "p0.arrow", [spec], samples[:1500])
+    write_piece(Folder(tmp_path), "p1.arrow", [spec], samples[1500:])
+    places = index_pieces(Folder(tmp_path), ["p0.arrow", "p1.arrow"])
     plan = ShardPlan("train", "tokens/train/shard-00000.arrow", tuple(s.sample_id for s in reversed(samples)))
-    assert write_shard(plan, places, tmp_path).rows == 2500
+    assert write_shard(plan, places, Folder(tmp_path)).rows == 2500
     _, batches = open_ipc(tmp_path / plan.path)
     assert [b.num_rows for b in batches] == [1024, 1024, 452]
     want = [None if (v := s.ids["n"]) is None else v.tolist() for s in reversed(samples)]
@@ -92,31 +93,31 @@ def test_a_file_that_is_not_a_shard_is_refused() -> None:
 
 def test_an_empty_piece_and_an_empty_list_of_ids(tmp_path: Path) -> None:
     spec = StreamSpec("caption", 300, "uint16", (None,))
-    write_piece(tmp_path / "empty.arrow", [spec], [])
+    write_piece(Folder(tmp_path), "empty.arrow", [spec], [])
     silent = Tokens("a", "a", "image", 0, 0, {"caption": np.empty(0, np.int64)})
     absent = Tokens("b", "b", "image", 0, 0, {"caption": None})
-    write_piece(tmp_path / "two.arrow", [spec], [silent, absent])
-    assert index_pieces([tmp_path / "empty.arrow", tmp_path / "two.arrow"]).keys() == {"a", "b"}
+    write_piece(Folder(tmp_path), "two.arrow", [spec], [silent, absent])
+    assert index_pieces(Folder(tmp_path), ["empty.arrow", "two.arrow"]).keys() == {"a", "b"}
     _, (batch,) = open_ipc(tmp_path / "two.arrow")
     assert batch.column("caption").to_pylist() == [[], None]
 
 
 class TestRefused:
-    def pieces(self, tmp_path: Path) -> Path:
-        write_piece(tmp_path / "p.arrow", STREAMS, make_samples(4))
-        return tmp_path / "p.arrow"
+    def pieces(self, tmp_path: Path) -> str:
+        write_piece(Folder(tmp_path), "p.arrow", STREAMS, make_samples(4))
+        return "p.arrow"
 
     def test_a_sample_without_tokens(self, tmp_path: Path) -> None:
         plan = ShardPlan("train", "tokens/train/shard-00000.arrow", ("nobody",))
         with pytest.raises(CurateError, match="nobody"):
-            write_shard(plan, index_pieces([self.pieces(tmp_path)]), tmp_path)
+            write_shard(plan, index_pieces(Folder(tmp_path), [self.pieces(tmp_path)]), Folder(tmp_path))
 
     def test_a_row_that_is_another_sample(self, tmp_path: Path) -> None:
         piece = self.pieces(tmp_path)
         one, two = (s.sample_id for s in make_samples(2))
         plan = ShardPlan("train", "tokens/train/shard-00000.arrow", (one, two))
         with pytest.raises(CurateError, match=f"row 1 is not sample {one}"):
-            write_shard(plan, {one: (piece, 1), two: (piece, 0)}, tmp_path)
+            write_shard(plan, {one: (piece, 1), two: (piece, 0)}, Folder(tmp_path))
         assert not (tmp_path / "tokens/train/shard-00000.arrow").exists()
         assert not list(tmp_path.rglob(".*.part"))
 
@@ -124,31 +125,31 @@ class TestRefused:
         piece = self.pieces(tmp_path)
         one = make_samples(1)[0].sample_id
         with pytest.raises(CurateError, match="no row 9"):
-            write_shard(ShardPlan("train", "t.arrow", (one,)), {one: (piece, 9)}, tmp_path)
+            write_shard(ShardPlan("train", "t.arrow", (one,)), {one: (piece, 9)}, Folder(tmp_path))
 
     def test_a_sample_in_two_pieces(self, tmp_path: Path) -> None:
         piece = self.pieces(tmp_path)
-        write_piece(tmp_path / "q.arrow", STREAMS, make_samples(1))
+        write_piece(Folder(tmp_path), "q.arrow", STREAMS, make_samples(1))
         with pytest.raises(ValueError, match="lies in"):
-            index_pieces([piece, tmp_path / "q.arrow"])
+            index_pieces(Folder(tmp_path), [piece, "q.arrow"])
 
     def test_pieces_of_another_codec(self, tmp_path: Path) -> None:
         samples = make_samples(2)
-        write_piece(tmp_path / "a.arrow", STREAMS, samples[:1])
+        write_piece(Folder(tmp_path), "a.arrow", STREAMS, samples[:1])
         other = [StreamSpec(s.name, s.vocabulary, s.dtype, s.shape, "another") for s in STREAMS]
-        write_piece(tmp_path / "b.arrow", other, samples[1:])
-        places = index_pieces([tmp_path / "a.arrow", tmp_path / "b.arrow"])
+        write_piece(Folder(tmp_path), "b.arrow", other, samples[1:])
+        places = index_pieces(Folder(tmp_path), ["a.arrow", "b.arrow"])
         with pytest.raises(CurateError, match="of another codec"):
-            write_shard(ShardPlan("train", "t.arrow", tuple(places)), places, tmp_path)
+            write_shard(ShardPlan("train", "t.arrow", tuple(places)), places, Folder(tmp_path))
 
     def test_a_piece_whose_ids_leave_the_vocabulary(self, tmp_path: Path) -> None:
         """Such a piece cannot be written by `write_piece`; here one is changed after the fact."""
         piece = self.pieces(tmp_path)
-        schema, (batch,) = open_ipc(piece)
+        schema, (batch,) = open_ipc(tmp_path / piece)
         at = schema.names.index("caption")
         columns = batch.columns
         columns[at] = pa.array([[299], [1], [300], []], schema.field(at).type)
-        write_ipc(piece, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
-        places = index_pieces([piece])
+        write_ipc(Folder(tmp_path), piece, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
+        places = index_pieces(Folder(tmp_path), [piece])
         with pytest.raises(CurateError, match="id 300 is not below 300"):
-            write_shard(ShardPlan("train", "t.arrow", tuple(places)), places, tmp_path)
+            write_shard(ShardPlan("train", "t.arrow", tuple(places)), places, Folder(tmp_path))

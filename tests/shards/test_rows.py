@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from curate.shards.pieces import Tokens, write_piece
 from curate.shards.rows import gather
 from curate.shards.schema import KEY_NAMES, StreamSpec, shard_schema
+from curate.storage import Folder
 
 SPECS = [StreamSpec("grid", 64000, "uint16", (None, 2, 3)), StreamSpec("text", 200, "uint8", (None,))]
 SPECS += [StreamSpec("global", 70000, "uint32", (4,))]
@@ -106,5 +107,5 @@ def test_a_type_larger_than_needed_is_refused() -> None:
 def test_write_piece_refuses_a_stream_that_it_does_not_know(tmp_path: Any) -> None:
     sample = Tokens("a", "b", "image", 0, 0, {"grd": np.zeros((1, 2, 3), int)})
     with pytest.raises(ValueError, match="grd"):
-        write_piece(tmp_path / "p.arrow", SPECS, [sample])
+        write_piece(Folder(tmp_path), "p.arrow", SPECS, [sample])
     assert list(tmp_path.iterdir()) == []

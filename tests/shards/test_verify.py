@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tiny import TinyBuild, finish, make_samples
+from tiny import TinyBuild, commit, finish, make_samples
 
 from curate.schema.tables import LEDGER
-from curate.shards.commit import describe_file, read_manifest, write_manifest
+from curate.shards.commit import describe_file, read_manifest
 from curate.shards.ipc import open_ipc, write_ipc
 from curate.shards.verify import verify
+from curate.storage import Folder
 
 SHARD = "tokens/train/shard-00000.arrow"
 LEDGER_FILE = "ledger/part-00000.parquet"
@@ -28,8 +29,8 @@ LEDGER_FILE = "ledger/part-00000.parquet"
 def reseal(build: Path) -> None:
     """Make every digest and size in the manifest right again, as a forger would, so that only the content tells."""
     manifest = read_manifest(build)
-    files = [describe_file(build, f.path, f.rows) for f in manifest.files]
-    write_manifest(build, manifest.model_copy(update={"files": files}))
+    files = [describe_file(Folder(build), f.path, f.rows) for f in manifest.files]
+    commit(build, manifest.model_copy(update={"files": files}))
 
 
 def edit_manifest(build: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -45,7 +46,7 @@ def edit_shard(build: Path, column: str, change: Callable[[list[Any]], list[Any]
     at = schema.names.index(column)
     columns = batch.columns
     columns[at] = pa.array(change(columns[at].to_pylist()), schema.field(at).type)
-    write_ipc(build / path, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
+    write_ipc(Folder(build), path, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
     reseal(build)
 
 
@@ -54,8 +55,11 @@ def edit_ledger(build: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     table = change(pq.read_table(build / LEDGER_FILE))
     pq.write_table(table.cast(LEDGER), build / LEDGER_FILE)
     manifest = read_manifest(build)
-    files = [describe_file(build, f.path, table.num_rows if f.path == LEDGER_FILE else f.rows) for f in manifest.files]
-    write_manifest(build, manifest.model_copy(update={"files": files}))
+    files = [
+        describe_file(Folder(build), f.path, table.num_rows if f.path == LEDGER_FILE else f.rows)
+        for f in manifest.files
+    ]
+    commit(build, manifest.model_copy(update={"files": files}))
 
 
 def set_cell(table: pa.Table, row: str, column: str, value: Any) -> pa.Table:
@@ -225,7 +229,7 @@ class TestShards:
         columns = batch.columns
         at = schema.names.index("caption")
         columns[at] = pa.array(cells, schema.field(at).type)
-        write_ipc(build / SHARD, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
+        write_ipc(Folder(build), SHARD, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
         problem(build, SHARD)
         size = (build / SHARD).stat().st_size
         assert size == next(f.bytes for f in read_manifest(build).files if f.path == SHARD)
@@ -233,7 +237,7 @@ class TestShards:
     def test_rows_out_of_their_order(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
         schema, (batch,) = open_ipc(build / SHARD)
-        write_ipc(build / SHARD, schema, [batch.take(pa.array([1, 0, *range(2, batch.num_rows)]))])
+        write_ipc(Folder(build), SHARD, schema, [batch.take(pa.array([1, 0, *range(2, batch.num_rows)]))])
         reseal(build)
         problem(build, f"{SHARD} row 1", "final order")
 

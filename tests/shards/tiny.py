@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from curate.schema import ids
 from curate.schema.codec import CodecCard
-from curate.schema.manifest import Counts, Manifest
+from curate.schema.manifest import MANIFEST, Counts, Manifest
 from curate.schema.tables import LEDGER, SAMPLES
 from curate.shards.commit import describe_file, write_manifest
 from curate.shards.order import final_order
 from curate.shards.pack import splits_of, stream_entries, write_shard
 from curate.shards.pieces import Tokens, index_pieces, write_piece
 from curate.shards.schema import StreamSpec
+from curate.storage import Folder
 
 COMMON = {
     "index_order": "as written",
@@ -120,26 +121,27 @@ def finish(
     seed: int = 3,
     extra: list[tuple[str, int]] | None = None,
 ) -> Manifest:
-    """Write a whole build of `samples`; pieces of `piece` samples lie beside it."""
+    """Write a whole build of `samples`; gathered from pieces of `piece` samples."""
     shares = splits or {"train": 0.75, "held": 0.25}
-    pieces = build.parent / f"{build.name}-pieces"
-    paths = [pieces / f"piece-{i:05d}.arrow" for i in range(0, len(samples), piece)]
+    store = Folder(build)
+    paths = [f"pieces/piece-{i:05d}.arrow" for i in range(0, len(samples), piece)]
     for i, path in enumerate(paths):
-        write_piece(path, STREAMS, samples[i * piece : (i + 1) * piece])
-    places = index_pieces(paths)
+        write_piece(store, path, STREAMS, samples[i * piece : (i + 1) * piece])
+    places = index_pieces(store, paths)
     plans = final_order(
         [(s.sample_id, s.content_id) for s in samples], seed=seed, splits=shares, shard_samples=shard_samples
     )
-    files = [write_shard(plan, places, build) for plan in plans]
+    files = [write_shard(plan, places, store) for plan in plans]
+    store.remove(paths)
     for folder in ("ledger", "samples"):
         (build / folder).mkdir(parents=True, exist_ok=True)
     ledger = make_ledger(samples)
     pq.write_table(ledger, build / "ledger/part-00000.parquet")
     table = pa.Table.from_pylist([_sample_row(s) for s in samples], schema=SAMPLES)
     pq.write_table(table, build / "samples/part-00000.parquet")
-    files.append(describe_file(build, "ledger/part-00000.parquet", ledger.num_rows))
-    files.append(describe_file(build, "samples/part-00000.parquet", len(samples)))
-    files += [describe_file(build, path, rows) for path, rows in extra or []]
+    files.append(describe_file(store, "ledger/part-00000.parquet", ledger.num_rows))
+    files.append(describe_file(store, "samples/part-00000.parquet", len(samples)))
+    files += [describe_file(store, path, rows) for path, rows in extra or []]
     records = len({s.content_id for s in samples})
     manifest = Manifest(
         name="tiny",
@@ -150,15 +152,21 @@ def finish(
             samples={"total": len(samples) + 3, "kept": len(samples), "dropped": 1, "duplicate": 1, "failed": 1},
         ),
         splits=splits_of(list(shares), plans),
-        streams=stream_entries(build, plans, STREAMS, TOKENIZERS),
+        streams=stream_entries(store, plans, STREAMS, TOKENIZERS),
         signals=[],
         codecs=CARDS,
         versions={},
         hardware="cpu",
         files=sorted(files, key=lambda f: f.path),
     )
-    write_manifest(build, manifest)
+    commit(build, manifest)
     return manifest
+
+
+def commit(build: Path, manifest: Manifest) -> None:
+    """Put a manifest in place as a run does."""
+    with Folder(build).held(MANIFEST) as hold:
+        write_manifest(hold, manifest)
 
 
 def _sample_row(s: Tokens) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""Where builds and sources lie: a folder, or a bucket on an object store. One small interface for both.
+
+The commit protocol (laws 6 and 7)
+----------------------------------
+
+What is written, and in which order. A stage works on *pieces*; a piece's file carries the digest of its input and of
+the code and options that made it in its name, so two runs of one recipe write the same bytes under the same name, and
+a file that is there is right. Within a piece the file that counts comes last (`records/` after `media/`, `cut/` after
+`samples/`, `tokenized/` after `pieces/`). Shards and ledger parts carry digests in their names as well. After all of
+them comes the card, and last `manifest.json`, which names every file with its digest: **the manifest is the one
+commit point**. When it is in place, what it does not name is removed.
+
+How a file is written. In a folder: beside its place, synced to disk, renamed. In a bucket: one put (or one multipart
+upload that is completed at the end), which a reader sees whole or not at all. Two tasks that write the same file
+write the same bytes; the last one wins, and nothing is lost.
+
+What a reader may trust. With a manifest: everything that it names (`curate verify` checks it), and nothing else. A
+run with a changed recipe adds files under other names while the old manifest still holds; from the moment the new one
+is in place it holds, and files of the old are removed: a reader that has the old manifest open may then miss files,
+and opens the new one. The exceptions are the few files whose names say nothing of their content: the card's pages,
+which are written just before the manifest. Without a manifest: nothing, except to run the same command again.
+
+What a rerun does. It lists the pieces' names, skips those that are there, makes the others, and commits. Killed
+anywhere it ends with the bytes of an undisturbed run. Temporary files of killed writers (`.NAME.*.part`; in a bucket,
+uploads that were never completed, which no reader sees and which a lifecycle rule of the bucket should expire) are
+removed before the manifest is written.
+
+Two runs of one build at once. In a folder the kernel's lock on it (`flock`, dropped with the process) lets one run
+in. In a bucket it is a *lease*: the object `.curate/lease.json`, created with `If-None-Match: *`, renewed with `If-
+Match`, and taken over when it has not been renewed for a while. The other run says who holds it, and ends. The
+manifest itself is put on condition that it is still the one (or none) that this run found at its start (`If-Match` or
+`If-None-Match: *`), so a run that lost its lease without noticing, say after its machine slept, cannot put its
+manifest over a newer one.
+
+Where a store has no conditional writes (it ignores the header and lets a second create through: tried out at the
+start of a run), the lease is written without a condition and read back, and the run warns: two runs that start within
+the same moment are then not told apart. What they write is still the same bytes for the same recipe; never start two
+recipes at once on one build there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curate.storage.base import Stat, Store
+from curate.storage.bucket import Bucket
+from curate.storage.folder import Folder
+
+__all__ = ["Bucket", "Folder", "Stat", "Store", "is_remote", "open_store"]
+
+
+def is_remote(place: str | Path) -> bool:
+    """Whether a path of a recipe or of the command line names an object store (`s3://bucket/prefix`)."""
+    return isinstance(place, str) and "://" in place
+
+
+def open_store(place: str | Path | Store) -> Store:
+    """The store at a path or an `s3://bucket/prefix` uri. Nothing is read or made yet.
+
+    Raises:
+        CurateError: a uri of another kind, without a bucket, or with credentials in it.
+    """
+    if isinstance(place, Store):
+        return place
+    if is_remote(place):
+        return Bucket.of(str(place))
+    return Folder(Path(place).absolute())

@@ -1,0 +1,224 @@
+"""One run at a time on a bucket: a lease that is renewed while the run lives (the protocol is in `curate.storage`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+
+from curate.schema.errors import CurateError
+from curate.storage.base import Hold
+from curate.storage.bucket import Bucket
+
+LEASE = ".curate/lease.json"
+RENEW_SECONDS = 8.0
+EXPIRES_SECONDS = 30.0
+"""A lease that was not renewed for so long, as seen by the run that waits, belongs to a run that is dead."""
+
+NO_CONDITIONS = (
+    "this object store ignores conditional writes (If-None-Match): a second run that is started on this build "
+    "at the same moment is not noticed; start only one"
+)
+
+
+@contextmanager
+def leased(bucket: Bucket, commit_point: str) -> Iterator[Hold]:
+    """Hold a bucket's prefix.
+
+    Raises:
+        CurateError: another run holds it, or it cannot be written.
+    """
+    hold = BucketHold(bucket, commit_point)
+    hold.take()
+    renewing = threading.Thread(target=hold.renew_until_released, name="lease", daemon=True)
+    renewing.start()
+    try:
+        yield hold
+    finally:
+        hold.released.set()
+        renewing.join()
+        hold.give_back()
+
+
+class BucketHold(Hold):
+    """The lease of this run."""
+
+    def __init__(self, bucket: Bucket, commit_point: str) -> None:
+        self._bucket = bucket
+        self._commit_point = commit_point
+        self._me = {"run": secrets.token_hex(8), **_process()}
+        self._said = 0
+        self._etag: str | None = None
+        self._lost = False
+        self._conditions = True
+        self._found: str | None = None
+        self.released = threading.Event()
+
+    def take(self) -> None:
+        """Get the lease, from nobody or from a run that is dead."""
+        try:
+            self._etag = self._bucket.put(LEASE, self._words(), "create")
+        except AlreadyExistsError:
+            if not self._is_mine():
+                self._take_over()
+        except NotSupportedError:
+            self._conditions = False
+        if self._conditions:
+            self._try_conditions()
+        if not self._conditions:
+            self._take_without_conditions()
+        self._found = self._bucket.etag(self._commit_point)
+
+    def _try_conditions(self) -> None:
+        """A store that honours conditions refuses to create the lease a second time."""
+        try:
+            self._bucket.put(LEASE, self._words(), "create")
+            self._conditions = False
+        except AlreadyExistsError:
+            pass
+
+    def _take_over(self) -> None:
+        """Take the lease of a dead run.
+
+        No clocks are compared: a lease is dead when it does not change while this run watches, or when its process
+        ran on this very machine and is gone.
+        """
+        etag, holder = self._look()
+        began = time.monotonic()
+        while etag is not None and not _gone(holder):
+            if time.monotonic() - began > EXPIRES_SECONDS:
+                break
+            time.sleep(min(1.0, RENEW_SECONDS / 8))
+            now, _ = self._look()
+            if now is not None and now != etag:
+                raise self._taken(holder)
+            etag = now
+        try:
+            mode: Any = "create" if etag is None else {"e_tag": etag}
+            self._etag = self._bucket.put(LEASE, self._words(), mode)
+        except (AlreadyExistsError, PreconditionError):
+            if not self._is_mine():
+                raise self._taken(self._look()[1]) from None
+
+    def _take_without_conditions(self) -> None:
+        self.warning = NO_CONDITIONS
+        etag, holder = self._look()
+        if etag is not None and holder.get("run") != self._me["run"] and not _gone(holder):
+            began = time.monotonic()
+            while time.monotonic() - began < EXPIRES_SECONDS:
+                time.sleep(min(1.0, RENEW_SECONDS / 8))
+                if self._look()[0] not in (etag, None):
+                    raise self._taken(holder)
+        self._bucket.write(LEASE, self._words())
+        time.sleep(RENEW_SECONDS / 8)
+        if not self._is_mine():
+            raise self._taken(self._look()[1])
+
+    def _taken(self, holder: dict[str, Any]) -> CurateError:
+        who = f" (process {holder['pid']} on {holder['host']})" if {"pid", "host"} <= holder.keys() else ""
+        return CurateError(f"another run is at work on {self._bucket}{who}", "wait for it, or choose another --out")
+
+    def _words(self) -> bytes:
+        self._said += 1  # so that each renewal has another ETag
+        return json.dumps({**self._me, "said": self._said}, sort_keys=True).encode()
+
+    def _look(self) -> tuple[str | None, dict[str, Any]]:
+        """ETag and words of the lease that is there. Read in this order, so that a change in between is noticed."""
+        etag = self._bucket.etag(LEASE)
+        if etag is None:
+            return None, {}
+        try:
+            words = json.loads(self._bucket.read(LEASE))
+        except (FileNotFoundError, ValueError):
+            return etag, {}
+        return etag, words if isinstance(words, dict) else {}
+
+    def _is_mine(self) -> bool:
+        """Whether the lease that is there is this run's: a put may land although its answer is lost."""
+        etag, words = self._look()
+        mine = bool(words.get("run") == self._me["run"])
+        if mine:
+            self._etag = etag
+        return mine
+
+    def renew_until_released(self) -> None:
+        """Renew the lease, in a thread of its own. What goes wrong here is judged by `commit`."""
+        while not self.released.wait(RENEW_SECONDS):
+            try:
+                mode: Any = {"e_tag": self._etag} if self._conditions else "overwrite"
+                self._etag = self._bucket.put(LEASE, self._words(), mode)
+            except (PreconditionError, FileNotFoundError):
+                if not self._is_mine():
+                    self._lost = True
+                    return
+            except CurateError:
+                continue  # not to be reached just now; the lease may still be ours when it is back
+
+    def give_back(self) -> None:
+        """Remove the lease, if it is still this run's."""
+        try:
+            if not self._lost and self._is_mine():
+                self._bucket.remove([LEASE])
+        except CurateError:
+            return  # the store is gone, and the lease expires by itself
+
+    def commit(self, data: bytes) -> None:
+        mode: Any = "overwrite"
+        if self._conditions:
+            mode = "create" if self._found is None else {"e_tag": self._found}
+        try:
+            if self._lost:
+                raise PreconditionError
+            self._found = self._bucket.put(self._commit_point, data, mode)
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            if not self._lost and self._committed() == data:
+                return  # the put landed and its answer was lost
+            raise CurateError(
+                f"another run has taken {self._bucket} over meanwhile, so this one does not commit",
+                "look at what is there, or run the same command again",
+            ) from None
+
+    def _committed(self) -> bytes | None:
+        try:
+            return self._bucket.read(self._commit_point)
+        except FileNotFoundError:
+            return None
+
+    def retract(self) -> None:
+        if not self._lost and self._bucket.etag(self._commit_point) == self._found:
+            self._bucket.remove([self._commit_point])
+            self._found = None
+
+
+def _process() -> dict[str, Any]:
+    """This process, such that the same machine can tell whether it still lives."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "began": _began(os.getpid())}
+
+
+def _machine() -> str:
+    """This boot of this machine, and this container of it: where process numbers mean what they say."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116 - a namespace is no path
+
+
+def _began(pid: int) -> str:
+    """When a process began, in the kernel's ticks; "" where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _gone(holder: dict[str, Any]) -> bool:
+    """Whether the holder ran on this machine and is dead for certain."""
+    same = holder.get("machine") == _machine() and isinstance(holder.get("pid"), int)
+    return same and _began(holder["pid"]) != holder.get("began")
