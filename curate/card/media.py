@@ -59,7 +59,7 @@ class Media:
 
     def thumb(self, row: dict[str, Any]) -> Thumb:
         """A small picture of a row of `samples` or `records` (one frame of a video, the wave form of a sound)."""
-        from curate.media.decode import decode
+        from curate.media.guarded import decode
 
         if not row.get("media") or not row.get("member") or not row.get("kind"):
             return Thumb(problem="no media was stored")

@@ -149,7 +149,7 @@ def _add(
 def _pictures(
     tokenizer: Tokenizer, stream: Stream | None, ids: NDArray[Any], row: dict[str, Any], media: Media
 ) -> list[Picture]:
-    from curate.media.decode import decode
+    from curate.media.guarded import decode
     from curate.tokenizers.evaluate import score
 
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(FRAMES, len(ids))).round().astype(np.int64))
@@ -181,7 +181,7 @@ def _pictures(
 
 
 def _sound(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: Media) -> Sound:
-    from curate.media.decode import decode
+    from curate.media.guarded import decode
     from curate.media.encode import encode_wav
     from curate.tokenizers.evaluate_audio import si_sdr
 

@@ -157,8 +157,8 @@ def signals(as_json: Json = False) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def schema(what: Annotated[str, typer.Argument(help="recipe, manifest or codec-card.")]) -> None:
-    """Print the JSON Schema of a recipe, a manifest or a codec card.
+def schema(what: Annotated[str, typer.Argument(help="recipe, manifest, codec-card or progress.")]) -> None:
+    """Print the JSON Schema of a recipe, a manifest, a codec card, or of what `run --json` says.
 
     **Example**
 

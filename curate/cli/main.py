@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from curate.cli import inspect_build, tokenizers_cli
+from curate.cli import inspect_build, jobs_cli, tokenizers_cli
 from curate.schema.errors import CurateError
 
 app = typer.Typer(
@@ -35,7 +34,8 @@ app = typer.Typer(
 app.add_typer(tokenizers_cli.app, name="tokenizers")
 
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder of the build. Default: build/NAME of the recipe.")
+    str | None,
+    typer.Option("--out", "-o", help="Folder of the build, or s3://bucket/prefix. Default: build/NAME of the recipe."),
 ]
 
 
@@ -52,7 +52,16 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe and list the sources, run nothing.")
     ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try what failed again, in a finished build too; the rest is reused.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For machines: progress and result as JSON, one object a line on stdout.")
+    ] = False,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard/--no-dashboard", help="Ray's dashboard beside a fresh local Ray.")
+    ] = True,
 ) -> None:
     """Run a recipe: ingest, cut, annotate, decide, tokenize, pack, card.
 
@@ -65,13 +74,33 @@ def run(
 
         curate run pipelines/quickstart.yaml --out build/quickstart --workers 2
 
-        curate run my.yaml --address auto
+        curate run my.yaml --address auto --out s3://bucket/mine
+
+        curate run my.yaml --retry-failed             # after the network, the store or a codec was mended
+
+    **Exit codes**: 0 all well; 2 an error that you can mend, said in one sentence; 3 the build is made, and more inputs
+    failed than the recipe's `max_failed`; 130 interrupted.
     """
     from curate.cli.run_recipe import run_recipe
 
-    run_recipe(recipe, out, workers=workers, address=address, dry_run=dry_run, quiet=quiet)
+    code = run_recipe(
+        recipe,
+        out,
+        workers=workers,
+        address=address,
+        dry_run=dry_run,
+        quiet=quiet,
+        as_json=as_json,
+        dashboard=dashboard,
+        retry_failed=retry_failed,
+    )
+    if code:
+        raise typer.Exit(code)
 
 
+app.command("submit")(jobs_cli.submit)
+app.command("status")(jobs_cli.status)
+app.command("stop")(jobs_cli.stop)
 app.command("verify")(inspect_build.verify)
 app.command("explain")(inspect_build.explain)
 app.command("card")(inspect_build.card)

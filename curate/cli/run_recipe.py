@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,39 +11,59 @@ from pathlib import Path
 
 from rich.console import Console
 
+from curate.cli.summary import say_summary, summarise
 from curate.pipeline.plan import Plan, list_all, make_plan
 from curate.pipeline.progress import console as progress_console
-from curate.schema.manifest import Manifest
+from curate.pipeline.progress import say_dashboard
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
 from curate.sources.entry import Entry
-from curate.storage import Store, open_store
+from curate.storage import open_store
 
 
 def run_recipe(
-    name: str, out: str | None, *, workers: int | None, address: str | None, dry_run: bool, quiet: bool
-) -> None:
+    name: str,
+    out: str | None,
+    *,
+    workers: int | None,
+    address: str | None,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+    dashboard: bool,
+    retry_failed: bool,
+) -> int:
     """Run the recipe and print the result: counts, the card's path, the command that streams it.
+
+    Returns:
+        The exit code: 0, or 3 where more failed than the recipe allows.
 
     Raises:
         CurateError: whatever the user can mend, before or while it runs.
     """
     from curate.card.write import write_card
     from curate.pipeline.cluster import connect
+    from curate.pipeline.nodes import check_nodes
     from curate.pipeline.run import run
 
-    progress = progress_console(quiet)
+    progress = progress_console(quiet, as_json)
     file = RecipeFile.load(name)
     plan = make_plan(file)
-    build = open_store(out if out is not None else Path("build") / file.recipe.name)
+    said = out if out is not None else str(Path("build") / file.recipe.name)
+    build = open_store(said)
     with demo_env(file.recipe, progress) as env:
         entries = list_all(plan.file, env)
         if dry_run:
             _describe(plan, entries)
-            return
-        with connect(address, workers) as cluster:
-            manifest = run(plan, entries, build, cluster, progress, write_card)
-    _summary(build, out or str(Path("build") / file.recipe.name), manifest)
+            return 0
+        with connect(address, workers, dashboard) as cluster:
+            say_dashboard(progress, cluster.dashboard)
+            check_nodes(build, entries, progress)
+            manifest = run(plan, entries, build, cluster, progress, write_card, retry_failed=retry_failed)
+    summary = summarise(build, manifest, file.recipe.max_failed)
+    result = progress if as_json else Console(highlight=False, soft_wrap=True, markup=False)
+    say_summary(summary, said, result, Console(file=sys.stderr, highlight=False, soft_wrap=True))
+    return summary.exit_code
 
 
 @contextmanager
@@ -72,20 +91,3 @@ def _describe(plan: Plan, entries: Sequence[Entry]) -> None:
             f"stream {stream.use.name}: {stream.use.tokenizer}, {stream.card.vocabulary} ids, {stream.card.dtype}"
         )
     console.print("the recipe is sound; nothing was run")
-
-
-def _summary(build: Store, said: str, manifest: Manifest) -> None:
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    for level, counts in (("records", manifest.counts.records), ("samples", manifest.counts.samples)):
-        parts = " + ".join(f"{n} {name}" for name, n in counts.items() if name != "total")
-        console.print(f"{level}: {counts['total']} = {parts}")
-    shards = sum(len(s.shards) for s in manifest.splits)
-    ids = ", ".join(f"{s.name} {s.ids:,}" for s in manifest.streams)
-    console.print(f"{shards} shards; ids: {ids}")
-    console.print(f"card:   {build.name('card/index.html')}")
-    console.print(f"stream: {_command()} stream {said} --bench")
-
-
-def _command() -> str:
-    """How this shell calls `curate`: by its name, or by the path it was started with when that is not on the PATH."""
-    return "curate" if shutil.which("curate") else os.path.relpath(sys.argv[0])

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 MAX_SPAN_SECONDS = 3600
-"""A longer span of sound in one decode is refused (it would take 0.7 GB at 48 kHz): cut it first."""
+"""A longer span of sound in one decode is refused: cut it first."""
+
+MAX_SAMPLES = 180_000_000
+"""A span with more samples, at its own rate or a view's, is refused: an hour at 48 kHz fits (0.7 GB as float32), and a
+small file may claim an hour at 1 MHz."""
 
 TAIL_US = 250_000
 """How much sound may be missing at the end of audio-only media: more than any codec's frame, less than a syllable."""
@@ -46,6 +50,9 @@ _GAPLESS = boxes.RAW_AUDIO | {"flac", "wav", "w64", "aiff", "au", "caf", "wv", "
 
 _RATES = range(1000, 1_000_001)
 """Hz that a sound may have; a broken header may say anything, and memory is taken by it."""
+
+_AT_ONCE = 1 << 20
+"""Samples that the resampler is given in one piece; the pieces make the same samples as the whole, in less memory."""
 
 _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 
@@ -75,19 +82,21 @@ def read_sound(
         name: for messages only.
 
     Raises:
-        MediaError: sound that cannot be decoded inside the span, NaN or infinite samples, a sample rate that changes;
-            for media without video (`zero` None) also sound that ends more than `TAIL_US` before the span does.
+        MediaError: a span above `MAX_SPAN_SECONDS` or `MAX_SAMPLES`; sound that cannot be decoded inside the span, NaN
+            or infinite samples, a sample rate that changes; for media without video (`zero` None) also sound that ends more than `TAIL_US` before the span does.
     """
-    if span.seconds > MAX_SPAN_SECONDS:
-        raise MediaError(
-            f"A span of {span.seconds:.0f} s of sound is more than the {MAX_SPAN_SECONDS} s decoded at once."
-        )
-    with boxes.opened(data, name) as container:
+    deadline = deadline or boxes.Deadline(float("inf"))
+    with boxes.opened(data, name, deadline) as container:
         stream = boxes.audio_stream(container)
         if stream is None:
             return None
+        if span.seconds > MAX_SPAN_SECONDS:
+            raise MediaError(
+                f"A span of {span.seconds:.0f} s of sound is more than the {MAX_SPAN_SECONDS} s decoded at once."
+            )
+        _check_count(span, max(rates))
         boxes.prepare(container, stream)
-        sound = _Sound(container, stream, span, rates, zero, deadline or boxes.Deadline(float("inf")))
+        sound = _Sound(container, stream, span, rates, zero, deadline)
         sound.read()
     if zero is None and sound.end_us + TAIL_US < span.end_us:
         raise MediaError(
@@ -99,7 +108,7 @@ def read_sound(
 def sound_seconds(data: bytes, deadline: boxes.Deadline, name: str = "") -> float:
     """Length of audio-only media: the header's, checked against the packets where the header can only guess (MP3,
     ADTS)."""
-    with boxes.opened(data, name) as container:
+    with boxes.opened(data, name, deadline) as container:
         stream = boxes.audio_stream(container)
         if stream is None:
             raise MediaError(f"{name or 'The file'} has no audio stream.")
@@ -155,10 +164,14 @@ def resample(samples: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np
     """float32 mono at `rate` Hz to int16 at `wanted` Hz by libswresample; sample 0 stays at time 0."""
     from av import AudioFrame, AudioResampler
 
-    frame = AudioFrame.from_ndarray(samples[np.newaxis, :], format="flt", layout="mono")
-    frame.sample_rate = rate
     resampler = AudioResampler(format="s16", layout="mono", rate=wanted)
-    out = [part.to_ndarray()[0] for part in (*resampler.resample(frame), *resampler.resample(None))]
+    out: list[NDArray[np.int16]] = []
+    for at in range(0, samples.size, _AT_ONCE):
+        frame = AudioFrame.from_ndarray(samples[np.newaxis, at : at + _AT_ONCE], format="flt", layout="mono")
+        frame.sample_rate = rate
+        out += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    if samples.size:
+        out += [part.to_ndarray()[0] for part in resampler.resample(None)]
     return np.concatenate(out).astype(np.int16, copy=False) if out else np.zeros(0, np.int16)
 
 
@@ -289,6 +302,7 @@ class _Sound:
     def _start(self, frame: AudioFrame) -> None:
         _check_rate(frame)
         self._rate = frame.sample_rate
+        _check_count(self._span, self._rate)
         if self._zero is None:
             self._zero = (frame.pts or 0) * self._base
         end = Fraction(self._span.end_us, MICRO)
@@ -348,6 +362,13 @@ def _decode(stream: AudioStream, packet: Packet[AudioStream] | None) -> list[Aud
 def _check_rate(frame: AudioFrame) -> None:
     if frame.sample_rate not in _RATES:
         raise MediaError(f"A sample rate of {frame.sample_rate} Hz cannot be true.")
+
+
+def _check_count(span: Span, rate: int) -> None:
+    if span.seconds * rate > MAX_SAMPLES:
+        raise MediaError(
+            f"A span of {span.seconds:.0f} s of sound at {rate} Hz has more samples than the {MAX_SAMPLES} decoded at once."
+        )
 
 
 def _steps(rate: int, wanted: int) -> tuple[int, int, int]:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 MAX_SECONDS = 24 * 3600
 """Media that claim to be longer are refused: the claim is nearly always a broken header."""
 
+MAX_FRAME_PIXELS = 8192 * 8192
+"""Videos with larger frames are refused. The highest levels of H.264, HEVC and VP9 end at 35.7 million pixels; at this
+limit a frame takes 100 MB as 8-bit 4:2:0, and a decoder may keep 17 of them."""
+
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,asf,ogg,rm,mxf,"
     "wav,w64,aiff,au,caf,flac,mp3,aac,ac3,eac3,dts,amr,wv,tta,ape"
@@ -49,31 +53,53 @@ class Deadline:
         self.limit_s = limit_s
         self._end = time.monotonic() + limit_s
 
+    def left(self) -> float | None:
+        """Seconds that are left, 0 or more; None without a limit."""
+        return None if self._end == float("inf") else max(0.0, self._end - time.monotonic())
+
     def check(self) -> None:
         """Raise MediaError when the time is up."""
         if time.monotonic() > self._end:
-            raise MediaError(f"Decoding took longer than the limit of {self.limit_s:g} s.")
+            raise self.passed()
+
+    def passed(self) -> MediaError:
+        """What is raised when the time is up."""
+        return MediaError(f"Decoding took longer than the limit of {self.limit_s:g} s.")
 
 
 @contextmanager
-def opened(data: bytes, name: str = "") -> Iterator[InputContainer]:
-    """The container in `data`, closed at the end. Raises MediaError with the reason where none can be opened."""
-    container = open_container(data, name)
+def opened(data: bytes, name: str = "", deadline: Deadline | None = None) -> Iterator[InputContainer]:
+    """The container in `data`, closed at the end.
+
+    Args:
+        data: the whole file.
+        name: for messages only.
+        deadline: looked at while FFmpeg reads the first packets, for a header of 2 kB may claim 100 million of them.
+
+    Raises:
+        MediaError: none can be opened, with the reason; the deadline.
+    """
+    container = open_container(data, name, deadline)
     try:
         yield container
     finally:
         container.close()
 
 
-def open_container(data: bytes, name: str = "") -> InputContainer:
+def open_container(data: bytes, name: str = "", deadline: Deadline | None = None) -> InputContainer:
     """As `opened`, for owners that close it themselves."""
     import av
 
     why = refused(data)
     if why is not None:
         raise MediaError(named(name, why))
+    # FFmpeg decodes the first frames to learn what the streams are: the limit of their size holds there too
+    options = {"format_whitelist": DEMUXERS, "max_pixels": str(MAX_FRAME_PIXELS)}
+    left = None if deadline is None else deadline.left()
     try:
-        return av.open(BytesIO(data), "r", options={"format_whitelist": DEMUXERS}, metadata_errors="replace")
+        return av.open(BytesIO(data), "r", options=options, metadata_errors="replace", timeout=(left, None))
+    except av.error.ExitError as error:
+        raise (deadline or Deadline(0)).passed() from error
     except (av.error.FFmpegError, ValueError) as error:
         raise MediaError(named(name, explain(data))) from error
 
@@ -164,7 +190,8 @@ def packets(container: InputContainer, stream: S, deadline: Deadline) -> Iterato
         deadline.check()
         try:
             packet = next(demux, None)
-        except av.error.FFmpegError:
+        # at the end of a file in which more streams than at its start came up, PyAV looks for those it does not know
+        except (av.error.FFmpegError, IndexError):
             return
         if packet is None:
             return

@@ -55,7 +55,7 @@ def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
         codec = "jpeg" if picture.format == "MPO" else (picture.format or "").lower()
         return Probe("image", width, height, None, None, False, codec, None)
     deadline = boxes.Deadline(limit_s)
-    with boxes.opened(data, name) as container:
+    with boxes.opened(data, name, deadline) as container:
         has_video = boxes.video_stream(container) is not None
         sound = boxes.audio_stream(container)
         has_audio = sound is not None
@@ -75,7 +75,7 @@ def _probe_video(data: bytes, name: str, deadline: boxes.Deadline, has_audio: bo
 
 
 def _probe_audio(data: bytes, name: str, deadline: boxes.Deadline) -> Probe:
-    with boxes.opened(data, name) as container:
+    with boxes.opened(data, name, deadline) as container:
         stream = boxes.audio_stream(container)
         if stream is None:
             raise MediaError(f"{name or 'The file'} has no audio stream.")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from curate.media import container as boxes
 from curate.media.clips import MICRO
-from curate.media.images import MAX_PIXELS
 from curate.media.reader import Picture
+from curate.media.sniff import named
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class PyAVReader:
         name: for messages only.
 
     Raises:
-        MediaError: no container, no video stream, no decoder, no frame.
+        MediaError: no container, no video stream, no decoder, no frame, frames above `MAX_FRAME_PIXELS`.
     """
 
     def __init__(self, data: bytes, deadline: boxes.Deadline | None = None, name: str = "") -> None:
@@ -127,7 +127,7 @@ class PyAVReader:
         declared = self.declared_us()
         if declared is not None:
             return declared
-        with boxes.opened(self._data, self._name) as other:
+        with boxes.opened(self._data, self._name, self._deadline) as other:
             stream = boxes.video_stream(other)
             seconds = None if stream is None else boxes.demuxed_seconds(other, stream, self._deadline, self.fps)
             if seconds is None and other.duration:
@@ -190,14 +190,22 @@ class PyAVReader:
 
     def _open(self) -> VideoStream:
         self.close()
-        container = boxes.open_container(self._data, self._name)
+        container = boxes.open_container(self._data, self._name, self._deadline)
         self._container = container
         try:
             stream = boxes.video_stream(container)
             if stream is None:
                 raise MediaError(f"{self._name or 'The file'} has no video stream.")
             boxes.prepare(container, stream)
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            width, height = stream.codec_context.width, stream.codec_context.height
+            if width * height > boxes.MAX_FRAME_PIXELS:
+                raise MediaError(
+                    named(
+                        self._name,
+                        f"has frames of {width} x {height} pixels, more than the limit of {boxes.MAX_FRAME_PIXELS}",
+                    )
+                )
+            stream.codec_context.options = {"max_pixels": str(boxes.MAX_FRAME_PIXELS)}
         except BaseException:
             self.close()
             raise

@@ -23,25 +23,25 @@ from curate.pipeline.blocks import (
     failure_of,
     failure_text,
     pack_views,
-    unpack_views,
     view_name,
 )
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
+from curate.pipeline.model_service import CARRIED, FAILURE
+from curate.pipeline.models import models
 from curate.pipeline.pieces import Piece
 from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.fields import SignalField
 from curate.schema.verdict import Failure
-from curate.signals.base import Batch, Result, Signal
+from curate.signals.base import Result, Signal
 from curate.storage import Store
+from curate.storage.retry import retries
 from curate.storage.tables import read_table, write_table
 
 VERSION = 1
 DECODE = f"{FAIL}decode"
-CARRIED = ("width", "height", "pixels", "duration", "fps")
-"""Probed fields that signals may read."""
 
 
 class SignalFiles:
@@ -143,6 +143,7 @@ def annotate(build: Store, pieces: Sequence[Piece], signals: Sequence[Signal], c
     dataset = then(dataset, commit, cpus=COMMIT_CPUS, build=build, gives={s.name: s.gives for s in signals})
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
+        stage.count(retries=receipt["retries"])
 
 
 def _views(later: Sequence[_Group]) -> list[View]:
@@ -156,7 +157,7 @@ class Compute:
         self._signals = signals
         self._later = later
         for signal in signals:
-            signal.load()
+            models().load_signal(signal)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         return drop_views(compute(block, self._signals), self._later)
@@ -206,10 +207,11 @@ def compute(block: pa.Table, signals: Sequence[Signal]) -> pa.Table:
     for signal in signals:
         if signal.name not in missing:
             continue
-        results = _compute_alive(signal, _batch(block, signal, alive)) if alive else []
+        some = block.take(pa.array(alive, pa.int64())) if len(alive) < block.num_rows else block
+        found = _checked_all(signal, models().compute(signal, some)) if alive else []
         rows: list[Result | None] = [None] * block.num_rows
-        for i, result in zip(alive, results, strict=True):
-            rows[i] = _checked(signal, result)
+        for i, result in zip(alive, found, strict=True):
+            rows[i] = result
         failures = [failure_text(r) if isinstance(r, Failure) else None for r in rows]
         block = block.append_column(FAIL + signal.name, pa.array(failures, pa.string()))
         for field in signal.gives:
@@ -218,41 +220,13 @@ def compute(block: pa.Table, signals: Sequence[Signal]) -> pa.Table:
     return block
 
 
-def _batch(block: pa.Table, signal: Signal, alive: list[int]) -> Batch:
-    some = block.take(pa.array(alive, pa.int64())) if len(alive) < block.num_rows else block
-    columns = {n: some.column(n).to_pylist() for n in {*CARRIED, *signal.after}}
-    return Batch(
-        sample_id=some.column("sample_id").to_pylist(),
-        kind=some.column("kind").to_pylist(),
-        text=some.column("text").to_pylist(),
-        views={view: unpack_views(some, view) for view in signal.needs},
-        columns=columns,
-    )
-
-
-def _compute_alive(signal: Signal, batch: Batch) -> list[Result]:
-    """The signal's results; a batch that fails as a whole is tried again member by member (law 2)."""
-    try:
-        results = signal(batch)
-    except Exception:
-        results = [_alone(signal, batch, i) for i in range(len(batch))]
-    if len(results) != len(batch):
-        raise RuntimeError(f"signal {signal.name} gave {len(results)} results for {len(batch)} samples")
-    return results
-
-
-def _alone(signal: Signal, batch: Batch, i: int) -> Result:
-    one = Batch(
-        sample_id=batch.sample_id[i : i + 1],
-        kind=batch.kind[i : i + 1],
-        text=batch.text[i : i + 1],
-        views={view: arrays[i : i + 1] for view, arrays in batch.views.items()},
-        columns={name: values[i : i + 1] for name, values in batch.columns.items()},
-    )
-    try:
-        return signal(one)[0]
-    except Exception as exc:  # recorded, with its class and message
-        return Failure.of(f"annotate:{signal.name}", exc, attempt=2)
+def _checked_all(signal: Signal, answer: pa.Table) -> list[Result]:
+    columns = {field.name: answer.column(field.name).to_pylist() for field in signal.gives}
+    failures = [failure_of(text) for text in answer.column(FAILURE).to_pylist()]
+    return [
+        _checked(signal, failure or {name: values[i] for name, values in columns.items()})
+        for i, failure in enumerate(failures)
+    ]
 
 
 def _checked(signal: Signal, result: Result) -> Result:
@@ -285,4 +259,4 @@ def commit(block: pa.Table, build: Store, gives: dict[str, tuple[SignalField, ..
         columns |= {field.name: block.column(field.name).cast(field.type) for field in gives[name]}
         columns |= failure_columns(failures)
         write_table(build, item["files"][name], pa.table(columns))
-    return pa.table({"rows": [block.num_rows], "failed": [sum(failed)]})
+    return pa.table({"rows": [block.num_rows], "failed": [sum(failed)], "retries": [retries.take()]})

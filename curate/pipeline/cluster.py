@@ -25,11 +25,13 @@ class Cluster:
         cpus: CPUs of the whole cluster.
         gpus: GPUs of the whole cluster.
         address: as given; None for a fresh local Ray.
+        dashboard: url of Ray's dashboard; None where there is none.
     """
 
     cpus: int
     gpus: int
     address: str | None
+    dashboard: str | None = None
 
     def hardware(self) -> str:
         """The class of hardware that results depend on in their last bits (law 6), e.g. `x86_64 cpu`."""
@@ -43,10 +45,15 @@ class Cluster:
 
 
 @contextmanager
-def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
+def connect(address: str | None, workers: int | None, dashboard: bool = False) -> Iterator[Cluster]:
     """Start a local Ray with `workers` CPUs (all of the machine's where None), or connect to `address`.
 
     A Ray that is already up in this process is used as it is and left up.
+
+    Args:
+        address: `auto`, or `host:port` of a head.
+        workers: CPUs of a fresh local Ray.
+        dashboard: whether a fresh local Ray has a dashboard, on loopback.
 
     Raises:
         CurateError: the address does not answer, or `workers` was given for an existing cluster.
@@ -72,7 +79,7 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
                     ray.init(
                         "local",
                         num_cpus=workers,
-                        include_dashboard=False,
+                        include_dashboard=dashboard,
                         log_to_driver=False,
                         logging_level=logging.ERROR,
                     )
@@ -87,7 +94,8 @@ def connect(address: str | None, workers: int | None) -> Iterator[Cluster]:
             ) from exc
     try:
         have = resources()
-        yield Cluster(cpus=max(1, int(have.get("CPU", 1))), gpus=int(have.get("GPU", 0)), address=address)
+        cpus, gpus = max(1, int(have.get("CPU", 1))), int(have.get("GPU", 0))
+        yield Cluster(cpus, gpus, address, _dashboard())
     finally:
         if ours:
             ray.shutdown()
@@ -117,6 +125,14 @@ def _away_from_the_terminal() -> Iterator[None]:
         os.close(nowhere)
         for number, handler in signals.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _dashboard() -> str | None:
+    """Url of the connected cluster's dashboard."""
+    from ray._private.worker import get_dashboard_url
+
+    url: str | None = get_dashboard_url()  # type: ignore[no-untyped-call]
+    return f"http://{url}" if url else None
 
 
 def _answers(address: str | None) -> None:

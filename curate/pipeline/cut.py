@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curate.media.clips import cut_spans
 from curate.media.decode import Span
-from curate.media.shots import find_shots
+from curate.media.guarded import find_shots
 from curate.pipeline.media_store import read_media
 from curate.pipeline.pieces import Piece
 from curate.pipeline.progress import Stage
@@ -24,6 +24,7 @@ from curate.schema.recipe import Cut
 from curate.schema.tables import FAILURE, SAMPLES
 from curate.schema.verdict import Failure
 from curate.storage import Store
+from curate.storage.retry import retries
 from curate.storage.tables import read_table, write_table
 
 VERSION = 1
@@ -61,6 +62,7 @@ def cut(build: Store, options: Cut, work: Sequence[tuple[Piece, list[str]]], sta
     dataset = then(pieces_dataset(rows), cut_piece, cpus=1, build=build, options=options.model_dump())
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
+        stage.count(retries=receipt["retries"])
 
 
 def cut_piece(block: pa.Table, build: Store, options: dict[str, Any]) -> pa.Table:
@@ -82,7 +84,13 @@ def cut_piece(block: pa.Table, build: Store, options: dict[str, Any]) -> pa.Tabl
         done.append({"record_id": record["record_id"], "samples": len(spans)})
     write_table(build, item["samples"], pa.Table.from_pylist(samples, schema=SAMPLES))
     write_table(build, item["cut"], pa.Table.from_pylist(done, schema=CUT))
-    return pa.table({"rows": [len(done)], "failed": [sum(row.get("error") is not None for row in done)]})
+    return pa.table(
+        {
+            "rows": [len(done)],
+            "failed": [sum(row.get("error") is not None for row in done)],
+            "retries": [retries.take()],
+        }
+    )
 
 
 def _spans(build: Store, record: dict[str, Any], how: Cut) -> list[Span]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.decode import Span, decode
+from curate.media.clips import Span
+from curate.media.guarded import decode
 from curate.media.views import View
 from curate.pipeline.media_store import read_media
 from curate.schema.errors import MediaError

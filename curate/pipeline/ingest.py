@@ -12,10 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.media.probe import probe
-from curate.pipeline.media_store import MediaTar
+from curate.media.guarded import probe
+from curate.pipeline.media_store import MediaTar, read_media
 from curate.pipeline.pieces import Piece, split
 from curate.pipeline.progress import Stage
+from curate.pipeline.retry import good_rows
 from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.errors import MediaError
 from curate.schema.ids import content_id, key_of
@@ -25,6 +26,7 @@ from curate.schema.verdict import Failure
 from curate.sources.entry import Entry
 from curate.sources.read import read_all
 from curate.storage import Store
+from curate.storage.retry import retries
 from curate.storage.tables import write_table
 
 VERSION = 1
@@ -55,6 +57,7 @@ def ingest(build: Store, recipe: Recipe, work: Sequence[tuple[Piece, str, list[E
     dataset = then(pieces_dataset(rows), ingest_piece, cpus=1, build=build, fetch=_limits(recipe))
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
+        stage.count(retries=receipt["retries"])
 
 
 def _limits(recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -69,17 +72,21 @@ def ingest_piece(block: pa.Table, build: Store, fetch: dict[str, Any]) -> pa.Tab
     entries = [Entry.from_row(row) for row in json.loads(item["entries"])]
     media = media_path(item["records"])
     rows: list[dict[str, Any]] = []
+    kept = good_rows(build, item["records"])
     at_once = max([AT_ONCE, *(limit.concurrency for limit in limits.values())])
     with build.placed(media) as temporary:
         tar = MediaTar(temporary)
         for start in range(0, len(entries), at_once):
             some = entries[start : start + at_once]
-            for entry, got in zip(some, read_all(some, limits), strict=True):
-                rows.append(_record(entry, got, tar, media))
+            held = {i: data for i, e in enumerate(some) if (data := _held(build, kept.get(e.record_id))) is not None}
+            todo = [e for i, e in enumerate(some) if i not in held]
+            fetched = iter(read_all(todo, limits))
+            for i, entry in enumerate(some):
+                rows.append(_record(entry, held[i] if i in held else next(fetched), tar, media))
         tar.close()
     write_table(build, item["records"], pa.Table.from_pylist(rows, schema=RECORDS))
     failed = sum(row["error"] is not None for row in rows)
-    return pa.table({"rows": [len(rows)], "failed": [failed]})
+    return pa.table({"rows": [len(rows)], "failed": [failed], "retries": [retries.take()]})
 
 
 def _record(entry: Entry, got: bytes | Failure, tar: MediaTar, media: str) -> dict[str, Any]:
@@ -102,6 +109,17 @@ def _record(entry: Entry, got: bytes | Failure, tar: MediaTar, media: str) -> di
     except MediaError as exc:
         return row | Failure.of("ingest:probe", exc).__dict__
     return row | {"kind": found.kind} | {name: getattr(found, name) for name in PROBE_NAMES}
+
+
+def _held(build: Store, row: dict[str, Any] | None) -> bytes | None:
+    """Media of a row that an earlier run had, if its tar still holds them: a killed retry may have replaced it."""
+    if row is None or build.stat(row["media"]) is None:
+        return None
+    try:
+        data = read_media(build, row["media"], row["offset"], row["bytes"])
+    except OSError:  # a shorter tar stands in its place
+        return None
+    return data if content_id(data) == row["content_id"] else None
 
 
 def media_path(records: str) -> str:

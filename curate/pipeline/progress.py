@@ -1,77 +1,203 @@
-"""Progress: one line a stage on a terminal, plain lines elsewhere."""
+"""Progress of a stage: a bar on a terminal, plain lines elsewhere, JSON lines for programs."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from curate.pipeline.json_console import JsonConsole
+from curate.pipeline.rate import Rate
+from curate.schema.events import Counts, Dashboard, StageEnd, StageProgress, StageStart
 
 PLAIN_SECONDS = 10.0
 """How often a stage says where it is when the output is not a terminal."""
 
 
 class Stage:
-    """Counts of one stage while it runs. Use as a context manager."""
+    """Counts of one stage while it runs. Use as a context manager, and count from one thread.
 
-    def __init__(self, console: Console, name: str, total: int, unit: str, reused: int = 0) -> None:
-        self.name, self.total, self.unit = name, total, unit
-        self.done = reused
-        self.reused = reused
-        self.failed = 0
+    Args:
+        console: where progress goes (`console`).
+        name: of the stage.
+        total: inputs.
+        unit: what they are: `records`, `samples`.
+        reused: inputs that an earlier run has committed.
+        every: seconds between two lines where there is no bar.
+
+    Raises:
+        RuntimeError: at the end, where inputs were lost or counted twice (law 1). It is a bug of ours.
+    """
+
+    def __init__(
+        self, console: Console, name: str, total: int, unit: str, reused: int = 0, every: float = PLAIN_SECONDS
+    ) -> None:
         self._console = console
+        self._counts = Counts(stage=name, unit=unit, total=total, reused=reused)
+        self._every = every
+        self._rate = Rate()
+        self._counting = threading.Lock()
         self._started = time.monotonic()
-        self._said = self._started
+        self._ended = threading.Event()
+        self._ticker: threading.Thread | None = None
         self._bar: Progress | None = None
 
     def __enter__(self) -> Stage:
+        self._started = time.monotonic()
+        if isinstance(self._console, JsonConsole):
+            self._console.emit(StageStart(**dict(self._counts)))
+        if self._console.quiet:
+            return self
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description:<10}"),
-                BarColumn(bar_width=30),
-                TextColumn("{task.completed:>6.0f}/{task.total:.0f} {task.fields[unit]}"),
-                TextColumn("[red]{task.fields[failed]}"),
-                TimeElapsedColumn(),
-                TextColumn("eta"),
-                TimeRemainingColumn(),
+                BarColumn(bar_width=16),
+                _Moving(self),
                 console=self._console,
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.name, total=self.total, unit=self.unit, failed="", completed=self.done)
+            self._task = self._bar.add_task(self._counts.stage, total=self._counts.total, completed=self._counts.done)
+        else:
+            # a thread, because a stage that loads models or hangs must be seen to do so
+            self._ticker = threading.Thread(target=self._tick, daemon=True)
+            self._ticker.start()
         return self
 
     def add(self, done: int, failed: int = 0) -> None:
-        """`done` more came through, `failed` of them as failures."""
-        self.done += done
-        self.failed += failed
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, failed=f"{self.failed} failed" if self.failed else "")
-        elif now - self._said >= PLAIN_SECONDS:
-            self._said = now
-            rate = (self.done - self.reused) / (now - self._started)
-            eta = f", eta {(self.total - self.done) / rate:.0f} s" if rate > 0 else ""
-            self._console.print(
-                f"{self.name:<10} {self.done}/{self.total} {self.unit}, {rate:.1f}/s{eta}{self._failed()}"
-            )
+        """`done` more inputs came through a stage that decides nothing, `failed` of them as failures."""
+        self._count(passed=done - failed, failed=failed)
 
-    def _failed(self) -> str:
-        return f", {self.failed} failed" if self.failed else ""
+    def count(self, *, kept: int = 0, dropped: int = 0, duplicate: int = 0, failed: int = 0, retries: int = 0) -> None:
+        """So many more inputs were decided on; `retries` are tries, no inputs."""
+        self._count(kept=kept, dropped=dropped, duplicate=duplicate, failed=failed, retries=retries)
+
+    def _count(self, **more: int) -> None:
+        if min(more.values()) < 0:
+            raise ValueError(f"counts only grow: {more}")
+        with self._counting:
+            before = self._counts
+            self._counts = before.model_copy(update={name: getattr(before, name) + n for name, n in more.items()})
+            if self._counts.done > before.done:
+                self._rate.add(time.monotonic(), self._counts.done - before.done)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._counts.done)
+
+    def now(self) -> StageProgress:
+        """Where it is."""
+        now = time.monotonic()
+        with self._counting:
+            counts, rate = self._counts, self._rate.per_second(now)
+        left = max(0, counts.total - counts.done)
+        return StageProgress(
+            **dict(counts),
+            seconds=round(now - self._started, 3),
+            rate=rate,
+            eta_seconds=round(left / rate, 3) if rate else None,
+        )
+
+    def _tick(self) -> None:
+        while not self._ended.wait(self._every):
+            at = self.now()
+            if isinstance(self._console, JsonConsole):
+                self._console.emit(at)
+            else:
+                parts = [f"{at.done}/{at.total} {at.unit}", *_speed(at), *_others(at)]
+                self._console.print(f"{at.stage:<10} {', '.join(parts)}", markup=False)
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._ended.set()
+        if self._ticker is not None:
+            self._ticker.join()
         if self._bar is not None:
             self._bar.stop()
-        if kind is None:
-            seconds = time.monotonic() - self._started
-            reused = f", {self.reused} reused" if self.reused else ""
-            self._console.print(
-                f"{self.name:<10} {self.done}/{self.total} {self.unit} in {seconds:.1f} s{self._failed()}{reused}"
+        counts, seconds = self._counts, round(time.monotonic() - self._started, 3)
+        adds_up = counts.done == counts.total
+        if isinstance(self._console, JsonConsole):
+            self._console.emit(StageEnd(**dict(counts), seconds=seconds, complete=kind is None and adds_up))
+        else:
+            how = "in" if kind is None else "stopped after"
+            parts = [
+                f"{counts.done}/{counts.total} {counts.unit} {how} {seconds:.1f} s{_sum(counts)}",
+                *_others(counts),
+            ]
+            self._console.print(f"{counts.stage:<10} {', '.join(parts)}", markup=False)
+        if kind is None and not adds_up:
+            said = counts.model_dump(exclude={"stage", "unit", "total", "retries"})
+            raise RuntimeError(
+                f"the stage {counts.stage} does not add up: {counts.total} {counts.unit} in, {counts.done} accounted "
+                f"for ({', '.join(f'{n} {name}' for name, n in said.items())}); this is a bug of curate"
             )
 
 
-def console(quiet: bool = False) -> Console:
-    """Where progress goes: stderr, so that stdout stays for results."""
+class _Moving(ProgressColumn):
+    """What moves beside the bar; drawn from the stage itself, so that the rate falls while nothing comes."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def render(self, task: Task) -> Text:
+        at = self._stage.now()
+        speed = _speed(at) or ["eta -:--:--"]
+        return Text(
+            "  ".join([f"{at.done}/{at.total} {at.unit}", *speed, _clock(at.seconds), *_others(at)]), no_wrap=True
+        )
+
+
+def _speed(at: StageProgress) -> list[str]:
+    if at.rate is None:
+        return []
+    rate = f"{at.rate:.1f}/s" if at.rate >= 1 else f"{60 * at.rate:.1f}/min"
+    return [rate] if at.eta_seconds is None else [rate, f"eta {_clock(at.eta_seconds)}"]
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _decides(counts: Counts) -> bool:
+    return bool(counts.kept or counts.dropped or counts.duplicate)
+
+
+def _sum(counts: Counts) -> str:
+    """The verdicts that a stage gave, as a sum."""
+    if not _decides(counts):
+        return ""
+    verdicts = ("kept", "dropped", "duplicate", "failed")
+    return " = " + " + ".join(f"{getattr(counts, name)} {name}" for name in verdicts)
+
+
+def _others(counts: Counts) -> list[str]:
+    """What else there is to say, without zeros."""
+    names = ["failed"] if not _decides(counts) else []
+    if isinstance(counts, StageProgress):
+        names = ["kept", "dropped", "duplicate", "failed"]
+    parts = [f"{getattr(counts, name)} {name}" for name in [*names, "reused"] if getattr(counts, name)]
+    if counts.retries:
+        parts.append("1 retry" if counts.retries == 1 else f"{counts.retries} retries")
+    return parts
+
+
+def console(quiet: bool = False, as_json: bool = False) -> Console:
+    """For people: stderr, so that stdout stays for results. With `as_json`: stdout, for a program."""
+    if as_json:
+        return JsonConsole(sys.stdout, quiet)
     return Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+
+
+def say_dashboard(console: Console, url: str | None) -> None:
+    """Say where Ray's dashboard is, where there is one. `url` is as Ray gives it: `127.0.0.1:8265`."""
+    if not url:
+        return
+    address = url if "://" in url else f"http://{url}"
+    if isinstance(console, JsonConsole):
+        console.emit(Dashboard(url=address))
+    else:
+        console.print(f"{'dashboard':<10} {address}", markup=False)

@@ -20,6 +20,7 @@ from curate.pipeline import annotate as annotating
 from curate.pipeline import cut as cutting
 from curate.pipeline import ingest as ingesting
 from curate.pipeline import tokenize as tokenizing
+from curate.pipeline.causes import cause_lines, causes
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.finish import CardWriter, finish
 from curate.pipeline.made import Made
@@ -27,6 +28,7 @@ from curate.pipeline.pack import named, pack
 from curate.pipeline.pieces import Piece, split
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
+from curate.pipeline.retry import forget_failures
 from curate.pipeline.stream import ray_map
 from curate.pipeline.tokenize import TokenPiece
 from curate.schema.errors import CurateError
@@ -51,6 +53,8 @@ def run(
     cluster: Cluster,
     console: Console,
     write_card: CardWriter,
+    *,
+    retry_failed: bool = False,
 ) -> Manifest:
     """Make the build, or go on with it.
 
@@ -61,11 +65,17 @@ def run(
         cluster: what to run on.
         console: where progress goes.
         write_card: makes the card of the finished tables.
+        retry_failed: forget failures of an earlier run first, so that they are tried again.
 
     Raises:
         CurateError: no space, another run on the same build, nothing kept.
     """
     with build.held(MANIFEST) as hold:
+        if hold.warning:
+            console.print(f"warning    {hold.warning}")
+        if retry_failed:
+            again = forget_failures(build, hold, plan.signals)
+            console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         made = Made(records=len(entries))
         recipe = plan.file.recipe
 
@@ -74,7 +84,9 @@ def run(
             ingesting.ingest(build, recipe, work, stage)
         made.files["records"] = [path for _, path, _ in work]
         made.files["media"] = [ingesting.media_path(path) for _, path, _ in work]
-        records = decide_records(_paths(build, made.files["records"]), recipe.decide.records)
+        with Stage(console, "records", len(entries), "records") as stage:
+            records = decide_records(_paths(build, made.files["records"]), recipe.decide.records)
+            _count(stage, records)
 
         pieces, uncut = _cut(plan, build, console, made, records)
         made.samples = sum(p.rows for p in pieces)
@@ -104,6 +116,14 @@ def _stage(build: Store, console: Console, name: str, unit: str, work: Sequence[
     there = build.existing(path for path, _ in work)
     reused = sum(rows for path, rows in work if path in there)
     return Stage(console, name, total, unit, reused)
+
+
+def _count(stage: Stage, verdicts: pa.Table) -> None:
+    counts = {str(outcome): 0 for outcome in Outcome}
+    for row in verdicts.group_by("outcome").aggregate([([], "count_all")]).to_pylist():
+        counts[row["outcome"]] = row["count_all"]
+    counts["kept"] += counts.pop("sampled")  # a record is kept as its samples
+    stage.count(**counts)
 
 
 def _paths(build: Store, files: Sequence[str]) -> list[str]:
@@ -172,7 +192,7 @@ def _decide_and_tokenize(
                 mapper=ray_map,
                 failures=failures,
             )
-            stage.add(samples.num_rows)
+            _count(stage, samples)
         kept = set(samples.filter(pc.equal(samples["outcome"], str(Outcome.KEPT)))["id"].to_pylist())
         work = []
         for piece in pieces:
@@ -217,7 +237,8 @@ def _pack(plan: Plan, build: Store, console: Console, made: Made, kept: pa.Table
 
 def _nothing(rows: pa.Table, what: str) -> str:
     counts = rows.group_by("outcome").aggregate([([], "count_all")]).to_pylist()
-    return f"{what}: " + ", ".join(f"{row['count_all']} {row['outcome']}" for row in counts)
+    said = f"{what}: " + ", ".join(f"{row['count_all']} {row['outcome']}" for row in counts)
+    return "\n".join([said, *cause_lines(causes([rows]))])
 
 
 def _hint(build: Store) -> str:

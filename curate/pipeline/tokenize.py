@@ -22,12 +22,12 @@ from curate.media.views import Audio, Frames, View
 from curate.pipeline.blocks import FAIL, failure_columns, failure_of, failure_text, pack_views, unpack_views, view_name
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
+from curate.pipeline.models import models
 from curate.pipeline.pieces import KEY_HEX, Piece
 from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.codec import CodecCard
-from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows, key_of
 from curate.schema.recipe import Stream
 from curate.schema.verdict import Failure
@@ -35,9 +35,8 @@ from curate.shards.ipc import open_ipc
 from curate.shards.pieces import Place, Tokens, index_pieces, write_piece
 from curate.shards.schema import StreamSpec
 from curate.storage import Store
+from curate.storage.retry import retries
 from curate.storage.tables import read_table, write_table
-from curate.tokenizers import zoo
-from curate.tokenizers.base import Tokenizer
 
 VERSION = 1
 FAILED = f"{FAIL}tokenize"
@@ -117,6 +116,7 @@ def tokenize(
     dataset = then(encoded, commit, cpus=COMMIT_CPUS, build=build, streams=streams)
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
+        stage.count(retries=receipt["retries"])
 
 
 def _item(t: TokenPiece) -> dict[str, Any]:
@@ -177,33 +177,30 @@ class Encode:
     """A worker that holds the tokenizers."""
 
     def __init__(self, streams: Sequence[StreamPlan]) -> None:
-        import torch
-
-        torch.set_num_threads(1)  # part of what makes ids reproducible (law 6)
-        self._streams = [(s, zoo.load(s.use.tokenizer)) for s in streams]
-        for stream, tokenizer in self._streams:
-            if tokenizer.card != stream.card:  # files are named by the card that the plan read
-                raise CurateError(
-                    f"the tokenizer {stream.use.tokenizer} changed while the run was at work", "run it again"
-                )
+        self._streams = streams
+        for stream in streams:
+            models().load_tokenizer(stream.use.tokenizer, stream.card)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         fresh = block.column("fresh").to_pylist()
         failures = [failure_of(t) for t in block.column(FAILED).to_pylist()]
-        for stream, tokenizer in self._streams:
+        for stream in self._streams:
             arrays = unpack_views(block, stream.view) if stream.view is not None else []
             given = items(stream, block.column("caption_text").to_pylist(), arrays)
             todo = [i for i, f in enumerate(failures) if fresh[i] and f is None and given[i] is not None]
             ids: list[NDArray[np.generic] | None] = [None] * block.num_rows
-            for i, got in zip(todo, _encode(stream, tokenizer, [given[i] for i in todo]), strict=True):
-                if isinstance(got, Failure):
-                    failures[i] = got
+            stage = f"tokenize:{stream.use.name}"
+            encoded = models().encode(stream.use.tokenizer, stage, [given[i] for i in todo])
+            for i, got in zip(todo, encoded, strict=True):
+                checked = _checked(stream, got)
+                if isinstance(checked, Failure):
+                    failures[i] = checked
                 else:
-                    ids[i] = got
+                    ids[i] = checked
             block = block.append_column(stream.use.name, _ids_column(stream, ids))
         texts = pa.array([failure_text(f) for f in failures], pa.string())
         block = block.set_column(block.column_names.index(FAILED), FAILED, texts)
-        return block.select([*IDENTITY, "item", FAILED, *(s.use.name for s, _ in self._streams)])
+        return block.select([*IDENTITY, "item", FAILED, *(s.use.name for s in self._streams)])
 
 
 def items(stream: StreamPlan, texts: Sequence[str | None], arrays: Sequence[NDArray[np.generic] | None]) -> list[Any]:
@@ -218,24 +215,6 @@ def items(stream: StreamPlan, texts: Sequence[str | None], arrays: Sequence[NDAr
     if isinstance(stream.view, Audio):
         return [None if a is None or a.size == 0 else a.astype(np.float32) / 32768.0 for a in arrays]
     return list(arrays)
-
-
-def _encode(stream: StreamPlan, tokenizer: Tokenizer, given: list[Any]) -> list[NDArray[np.generic] | Failure]:
-    """Ids or a failure for each item; one that the tokenizer refuses takes none of the others along."""
-    if not given:
-        return []
-    try:
-        ids: list[NDArray[np.generic] | Failure] = list(tokenizer.encode(given))
-    except Exception:
-        ids = [_encode_one(stream, tokenizer, item) for item in given]
-    return [_checked(stream, got) for got in ids]
-
-
-def _encode_one(stream: StreamPlan, tokenizer: Tokenizer, item: Any) -> NDArray[np.generic] | Failure:
-    try:
-        return tokenizer.encode([item])[0]
-    except Exception as exc:  # recorded, with its class and message
-        return Failure.of(f"tokenize:{stream.use.name}", exc, attempt=2)
 
 
 def _checked(stream: StreamPlan, got: NDArray[np.generic] | Failure) -> NDArray[np.generic] | Failure:
@@ -274,7 +253,9 @@ def commit(block: pa.Table, build: Store, streams: Sequence[StreamPlan]) -> pa.T
             rows.append(Tokens(**key, ids={s.name: _ids(block, i, s) for s in specs}))
     write_piece(build, item["arrow"], specs, rows)
     write_table(build, item["receipt"], pa.table({"sample_id": block.column("sample_id")} | failure_columns(failures)))
-    return pa.table({"rows": [block.num_rows], "failed": [sum(f is not None for f in failures)]})
+    return pa.table(
+        {"rows": [block.num_rows], "failed": [sum(f is not None for f in failures)], "retries": [retries.take()]}
+    )
 
 
 def _ids(table: pa.Table, row: int, spec: StreamSpec) -> NDArray[np.generic] | None:

@@ -24,13 +24,34 @@ class MediaError(Exception):
     """Media that cannot be opened or decoded. Becomes a `failed` verdict, never a `dropped` one."""
 
 
+class Quarantined(MediaError):
+    """Media that native code died of, or that took more time or memory than a sample may (law 10).
+
+    Attributes:
+        error: what the ledger calls it in place of this class: `TimeLimit`, `MemoryLimit`, `Crashed`, or the class of
+            an exception that the code does not promise.
+        attempt: tries made, 1 or more.
+    """
+
+    def __init__(self, error: str, message: str, attempt: int = 1) -> None:
+        super().__init__(error, message, attempt)  # all of them, so that it can be pickled out of a Ray task
+        self.error = error
+        self.message = message
+        self.attempt = attempt
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class FetchError(Exception):
     """A uri that could not be fetched: refused, missing, too slow, too large, cut off.
 
     Attributes:
         transient: whether a later try could succeed (a server's 503, a lost connection), as against a 404.
+        retry_after: seconds that the server asks to wait before it; 0 where it asks for nothing.
     """
 
-    def __init__(self, message: str, transient: bool = False) -> None:
+    def __init__(self, message: str, transient: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.transient = transient
+        self.retry_after = retry_after

@@ -1,4 +1,4 @@
-"""JSON Schemas of the files that people and programs write and read; `schemas/` holds them, a test keeps them true."""
+"""JSON Schemas of what people and programs write and read; `schemas/` holds them, a test keeps them true."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import json
 from pydantic import BaseModel
 
 from curate.schema.codec import CodecCard
+from curate.schema.events import Event
 from curate.schema.manifest import Manifest
 from curate.schema.recipe import Recipe
 
-SCHEMAS: dict[str, type[BaseModel]] = {"recipe": Recipe, "manifest": Manifest, "codec-card": CodecCard}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "recipe": Recipe,
+    "manifest": Manifest,
+    "codec-card": CodecCard,
+    "progress": Event,
+}
 
 
 def schema_text(name: str) -> str:

@@ -20,7 +20,16 @@ class Fetch(_Part):
     """How http(s) uris of a table are fetched."""
 
     concurrency: int = Field(8, ge=1, le=1024, description="requests at once in one worker")
-    timeout: float = Field(30, gt=0, le=3600, description="seconds for one whole file, connect to last byte")
+    timeout: float = Field(30, gt=0, le=3600, description="seconds for one attempt at a file, connect to last byte")
+    attempts: int = Field(
+        4, ge=1, le=20, description="tries at a file whose error may pass: 408, 425, 429, 5xx, timeout, connection lost"
+    )
+    max_wait: float = Field(
+        30,
+        ge=0,
+        le=3600,
+        description="longest seconds between two attempts, whatever the server's Retry-After asks for",
+    )
     max_bytes: int = Field(512 << 20, gt=0, description="larger files are refused")
     allow_private: bool = Field(False, description="allow loopback, private and link-local addresses")
     user_agent: str = Field("curate-tokens/0.1 (+dataset building; see docs)", min_length=1)
@@ -32,28 +41,30 @@ class _Source(_Part):
 
 
 class FolderSource(_Source):
-    """Every media file under a folder; text from a sidecar of the same stem (.txt or .json), where there is one."""
+    """Every media file under a folder or an s3:// prefix; text from a sidecar of the same stem (.txt or .json), where there is one."""
 
     kind: Literal["folder"]
-    path: str
+    path: str = Field(description="a folder, or s3://bucket/prefix")
 
 
 class TarSource(_Source):
     """WebDataset tars: members of one key are one record; text from .txt, or from .json's `caption` or `text`."""
 
     kind: Literal["webdataset"]
-    path: str = Field(description="one tar or a glob")
+    path: str = Field(description="one tar or a glob; both also as s3://bucket/...")
 
 
 class TableSource(_Source):
-    """A parquet, csv or jsonl table of uris: paths (relative to the table), file:// or http(s)://."""
+    """A parquet, csv or jsonl table of uris: paths (relative to the table), file://, s3:// or http(s)://."""
 
     kind: Literal["table"]
-    path: str
+    path: str = Field(description="a file, or s3://bucket/key")
     uri: str = Field("uri", description="column of the uri")
     text: str | None = Field("text", description="column of the text, where there is one")
     licence_column: str | None = None
-    base_url: str | None = Field(None, description="put before relative uris; may hold ${VARIABLE}")
+    base_url: str | None = Field(
+        None, description="http(s):// or s3://, put before relative uris; may hold ${VARIABLE}"
+    )
     fetch: Fetch = Fetch()
 
 
@@ -184,6 +195,13 @@ class Recipe(_Part):
     decide: Decide = Decide()
     tokenize: Tokenize
     pack: Pack = Pack()
+    max_failed: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="when failed records / all records, or failed samples / all samples, is above this, `curate run` "
+        "exits with 3 and names the causes. The build is made all the same. Dropped and duplicate are not failed",
+    )
 
     @model_validator(mode="after")
     def _unique(self) -> Recipe:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from curate.schema.errors import Quarantined
+
 
 class Outcome(StrEnum):
     """Where a record or a sample ended.
@@ -33,7 +35,8 @@ class Failure:
 
     Attributes:
         stage: `ingest`, `cut`, `annotate`, `tokenize`; a part of a stage is written `annotate:ocr`.
-        error: class name of the exception, e.g. `MediaError`.
+        error: class name of the exception, e.g. `MediaError`; of a helper process that died `TimeLimit`,
+            `MemoryLimit` or `Crashed`.
         message: its text, cut to 500 characters, on one line.
         attempt: 1 for the first try.
     """
@@ -45,6 +48,8 @@ class Failure:
 
     @classmethod
     def of(cls, stage: str, exc: BaseException, attempt: int = 1) -> Failure:
-        """The failure that `exc` means at `stage`."""
+        """The failure that `exc` means at `stage`. A `Quarantined` brings its own class and attempt."""
         text = " ".join(str(exc).split()) or type(exc).__name__
+        if isinstance(exc, Quarantined):
+            return cls(stage, exc.error, text[:500], exc.attempt)
         return cls(stage, type(exc).__name__, text[:500], attempt)

@@ -11,8 +11,13 @@ from curate.schema.ids import record_id
 
 
 @dataclass(frozen=True)
-class LocalFile:
-    """A file. `bytes` is its size as listed."""
+class File:
+    """A file or an object of a bucket.
+
+    Attributes:
+        path: absolute, or `s3://bucket/key`.
+        bytes: its size as listed.
+    """
 
     path: str
     bytes: int
@@ -20,7 +25,11 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class TarMember:
-    """A span of an uncompressed tar: reading it is a seek."""
+    """A span of an uncompressed tar: reading it is a seek, or a request for that range.
+
+    Attributes:
+        tar: as `File.path`.
+    """
 
     tar: str
     offset: int
@@ -47,10 +56,10 @@ class Broken:
     message: str
 
 
-Location = LocalFile | TarMember | Url | Broken
+Location = File | TarMember | Url | Broken
 
-_LOCATIONS: dict[str, type[LocalFile | TarMember | Url | Broken]] = {
-    "file": LocalFile,
+_LOCATIONS: dict[str, type[File | TarMember | Url | Broken]] = {
+    "file": File,
     "tar": TarMember,
     "url": Url,
     "broken": Broken,
@@ -89,11 +98,12 @@ class Entry:
     def identity(self) -> list[Any]:
         """All that listing knows of the content, as a JSON value; partitions are named by it.
 
-        Holds neither a path of this machine nor a host, so that the same recipe names the same partitions anywhere.
+        Holds neither a path of this machine nor a bucket nor a host, so that the same recipe names the same partitions
+        anywhere.
         A file that changes and keeps its size, or other content behind the same url, is not seen.
         """
         at = self.location
-        size = at.bytes if isinstance(at, LocalFile | TarMember) else None
+        size = at.bytes if isinstance(at, File | TarMember) else None
         broken = [at.error, at.message] if isinstance(at, Broken) else None
         return [self.source, self.uri, self.ordinal, self.text, self.licence, self.meta, size, broken]
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import httpcore
 import httpx
@@ -19,11 +22,11 @@ from curate.schema.errors import FetchError
 from curate.schema.recipe import Fetch
 from curate.schema.verdict import Failure
 from curate.sources.network import Backend, CountedStream
+from curate.storage.retry import retries
 
 MAX_REDIRECTS = 5
-ATTEMPTS = 2
 BACK_OFF = 0.5
-"""Seconds before the second attempt."""
+"""Seconds before the second attempt; twice as many before each further one, all shortened by up to a half by chance."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
@@ -49,8 +52,12 @@ class Request:
 def fetch_all(requests: Sequence[Request], stage: str = "ingest") -> list[bytes | Failure]:
     """Fetch all, in the order given. Requests of equal limits share their `concurrency`.
 
-    A file has `timeout` seconds from connecting to its last byte, attempts and redirects included. What is transient
-    is tried a second time. Never raises for one bad request. Must not be called where an event loop runs.
+    An attempt has `timeout` seconds from connecting to the last byte, redirects included. What may pass is tried up to
+    `attempts` times: statuses 408, 425, 429, 500, 502, 503, 504, a lost connection, a body that was cut off, an attempt
+    that took too long, a resolver that says "try again". What lasts is not: other statuses, a file that is too large,
+    an address that is refused or wrong. Waits grow, are as long as a Retry-After asks, and never longer than
+    `max_wait`; while a request waits, others have its turn. Never raises for one bad request. Must not be called where
+    an event loop runs.
     """
     return asyncio.run(_fetch_all(requests, stage))
 
@@ -60,28 +67,37 @@ async def _fetch_all(requests: Sequence[Request], stage: str) -> list[bytes | Fa
     context = httpx.create_ssl_context()
 
     async def one(request: Request) -> bytes | Failure:
-        async with turns[request.limits]:
-            return await _attempts(request, context, stage)
+        limits, attempt = request.limits, 1
+        while True:
+            async with turns[limits]:
+                got = await _attempt(request, context)
+            if isinstance(got, bytes):
+                return got
+            if not (isinstance(got, FetchError) and got.transient and attempt < limits.attempts):
+                return Failure.of(stage, got, attempt)
+            retries.add()
+            await asyncio.sleep(_wait(attempt, got.retry_after, limits.max_wait))
+            attempt += 1
 
     return await asyncio.gather(*(one(request) for request in requests))
 
 
-async def _attempts(request: Request, context: ssl.SSLContext, stage: str) -> bytes | Failure:
-    limits, attempt = request.limits, 1
+async def _attempt(request: Request, context: ssl.SSLContext) -> bytes | Exception:
+    """The body, or what went wrong."""
     try:
-        async with asyncio.timeout(limits.timeout):
-            while True:
-                try:
-                    return await _fetch(request, context)
-                except FetchError as exc:
-                    if not exc.transient or attempt == ATTEMPTS:
-                        return Failure.of(stage, exc, attempt)
-                await asyncio.sleep(BACK_OFF)
-                attempt += 1
+        async with asyncio.timeout(request.limits.timeout):
+            return await _fetch(request, context)
     except TimeoutError:
-        return Failure.of(stage, FetchError(f"not complete within {limits.timeout:g} s", transient=True), attempt)
-    except Exception as exc:  # a fault of ours or of a library; it is this record's alone
-        return Failure.of(stage, exc, attempt)
+        return FetchError(f"not complete within {request.limits.timeout:g} s", transient=True)
+    except Exception as exc:  # a fault of ours or of a library is this record's alone too
+        return exc
+
+
+def _wait(attempt: int, retry_after: float, max_wait: float) -> float:
+    """Seconds to wait after attempt number `attempt`."""
+    # the largest wait any recipe may ask for comes long before the power is large
+    grown: float = BACK_OFF * 2 ** min(attempt - 1, 16) * random.uniform(0.5, 1)
+    return min(max(grown, retry_after), max_wait)
 
 
 async def _fetch(request: Request, context: ssl.SSLContext) -> bytes:
@@ -120,7 +136,8 @@ async def _get(pool: httpcore.AsyncConnectionPool, url: httpx.URL, limits: Fetch
         if response.status in _REDIRECTS and "location" in answer:
             return answer["location"]
         if response.status != 200:
-            raise FetchError(f"status {response.status}", transient=response.status in _TRANSIENT)
+            passing = response.status in _TRANSIENT
+            raise FetchError(f"status {response.status}", passing, _retry_after(answer) if passing else 0.0)
         encoding = answer.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise FetchError(f"it came compressed ({encoding}), which was not asked for")
@@ -138,6 +155,19 @@ async def _get(pool: httpcore.AsyncConnectionPool, url: httpx.URL, limits: Fetch
         if length is not None and await _goes_on(response.extensions["network_stream"], length):
             raise FetchError(f"it has more bytes than the {length} of its Content-Length")
         return bytes(body)
+
+
+def _retry_after(answer: httpx.Headers) -> float:
+    """Seconds of a Retry-After header, which holds a number or a date (RFC 9110, 10.2.3); 0 where it says nothing."""
+    text = answer.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return 0.0
+    date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
 def _length(answer: httpx.Headers) -> int | None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import FolderSource, Source, TableSource, TarSource
 from curate.sources.entry import Broken, Entry
-from curate.sources.folder import list_folder
-from curate.sources.paths import local_glob, local_path, substitute
+from curate.sources.folder import list_folder, list_prefix
+from curate.sources.paths import address_of, in_bucket, matching, substitute
 from curate.sources.tables import list_table
 from curate.sources.tars import list_tar
+from curate.storage import is_remote
+
+TARS_AT_ONCE = 8
+"""Tars of a bucket whose headers are read together."""
 
 
 def list_entries(source: Source, root: Path, env: Mapping[str, str]) -> list[Entry]:
@@ -28,7 +33,8 @@ def list_entries(source: Source, root: Path, env: Mapping[str, str]) -> list[Ent
         Entries with unique record ids; a record that is there and cannot be read is an entry with a `Broken` location.
 
     Raises:
-        CurateError: nothing found, a variable that is not set, a table that cannot be read or lacks a column.
+        CurateError: nothing found, a variable that is not set, a table that cannot be read or lacks a column, a bucket
+            that cannot be listed or read.
     """
     try:
         entries = _list(source, root, env)
@@ -51,10 +57,13 @@ def _list(source: Source, root: Path, env: Mapping[str, str]) -> list[Entry]:
 
 
 def _folder(source: FolderSource, root: Path, env: Mapping[str, str]) -> list[Entry]:
-    folder = local_path(source.path, root, env)
-    if not folder.is_dir():
+    folder = address_of(source.path, root, env)
+    if is_remote(folder):
+        entries = list_prefix(source.name, folder, source.licence)
+    elif Path(folder).is_dir():
+        entries = list_folder(source.name, Path(folder), source.licence)
+    else:
         raise CurateError(f"source {source.name!r}: there is no folder {folder}", _looked(source.path))
-    entries = list_folder(source.name, folder, source.licence)
     if not entries:
         raise CurateError(
             f"source {source.name!r}: no media files in {folder}",
@@ -64,38 +73,48 @@ def _folder(source: FolderSource, root: Path, env: Mapping[str, str]) -> list[En
 
 
 def _tars(source: TarSource, root: Path, env: Mapping[str, str]) -> list[Entry]:
-    base, tars = local_glob(source.path, root, env)
+    base, tars = matching(source.path, root, env)
     if not tars:
         raise CurateError(f"source {source.name!r}: no file matches {source.path!r} in {base}", _looked(source.path))
-    entries: list[Entry] = []
-    for tar in tars:
-        entries += list_tar(source.name, tar, tar.relative_to(base).as_posix(), source.licence)
+
+    def listed(tar: str) -> list[Entry]:
+        return list_tar(source.name, f"{base}/{tar}", tar, source.licence)
+
+    with ThreadPoolExecutor(TARS_AT_ONCE if is_remote(base) else 1) as pool:
+        entries = [entry for some in pool.map(listed, tars) for entry in some]
+    some = f"{base}/{tars[0]}" + (f" and {len(tars) - 1} more" if len(tars) > 1 else "")
     if not entries:
-        raise CurateError(f"source {source.name!r}: no records in {_some(tars)}", "looked for members with a name")
-    names = {tar.relative_to(base).as_posix() for tar in tars}
-    if all(entry.uri in names for entry in entries):
+        raise CurateError(f"source {source.name!r}: no records in {some}", "looked for members with a name")
+    if all(entry.uri in tars for entry in entries):
         at = entries[0].location
         message = at.message if isinstance(at, Broken) else ""
-        raise CurateError(f"source {source.name!r}: no records in {_some(tars)}", f"{entries[0].uri}: {message}")
+        raise CurateError(f"source {source.name!r}: no records in {some}", f"{entries[0].uri}: {message}")
     return entries
 
 
 def _table(source: TableSource, root: Path, env: Mapping[str, str]) -> list[Entry]:
-    table = local_path(source.path, root, env)
-    if not table.is_file():
+    table = address_of(source.path, root, env)
+    if not _is_there(table):
         raise CurateError(f"source {source.name!r}: there is no table {table}", _looked(source.path))
     base_url = substitute(source.base_url, env) if source.base_url is not None else None
-    if base_url is not None and not base_url.lower().startswith(("http://", "https://")):
-        raise CurateError(f"source {source.name!r}: base_url {source.base_url!r} is not http:// or https://")
+    if base_url is not None and not (
+        base_url.lower().startswith(("http://", "https://")) or base_url.startswith("s3://")
+    ):
+        raise CurateError(f"source {source.name!r}: base_url {source.base_url!r} is not http://, https:// or s3://")
     entries = list_table(source, table, base_url)
     if not entries:
         raise CurateError(f"source {source.name!r}: the table {table} has no rows")
     return entries
 
 
+def _is_there(address: str) -> bool:
+    if is_remote(address):
+        store, path = in_bucket(address)
+        return bool(path) and store.stat(path) is not None
+    return Path(address).is_file()
+
+
 def _looked(path: str) -> str:
-    return "" if Path(path).is_absolute() else f"{path!r} starts in the recipe's folder, where it is relative"
-
-
-def _some(tars: list[Path]) -> str:
-    return str(tars[0]) if len(tars) == 1 else f"{tars[0]} and {len(tars) - 1} more"
+    if is_remote(path) or Path(path).is_absolute():
+        return ""
+    return f"{path!r} starts in the recipe's folder, where it is relative"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
+from curate.schema.errors import CurateError
 from curate.sources.entry import clean
 
 MAX_BYTES = 1 << 20
@@ -74,6 +77,15 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
         if not level:
             return value
     raise SourceError(f"{what} is nested deeper than {MAX_DEPTH} levels")
+
+
+def reason(exc: OSError | CurateError) -> str:
+    """What an error of reading says, without path or bucket: the same files elsewhere are the same build."""
+    if isinstance(exc, CurateError):
+        return exc.message.rpartition(": ")[2]
+    if isinstance(exc, FileNotFoundError):
+        return os.strerror(errno.ENOENT)  # a bucket's has no words of its own
+    return exc.strerror or "it cannot be read"
 
 
 def _utf8(raw: bytes, what: str) -> str:

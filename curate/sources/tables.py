@@ -3,121 +3,226 @@
 from __future__ import annotations
 
 import csv
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
 from urllib.parse import unquote, urljoin
 
 from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
 from curate.schema.recipe import TableSource
-from curate.sources.entry import Broken, Entry, LocalFile, Location, Url, clean, meta_json
-from curate.sources.sidecar import SourceError, json_object
+from curate.sources.entry import Broken, Entry, File, Location, Url, clean, meta_json
+from curate.sources.paths import in_bucket
+from curate.sources.sidecar import MAX_BYTES, SourceError, json_object, reason
+from curate.storage import is_remote
+from curate.storage.retry import StoreUnavailable
+
+MAX_URI = 8192
+"""Characters of a uri; longer ones no server takes."""
+
+AT_ONCE = 16
+"""Objects whose size is asked for together."""
 
 _BATCH = 4096
+_UNKNOWN = -1
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 Row = dict[str, Any] | SourceError
 """A row of a table, or why it cannot be read."""
 
 
-def list_table(source: TableSource, table: Path, base_url: str | None = None) -> list[Entry]:
+def list_table(source: TableSource, table: Path | str, base_url: str | None = None) -> list[Entry]:
     """One entry for each row, in the order of the rows.
 
-    The uri is as the table writes it: `http(s)://`, `file://`, an absolute path, or a relative one, which `base_url`
-    is put before, or which starts in the table's folder and may not leave it. Columns other than those of uri, text
-    and licence go to `meta`; parquet columns of bytes are not read. A row that is no row, an empty uri (called
-    `TABLE#ROW`, from 1), a scheme that is not read and a file that is not there give broken entries.
+    The uri is as the table writes it: `http(s)://`, `s3://`, `file://`, an absolute path, or a relative one, which
+    `base_url` is put before, or which starts in the table's folder and may not leave it. A table in a bucket names no
+    files of this machine. Columns other than those of uri, text and licence go to `meta`; parquet columns of bytes are
+    not read. A row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a text or a `meta`
+    above MAX_BYTES, a scheme that is not read, a file that is not there and an object that cannot be asked for give
+    broken entries.
 
     Args:
         source: names the columns.
-        table: the file; its suffix says what it is.
-        base_url: put before relative uris; complete, without variables.
+        table: the file, or the `s3://` address of an object; its suffix says what it is.
+        base_url: http(s) or s3, put before relative uris; complete, without variables.
 
     Raises:
-        CurateError: another suffix; not readable as what it is called; a column that is not there.
+        CurateError: another suffix; not readable as what it is called; a column that is not there; a bucket that cannot
+            be read, of the table or of all the objects that it names.
     """
-    columns, rows = _read(table)
+    address = str(table)
+    if is_remote(address):
+        store, key = in_bucket(address)
+        home, name, file = address.rpartition("/")[0], PurePosixPath(key).name, store.local(key)
+    else:
+        home, name, file = str(Path(address).parent.resolve()), Path(address).name, Path(address)
+    columns, rows = _read(file, name)
     asked = [("uri", source.uri)]
     # the default `text` is a guess, not a demand
     asked += [("text", source.text)] if source.text is not None and "text" in source.model_fields_set else []
     asked += [("licence_column", source.licence_column)] if source.licence_column is not None else []
-    for key, name in asked:
-        if name not in columns:
-            hint = f"{nearest(name, columns)}it has: {', '.join(columns) or 'none'}"
-            raise CurateError(f"{key}: {table.name} has no column {name!r}", hint)
-    folder = table.parent.resolve()
-    return [_entry(source, row, f"{table.name}#{i}", folder, base_url) for i, row in enumerate(rows, 1)]
+    for key, column in asked:
+        if column not in columns:
+            hint = f"{nearest(column, columns)}it has: {', '.join(columns) or 'none'}"
+            raise CurateError(f"{key}: {name} has no column {column!r}", hint)
+    return _sized([_entry(source, row, f"{name}#{i}", home, base_url) for i, row in enumerate(rows, 1)])
 
 
-def _entry(source: TableSource, row: Row, name: str, folder: Path, base_url: str | None) -> Entry:
+def _entry(source: TableSource, row: Row, name: str, home: str, base_url: str | None) -> Entry:
     """The entry of one row; `name` is what it is called where it has no uri."""
     if isinstance(row, SourceError):
         return Entry(source.name, name, 0, None, source.licence, "{}", Broken("SourceError", str(row)))
     uri = text = licence = None
+    meta = "{}"
     location: Location
     try:
-        uri = _string(row, source.uri)
+        uri = _string(row, source.uri, MAX_URI)
         text = _string(row, source.text)
         licence = _string(row, source.licence_column)
-        location = _locate(uri, folder, base_url)
+        own = (source.uri, source.text, source.licence_column)
+        meta = _meta({key: value for key, value in row.items() if key not in own})
+        location = _locate(uri, home, base_url)
     except SourceError as exc:
         location = Broken("SourceError", str(exc))
-    rest = {key: value for key, value in row.items() if key not in (source.uri, source.text, source.licence_column)}
-    return Entry(source.name, uri or name, 0, text, licence or source.licence, meta_json(rest), location)
+    return Entry(source.name, uri or name, 0, text, licence or source.licence, meta, location)
 
 
-def _string(row: Mapping[str, Any], column: str | None) -> str | None:
+def _string(row: Mapping[str, Any], column: str | None, longest: int = MAX_BYTES) -> str | None:
     value = row.get(column) if column is not None else None
-    if value is None or isinstance(value, str):
-        return clean(value.strip()) if value is not None else None
-    raise SourceError(f"its {column} is {type(value).__name__}, not text")
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise SourceError(f"its {column} is {type(value).__name__}, not text")
+    if len(value) > longest:
+        raise SourceError(f"its {column} has {len(value)} characters, more than {longest}")
+    return clean(value.strip())
 
 
-def _locate(uri: str | None, folder: Path, base_url: str | None) -> Location:
+def _meta(rest: Mapping[str, Any]) -> str:
+    said = meta_json(rest)
+    if len(said) > MAX_BYTES:
+        raise SourceError(f"its other columns have {len(said)} characters as JSON, more than {MAX_BYTES}")
+    return said
+
+
+def _locate(uri: str | None, home: str, base_url: str | None) -> Location:
     if uri is None:
         raise SourceError("its uri is empty")
     scheme = _SCHEME.match(uri)
     try:
         if scheme is None:
-            return Url(urljoin(base_url.rstrip("/") + "/", uri)) if base_url is not None else _file(uri, folder)
+            return _relative(uri, home, base_url)
         if scheme[1].lower() in ("http", "https"):
             return Url(uri)
+        if scheme[1].lower() == "s3":
+            return _object("s3://" + uri[scheme.end() :])
         if scheme[1].lower() == "file":
             path = uri[scheme.end() :].removeprefix("localhost")
             if not path.startswith("/"):
                 raise SourceError("its file:// uri names another host")
-            return _file(unquote(path), folder)
+            return _file(unquote(path), home)
     except (ValueError, OSError) as exc:  # names that no file or address can have
         raise SourceError(f"its uri is not valid: {exc}") from exc
-    raise SourceError(f"its uri has the scheme {scheme[1]}, which is not read: http, https, file or a path")
+    raise SourceError(f"its uri has the scheme {scheme[1]}, which is not read: http, https, s3, file or a path")
 
 
-def _file(name: str, folder: Path) -> LocalFile:
-    path = (folder / name).resolve()
-    if not Path(name).is_absolute() and not path.is_relative_to(folder):
+def _relative(uri: str, home: str, base_url: str | None) -> Location:
+    if base_url is not None and not base_url.startswith("s3://"):
+        return Url(urljoin(base_url.rstrip("/") + "/", uri))
+    if base_url is None and not is_remote(home):
+        return _file(uri, home)
+    path = posixpath.normpath(uri)
+    if base_url is not None and path.startswith(("/", "..")):
+        raise SourceError("its path leaves base_url")
+    if path.startswith("/"):
+        raise SourceError("its path is one of a machine; the table is in a bucket")
+    if path.startswith(".."):
+        raise SourceError("its path leaves the folder of the table")
+    return _object(f"{(base_url or home).rstrip('/')}/{path}")
+
+
+def _object(address: str) -> File:
+    """An object, of which `_sized` has still to ask the size."""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    if not bucket or not key:
+        raise SourceError("its uri names no bucket and object")
+    return File(address, _UNKNOWN)
+
+
+def _file(name: str, home: str) -> File:
+    if is_remote(home):
+        raise SourceError("its path is one of a machine; the table is in a bucket")
+    path = (Path(home) / name).resolve()
+    if not Path(name).is_absolute() and not path.is_relative_to(home):
         raise SourceError("its path leaves the folder of the table")
     if not path.is_file():
         raise SourceError("there is no such file")
-    return LocalFile(str(path), path.stat().st_size)
+    return File(str(path), path.stat().st_size)
 
 
-def _read(table: Path) -> tuple[list[str], Iterable[Row]]:
-    """Column names, and the rows as they come."""
+def _sized(entries: list[Entry]) -> list[Entry]:
+    """The entries with the sizes of objects, which are asked for at once; with a reason in place of those that cannot.
+
+    A stranger's table may name a bucket that is not to be read: that is the fault of its rows. Where no object at all
+    can be asked for, the fault is likely this user's, and is raised.
+    """
+    wanted = list(dict.fromkeys(e.location.path for e in entries if _is_unsized(e.location)))
+    if not wanted:
+        return entries
+    unread: dict[str, StoreUnavailable] = {}  # not to wait as long for each object of a bucket
+
+    def sized(address: str) -> Location | CurateError:
+        bucket = address.split("/")[2]
+        if bucket in unread:
+            return unread[bucket]
+        try:
+            store, key = in_bucket(address)
+            stat = store.stat(key)
+        except StoreUnavailable as exc:
+            return unread.setdefault(bucket, exc)
+        except CurateError as exc:
+            return exc
+        except ValueError:
+            return Broken("SourceError", "its uri is not valid: no object can have that name")
+        return File(address, stat.bytes) if stat is not None else Broken("SourceError", "there is no such file")
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = dict(zip(wanted, pool.map(sized, wanted), strict=True))
+    errors = [at for at in found.values() if isinstance(at, CurateError)]
+    if len(errors) == len(wanted):
+        raise errors[0]
+    out = []
+    for entry in entries:
+        at = found[entry.location.path] if _is_unsized(entry.location) else entry.location
+        at = Broken(type(at).__name__, reason(at)) if isinstance(at, CurateError) else at
+        out.append(replace(entry, location=at))
+    return out
+
+
+def _is_unsized(at: Location) -> TypeGuard[File]:
+    return isinstance(at, File) and at.bytes == _UNKNOWN
+
+
+def _read(table: Path, name: str) -> tuple[list[str], Iterable[Row]]:
+    """Column names, and the rows as they come. `name` is what messages call the table."""
     readers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl}
-    reader = readers.get(table.suffix.lower())
+    reader = readers.get(Path(name).suffix.lower())
     if reader is None:
-        raise CurateError(f"{table.name}: a table is .parquet, .csv or .jsonl")
-    return reader(table)
+        raise CurateError(f"{name}: a table is .parquet, .csv or .jsonl")
+    return reader(table, name)
 
 
-def _csv(table: Path) -> tuple[list[str], Iterable[Row]]:
+def _csv(table: Path, name: str) -> tuple[list[str], Iterable[Row]]:
+    csv.field_size_limit(MAX_BYTES)  # of this process; as long as the other kinds of tables may hold
     with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         columns = next(csv.reader(file), [])
-    twice = sorted({name for name in columns if columns.count(name) > 1})
+    twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
-        raise CurateError(f"{table.name} has more than one column named {', '.join(twice)}")
+        raise CurateError(f"{name} has more than one column named {', '.join(twice)}")
     return columns, _csv_rows(table, columns)
 
 
@@ -147,7 +252,7 @@ def _is_utf8(value: str) -> bool:
     return not any("\udc80" <= char <= "\udcff" for char in value)
 
 
-def _jsonl(table: Path) -> tuple[list[str], Iterable[Row]]:
+def _jsonl(table: Path, name: str) -> tuple[list[str], Iterable[Row]]:
     rows: list[Row] = []
     with table.open("rb") as file:
         for line in file:
@@ -160,17 +265,17 @@ def _jsonl(table: Path) -> tuple[list[str], Iterable[Row]]:
     return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row)), rows
 
 
-def _parquet(table: Path) -> tuple[list[str], Iterable[Row]]:
+def _parquet(table: Path, name: str) -> tuple[list[str], Iterable[Row]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(table)
     except (pa.ArrowException, OSError) as exc:
-        raise CurateError(f"{table.name} is not a parquet file: {exc}") from exc
+        raise CurateError(f"{name} is not a parquet file: {exc}") from exc
     bytes_like = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     columns = [f.name for f in file.schema_arrow if not any(is_type(f.type) for is_type in bytes_like)]
-    return columns, _parquet_rows(file, columns, table.name)
+    return columns, _parquet_rows(file, columns, name)
 
 
 def _parquet_rows(file: Any, columns: list[str], name: str) -> Iterator[Row]:

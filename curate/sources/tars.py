@@ -11,12 +11,18 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
+from curate.sources.ahead import ReadAhead
 from curate.sources.entry import Broken, Entry, Location, TarMember, meta_json
 from curate.sources.media_types import is_media
+from curate.sources.paths import in_bucket
 from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words
+from curate.storage import is_remote
 
+MAX_NAME = 4096
+"""Characters of a member's name; what Linux takes for a path. tar itself has no limit."""
+
+_SIDECARS = ("txt", "json")
 _BLOCK = 512
 _LONGEST_END = 64 << 20  # zeros that a tar may end in; writers pad to 10 KiB
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -29,7 +35,7 @@ def split_key(name: str) -> tuple[str, str]:
     return folder + slash + stem, ending
 
 
-def list_tar(source: str, tar: Path, name: str, licence: str | None = None) -> list[Entry]:
+def list_tar(source: str, tar: Path | str, name: str, licence: str | None = None) -> list[Entry]:
     """The records of one tar, in the order of their first members; uris are `name/key`.
 
     Only headers and sidecars are read. A record is broken when one of its members repeats an ending, is a link or a
@@ -40,30 +46,30 @@ def list_tar(source: str, tar: Path, name: str, licence: str | None = None) -> l
 
     Args:
         source: name of the source.
-        tar: the file.
+        tar: the file, or the `s3://` address of an object.
         name: what uris call it.
         licence: of records whose sidecar states none.
     """
     groups: dict[str, _Group] = {}
     entries = []
-    with _Bounded(tar) as file:
+    with _Bounded.of(tar) as file:
+        head = file.read(8)
+        file.seek(0)
         reader = _Reader(file)
         for info in reader:
             key, ending = split_key(info.name)
             if not _is_passed_over(info):
-                groups.setdefault(key, _Group()).add(info, ending, file.size)
-        for key, group in groups.items():
-            words = Words(None, None, {})
-            location: Location
-            try:
-                words = read_words(group.sidecar(file, "txt"), group.sidecar(file, "json"))
-                location = group.locate(tar)
-            except SourceError as exc:
-                location = Broken("SourceError", str(exc))
-            uri = f"{name}/{_text(key)}"
-            entries.append(Entry(source, uri, 0, words.text, words.licence or licence, meta_json(words.meta), location))
-        file.seek(0)
-        head = file.read(8)
+                groups.setdefault(key, _Group()).add(info, ending, file)
+    for key, group in groups.items():
+        words = Words(None, None, {})
+        location: Location
+        try:
+            words = group.words()
+            location = group.locate(str(tar))
+        except SourceError as exc:
+            location = Broken("SourceError", str(exc))
+        uri = f"{name}/{_short(_text(key))}"
+        entries.append(Entry(source, uri, 0, words.text, words.licence or licence, meta_json(words.meta), location))
     for magic, what in _COMPRESSED.items():
         if head.startswith(magic):
             reader.damage = f"the tar is compressed with {what}; only plain tars are read: unpack it"
@@ -77,24 +83,28 @@ class _Group:
     """Members of one key, and the first thing that is wrong with them."""
 
     members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    sidecars: dict[str, bytes] = field(default_factory=dict)
     problem: str = ""
 
-    def add(self, info: tarfile.TarInfo, ending: str, size: int) -> None:
-        problem = _problem(info, size)
+    def add(self, info: tarfile.TarInfo, ending: str, file: _Bounded) -> None:
+        """A member, and its content where it is a sidecar; of a longer one a little more than is allowed.
+
+        Sidecars are read as they come: a bucket's bytes beside the header are at hand.
+        """
+        problem = _problem(info, file.size)
         if ending.lower() in self.members:
-            problem = problem or f"the tar holds more than one member {_text(info.name)}"
+            problem = problem or f"the tar holds more than one member {_short(_text(info.name))}"
         self.problem = self.problem or problem
         self.members.setdefault(ending.lower(), info)
+        if ending.lower() in _SIDECARS and not self.problem:
+            file.seek(info.offset_data)
+            self.sidecars[ending.lower()] = file.read(min(info.size, MAX_BYTES + 1))
 
-    def sidecar(self, file: BinaryIO, ending: str) -> bytes | None:
-        """Its content, of a longer one a little more than is allowed."""
-        info = self.members.get(ending)
-        if info is None or self.problem:
-            return None
-        file.seek(info.offset_data)
-        return file.read(min(info.size, MAX_BYTES + 1))
+    def words(self) -> Words:
+        """What the sidecars say; nothing where a member has a problem."""
+        return Words(None, None, {}) if self.problem else read_words(*map(self.sidecars.get, _SIDECARS))
 
-    def locate(self, tar: Path) -> TarMember:
+    def locate(self, tar: str) -> TarMember:
         if self.problem:
             raise SourceError(self.problem)
         media = [info for ending, info in self.members.items() if is_media(f"x.{ending}")]
@@ -104,7 +114,7 @@ class _Group:
         if len(media) > 1:
             names = ", ".join(sorted(_text(info.name) for info in media))
             raise SourceError(f"more than one of its members is media, which is not read yet: {names}")
-        return TarMember(str(tar), media[0].offset_data, media[0].size)
+        return TarMember(tar, media[0].offset_data, media[0].size)
 
 
 class _Reader:
@@ -146,9 +156,20 @@ class _Reader:
 class _Bounded(io.BufferedReader):
     """A file of which no more is asked than there is: headers state sizes, and Python sets room aside for them."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self.size = path.stat().st_size
+    def __init__(self, raw: io.RawIOBase, size: int) -> None:
+        super().__init__(raw)
+        self.size = size
+
+    @classmethod
+    def of(cls, tar: Path | str) -> _Bounded:
+        """The file, or the object, at an address."""
+        if not is_remote(tar):
+            return cls(io.FileIO(tar), Path(tar).stat().st_size)
+        store, path = in_bucket(str(tar))
+        stat = store.stat(path)
+        if stat is None:
+            raise FileNotFoundError(store.name(path))
+        return cls(ReadAhead(store, path, stat.bytes), stat.bytes)
 
     def read(self, count: int | None = -1, /) -> bytes:
         if count is None or count < 0:
@@ -165,10 +186,12 @@ def _is_passed_over(info: tarfile.TarInfo) -> bool:
 
 
 def _problem(info: tarfile.TarInfo, size: int) -> str:
-    name = _text(info.name)
+    name = _short(_text(info.name))
+    if len(info.name) > MAX_NAME:
+        return f"the member {name} has a name of {len(info.name)} characters, more than {MAX_NAME}"
     if info.name.startswith("/") or ".." in info.name.split("/"):
         return f"the member {name} has an unsafe name: it lies outside the tar's folder"
-    if not name.isprintable() or name != info.name:
+    if not info.name.isprintable():
         return f"the member {name} has a name that is not printable UTF-8"
     if info.issym() or info.islnk():
         return f"the member {name} is a link: not followed"
@@ -184,3 +207,8 @@ def _problem(info: tarfile.TarInfo, size: int) -> str:
 def _text(name: str) -> str:
     """A name that any UTF-8 writer takes; tarfile gives bytes that are not UTF-8 as half surrogates."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _short(text: str) -> str:
+    """The beginning of a name that no file has."""
+    return text if len(text) <= MAX_NAME else text[:MAX_NAME] + "…"

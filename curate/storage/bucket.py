@@ -15,23 +15,36 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
+from obstore import exceptions
 from obstore.store import S3Store
 
 from curate.schema.errors import CurateError
 from curate.storage.base import Hold, Stat, Store
 from curate.storage.copies import copy_of
-from curate.storage.retry import retried
+from curate.storage.retry import retried, status_of
 
 if TYPE_CHECKING:
-    from obstore import PutMode
+    from obstore import GetOptions, PutMode
 
 T = TypeVar("T")
 
 SPAN = 32 << 20
 """Bytes of one request for a part of a large object: what is cut off is fetched again, not the whole."""
 
+PART = 8 << 20
+"""Bytes of one part of an upload; what has no more goes up in one request."""
+
 AT_ONCE = 8
 """Requests on their way together."""
+
+CONNECT_SECONDS = 5.0
+SILENT_SECONDS = 20.0
+REQUEST_SECONDS = 120.0
+"""How long a connection may take, the store may be silent, and one request may last."""
+
+AGAIN = 3
+"""How often one part of an upload, or one page of a list, is asked for again before the whole is: of hundreds of
+requests one always fails. All else is tried again, counted and explained in one place, `retry.retried`."""
 
 ENDPOINT = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -74,9 +87,15 @@ class Bucket(Store):
                 "credentials do not belong into an s3:// uri, which is shown and kept",
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead",
             )
-        if not parts.netloc or parts.query or parts.fragment:
-            raise CurateError(f"{uri} names no bucket and prefix", "write s3://bucket/prefix")
-        return cls(parts.netloc, parts.path.strip("/"), _env(ENDPOINT), _env(REGION) or "us-east-1")
+        names = parts.path.strip("/").split("/")
+        if ":" in parts.netloc:
+            raise CurateError(
+                "an s3:// uri begins with the name of a bucket, which has no port",
+                "write s3://bucket/prefix, and set AWS_ENDPOINT_URL to the server's url",
+            )
+        if not parts.netloc or parts.query or parts.fragment or {"", ".", ".."} & set(names if names != [""] else []):
+            raise CurateError(f"s3://{parts.netloc}{parts.path} names no bucket and prefix", "write s3://bucket/prefix")
+        return cls(parts.netloc, "/".join(names), _env(ENDPOINT), _env(REGION) or "us-east-1")
 
     @property
     def remote(self) -> bool:
@@ -91,44 +110,45 @@ class Bucket(Store):
     def read_range(self, path: str, offset: int, size: int) -> bytes:
         if size <= 0:
             return b""
-        spans = [(at, min(SPAN, offset + size - at)) for at in range(offset, offset + size, SPAN)]
-        return b"".join(self._span(path, at, length) for at, length in spans)
-
-    def _span(self, path: str, offset: int, size: int) -> bytes:
-        """Some bytes; fewer, or none, where the object ends."""
-
-        def get() -> bytes:
-            stat = None
-            try:
-                data = bytes(obstore.get_range(self.client, path, start=offset, length=size))
-            except FileNotFoundError:
-                raise
-            except (obstore.exceptions.BaseError, ValueError):
-                # a range that begins behind the end is refused; so the size decides what is an error
-                stat = self.stat(path)
-                if stat is None:
-                    raise FileNotFoundError(self.name(path)) from None
-                if offset < stat.bytes:
-                    raise
-                return b""
-            if len(data) < size:
-                stat = self.stat(path)
-                if stat is None or len(data) < min(size, stat.bytes - offset):
-                    raise ConnectionError("the answer was cut off")
-            return data
-
-        return self._retried(get)
+        return b"".join(self._parts(path, SPAN, offset, offset + size))
 
     def chunks(self, path: str, size: int = 1 << 24) -> Iterator[bytes]:
-        stat = self.stat(path)
-        if stat is None:
-            raise FileNotFoundError(self.name(path))
-        for at in range(0, stat.bytes, size):
-            want = min(size, stat.bytes - at)
-            data = self.read_range(path, at, want)
-            if len(data) != want:
-                raise FileNotFoundError(f"{self.name(path)} changed while it was read")
-            yield data
+        return self._parts(path, size)
+
+    def _parts(
+        self, path: str, size: int, start: int = 0, stop: int | None = None, etag: str | None = None
+    ) -> Iterator[bytes]:
+        """An object's bytes in order, all of one version of it: the one that is there, or that with the ETag."""
+        at = start
+        while stop is None or at < stop:
+            until = at + size if stop is None else min(stop, at + size)
+            try:
+                data, total, etag = self._retried(partial(self._part, path, at, until, etag))
+            except exceptions.PreconditionError:
+                raise FileNotFoundError(f"{self.name(path)} changed while it was read") from None
+            except FileNotFoundError:
+                raise FileNotFoundError(self.name(path)) from None
+            if data:
+                yield data
+            at += len(data)
+            if at >= total:
+                break
+
+    def _part(self, path: str, start: int, stop: int, etag: str | None) -> tuple[bytes, int, str | None]:
+        """Some bytes (fewer where the object ends), the object's size, its ETag."""
+        options: GetOptions = {"range": (start, stop)}
+        if etag is not None:
+            options["if_match"] = etag
+        try:
+            found = obstore.get(self.client, path, options=options)
+        except exceptions.BaseError as exc:
+            if status_of(exc) == 416:  # the object is empty, or ends before
+                return b"", 0, etag
+            raise
+        data = bytes(found.bytes())
+        if len(data) != min(stop, found.meta["size"]) - start:
+            raise ConnectionError("the answer was cut off")
+        return data, found.meta["size"], found.meta["e_tag"]
 
     def stat(self, path: str) -> Stat | None:
         found = self._head(path)
@@ -142,7 +162,7 @@ class Bucket(Store):
 
     def files(self, folder: str = "") -> list[Stat]:
         def listed() -> list[Stat]:
-            batches = obstore.list(self.client, prefix=folder or None)
+            batches = obstore.list(self._client(AGAIN), prefix=folder or None, chunk_size=1000)
             return sorted((Stat(o["path"], o["size"]) for batch in batches for o in batch), key=lambda stat: stat.path)
 
         return self._retried(listed)
@@ -160,9 +180,25 @@ class Bucket(Store):
 
         Raises:
             AlreadyExistsError, PreconditionError: what `mode` asks does not hold. After a lost answer this may be so
-                because of this very put.
+                because of this very put. FileNotFoundError: nothing is there that could be replaced.
+            NotSupportedError: the store has no conditional writes, and says so.
         """
-        return self._retried(lambda: obstore.put(self.client, path, data, mode=mode))["e_tag"]
+        size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        client = self._client(AGAIN if mode == "overwrite" and size > PART else 0)
+
+        def put() -> str | None:
+            try:
+                return obstore.put(client, path, data, mode=mode, chunk_size=PART)["e_tag"]
+            except exceptions.BaseError as exc:
+                if mode != "overwrite" and status_of(exc) == 501:
+                    raise exceptions.NotSupportedError("conditional writes") from None
+                raise
+            except FileNotFoundError as exc:
+                if mode == "overwrite" and "<Code>NoSuchUpload</Code>" in str(exc):
+                    raise ConnectionError("the upload was ended, and the answer lost") from None
+                raise
+
+        return self._retried(put)
 
     def etag(self, path: str) -> str | None:
         """The ETag of an object, or None where there is none."""
@@ -183,11 +219,15 @@ class Bucket(Store):
             self._retried(partial(obstore.delete, self.client, some))
 
     def local(self, path: str) -> Path:
-        found = self._head(path)
-        if found is None:
-            raise FileNotFoundError(self.name(path))
-        name = [self.endpoint, self.bucket, self.prefix, path, found["e_tag"], found["size"]]
-        return copy_of(name, Path(path).suffix, lambda: self.chunks(path, SPAN))
+        while True:
+            found = self._head(path)
+            if found is None:
+                raise FileNotFoundError(self.name(path))
+            name = [self.endpoint, self.bucket, self.prefix, path, found["e_tag"], found["size"]]
+            try:
+                return copy_of(name, Path(path).suffix, partial(self._parts, path, SPAN, etag=found["e_tag"]))
+            except FileNotFoundError:
+                continue  # it was replaced, or removed, since we looked
 
     def locals(self, paths: Sequence[str]) -> list[Path]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -201,15 +241,38 @@ class Bucket(Store):
     @property
     def client(self) -> S3Store:
         """The client of this process."""
-        return _client(self, hash(tuple(os.environ.get(name) for name in CREDENTIALS)))
+        return self._client(0)
+
+    def _client(self, again: int) -> S3Store:
+        return _client(self, hash(tuple(os.environ.get(name) for name in CREDENTIALS)), again)
 
     def _retried(self, call: Callable[[], T]) -> T:
         return retried(call, str(self))
 
 
-@lru_cache(maxsize=64)
-def _client(at: Bucket, credentials: int) -> S3Store:
-    """A client, which reads the credentials from the environment; other credentials need another one."""
+_made_by: set[int] = set()
+"""Processes of this line of forks that have made a client."""
+
+
+def _client(at: Bucket, credentials: int, again: int) -> S3Store:
+    """A client of this process. Threads come with it that do not live on in a fork, where each call would hang."""
+    if _made_by - {os.getpid()}:
+        raise CurateError(
+            "this process was forked from one that had opened an object store, which its clients do not survive",
+            'start it anew: a DataLoader takes multiprocessing_context="forkserver"',
+        )
+    _made_by.add(os.getpid())
+    return _made(at, credentials, again)
+
+
+@lru_cache(maxsize=128)
+def _made(at: Bucket, credentials: int, again: int) -> S3Store:
+    """A client. It reads the credentials from the environment itself; those who changed them need another one.
+
+    Args:
+        credentials: a number that tells them from others.
+        again: how often the client tries a request again by itself.
+    """
     return S3Store(
         at.bucket,
         prefix=at.prefix or None,
@@ -217,12 +280,11 @@ def _client(at: Bucket, credentials: int) -> S3Store:
         region=at.region,
         client_options={
             "allow_http": (at.endpoint or "").startswith("http://"),
-            "connect_timeout": timedelta(seconds=5),
-            "read_timeout": timedelta(seconds=20),
-            "timeout": timedelta(seconds=120),
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "read_timeout": timedelta(seconds=SILENT_SECONDS),
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
         },
-        # tries are counted and explained in one place, `retry.retried`
-        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
+        retry_config={"max_retries": again, "retry_timeout": timedelta(seconds=REQUEST_SECONDS)},
     )
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
@@ -19,13 +19,18 @@ from curate.schema.errors import CurateError
 from curate.storage.base import Hold
 from curate.storage.bucket import Bucket
 
+if TYPE_CHECKING:
+    from obstore import PutMode
+
 LEASE = ".curate/lease.json"
 RENEW_SECONDS = 8.0
 EXPIRES_SECONDS = 30.0
 """A lease that was not renewed for so long, as seen by the run that waits, belongs to a run that is dead."""
 
+NO_ETAG = '"of nothing"'
+
 NO_CONDITIONS = (
-    "this object store ignores conditional writes (If-None-Match): a second run that is started on this build "
+    "this object store has no conditional writes (If-None-Match, If-Match): a second run that is started on this build "
     "at the same moment is not noticed; start only one"
 )
 
@@ -61,67 +66,71 @@ class BucketHold(Hold):
         self._lost = False
         self._conditions = True
         self._found: str | None = None
+        self._renewing = threading.Lock()
         self.released = threading.Event()
 
     def take(self) -> None:
         """Get the lease, from nobody or from a run that is dead."""
-        try:
-            self._etag = self._bucket.put(LEASE, self._words(), "create")
-        except AlreadyExistsError:
-            if not self._is_mine():
-                self._take_over()
-        except NotSupportedError:
-            self._conditions = False
-        if self._conditions:
-            self._try_conditions()
+        etag = self._wait_for_a_dead_holder()
+        self._conditions = self._put_if(etag) and self._honours_conditions()
         if not self._conditions:
-            self._take_without_conditions()
+            self.warning = NO_CONDITIONS
+            self._bucket.write(LEASE, self._words())
+            time.sleep(RENEW_SECONDS / 8)  # for one that began at the same moment to write its own
+            if not self._is_mine():
+                raise self._taken(self._look()[1])
         self._found = self._bucket.etag(self._commit_point)
 
-    def _try_conditions(self) -> None:
-        """A store that honours conditions refuses to create the lease a second time."""
-        try:
-            self._bucket.put(LEASE, self._words(), "create")
-            self._conditions = False
-        except AlreadyExistsError:
-            pass
-
-    def _take_over(self) -> None:
-        """Take the lease of a dead run.
+    def _wait_for_a_dead_holder(self) -> str | None:
+        """The ETag of a lease that nobody holds any more, or None where there is none.
 
         No clocks are compared: a lease is dead when it does not change while this run watches, or when its process
-        ran on this very machine and is gone.
+        ran on this very machine and is gone. A process of this machine that is there holds it, even if it is stopped.
+
+        Raises:
+            CurateError: it is held.
         """
         etag, holder = self._look()
         began = time.monotonic()
         while etag is not None and not _gone(holder):
+            if _lives(holder):
+                raise self._taken(holder)
             if time.monotonic() - began > EXPIRES_SECONDS:
                 break
             time.sleep(min(1.0, RENEW_SECONDS / 8))
-            now, _ = self._look()
+            now, holder_now = self._look()
             if now is not None and now != etag:
-                raise self._taken(holder)
+                raise self._taken(holder_now)
             etag = now
+        return etag
+
+    def _put_if(self, etag: str | None) -> bool:
+        """Write the lease in place of the one with this ETag; whether the store knows such conditions.
+
+        Raises:
+            CurateError: another run was faster.
+        """
+        mode: PutMode = "create" if etag is None else {"e_tag": etag}
         try:
-            mode: Any = "create" if etag is None else {"e_tag": etag}
             self._etag = self._bucket.put(LEASE, self._words(), mode)
-        except (AlreadyExistsError, PreconditionError):
+        except NotSupportedError:
+            return False
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             if not self._is_mine():
                 raise self._taken(self._look()[1]) from None
+        return True
 
-    def _take_without_conditions(self) -> None:
-        self.warning = NO_CONDITIONS
-        etag, holder = self._look()
-        if etag is not None and holder.get("run") != self._me["run"] and not _gone(holder):
-            began = time.monotonic()
-            while time.monotonic() - began < EXPIRES_SECONDS:
-                time.sleep(min(1.0, RENEW_SECONDS / 8))
-                if self._look()[0] not in (etag, None):
-                    raise self._taken(holder)
-        self._bucket.write(LEASE, self._words())
-        time.sleep(RENEW_SECONDS / 8)
-        if not self._is_mine():
-            raise self._taken(self._look()[1])
+    def _honours_conditions(self) -> bool:
+        """Whether the store refuses to create the lease a second time, and to replace one that is not there."""
+        for mode in ("create", {"e_tag": NO_ETAG}):
+            try:
+                self._bucket.put(LEASE, self._words(), cast("PutMode", mode))
+            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+                continue
+            except NotSupportedError:
+                return False
+            return False
+        return True
 
     def _taken(self, holder: dict[str, Any]) -> CurateError:
         who = f" (process {holder['pid']} on {holder['host']})" if {"pid", "host"} <= holder.keys() else ""
@@ -154,14 +163,29 @@ class BucketHold(Hold):
         """Renew the lease, in a thread of its own. What goes wrong here is judged by `commit`."""
         while not self.released.wait(RENEW_SECONDS):
             try:
-                mode: Any = {"e_tag": self._etag} if self._conditions else "overwrite"
-                self._etag = self._bucket.put(LEASE, self._words(), mode)
-            except (PreconditionError, FileNotFoundError):
-                if not self._is_mine():
-                    self._lost = True
+                if not self._renewed():
                     return
             except CurateError:
                 continue  # not to be reached just now; the lease may still be ours when it is back
+
+    def _renewed(self) -> bool:
+        """Write the lease anew, if it is still this run's; whether it is.
+
+        Raises:
+            CurateError: the store cannot be asked.
+        """
+        with self._renewing:
+            if not self._lost:
+                try:
+                    if self._conditions:
+                        self._etag = self._bucket.put(LEASE, self._words(), {"e_tag": self._etag})
+                    elif self._is_mine():
+                        self._bucket.write(LEASE, self._words())
+                    else:
+                        self._lost = True
+                except (PreconditionError, FileNotFoundError):
+                    self._lost = not self._is_mine()
+            return not self._lost
 
     def give_back(self) -> None:
         """Remove the lease, if it is still this run's."""
@@ -172,15 +196,16 @@ class BucketHold(Hold):
             return  # the store is gone, and the lease expires by itself
 
     def commit(self, data: bytes) -> None:
-        mode: Any = "overwrite"
+        mode: PutMode = "overwrite"
         if self._conditions:
             mode = "create" if self._found is None else {"e_tag": self._found}
         try:
-            if self._lost:
+            if not self._renewed():  # a run that slept long has not noticed yet
                 raise PreconditionError
             self._found = self._bucket.put(self._commit_point, data, mode)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             if not self._lost and self._committed() == data:
+                self._found = self._bucket.etag(self._commit_point)
                 return  # the put landed and its answer was lost
             raise CurateError(
                 f"another run has taken {self._bucket} over meanwhile, so this one does not commit",
@@ -194,7 +219,7 @@ class BucketHold(Hold):
             return None
 
     def retract(self) -> None:
-        if not self._lost and self._bucket.etag(self._commit_point) == self._found:
+        if self._renewed() and self._bucket.etag(self._commit_point) == self._found:
             self._bucket.remove([self._commit_point])
             self._found = None
 
@@ -220,5 +245,13 @@ def _began(pid: int) -> str:
 
 def _gone(holder: dict[str, Any]) -> bool:
     """Whether the holder ran on this machine and is dead for certain."""
-    same = holder.get("machine") == _machine() and isinstance(holder.get("pid"), int)
-    return same and _began(holder["pid"]) != holder.get("began")
+    return _here(holder) and _began(holder["pid"]) != holder.get("began")
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    """Whether the holder runs on this machine."""
+    return _here(holder) and _began(holder["pid"]) == holder.get("began")
+
+
+def _here(holder: dict[str, Any]) -> bool:
+    return holder.get("machine") == _machine() and isinstance(holder.get("pid"), int)

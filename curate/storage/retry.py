@@ -23,13 +23,17 @@ LONGEST_WAIT = 15.0
 PASSING = {408, 425, 429}
 """HTTP statuses below 500 that say "later"."""
 
+_STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})")
+_ROLE_SERVICE = re.compile(r"://169\.254\.|/latest/(api/token|meta-data)\b")
+"""What is asked for a role's credentials where the environment has none."""
+_HOW_TO_SIGN = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role, that may read and write there"
+)
+
 _PERMANENT = (
     FileNotFoundError,
-    ValueError,
     exceptions.AlreadyExistsError,
     exceptions.PreconditionError,
-    exceptions.PermissionDeniedError,
-    exceptions.UnauthenticatedError,
     exceptions.NotSupportedError,
     exceptions.InvalidPathError,
 )
@@ -69,26 +73,20 @@ def retried(call: Callable[[], T], where: str, tries: int = TRIES) -> T:
 
     Raises:
         StoreUnavailable: every try failed in a way that may pass.
-        CurateError: the store refuses the credentials, or refuses for another lasting reason.
+        CurateError: the store refuses the credentials, has no such bucket, or refuses for another lasting reason.
         FileNotFoundError, AlreadyExistsError, PreconditionError: as the store says, at once.
     """
     wait = FIRST_WAIT
     for left in reversed(range(tries)):
         try:
             return call()
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError):
-            raise CurateError(
-                f"{where}: the object store refuses these credentials",
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role that may use it",
-            ) from None
-        except _PERMANENT:
-            raise
         except (exceptions.BaseError, OSError) as exc:
-            reason, passing = explain(exc)
-            if not passing:
-                raise CurateError(
-                    f"{where}: {reason}", "check the address, and AWS_ENDPOINT_URL and AWS_REGION"
-                ) from None
+            lasting = _lasting(exc, where)
+            if lasting is not None:
+                raise lasting from None
+            if isinstance(exc, _PERMANENT):
+                raise
+            reason = _passing(exc)
             if not left:
                 raise StoreUnavailable(
                     f"{where}: {reason}, {tries} times in a row",
@@ -100,21 +98,43 @@ def retried(call: Callable[[], T], where: str, tries: int = TRIES) -> T:
     raise AssertionError("unreachable")
 
 
-def explain(exc: BaseException) -> tuple[str, bool]:
-    """What an error of the client means, and whether it may pass.
+def status_of(exc: BaseException) -> int | None:
+    """The HTTP status that an error of the client speaks of, or None where there was no answer."""
+    found = _STATUS.search(str(exc))
+    return int(found[1]) if found else None
+
+
+def _lasting(exc: BaseException, where: str) -> CurateError | None:
+    """What a person has to mend, where trying again is of no use.
 
     The client's own text is not passed on: it quotes answers of the server, which may quote the request's credentials.
     """
-    said = str(exc)
-    found = re.search(r"status:? (\d{3})|Status \{ status: (\d{3})|\b([45]\d{2}) [A-Z][a-z]+", said)
-    if found:
-        status = int(next(group for group in found.groups() if group))
-        passing = status >= 500 or status in PASSING or "RequestTimeout" in said
-        return f"the object store answers {status}", passing and status != 501
-    if "timed out" in said or "Timeout" in said or "timeout" in said:
-        return "the object store takes too long to answer", True
-    if "dns error" in said:
-        return "the object store's host is not known", True
-    if "onnection refused" in said or "tcp connect error" in said:
-        return "the object store cannot be connected to", True
-    return "the connection to the object store was lost", True
+    said, status = str(exc), status_of(exc)
+    later = status is not None and (status in PASSING or (status >= 500 and status != 501))
+    if _ROLE_SERVICE.search(said) and not later:
+        return CurateError(f"{where}: there are no credentials for the object store", _HOW_TO_SIGN)
+    if "<Code>RequestTimeTooSkewed</Code>" in said:
+        return CurateError(f"{where}: the object store's clock and this machine's differ too much", "set the clock")
+    if status in (401, 403):
+        return CurateError(f"{where}: the object store refuses these credentials", _HOW_TO_SIGN)
+    if status == 404 and "<Code>NoSuchBucket</Code>" in said:
+        return CurateError(f"{where}: the object store has no such bucket", "make it, or name another one")
+    if isinstance(exc, _PERMANENT) or status is None or later:
+        return None
+    if "<Code>RequestTimeout</Code>" in said:  # S3 says so with status 400
+        return None
+    return CurateError(f"{where}: the object store answers {status}", "check AWS_ENDPOINT_URL and AWS_REGION")
+
+
+def _passing(exc: BaseException) -> str:
+    """What an error that may pass means."""
+    said, status = str(exc), status_of(exc)
+    if status is not None:
+        return f"the object store answers {status}"
+    if '"dns error"' in said:
+        return "the object store's host is not known"
+    if "kind: ConnectionRefused" in said:
+        return "the object store refuses connections"
+    if "kind: Timeout" in said or "TimedOut" in said:
+        return "the object store takes too long to answer"
+    return "the connection to the object store was lost"

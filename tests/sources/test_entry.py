@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.schema.ids import key_of
-from curate.sources.entry import Broken, Entry, LocalFile, TarMember, Url, clean, meta_json
+from curate.sources.entry import Broken, Entry, File, TarMember, Url, clean, meta_json
 
 LOCATIONS = [
-    LocalFile("/a/b.jpg", 7),
+    File("/a/b.jpg", 7),
     TarMember("/t.tar", 512, 9),
     Url("http://h/x"),
     Broken("SourceError", "is a link"),
@@ -32,10 +32,10 @@ def test_entries_survive_an_arrow_table():
 
 def test_identity_names_the_content_and_no_machine():
     here = entry().identity()
-    assert here == entry(LocalFile("/elsewhere/b.jpg", 7)).identity()
+    assert here == entry(File("/elsewhere/b.jpg", 7)).identity()
     assert entry(Url("http://127.0.0.1:4000/x")).identity() == entry(Url("http://127.0.0.1:5000/x")).identity()
     others = [
-        entry(LocalFile("/a/b.jpg", 8)),
+        entry(File("/a/b.jpg", 8)),
         entry(text="a dog"),
         entry(licence="CC0-1.0"),
         entry(uri="c.jpg"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.sources.entry import Broken, LocalFile
+from curate.sources.entry import Broken, File
 from curate.sources.folder import list_folder
 from curate.sources.sidecar import MAX_BYTES
 
@@ -40,7 +40,7 @@ def test_media_of_all_folders_are_listed_by_relative_path(folder):
     for name in ("notes.txt", "data.csv", "no_suffix", ".hidden.jpg", ".git/x.jpg", "jpg"):
         put(folder / name)
     assert [e.uri for e in list_folder("s", folder)] == ["a-b.png", "a/c.mp4", "a/d/e.flac", "b.JPG", "z.webp"]
-    assert listed(folder)["b.JPG"].location == LocalFile(str(folder / "b.JPG"), 1)
+    assert listed(folder)["b.JPG"].location == File(str(folder / "b.JPG"), 1)
 
 
 def test_sidecars_give_text_licence_and_the_rest(folder):
@@ -88,7 +88,7 @@ def test_a_sidecar_that_cannot_be_read_breaks_its_record_and_no_other(folder, na
     put(folder / name, content)
     entries = listed(folder)
     assert says in message(entries["a.jpg"])
-    assert entries["b.jpg"].location == LocalFile(str(folder / "b.jpg"), 1)
+    assert entries["b.jpg"].location == File(str(folder / "b.jpg"), 1)
 
 
 def test_half_a_surrogate_in_a_caption_is_replaced(folder):
@@ -110,7 +110,7 @@ def test_links_inside_are_read_and_links_that_leave_are_refused(folder, tmp_path
     (folder / "loop").symlink_to(".")
     entries = listed(folder)
     assert sorted(entries) == ["dangling.jpg", "inner.jpg", "leaves.jpg", "leaving_folder", "real.jpg"]
-    assert entries["inner.jpg"].location == LocalFile(str(folder / "real.jpg"), 5)
+    assert entries["inner.jpg"].location == File(str(folder / "real.jpg"), 5)
     assert message(entries["leaves.jpg"]) == "it is a link that leaves the folder: not followed"
     assert message(entries["leaving_folder"]) == "it is a link that leaves the folder: not followed"
     assert message(entries["dangling.jpg"]) == "it is a link to nothing"

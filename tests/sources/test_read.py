@@ -10,7 +10,7 @@ from http_faults import BODY, fault_server
 
 from curate.schema.recipe import Fetch
 from curate.schema.verdict import Failure
-from curate.sources.entry import Broken, Entry, LocalFile, TarMember, Url
+from curate.sources.entry import Broken, Entry, File, TarMember, Url
 from curate.sources.read import read_all
 from curate.sources.tars import list_tar
 
@@ -31,12 +31,12 @@ def test_every_kind_of_entry_gets_its_bytes_or_its_failure_in_order(tmp_path):
         got = read_all(
             [
                 entry(Url(f"{base}/good"), "web"),
-                entry(LocalFile(str(tmp_path / "a.jpg"), 4)),
+                entry(File(str(tmp_path / "a.jpg"), 4)),
                 entry(Broken("SourceError", "is a link")),
                 member,
                 entry(Url(f"{base}/status/404"), "web"),
-                entry(LocalFile(str(tmp_path / "gone.jpg"), 4)),
-                entry(LocalFile(str(tmp_path / "empty.jpg"), 0)),
+                entry(File(str(tmp_path / "gone.jpg"), 4)),
+                entry(File(str(tmp_path / "empty.jpg"), 0)),
                 entry(Url(f"{base}/good"), "strict"),
             ],
             {"web": Fetch(allow_private=True, timeout=5)},
@@ -55,7 +55,7 @@ def test_every_kind_of_entry_gets_its_bytes_or_its_failure_in_order(tmp_path):
 def test_files_that_change_after_listing_fail(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"12345")
-    shorter, longer = LocalFile(str(path), 4), LocalFile(str(path), 6)
+    shorter, longer = File(str(path), 4), File(str(path), 6)
     for at in (shorter, longer, TarMember(str(path), 3, 10)):
         (got,) = read_all([entry(at)], {})
         assert got == Failure("ingest", "SourceError", "it has changed since it was listed")
@@ -65,5 +65,5 @@ def test_files_above_the_limit_are_not_read(tmp_path):
     path = tmp_path / "big.mp4"
     path.touch()
     os.truncate(path, 10_000_000)
-    (got,) = read_all([entry(LocalFile(str(path), 10_000_000))], {}, max_bytes=1000)
+    (got,) = read_all([entry(File(str(path), 10_000_000))], {}, max_bytes=1000)
     assert got == Failure("ingest", "SourceError", "it has 10000000 bytes, more than 1000")

@@ -13,7 +13,7 @@ import pytest
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
-from curate.sources.entry import Broken, LocalFile, Url
+from curate.sources.entry import Broken, File, Url
 from curate.sources.tables import list_table
 
 ROWS = [
@@ -53,7 +53,7 @@ def test_the_three_kinds_of_tables_say_the_same(tmp_path, suffix):
     assert a.location == Url("https://example.org/a.jpg")
     assert a.meta == '{"by": "Ann"}'
     assert (b.text, b.meta) == (None, '{"by": null}')
-    assert b.location == LocalFile(str(tmp_path / "b.jpg"), 3)
+    assert b.location == File(str(tmp_path / "b.jpg"), 3)
     assert c.uri == f"t{suffix}#3"
     assert message(c) == "its uri is empty"
     assert c.text == "nothing to show"
@@ -95,7 +95,9 @@ def test_licences_are_the_rows_own_or_the_sources(tmp_path):
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("s3://bucket/x.jpg", "scheme s3, which is not read"),
+        ("gs://bucket/x.jpg", "scheme gs, which is not read"),
+        ("s3://bucket", "names no bucket and object"),
+        ("s3:///x.jpg", "names no bucket and object"),
         ("file://other-host/x.jpg", "names another host"),
         ("../outside.jpg", "leaves the folder of the table"),
         ("sub/../../outside.jpg", "leaves the folder of the table"),
@@ -130,7 +132,7 @@ def test_paths_in_all_their_forms(tmp_path):
     ]
     entries = list_table(source(), write(tmp_path / "t.csv", [{"uri": uri} for uri in uris]))
     assert [e.uri for e in entries] == uris
-    assert {e.location for e in entries} == {LocalFile(str(target), 4)}
+    assert {e.location for e in entries} == {File(str(target), 4)}
 
 
 def test_base_url_goes_before_relative_uris_only(tmp_path):

@@ -1,0 +1,123 @@
+"""The end of `curate run`: what became of every input, the causes of failure, and the exit code that tells."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+from rich.console import Console
+
+from curate.pipeline.causes import COLUMNS, cause_lines, causes
+from curate.pipeline.json_console import JsonConsole
+from curate.schema.events import Summary
+from curate.schema.manifest import Manifest
+from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Outcome
+from curate.storage import Store
+from curate.storage.tables import read_table
+
+TOO_MANY_FAILED = 3
+"""Exit code of a run whose failure rate is above the recipe's `max_failed`."""
+
+
+def summarise(build: Store, manifest: Manifest, max_failed: float) -> Summary:
+    """The summary of a finished build.
+
+    Args:
+        build, manifest: the build.
+        max_failed: of the recipe, 0 to 1.
+
+    Raises:
+        RuntimeError: the counts do not add up (law 1). It is a bug of ours.
+    """
+    ledger = [file.path for file in manifest.files if file.path.startswith("ledger/")]
+    found = causes(read_table(build, path, COLUMNS) for path in ledger)
+    counts: dict[Literal["records", "samples"], dict[str, int]] = {
+        "records": _in_order(manifest.counts.records, RECORD_OUTCOMES),
+        "samples": _in_order(manifest.counts.samples, SAMPLE_OUTCOMES),
+    }
+    for level, sums in counts.items():
+        by_cause = sum(c.count for c in found if f"{c.level}s" == level)
+        if 2 * sums["total"] != sum(sums.values()) or by_cause != sums["failed"]:
+            raise RuntimeError(
+                f"the {level} do not add up: {sums}, {by_cause} with a cause of failure; this is a bug of curate"
+            )
+    rates = {level: sums["failed"] / sums["total"] if sums["total"] else 0.0 for level, sums in counts.items()}
+    over = [level for level, rate in rates.items() if rate > max_failed]
+    return Summary(
+        name=manifest.name,
+        build=str(build),
+        card=build.name("card/index.html"),
+        records=counts["records"],
+        samples=counts["samples"],
+        shards=sum(len(split.shards) for split in manifest.splits),
+        ids={stream.name: stream.ids for stream in manifest.streams},
+        causes=found,
+        failure_rate=rates,
+        max_failed=max_failed,
+        over=over,
+        exit_code=TOO_MANY_FAILED if over else 0,
+    )
+
+
+def say_summary(summary: Summary, said: str, result: Console, errors: Console) -> None:
+    """Print a summary: the result on `result`, and on `errors` what makes the exit code 3.
+
+    Args:
+        summary: of `summarise`.
+        said: the build as the user wrote it, for the commands that are proposed.
+        result: stdout, for people or a `JsonConsole`.
+        errors: stderr.
+    """
+    if isinstance(result, JsonConsole):
+        result.emit(summary)
+    else:
+        for level, sums in (("records", summary.records), ("samples", summary.samples)):
+            result.print(f"{level}: {sums['total']} = {_parts(sums)}", markup=False)
+        ids = ", ".join(f"{name} {count:,}" for name, count in summary.ids.items())
+        result.print(f"{summary.shards} shards; ids: {ids}", markup=False)
+        if summary.causes and not summary.over:
+            _say_causes(summary, result)
+        result.print(f"card:   {summary.card}", markup=False)
+        result.print(f"stream: {_command()} stream {shlex.quote(said)} --bench", markup=False)
+    for level in summary.over:
+        sums = {"records": summary.records, "samples": summary.samples}[level]
+        errors.print(
+            f"curate: {sums['failed']} of {sums['total']} {level} failed, {_percent(summary.failure_rate[level])}: "
+            f"more than max_failed of the recipe, {_percent(summary.max_failed)}",
+            style="red",
+            markup=False,
+        )
+    if summary.over:
+        _say_causes(summary, errors)
+        errors.print(
+            f"  the build is whole; `{_command()} explain {shlex.quote(said)} URI` tells more of one input",
+            markup=False,
+        )
+
+
+def _in_order(sums: dict[str, int], outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """A manifest that was read has its counts by name."""
+    return {"total": sums["total"], **{str(outcome): sums[outcome] for outcome in outcomes}}
+
+
+def _parts(sums: dict[str, int]) -> str:
+    return " + ".join(f"{count} {name}" for name, count in sums.items() if name != "total")
+
+
+def _say_causes(summary: Summary, console: Console) -> None:
+    console.print("failed, by cause, with an example each:", markup=False)
+    for line in cause_lines(summary.causes):
+        console.print(line, markup=False)
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g} %"
+
+
+def _command() -> str:
+    """How this shell calls `curate`: by its name, or by the path it was started with when that is not on the PATH."""
+    return "curate" if shutil.which("curate") else shlex.quote(os.path.relpath(sys.argv[0]))

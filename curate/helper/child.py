@@ -1,0 +1,70 @@
+"""The helper process itself: `python -m curate.helper.child SOCKET LIFELINE`, started by `process.Helper` only.
+
+The first message is `{service, options, memory_bytes}`; then each is `[method, args, kwargs]`. Answers are
+`["gave", value]`, `["raised", class name, message, hint]` or `["memory"]`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import os
+import socket
+import sys
+from typing import Any
+
+from curate.helper import wire
+from curate.helper.limits import MemoryLimit, die_with, no_core, ran_out
+from curate.schema.errors import CurateError
+
+_MESSAGE_CHARS = 10_000
+
+
+def main(fd: int, lifeline: int) -> None:
+    """Serve until the parent closes its end."""
+    for inherited in (fd, lifeline):
+        os.set_inheritable(inherited, False)  # what the service starts must not keep them open
+    die_with(lifeline)
+    no_core()
+    faulthandler.enable()  # a crash leaves its Python stack on stderr
+    with socket.socket(fileno=fd) as sock:
+        hello = wire.receive(sock)
+        try:
+            module, _, factory = hello["service"].partition(":")
+            service = getattr(importlib.import_module(module), factory)(**hello["options"])
+            answer: list[object] = ["gave", None]
+        except Exception as error:
+            answer = _raised(error)
+        limit = MemoryLimit(hello["memory_bytes"])
+        wire.send(sock, wire.encode(answer))
+        while answer[0] == "gave":
+            try:
+                _serve(sock, service, limit)
+            except (EOFError, BrokenPipeError):
+                return
+
+
+def _serve(sock: socket.socket, service: Any, limit: MemoryLimit) -> None:
+    """One call."""
+
+    def admit(size: int) -> None:
+        limit.lift(size + getattr(service, "held_bytes", 0))
+
+    method, args, kwargs = wire.receive(sock, admit=admit)
+    failed: list[object] = []
+    try:
+        parts = wire.encode(["gave", getattr(service, method)(*args, **kwargs)])
+    except Exception as error:
+        failed = ["memory"] if ran_out(error) else _raised(error)
+    # not inside `except`: the call's frames, and all that they hold, are gone only here
+    wire.send(sock, wire.encode(failed) if failed else parts)
+
+
+def _raised(error: Exception) -> list[object]:
+    hint = error.hint if isinstance(error, CurateError) else ""
+    message = error.message if isinstance(error, CurateError) else str(error)
+    return ["raised", type(error).__name__, message[:_MESSAGE_CHARS], hint]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

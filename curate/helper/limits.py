@@ -1,0 +1,73 @@
+"""Limits that a helper process puts on itself before it touches its first input."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+from pathlib import Path
+
+MIB = 1 << 20
+_NO_MEMORY = -4
+"""OpenCV's code for an allocation that failed (cv2.Error.StsNoMem)."""
+
+
+def die_with(lifeline: int) -> None:
+    """Let the kernel kill this process and its whole group when the other end of the pipe `lifeline` is closed.
+
+    The parent holds that end and never writes, so it closes when the parent dies, by SIGKILL too. Not a thread that
+    watches: native code that holds the interpreter's lock would keep it from running. Not PR_SET_PDEATHSIG: it fires
+    when the *thread* that started the process ends, and a worker's threads come and go.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    gone = select.poll()
+    gone.register(lifeline, 0)
+    if gone.poll(0):  # it died before the signal was asked for
+        os._exit(0)
+
+
+def no_core() -> None:
+    """A crash writes no core file: it would be large, and hold other people's media."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def mapped_bytes() -> int:
+    """Address space of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+class MemoryLimit:
+    """A limit on what a service maps beyond what the process had mapped when this object was made.
+
+    RLIMIT_AS counts address space, so that an allocation that would pass the limit fails at once, before pages are
+    touched.
+
+    Args:
+        allowance: bytes; None: no limit.
+    """
+
+    def __init__(self, allowance: int | None) -> None:
+        self._most = None if allowance is None else mapped_bytes() + allowance
+
+    def lift(self, given: int) -> None:
+        """Add `given` bytes: the inputs that a call was handed, which are not of its making."""
+        if self._most is not None:
+            _, hard = resource.getrlimit(resource.RLIMIT_AS)
+            soft = self._most + given
+            resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Whether an allocation that failed is behind an exception; FFmpeg's is a MemoryError."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if type(error).__module__ == "cv2" and getattr(error, "code", None) == _NO_MEMORY:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,142 @@
+"""The helper's side of models: signals and tokenizers run in a process that may die of a sample (law 10)."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate.media.views import View
+from curate.pipeline.blocks import failure_text, unpack_views
+from curate.schema.errors import CurateError
+from curate.schema.fields import SignalField
+from curate.schema.verdict import Failure
+from curate.signals.base import Batch, Result, Signal
+from curate.tokenizers.base import Tokenizer
+
+FAILURE = "failure"
+"""Column of an answer that holds a failure as text, null where there is none."""
+
+
+def answer_schema(gives: Sequence[SignalField]) -> pa.Schema:
+    """What `compute` gives: a column a field, and FAILURE."""
+    return pa.schema([*((field.name, field.type) for field in gives), (FAILURE, pa.string())])
+
+
+class ModelService:
+    """Holds what was loaded. One thread a model, set where it is loaded, is part of what makes results the same."""
+
+    RAISES = (CurateError,)
+
+    def __init__(self) -> None:
+        self._signals: dict[str, Signal] = {}
+        self._tokenizers: dict[str, Tokenizer] = {}
+
+    def load_signal(self, path: str, options: str) -> None:
+        """Load a signal: its class as `module:Class`, its options as JSON."""
+        module, _, name = path.partition(":")
+        cls: type[Signal] = getattr(importlib.import_module(module), name)
+        signal = cls(cls.Options.model_validate(json.loads(options)))
+        signal.load()
+        self._signals[path + options] = signal
+
+    def compute(self, path: str, options: str, block: pa.Table) -> pa.Table:
+        """The fields of a loaded signal for the rows of a block."""
+        signal = self._signals[path + options]
+        results = compute_batch(signal, batch_of(block, signal.needs, signal.after))
+        return _table(signal, results)
+
+    def load_tokenizer(self, name: str) -> str:
+        """Load a tokenizer of the zoo, or of a folder; its card as JSON."""
+        import torch
+
+        from curate.tokenizers import zoo
+
+        torch.set_num_threads(1)
+        self._tokenizers[name] = zoo.load(name)
+        return self._tokenizers[name].card.model_dump_json()
+
+    def encode(self, name: str, items: list[Any]) -> list[Any]:
+        """Ids of each item, or [error class, message] where the tokenizer refuses it; it takes no other along."""
+        tokenizer = self._tokenizers[name]
+        try:
+            return [np.ascontiguousarray(ids) for ids in tokenizer.encode(items)]
+        except Exception:
+            return [_encode_one(tokenizer, item) for item in items]
+
+
+def _encode_one(tokenizer: Tokenizer, item: Any) -> Any:
+    try:
+        return np.ascontiguousarray(tokenizer.encode([item])[0])
+    except Exception as exc:  # recorded, with its class and message
+        return [type(exc).__name__, str(exc)]
+
+
+def batch_of(block: pa.Table, needs: Sequence[View], columns: Sequence[str]) -> Batch:
+    """The batch that a signal sees: views and columns of a block's rows."""
+    return Batch(
+        sample_id=block.column("sample_id").to_pylist(),
+        kind=block.column("kind").to_pylist(),
+        text=block.column("text").to_pylist(),
+        views={view: unpack_views(block, view) for view in needs},
+        columns={n: block.column(n).to_pylist() for n in block.column_names if n in {*CARRIED, *columns}},
+    )
+
+
+CARRIED = ("width", "height", "pixels", "duration", "fps")
+"""Probed fields that signals may read."""
+
+
+def compute_batch(signal: Signal, batch: Batch) -> list[Result]:
+    """The signal's results; a batch that fails as a whole is tried again member by member (law 2).
+
+    Raises:
+        CurateError: a signal that does not give one result a sample.
+    """
+    try:
+        results = signal(batch)
+    except Exception:
+        results = [_alone(signal, batch, i) for i in range(len(batch))]
+    if len(results) != len(batch):
+        raise CurateError(
+            f"signal {signal.name} gave {len(results)} results for {len(batch)} samples",
+            "it must give one result or one Failure for each sample, in order",
+        )
+    return results
+
+
+def _alone(signal: Signal, batch: Batch, i: int) -> Result:
+    one = Batch(
+        sample_id=batch.sample_id[i : i + 1],
+        kind=batch.kind[i : i + 1],
+        text=batch.text[i : i + 1],
+        views={view: arrays[i : i + 1] for view, arrays in batch.views.items()},
+        columns={name: values[i : i + 1] for name, values in batch.columns.items()},
+    )
+    try:
+        return signal(one)[0]
+    except Exception as exc:  # recorded, with its class and message
+        return Failure.of(f"annotate:{signal.name}", exc, attempt=2)
+
+
+def _table(signal: Signal, results: Sequence[Result]) -> pa.Table:
+    rows = [_typed(signal, result) for result in results]
+    columns = {f.name: pa.array([r.get(f.name) for r, _ in rows], f.type) for f in signal.gives}
+    failures = pa.array([failure_text(failure) for _, failure in rows], pa.string())
+    return pa.table(columns | {FAILURE: failures}, schema=answer_schema(signal.gives))
+
+
+def _typed(signal: Signal, result: Result) -> tuple[dict[str, Any], Failure | None]:
+    """The values of one sample, each of its field's type; a value that is of another type is that sample's failure."""
+    if isinstance(result, Failure):
+        return {}, result
+    try:
+        for field in signal.gives:
+            pa.array([result.get(field.name)], field.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
+        return {}, Failure.of(f"annotate:{signal.name}", exc)
+    return result, None

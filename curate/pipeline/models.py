@@ -1,0 +1,159 @@
+"""Models of a worker, in one helper process that is started again when a sample kills it (law 10)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curate.helper.errors import HelperDied, HelperError
+from curate.helper.process import Helper
+from curate.helper.quarantine import each
+from curate.pipeline.blocks import failure_text, view_name
+from curate.pipeline.model_service import CARRIED, FAILURE, answer_schema
+from curate.schema.codec import CodecCard
+from curate.schema.errors import CurateError, Quarantined
+from curate.schema.verdict import Failure
+from curate.signals.base import Signal
+
+LOAD_SECONDS = 1800.0
+"""Time limit for loading one model: large weights come over a network."""
+
+BATCH_SECONDS, SAMPLE_SECONDS = 120.0, 20.0
+"""Time limit of a batch: the first and, for each of its members, the second. A captioner on a CPU takes seconds."""
+
+
+class Models:
+    """Signals and tokenizers that were asked for, loaded in the helper process and again in one that replaces it."""
+
+    def __init__(self) -> None:
+        self._helper = Helper("curate.pipeline.model_service:ModelService", memory_bytes=None, name="models")
+        self._loaded: set[tuple[str, ...]] = set()
+        self._pid: int | None = None
+
+    def load_signal(self, signal: Signal) -> None:
+        """Load a signal, unless it is.
+
+        Raises:
+            CurateError: it cannot be loaded.
+        """
+        try:
+            self._load("load_signal", *_spec(signal))
+        except (HelperDied, HelperError) as exc:
+            raise CurateError(f"signal {signal.name} cannot be loaded: {exc}") from exc
+
+    def compute(self, signal: Signal, block: pa.Table) -> pa.Table:
+        """The fields of a signal for each row of a block, and FAILURE.
+
+        A sample that kills the process is computed again alone; one that kills it twice has a failure, and its
+        neighbours have their results.
+
+        Raises:
+            CurateError: the signal cannot be loaded, or is at fault.
+        """
+        needed = {"sample_id", "kind", "text", *CARRIED, *signal.after}
+        views = {view_name(view) for view in signal.needs}
+        block = block.select([n for n in block.column_names if n in needed or n.partition(":")[2] in views])
+        schema = answer_schema(signal.gives)
+        spec = _spec(signal)
+
+        def ask(rows: pa.Table) -> list[pa.Table]:
+            self._load("load_signal", *spec)
+            answer = self._helper.call("compute", *spec, rows, limit_s=_limit(rows.num_rows))
+            if not isinstance(answer, pa.Table) or answer.schema != schema or answer.num_rows != rows.num_rows:
+                raise self._helper.reject()
+            return [answer.slice(i, 1) for i in range(answer.num_rows)]
+
+        found = self._each(lambda: ask(block), lambda i: ask(block.slice(i, 1))[0], block.num_rows, signal.name)
+        return pa.concat_tables([_failed(schema, signal, t) if isinstance(t, Quarantined) else t for t in found])
+
+    def load_tokenizer(self, name: str, card: CodecCard) -> None:
+        """Load a tokenizer, unless it is.
+
+        Raises:
+            CurateError: it cannot be loaded, or is no longer the one of `card`.
+        """
+        try:
+            said = self._load("load_tokenizer", name)
+        except (HelperDied, HelperError) as exc:
+            raise CurateError(f"tokenizer {name} cannot be loaded: {exc}") from exc
+        if said is not None and CodecCard.model_validate_json(said) != card:  # files are named by the plan's card
+            raise CurateError(f"the tokenizer {name} changed while the run was at work", "run it again")
+
+    def encode(self, name: str, stage: str, items: Sequence[Any]) -> list[NDArray[np.generic] | Failure]:
+        """Ids of each item, or why there are none; a poison item costs its own ids only."""
+
+        def ask(some: list[Any]) -> list[Any]:
+            self._load("load_tokenizer", name)
+            answer = self._helper.call("encode", name, some, limit_s=_limit(len(some)))
+            if not isinstance(answer, list) or len(answer) != len(some):
+                raise self._helper.reject()
+            return answer
+
+        if not items:
+            return []
+        given = list(items)
+        found = self._each(lambda: ask(given), lambda i: ask([given[i]])[0], len(given), name)
+        return [_ids(stage, answer) for answer in found]
+
+    def _load(self, method: str, *spec: str) -> Any:
+        if self._pid is None or self._helper.pid != self._pid:
+            self._loaded.clear()
+        if (method, *spec) in self._loaded:
+            return None
+        said = self._helper.call(method, *spec, limit_s=LOAD_SECONDS)
+        self._pid = self._helper.pid
+        self._loaded.add((method, *spec))
+        return said
+
+    def _each(
+        self, whole: Callable[[], list[Any]], one: Callable[[int], Any], count: int, name: str
+    ) -> list[Any | Quarantined]:
+        try:
+            return each(whole, one, count)
+        except HelperError as exc:
+            raise CurateError(
+                f"{name} is at fault: {exc}", "what was committed is kept; mend it and run again"
+            ) from exc
+
+
+_models: Models | None = None
+
+
+def models() -> Models:
+    """Those of this process."""
+    global _models
+    if _models is None:
+        _models = Models()
+    return _models
+
+
+def _spec(signal: Signal) -> tuple[str, str]:
+    cls = type(signal)
+    options = json.dumps(signal.options.model_dump(mode="json"), sort_keys=True)
+    return f"{cls.__module__}:{cls.__qualname__}", options
+
+
+def _limit(count: int) -> float:
+    return BATCH_SECONDS + SAMPLE_SECONDS * count
+
+
+def _failed(schema: pa.Schema, signal: Signal, found: Quarantined) -> pa.Table:
+    row: dict[str, Any] = dict.fromkeys(schema.names)
+    row[FAILURE] = failure_text(Failure.of(f"annotate:{signal.name}", found))
+    return pa.Table.from_pylist([row], schema=schema)
+
+
+def _ids(stage: str, answer: Any) -> NDArray[np.generic] | Failure:
+    match answer:
+        case Quarantined():
+            return Failure.of(stage, answer)
+        case np.ndarray():
+            return answer
+        case [str(error), str(message)]:
+            return Failure(stage, error, " ".join(message.split())[:500] or error, 2)
+    return Failure(stage, "IdError", "the tokenizer gave no ids")

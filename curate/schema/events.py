@@ -1,0 +1,118 @@
+"""What `curate run --json` says: one JSON object a line. `schemas/progress.schema.json` is made from these classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Counts(_Event):
+    """Inputs of a stage, counted. At the end of a stage that ran to its end:
+
+    total = reused + passed + kept + dropped + duplicate + failed
+
+    A stage that only works on its inputs (ingest, annotate, tokenize) says `passed`, one that decides on them says
+    `kept`, `dropped` and `duplicate`.
+    """
+
+    stage: str
+    unit: str = Field(description="what is counted: records, samples")
+    total: Count = Field(description="inputs")
+    reused: Count = Field(0, description="of these, committed by an earlier run")
+    passed: Count = Field(0, description="came through, nothing was decided on them")
+    kept: Count = 0
+    dropped: Count = 0
+    duplicate: Count = 0
+    failed: Count = 0
+    retries: Count = Field(0, description="further tries; no part of the sum")
+
+    @property
+    def done(self) -> int:
+        """Inputs that are accounted for."""
+        return self.reused + self.passed + self.kept + self.dropped + self.duplicate + self.failed
+
+
+class StageStart(Counts):
+    """A stage begins."""
+
+    event: Literal["stage_start"] = "stage_start"
+
+
+class StageProgress(Counts):
+    """Where a stage is, every ten seconds."""
+
+    event: Literal["progress"] = "progress"
+    seconds: float = Field(ge=0, description="since the stage began")
+    rate: float | None = Field(None, ge=0, description="inputs a second over the last minute; null until it is known")
+    eta_seconds: float | None = Field(None, ge=0, description="to the stage's end at that rate")
+
+
+class StageEnd(Counts):
+    """A stage ended."""
+
+    event: Literal["stage_end"] = "stage_end"
+    seconds: float = Field(ge=0)
+    complete: bool = Field(description="false where an error ended it; what it committed is reused by the next run")
+
+
+class Note(_Event):
+    """A sentence for people."""
+
+    event: Literal["note"] = "note"
+    text: str
+
+
+class Dashboard(_Event):
+    """Where Ray shows its insides."""
+
+    event: Literal["dashboard"] = "dashboard"
+    url: str
+
+
+class Cause(_Event):
+    """Failures of one stage with one class of error, and one of them as an example."""
+
+    level: Literal["record", "sample"]
+    stage: str
+    error: str = Field(description="class of the error")
+    count: int = Field(ge=1)
+    uri: str = Field(description="of the example")
+    message: str = Field(description="of the example")
+
+
+class Summary(_Event):
+    """The last line of a run that made its build. A run that could not make it ends without one."""
+
+    event: Literal["summary"] = "summary"
+    name: str
+    build: str = Field(description="folder or uri of the build")
+    card: str
+    records: dict[str, Count] = Field(description="total = sampled + dropped + duplicate + failed")
+    samples: dict[str, Count] = Field(description="total = kept + dropped + duplicate + failed")
+    shards: Count
+    ids: dict[str, Count] = Field(description="of each token stream, over all shards")
+    causes: list[Cause] = Field(description="of failure, the most frequent first; they add up to what failed")
+    failure_rate: dict[Literal["records", "samples"], Annotated[float, Field(ge=0, le=1)]] = Field(
+        description="failed / total of each"
+    )
+    max_failed: float = Field(ge=0, le=1, description="of the recipe")
+    over: list[Literal["records", "samples"]] = Field(description="what failed at a rate above max_failed")
+    exit_code: Literal[0, 3] = Field(description="3 where a failure rate is above max_failed; the build is whole")
+
+
+class Event(
+    RootModel[
+        Annotated[
+            StageStart | StageProgress | StageEnd | Note | Dashboard | Summary,
+            Field(discriminator="event"),
+        ]
+    ]
+):
+    """One line of `curate run --json`."""
