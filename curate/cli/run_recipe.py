@@ -6,11 +6,12 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from rich.console import Console
 
+from curate.cli.last_words import last_words
 from curate.cli.summary import say_summary, summarise
 from curate.pipeline.plan import Plan, list_all, make_plan
 from curate.pipeline.progress import console as progress_console
@@ -19,6 +20,8 @@ from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
 from curate.sources.entry import Entry
 from curate.storage import open_store
+
+DIED = "it was killed, or Ray's server on this machine died. The same command goes on where it stopped"
 
 
 def run_recipe(
@@ -56,7 +59,12 @@ def run_recipe(
         if dry_run:
             _describe(plan, entries)
             return 0
-        with connect(address, workers, dashboard) as cluster:
+        # Ray prints what its servers report to stdout, which is kept for the result
+        with (
+            last_words(f"curate: the run ended abruptly; {DIED}"),
+            redirect_stdout(sys.stderr),
+            connect(address, workers, dashboard) as cluster,
+        ):
             say_dashboard(progress, cluster.dashboard)
             check_nodes(build, entries, progress)
             manifest = run(plan, entries, build, cluster, progress, write_card, retry_failed=retry_failed)

@@ -61,6 +61,8 @@ def connect(address: str | None, workers: int | None, dashboard: bool = False) -
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's C++ side writes hints about its own insides to the terminal; what fails is raised as an exception too
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # nobody waits for the calls with which Ray Data keeps statistics; what matters is raised
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # a message about a future default for GPU-less tasks that says nothing to a user of this command
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray

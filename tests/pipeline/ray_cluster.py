@@ -1,0 +1,51 @@
+"""A Ray cluster started as a user starts one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from small import processes_under
+
+
+@contextmanager
+def ray_head(cpus: int) -> Iterator[tuple[int, str]]:
+    """`ray start --head` on loopback; the process id of the command, and the address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # a folder of its own, so that no later `--address auto` on this machine finds this cluster; short, for socket names
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    head = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--num-cpus={cpus}"),
+            *("--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"),
+            f"--temp-dir={folder}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        limit = time.monotonic() + 60
+        while True:
+            assert head.poll() is None, "ray start ended"
+            assert time.monotonic() < limit
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        time.sleep(3)  # the raylet registers after the port is open
+        yield head.pid, f"127.0.0.1:{port}"
+    finally:
+        for pid in reversed(processes_under(head.pid)):
+            os.kill(pid, 9)
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
