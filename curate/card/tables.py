@@ -42,6 +42,7 @@ class Tables:
             "autoload_known_extensions": False,
         }
         self._sql = duckdb.connect(":memory:", config=offline)
+        self._sql.execute("SET enable_progress_bar_print = false")  # stdout is for results
         self._view("records", self.files("records/", ".parquet"), RECORDS)
         self._view("samples", self.files("samples/", ".parquet"), SAMPLES)
         self._view("ledger", self.files("ledger/", ".parquet"), LEDGER)

@@ -31,11 +31,14 @@ def exact_duplicates(records: Sequence[str], without: pa.Table | None = None) ->
             con.sql(
                 f"""SELECT record_id, keeper AS duplicate_of FROM (
                     SELECT record_id, first_value(record_id) OVER (
-                        PARTITION BY content_id ORDER BY trim(coalesce(text, '')) = '', record_id
+                        PARTITION BY content_id ORDER BY without_text, record_id
                     ) AS keeper
-                    FROM {scan(records)}
-                    WHERE stage IS NULL AND error IS NULL AND content_id IS NOT NULL
-                        AND record_id NOT IN (SELECT id FROM without_ids)
+                    FROM (
+                        SELECT record_id, content_id, trim(coalesce(text, '')) = '' AS without_text
+                        FROM {scan(records)}
+                        WHERE stage IS NULL AND error IS NULL AND content_id IS NOT NULL
+                            AND record_id NOT IN (SELECT id FROM without_ids)
+                    )
                 ) WHERE record_id <> keeper ORDER BY record_id"""
             )
             .to_arrow_table()

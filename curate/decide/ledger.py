@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.decide.sql import connect, scan
+from curate.decide.sql import connect, one_row, scan
 from curate.schema.errors import CurateError
 from curate.schema.tables import FAILURE_NAMES, LEDGER
 from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Failure, Outcome
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 RECORD = "record"
 SAMPLE = "sample"
@@ -21,18 +25,19 @@ _PASSED = {RECORD: Outcome.SAMPLED, SAMPLE: Outcome.KEPT}
 
 _BROKEN_BUILD = "the build may hold files of different runs: remove its ledger, samples and signals and run again"
 
-_SAID = ("outcome", "rule", "value", "threshold", "duplicate_of", "match", "similarity", *FAILURE_NAMES)
+VERDICTS = "verdicts"
+"""DuckDB table that ledger rows are made from: `id`, and the columns of LEDGER from `outcome` on. They are the verdict;
+the columns before say what it is about."""
 
-VERDICTS = pa.schema([pa.field("id", pa.string(), nullable=False), *(LEDGER.field(name) for name in _SAID)])
-"""Columns of the ledger that are the verdict, by `id`; the others say what it is about."""
+_CHUNK = 1 << 16  # rows of one Arrow chunk of the ledger, so that chunks follow from the number of rows alone
 
 
-def record_rows(records: Sequence[str], verdicts: pa.Table) -> pa.Table:
+def record_rows(con: DuckDBPyConnection, records: Sequence[str]) -> pa.Table:
     """Ledger rows of records.
 
     Args:
+        con: has the table `verdicts`, one row a record.
         records: Parquet files of RECORDS.
-        verdicts: of VERDICTS, one row a record.
 
     Returns:
         A table of LEDGER, sorted by `id`.
@@ -41,13 +46,13 @@ def record_rows(records: Sequence[str], verdicts: pa.Table) -> pa.Table:
         CurateError: a record without a verdict or with two, a verdict without a record, a record that is listed twice.
     """
     return _rows(
-        RECORD, "record_id AS id, record_id, source, uri, kind, NULL AS start_us, NULL AS end_us", records, verdicts
+        con, RECORD, "record_id AS id, record_id, source, uri, kind, NULL AS start_us, NULL AS end_us", records
     )
 
 
-def sample_rows(samples: Sequence[str], verdicts: pa.Table) -> pa.Table:
+def sample_rows(con: DuckDBPyConnection, samples: Sequence[str]) -> pa.Table:
     """Ledger rows of samples, as `record_rows`; `samples` are Parquet files of SAMPLES."""
-    return _rows(SAMPLE, "sample_id AS id, record_id, source, uri, kind, start_us, end_us", samples, verdicts)
+    return _rows(con, SAMPLE, "sample_id AS id, record_id, source, uri, kind, start_us, end_us", samples)
 
 
 def override(rows: pa.Table, later: Iterable[tuple[str, Failure]]) -> pa.Table:
@@ -69,24 +74,33 @@ def override(rows: pa.Table, later: Iterable[tuple[str, Failure]]) -> pa.Table:
         failures[key] = failure
     if not failures:
         return rows
-    at = {key: i for i, key in enumerate(rows["id"].to_pylist()) if key in failures}
-    columns = {name: rows[name].to_pylist() for name in ("outcome", *FAILURE_NAMES)}
-    for key, failure in failures.items():
-        i = at.get(key)
-        if i is None or columns["outcome"][i] != _PASSED[rows["level"][i].as_py()]:
-            was = "is not in the ledger" if i is None else f"was {columns['outcome'][i]} before"
+    which = pc.index_in(rows["id"], pa.array(list(failures), pa.string()))
+    failed = rows.select(["level", "id", "outcome"]).filter(pc.is_valid(which))
+    before = {row["id"]: row for row in failed.to_pylist()}
+    for key in failures:
+        row = before.get(key)
+        if row is None or row["outcome"] != _PASSED[row["level"]]:
+            was = "is not in the ledger" if row is None else f"was {row['outcome']} before"
             raise CurateError(f"a later stage failed on {key}, which {was}", _BROKEN_BUILD)
-        for name, value in {"outcome": str(Outcome.FAILED), **asdict(failure)}.items():
-            columns[name][i] = value
-    for name, column in columns.items():
+    after = [{"outcome": str(Outcome.FAILED), **asdict(failure)} for failure in failures.values()]
+    for name in ("outcome", *FAILURE_NAMES):
         field = LEDGER.field(name)
-        rows = rows.set_column(LEDGER.get_field_index(name), field, pa.array(column, field.type))
+        column = pc.coalesce(pa.array([row[name] for row in after], field.type).take(which), rows[name])
+        rows = rows.set_column(LEDGER.get_field_index(name), field, column)
     return rows
 
 
 def assemble(*rows: pa.Table) -> pa.Table:
-    """The whole ledger, sorted by level (records first) and id. Tables are of LEDGER."""
-    return pa.concat_tables([LEDGER.empty_table(), *rows]).sort_by([("level", "ascending"), ("id", "ascending")])
+    """The whole ledger, sorted by level (records first) and id. Tables are of LEDGER.
+
+    Records and then samples, each sorted, are not copied.
+    """
+    whole = pa.concat_tables([LEDGER.empty_table(), *rows])
+    level, key = whole["level"], whole["id"]
+    later = pc.or_(
+        pc.greater(level[:-1], level[1:]), pc.and_(pc.equal(level[:-1], level[1:]), pc.greater(key[:-1], key[1:]))
+    )
+    return whole.sort_by([("level", "ascending"), ("id", "ascending")]) if pc.any(later).as_py() else whole
 
 
 def conserve(ledger: pa.Table, records: int | None = None, samples: int | None = None) -> dict[str, dict[str, int]]:
@@ -167,29 +181,31 @@ _CHECKS = {
 }
 
 
-def _rows(level: str, about: str, files: Sequence[str], verdicts: pa.Table) -> pa.Table:
-    if not files:
-        rows = LEDGER.empty_table()
-    else:
-        with connect() as con:
-            con.register("verdicts", verdicts)
-            rows = (
-                con.sql(
-                    f"""WITH about AS (SELECT '{level}' AS level, {about} FROM {scan(files)})
-                    SELECT {", ".join(LEDGER.names)} FROM about JOIN verdicts USING (id) ORDER BY id"""
-                )
-                .to_arrow_table()
-                .select(LEDGER.names)
-                .cast(LEDGER)
-            )
-            listed = con.execute(f"SELECT count(*) FROM {scan(files)}").fetchall()[0][0]
-            if listed != len(rows):
-                raise CurateError(f"{listed} {level}s and {len(rows)} verdicts on them", _BROKEN_BUILD)
-    if len(rows) != len(verdicts) or len(pc.unique(rows["id"])) != len(rows):
-        raise CurateError(
-            f"{len(verdicts)} verdicts, but {len(pc.unique(rows['id']))} {level}s that they are on", _BROKEN_BUILD
-        )
+def _rows(con: DuckDBPyConnection, level: str, about: str, files: Sequence[str]) -> pa.Table:
+    reader = con.sql(
+        f"""WITH about AS (SELECT '{level}' AS level, {about} FROM {scan(files)})
+        SELECT {", ".join(LEDGER.names)} FROM about JOIN {VERDICTS} USING (id) ORDER BY id"""
+    ).to_arrow_reader(_CHUNK)
+    rows = _in_chunks(pa.Table.from_batches([batch]).cast(LEDGER) for batch in reader)
+    (listed,) = one_row(con, f"SELECT count(*) FROM {scan(files)}")
+    (decided,) = one_row(con, f"SELECT count(*) FROM {VERDICTS}")
+    if listed != len(rows):
+        raise CurateError(f"{listed} {level}s and {len(rows)} verdicts on them", _BROKEN_BUILD)
+    twice = pc.sum(pc.equal(rows["id"][:-1], rows["id"][1:])).as_py() or 0
+    if len(rows) != decided or twice:
+        raise CurateError(f"{decided} verdicts, but {len(rows) - twice} {level}s that they are on", _BROKEN_BUILD)
     return rows
+
+
+def _in_chunks(tables: Iterable[pa.Table]) -> pa.Table:
+    """The rows of `tables`, of LEDGER, `_CHUNK` to a chunk."""
+    whole, rest = [], LEDGER.empty_table()
+    for table in tables:
+        rest = pa.concat_tables([rest, table])
+        while len(rest) >= _CHUNK:
+            whole.append(rest.slice(0, _CHUNK).combine_chunks())
+            rest = rest.slice(_CHUNK)
+    return pa.concat_tables([*whole, rest.combine_chunks()])
 
 
 def _count(ledger: pa.Table, level: str, outcome: str | None = None) -> int:

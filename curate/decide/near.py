@@ -21,12 +21,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from curate.decide.vectors import Vectors
 from curate.schema.errors import CurateError
 from curate.schema.ids import order_key
 
@@ -77,8 +79,8 @@ class Groups:
 
 
 def near_duplicates(
-    ids: Sequence[str],
-    vectors: NDArray[np.floating],
+    ids: Sequence[str] | pa.StringArray,
+    vectors: Vectors,
     keep_keys: NDArray[np.float64],
     threshold: float,
     cells: int | None = None,
@@ -90,7 +92,7 @@ def near_duplicates(
 
     Args:
         ids: unique, in any order.
-        vectors: `(n, d)` of any float type and any length; may be a memory map. Zero vectors are like no other.
+        vectors: `(n, d)` of any float type and any length; may lie in a file. Zero vectors are like no other.
         keep_keys: float64 `(n, k)`; the keeper has the largest first key, then the largest second, and so on; NaN is
             the smallest of all; among equals it is the row of the smallest id.
         threshold: cosine above 0, at most 1.
@@ -99,32 +101,35 @@ def near_duplicates(
         mapper: runs the cells.
         exact_rows: up to so many rows all pairs are compared, whatever `cells` says.
 
-    Memory: beside `vectors` (and a copy of them where the ids are not sorted), one cell and a few integers a row.
+    Memory: beside `vectors` (and a copy of them where the ids are not sorted) a few integers a row, the vectors that
+    k-means trains on, and as many cells as the mapper takes at once; up to `exact_rows` rows are one cell.
 
     Raises:
         CurateError: a vector holds NaN or an infinity.
         ValueError: shapes that do not fit, ids that are not unique, a threshold out of range.
     """
     n = len(ids)
-    if vectors.ndim != 2 or len(vectors) != n or keep_keys.ndim != 2 or len(keep_keys) != n:
+    if len(vectors.shape) != 2 or vectors.shape[0] != n or keep_keys.ndim != 2 or len(keep_keys) != n:
         raise ValueError(f"{n} ids, vectors {vectors.shape}, keep_keys {keep_keys.shape}: need (n, d) and (n, k)")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold} is not a cosine above 0 and up to 1")
-    order = sorted(range(n), key=ids.__getitem__)
-    if order != list(range(n)):
-        ids, vectors, keep_keys = [ids[i] for i in order], vectors[order], keep_keys[order]
-    twice = next((a for a, b in pairwise(ids) if a == b), None)
-    if twice is not None:
-        raise ValueError(f"id {twice} occurs twice")
+    ids = _array(ids)
+    if pc.any(pc.less(ids[1:], ids[:-1])).as_py():
+        order = pc.sort_indices(ids).to_numpy()
+        ids, vectors, keep_keys = ids.take(order), vectors[order], keep_keys[order]
+    twice = ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
+    if len(twice):
+        raise ValueError(f"id {twice[0]} occurs twice")
     _finite(ids, vectors)
 
     k = cells if cells is not None else default_cells(n)
-    compared = [Cell(np.arange(n), unit(vectors))] if n <= exact_rows or k == 1 else cell_rows(ids, vectors, k, seed)
+    all_rows = np.arange(n)
+    compared = [_cell(vectors, all_rows)] if n <= exact_rows or k == 1 else cell_rows(ids, vectors, k, seed)
     links = [np.empty((0, 2), np.int64), *mapper(partial(cell_links, threshold=threshold), compared)]
     duplicate, keeper = _keepers(_components(n, np.concatenate(links)), keep_keys)
     return Groups(
-        [ids[i] for i in duplicate],
-        [ids[i] for i in keeper],
+        ids.take(duplicate).to_pylist(),
+        ids.take(keeper).to_pylist(),
         row_cosines(vectors, np.stack([duplicate, keeper], axis=1)),
     )
 
@@ -134,17 +139,17 @@ def default_cells(n: int) -> int:
     return 1 << max(0, math.ceil(math.log2(math.sqrt(max(1, n)))))
 
 
-def cell_rows(ids: Sequence[str], vectors: NDArray[np.floating], k: int, seed: int) -> Iterator[Cell]:
+def cell_rows(ids: Sequence[str] | pa.StringArray, vectors: Vectors, k: int, seed: int) -> Iterator[Cell]:
     """The cells of `cells` with at least two rows, with their vectors, one after the other."""
     assigned = cells(ids, vectors, k, seed)
     flat = assigned.ravel()
     by_cell = np.argsort(flat, kind="stable")
     for rows in np.split(by_cell // assigned.shape[1], np.flatnonzero(np.diff(flat[by_cell])) + 1):
         if len(rows) > 1:
-            yield Cell(rows, unit(vectors[rows]))
+            yield _cell(vectors, rows)
 
 
-def cells(ids: Sequence[str], vectors: NDArray[np.floating], k: int, seed: int) -> NDArray[np.int64]:
+def cells(ids: Sequence[str] | pa.StringArray, vectors: Vectors, k: int, seed: int) -> NDArray[np.int64]:
     """The two nearest of `k` spherical k-means cells of each row, nearest first.
 
     Args:
@@ -158,12 +163,12 @@ def cells(ids: Sequence[str], vectors: NDArray[np.floating], k: int, seed: int) 
     """
     import faiss
 
-    usable: list[int] = []
-    for start in range(0, len(ids), _ASSIGN):
-        usable += (start + np.flatnonzero(vectors[start : start + _ASSIGN].any(axis=1))).tolist()
-    if not usable:
+    ids = _array(ids)
+    picked = np.array(
+        [row for _, row in heapq.nsmallest(TRAIN_ROWS_PER_CELL * k, _drawn(ids, vectors, seed))], np.int64
+    )
+    if not len(picked):
         return np.zeros((len(ids), 1), np.int64)
-    picked = heapq.nsmallest(TRAIN_ROWS_PER_CELL * k, usable, key=lambda i: order_key(seed, ids[i]))
     k = min(k, len(picked))
     out = np.empty((len(ids), min(2, k)), np.int64)
     with _one_thread():
@@ -176,7 +181,7 @@ def cells(ids: Sequence[str], vectors: NDArray[np.floating], k: int, seed: int) 
             min_points_per_centroid=1,  # the default only prints a warning below 39
             max_points_per_centroid=len(picked),  # they are a sample already
         )
-        kmeans.train(unit(vectors[picked]))
+        kmeans.train(_cell(vectors, picked).vectors)
         centroids = kmeans.centroids
         assert centroids is not None  # trained
         index = faiss.IndexFlatIP(vectors.shape[1])
@@ -184,6 +189,16 @@ def cells(ids: Sequence[str], vectors: NDArray[np.floating], k: int, seed: int) 
         for start in range(0, len(ids), _ASSIGN):
             out[start : start + _ASSIGN] = index.search(unit(vectors[start : start + _ASSIGN]), out.shape[1])[1]
     return out
+
+
+def _drawn(ids: pa.StringArray, vectors: Vectors, seed: int) -> Iterator[tuple[str, int]]:
+    """Key of the draw and row of each vector that is not zero."""
+    for start in range(0, len(ids), _ASSIGN):
+        usable = vectors[start : start + _ASSIGN].any(axis=1)
+        for row, name in zip(
+            np.flatnonzero(usable), ids[start : start + _ASSIGN].filter(usable).to_pylist(), strict=True
+        ):
+            yield order_key(seed, name), start + int(row)
 
 
 def cell_pairs(ids: NDArray[np.int64], vectors: NDArray[np.float32], threshold: float) -> Iterator[Links]:
@@ -240,7 +255,7 @@ def cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floa
     return np.clip(out, -1, 1)
 
 
-def row_cosines(vectors: NDArray[np.floating], pairs: Links) -> NDArray[np.float64]:
+def row_cosines(vectors: Vectors, pairs: Links) -> NDArray[np.float64]:
     """Cosine of the two rows of each pair, float64 `(p,)`, as near duplicates are compared."""
     out = np.empty(len(pairs))
     step = max(1, _WIDE // max(1, vectors.shape[1]))
@@ -311,7 +326,20 @@ def _keepers(
     return duplicate, of_row[duplicate]
 
 
-def _finite(ids: Sequence[str], vectors: NDArray[np.floating]) -> None:
+def _array(ids: Sequence[str] | pa.StringArray) -> pa.StringArray:
+    """Ids outside Python's heap, where a million of them take 36 MB."""
+    return ids if isinstance(ids, pa.StringArray) else pa.array(ids, pa.string())
+
+
+def _cell(vectors: Vectors, rows: NDArray[np.int64]) -> Cell:
+    """Rows at unit length, widened a slice at a time."""
+    out = np.empty((len(rows), vectors.shape[1]), np.float32)
+    for s in _slices(out):
+        out[s] = unit(vectors[rows[s]])
+    return Cell(rows, out)
+
+
+def _finite(ids: pa.StringArray, vectors: Vectors) -> None:
     for s in _slices(vectors):
         bad = np.flatnonzero(~np.isfinite(vectors[s]).all(axis=1))
         if len(bad):
@@ -321,9 +349,9 @@ def _finite(ids: Sequence[str], vectors: NDArray[np.floating]) -> None:
             )
 
 
-def _slices(vectors: NDArray[np.floating]) -> Iterator[slice]:
+def _slices(vectors: Vectors) -> Iterator[slice]:
     step = max(1, _WIDE // max(1, vectors.shape[1]))
-    for start in range(0, len(vectors), step):
+    for start in range(0, vectors.shape[0], step):
         yield slice(start, start + step)
 
 

@@ -14,7 +14,7 @@ from curate.decide.rules import BROKEN, CANDIDATES, apply_rules, bounds, check_r
 from curate.decide.sql import connect, name, refuse_any, scan
 from curate.schema.fields import SignalField
 from curate.schema.recipe import Rule
-from curate.schema.tables import FAILURE_NAMES
+from curate.schema.tables import FAILURE_NAMES, LEDGER
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -41,7 +41,7 @@ def decide_records(
     """
     check_rules(rules, fields)
     if not records:
-        return record_rows(records, VERDICTS.empty_table())
+        return LEDGER.empty_table()
     with connect() as con:
         _load(con, records, rules)
         twice = f"SELECT id FROM {CANDIDATES} GROUP BY id HAVING count(*) > 1"
@@ -49,27 +49,23 @@ def decide_records(
         apply_rules(con, bounds(rules))
         dropped = con.sql(f"SELECT id FROM {BROKEN}").to_arrow_table()
         con.register("duplicates", exact_duplicates(records, without=dropped))
-        verdicts = (
-            con.sql(
-                f"""SELECT c.id,
+        con.execute(
+            f"""CREATE TEMP TABLE {VERDICTS} AS SELECT c.id,
                     CASE WHEN c.failed THEN 'failed' WHEN b.id IS NOT NULL THEN 'dropped'
                         WHEN d.record_id IS NOT NULL THEN 'duplicate' ELSE 'sampled' END AS outcome,
                     b.rule, b.value, b.threshold,
                     d.duplicate_of, if(d.record_id IS NULL, NULL, 'exact') AS match, NULL::DOUBLE AS similarity,
-                    {", ".join(f"s.{column}" for column in FAILURE_NAMES)}
-                FROM {CANDIDATES} c JOIN {scan(records)} s ON s.record_id = c.id
-                    LEFT JOIN {BROKEN} b ON b.id = c.id LEFT JOIN duplicates d ON d.record_id = c.id"""
-            )
-            .to_arrow_table()
-            .cast(VERDICTS)
+                    {", ".join(f"c.{column}" for column in FAILURE_NAMES)}
+                FROM {CANDIDATES} c LEFT JOIN {BROKEN} b ON b.id = c.id LEFT JOIN duplicates d ON d.record_id = c.id"""
         )
-    return record_rows(records, verdicts)
+        return record_rows(con, records)
 
 
 def _load(con: DuckDBPyConnection, records: Sequence[str], rules: Sequence[Rule]) -> None:
     columns = "".join(f", ({probed_sql(f)})::DOUBLE AS {name(f)}" for f in sorted({r.field for r in rules}))
     con.execute(
         f"""CREATE TEMP TABLE {CANDIDATES} AS
-        SELECT record_id AS id, kind, stage IS NOT NULL OR error IS NOT NULL AS failed{columns}
+        SELECT record_id AS id, kind, stage IS NOT NULL OR error IS NOT NULL AS failed{columns},
+            {", ".join(FAILURE_NAMES)}
         FROM {scan(records)}"""
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.decide.ledger import VERDICTS, sample_rows
-from curate.decide.near import Mapper, near_duplicates
+from curate.decide.near import Groups, Mapper, near_duplicates
 from curate.decide.probed import PROBED, probed_sql
 from curate.decide.rules import (
     BROKEN,
@@ -24,10 +22,11 @@ from curate.decide.rules import (
     check_rules,
 )
 from curate.decide.sql import connect, name, refuse_any, scan, text
+from curate.decide.vectors import vectors_of
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
 from curate.schema.recipe import Decide, NearDuplicates
-from curate.schema.tables import FAILURE_NAMES
+from curate.schema.tables import FAILURE_NAMES, LEDGER
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -75,7 +74,7 @@ def decide_samples(
     check_rules(decide.rules, fields)
     check_near_duplicates(decide.near_duplicates, fields)
     if not samples:
-        return sample_rows(samples, VERDICTS.empty_table())
+        return LEDGER.empty_table()
     used = {r.field for r in decide.rules} | {f for spec in decide.near_duplicates for f in spec.keep}
     with connect() as con:
         _load(con, samples, signals, failures, sorted(used))
@@ -84,22 +83,18 @@ def decide_samples(
             f"""CREATE TEMP TABLE survivors AS SELECT * FROM {CANDIDATES}
             WHERE id NOT IN (SELECT id FROM failures) AND id NOT IN (SELECT id FROM {BROKEN})"""
         )
-        con.register("duplicates", _near(con, signals, decide.near_duplicates, fields, seed, mapper))
-        verdicts = (
-            con.sql(
-                f"""SELECT c.id,
-                    CASE WHEN f.id IS NOT NULL THEN 'failed' WHEN b.id IS NOT NULL THEN 'dropped'
-                        WHEN d.id IS NOT NULL THEN 'duplicate' ELSE 'kept' END AS outcome,
-                    b.rule, b.value, b.threshold,
-                    d.duplicate_of, if(d.id IS NULL, NULL, 'near') AS match, d.similarity,
-                    {", ".join(f"f.{column}" for column in FAILURE_NAMES)}
-                FROM {CANDIDATES} c LEFT JOIN failures f ON f.id = c.id
-                    LEFT JOIN {BROKEN} b ON b.id = c.id AND f.id IS NULL LEFT JOIN duplicates d ON d.id = c.id"""
-            )
-            .to_arrow_table()
-            .cast(VERDICTS)
+        _near(con, signals, decide.near_duplicates, fields, seed, mapper)
+        con.execute(
+            f"""CREATE TEMP TABLE {VERDICTS} AS SELECT c.id,
+                CASE WHEN f.id IS NOT NULL THEN 'failed' WHEN b.id IS NOT NULL THEN 'dropped'
+                    WHEN d.id IS NOT NULL THEN 'duplicate' ELSE 'kept' END AS outcome,
+                b.rule, b.value, b.threshold,
+                d.keeper AS duplicate_of, if(d.id IS NULL, NULL, 'near') AS match, d.similarity,
+                {", ".join(f"f.{column}" for column in FAILURE_NAMES)}
+            FROM {CANDIDATES} c LEFT JOIN failures f ON f.id = c.id
+                LEFT JOIN {BROKEN} b ON b.id = c.id AND f.id IS NULL LEFT JOIN duplicates d ON d.id = c.id"""
         )
-    return sample_rows(samples, verdicts)
+        return sample_rows(con, samples)
 
 
 def _load(
@@ -109,12 +104,18 @@ def _load(
     later: Sequence[str],
     used: Sequence[str],
 ) -> None:
-    """Make `failures` and `candidates`; refuse tables of signals that do not match the samples one to one."""
+    """Make `failures` and `candidates`; refuse tables of signals that do not match the samples one to one.
+
+    One signal is held at a time, and of that only the fields in use stay.
+    """
     home = {field: _giver(signals, field) for field in used if field not in PROBED}
     probed = "".join(f", ({probed_sql(f)})::DOUBLE AS {name(f)}" for f in used if f in PROBED)
-    con.execute(f"CREATE TEMP TABLE sample AS SELECT sample_id AS id, kind{probed} FROM {scan(samples)}")
+    con.execute(f"CREATE TEMP TABLE {CANDIDATES} AS SELECT sample_id AS id, kind{probed} FROM {scan(samples)}")
     refuse_any(
-        con, "SELECT id FROM sample GROUP BY id HAVING count(*) > 1", "samples are listed more than once", _STALE
+        con,
+        f"SELECT id FROM {CANDIDATES} GROUP BY id HAVING count(*) > 1",
+        "samples are listed more than once",
+        _STALE,
     )
 
     failure = ", ".join(FAILURE_NAMES)
@@ -122,45 +123,50 @@ def _load(
         """CREATE TEMP TABLE failures
         (rank INTEGER, id VARCHAR, stage VARCHAR, error VARCHAR, message VARCHAR, attempt INTEGER)"""
     )
-    tables = ["sample"]
     for rank, (signal, files) in enumerate(signals.items()):
-        given = "".join(f", {name(f)}::DOUBLE AS {name(f)}" for f in used if home.get(f) == signal)
-        table = f"signal_{rank}"
-        con.execute(f"CREATE TEMP TABLE {table} AS SELECT sample_id AS id{given}, {failure} FROM {scan(files)}")
+        given = [name(f) for f in used if home.get(f) == signal]
+        columns = "".join(f", {f}::DOUBLE AS {f}" for f in given)
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE signal AS SELECT sample_id AS id{columns}, {failure} FROM {scan(files)}"
+        )
         refuse_any(
             con,
-            f"SELECT id FROM {table} GROUP BY id HAVING count(*) > 1",
+            "SELECT id FROM signal GROUP BY id HAVING count(*) > 1",
             f"samples have several rows of signal {signal}",
             _STALE,
         )
         refuse_any(
-            con, f"SELECT id FROM sample ANTI JOIN {table} USING (id)", f"samples lack the signal {signal}", _STALE
+            con, f"SELECT id FROM {CANDIDATES} ANTI JOIN signal USING (id)", f"samples lack the signal {signal}", _STALE
         )
         refuse_any(
             con,
-            f"SELECT id FROM {table} ANTI JOIN sample USING (id)",
+            f"SELECT id FROM signal ANTI JOIN {CANDIDATES} USING (id)",
             f"rows of the signal {signal} have no sample",
             _STALE,
         )
-        con.execute(f"INSERT INTO failures SELECT {rank}, id, {failure} FROM {table} WHERE {_FAILED}")
-        tables += [table] * bool(given)
-    failed = "id IN (SELECT id FROM failures)"
-    con.execute(
-        f"""CREATE TEMP TABLE {CANDIDATES} AS
-        SELECT id, kind, {failed} AS failed{"".join(f", {name(f)}" for f in used)}
-        FROM {" JOIN ".join([tables[0], *(f"{t} USING (id)" for t in tables[1:])])}"""
-    )
+        con.execute(f"INSERT INTO failures SELECT {rank}, id, {failure} FROM signal WHERE {_FAILED}")
+        if given:
+            _replace_candidates(con, f"SELECT c.*, {', '.join(given)} FROM {CANDIDATES} c JOIN signal USING (id)")
+    con.execute("DROP TABLE IF EXISTS signal")
+    _replace_candidates(con, f"SELECT *, id IN (SELECT id FROM failures) AS failed FROM {CANDIDATES}")
     if later:
         con.execute(
             f"INSERT INTO failures SELECT {len(signals)}, sample_id, {failure} FROM {scan(later)} WHERE {_FAILED}"
         )
         refuse_any(
-            con, "SELECT id FROM failures ANTI JOIN sample USING (id)", "later failures are of no sample", _STALE
+            con,
+            f"SELECT id FROM failures ANTI JOIN {CANDIDATES} USING (id)",
+            "later failures are of no sample",
+            _STALE,
         )
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE failures AS SELECT id, {failure} FROM failures
         QUALIFY row_number() OVER (PARTITION BY id ORDER BY rank, {failure}) = 1"""
     )
+
+
+def _replace_candidates(con: DuckDBPyConnection, query: str) -> None:
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {CANDIDATES} AS {query}")
 
 
 def _giver(signals: Mapping[str, Sequence[str]], field: str) -> str:
@@ -178,29 +184,26 @@ def _near(
     fields: Mapping[str, SignalField],
     seed: int,
     mapper: Mapper,
-) -> pa.Table:
-    """All near duplicates: `id`, `duplicate_of`, `similarity`."""
+) -> None:
+    """Make `duplicates`, all near ones: `id`, `keeper`, `similarity`."""
     files = {spec.embedding: signals[_giver(signals, spec.embedding)] for spec in specs}
     kinds = [kind for (kind,) in con.execute("SELECT DISTINCT kind FROM survivors ORDER BY kind").fetchall()]
-    found: dict[str, tuple[str, float]] = {}
+    con.execute("CREATE TEMP TABLE duplicates (id VARCHAR, keeper VARCHAR, similarity DOUBLE)")
     for spec in specs:
         for kind in kinds:
-            new = _near_of_kind(con, files[spec.embedding], spec, kind, fields[spec.embedding], seed, mapper)
-            con.register("gone", pa.table({"id": pa.array(list(new), pa.string())}))
-            con.execute("DELETE FROM survivors WHERE id IN (SELECT id FROM gone)")
+            found = _near_of_kind(con, files[spec.embedding], spec, kind, fields[spec.embedding], seed, mapper)
+            if found is None:
+                continue
+            new = {"id": pa.array(found.ids, pa.string()), "keeper": pa.array(found.keepers, pa.string())}
+            con.register("new", pa.table({**new, "similarity": found.similarity}))
+            con.execute("DELETE FROM survivors WHERE id IN (SELECT id FROM new)")
             # The keeper of an earlier specification may be a duplicate now: point past it.
-            for duplicate, (keeper, similarity) in found.items():
-                if keeper in new:
-                    found[duplicate] = (new[keeper][0], min(similarity, new[keeper][1]))
-            found |= new
-    ids = sorted(found)
-    return pa.table(
-        {
-            "id": pa.array(ids, pa.string()),
-            "duplicate_of": pa.array([found[i][0] for i in ids], pa.string()),
-            "similarity": pa.array([found[i][1] for i in ids], pa.float64()),
-        }
-    )
+            con.execute(
+                """UPDATE duplicates SET keeper = new.keeper, similarity = least(duplicates.similarity, new.similarity)
+                FROM new WHERE duplicates.keeper = new.id"""
+            )
+            con.execute("INSERT INTO duplicates SELECT id, keeper, similarity FROM new")
+            con.unregister("new")
 
 
 def _near_of_kind(
@@ -211,43 +214,19 @@ def _near_of_kind(
     embedding: SignalField,
     seed: int,
     mapper: Mapper,
-) -> dict[str, tuple[str, float]]:
-    """Near duplicates among the survivors of one kind that have the embedding: id to keeper and cosine."""
+) -> Groups | None:
+    """Near duplicates among the survivors of one kind that have the embedding; None where fewer than two have it."""
     keep = "".join(f", v.{name(f)}" for f in spec.keep)
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE compared AS
-        SELECT row_number() OVER (ORDER BY v.id) - 1 AS row, v.id{keep}
-        FROM survivors v JOIN {scan(files)} g ON g.sample_id = v.id
-        WHERE v.kind = {text(kind)} AND g.{name(embedding.name)} IS NOT NULL"""
-    )
-    table = con.sql("SELECT * FROM compared ORDER BY row").to_arrow_table()
+    table = con.sql(
+        f"""SELECT v.id{keep} FROM survivors v JOIN {scan(files)} g ON g.sample_id = v.id
+        WHERE v.kind = {text(kind)} AND g.{name(embedding.name)} IS NOT NULL ORDER BY v.id"""
+    ).to_arrow_table()
     if len(table) < 2:
-        return {}
-    ids = table["id"].to_pylist()
+        return None
+    ids = table["id"].cast(pa.string()).combine_chunks()
     keys = np.full((len(ids), len(spec.keep)), np.nan)
     for i, field in enumerate(spec.keep):
         keys[:, i] = pc.fill_null(table[field], np.nan).to_numpy()
-    with tempfile.TemporaryDirectory(prefix="curate-vectors-") as scratch:
-        shape = (len(ids), embedding.type.list_size)
-        vectors = np.memmap(Path(scratch) / "vectors.f32", np.float32, "w+", shape=shape)
-        _read_vectors(con, files, embedding, vectors)
-        groups = near_duplicates(ids, vectors, keys, spec.threshold, spec.cells, seed, mapper)
-    return {d: (k, float(s)) for d, k, s in zip(groups.ids, groups.keepers, groups.similarity, strict=True)}
-
-
-def _read_vectors(
-    con: DuckDBPyConnection,
-    files: Sequence[str],
-    embedding: SignalField,
-    vectors: np.memmap[Any, np.dtype[np.float32]],
-) -> None:
-    """Fill `vectors` with the embedding of each row of `compared`, batch by batch."""
-    column = name(embedding.name)
-    batches = con.sql(
-        f"SELECT c.row, g.{column} AS vector FROM {scan(files)} g JOIN compared c ON c.id = g.sample_id"
-    ).to_arrow_reader(8192)
-    for batch in batches:
-        flat = batch["vector"].flatten()
-        if len(flat) != len(batch) * vectors.shape[1]:
-            raise CurateError(f"{embedding.name} holds vectors that are not {vectors.shape[1]} long", _STALE)
-        vectors[batch["row"].to_numpy()] = flat.to_numpy(zero_copy_only=False).reshape(-1, vectors.shape[1])
+    del table
+    with vectors_of(ids, files, embedding.name, embedding.type.list_size, _STALE) as vectors:
+        return near_duplicates(ids, vectors, keys, spec.threshold, spec.cells, seed, mapper)

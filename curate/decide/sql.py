@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,26 +14,53 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
+MEMORY = "1GiB"
+"""What DuckDB holds of tables, sorts and joins before it spills; results handed over as Arrow come on top."""
+
+MEMORY_VARIABLE = "CURATE_DECIDE_MEMORY"
+"""Environment variable that replaces `MEMORY`. A million rows need 192MiB: not everything can spill."""
+
+THREADS = 2
+"""Of DuckDB, on any machine: each pins buffers of its own, so more threads need more memory."""
+
+
 @contextmanager
 def connect() -> Iterator[DuckDBPyConnection]:
-    """A fresh in-memory DuckDB. What does not fit into memory spills to a temporary folder (`TMPDIR` moves it).
+    """A fresh DuckDB. What does not fit into `MEMORY` spills to a temporary folder (`TMPDIR` moves it).
 
     It downloads no extensions, and a name in SQL never means a variable of the calling Python code.
+
+    Raises:
+        CurateError: the memory is too little, or no size.
     """
     import duckdb
 
+    memory = os.environ.get(MEMORY_VARIABLE) or MEMORY
     with tempfile.TemporaryDirectory(prefix="curate-decide-") as spill:
         con = duckdb.connect(
             ":memory:",
             config={
                 "temp_directory": spill,
+                "threads": THREADS,
+                # tables have no order here: what is handed on is sorted by id
+                "preserve_insertion_order": "false",
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
             },
         )
         try:
             con.execute("SET python_enable_replacements = false")
+            con.execute("SET enable_progress_bar_print = false")  # it writes to stdout, where `--json` answers
+            try:
+                con.execute(f"SET memory_limit = {text(memory)}")
+            except duckdb.ParserException as exc:
+                raise CurateError(f"{MEMORY_VARIABLE} is {memory}, which is no size", "write it like 2GiB") from exc
             yield con
+        except duckdb.OutOfMemoryException as exc:
+            raise CurateError(
+                f"deciding needs more than the {memory} of memory that it may take",
+                f"set the environment variable {MEMORY_VARIABLE} to more, for example 4GiB",
+            ) from exc
         finally:
             con.close()
 

@@ -103,7 +103,7 @@ def run(
 
         samples, tokens = _decide_and_tokenize(plan, build, cluster, console, pieces, files, made)
         made.ledger = assemble(records, samples)
-        kept = samples.filter(pc.equal(samples["outcome"], str(Outcome.KEPT)))
+        kept = samples.select(["id", "outcome"]).filter(pc.equal(samples["outcome"], str(Outcome.KEPT)))
         if kept.num_rows == 0:
             raise CurateError(_nothing(samples, "no sample was kept"), _hint(build))
         _pack(plan, build, console, made, kept, tokens)
@@ -193,7 +193,7 @@ def _decide_and_tokenize(
                 failures=failures,
             )
             _count(stage, samples)
-        kept = set(samples.filter(pc.equal(samples["outcome"], str(Outcome.KEPT)))["id"].to_pylist())
+        kept = set(samples["id"].filter(pc.equal(samples["outcome"], str(Outcome.KEPT))).to_pylist())
         work = []
         for piece in pieces:
             ids = read_table(build, piece.path, ["sample_id"]).slice(piece.start, piece.rows)

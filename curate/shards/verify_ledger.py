@@ -81,6 +81,7 @@ def check_ledger(build: Store, manifest: Manifest, sound: set[str], problems: Pr
             return None
     table = pa.concat_tables([part.cast(pa.schema([f.with_nullable(True) for f in LEDGER])) for part in parts])
     with duckdb.connect(":memory:") as db:
+        db.execute("SET enable_progress_bar_print = false")  # stdout is for the report
         db.execute("SET threads = 1")
         db.register("ledger", table)
         for what, query in _QUERIES:

@@ -201,6 +201,7 @@ _QUERIES = (
 
 def _compare(shards: pa.Table, ledger: pa.Table, problems: Problems) -> None:
     with duckdb.connect(":memory:") as db:
+        db.execute("SET enable_progress_bar_print = false")  # stdout is for the report
         db.execute("SET threads = 1")
         db.register("shards", shards)
         db.register("ledger", ledger)

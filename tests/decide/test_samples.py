@@ -306,6 +306,7 @@ def test_nothing_is_lost_and_the_order_of_rows_changes_nothing(tables, members, 
     assert ledgers[0].equals(ledgers[1])
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_samples_in_bounded_time(tmp_path, tables):
     """64-d embeddings with 2,000 planted copies, two rules; seconds and memory are printed with -s."""
     n, d = 100_000, 64
