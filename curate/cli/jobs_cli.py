@@ -164,6 +164,8 @@ def status(
     if follow and (name is None or as_json):
         raise CurateError("--follow shows the log of one job", "give its name, and leave --json out")
     server = _server(address)
+    if follow and name is not None:
+        raise typer.Exit(_follow(server, name, f" --address {address}" if address is not None else ""))
     if name is None:
         rows = [_row(job) for job in server.jobs()]
         if as_json:
@@ -172,8 +174,6 @@ def status(
             _table(rows, server.address)
         return
     row = _row(server.info(name))
-    if follow:
-        raise typer.Exit(_follow(server, name, f" --address {address}" if address is not None else ""))
     if as_json:
         typer.echo(json.dumps(row, indent=1))
         return

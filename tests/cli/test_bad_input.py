@@ -120,6 +120,9 @@ def test_looking_at_what_is_not_a_build(tmp_path: Path, command: str) -> None:
     "command",
     [
         "run",
+        "submit",
+        "status",
+        "stop",
         "verify",
         "explain",
         "card",
