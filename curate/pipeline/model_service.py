@@ -27,10 +27,14 @@ def answer_schema(gives: Sequence[SignalField]) -> pa.Schema:
     return pa.schema([*((field.name, field.type) for field in gives), (FAILURE, pa.string())])
 
 
+class NotLoaded(Exception):
+    """The process was started anew since a model was loaded."""
+
+
 class ModelService:
     """Holds what was loaded. One thread a model, set where it is loaded, is part of what makes results the same."""
 
-    RAISES = (CurateError,)
+    RAISES = (CurateError, NotLoaded)
 
     def __init__(self) -> None:
         self._signals: dict[str, Signal] = {}
@@ -46,7 +50,9 @@ class ModelService:
 
     def compute(self, path: str, options: str, block: pa.Table) -> pa.Table:
         """The fields of a loaded signal for the rows of a block."""
-        signal = self._signals[path + options]
+        signal = self._signals.get(path + options)
+        if signal is None:
+            raise NotLoaded(path)
         results = compute_batch(signal, batch_of(block, signal.needs, signal.after))
         return _table(signal, results)
 
@@ -62,7 +68,9 @@ class ModelService:
 
     def encode(self, name: str, items: list[Any]) -> list[Any]:
         """Ids of each item, or [error class, message] where the tokenizer refuses it; it takes no other along."""
-        tokenizer = self._tokenizers[name]
+        tokenizer = self._tokenizers.get(name)
+        if tokenizer is None:
+            raise NotLoaded(name)
         try:
             return [np.ascontiguousarray(ids) for ids in tokenizer.encode(items)]
         except Exception:

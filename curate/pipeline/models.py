@@ -14,7 +14,7 @@ from curate.helper.errors import HelperDied, HelperError
 from curate.helper.process import Helper
 from curate.helper.quarantine import each
 from curate.pipeline.blocks import failure_text, view_name
-from curate.pipeline.model_service import CARRIED, FAILURE, answer_schema
+from curate.pipeline.model_service import CARRIED, FAILURE, NotLoaded, answer_schema
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, Quarantined
 from curate.schema.verdict import Failure
@@ -33,7 +33,6 @@ class Models:
     def __init__(self) -> None:
         self._helper = Helper("curate.pipeline.model_service:ModelService", memory_bytes=None, name="models")
         self._loaded: set[tuple[str, ...]] = set()
-        self._pid: int | None = None
 
     def load_signal(self, signal: Signal) -> None:
         """Load a signal, unless it is.
@@ -62,8 +61,7 @@ class Models:
         spec = _spec(signal)
 
         def ask(rows: pa.Table) -> list[pa.Table]:
-            self._load("load_signal", *spec)
-            answer = self._helper.call("compute", *spec, rows, limit_s=_limit(rows.num_rows))
+            answer = self._ask(("load_signal", *spec), "compute", *spec, rows, limit_s=_limit(rows.num_rows))
             if not isinstance(answer, pa.Table) or answer.schema != schema or answer.num_rows != rows.num_rows:
                 raise self._helper.reject()
             return [answer.slice(i, 1) for i in range(answer.num_rows)]
@@ -88,8 +86,7 @@ class Models:
         """Ids of each item, or why there are none; a poison item costs its own ids only."""
 
         def ask(some: list[Any]) -> list[Any]:
-            self._load("load_tokenizer", name)
-            answer = self._helper.call("encode", name, some, limit_s=_limit(len(some)))
+            answer = self._ask(("load_tokenizer", name), "encode", name, some, limit_s=_limit(len(some)))
             if not isinstance(answer, list) or len(answer) != len(some):
                 raise self._helper.reject()
             return answer
@@ -101,14 +98,19 @@ class Models:
         return [_ids(stage, answer) for answer in found]
 
     def _load(self, method: str, *spec: str) -> Any:
-        if self._pid is None or self._helper.pid != self._pid:
-            self._loaded.clear()
         if (method, *spec) in self._loaded:
             return None
         said = self._helper.call(method, *spec, limit_s=LOAD_SECONDS)
-        self._pid = self._helper.pid
         self._loaded.add((method, *spec))
         return said
+
+    def _ask(self, load: tuple[str, ...], method: str, *args: Any, limit_s: float) -> Any:
+        try:
+            return self._helper.call(method, *args, limit_s=limit_s)
+        except NotLoaded:  # it died since, of a sample or from outside
+            self._loaded.clear()
+            self._load(*load)
+            return self._helper.call(method, *args, limit_s=limit_s)
 
     def _each(
         self, whole: Callable[[], list[Any]], one: Callable[[int], Any], count: int, name: str

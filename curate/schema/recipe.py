@@ -41,7 +41,7 @@ class _Source(_Part):
 
 
 class FolderSource(_Source):
-    """Every media file under a folder or an s3:// prefix; text from a sidecar of the same stem (.txt or .json), where there is one."""
+    """Every media file under a folder or an s3:// prefix; text from a sidecar of its stem (.txt or .json), if any."""
 
     kind: Literal["folder"]
     path: str = Field(description="a folder, or s3://bucket/prefix")

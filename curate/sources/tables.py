@@ -52,7 +52,7 @@ def list_table(source: TableSource, table: Path | str, base_url: str | None = No
 
     Raises:
         CurateError: another suffix; not readable as what it is called; a column that is not there; a bucket that cannot
-            be read, of the table or of all the objects that it names.
+            be read, of the table or of every row of it.
     """
     address = str(table)
     if is_remote(address):
@@ -167,8 +167,8 @@ def _file(name: str, home: str) -> File:
 def _sized(entries: list[Entry]) -> list[Entry]:
     """The entries with the sizes of objects, which are asked for at once; with a reason in place of those that cannot.
 
-    A stranger's table may name a bucket that is not to be read: that is the fault of its rows. Where no object at all
-    can be asked for, the fault is likely this user's, and is raised.
+    A stranger's table may name a bucket that is not to be read: that is the fault of its rows. Where no row at all can
+    be read, the fault is likely this user's, and is raised.
     """
     wanted = list(dict.fromkeys(e.location.path for e in entries if _is_unsized(e.location)))
     if not wanted:
@@ -193,13 +193,13 @@ def _sized(entries: list[Entry]) -> list[Entry]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = dict(zip(wanted, pool.map(sized, wanted), strict=True))
     errors = [at for at in found.values() if isinstance(at, CurateError)]
-    if len(errors) == len(wanted):
-        raise errors[0]
     out = []
     for entry in entries:
         at = found[entry.location.path] if _is_unsized(entry.location) else entry.location
         at = Broken(type(at).__name__, reason(at)) if isinstance(at, CurateError) else at
         out.append(replace(entry, location=at))
+    if errors and all(isinstance(entry.location, Broken) for entry in out):
+        raise errors[0]
     return out
 
 

@@ -2,6 +2,31 @@
 
 The convention is webdataset's: a member's key is its name up to the first dot of the last part, folders included
 (`a/b.c.jpg` has the key `a/b` and the ending `c.jpg`).
+
+Tars come from strangers. Nothing of them is ever unpacked to a disk or unpickled; what is wrong comes to this:
+
+| in the tar | outcome |
+| --- | --- |
+| a name with `..` or a leading `/` | that record is broken: unsafe name |
+| a symbolic or hard link, a device, a pipe | that record is broken; the link is not followed |
+| a sparse file (GNU's old or PAX form) | that record is broken |
+| a name with control, bidirectional or other unprintable characters, or not in UTF-8 | that record is broken |
+| a name of more than MAX_NAME characters | that record is broken; the uri holds the beginning |
+| folders with dots in their names, endings with dots | by the convention above |
+| members of several keys between each other | one record a key, in the order of first members |
+| two members of one name, or of names that differ in the ending's case | that record is broken |
+| a key with no media member, or with several | that record is broken |
+| `.npy`, `.pt`, `.pkl`, `.cls` and other members beside media | not read, never opened |
+| a `.txt` or `.json` that is larger than 1 MiB, not UTF-8, no JSON object, or nested too deep | that record is broken |
+| a folder, a hidden member (`.x`), `__meta__/x` | passed over |
+| a size that leads beyond the end | that record is broken, and the tar: cut off |
+| two sizes (header, PAX); one below 0, or into another member; a bad checksum | as far as that; the tar is broken |
+| the tar cut off at a member's end, without an end mark | all records are listed; the tar is broken |
+| bytes after the end mark (two tars joined) | records before it are listed; the tar is broken |
+| gzip, bzip2, xz, zstd; something else; no bytes | the tar is broken |
+| an end mark only | no records: an error where no other tar of the source has some |
+
+"The tar is broken" is one more entry, whose uri is the tar's name: it fails at reading, so the ledger has it.
 """
 
 from __future__ import annotations
@@ -24,6 +49,7 @@ MAX_NAME = 4096
 
 _SIDECARS = ("txt", "json")
 _BLOCK = 512
+_LARGEST_OCTAL = 8**11 - 1  # of a header; only PAX states larger sizes
 _LONGEST_END = 64 << 20  # zeros that a tar may end in; writers pad to 10 KiB
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -132,11 +158,22 @@ class _Reader:
                     if info.size < 0 or info.offset_data <= at:
                         self.damage = f"the tar is damaged near byte {max(at, 0)}: what follows is not read"
                         return
+                    if self._has_two_sizes(info):
+                        name = _short(_text(info.name))
+                        self.damage = f"the tar states two sizes of the member {name}: what follows is not read"
+                        return
                     at = info.offset_data
                     yield info
                 self.damage = self._after(tar.offset)
         except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as exc:
             self.damage = f"the tar is damaged or cut off, or no tar: {exc}"
+
+    def _has_two_sizes(self, info: tarfile.TarInfo) -> bool:
+        """Whether PAX says another size than the header: members between the two are seen by some readers only."""
+        if "size" not in info.pax_headers or info.size > _LARGEST_OCTAL or info.issparse():
+            return False
+        self._file.seek(info.offset_data - _BLOCK)
+        return tarfile.TarInfo.frombuf(self._file.read(_BLOCK), "utf-8", "surrogateescape").size != info.size
 
     def _after(self, offset: int) -> str:
         """What is wrong from the place where tarfile stopped; it stops without a word at damage too."""

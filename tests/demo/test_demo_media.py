@@ -42,7 +42,7 @@ def records(media, tmp_path_factory):
             "text": "caption",
             "licence_column": "licence",
             "base_url": "${CURATE_DEMO_URL}",
-            "fetch": {"timeout": 3, "max_bytes": 4_000_000, "allow_private": True},
+            "fetch": {"timeout": 3, "attempts": 2, "max_bytes": 4_000_000, "allow_private": True},
         }
     )
     with quickstart_media(media.parent) as env:
@@ -112,7 +112,7 @@ def test_the_web_part_fails_where_it_is_meant_to(records):
     failed = {uri: got for uri, (_, got) in records.items() if isinstance(got, Failure)}
     assert {uri: (got.message, got.attempt) for uri, got in failed.items()} == {
         "missing.jpg": ("status 404", 1),
-        "slow.jpg": ("not complete within 3 s", 1),
+        "slow.jpg": ("not complete within 3 s", 2),
         "wrong_length.jpg": ("it was cut off: the connection ended before the file did", 2),
         "too_large.jpg": ("it has 8000000 bytes, more than 4000000", 1),
     }

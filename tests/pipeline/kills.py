@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from small import processes_under
 
@@ -63,7 +64,7 @@ class Killer:
             AssertionError: it hangs, or does not end with 0 when nobody kills it any more.
         """
         until = time.monotonic() + limit_s
-        run: _Run | None = None
+        run: Run | None = None
         for kill in kills:
             if run is None or run.process.poll() is not None:
                 run = self._start()
@@ -81,11 +82,11 @@ class Killer:
             run.finish(until)
         raise AssertionError(f"it does not end:\n{self.log.read_text()[-3000:]}")
 
-    def _start(self) -> _Run:
+    def _start(self) -> Run:
         self.starts += 1
-        return _Run(self.command, self.log)
+        return Run(self.command, self.log)
 
-    def _kill(self, run: _Run, kill: Kill) -> bool:
+    def _kill(self, run: Run, kill: Kill) -> bool:
         """Whether the command itself was killed."""
         pids = processes_under(run.process.pid)
         if run.process.poll() is not None:
@@ -111,11 +112,12 @@ class Killer:
         return f"{len(self.killed)} kills, {self.starts} starts: " + ", ".join(f"{n} {what}" for what, n in by.items())
 
 
-class _Run:
+class Run:
     """One start of the command."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.stage = "start"
+        self.events: list[dict[str, Any]] = []
         self._seen: set[str] = set()
         self._changed = threading.Condition()
         self._log = log.open("ab")
@@ -127,6 +129,7 @@ class _Run:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             event = json.loads(line)
+            self.events.append(event)
             with self._changed:
                 if event["event"] == "stage_start":
                     self.stage = event["stage"]

@@ -91,7 +91,9 @@ class Project:
         return self.root / "small.yaml"
 
     def command(self, *args: object) -> list[str]:
-        return [sys.executable, "-m", "curate.cli.main", *map(str, args)]
+        # the dashboard takes a second to start, and only a person looks at it
+        quick = ["--no-dashboard"] if args[0] == "run" and "--address" not in args else []
+        return [sys.executable, "-m", "curate.cli.main", *map(str, args), *quick]
 
     def curate(self, *args: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `curate ARGS`; where `ok`, it must exit with 0."""

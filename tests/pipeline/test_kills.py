@@ -16,11 +16,11 @@ KILLS_A_BUILD = 8
 LIGHT = RECIPE.replace("  - name: conse\n", "").replace("  - name: voice_activity\n", "")
 
 
-def killed_build(project: Project, out: Path, kills: list[Kill]) -> Killer:
+def killed_build(project: Project, out: Path, kills: list[Kill], text: str = LIGHT) -> Killer:
     """A build through `kills`, ended, verified, without leftovers."""
-    recipe = project.root / "light.yaml"
-    recipe.write_text(LIGHT)
-    command = project.command("run", recipe, "--out", out, "--workers", 2, "--json", "--no-dashboard")
+    recipe = project.root / "killed.yaml"
+    recipe.write_text(text)
+    command = project.command("run", recipe, "--out", out, "--workers", 2, "--json")
     killer = Killer(command, out.parent / "log")
     killer.run(kills)
     report = json.loads(project.curate("verify", out, "--json").stdout)
@@ -39,14 +39,14 @@ def undisturbed(project: Project, tmp_path_factory: pytest.TempPathFactory) -> d
     return digests(out)
 
 
-def test_a_few_kills(project: Project, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_a_few_kills(project: Project, small_build: Path, tmp_path: Path) -> None:
     """A worker, a helper process, and at last everything: the first two cost a retry, the third a second start."""
-    kills = [Kill("ingest", 0.5, "worker"), Kill("annotate", 3.0, "helper"), Kill("tokenize", 3.0, "everything")]
-    killer = killed_build(project, tmp_path / "build", kills)
+    kills = [Kill("annotate", 1.0, "worker"), Kill("annotate", 3.0, "helper"), Kill("tokenize", 3.0, "everything")]
+    killer = killed_build(project, tmp_path / "build", kills, RECIPE)
     print(killer.summary())
     assert [target for _, target in killer.killed][-1:] == ["everything"]
     assert killer.starts == 2
-    assert digests(tmp_path / "build") == undisturbed
+    assert digests(tmp_path / "build") == digests(small_build)
 
 
 @pytest.mark.long

@@ -1,18 +1,14 @@
-"""The laws of the design, on a real build: real media, real models, real processes, a real SIGKILL."""
+"""The laws of the design, on a real build: real media, real models, real processes."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
-from small import RECIPE, Project, digests, processes_under
+from small import RECIPE, Project, digests
 
 from curate.shards.commit import read_manifest
 
@@ -135,37 +131,6 @@ def test_one_worker_and_two_give_the_same_bytes(small_build: Path, project: Proj
     one = project.root / "one"
     project.run(one, "--workers", 1)
     assert digests(one) == digests(small_build)
-
-
-@pytest.mark.parametrize("stage", ["signals", pytest.param("pieces", marks=pytest.mark.long)])
-def test_killed_and_run_again_gives_the_bytes_of_an_undisturbed_run(
-    small_build: Path, project: Project, tmp_path: Path, stage: str
-) -> None:
-    """SIGKILL to the driver, Ray's servers and every worker, as soon as the stage has committed something."""
-    out = tmp_path / "killed"
-    project.recipe.write_text(RECIPE)
-    process = subprocess.Popen(
-        project.command("run", project.recipe, "--out", out, "--workers", 2),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    limit = time.monotonic() + 240
-    while not any((out / stage).rglob("part-*")):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < limit
-        time.sleep(0.02)
-    doomed = processes_under(process.pid)
-    assert len(doomed) > 3, "the driver, Ray's servers and at least one worker"
-    for pid in doomed:
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
-    assert not (out / "manifest.json").exists()
-    done = project.curate("verify", out, ok=False)
-    assert done.returncode == 2
-    assert "not finished" in done.stderr
-    done = project.run(out)
-    assert "reused" in done.stderr
-    assert digests(out) == digests(small_build)
 
 
 def test_a_second_run_of_a_finished_build_changes_nothing(small_build: Path, project: Project, copy_of: Copy) -> None:

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kills import _Run
+from kills import Run
 from ray_cluster import ray_head
-from small import Project, digests, processes_under
-from test_kills import LIGHT
+from small import RECIPE, Project, digests, processes_under
 
 NODES = """
 import json, os, sys, time
@@ -46,16 +45,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     process.wait(timeout=60)
 
 
-def test_a_node_dies_in_the_middle(cluster: dict[str, object], project: Project, tmp_path: Path) -> None:
+def test_a_node_dies_in_the_middle(
+    cluster: dict[str, object], small_build: Path, project: Project, tmp_path: Path
+) -> None:
     """The third node's raylet is killed while models run; the build ends right, and says what a local path means."""
     recipe = project.root / "nodes.yaml"
-    recipe.write_text(LIGHT)
+    recipe.write_text(RECIPE)
     out = tmp_path / "out"
     log = tmp_path / "log"
-    run = _Run(
-        project.command("run", recipe, "--out", out, "--address", cluster["address"], "--json"),
-        log,
-    )
+    run = Run(project.command("run", recipe, "--out", out, "--address", cluster["address"], "--json"), log)
     until = time.monotonic() + 240
     assert run.wait_for("annotate", until), log.read_text()
     while not list((out / "signals").glob("*/part-*")):
@@ -67,9 +65,9 @@ def test_a_node_dies_in_the_middle(cluster: dict[str, object], project: Project,
     os.kill(raylets[1], signal.SIGKILL)
     run.finish(until)
     assert run.process.returncode == 0, log.read_text()
-    whole = tmp_path / "whole"
-    project.curate("run", recipe, "--out", whole, "--no-dashboard")
-    assert digests(out) == digests(whole)
+    shown = " ".join(note["text"] for note in run.events if note["event"] == "note")
+    assert digests(out) == digests(small_build)
+    assert "which all of them see now" in shown, "what a local path means on several nodes"
 
 
 BLIND_NODE = """
@@ -89,7 +87,7 @@ sys.exit(len([node for node in ray.nodes() if node["Alive"]]) != 2)
 def half_blind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """Two nodes, the second of which has other files at `tmp_path`, as a machine of its own has; the head's address."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with ray_head(1) as (head, address):
+    with ray_head(1) as (_, address):
         blind = subprocess.Popen(
             ["unshare", "--mount", "bash", "-ec", BLIND_NODE, "node", tmp_path, sys.executable, address],
             stdout=subprocess.DEVNULL,
@@ -110,7 +108,7 @@ def half_blind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]
 def test_a_path_that_a_node_does_not_see_is_refused(half_blind: str, project: Project, tmp_path: Path) -> None:
     out = tmp_path / "out"
     recipe = project.root / "nodes.yaml"
-    recipe.write_text(LIGHT)
+    recipe.write_text(RECIPE)
     done = project.curate("run", recipe, "--out", out, "--address", half_blind, ok=False)
     assert done.returncode == 2
     assert f"the build lies at {out}, which 1 of the cluster's 2 nodes do not see" in done.stderr

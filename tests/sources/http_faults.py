@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http.server
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 BODY = bytes(range(256)) * 40
 
@@ -59,11 +62,23 @@ class Faults(http.server.BaseHTTPRequestHandler):
     def answer_status(self) -> None:
         self.raw(f"HTTP/1.1 {self.path.rpartition('/')[2]} Said So\nContent-Length: 0")
 
-    def answer_flaky(self) -> None:
-        if len([path for path, _ in self.seen if path == self.path]) == 1:
-            self.raw("HTTP/1.1 503 Busy\nContent-Length: 0")
-        else:
+    def answer_then_good(self) -> None:
+        """`/then_good/FAULT/N[/VALUE]`: so many bad answers, then the good one; VALUE is that of a Retry-After."""
+        _, _, fault, count, *value = unquote(self.path).split("/", 4)
+        if len([path for path, _ in self.seen if path == self.path]) > int(count):
             self.answer_good()
+        elif fault.isdigit():
+            later = f"\nRetry-After: {value[0]}" if value else ""
+            self.raw(f"HTTP/1.1 {fault} Later\nContent-Length: 0{later}")
+        else:
+            getattr(self, f"answer_{fault}")()
+
+    def answer_reset(self) -> None:
+        """The connection is reset in the middle of the body."""
+        self.raw(f"HTTP/1.1 200 OK\nContent-Length: {len(BODY)}", BODY[:100])
+        self.wfile.flush()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
     def answer_drip(self) -> None:
         self.raw(f"HTTP/1.1 200 OK\nContent-Length: {len(BODY)}")

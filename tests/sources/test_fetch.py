@@ -6,9 +6,14 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
+import httpx
 import pytest
 from http_faults import BODY, fault_server
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from curate.schema.recipe import Fetch
 from curate.schema.verdict import Failure
@@ -16,8 +21,9 @@ from curate.sources import fetch as fetching
 from curate.sources import network
 from curate.sources.fetch import Request, fetch_all
 from curate.sources.network import is_public
+from curate.storage.retry import retries
 
-LIMITS = Fetch(timeout=1, max_bytes=30_000, allow_private=True, user_agent="curate-test/1")
+LIMITS = Fetch(timeout=1, attempts=2, max_wait=0.05, max_bytes=30_000, allow_private=True, user_agent="curate-test/1")
 
 
 @pytest.fixture
@@ -58,6 +64,7 @@ def test_the_user_agent_is_stated_and_nothing_compressed_is_asked_for(web):
     ("path", "says", "attempt"),
     [
         ("status/404", "status 404", 1),
+        ("status/410", "status 410", 1),
         ("status/403", "status 403", 1),
         ("status/204", "status 204", 1),
         ("status/503", "status 503", 2),
@@ -66,8 +73,9 @@ def test_the_user_agent_is_stated_and_nothing_compressed_is_asked_for(web):
         ("chunked_cut", "cut off", 2),
         ("more", "more bytes than the 5120 of its Content-Length", 1),
         ("more_later", "more bytes than the 10240 of its Content-Length", 1),
-        ("drip", "not complete within 1 s", 1),
-        ("silent", "not complete within 1 s", 1),
+        ("reset", "cut off", 2),
+        ("drip", "not complete within 1 s", 2),
+        ("silent", "not complete within 1 s", 2),
         ("gzip", "compressed (gzip)", 1),
         ("nonsense", "does not answer in HTTP", 2),
     ],
@@ -79,8 +87,65 @@ def test_bad_answers_say_what_is_wrong_and_only_transient_ones_are_tried_again(w
     assert len([p for p, _ in web[1] if p == f"/{path}"]) == attempt
 
 
-def test_the_second_attempt_can_succeed(web):
-    assert get(f"{web[0]}/flaky") == BODY
+@pytest.mark.parametrize("fault", ["503", "429", "408", "reset", "fewer", "chunked_cut", "nonsense"])
+def test_a_later_attempt_can_succeed_and_the_recipe_says_how_many_there_are(web, fault):
+    limits = LIMITS.model_copy(update={"attempts": 3})
+    assert get(f"{web[0]}/then_good/{fault}/2", limits) == BODY
+    assert len(web[1]) == 3
+    assert failure(f"{web[0]}/then_good/{fault}/3", limits).attempt == 3
+    assert len(web[1]) == 6
+
+
+def test_a_request_that_took_too_long_is_made_again(web):
+    assert get(f"{web[0]}/then_good/silent/1") == BODY
+
+
+def test_tries_are_counted_for_the_progress_line(web):
+    retries.take()
+    get(f"{web[0]}/then_good/503/1")
+    assert retries.take() == 1
+
+
+def test_waits_grow_and_no_two_requests_wait_the_same():
+    waits = [[fetching._wait(attempt, 0, 60) for _ in range(50)] for attempt in range(1, 6)]
+    for i, some in enumerate(waits):
+        longest = fetching.BACK_OFF * 2**i
+        assert all(longest / 2 <= wait <= longest for wait in some)
+        assert len(set(some)) > 40
+    assert {fetching._wait(attempt, 0, 7) for attempt in (6, 100, 10**6)} == {7}
+
+
+def seconds_for(url: str, limits: Fetch) -> float:
+    start = time.monotonic()
+    assert get(url, limits) == BODY
+    return time.monotonic() - start
+
+
+def test_retry_after_is_waited_for_up_to_the_recipes_bound(web):
+    assert seconds_for(f"{web[0]}/then_good/429/1/1", LIMITS.model_copy(update={"max_wait": 30})) >= 1
+    assert seconds_for(f"{web[0]}/then_good/503/1/3600", LIMITS) < 1
+
+
+@given(st.one_of(st.text(max_size=40), st.integers(-(10**20), 10**20).map(str), st.datetimes().map(format_datetime)))
+@example("Wed, 31 Dec 9999 23:59:59 -2359")
+@example("Wed, 01 Jan 0001 00:00:00 +2359")
+@example("1 Jan 2024 00:00:00 +99999999999")
+def test_no_retry_after_breaks_anything(text):
+    asked = fetching._retry_after(httpx.Headers({b"Retry-After": text.encode("utf-8", "replace")}))
+    assert asked >= 0
+
+
+def test_retry_after_can_be_a_date():
+    soon = datetime.now(UTC) + timedelta(seconds=90)
+    for text in (format_datetime(soon, usegmt=True), format_datetime(soon.replace(tzinfo=None))):
+        assert 85 < fetching._retry_after(httpx.Headers({"Retry-After": text})) <= 90
+
+
+def test_a_request_that_waits_gives_its_turn_to_others(web):
+    limits = LIMITS.model_copy(update={"concurrency": 1, "max_wait": 30})
+    got = fetch_all([Request(f"{web[0]}/{path}", limits) for path in ("then_good/503/1/1", "good")])
+    assert got == [BODY, BODY]
+    assert [path.split("/")[1] for path, _ in web[1]] == ["then_good", "good", "then_good"]
 
 
 @pytest.mark.parametrize("path", ["good", "unsized"])
@@ -210,16 +275,10 @@ def test_one_bad_answer_takes_no_other_along_and_the_order_is_kept(web):
 
 def test_requests_run_at_once_up_to_the_stated_number(web):
     def seconds(concurrency: int) -> float:
-        limits = LIMITS.model_copy(update={"timeout": 0.4, "concurrency": concurrency})
+        limits = LIMITS.model_copy(update={"timeout": 0.4, "attempts": 1, "concurrency": concurrency})
         start = time.monotonic()
         fetch_all([Request(f"{web[0]}/silent", limits)] * 4)
         return time.monotonic() - start
 
     assert seconds(4) < 1.2
     assert seconds(1) >= 1.6
-
-
-def test_back_off_lies_within_the_time_limit(web):
-    limits = LIMITS.model_copy(update={"timeout": fetching.BACK_OFF / 2})
-    got = failure(f"{web[0]}/status/503", limits)
-    assert got.message == "not complete within 0.25 s"

@@ -196,3 +196,22 @@ def test_tables_that_are_none(tmp_path, name, data, says):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(CurateError, match=says):
         list_table(source(), tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_a_text_above_a_mebibyte_is_a_failure_of_its_row_and_one_below_is_kept_whole(tmp_path, suffix):
+    texts = ["w" * 10_000_000, "w" * 1_000_000, "short"]
+    rows = [{"uri": f"http://h/{i}", "text": text} for i, text in enumerate(texts)]
+    long, kept, short = list_table(source(), write(tmp_path / f"t{suffix}", rows))
+    assert any(words in message(long) for words in ("more than 1048576", "larger than", "field larger"))
+    assert long.text is None
+    assert [kept.text, short.text] == texts[1:]
+
+
+def test_uris_and_other_columns_have_a_limit_too(tmp_path):
+    rows = [{"uri": "http://h/" + "x" * 9000, "by": ""}, {"uri": "http://h/2", "by": "é" * 300_000}, {"uri": "x:\0"}]
+    first, second, third = list_table(source(), write(tmp_path / "t.parquet", rows))
+    assert (first.uri, message(first)) == ("t.parquet#1", "its uri has 9009 characters, more than 8192")
+    assert (second.uri, second.meta) == ("http://h/2", "{}")
+    assert "more than 1048576" in message(second)
+    assert isinstance(third.location, Broken)
