@@ -26,16 +26,20 @@ uploads that were never completed, which no reader sees and which a lifecycle ru
 removed before the manifest is written.
 
 Two runs of one build at once. In a folder the kernel's lock on it (`flock`, dropped with the process) lets one run
-in. In a bucket it is a *lease*: the object `.curate/lease.json`, created with `If-None-Match: *`, renewed with `If-
-Match`, and taken over when it has not been renewed for a while. The other run says who holds it, and ends. The
-manifest itself is put on condition that it is still the one (or none) that this run found at its start (`If-Match` or
-`If-None-Match: *`), so a run that lost its lease without noticing, say after its machine slept, cannot put its
-manifest over a newer one.
+in. In a bucket it is a *lease*: the object `.curate/lease.json`, created with `If-None-Match: *` and renewed with
+`If-Match`. It names its holder's process and machine. On that machine the kernel knows whether the holder lives: then
+nobody else gets in, even if it is stopped; if it is dead, the next run follows at once. On other machines the lease
+is taken over when it was not renewed for 30 s. The run that does not get in says who holds it, and ends.
 
-Where a store has no conditional writes (it ignores the header and lets a second create through: tried out at the
-start of a run), the lease is written without a condition and read back, and the run warns: two runs that start within
-the same moment are then not told apart. What they write is still the same bytes for the same recipe; never start two
-recipes at once on one build there.
+A run renews its lease right before it commits, so one that was followed while it slept does not commit. The manifest
+itself is put on condition that it is still the one (or none) that this run found at its start. So even if a run
+sleeps between these two requests for so long that another follows it, only one of the two can commit, and the other
+says so.
+
+Where a store has no conditional writes (it ignores the headers, or refuses them: tried out at the start of a run), a
+lease that is there is respected in the same way; a new one is written without a condition and read back, and the run
+warns: two runs that start within the same moment are then not told apart. What they write is still the same bytes for
+the same recipe; never start two recipes at once on one build there.
 """
 
 from __future__ import annotations

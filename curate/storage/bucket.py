@@ -21,6 +21,7 @@ from obstore.store import S3Store
 from curate.schema.errors import CurateError
 from curate.storage.base import Hold, Stat, Store
 from curate.storage.copies import copy_of
+from curate.storage.lease import leased
 from curate.storage.retry import retried, status_of
 
 if TYPE_CHECKING:
@@ -234,8 +235,6 @@ class Bucket(Store):
             return list(pool.map(self.local, paths))
 
     def held(self, commit_point: str) -> AbstractContextManager[Hold]:
-        from curate.storage.lease import leased
-
         return leased(self, commit_point)
 
     @property

@@ -8,16 +8,15 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
 from curate.schema.errors import CurateError
 from curate.storage.base import Hold
-from curate.storage.bucket import Bucket
 
 if TYPE_CHECKING:
     from obstore import PutMode
@@ -35,8 +34,18 @@ NO_CONDITIONS = (
 )
 
 
+class Objects(Protocol):
+    """What a lease needs of a bucket; `curate.storage.bucket.Bucket` says what each method does."""
+
+    def put(self, path: str, data: bytes, mode: PutMode) -> str | None: ...
+    def etag(self, path: str) -> str | None: ...
+    def read(self, path: str) -> bytes: ...
+    def write(self, path: str, data: bytes) -> None: ...
+    def remove(self, paths: Iterable[str]) -> None: ...
+
+
 @contextmanager
-def leased(bucket: Bucket, commit_point: str) -> Iterator[Hold]:
+def leased(bucket: Objects, commit_point: str) -> Iterator[Hold]:
     """Hold a bucket's prefix.
 
     Raises:
@@ -57,7 +66,7 @@ def leased(bucket: Bucket, commit_point: str) -> Iterator[Hold]:
 class BucketHold(Hold):
     """The lease of this run."""
 
-    def __init__(self, bucket: Bucket, commit_point: str) -> None:
+    def __init__(self, bucket: Objects, commit_point: str) -> None:
         self._bucket = bucket
         self._commit_point = commit_point
         self._me = {"run": secrets.token_hex(8), **_process()}

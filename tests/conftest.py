@@ -1,0 +1,25 @@
+"""Fixtures for tests of all rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from object_store import ObjectStore, running_store
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server on loopback: `.env`, `.bucket(name)`, `.fresh()`. It sets nothing in this process."""
+    with running_store(tmp_path_factory.mktemp("weed")) as store:
+        yield store
+
+
+@pytest.fixture
+def s3(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """The same, with this process's environment set as a user's would be; children inherit it."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in object_store.env.items():
+        monkeypatch.setenv(name, value)
+    return object_store
