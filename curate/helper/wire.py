@@ -249,7 +249,7 @@ def _table(data: bytes) -> pa.Table:
         _check_schema(stream)
         table = pa.ipc.open_stream(stream).read_all()
         table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, EOFError, OSError, ValueError) as error:
         raise WireError("a table that is damaged") from error
     return table
 

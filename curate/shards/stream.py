@@ -32,7 +32,8 @@ def stream(
 
     With a DataLoader, set `batch` here and `batch_size=None` there: any number of workers then gives the same batches
     in the same order. Samples are dealt to ranks in turn, so at the end of an epoch some ranks have one sample less
-    than others.
+    than others. For a build in a bucket it needs `multiprocessing_context="forkserver"` too: a connection does not
+    survive a fork.
 
     Args:
         build: folder of a finished build, or its `s3://` uri.
