@@ -25,7 +25,7 @@ check: $(VENV)/.ready
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 long: $(VENV)/.ready
 	$(BIN)/python -m pytest -m long

@@ -48,7 +48,7 @@ def _serve(sock: socket.socket, service: Any, limit: MemoryLimit) -> None:
     """One call."""
 
     def admit(size: int) -> None:
-        limit.lift(size + getattr(service, "held_bytes", 0))
+        limit.lift(size, getattr(service, "held_bytes", 0))
 
     method, args, kwargs = wire.receive(sock, admit=admit)
     failed: list[object] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import resource
 import select
@@ -13,6 +14,10 @@ from pathlib import Path
 MIB = 1 << 20
 _NO_MEMORY = -4
 """OpenCV's code for an allocation that failed (cv2.Error.StsNoMem)."""
+
+
+_MUCH = 128 * MIB
+"""What calls may leave mapped before the garbage collector is asked: it takes 20 ms."""
 
 
 def die_with(lifeline: int) -> None:
@@ -42,24 +47,33 @@ def mapped_bytes() -> int:
 
 
 class MemoryLimit:
-    """A limit on what a service maps beyond what the process had mapped when this object was made.
+    """A limit on what one call maps beyond what the process has mapped when the call comes.
 
     RLIMIT_AS counts address space, so that an allocation that would pass the limit fails at once, before pages are
-    touched.
+    touched. What calls before it left behind is not counted against a call: what becomes of an input must not depend
+    on its predecessors. Objects in circles are freed first, where they hold much (PyAV's hold their decoders' frames).
 
     Args:
         allowance: bytes; None: no limit.
     """
 
     def __init__(self, allowance: int | None) -> None:
-        self._most = None if allowance is None else mapped_bytes() + allowance
+        self._allowance = allowance
+        self._floor = mapped_bytes()
 
-    def lift(self, given: int) -> None:
-        """Add `given` bytes: the inputs that a call was handed, which are not of its making."""
-        if self._most is not None:
-            _, hard = resource.getrlimit(resource.RLIMIT_AS)
-            soft = self._most + given
-            resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    def lift(self, given: int, held: int = 0) -> None:
+        """Set the limit for a call that is handed `given` bytes, which are not of its making; nor are the `held` ones,
+        kept from an earlier call. What else was left behind may grow to one more allowance and no further.
+        """
+        if self._allowance is None:
+            return
+        mapped = mapped_bytes()
+        if mapped > self._floor + _MUCH:
+            gc.collect()
+            mapped = mapped_bytes()
+        soft = min(mapped, self._floor + self._allowance + held) + self._allowance + given
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def ran_out(error: BaseException | None) -> bool:

@@ -197,6 +197,11 @@ class _Child:
         self.idle = True
         ours, theirs = socket.socketpair()
         beat, lifeline = os.pipe()
+        # Ray and tests add to sys.path: the child must find the same modules
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path)}
+        if memory_bytes is not None:
+            # else glibc keeps what was freed: after a large picture the next one finds its room in pieces
+            env["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "curate.helper.child", str(theirs.fileno()), str(beat)],
@@ -204,8 +209,7 @@ class _Child:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(theirs.fileno(), beat),
-                # Ray and tests add to sys.path: the child must find the same modules
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path)},
+                env=env,
                 start_new_session=True,
             )
         except BaseException:

@@ -83,7 +83,8 @@ def read_sound(
 
     Raises:
         MediaError: a span above `MAX_SPAN_SECONDS` or `MAX_SAMPLES`; sound that cannot be decoded inside the span, NaN
-            or infinite samples, a sample rate that changes; for media without video (`zero` None) also sound that ends more than `TAIL_US` before the span does.
+            or infinite samples, a sample rate that changes; for media without video (`zero` None) also sound that ends
+            more than `TAIL_US` before the span does.
     """
     deadline = deadline or boxes.Deadline(float("inf"))
     with boxes.opened(data, name, deadline) as container:
@@ -355,6 +356,8 @@ def _decode(stream: AudioStream, packet: Packet[AudioStream] | None) -> list[Aud
 
     try:
         return list(stream.codec_context.decode(packet))
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, ValueError):
         return None
 
@@ -367,7 +370,8 @@ def _check_rate(frame: AudioFrame) -> None:
 def _check_count(span: Span, rate: int) -> None:
     if span.seconds * rate > MAX_SAMPLES:
         raise MediaError(
-            f"A span of {span.seconds:.0f} s of sound at {rate} Hz has more samples than the {MAX_SAMPLES} decoded at once."
+            f"A span of {span.seconds:.0f} s of sound at {rate} Hz has more samples than the {MAX_SAMPLES} that are "
+            "decoded at once."
         )
 
 

@@ -1,13 +1,15 @@
 """A second reader of video: decord (FFmpeg 4), behind the same interface as PyAV's.
 
-Use it where you know the media: constant frame rate, whole, upright. It is not trusted beyond that, and `decode` uses
-PyAV unless asked:
+`decode` uses PyAV unless asked, and the helper process that builds decode in knows only PyAV. decord alone is not to be
+trusted:
 
 * it takes a neighbouring frame for one that it cannot decode, and says nothing (dmlc/decord pull request 119);
-* it picks wrong frames on variable frame rates and on VP8 (issues 54, 91);
+* it picks wrong frames on variable frame rates, on VP8 and in transport streams (issues 54, 91);
 * it reports neither damage nor where a truncated file ends.
 
-Variable frame rates and rotation are therefore refused here with a MediaError; damage cannot be seen.
+So it is used for upright H.264 of a constant rate in MP4 and Matroska only, and PyAV decodes the same span beside it,
+without making pictures: damage that PyAV notices is a MediaError here too, and so is a frame that only one of the two
+has. It is therefore no faster than PyAV alone; it is there to compare with.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from curate.media.reader import Picture
 from curate.media.video import TOLERANCE_US, PyAVReader, display_matrix
 from curate.schema.errors import MediaError
 
+_CODECS = ("h264",)
+_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _UPRIGHT = (1, 0, 0, 1)
 _EVEN_US = 1500
 """How far frames may be off an even rate: Matroska rounds to 1 ms."""
@@ -39,14 +43,18 @@ class DecordReader:
         deadline: checked between frames.
 
     Raises:
-        MediaError: data that PyAV or decord cannot open, a variable frame rate, or rotation.
+        MediaError: data that PyAV or decord cannot open; another codec or container, a variable frame rate, rotation.
     """
 
     def __init__(self, data: bytes, deadline: Deadline | None = None) -> None:
         import decord
 
+        self._data = data
         self._deadline = deadline or Deadline(float("inf"))
         with PyAVReader(data, self._deadline) as exact:
+            codec, kind = exact.stream.codec_context.codec.canonical_name, exact.stream.container.format.name
+            if codec not in _CODECS or kind not in _CONTAINERS:
+                raise MediaError(f"decord is not used for {codec} in {kind.partition(',')[0]}.")
             self._display = exact.display_size()
             self._duration_us = exact.duration_us()
             a, b, c, d = display_matrix(exact.first)
@@ -69,11 +77,18 @@ class DecordReader:
         return self._duration_us
 
     def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """See `VideoReader.pictures`; damage is not noticed."""
+        """See `VideoReader.pictures`.
+
+        Raises MediaError for damage that PyAV finds in the span, and where decord's frames are not those of the file.
+        """
         first = max(0, int(np.searchsorted(self._start_us, start_us + TOLERANCE_US, side="right")) - 1)
-        for i in range(first, len(self._start_us)):
-            if self._start_us[i] >= end_us:
-                return
+        behind = int(np.searchsorted(self._start_us, end_us, side="left"))
+        with PyAVReader(self._data, self._deadline) as exact:
+            true_us = np.array([picture.start_us for picture in exact.pictures(start_us, end_us)], np.int64)
+        ours_us = self._start_us[first:behind]
+        if len(true_us) != len(ours_us) or np.abs(true_us - ours_us).max(initial=0) > _EVEN_US:
+            raise MediaError(f"decord does not find the frames of the video from {start_us / MICRO:.3f} s on.")
+        for i in range(first, behind):
             self._deadline.check()
             rgb = partial(self._rgb, i)
             yield Picture(int(self._start_us[i]), int(self._end_us[i]), self._display, rgb)

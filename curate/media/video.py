@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain, dropwhile, islice
@@ -38,6 +38,10 @@ _EXACT_SEEK = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf
 """Containers that stamp each packet, so that times after a seek are true. In others (an MPEG program stream may hold
 several frames and one stamp in a packet) all packets are read from the start, and few of them decoded."""
 
+_BACKWARDS_US = MICRO
+"""By how much the next frame must come earlier than one, for the one's time to be believed no more. What follows it
+would stand still otherwise until that time has passed."""
+
 _LOOK_AHEAD = 16
 """The most B-frames in a row that H.264 and HEVC allow to depend on a later frame."""
 
@@ -48,19 +52,21 @@ _BT709, _BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
 
 @dataclass(frozen=True)
 class _Shown:
-    """A decoded frame, its time, and whether damage may show in it."""
+    """A decoded frame, its time, whether damage may show in it, and whether its time cannot be true."""
 
     frame: VideoFrame
     start_us: int
     end_us: int
     damaged: bool
+    misplaced: bool
 
 
 class PyAVReader:
     """Frames of a video in presentation order with exact times.
 
     Time zero is the presentation time of the first frame that decodes. A stream without presentation time stamps goes
-    by decoding ones (AVI), one without any by its frame rate. A frame whose time runs backwards is shown at once.
+    by decoding ones (AVI), one without any by its frame rate. A frame whose time runs backwards is shown at once; by
+    more than `_BACKWARDS_US`, the time of the frame before it was false, which fails the spans that reach it.
 
     Decoding starts at a key frame before the wanted start: by the container's index where times after a seek are true,
     else by reading packets from the start without decoding them. What it gives is checked: where the first frame comes
@@ -68,7 +74,8 @@ class PyAVReader:
 
     Damage that the decoder notices (an error, a concealed frame) taints every frame up to the next key frame, and the
     B-frames before it. H.264, MPEG-1/2/4 and AV1 notice most of it; VP9 and HEVC carry too little redundancy, so
-    flipped bits in them may pass unseen.
+    flipped bits in them may pass unseen. So may a packet that the container loses whole (a transport stream's damage):
+    the frame before it stays on display.
 
     Colours go through libswscale with the matrix and range that the stream states; without a statement BT.709 for HD
     (width >= 1280 or height > 576), else BT.601, limited range. HDR is not tone-mapped; interlaced frames are not
@@ -80,7 +87,8 @@ class PyAVReader:
         name: for messages only.
 
     Raises:
-        MediaError: no container, no video stream, no decoder, no frame, frames above `MAX_FRAME_PIXELS`.
+        MediaError: no container, no video stream, no decoder, no frame, frames above `container.MAX_FRAME_PIXELS`.
+        MemoryError: a decoder that gets no memory; it is not the file that is damaged.
     """
 
     def __init__(self, data: bytes, deadline: boxes.Deadline | None = None, name: str = "") -> None:
@@ -145,6 +153,9 @@ class PyAVReader:
             if last is not None and not beyond:
                 yield self._picture(last, shown.start_us)
             inside = shown.start_us < end_us
+            if shown.misplaced:
+                at = start_us if last is None else last.end_us
+                raise MediaError(f"The video's times are damaged after {at / MICRO:.3f} s.")
             # a B-frame at the end of the span may depend on a frame after it, so that one must be sound too
             if not inside and (last is None or last.frame.pict_type != _B or beyond == _LOOK_AHEAD):
                 return
@@ -175,8 +186,12 @@ class PyAVReader:
         return self._display(self.first)
 
     def close(self) -> None:
-        """Free the container."""
+        """Free the container, and the frames that its decoder keeps: PyAV's objects wait for the garbage collector."""
+        self._unread = None
         if self._container is not None:
+            for stream in self._container.streams.video:
+                if stream.codec_context is not None and stream.codec_context.is_open:
+                    stream.codec_context.flush_buffers()
             self._container.close()
             self._container = None
 
@@ -221,31 +236,42 @@ class PyAVReader:
 
         context = self.stream.codec_context
         self._tainted = False
+        bad: int | None = None
         for packet in chain(packets, (None,)):
+            stamp = None if packet is None else packet.pts
             try:
                 frames = context.decode(packet)
+            except MemoryError:
+                raise
             except (av.error.FFmpegError, ValueError):
-                self._tainted = True
+                self._tainted, bad = True, stamp
                 continue
             if packet is not None and packet.is_corrupt:
-                self._tainted = True
+                self._tainted, bad = True, stamp
             for frame in frames:
-                if frame.key_frame:
+                # a key frame from before the damage may come out after it
+                if frame.key_frame and (bad is None or frame.pts is None or frame.pts > bad):
                     self._tainted = False
                 if frame.is_corrupt:
-                    self._tainted = True
+                    self._tainted, bad = True, frame.pts
                 yield frame, self._tainted
 
     def _timed(self, frames: Iterable[tuple[VideoFrame, bool]]) -> Iterator[_Shown]:
         at: int | None = None
         due = self._zero
+        far = int(Fraction(_BACKWARDS_US, MICRO) / self._base)
+        waiting: _Shown | None = None
         for frame, tainted in frames:
             stamp = self._stamp(frame)
             stamp = due if stamp is None else stamp
+            if waiting is not None:
+                yield replace(waiting, misplaced=at is not None and stamp + far < at)
             # times never run backwards: a frame whose time does is shown as soon as it is there
             at = stamp if at is None else max(at, stamp)
             due = at + (frame.duration or self._frame_ticks)
-            yield _Shown(frame, self._us(at), self._us(due), tainted)
+            waiting = _Shown(frame, self._us(at), self._us(due), tainted, False)
+        if waiting is not None:
+            yield waiting
 
     def _from_zero(self) -> Iterator[_Shown]:
         if self._unread is None:

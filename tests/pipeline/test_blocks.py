@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.media.views import Audio, Frames
-from curate.pipeline import annotate, tokenize
+from curate.pipeline import annotate
 from curate.pipeline.blocks import drop_views, failure_of, failure_text, pack_views, unpack_views, view_name
+from curate.pipeline.models import models
 from curate.pipeline.pieces import split
 from curate.schema.fields import Resources, SignalField
-from curate.schema.recipe import SignalUse, Stream
+from curate.schema.recipe import SignalUse
 from curate.schema.verdict import Failure
 from curate.signals import registry
 from curate.signals.base import Batch, Result, Signal
-from curate.tokenizers import zoo
 
 SMALL, LARGE, SOUND = Frames(size=32), Frames(size=64, crop=False), Audio(16000)
 
@@ -123,12 +123,12 @@ def test_a_sample_that_could_not_be_decoded_is_shown_to_no_signal() -> None:
 
 
 def test_a_text_that_the_tokenizer_refuses_takes_no_other_along() -> None:
-    stream = tokenize.StreamPlan(Stream(name="caption", tokenizer="text-bpe-8k"), zoo.card("text-bpe-8k"))
-    good, bad, other = tokenize._encode(stream, zoo.load("text-bpe-8k"), ["a cat", "half a pair \ud800", "a dog"])
+    texts = ["a cat", "half a pair \ud800", "a dog"]
+    good, bad, other = models().encode("text-bpe-8k", "tokenize:caption", texts)
     assert isinstance(good, np.ndarray)
     assert isinstance(other, np.ndarray)
     assert isinstance(bad, Failure)
-    assert bad.stage == "tokenize:caption"
+    assert (bad.stage, bad.error) == ("tokenize:caption", "ValueError")
 
 
 def test_models_on_cpus_share_a_worker_and_one_on_gpus_has_its_own() -> None:

@@ -21,6 +21,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.long
 def test_the_same_recipe_gives_the_same_bytes_on_a_cluster(
     address: str, small_build: Path, project: Project, tmp_path: Path
 ) -> None:
