@@ -181,8 +181,8 @@ def _pictures(
 
 
 def _sound(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: Media) -> Sound:
-    from curate.media.guarded import decode
     from curate.media.encode import encode_wav
+    from curate.media.guarded import decode
     from curate.tokenizers.evaluate_audio import si_sdr
 
     card = tokenizer.card
