@@ -26,6 +26,7 @@ from curate.schema.verdict import Failure
 from curate.sources.entry import Entry
 from curate.sources.read import read_all
 from curate.storage import Store
+from curate.storage.bucket import adopt, reach
 from curate.storage.retry import retries
 from curate.storage.tables import write_table
 
@@ -54,7 +55,7 @@ def ingest(build: Store, recipe: Recipe, work: Sequence[tuple[Piece, str, list[E
     if not rows:
         return
     # one CPU a task: hashing and probing; while a fetch waits, the others of the piece go on
-    dataset = then(pieces_dataset(rows), ingest_piece, cpus=1, build=build, fetch=_limits(recipe))
+    dataset = then(pieces_dataset(rows), ingest_piece, cpus=1, build=build, fetch=_limits(recipe), stores=reach())
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
         stage.count(retries=receipt["retries"])
@@ -65,8 +66,9 @@ def _limits(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
 
 
-def ingest_piece(block: pa.Table, build: Store, fetch: dict[str, Any]) -> pa.Table:
+def ingest_piece(block: pa.Table, build: Store, fetch: dict[str, Any], stores: dict[str, str]) -> pa.Table:
     """One piece: fetched, hashed, probed, committed. The block is one work item; the answer is its receipt."""
+    adopt(stores)
     item = block.to_pylist()[0]
     limits = {name: Fetch.model_validate(options) for name, options in fetch.items()}
     entries = [Entry.from_row(row) for row in json.loads(item["entries"])]

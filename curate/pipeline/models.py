@@ -33,6 +33,7 @@ class Models:
     def __init__(self) -> None:
         self._helper = Helper("curate.pipeline.model_service:ModelService", memory_bytes=None, name="models")
         self._loaded: set[tuple[str, ...]] = set()
+        self._said: dict[tuple[str, ...], Any] = {}
 
     def load_signal(self, signal: Signal) -> None:
         """Load a signal, unless it is.
@@ -101,6 +102,8 @@ class Models:
         if (method, *spec) in self._loaded:
             return None
         said = self._helper.call(method, *spec, limit_s=LOAD_SECONDS)
+        if self._said.setdefault((method, *spec), said) != said:
+            raise CurateError(f"{spec[0]} changed while the run was at work", "run it again")
         self._loaded.add((method, *spec))
         return said
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -285,6 +285,18 @@ def _made(at: Bucket, credentials: int, again: int) -> S3Store:
         },
         retry_config={"max_retries": again, "retry_timeout": timedelta(seconds=REQUEST_SECONDS)},
     )
+
+
+def reach() -> dict[str, str]:
+    """Endpoint and region of this process's environment, to hand to workers on other nodes. No credentials."""
+    return {name: os.environ[name] for name in (*ENDPOINT, *REGION) if os.environ.get(name)}
+
+
+def adopt(given: Mapping[str, str]) -> None:
+    """Take over what `reach` gave on the driver, where this process's own environment says nothing."""
+    for names in (ENDPOINT, REGION):
+        if _env(names) is None:
+            os.environ.update({name: given[name] for name in names if name in given})
 
 
 def _env(names: Sequence[str]) -> str | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from kills import Run
+from kills import LONGEST_WAIT, Run
 from ray_cluster import ray_head
 from small import RECIPE, Project, digests, processes_under
 
@@ -32,7 +34,7 @@ cluster.shutdown()
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """Three nodes on this machine with different resources: `address`, and `raylets` (pids) of the second and third."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     process = subprocess.Popen(
@@ -45,29 +47,46 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     process.wait(timeout=60)
 
 
-def test_a_node_dies_in_the_middle(
-    cluster: dict[str, object], small_build: Path, project: Project, tmp_path: Path
-) -> None:
-    """The third node's raylet is killed while models run; the build ends right, and says what a local path means."""
+def build_while_a_node_dies(
+    cluster: dict[str, Any], project: Project, out: Path, stage: str, after: float, node: int
+) -> str:
+    """Run on the cluster, SIGKILL a node's raylet `after` seconds into a stage; what the run said to people."""
     recipe = project.root / "nodes.yaml"
     recipe.write_text(RECIPE)
-    out = tmp_path / "out"
-    log = tmp_path / "log"
+    log = out.parent / "log"
     run = Run(project.command("run", recipe, "--out", out, "--address", cluster["address"], "--json"), log)
-    until = time.monotonic() + 240
-    assert run.wait_for("annotate", until), log.read_text()
-    while not list((out / "signals").glob("*/part-*")):
-        time.sleep(0.05)
-        assert run.process.poll() is None, log.read_text()
-        assert time.monotonic() < until
-    raylets = cluster["raylets"]
-    assert isinstance(raylets, list)
-    os.kill(raylets[1], signal.SIGKILL)
+    until = time.monotonic() + 400
+    assert run.wait_for(stage, until), log.read_text()
+    time.sleep(after)
+    assert run.process.poll() is None, "it ended before a node could die"
+    os.kill(cluster["raylets"][node], signal.SIGKILL)
     run.finish(until)
     assert run.process.returncode == 0, log.read_text()
-    shown = " ".join(note["text"] for note in run.events if note["event"] == "note")
+    return " ".join(event["text"] for event in run.events if event["event"] == "note")
+
+
+def test_a_node_dies_in_the_middle(
+    cluster: dict[str, Any], small_build: Path, project: Project, tmp_path: Path
+) -> None:
+    """While models run; the build ends right, and the command said what a local path means on several nodes."""
+    out = tmp_path / "out"
+    shown = build_while_a_node_dies(cluster, project, out, "annotate", after=4.0, node=1)
+    assert "which all of them see now" in shown
     assert digests(out) == digests(small_build)
-    assert "which all of them see now" in shown, "what a local path means on several nodes"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(6))
+def test_a_node_dies_at_a_random_moment(
+    cluster: dict[str, Any], small_build: Path, project: Project, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    stage = chance.choice(["ingest", "cut", "annotate", "annotate", "tokenize", "tokenize"])
+    after, node = chance.uniform(0, LONGEST_WAIT[stage]), chance.randrange(2)
+    print(f"seed {seed}: node {node}, {after:.1f} s into {stage}")
+    out = tmp_path / "out"
+    build_while_a_node_dies(cluster, project, out, stage, after, node)
+    assert digests(out) == digests(small_build)
 
 
 BLIND_NODE = """

@@ -216,3 +216,18 @@ def test_a_fork_is_told_and_does_not_hang(in_bucket: Bucket) -> None:
     os.close(out)
     assert "forked" in said
     assert "forkserver" in said
+
+
+def test_workers_take_endpoint_and_region_of_the_driver_and_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:1")
+    monkeypatch.setenv("AWS_REGION", "there")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    given = bucket.reach()
+    assert given == {"AWS_ENDPOINT_URL": "http://store:1", "AWS_REGION": "there"}
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_REGION", "here")  # a node's own word counts
+    bucket.adopt(given)
+    at = Bucket.of("s3://bucket/prefix")
+    assert (at.endpoint, at.region) == ("http://store:1", "here")
