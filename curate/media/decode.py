@@ -56,10 +56,7 @@ def decode(
             `SLACK_US` before it does, the time limit.
         ValueError: a kind that does not exist, an empty span of a video or a sound.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if kind != "image" and span is not None and span.end_us == span.start_us:
-        raise ValueError(f"the span of {kind} is empty at {span.start_us} us")
+    check_request(kind, span)
     deadline = Deadline(limit_s)
     frames = sorted({view for view in views if isinstance(view, Frames)})
     sounds = sorted({view for view in views if isinstance(view, Audio)})
@@ -78,6 +75,14 @@ def decode(
         if not out.views:
             raise MediaError(f"{name or 'The file'} has no audio stream.")
     return out
+
+
+def check_request(kind: str, span: Span | None) -> None:
+    """Raise ValueError for a kind that does not exist, and for an empty span of a video or a sound."""
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind != "image" and span is not None and span.end_us == span.start_us:
+        raise ValueError(f"the span of {kind} is empty at {span.start_us} us")
 
 
 def _video(

@@ -24,6 +24,7 @@ from curate.helper.limits import MIB
 from curate.helper.process import Helper
 from curate.helper.quarantine import attempt
 from curate.media.clips import Span
+from curate.media.decode import check_request
 from curate.media.decode import decode as decode_here
 from curate.media.probe import Probe
 from curate.media.probe import probe as probe_here
@@ -82,11 +83,7 @@ def decode(
         MediaError: as there; `Quarantined` for a file that is too much for the helper.
         ValueError: a kind that does not exist, an empty span of a video or a sound.
     """
-    # said here: a ValueError from the helper would be the file's doing
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if kind != "image" and span is not None and span.end_us == span.start_us:
-        raise ValueError(f"the span of {kind} is empty at {span.start_us} us")
+    check_request(kind, span)  # here: a ValueError from the helper would be the file's doing
     wanted = [{"of": type(view).__name__} | asdict(view) for view in views]
     times = None if span is None else [span.start_us, span.end_us]
 

@@ -25,7 +25,7 @@ class Cluster:
         cpus: CPUs of the whole cluster.
         gpus: GPUs of the whole cluster.
         address: as given; None for a fresh local Ray.
-        dashboard: url of Ray's dashboard; None where there is none.
+        dashboard: `host:port` of Ray's dashboard; None where there is none.
     """
 
     cpus: int
@@ -130,11 +130,11 @@ def _away_from_the_terminal() -> Iterator[None]:
 
 
 def _dashboard() -> str | None:
-    """Url of the connected cluster's dashboard."""
+    """Where the connected cluster's dashboard is, as `host:port`."""
     from ray._private.worker import get_dashboard_url
 
     url: str | None = get_dashboard_url()  # type: ignore[no-untyped-call]
-    return f"http://{url}" if url else None
+    return url or None
 
 
 def _answers(address: str | None) -> None:

@@ -115,11 +115,11 @@ def _record(entry: Entry, got: bytes | Failure, tar: MediaTar, media: str) -> di
 
 def _held(build: Store, row: dict[str, Any] | None) -> bytes | None:
     """Media of a row that an earlier run had, if its tar still holds them: a killed retry may have replaced it."""
-    if row is None or build.stat(row["media"]) is None:
+    if row is None:
         return None
     try:
         data = read_media(build, row["media"], row["offset"], row["bytes"])
-    except OSError:  # a shorter tar stands in its place
+    except OSError:  # the tar is gone, or a shorter one stands in its place
         return None
     return data if content_id(data) == row["content_id"] else None
 

@@ -22,7 +22,7 @@ def cache_folder() -> Path:
     """Where this user's copies and prepared media lie: CURATE_CACHE, or `~/.cache/curate-tokens`."""
     given = os.environ.get("CURATE_CACHE")
     if given:
-        return Path(given)
+        return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "curate-tokens"
 
 
