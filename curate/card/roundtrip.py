@@ -150,7 +150,7 @@ def _pictures(
     tokenizer: Tokenizer, stream: Stream | None, ids: NDArray[Any], row: dict[str, Any], media: Media
 ) -> list[Picture]:
     from curate.media.guarded import decode
-    from curate.tokenizers.evaluate import score
+    from curate.tokenizers.image.evaluate import score
 
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(FRAMES, len(ids))).round().astype(np.int64))
     [decoded] = tokenizer.decode([ids[chosen]])
@@ -183,7 +183,7 @@ def _pictures(
 def _sound(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: Media) -> Sound:
     from curate.media.encode import encode_wav
     from curate.media.guarded import decode
-    from curate.tokenizers.evaluate_audio import si_sdr
+    from curate.tokenizers.audio.evaluate import si_sdr
 
     card = tokenizer.card
     if card.sample_rate is None:

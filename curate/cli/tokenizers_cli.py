@@ -134,7 +134,7 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 def _eval_images(name: str, paths: list[Path]) -> dict[str, object]:
     from curate.tokenizers import zoo
-    from curate.tokenizers.evaluate import evaluate_images
+    from curate.tokenizers.image.evaluate import evaluate_images
 
     tokenizer = zoo.load(name)
     quality = evaluate_images(tokenizer, paths, "given pictures")
@@ -152,7 +152,7 @@ def _eval_audio(name: str, card: CodecCard, paths: list[Path]) -> dict[str, obje
     from curate.media.decode import decode
     from curate.media.views import Audio
     from curate.tokenizers import zoo
-    from curate.tokenizers.evaluate_audio import evaluate_audio
+    from curate.tokenizers.audio.evaluate import evaluate_audio
 
     view = Audio(card.sample_rate or 16000)
     items: list[NDArray[np.float32]] = []
@@ -220,8 +220,8 @@ def train(
         )
     out.mkdir(parents=True, exist_ok=True)
     if modality is Modality.image:
-        from curate.tokenizers.image_card import write_image_card
-        from curate.tokenizers.train_image import ImageTrainConfig, train_image
+        from curate.tokenizers.image.card import write_image_card
+        from curate.tokenizers.image.train import ImageTrainConfig, train_image
 
         measured_on = _files(held_out, PICTURES) if held_out is not None else []
         share = debian / "usr" / "share"
@@ -233,11 +233,11 @@ def train(
             )
         write_image_card(weights, out, measured_on)
     elif modality is Modality.audio:
-        from curate.tokenizers.train_audio import train_audio
+        from curate.tokenizers.audio.train import train_audio
 
         train_audio(path.parent, out, debian_root=debian, device=device)
     else:
-        from curate.tokenizers.train_text import train_text
+        from curate.tokenizers.text.train import train_text
 
         train_text(path.parent, out, debian_root=debian)
     typer.echo(str(out))

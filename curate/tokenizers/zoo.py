@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,11 +15,12 @@ from curate.schema.package_data import data_folder
 from curate.tokenizers.base import Tokenizer
 
 _CLASSES = {
-    "fsq": "curate.tokenizers.image_fsq:ImageFSQ",
-    "rvq": "curate.tokenizers.audio_rvq:AudioRVQ",
-    "bpe": "curate.tokenizers.text_bpe:TextBPE",
+    "image-fsq": "curate.tokenizers.image.fsq:ImageFSQ",
+    "video-fsq": "curate.tokenizers.video.fsq:VideoFSQ",
+    "audio-rvq": "curate.tokenizers.audio.rvq:AudioRVQ",
+    "text-bpe": "curate.tokenizers.text.bpe:TextBPE",
 }
-"""Class for each quantiser; importing waits until a tokenizer is loaded."""
+"""Class of each architecture; importing waits until a tokenizer is loaded."""
 
 
 def names() -> list[str]:
@@ -37,12 +39,15 @@ def folder(name: str) -> Path:
             return candidate
     raise CurateError(
         f"no tokenizer {name!r}",
-        f"{nearest(name, names())}there are: {', '.join(names())}; or a folder with a card.json",
+        f"{nearest(name, names())}there are: {', '.join(names())}; a folder with a card.json (`curate tokenizers "
+        "import` makes one of published weights); or package.module:Class of one of your own",
     )
 
 
 def card(name: str) -> CodecCard:
     """The codec card, without loading weights."""
+    if _is_class(name):
+        return _own(name).card
     path = folder(name) / "card.json"
     try:
         return CodecCard.model_validate_json(path.read_bytes())
@@ -51,7 +56,42 @@ def card(name: str) -> CodecCard:
 
 
 def load(name: str) -> Tokenizer:
-    """The tokenizer, ready to encode and decode; its weights are checked against the card's digest."""
-    module, _, cls = _CLASSES[card(name).quantiser].partition(":")
-    loaded: Tokenizer = getattr(importlib.import_module(module), cls).load(folder(name))
+    """The tokenizer, ready to encode and decode; its weights are checked against the card's digest.
+
+    Args:
+        name: of the zoo, a folder, or `package.module:Class` of a class without arguments that is a `Tokenizer`.
+    """
+    if _is_class(name):
+        return _own(name)
+    loaded: Tokenizer = class_of(card(name).architecture).load(folder(name))
     return loaded
+
+
+def class_of(architecture: str) -> Any:
+    """The class that reads the weights of an architecture.
+
+    Raises:
+        CurateError: there is none.
+    """
+    if architecture not in _CLASSES:
+        raise CurateError(f"no architecture {architecture!r}", f"there are: {', '.join(sorted(_CLASSES))}")
+    module, _, name = _CLASSES[architecture].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _is_class(name: str) -> bool:
+    return ":" in name and "/" not in name
+
+
+def _own(name: str) -> Tokenizer:
+    module, _, attribute = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError, ValueError, TypeError) as exc:
+        raise CurateError(
+            f"tokenizer `{name}` cannot be imported: {exc}",
+            "write package.module:Class, and install the package where curate runs, on every worker",
+        ) from exc
+    if not isinstance(made, Tokenizer):
+        raise CurateError(f"`{name}` is not a Tokenizer: it needs card, encode and decode (curate.tokenizers.base)")
+    return made

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
 from curate.schema.package_data import data_folder
-from curate.tokenizers import audio_rvq
-from curate.tokenizers.audio_crops import AudioTrainConfig, Crops, load_config
-from curate.tokenizers.audio_media import MediaSource, Sound, decode_audio, gather, sounds_of
-from curate.tokenizers.audio_net import AudioNetConfig, Decoder, Encoder
-from curate.tokenizers.audio_rvq import AudioRVQ, fixed_noise, residual_search
+from curate.tokenizers.audio import rvq
+from curate.tokenizers.audio.crops import AudioTrainConfig, Crops, load_config
+from curate.tokenizers.audio.evaluate import evaluate_audio, round_trip, si_sdr
+from curate.tokenizers.audio.export import export
+from curate.tokenizers.audio.mdct import imdct, mdct
+from curate.tokenizers.audio.media import MediaSource, Sound, decode_audio, gather, sounds_of
+from curate.tokenizers.audio.net import AudioNetConfig, Decoder, Encoder
+from curate.tokenizers.audio.rvq import AudioRVQ, fixed_noise, residual_search
+from curate.tokenizers.audio.train import AudioModel, train, train_audio
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.evaluate_audio import evaluate_audio, round_trip, si_sdr
-from curate.tokenizers.export_audio import export
-from curate.tokenizers.mdct import imdct, mdct
-from curate.tokenizers.train_audio import AudioModel, train, train_audio
 
 FOLDER = data_folder("tokenizers") / "audio-rvq-4kbps"
 HOP = 320
@@ -142,7 +142,7 @@ def test_chunks_leave_no_seam(codec: AudioRVQ, monkeypatch: pytest.MonkeyPatch) 
     sound = voice(HOP * 200 + 7)
     (whole,) = codec.encode([sound])
     (back,) = codec.decode([whole])
-    monkeypatch.setattr(audio_rvq, "CHUNK", 64)
+    monkeypatch.setattr(rvq, "CHUNK", 64)
     (parts,) = codec.encode([sound])
     # other shapes round other last bits, which may tip a tie; a seam would spoil whole stretches
     assert (whole != parts).mean() < 0.01

@@ -19,12 +19,12 @@ from vector_quantize_pytorch import FSQ
 
 from curate.schema.errors import CurateError
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.evaluate import evaluate_images, score, square
-from curate.tokenizers.fsq_spec import fsq_codes, fsq_ids
-from curate.tokenizers.image_card import write_image_card
-from curate.tokenizers.image_fsq import ImageFSQ, net_from_bytes
-from curate.tokenizers.image_media import crops, find_media, read_pool
-from curate.tokenizers.train_image import ImageTrainConfig, loss_of, train_image
+from curate.tokenizers.image.card import write_image_card
+from curate.tokenizers.image.evaluate import evaluate_images, score, square
+from curate.tokenizers.image.fsq import ImageFSQ, net_from_bytes
+from curate.tokenizers.image.media import crops, find_media, read_pool
+from curate.tokenizers.image.train import ImageTrainConfig, loss_of, train_image
+from curate.tokenizers.quantisers.fsq import fsq_codes, fsq_ids
 
 FOLDER = Path(__file__).parents[2] / "tokenizers" / "image-fsq-64k"
 LEVELS = [8, 8, 8, 5, 5, 5]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from curate.schema.errors import CurateError
 from curate.schema.package_data import data_folder
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.text_bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
-from curate.tokenizers.text_corpus import TextSource, gather, texts_of
-from curate.tokenizers.train_text import load_config, train_bpe, train_text, write
+from curate.tokenizers.text.bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
+from curate.tokenizers.text.corpus import TextSource, gather, texts_of
+from curate.tokenizers.text.train import load_config, train_bpe, train_text, write
 
 FOLDER = data_folder("tokenizers") / "text-bpe-8k"
 BPE = TextBPE.load(FOLDER)

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from curate.schema.codec import CodecCard, Quality, smallest_unsigned
 from curate.schema.ids import digest
-from curate.tokenizers.text_bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
-from curate.tokenizers.text_corpus import TextSource, gather
+from curate.tokenizers.text.bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
+from curate.tokenizers.text.corpus import TextSource, gather
 from curate.tokenizers.train_config import read_config
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -73,6 +73,7 @@ def write(
     vocabulary = bpe.get_vocab_size() + OFFSET
     card = CodecCard(
         name=name,
+        architecture="text-bpe",
         modality="text",
         stream="caption",
         quantiser="bpe",

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.signal import resample_poly
 from torch import Tensor
 
-from curate.tokenizers.audio_media import MediaSource, Sound
-from curate.tokenizers.audio_net import AudioNetConfig
+from curate.tokenizers.audio.media import MediaSource, Sound
+from curate.tokenizers.audio.net import AudioNetConfig
 from curate.tokenizers.train_config import read_config
 
 SPEEDS = ((1, 1), (1, 1), (9, 8), (8, 9), (16, 15), (15, 16))  # resampling ratios: other voices from the same ones

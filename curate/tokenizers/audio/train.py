@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.audio_crops import AudioTrainConfig, Crops, load_config
-from curate.tokenizers.audio_loss import emphasis, relative_error, spectral_loss
-from curate.tokenizers.audio_media import Sound, decode_audio, gather
-from curate.tokenizers.audio_net import Decoder, Encoder
-from curate.tokenizers.audio_rvq import AudioRVQ
-from curate.tokenizers.export_audio import export
-from curate.tokenizers.mdct import imdct, mdct
+from curate.tokenizers.audio.crops import AudioTrainConfig, Crops, load_config
+from curate.tokenizers.audio.export import export
+from curate.tokenizers.audio.loss import emphasis, relative_error, spectral_loss
+from curate.tokenizers.audio.mdct import imdct, mdct
+from curate.tokenizers.audio.media import Sound, decode_audio, gather
+from curate.tokenizers.audio.net import Decoder, Encoder
+from curate.tokenizers.audio.rvq import AudioRVQ
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.image_fsq import PATCH
+from curate.tokenizers.image.fsq import PATCH
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 VIDEOS = {".mp4", ".mpg", ".mkv", ".webm", ".mov", ".avi"}

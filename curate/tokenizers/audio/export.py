@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from curate.schema.codec import CodecCard, Quality, smallest_unsigned
 from curate.schema.ids import digest
-from curate.tokenizers.audio_crops import AudioTrainConfig
-from curate.tokenizers.audio_media import MediaSource, Sound
-from curate.tokenizers.audio_rvq import AudioRVQ, describe
-from curate.tokenizers.evaluate_audio import evaluate_audio
+from curate.tokenizers.audio.crops import AudioTrainConfig
+from curate.tokenizers.audio.evaluate import evaluate_audio
+from curate.tokenizers.audio.media import MediaSource, Sound
+from curate.tokenizers.audio.rvq import AudioRVQ, describe
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ def export(
     net = config.network
     card = CodecCard(
         name=name,
+        architecture="audio-rvq",
         modality="audio",
         stream=f"tok_audio@{net.rate // 1000}k",
         quantiser="rvq",

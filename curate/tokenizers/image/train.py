@@ -21,8 +21,8 @@ from torch.nn import functional
 from vector_quantize_pytorch import FSQ
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.image_fsq import PATCH, ImageFSQNet, ImageFSQShape, channels_last
-from curate.tokenizers.image_media import CropConfig, crops, read_pool
+from curate.tokenizers.image.fsq import PATCH, ImageFSQNet, ImageFSQShape, channels_last
+from curate.tokenizers.image.media import CropConfig, crops, read_pool
 from curate.tokenizers.train_config import read_config
 
 # What may differ between the two sessions of one run: it tells of the weights, or of the pace, but does not make them.

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.audio_net import AudioNetConfig, Decoder, Encoder
-from curate.tokenizers.mdct import imdct, mdct
+from curate.tokenizers.audio.mdct import imdct, mdct
+from curate.tokenizers.audio.net import AudioNetConfig, Decoder, Encoder
 
 CHUNK = 1024  # token frames that pass the network at once; bounds memory for long sounds
 NOISE_FRAMES = 256  # the fixed noise repeats after this many frames, about five seconds

@@ -167,7 +167,7 @@ class ImageFSQ:
             raise ValueError(
                 f"{self.card.name} has ids 0 <= id < {self.card.vocabulary}, got {grids.min()} .. {grids.max()}"
             )
-        return cast(NDArray[np.int64], grids)
+        return grids
 
     def _in_micro_batches(
         self,

@@ -10,8 +10,8 @@ from PIL import Image
 
 from curate.schema.codec import CodecCard, Quality, smallest_unsigned
 from curate.schema.ids import digest
-from curate.tokenizers.evaluate import evaluate_images, square
-from curate.tokenizers.image_fsq import PATCH, ImageFSQ, net_from_bytes, words_of
+from curate.tokenizers.image.evaluate import evaluate_images, square
+from curate.tokenizers.image.fsq import PATCH, ImageFSQ, net_from_bytes, words_of
 
 
 def write_image_card(
@@ -35,6 +35,7 @@ def write_image_card(
     levels = list(net.shape.levels)
     card = CodecCard(
         name=folder.name,
+        architecture="image-fsq",
         modality="image",
         stream=f"tok_rgb@{size}",
         quantiser="fsq",
