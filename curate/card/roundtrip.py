@@ -19,6 +19,7 @@ from curate.schema.errors import CurateError, MediaError
 from curate.schema.manifest import StreamEntry
 from curate.schema.recipe import Recipe, Stream
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.views import view_of
 
 IMAGES, VIDEOS, SOUNDS = 6, 3, 3
 FRAMES = 3
@@ -137,7 +138,12 @@ def _add(
     caption: str,
 ) -> None:
     ids = flat.reshape([-1 if n is None else n for n in entry.shape])
-    if tokenizer.card.modality == "image":
+    if not entry.vocabulary:
+        return
+    if tokenizer.card.needs:
+        [decoded] = tokenizer.decode([ids])
+        panel.texts[entry.name] = Text(clip(str(decoded), _TEXT), ids.size, ids.reshape(-1)[:_IDS].tolist(), True)
+    elif tokenizer.card.modality in ("image", "video"):
         panel.pictures[entry.name] = _pictures(tokenizer, stream, ids, row, media)
     elif tokenizer.card.modality == "audio":
         panel.sounds[entry.name] = _sound(tokenizer, ids, row, media)
@@ -152,24 +158,30 @@ def _pictures(
     from curate.media.guarded import decode
     from curate.tokenizers.image.evaluate import score
 
+    card = tokenizer.card
+    if stream is None:
+        raise CurateError("the recipe of this build has no such stream")
+    view = view_of(card, stream.fps, stream.max_frames, stream.pad)
+    assert isinstance(view, Frames)
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(FRAMES, len(ids))).round().astype(np.int64))
-    [decoded] = tokenizer.decode([ids[chosen]])
-    view = Frames(
-        size=decoded.shape[1],
-        fps=stream.fps if stream is not None else 1.0,
-        max_frames=stream.max_frames if stream is not None else 8,
-    )
+    if card.temporal_stride is None:
+        [decoded] = tokenizer.decode([ids[chosen]])
+        places = chosen
+    else:  # each latent frame stands on those before it
+        [decoded] = tokenizer.decode([ids])
+        places = chosen * card.temporal_stride
+        decoded = decoded[places]
     got = decode(media.read(row), row["kind"], [view], span=span_of(row))
     originals, times = got.views[view], got.times[view]
-    if len(originals) != len(ids):
-        raise MediaError(f"{len(ids)} frames were tokenized and {len(originals)} decoded now")
+    if len(originals) != (len(ids) - 1) * (card.temporal_stride or 1) + 1:
+        raise MediaError(f"{len(ids)} steps were tokenized and {len(originals)} frames decoded now")
     out = []
-    for place, picture in zip(chosen.tolist(), decoded, strict=True):
+    for step, place, picture in zip(chosen.tolist(), places.tolist(), decoded, strict=True):
         quality = score(picture, originals[place])
         out.append(
             Picture(
                 jpeg(originals[place]),
-                jpeg(false_colour(ids[place], tokenizer.card.levels, tokenizer.card.vocabulary)),
+                jpeg(false_colour(ids[step], card.levels, card.vocabulary)),
                 jpeg(picture),
                 (ids.shape[1], ids.shape[2]),
                 float(times[place]),

@@ -79,7 +79,7 @@ class StreamStats:
     @property
     def capacity(self) -> float:
         """Bits that an id could carry: log2 of the vocabulary."""
-        return float(np.log2(self.entry.vocabulary))
+        return float(np.log2(self.entry.vocabulary)) if self.entry.vocabulary else 0.0
 
     @property
     def length_bars(self) -> list[tuple[str, int, float]]:
@@ -135,6 +135,8 @@ class _Counter:
         self.missing += column.null_count
         lengths, counts = np.unique(pc.list_value_length(column.drop_null()).to_numpy(), return_counts=True)
         self.lengths.update({int(n) // self.fixed: int(c) for n, c in zip(lengths, counts, strict=True)})
+        if not self.entry.vocabulary:
+            return
         ids: NDArray[np.int64] = column.flatten().to_numpy().astype(np.int64)
         if ids.size and int(ids.max()) >= self.entry.vocabulary:
             raise CurateError(
@@ -149,7 +151,9 @@ class _Counter:
         order = np.argsort(-first, kind="stable")[:TOP]
         top = [(int(i), int(first[i])) for i in order if first[i]]
         modality = self.codec.modality if self.codec else self.entry.modality
-        unit = {"image": "pictures", "audio": "token frames", "text": "tokens"}.get(modality, "rows")
+        unit = {"image": "pictures", "video": "latent frames", "audio": "token frames", "text": "tokens"}.get(
+            modality, "rows"
+        )
         lengths = sorted(self.lengths.items())
         return StreamStats(self.entry, self.codec, books, top, lengths, unit, self.missing, rank_curve(first))
 

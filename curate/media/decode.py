@@ -13,7 +13,7 @@ from curate.media.container import Deadline
 from curate.media.images import decode_picture, render, view_size
 from curate.media.reader import Picture, VideoReader
 from curate.media.video import TOLERANCE_US, PyAVReader
-from curate.media.views import Audio, Decoded, Frames, View, pick_times
+from curate.media.views import Audio, Decoded, Frames, View, clip_times, pick_times
 from curate.schema.errors import MediaError
 from curate.schema.fields import KINDS
 
@@ -35,10 +35,10 @@ def decode(
 ) -> Decoded:
     """All views of one sample.
 
-    Frames: at each time of `pick_times` the picture on display then, the last that begins by it (+ 1 us). Sizes and
-    crop as `Frames` says; pixels as `images.decode_picture` and `video.PyAVReader` say. `times` are when the pictures
-    begin, in seconds from the start of the span; the first may be below 0. Frames of one view share the size of its
-    first, also where the video changes its shape.
+    Frames: at each time of `pick_times` (or `clip_times`) the picture on display then, the last that begins by it
+    (+ 1 us). Sizes and crop as `Frames` says; pixels as `images.decode_picture` and `video.PyAVReader` say. `times` are
+    when the pictures begin, in seconds from the start of the span; the first may be below 0. Frames of one view share
+    the size of its first, also where the video changes its shape.
 
     Audio: as `audio.read_sound` says, on the same clock as the frames.
 
@@ -149,7 +149,11 @@ def _frames(out: Decoded, reader: VideoReader, views: list[Frames], span: Span) 
 
 
 def _picks(view: Frames, span: Span) -> list[float]:
-    return [float(t) for t in pick_times(span.seconds, view.fps, view.max_frames)]
+    if view.stride:
+        times = clip_times(span.seconds, view.fps, view.max_frames, view.stride, view.pad)
+    else:
+        times = pick_times(span.seconds, view.fps, view.max_frames)
+    return [float(t) for t in times]
 
 
 def _serve(

@@ -18,12 +18,18 @@ class Frames:
         fps: frames per second picked on the sample's clock, in the middles of equal intervals (see `pick_times`).
         max_frames: where more would be picked, as many evenly spaced ones.
         crop: centre square, or whole frame.
+        stride: above 0, frames stand exactly 1 / fps apart from the sample's start, 1 + stride * k of them, for
+            tokenizers of video (see `clip_times`).
+        pad: with `stride`: whether the last frame is repeated where 1 + stride * k need more than there are, or the
+            frames too many are left out.
     """
 
     size: int
     fps: float = 1.0
     max_frames: int = 8
     crop: bool = True
+    stride: int = 0
+    pad: bool = False
 
 
 @dataclass(frozen=True, order=True)
@@ -59,3 +65,32 @@ def pick_times(duration: float, fps: float, max_frames: int) -> NDArray[np.float
     """
     n = max(1, min(max_frames, int(duration * fps + 0.5)))
     return (np.arange(n, dtype=np.float64) + 0.5) * (duration / n)
+
+
+def clip_frames(duration: float, fps: float, max_frames: int, stride: int, pad: bool) -> tuple[int, int]:
+    """How many frames a clip is given to a tokenizer of video as, and how many of them are its own.
+
+    There is one at each i / fps before the end. Of those as many are taken as make 1 + stride * k; with `pad` the last
+    one is repeated up to the next such count, where `max_frames` allows it.
+
+    Args:
+        duration: seconds, > 0.
+        fps: > 0.
+        max_frames: upper limit, > 0.
+        stride: > 0.
+        pad: whether to repeat, rather than to leave out.
+
+    Returns:
+        (frames, own): `frames` is 1 + stride * k; those from number `own` on are repetitions of the one before.
+    """
+    there = max(1, int(np.ceil(duration * fps - 1e-6)))
+    most = 1 + (max_frames - 1) // stride * stride
+    whole = (there - 1) // stride * stride + 1
+    frames = min(most, whole + stride if pad and whole < there else whole)
+    return frames, min(there, frames)
+
+
+def clip_times(duration: float, fps: float, max_frames: int, stride: int, pad: bool) -> NDArray[np.float64]:
+    """Seconds from the start at which the frames of `clip_frames` are taken."""
+    frames, own = clip_frames(duration, fps, max_frames, stride, pad)
+    return np.minimum(np.arange(frames), own - 1) / np.float64(fps)

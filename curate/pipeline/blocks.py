@@ -26,7 +26,8 @@ def view_name(view: View) -> str:
     """A column name for a view: equal views, equal names (so 1 frame a second is also 1.0)."""
     if isinstance(view, Audio):
         return f"audio-{view.rate}"
-    return f"frames-{view.size}-{view.fps:g}-{view.max_frames}-{'square' if view.crop else 'whole'}"
+    name = f"frames-{view.size}-{view.fps:g}-{view.max_frames}-{'square' if view.crop else 'whole'}"
+    return f"{name}-{'pad' if view.pad else 'trim'}{view.stride}" if view.stride else name
 
 
 def view_dtype(view: View) -> type[np.uint8] | type[np.int16]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Audio, Frames, View
+from curate.media.views import View
 from curate.pipeline.blocks import FAIL, failure_columns, failure_of, failure_text, pack_views, unpack_views, view_name
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
@@ -37,6 +37,7 @@ from curate.shards.schema import StreamSpec
 from curate.storage import Store
 from curate.storage.retry import retries
 from curate.storage.tables import read_table, write_table
+from curate.tokenizers.views import clock_of, items_of, view_of
 
 VERSION = 1
 FAILED = f"{FAIL}tokenize"
@@ -53,18 +54,12 @@ class StreamPlan:
     @property
     def view(self) -> View | None:
         """What of the media it reads; None for text."""
-        if self.card.modality == "image":
-            assert self.card.input_size is not None
-            return Frames(self.card.input_size, self.use.fps, self.use.max_frames)
-        if self.card.modality == "audio":
-            assert self.card.sample_rate is not None
-            return Audio(self.card.sample_rate)
-        return None
+        return view_of(self.card, self.use.fps, self.use.max_frames, self.use.pad)
 
     @property
     def spec(self) -> StreamSpec:
         """What the stream's column holds."""
-        return StreamSpec.of(self.use.name, self.card)
+        return StreamSpec.of(self.use.name, self.card, clock_of(self.card, self.use.fps, self.use.pad))
 
     def made_by(self) -> Any:
         """The digest of the whole card, since that is what pieces and shards carry."""
@@ -148,7 +143,7 @@ def decode_piece(work: pa.Table, build: Store, streams: Sequence[StreamPlan]) ->
     captions = dict(
         zip(captions_table.column("sample_id").to_pylist(), captions_table.column("caption").to_pylist(), strict=True)
     )
-    columns: dict[str, Any] = {name: samples.column(name) for name in IDENTITY}
+    columns: dict[str, Any] = {name: samples.column(name) for name in (*IDENTITY, "width", "height")}
     columns["caption_text"] = pa.array([captions[sid] for sid in ids], pa.string())
     columns["item"] = pa.array([json.dumps(item)] * len(ids), pa.string())
     columns["fresh"] = pa.array([sid not in old for sid in ids], pa.bool_())
@@ -184,9 +179,10 @@ class Encode:
     def __call__(self, block: pa.Table) -> pa.Table:
         fresh = block.column("fresh").to_pylist()
         failures = [failure_of(t) for t in block.column(FAILED).to_pylist()]
+        sizes = list(zip(block.column("width").to_pylist(), block.column("height").to_pylist(), strict=True))
         for stream in self._streams:
             arrays = unpack_views(block, stream.view) if stream.view is not None else []
-            given = items(stream, block.column("caption_text").to_pylist(), arrays)
+            given = items_of(stream.card, arrays, block.column("caption_text").to_pylist(), sizes)
             todo = [i for i, f in enumerate(failures) if fresh[i] and f is None and given[i] is not None]
             ids: list[NDArray[np.generic] | None] = [None] * block.num_rows
             stage = f"tokenize:{stream.use.name}"
@@ -201,20 +197,6 @@ class Encode:
         texts = pa.array([failure_text(f) for f in failures], pa.string())
         block = block.set_column(block.column_names.index(FAILED), FAILED, texts)
         return block.select([*IDENTITY, "item", FAILED, *(s.use.name for s in self._streams)])
-
-
-def items(stream: StreamPlan, texts: Sequence[str | None], arrays: Sequence[NDArray[np.generic] | None]) -> list[Any]:
-    """What the tokenizer takes, one a sample; None where the sample has no such modality.
-
-    Args:
-        texts: captions, for a stream of text.
-        arrays: the stream's view of each sample, for the others.
-    """
-    if stream.view is None:
-        return list(texts)
-    if isinstance(stream.view, Audio):
-        return [None if a is None or a.size == 0 else a.astype(np.float32) / 32768.0 for a in arrays]
-    return list(arrays)
 
 
 def _checked(stream: StreamPlan, got: NDArray[np.generic] | Failure) -> NDArray[np.generic] | Failure:

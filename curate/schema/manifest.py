@@ -25,8 +25,19 @@ class File(_Part):
     rows: int
 
 
+class Clock(_Part):
+    """How steps of a stream of video stand in time: step 0 is the frame at the sample's start, step j the `stride`
+    frames up to number j * stride; frames are 1 / fps seconds apart. `pad`: the last frame may be repeated; of a sample
+    of d seconds the first ceil(d * fps) frames are its own (`curate.media.views.clip_frames`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    fps: float
+    stride: int
+    pad: bool
+
+
 class StreamEntry(_Part):
-    """A token stream: what its column holds. `ids` counts all ids over all shards."""
+    """A token stream: what its column holds. `ids` counts all ids over all shards, or all values of features."""
 
     name: str
     tokenizer: str
@@ -36,6 +47,7 @@ class StreamEntry(_Part):
     shape: list[int | None]  # of one sample's ids, None where it varies, e.g. [None, 32, 32]
     ids: int
     samples: int
+    clock: Clock | None = None
 
 
 class Split(_Part):

@@ -157,8 +157,20 @@ class Stream(_Part):
 
     name: Name
     tokenizer: str = Field(description="a name of `curate tokenizers list`, or a folder with card.json")
-    fps: float = Field(1.0, gt=0, le=120, description="image tokenizers on video: frames per second")
-    max_frames: int = Field(8, ge=1)
+    fps: float | None = Field(
+        None,
+        gt=0,
+        le=120,
+        description="of video: frames per second. Absent: 1 for pictures' tokenizers, the card's or 8 for video's",
+    )
+    max_frames: int | None = Field(
+        None, ge=1, description="most frames of a sample. Absent: 8 for pictures' tokenizers, 17 for video's"
+    )
+    pad: bool = Field(
+        False,
+        description="tokenizers of video take 1 + stride * k frames: repeat a clip's last frame up to that count "
+        "(shards say so, and which frames are its own follows from its span), or leave out the frames too many",
+    )
 
 
 class Tokenize(_Part):

@@ -68,6 +68,8 @@ class MaskedView:
         for place, entry in enumerate(manifest.streams):
             if not alpha_in[entry.name] and not alpha_out[entry.name]:
                 continue
+            if not entry.vocabulary:
+                raise CurateError(f"{entry.name!r} holds features, not ids", "give it alpha 0; RawView shows it")
             card = manifest.codecs.get(entry.tokenizer)
             special = card.special_tokens if card and entry.modality == "text" else {}
             numbered = sorted((int(m[1]), i) for name, i in special.items() if (m := _SENTINEL.fullmatch(name)))
@@ -256,7 +258,7 @@ def _alphas(manifest: Manifest, alpha: Alpha, what: str) -> dict[str, float]:
         check_names(manifest, list(alpha), what)
         out = {s.name: float(alpha.get(s.name, 0)) for s in manifest.streams}
     else:
-        out = {s.name: float(alpha) for s in manifest.streams}
+        out = {s.name: float(alpha) if s.vocabulary else 0.0 for s in manifest.streams}
     if any(a < 0 for a in out.values()) or not any(out.values()):
         raise CurateError(f"{what}: concentrations must not be negative, and some stream needs one above 0")
     return out

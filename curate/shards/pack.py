@@ -73,7 +73,7 @@ def _gather(
         raise CurateError(f"{piece}: row {at} is not sample {samples[wrong[0]]}")
     for spec in streams:
         values = rows.streams[spec.name].values
-        if values.size and int(values.max()) >= spec.vocabulary:
+        if spec.vocabulary and values.size and int(values.max()) >= spec.vocabulary:
             raise CurateError(f"{path}: stream {spec.name!r}: id {values.max()} is not below {spec.vocabulary}")
     return rows
 
@@ -113,6 +113,7 @@ def stream_entries(
             vocabulary=s.vocabulary,
             dtype=s.dtype,
             shape=list(s.shape),
+            clock=s.clock,
             ids=ids[s.name],
             samples=samples[s.name],
         )

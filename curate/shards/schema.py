@@ -2,8 +2,9 @@
 
 Columns: `sample_id`, `content_id`, `kind` (string), `start_us`, `end_us` (int64), then one column a stream, named as
 the stream, of type list<uint8|uint16|uint32>: the ids of the sample flattened in C order, or null where the sample
-has no such modality (the explicit mask of law 9). The schema's metadata holds, under `curate.streams`, a JSON list
-with name, vocabulary, dtype, shape and codec digest of each stream, so that a shard can be read on its own.
+has no such modality (the explicit mask of law 9). A continuous stream is list<halffloat>: features instead of ids.
+The schema's metadata holds, under `curate.streams`, a JSON list with name, vocabulary, dtype, shape, codec digest and,
+of video, the clock of each stream, so that a shard can be read on its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import key_of
-from curate.schema.manifest import Manifest
+from curate.schema.manifest import Clock, Manifest
 
 STREAMS = b"curate.streams"
 KEYS = (
@@ -40,10 +41,11 @@ class StreamSpec:
 
     Attributes:
         name: column name, e.g. `tok_rgb@256`.
-        vocabulary: ids are 0 <= id < vocabulary.
-        dtype: the smallest unsigned type that holds them (law 8).
+        vocabulary: ids are 0 <= id < vocabulary; 0 for features.
+        dtype: the smallest unsigned type that holds them (law 8); float16 for features.
         shape: of one sample's ids; only the first may be None (it varies), e.g. `(None, 32, 32)`.
         codec: digest of the codec card (`codec_digest`): two streams with equal ids but another bit order differ here.
+        clock: of video, how its steps stand in time.
     """
 
     name: str
@@ -51,24 +53,28 @@ class StreamSpec:
     dtype: str
     shape: tuple[int | None, ...]
     codec: str = ""
+    clock: Clock | None = None
 
     def __post_init__(self) -> None:
         if self.name in KEY_NAMES:
             raise ValueError(f"stream {self.name!r}: the name is that of a key column")
-        if self.dtype != smallest_unsigned(self.vocabulary):
+        if self.dtype != (smallest_unsigned(self.vocabulary) if self.vocabulary else "float16"):
             raise ValueError(f"stream {self.name!r}: {self.dtype} is not the smallest type for {self.vocabulary} ids")
         if not self.shape or any(n is None or n < 1 for n in self.shape[1:]) or self.shape[0] == 0:
             raise ValueError(f"stream {self.name!r}: shape {list(self.shape)}: only the first length may vary")
 
     @classmethod
-    def of(cls, name: str, card: CodecCard) -> StreamSpec:
-        """The stream of a tokenizer's ids: (None, h, w) for pictures, (None, levels) for audio, (None,) for text."""
+    def of(cls, name: str, card: CodecCard, clock: Clock | None = None) -> StreamSpec:
+        """The stream of a tokenizer's ids: (None, h, w) for pictures and video, (None, levels) for audio, (None,) for
+        text; features have one more axis, their length."""
         shape: tuple[int | None, ...] = (None,)
         if card.grid is not None:
             shape = (None, *card.grid)
-        elif card.modality == "audio":
+        elif card.modality == "audio" and not card.features:
             shape = (None, card.ids_per_frame)
-        return cls(name, card.vocabulary, card.dtype, shape, codec_digest(card))
+        if card.features:
+            shape = (*shape, card.features)
+        return cls(name, card.vocabulary, card.dtype, shape, codec_digest(card), clock)
 
     @property
     def fixed(self) -> tuple[int, ...]:
@@ -92,19 +98,33 @@ class StreamSpec:
         """One sample's ids as they are stored: flat, in C order, of the stream's dtype.
 
         Raises:
-            ValueError: not integers, not of the stream's shape, or an id outside the vocabulary (law 8: never wrapped).
+            ValueError: not integers, not of the stream's shape, or an id outside the vocabulary (law 8: never wrapped);
+                features that are not finite float16.
         """
         array = np.asarray(ids)
+        if not self.vocabulary:
+            return self._check_features(array)
         if array.dtype.kind not in "ui":
             raise ValueError(f"stream {self.name!r}: ids must be integers, not {array.dtype}")
-        fits = len(array.shape) == len(self.shape)
-        if not fits or any(want not in (None, got) for want, got in zip(self.shape, array.shape, strict=True)):
-            raise ValueError(f"stream {self.name!r}: ids of shape {list(array.shape)}, expected {list(self.shape)}")
+        self._check_shape(array)
         if array.size and (int(array.min()) < 0 or int(array.max()) >= self.vocabulary):
             raise ValueError(
                 f"stream {self.name!r}: ids {array.min()} to {array.max()} do not lie in 0 <= id < {self.vocabulary}"
             )
         return array.astype(self.numpy_dtype, copy=False).reshape(-1)
+
+    def _check_features(self, array: NDArray[Any]) -> NDArray[Any]:
+        if array.dtype != np.float16:
+            raise ValueError(f"stream {self.name!r}: features must be float16, not {array.dtype}")
+        self._check_shape(array)
+        if not np.isfinite(array).all():
+            raise ValueError(f"stream {self.name!r}: features that are not finite")
+        return array.reshape(-1)
+
+    def _check_shape(self, array: NDArray[Any]) -> None:
+        fits = len(array.shape) == len(self.shape)
+        if not fits or any(want not in (None, got) for want, got in zip(self.shape, array.shape, strict=True)):
+            raise ValueError(f"stream {self.name!r}: shape {list(array.shape)}, expected {list(self.shape)}")
 
 
 def codec_digest(card: CodecCard) -> str:
@@ -119,6 +139,7 @@ def shard_schema(streams: Sequence[StreamSpec]) -> pa.Schema:
         raise ValueError(f"stream names must be unique: {names}")
     said = [
         {"name": s.name, "vocabulary": s.vocabulary, "dtype": s.dtype, "shape": list(s.shape), "codec": s.codec}
+        | ({"clock": s.clock.model_dump()} if s.clock else {})
         for s in streams
     ]
     columns = [pa.field(s.name, s.arrow_type) for s in streams]
@@ -133,7 +154,13 @@ def streams_in(schema: pa.Schema) -> list[StreamSpec]:
     """
     try:
         said = json.loads((schema.metadata or {})[STREAMS])
-        streams = [StreamSpec(s["name"], s["vocabulary"], s["dtype"], tuple(s["shape"]), s["codec"]) for s in said]
+        streams = [
+            StreamSpec(
+                *(s["name"], s["vocabulary"], s["dtype"], tuple(s["shape"]), s["codec"]),
+                clock=Clock.model_validate(s["clock"]) if "clock" in s else None,
+            )
+            for s in said
+        ]
         same = shard_schema(streams).equals(schema)
     except (KeyError, TypeError, ValueError) as exc:
         raise CurateError(f"not a token shard: its schema says nothing readable of streams ({exc!r})") from exc
@@ -148,5 +175,6 @@ def streams_of(manifest: Manifest) -> list[StreamSpec]:
     for entry in manifest.streams:
         card = manifest.codecs.get(entry.tokenizer)
         codec = codec_digest(card) if card else ""
-        specs.append(StreamSpec(entry.name, entry.vocabulary, entry.dtype, tuple(entry.shape), codec))
+        shape = tuple(entry.shape)
+        specs.append(StreamSpec(entry.name, entry.vocabulary, entry.dtype, shape, codec, entry.clock))
     return specs

@@ -28,7 +28,8 @@ class FlatVocabulary:
 
     0 is padding, 1 and 2 begin and end a sequence, then a begin and an end marker for each stream in manifest order,
     then the blocks of ids in manifest order. An RVQ stream of L levels has L blocks of its vocabulary, level 0 first,
-    so that a level's ids are never mistaken for another's.
+    so that a level's ids are never mistaken for another's; so have the groups of product quantisation. Continuous
+    streams have no ids and no part in it.
 
     Attributes:
         size: of the whole vocabulary.
@@ -47,16 +48,17 @@ class FlatVocabulary:
 
     @classmethod
     def of(cls, manifest: Manifest) -> FlatVocabulary:
-        names = [s.name for s in manifest.streams]
+        entries = [s for s in manifest.streams if s.vocabulary]
+        names = [s.name for s in entries]
         begin = {name: _FIRST_MARKER + 2 * i for i, name in enumerate(names)}
         offset, levels, at = {}, {}, _FIRST_MARKER + 2 * len(names)
-        for entry in manifest.streams:
+        for entry in entries:
             card = manifest.codecs.get(entry.tokenizer)
-            levels[entry.name] = card.ids_per_frame if card and card.quantiser == "rvq" else 1
+            levels[entry.name] = card.ids_per_frame if card and card.quantiser in ("rvq", "pq") else 1
             offset[entry.name] = at
             at += levels[entry.name] * entry.vocabulary
         end = {name: marker + 1 for name, marker in begin.items()}
-        return cls(at, begin, end, offset, levels, {s.name: s.vocabulary for s in manifest.streams})
+        return cls(at, begin, end, offset, levels, {s.name: s.vocabulary for s in entries})
 
     def flatten(self, stream: str, ids: Any) -> Ints:
         """A stream's ids, in C order, as ids of the flat vocabulary."""
@@ -99,6 +101,8 @@ class SequenceView:
     def bind(self, manifest: Manifest) -> SequenceBound:
         order = tuple(self.order)
         check_names(manifest, list(order), "order")
+        if smooth := [s.name for s in manifest.streams if not s.vocabulary and s.name in order]:
+            raise CurateError(f"order: {smooth[0]!r} holds features, not ids", "RawView shows them")
         if not order or len(set(order)) != len(order):
             raise CurateError(f"order: must name at least one stream, each once: {', '.join(order) or 'nothing'}")
         outputs = order[-1:] if self.outputs is None else tuple(self.outputs)

@@ -23,8 +23,9 @@ from curate.shards.schema import KEY_NAMES, KEYS, StreamSpec, shard_schema, stre
 from curate.storage import Store
 from curate.storage.tables import read_table
 
-_NEEDED_BY = {"image": ("image", "video"), "audio": ("audio",), "text": ()}
-_POSSIBLE_FOR = {"image": ("image", "video"), "audio": ("audio", "video"), "text": ("image", "video", "audio")}
+_SEEN = ("image", "video")
+_NEEDED_BY = {"image": _SEEN, "video": _SEEN, "audio": ("audio",), "text": ()}
+_POSSIBLE_FOR = {"image": _SEEN, "video": _SEEN, "audio": ("audio", "video"), "text": ("image", "video", "audio")}
 _SENTINEL = re.compile(r"\[S_\d+\]")
 
 
@@ -152,8 +153,12 @@ def _check_batch(
         if not deep:
             continue
         values = column.values.to_numpy()
+        wrong = values >= spec.vocabulary if spec.vocabulary else ~np.isfinite(values)
         for what, bad in (
-            (f"has an id that is not below {spec.vocabulary}", np.flatnonzero(values >= spec.vocabulary)),
+            (
+                f"has an id that is not below {spec.vocabulary}" if spec.vocabulary else "is not finite",
+                np.flatnonzero(wrong),
+            ),
             ("holds a sentinel, which only views may put in", np.flatnonzero(np.isin(values, stream.forbidden))),
         ):
             rows = np.unique(np.searchsorted(offsets, bad, side="right") - 1)

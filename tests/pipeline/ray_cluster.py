@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from small import processes_under
 
@@ -45,7 +46,43 @@ def ray_head(cpus: int) -> Iterator[tuple[int, str]]:
         time.sleep(3)  # the raylet registers after the port is open
         yield head.pid, f"127.0.0.1:{port}"
     finally:
-        for pid in reversed(processes_under(head.pid)):
-            os.kill(pid, 9)
-        head.wait()
+        end(head)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def ray_node(address: str, cpus: int, kind: str) -> Iterator[int]:
+    """`ray start --address`: one more node, with a resource of its own named `kind`; the process id of its raylet."""
+    node = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--block"),
+            *(f"--num-cpus={cpus}", f'--resources={{"{kind}": 1}}', "--disable-usage-stats"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        limit = time.monotonic() + 60
+        while not (raylets := [pid for pid in processes_under(node.pid) if name_of(pid) == "raylet"]):
+            assert node.poll() is None, "ray start ended"
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+        yield raylets[0]
+    finally:
+        end(node)
+
+
+def name_of(pid: int) -> str:
+    """A process's name; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a process and all below it."""
+    for pid in reversed(processes_under(process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, 9)
+    process.wait()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from kills import LONGEST_WAIT, Run
-from ray_cluster import ray_head
+from ray_cluster import ray_head, ray_node
 from small import RECIPE, Project, digests, processes_under
 
 NODES = """
@@ -47,6 +47,18 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     process.wait(timeout=60)
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The same three nodes as people start them: `ray start --head`, and `ray start --address` twice."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with (
+        ray_head(1) as (_, address),
+        ray_node(address, 1, "kind1") as second,
+        ray_node(address, 2, "kind2") as third,
+    ):
+        yield {"address": address, "raylets": [second, third]}
+
+
 def build_while_a_node_dies(
     cluster: dict[str, Any], project: Project, out: Path, stage: str, after: float, node: int
 ) -> str:
@@ -72,6 +84,16 @@ def test_a_node_dies_in_the_middle(
     out = tmp_path / "out"
     shown = build_while_a_node_dies(cluster, project, out, "annotate", after=4.0, node=1)
     assert "which all of them see now" in shown
+    assert digests(out) == digests(small_build)
+
+
+@pytest.mark.long
+def test_a_node_of_ray_start_dies_in_the_middle(
+    started: dict[str, Any], small_build: Path, project: Project, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shown = build_while_a_node_dies(started, project, out, "tokenize", after=3.0, node=1)
+    assert "cluster's 3 nodes" in shown
     assert digests(out) == digests(small_build)
 
 

@@ -1,0 +1,82 @@
+"""What of a sample a tokenizer is given, as its card says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.media.views import Audio, Frames, View
+from curate.schema.codec import CodecCard
+from curate.schema.errors import CurateError
+from curate.schema.manifest import Clock
+
+CLIP_FPS = 8.0
+"""Frames per second of a clip where neither recipe nor card says (VideoPoet, Kondratyuk et al. 2023, uses 8)."""
+
+PICTURES, CLIP_FRAMES = 8, 17
+
+
+def clock_of(card: CodecCard, fps: float | None, pad: bool) -> Clock | None:
+    """How steps of a stream of video stand in time; None for other streams."""
+    if card.temporal_stride is None:
+        return None
+    return Clock(fps=fps or card.fps or CLIP_FPS, stride=card.temporal_stride, pad=pad)
+
+
+def view_of(card: CodecCard, fps: float | None = None, max_frames: int | None = None, pad: bool = False) -> View | None:
+    """The view of the media that a tokenizer reads; None where it reads text alone.
+
+    Args:
+        fps, max_frames, pad: as in the recipe's stream.
+
+    Raises:
+        CurateError: the card does not say what size or rate it needs.
+    """
+    if card.modality == "audio":
+        if card.sample_rate is None:
+            raise CurateError(f"the codec card of {card.name} names no sample rate")
+        return Audio(card.sample_rate)
+    if card.modality not in ("image", "video") and "frames" not in card.needs:
+        return None
+    if card.input_size is None:
+        raise CurateError(f"the codec card of {card.name} names no input size")
+    if (clock := clock_of(card, fps, pad)) is not None:
+        most = max_frames or CLIP_FRAMES
+        return Frames(card.input_size, clock.fps, most, stride=clock.stride, pad=pad)
+    return Frames(card.input_size, fps or 1.0, max_frames or PICTURES)
+
+
+def items_of(
+    card: CodecCard,
+    arrays: Sequence[NDArray[np.generic] | None],
+    texts: Sequence[str | None],
+    sizes: Sequence[tuple[int | None, int | None]],
+) -> list[Any]:
+    """What `encode` takes, one a sample; None where the sample has no such modality.
+
+    Args:
+        arrays: the view of `view_of`, None where a sample has none.
+        texts: captions.
+        sizes: width and height of the original, pixels.
+    """
+    if card.needs:
+        given = (
+            zip(arrays, texts, sizes, strict=True) if arrays else zip([None] * len(texts), texts, sizes, strict=True)
+        )
+        return [_several(card, array, text, size) for array, text, size in given]
+    if card.modality == "text":
+        return list(texts)
+    if card.modality == "audio":
+        return [None if a is None or a.size == 0 else a.astype(np.float32) / np.float32(32768) for a in arrays]
+    return list(arrays)
+
+
+def _several(
+    card: CodecCard, array: NDArray[np.generic] | None, text: str | None, size: tuple[int | None, int | None]
+) -> dict[str, Any] | None:
+    every: dict[str, Any] = {"frames": array, "text": text, "size": None if None in size else list(size)}
+    item: dict[str, Any] = {name: every[name] for name in card.needs}
+    return None if "frames" in item and array is None else item
