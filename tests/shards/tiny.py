@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,6 @@ CARDS = {
     ),
 }
 STREAMS = [StreamSpec.of(card.stream, card) for card in CARDS.values()]
-TOKENIZERS = {card.stream: (name, card.modality) for name, card in CARDS.items()}
 
 
 def make_samples(n: int) -> list[Tokens]:
@@ -120,13 +119,15 @@ def finish(
     splits: Mapping[str, float] | None = None,
     seed: int = 3,
     extra: list[tuple[str, int]] | None = None,
+    streams: Sequence[StreamSpec] = STREAMS,
+    cards: Mapping[str, CodecCard] = CARDS,
 ) -> Manifest:
     """Write a whole build of `samples`; gathered from pieces of `piece` samples."""
     shares = splits or {"train": 0.75, "held": 0.25}
     store = Folder(build)
     paths = [f"pieces/piece-{i:05d}.arrow" for i in range(0, len(samples), piece)]
     for i, path in enumerate(paths):
-        write_piece(store, path, STREAMS, samples[i * piece : (i + 1) * piece])
+        write_piece(store, path, streams, samples[i * piece : (i + 1) * piece])
     places = index_pieces(store, paths)
     plans = final_order(
         [(s.sample_id, s.content_id) for s in samples], seed=seed, splits=shares, shard_samples=shard_samples
@@ -152,9 +153,9 @@ def finish(
             samples={"total": len(samples) + 3, "kept": len(samples), "dropped": 1, "duplicate": 1, "failed": 1},
         ),
         splits=splits_of(list(shares), plans),
-        streams=stream_entries(store, plans, STREAMS, TOKENIZERS),
+        streams=stream_entries(store, plans, streams, {c.stream: (n, c.modality) for n, c in cards.items()}),
         signals=[],
-        codecs=CARDS,
+        codecs=dict(cards),
         versions={},
         hardware="cpu",
         files=sorted(files, key=lambda f: f.path),

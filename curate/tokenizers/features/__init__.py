@@ -1,0 +1,1 @@
+"""Features of frozen encoders: quantised, or stored as float16."""

@@ -1,0 +1,1 @@
+"""Structured labels of pictures, made by small plug-ins and written as ids."""
