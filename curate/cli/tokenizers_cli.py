@@ -7,9 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -30,19 +28,15 @@ Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout
 Name = Annotated[str, typer.Argument(help="A name of `curate tokenizers list`, or a folder with a card.json.")]
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a", ".aac")
 
 
 class Modality(StrEnum):
     """What a tokenizer of the zoo is trained for."""
 
     image = "image"
+    video = "video"
     audio = "audio"
     text = "text"
-
-
-DEFAULTS = {Modality.image: "image-fsq-64k", Modality.audio: "audio-rvq-4kbps", Modality.text: "text-bpe-8k"}
-"""The embedded default of each modality."""
 
 
 @app.command("list")
@@ -56,7 +50,7 @@ def list_tokenizers(as_json: Json = False) -> None:
             {
                 "name": c.name,
                 "modality": c.modality,
-                "default": c.name in DEFAULTS.values(),
+                "default": c.name in zoo.DEFAULTS.values(),
                 "vocabulary": c.vocabulary,
             }
             for c in cards
@@ -73,7 +67,8 @@ def list_tokenizers(as_json: Json = False) -> None:
 
 def _ids(card: CodecCard) -> str:
     if card.grid is not None:
-        return f"{card.grid[0]} x {card.grid[1]} a picture"
+        step = f"1 + {card.temporal_stride} k frames" if card.temporal_stride else "a picture"
+        return f"{' x '.join(map(str, card.grid))} {step}"
     return f"{card.rate_hz:g} x {card.ids_per_frame} a second" if card.rate_hz else "as long as the text"
 
 
@@ -111,78 +106,73 @@ def evaluate(
         curate tokenizers eval audio-rvq-4kbps --media ~/Music --json
     """
     from curate.tokenizers import zoo
+    from curate.tokenizers.evaluate import evaluate_folder
 
     if not media.is_dir():
         raise CurateError(f"{media} is not a folder")
-    card = zoo.card(name)
-    result: dict[str, object] = {"name": card.name, "vocabulary": card.vocabulary}
-    if card.modality == "image":
-        result |= _eval_images(name, _files(media, PICTURES))
-    elif card.modality == "audio":
-        result |= _eval_audio(name, card, _files(media, SOUNDS))
-    else:
-        result |= _eval_text(name, _files(media, (".txt",)))
+    tokenizer = zoo.load(name)
+    measured = evaluate_folder(tokenizer, media)
+    for file, reason in measured.skipped:
+        typer.echo(f"skipped {file}: {reason}", err=True)
+    card = tokenizer.card
+    result = {"name": card.name, "vocabulary": card.vocabulary}
+    result |= measured.quality.model_dump(exclude_none=True, exclude={"media"})
+    result["skipped"] = len(measured.skipped)
     typer.echo(json.dumps(result, indent=None if as_json else 1))
+
+
+@app.command("import")
+def import_weights(
+    architecture: Annotated[str, typer.Argument(help="A name of `curate tokenizers architectures`.")],
+    source: Annotated[str, typer.Argument(help="A file or folder, or a hub id as owner/name.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: weights and codec card.")],
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, an option of this architecture; may be given again.")
+    ] = None,
+) -> None:
+    """Make a tokenizer's folder of published weights: read without running what they hold, measured, with a card.
+
+    **Examples**
+
+        curate tokenizers import llamagen vq_ds16_c2i.pt --out tokenizers/llamagen-16
+
+        curate tokenizers import lyra model_coeffs/ --out tokenizers/lyra-6kbps --option kbps=6
+    """
+    from curate.tokenizers import zoo
+
+    if (out / "card.json").exists():
+        raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
+    card = zoo.adopt(architecture, source, out, _options(option or []))
+    typer.echo(f"{out}: {card.name}, {_ids(card)}, vocabulary {card.vocabulary}; use it as `tokenizer: {out}`")
+
+
+def _options(given: list[str]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in given]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise CurateError(f"--option {wrong[0]}: write NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+@app.command()
+def architectures() -> None:
+    """What `import` knows: architectures with a line about each, and their options."""
+    from curate.tokenizers import zoo
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("architecture", "what", "options"):
+        table.add_column(heading, overflow="fold")
+    for name in zoo.importable():
+        cls = zoo.class_of(name)
+        said = (cls.__doc__ or "").strip().splitlines()
+        table.add_row(name, said[0] if said else "", ", ".join(zoo.options_of(name)))
+    Console(highlight=False, markup=False).print(table)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
     if not found:
-        raise CurateError(f"no media for this tokenizer under {folder}", f"it takes {', '.join(suffixes)}")
+        raise CurateError(f"no media under {folder}", f"looked for {', '.join(suffixes)}")
     return found
-
-
-def _eval_images(name: str, paths: list[Path]) -> dict[str, object]:
-    from curate.tokenizers import zoo
-    from curate.tokenizers.image.evaluate import evaluate_images
-
-    tokenizer = zoo.load(name)
-    quality = evaluate_images(tokenizer, paths, "given pictures")
-    grid = tokenizer.card.grid or (0, 0)
-    return {
-        "items": quality.items,
-        "ids_per_item": grid[0] * grid[1],
-        "psnr_db": quality.psnr_db,
-        "ssim": quality.ssim,
-        "codebook_usage": quality.codebook_usage,
-    }
-
-
-def _eval_audio(name: str, card: CodecCard, paths: list[Path]) -> dict[str, object]:
-    from curate.media.decode import decode
-    from curate.media.views import Audio
-    from curate.tokenizers import zoo
-    from curate.tokenizers.audio.evaluate import evaluate_audio
-
-    view = Audio(card.sample_rate or 16000)
-    items: list[NDArray[np.float32]] = []
-    for path in paths:
-        sound = decode(path.read_bytes(), "audio", [view], name=path.name).views[view]
-        items.append(sound.astype(np.float32) / np.float32(32768))
-    tokenizer = zoo.load(name)
-    quality = evaluate_audio(tokenizer, items, "given sounds")
-    ids = sum(a.size for a in tokenizer.encode(items))
-    return {
-        "items": quality.items,
-        "ids_per_item": ids / quality.items,
-        "si_sdr_db": quality.si_sdr_db,
-        "codebook_usage": quality.codebook_usage,
-    }
-
-
-def _eval_text(name: str, paths: list[Path]) -> dict[str, object]:
-    from curate.tokenizers import zoo
-
-    tokenizer = zoo.load(name)
-    texts = [p.read_text(encoding="utf-8") for p in paths]
-    ids = tokenizer.encode(texts)
-    used = np.unique(np.concatenate(ids)).size if ids else 0
-    return {
-        "items": len(texts),
-        "ids_per_item": sum(a.size for a in ids) / len(texts),
-        "lossless": tokenizer.decode(ids) == texts,
-        "codebook_usage": used / tokenizer.card.vocabulary,
-    }
 
 
 @app.command()
@@ -210,8 +200,9 @@ def train(
         curate tokenizers train image --out build/my-fsq --held-out photos/ --device cuda
     """
     from curate.schema.package_data import data_folder
+    from curate.tokenizers import zoo
 
-    path = config if config is not None else data_folder("tokenizers") / DEFAULTS[modality] / "train.yaml"
+    path = config if config is not None else data_folder("tokenizers") / zoo.DEFAULTS[modality.value] / "train.yaml"
     if not path.is_file():
         raise CurateError(f"no config {path}")
     if modality is not Modality.image and path.name != "train.yaml":

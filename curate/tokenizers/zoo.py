@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
@@ -21,6 +23,15 @@ _CLASSES = {
     "text-bpe": "curate.tokenizers.text.bpe:TextBPE",
 }
 """Class of each architecture; importing waits until a tokenizer is loaded."""
+
+
+DEFAULTS = {
+    "image": "image-fsq-64k",
+    "video": "video-fsq-64k",
+    "audio": "audio-rvq-4kbps",
+    "text": "text-bpe-8k",
+}
+"""The embedded default of each modality."""
 
 
 def names() -> list[str]:
@@ -77,6 +88,47 @@ def class_of(architecture: str) -> Any:
         raise CurateError(f"no architecture {architecture!r}", f"there are: {', '.join(sorted(_CLASSES))}")
     module, _, name = _CLASSES[architecture].partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def importable() -> list[str]:
+    """Architectures whose published weights `adopt` reads."""
+    return sorted(name for name, path in _CLASSES.items() if path.startswith("curate.tokenizers.adapters"))
+
+
+def options_of(architecture: str) -> dict[str, inspect.Parameter]:
+    """Options of an architecture's `adopt`: its keyword-only parameters."""
+    parameters = inspect.signature(class_of(architecture).adopt).parameters
+    return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def adopt(architecture: str, source: str, out: Path, options: Mapping[str, str]) -> CodecCard:
+    """Make the folder of a tokenizer of published weights.
+
+    Args:
+        source: a local path or a hub id.
+        options: of the architecture, as text; turned into the types of its `adopt`.
+
+    Raises:
+        CurateError: an unknown architecture or option, weights that cannot be had or do not fit.
+    """
+    if architecture not in importable():
+        raise CurateError(
+            f"no architecture {architecture!r} to import",
+            f"{nearest(architecture, importable())}there are: {', '.join(importable())}",
+        )
+    known = options_of(architecture)
+    if unknown := [name for name in options if name not in known]:
+        raise CurateError(f"{architecture} has no option {unknown[0]!r}", f"it has: {', '.join(known) or 'none'}")
+    try:
+        typed = {name: TypeAdapter(_type_of(architecture, name)).validate_python(v) for name, v in options.items()}
+    except ValidationError as exc:
+        raise CurateError(f"an option of {architecture}: {exc.errors()[0]['msg']}") from exc
+    made: CodecCard = class_of(architecture).adopt(source, out, **typed)
+    return made
+
+
+def _type_of(architecture: str, option: str) -> Any:
+    return get_type_hints(class_of(architecture).adopt)[option]
 
 
 def _is_class(name: str) -> bool:

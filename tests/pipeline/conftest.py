@@ -8,23 +8,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small import RECIPE, Project, make_media
+from small import Project, make_project, once
 
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     root = tmp_path_factory.mktemp("project")
-    make_media(root / "media")
-    (root / "small.yaml").write_text(RECIPE)
+    make_project(root)
     return Project(root)
 
 
 @pytest.fixture(scope="session")
-def small_build(project: Project) -> Path:
+def small_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The build of the small recipe, undisturbed, with two workers. Tests only read it."""
-    out = project.root / "two"
-    project.run(out, "--workers", 2)
-    return out
+
+    def make(root: Path) -> None:
+        make_project(root)
+        Project(root).run(root / "two", "--workers", 2)
+
+    return once(tmp_path_factory, "small", make) / "two"
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The build of the main job; what it said lies beside it as `stdout` and `stderr`. Tests only read it."""
+
+    def make(root: Path) -> None:
+        done = Project(root).curate("run", "quickstart", "--out", root / "quickstart")
+        (root / "stdout").write_text(done.stdout)
+        (root / "stderr").write_text(done.stderr)
+
+    return once(tmp_path_factory, "quickstart", make) / "quickstart"
 
 
 @pytest.fixture

@@ -17,18 +17,6 @@ from curate.shards.commit import read_manifest
 
 
 @pytest.fixture(scope="module")
-def quickstart(project: Project) -> Path:
-    out = project.root / "quickstart"
-    done = project.curate("run", "quickstart", "--out", out)
-    # it ends with the path of a card to open and the command that streams
-    assert f"card:   {out}/card/index.html" in done.stdout
-    assert f"stream {out} --bench" in done.stdout
-    for stage in ("ingest", "cut", "annotate", "decide", "tokenize", "pack", "card"):
-        assert f"\n{stage} " in "\n" + done.stderr, "progress of every stage is shown"
-    return out
-
-
-@pytest.fixture(scope="module")
 def records(quickstart: Path) -> dict[str, dict[str, Any]]:
     rows = ds.dataset(quickstart / "ledger", format="parquet").to_table().to_pylist()
     return {row["uri"]: row for row in rows if row["level"] == "record"}
@@ -46,6 +34,15 @@ def samples(quickstart: Path) -> dict[str, list[dict[str, Any]]]:
 def signal(build: Path, name: str) -> dict[str, dict[str, Any]]:
     rows = ds.dataset(build / "signals" / name, format="parquet").to_table().to_pylist()
     return {row["sample_id"]: row for row in rows}
+
+
+def test_it_says_what_it_did(quickstart: Path) -> None:
+    """It shows every stage, and ends with the path of a card to open and the command that streams."""
+    said, progress = ((quickstart.parent / name).read_text() for name in ("stdout", "stderr"))
+    assert f"card:   {quickstart}/card/index.html" in said
+    assert f"stream {quickstart} --bench" in said
+    for stage in ("ingest", "cut", "annotate", "decide", "tokenize", "pack", "card"):
+        assert f"\n{stage} " in "\n" + progress, "progress of every stage is shown"
 
 
 def test_it_takes_what_it_promises(quickstart: Path) -> None:
