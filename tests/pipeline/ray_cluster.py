@@ -72,6 +72,18 @@ def ray_node(address: str, cpus: int, kind: str) -> Iterator[int]:
         end(node)
 
 
+COUNT = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+sys.exit(len([node for node in ray.nodes() if node["Alive"]]) != int(sys.argv[2]))
+"""
+
+
+def has_nodes(address: str, count: int) -> bool:
+    """Whether as many nodes of a cluster are alive."""
+    return not subprocess.run([sys.executable, "-c", COUNT, address, str(count)], check=False).returncode
+
+
 def name_of(pid: int) -> str:
     """A process's name; empty where it has ended."""
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from kills import LONGEST_WAIT, Run
-from ray_cluster import ray_head, ray_node
+from ray_cluster import has_nodes, ray_head, ray_node
 from small import RECIPE, Project, digests, processes_under
 
 NODES = """
@@ -56,6 +56,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         ray_node(address, 1, "kind1") as second,
         ray_node(address, 2, "kind2") as third,
     ):
+        limit = time.monotonic() + 60
+        while not has_nodes(address, 3):
+            assert time.monotonic() < limit
         yield {"address": address, "raylets": [second, third]}
 
 
@@ -117,13 +120,6 @@ exec "$2" -m ray.scripts.scripts start --address="$3" --num-cpus=1 --block --dis
 """
 
 
-TWO_NODES = """
-import sys, ray
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-sys.exit(len([node for node in ray.nodes() if node["Alive"]]) != 2)
-"""
-
-
 @pytest.fixture
 def half_blind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """Two nodes, the second of which has other files at `tmp_path`, as a machine of its own has; the head's address."""
@@ -135,7 +131,7 @@ def half_blind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]
             stderr=subprocess.PIPE,
         )
         limit = time.monotonic() + 60
-        while subprocess.run([sys.executable, "-c", TWO_NODES, address], check=False).returncode:
+        while not has_nodes(address, 2):
             assert time.monotonic() < limit
             if blind.poll() is not None:
                 assert blind.stderr is not None
