@@ -134,7 +134,7 @@ def import_weights(
 
     **Examples**
 
-        curate tokenizers import llamagen vq_ds16_c2i.pt --out tokenizers/llamagen-16
+        curate tokenizers import llamagen-vq vq_ds16_c2i.pt --out tokenizers/llamagen-16
 
         curate tokenizers import lyra model_coeffs/ --out tokenizers/lyra-6kbps --option kbps=6
     """

@@ -21,6 +21,19 @@ _CLASSES = {
     "video-fsq": "curate.tokenizers.video.fsq:VideoFSQ",
     "audio-rvq": "curate.tokenizers.audio.rvq:AudioRVQ",
     "text-bpe": "curate.tokenizers.text.bpe:TextBPE",
+    "labelled": "curate.tokenizers.labels.labelled:Labelled",
+    "cosmos-di": "curate.tokenizers.adapters.cosmos:CosmosDI",
+    "cosmos-dv": "curate.tokenizers.adapters.cosmos:CosmosDV",
+    "chameleon-vq": "curate.tokenizers.adapters.chameleon:ChameleonVQ",
+    "emu3-vq": "curate.tokenizers.adapters.emu3:Emu3Picture",
+    "emu3-vq-video": "curate.tokenizers.adapters.emu3:Emu3Clip",
+    "llamagen-vq": "curate.tokenizers.adapters.llamagen:LlamaGenVQ",
+    "taming-vqgan": "curate.tokenizers.adapters.taming:TamingVQGAN",
+    "ibq": "curate.tokenizers.adapters.open_magvit2:IBQ",
+    "open-magvit2": "curate.tokenizers.adapters.open_magvit2:OpenMagvit2",
+    "titok": "curate.tokenizers.adapters.titok:TiTok",
+    "4m-vq": "curate.tokenizers.adapters.fourm_vq:FourMVQ",
+    "dvae": "curate.tokenizers.adapters.dvae:DVAE",
 }
 """Class of each architecture; importing waits until a tokenizer is loaded."""
 
@@ -96,9 +109,9 @@ def importable() -> list[str]:
 
 
 def options_of(architecture: str) -> dict[str, inspect.Parameter]:
-    """Options of an architecture's `adopt`: its keyword-only parameters."""
+    """Options of an architecture's `adopt`: what it takes beside source and folder."""
     parameters = inspect.signature(class_of(architecture).adopt).parameters
-    return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    return {name: p for name, p in parameters.items() if name not in ("source", "folder")}
 
 
 def adopt(architecture: str, source: str, out: Path, options: Mapping[str, str]) -> CodecCard:

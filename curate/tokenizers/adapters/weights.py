@@ -73,7 +73,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path.name} holds more than tensors, and is not run: {str(error).splitlines()[0]}",
             "convert it to safetensors where you trust it, and give that file",
         ) from error
-    for key in ("state_dict", "model", "ema"):
+    for key in ("ema", "state_dict", "model"):  # LlamaGen's own loader takes the moving average first
         if isinstance(held, dict) and isinstance(held.get(key), dict):
             held = held[key]
             break

@@ -17,39 +17,13 @@ from torch import Tensor, nn
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
+from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio.mdct import imdct, mdct
 from curate.tokenizers.audio.net import AudioNetConfig, Decoder, Encoder
+from curate.tokenizers.quantisers.beam import residual_search
 
 CHUNK = 1024  # token frames that pass the network at once; bounds memory for long sounds
 NOISE_FRAMES = 256  # the fixed noise repeats after this many frames, about five seconds
-PEAK = 2.0  # lossy decoders and resamplers overshoot 1.0; what lies beyond this is not scaled to [-1, 1] at all
-
-
-def residual_search(latents: Tensor, codebooks: Tensor, width: int) -> Tensor:
-    """The ids `(T, levels)` int64 of latents `(T, D)` by a beam search over levels, in fp32.
-
-    A greedy choice takes the nearest code at each level (SoundStream's algorithm 1, Zeghidour et al. 2021). Keeping
-    the `width` best partial sums at each level finds sums nearer to the latent with the same codebooks.
-
-    Args:
-        codebooks: `(levels, codes, D)`.
-        width: 1 is the greedy search.
-    """
-    frames = len(latents)
-    codes = codebooks.shape[1]
-    residual = latents.float()[:, None]  # (T, kept, D)
-    ids = torch.zeros((frames, 1, 0), dtype=torch.int64, device=latents.device)
-    row = torch.arange(frames, device=latents.device)[:, None]
-    for level, book in enumerate(codebooks.float()):
-        # squared distance without the term that all codes of one partial sum share, which is added below
-        distance = book.square().sum(-1) - 2.0 * residual @ book.T
-        distance = distance + residual.square().sum(-1, keepdim=True)
-        kept = 1 if level + 1 == len(codebooks) else min(width, distance.shape[1] * codes)
-        best = distance.flatten(1).topk(kept, dim=1, largest=False).indices
-        parent, chosen = best // codes, best % codes
-        residual = residual[row, parent] - book[chosen]
-        ids = torch.cat([ids[row, parent], chosen[..., None]], dim=-1)
-    return ids[:, 0]
 
 
 class AudioRVQ:
@@ -122,7 +96,7 @@ class AudioRVQ:
             ValueError: an item is not float32, not one-dimensional, empty, not finite, or not scaled to [-1, 1].
         """
         for item in items:
-            _check_sound(item)
+            check_sound(item)
         return [self._encode_one(item) for item in items]
 
     def decode(
@@ -136,13 +110,9 @@ class AudioRVQ:
         Raises:
             ValueError: ids of a wrong shape, type or range, or a length that does not fit the number of frames.
         """
-        wanted = [len(x) * self.config.hop for x in ids] if lengths is None else list(lengths)
-        if len(wanted) != len(ids):
-            raise ValueError(f"{len(ids)} items of ids but {len(wanted)} lengths")
-        for item, length in zip(ids, wanted, strict=True):
-            self._check_ids(item)
-            if -(-length // self.config.hop) != len(item):
-                raise ValueError(f"{len(item)} frames cannot be {length} samples")
+        for item in ids:
+            check_ids(item, self.config.levels, self.config.codes)
+        wanted = wanted_lengths(ids, lengths, self.config.hop)
         return [self._decode_one(item, length) for item, length in zip(ids, wanted, strict=True)]
 
     @torch.inference_mode()
@@ -168,25 +138,6 @@ class AudioRVQ:
             parts.append(coefficients + self.fill * level * self._noise[frames])
         samples = imdct(torch.cat(parts, dim=1))[0, :length].clamp(-1.0, 1.0)
         return np.asarray(samples.cpu().numpy(), dtype=np.float32)
-
-    def _check_ids(self, item: NDArray[np.generic]) -> None:
-        if not isinstance(item, np.ndarray) or item.ndim != 2 or item.dtype.kind not in "ui":
-            raise ValueError("ids must be an integer array (frames, levels)")
-        if not len(item) or not 1 <= item.shape[1] <= self.config.levels:
-            raise ValueError(f"ids of shape {item.shape}: at least one frame, and 1 to {self.config.levels} levels")
-        if int(item.max()) >= self.config.codes or int(item.min()) < 0:
-            raise ValueError(f"ids must be 0 to {self.config.codes - 1}")
-
-
-def _check_sound(item: NDArray[np.float32]) -> None:
-    if not isinstance(item, np.ndarray) or item.dtype != np.float32 or item.ndim != 1:
-        raise ValueError("a sound must be a float32 array (samples,)")
-    if not len(item):
-        raise ValueError("a sound must have at least one sample")
-    if not np.isfinite(item).all():
-        raise ValueError("a sound must be finite: it has NaN or infinity")
-    if float(np.abs(item).max()) > PEAK:
-        raise ValueError(f"a sound must be scaled to [-1, 1]: its peak is {float(np.abs(item).max()):g}")
 
 
 def _chunks(frames: int, reach: int) -> list[tuple[int, int, int, int]]:
