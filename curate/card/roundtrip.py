@@ -19,6 +19,7 @@ from curate.schema.errors import CurateError, MediaError
 from curate.schema.manifest import StreamEntry
 from curate.schema.recipe import Recipe, Stream
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.labels.labelled import Labelled
 from curate.tokenizers.views import view_of
 
 IMAGES, VIDEOS, SOUNDS = 6, 3, 3
@@ -65,12 +66,12 @@ class Sound:
 
 @dataclass(frozen=True)
 class Text:
-    """A caption and its tokens; `exact` says whether they decode to it."""
+    """A caption and its tokens; `exact` says whether they decode to it, and is None for words about a picture."""
 
     decoded: str
     tokens: int
     ids: list[int]
-    exact: bool
+    exact: bool | None
 
 
 @dataclass
@@ -102,6 +103,7 @@ def panels(tables: Tables, media: Media, recipe: Recipe, load: Callable[[str], T
         )
     tokens = _tokens(tables, [r["sample_id"] for r in rows])
     streams = {s.name: s for s in recipe.tokenize.streams}
+    crops = recipe.tokenize.crops
     out = []
     for row in rows:
         caption, provenance = _caption(tables, row)
@@ -120,7 +122,7 @@ def panels(tables: Tables, media: Media, recipe: Recipe, load: Callable[[str], T
                 panel.missing.append(entry.name)
                 continue
             try:
-                _add(panel, entry, streams.get(entry.name), load(entry.tokenizer), ids, row, media, caption)
+                _add(panel, entry, streams.get(entry.name), crops, load(entry.tokenizer), ids, row, media, caption)
             except (MediaError, CurateError, ValueError) as exc:  # the page says it in the panel's place
                 panel.problems.append(f"{entry.name}: {exc}")
         out.append(panel)
@@ -131,6 +133,7 @@ def _add(
     panel: Panel,
     entry: StreamEntry,
     stream: Stream | None,
+    crops: int,
     tokenizer: Tokenizer,
     flat: NDArray[Any],
     row: dict[str, Any],
@@ -138,14 +141,15 @@ def _add(
     caption: str,
 ) -> None:
     ids = flat.reshape([-1 if n is None else n for n in entry.shape])
-    if not entry.vocabulary:
+    if not entry.vocabulary or tokenizer.card.modality == "array":
         return
-    if tokenizer.card.needs:
-        [decoded] = tokenizer.decode([ids])
-        panel.texts[entry.name] = Text(clip(str(decoded), _TEXT), ids.size, ids.reshape(-1)[:_IDS].tolist(), True)
-    elif tokenizer.card.modality in ("image", "video"):
-        panel.pictures[entry.name] = _pictures(tokenizer, stream, ids, row, media)
-    elif tokenizer.card.modality == "audio":
+    card = tokenizer.card
+    if card.needs:
+        [label] = tokenizer.decode([ids])
+        panel.texts[entry.name] = Text(clip(str(label), _TEXT), ids.size, ids.reshape(-1)[:_IDS].tolist(), None)
+    elif card.modality in ("image", "video"):
+        panel.pictures[entry.name] = _pictures(tokenizer, stream, crops, ids, row, media)
+    elif card.modality == "audio":
         panel.sounds[entry.name] = _sound(tokenizer, ids, row, media)
     else:
         [decoded] = tokenizer.decode([ids])
@@ -153,7 +157,7 @@ def _add(
 
 
 def _pictures(
-    tokenizer: Tokenizer, stream: Stream | None, ids: NDArray[Any], row: dict[str, Any], media: Media
+    tokenizer: Tokenizer, stream: Stream | None, crops: int, ids: NDArray[Any], row: dict[str, Any], media: Media
 ) -> list[Picture]:
     from curate.media.guarded import decode
     from curate.tokenizers.image.evaluate import score
@@ -161,29 +165,35 @@ def _pictures(
     card = tokenizer.card
     if stream is None:
         raise CurateError("the recipe of this build has no such stream")
-    view = view_of(card, stream.fps, stream.max_frames, stream.pad)
+    view = view_of(card, stream.fps, stream.max_frames, stream.pad, crops)
     assert isinstance(view, Frames)
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(FRAMES, len(ids))).round().astype(np.int64))
+    painter = tokenizer.of_pictures if isinstance(tokenizer, Labelled) else tokenizer
+    if painter is None:
+        raise CurateError(f"{card.name} does not write pictures")
     if card.temporal_stride is None:
-        [decoded] = tokenizer.decode([ids[chosen]])
+        [decoded] = painter.decode([ids[chosen]])
         places = chosen
     else:  # each latent frame stands on those before it
-        [decoded] = tokenizer.decode([ids])
+        [decoded] = painter.decode([ids])
         places = chosen * card.temporal_stride
         decoded = decoded[places]
-    got = decode(media.read(row), row["kind"], [view], span=span_of(row))
+    got = decode(media.read(row), row["kind"], [view], span=span_of(row), key=row["sample_id"])
     originals, times = got.views[view], got.times[view]
     if len(originals) != (len(ids) - 1) * (card.temporal_stride or 1) + 1:
         raise MediaError(f"{len(ids)} steps were tokenized and {len(originals)} frames decoded now")
+    if isinstance(tokenizer, Labelled):
+        originals = tokenizer.drawn(originals.astype(np.uint8, copy=False))
+    grids = ids.reshape(len(ids), -1, ids.shape[-1])  # a row where ids have no place
     out = []
     for step, place, picture in zip(chosen.tolist(), places.tolist(), decoded, strict=True):
         quality = score(picture, originals[place])
         out.append(
             Picture(
                 jpeg(originals[place]),
-                jpeg(false_colour(ids[step], card.levels, card.vocabulary)),
+                jpeg(false_colour(grids[step], card.levels, card.vocabulary)),
                 jpeg(picture),
-                (ids.shape[1], ids.shape[2]),
+                (grids.shape[1], grids.shape[2]),
                 float(times[place]),
                 quality.psnr_db,
                 quality.ssim,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from curate.media.audio import read_sound, sound_seconds
 from curate.media.clips import MICRO, Span
 from curate.media.container import Deadline
-from curate.media.images import decode_picture, render, view_size
+from curate.media.crops import crop_settings
+from curate.media.images import decode_picture, render, render_crop, view_size
 from curate.media.reader import Picture, VideoReader
 from curate.media.video import TOLERANCE_US, PyAVReader
 from curate.media.views import Audio, Decoded, Frames, View, clip_times, pick_times
 from curate.schema.errors import MediaError
 from curate.schema.fields import KINDS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["SLACK_US", "Span", "decode"]
 
@@ -32,6 +37,7 @@ def decode(
     limit_s: float = 60,
     reader: Callable[[bytes, Deadline], VideoReader] = PyAVReader,
     name: str = "",
+    key: str = "",
 ) -> Decoded:
     """All views of one sample.
 
@@ -50,6 +56,7 @@ def decode(
         limit_s: wall time, checked between packets.
         reader: another `VideoReader`, e.g. `DecordReader` where the media is known to suit it.
         name: for messages only.
+        key: the sample's id, from which crops of a picture are drawn.
 
     Raises:
         MediaError: anything that keeps a view from being exact: damage inside the span, frames that end more than
@@ -65,8 +72,8 @@ def decode(
         if frames:
             picture = decode_picture(data, name)
             for view in frames:
-                out.views[view] = render(picture, view)[np.newaxis]
-                out.times[view] = np.zeros(1, np.float64)
+                out.views[view] = _crops(picture, view, key) if view.crops > 1 else render(picture, view)[np.newaxis]
+                out.times[view] = np.zeros(view.crops, np.float64)
     elif kind == "video":
         _video(out, data, frames, sounds, span, deadline, reader, name)
     elif sounds:
@@ -75,6 +82,11 @@ def decode(
         if not out.views:
             raise MediaError(f"{name or 'The file'} has no audio stream.")
     return out
+
+
+def _crops(picture: Image, view: Frames, key: str) -> NDArray[np.uint8]:
+    rows = crop_settings(key, picture.width, picture.height, view.crops)
+    return np.stack([render_crop(picture, view.size, row) for row in rows])
 
 
 def check_request(kind: str, span: Span | None) -> None:

@@ -75,7 +75,14 @@ def find_shots(
 
 
 def decode(
-    data: bytes, kind: str, views: Sequence[View], span: Span | None = None, *, limit_s: float = 60, name: str = ""
+    data: bytes,
+    kind: str,
+    views: Sequence[View],
+    span: Span | None = None,
+    *,
+    limit_s: float = 60,
+    name: str = "",
+    key: str = "",
 ) -> Decoded:
     """As `decode.decode` with PyAV, in the helper process.
 
@@ -90,7 +97,7 @@ def decode(
     def decoded(answer: object) -> Decoded:
         return _decoded(answer, views)
 
-    return _media.ask("decode", data, limit_s, decoded, kind, wanted, times, name)
+    return _media.ask("decode", data, limit_s, decoded, kind, wanted, times, name, key)
 
 
 def helper_pid() -> int | None:
@@ -156,10 +163,11 @@ class MediaService:
         wanted: list[dict[str, Any]],
         times: list[int] | None,
         name: str,
+        key: str,
     ) -> list[list[object]]:
         views = [_view(**view) for view in wanted]
         span = None if times is None else Span(*times)
-        found = decode_here(self._held(file, data), kind, views, span, limit_s=limit_s, name=name)
+        found = decode_here(self._held(file, data), kind, views, span, limit_s=limit_s, name=name, key=key)
         return [
             [views.index(view), array, found.times.get(view) if isinstance(view, Frames) else None]
             for view, array in found.views.items()
@@ -266,7 +274,7 @@ def _are_frames(shape: tuple[int, ...], view: Frames) -> bool:
     count, height, width, colours = shape
     sizes = {height, width}
     return (
-        1 <= count <= max(1, view.max_frames)
+        1 <= count <= max(view.crops, view.max_frames)
         and colours == 3
         and (sizes == {view.size} if view.crop else min(sizes) >= 1 and max(sizes) <= view.size)
     )

@@ -148,6 +148,21 @@ def render(
     return out
 
 
+def render_crop(picture: Image, size: int, row: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """A crop of a picture, uint8 `(size, size, 3)`, resampled as `render` does.
+
+    Args:
+        picture: RGB.
+        row: of `crops.crop_settings`.
+    """
+    from PIL import Image
+
+    top, left, height, width, flip = row.tolist()
+    box = (left, top, left + width, top + height)
+    pixels = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box, 3.0), np.uint8)
+    return np.ascontiguousarray(pixels[:, ::-1]) if flip else pixels
+
+
 def view_size(shown: tuple[int, int], view: Frames) -> tuple[int, int]:
     """(width, height) of the view of a picture that is shown at `shown`."""
     if view.crop:

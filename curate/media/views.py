@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, order=True)
 class Frames:
-    """Pictures of a sample: uint8 `(N, H, W, 3)` sRGB, display orientation; N = 1 for a picture.
+    """Pictures of a sample: uint8 `(N, H, W, 3)` sRGB, display orientation; N = `crops` for a picture.
 
     Attributes:
         size: pixels. With `crop`, the short side is scaled to it and the centre square is taken; without, the long
@@ -22,6 +22,8 @@ class Frames:
             tokenizers of video (see `clip_times`).
         pad: with `stride`: whether the last frame is repeated where 1 + stride * k need more than there are, or the
             frames too many are left out.
+        crops: of a picture, that many of `crops.crop_settings`: the centre square, then others drawn from the sample's
+            id, which are stretched to `size`. Frames of a video have one, the centre square.
     """
 
     size: int
@@ -30,6 +32,7 @@ class Frames:
     crop: bool = True
     stride: int = 0
     pad: bool = False
+    crops: int = 1
 
 
 @dataclass(frozen=True, order=True)

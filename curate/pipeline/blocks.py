@@ -27,7 +27,9 @@ def view_name(view: View) -> str:
     if isinstance(view, Audio):
         return f"audio-{view.rate}"
     name = f"frames-{view.size}-{view.fps:g}-{view.max_frames}-{'square' if view.crop else 'whole'}"
-    return f"{name}-{'pad' if view.pad else 'trim'}{view.stride}" if view.stride else name
+    if view.stride:
+        name += f"-{'pad' if view.pad else 'trim'}{view.stride}"
+    return f"{name}-crops{view.crops}" if view.crops > 1 else name
 
 
 def view_dtype(view: View) -> type[np.uint8] | type[np.int16]:

@@ -52,7 +52,9 @@ def decode_samples(
         got: dict[View, NDArray[np.generic]] = {}
         try:
             if views:
-                got = decode(reader.read(sample), sample["kind"], views, span, limit_s=DECODE_SECONDS).views
+                got = decode(
+                    reader.read(sample), sample["kind"], views, span, limit_s=DECODE_SECONDS, key=sample["sample_id"]
+                ).views
         except (MediaError, MemoryError) as exc:
             failure = Failure.of(f"{stage}:decode", exc)
         failures.append(failure)

@@ -60,7 +60,8 @@ def finish(
     """Write the card, commit the manifest, and remove what the manifest does not name: an earlier recipe's pieces."""
     manifest = _manifest(plan, build, cluster, made)
     with Stage(console, "card", 1, "page") as stage:
-        for path in write_card(build, manifest, _load):
+        where = {s.card.name: s.tokenizer for s in plan.streams}
+        for path in write_card(build, manifest, lambda name: _load(where[name])):
             manifest.files.append(describe_file(build, path, 0))
         stage.add(1)
     manifest.files.sort(key=lambda f: f.path)

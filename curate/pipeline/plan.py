@@ -76,10 +76,16 @@ def make_plan(file: RecipeFile) -> Plan:
     for i, near in enumerate(recipe.decide.near_duplicates):
         with _at(file, ("decide", "near_duplicates", i)):
             check_near_duplicates([near], fields)
-    streams = []
+    streams: list[StreamPlan] = []
     for i, stream in enumerate(recipe.tokenize.streams):
         with _at(file, ("tokenize", "streams", i, "tokenizer")):
-            streams.append(StreamPlan(stream, zoo.card(stream.tokenizer)))
+            found = zoo.located(stream.tokenizer, file.path.parent)
+            card = zoo.card(found)
+            if any(s.card.name == card.name and s.card != card for s in streams):
+                raise CurateError(
+                    f"two different tokenizers are called {card.name}", "rename one, in its card.json too"
+                )
+            streams.append(StreamPlan(stream, card, found, recipe.tokenize.crops))
     return Plan(file, ordered, fields, streams)
 
 

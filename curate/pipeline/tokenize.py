@@ -46,15 +46,22 @@ IDENTITY = ("sample_id", "content_id", "kind", "start_us", "end_us")
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """A stream of the recipe with its tokenizer's card."""
+    """A stream of the recipe with its tokenizer's card.
+
+    Attributes:
+        tokenizer: name that `zoo.load` takes, wherever a process stands.
+        crops: of each picture, as in the recipe.
+    """
 
     use: Stream
     card: CodecCard
+    tokenizer: str
+    crops: int = 1
 
     @property
     def view(self) -> View | None:
         """What of the media it reads; None for text."""
-        return view_of(self.card, self.use.fps, self.use.max_frames, self.use.pad)
+        return view_of(self.card, self.use.fps, self.use.max_frames, self.use.pad, self.crops)
 
     @property
     def spec(self) -> StreamSpec:
@@ -63,7 +70,7 @@ class StreamPlan:
 
     def made_by(self) -> Any:
         """The digest of the whole card, since that is what pieces and shards carry."""
-        return [self.use.model_dump(mode="json"), self.spec.codec]
+        return [self.use.model_dump(mode="json"), self.spec.codec, self.crops]
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,7 @@ class Encode:
     def __init__(self, streams: Sequence[StreamPlan]) -> None:
         self._streams = streams
         for stream in streams:
-            models().load_tokenizer(stream.use.tokenizer, stream.card)
+            models().load_tokenizer(stream.tokenizer, stream.card)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         fresh = block.column("fresh").to_pylist()
@@ -186,7 +193,7 @@ class Encode:
             todo = [i for i, f in enumerate(failures) if fresh[i] and f is None and given[i] is not None]
             ids: list[NDArray[np.generic] | None] = [None] * block.num_rows
             stage = f"tokenize:{stream.use.name}"
-            encoded = models().encode(stream.use.tokenizer, stage, [given[i] for i in todo])
+            encoded = models().encode(stream.tokenizer, stage, [given[i] for i in todo])
             for i, got in zip(todo, encoded, strict=True):
                 checked = _checked(stream, got)
                 if isinstance(checked, Failure):

@@ -175,6 +175,13 @@ class Stream(_Part):
 
 class Tokenize(_Part):
     streams: list[Stream] = Field(min_length=1)
+    crops: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="of each picture, for streams of pictures: the centre square, then random resized crops drawn from "
+        "the sample's id, the same for every stream (4M's crop_settings: curate.media.crops)",
+    )
 
 
 class Pack(_Part):

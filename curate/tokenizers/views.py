@@ -26,11 +26,14 @@ def clock_of(card: CodecCard, fps: float | None, pad: bool) -> Clock | None:
     return Clock(fps=fps or card.fps or CLIP_FPS, stride=card.temporal_stride, pad=pad)
 
 
-def view_of(card: CodecCard, fps: float | None = None, max_frames: int | None = None, pad: bool = False) -> View | None:
+def view_of(
+    card: CodecCard, fps: float | None = None, max_frames: int | None = None, pad: bool = False, crops: int = 1
+) -> View | None:
     """The view of the media that a tokenizer reads; None where it reads text alone.
 
     Args:
         fps, max_frames, pad: as in the recipe's stream.
+        crops: as in the recipe; of streams of pictures. Words about a picture are about its centre square.
 
     Raises:
         CurateError: the card does not say what size or rate it needs.
@@ -46,7 +49,8 @@ def view_of(card: CodecCard, fps: float | None = None, max_frames: int | None = 
     if (clock := clock_of(card, fps, pad)) is not None:
         most = max_frames or CLIP_FRAMES
         return Frames(card.input_size, clock.fps, most, stride=clock.stride, pad=pad)
-    return Frames(card.input_size, fps or 1.0, max_frames or PICTURES)
+    several = crops if card.modality == "image" else 1
+    return Frames(card.input_size, fps or 1.0, max_frames or PICTURES, crops=several)
 
 
 def items_of(

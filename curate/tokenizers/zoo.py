@@ -33,6 +33,8 @@ _CLASSES = {
     "open-magvit2": "curate.tokenizers.adapters.open_magvit2:OpenMagvit2",
     "titok": "curate.tokenizers.adapters.titok:TiTok",
     "4m-vq": "curate.tokenizers.adapters.fourm_vq:FourMVQ",
+    "4m-words": "curate.tokenizers.fourm.words:WordsTokenizer",
+    "4m-wordpiece": "curate.tokenizers.fourm.wordpiece:WordPiece4M",
     "dvae": "curate.tokenizers.adapters.dvae:DVAE",
 }
 """Class of each architecture; importing waits until a tokenizer is loaded."""
@@ -66,6 +68,21 @@ def folder(name: str) -> Path:
         f"{nearest(name, names())}there are: {', '.join(names())}; a folder with a card.json (`curate tokenizers "
         "import` makes one of published weights); or package.module:Class of one of your own",
     )
+
+
+def located(name: str, base: Path) -> str:
+    """The name by which any process on this machine finds a tokenizer: a folder's path becomes absolute.
+
+    Args:
+        name: as in a recipe.
+        base: the recipe's folder, which relative paths start from; the current folder is tried after it.
+    """
+    if _is_class(name) or name in names():
+        return name
+    for candidate in (base / name, Path(name)):
+        if (candidate / "card.json").is_file():
+            return str(candidate.resolve())
+    return name
 
 
 def card(name: str) -> CodecCard:
@@ -105,7 +122,7 @@ def class_of(architecture: str) -> Any:
 
 def importable() -> list[str]:
     """Architectures whose published weights `adopt` reads."""
-    return sorted(name for name, path in _CLASSES.items() if path.startswith("curate.tokenizers.adapters"))
+    return sorted(name for name in _CLASSES if hasattr(class_of(name), "adopt"))
 
 
 def options_of(architecture: str) -> dict[str, inspect.Parameter]:

@@ -124,9 +124,7 @@ class SampleLabeler(Protocol):
     digest: str
     needs: tuple[Literal["text", "size"], ...]
 
-    def of_sample(
-        self, pictures: NDArray[np.uint8], text: str | None, size: tuple[int, int] | None
-    ) -> Sequence[Label]:
+    def of_sample(self, pictures: NDArray[np.uint8], text: str | None, size: tuple[int, int] | None) -> Sequence[Label]:
         """One label for each picture of one sample.
 
         Args:

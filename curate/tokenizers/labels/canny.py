@@ -31,5 +31,4 @@ class Canny:
         return [EdgeMap(self._edges(np.ascontiguousarray(p))) for p in pictures]
 
     def _edges(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        edges: NDArray[np.uint8] = cv2.Canny(picture, self.low, self.high, apertureSize=3, L2gradient=False)
-        return edges
+        return np.asarray(cv2.Canny(picture, self.low, self.high, apertureSize=3, L2gradient=False), np.uint8)

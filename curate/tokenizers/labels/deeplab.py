@@ -1,4 +1,4 @@
-"""Semantic segmentation by DeepLab v3 on MobileNet v2 (Chen et al. 2017, arXiv 1706.05587), quantised, through LiteRT."""
+"""Semantic segmentation by DeepLab v3 (Chen et al. 2017, arXiv 1706.05587) on MobileNet v2, through LiteRT."""
 
 from __future__ import annotations
 

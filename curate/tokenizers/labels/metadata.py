@@ -45,7 +45,9 @@ class MetadataLabeler:
         if text is not None:
             shared |= caption_statistics(text)
         labels = [None] * len(pictures) if self._people is None else self._people(pictures)
-        return [Metadata(shared | _people(label) | pixel_statistics(p)) for p, label in zip(pictures, labels, strict=True)]
+        return [
+            Metadata(shared | _people(label) | pixel_statistics(p)) for p, label in zip(pictures, labels, strict=True)
+        ]
 
 
 def _people(label: object) -> dict[str, float | int]:

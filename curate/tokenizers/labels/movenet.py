@@ -50,4 +50,4 @@ class MoveNet:
         if score.mean() < self.score:
             return np.zeros((0, len(COCO_POINTS), 3), np.float32)
         points = np.stack([(x * side - left) / width, (y * side - top) / height, score], axis=-1)
-        return np.clip(points, 0, 1).astype(np.float32)[None]
+        return np.asarray(np.clip(points, 0, 1), np.float32)[None]

@@ -17,9 +17,9 @@ ROUNDS = 30
 class PaletteLabeler:
     """One to seven colours of the whole picture, by share of its area.
 
-    The picture is reduced to at most 64 pixels a side (mean of the pixels covered). Median cut (Heckbert, SIGGRAPH 1982:
-    the box of the widest channel is halved at its median) gives the first centres, Lloyd's k-means on sRGB values the
-    last ones. A picture of fewer distinct colours gets those.
+    The picture is reduced to at most 64 pixels a side (mean of the pixels covered). Median cut (Heckbert, SIGGRAPH
+    1982: the box of the widest channel is halved at its median) gives the first centres, Lloyd's k-means on sRGB
+    values the last ones. A picture of fewer distinct colours gets those.
 
     Args:
         colours: how many; None: 1 to 7, drawn from the digest of the picture's bytes as 4M draws it by chance.
@@ -48,7 +48,8 @@ def palette_of(picture: NDArray[np.uint8], count: int) -> tuple[tuple[int, int, 
     scale = SIDE / max(picture.shape[:2])
     if scale < 1:
         height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
-        picture = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA)
+        picture = np.asarray(small, np.uint8)
     pixels, shares = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
     values, weights = pixels.astype(np.float64), shares.astype(np.float64)
     centres = _median_cut(values, weights, count)

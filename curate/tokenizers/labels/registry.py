@@ -48,5 +48,7 @@ def labeler_of(name: str, options: Mapping[str, Any]) -> Any:
             "see its class for the options; one of your own is to be installed where curate runs, on every worker",
         ) from error
     if not isinstance(made, Labeler | SampleLabeler):
-        raise CurateError(f"`{name}` is no labeler", "it needs name, digest and __call__ (curate.tokenizers.labels.base)")
+        raise CurateError(
+            f"`{name}` is no labeler", "it needs name, digest and __call__ (curate.tokenizers.labels.base)"
+        )
     return made

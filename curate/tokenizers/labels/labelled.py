@@ -1,0 +1,220 @@
+"""A stream of labels: a labeler, and the tokenizer that its labels are written with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from curate.schema.codec import CodecCard
+from curate.schema.errors import CurateError
+from curate.schema.ids import digest
+from curate.tokenizers import zoo
+from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.labels.as_pictures import PictureWriter, picture_writer
+from curate.tokenizers.labels.as_words import WordWriter, word_writer
+from curate.tokenizers.labels.base import Label, Labeler, SampleLabeler
+from curate.tokenizers.labels.registry import labeler_of
+
+WORDS = "curate.tokenizers.fourm.words:WordsTokenizer"
+_FILE = "labels.json"
+
+
+class LabelsFile(BaseModel):
+    """`labels.json`; the card's `weights_digest` is of its bytes.
+
+    Attributes:
+        labeler: a name of `curate.tokenizers.labels.registry`, or `package.module:Class`; options: its arguments.
+        labeler_digest: its `digest` when the folder was made.
+        tokenizer: a name of the zoo, a folder, or `package.module:Class`; tokenizer_digest: its card's weights digest.
+        kind: class of the labels; names: of their classes or key-points.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    labeler: str
+    options: dict[str, Any] = {}
+    labeler_digest: str
+    tokenizer: str
+    tokenizer_digest: str
+    kind: str
+    names: tuple[str, ...] = ()
+
+
+class Labelled:
+    """Pictures to ids of their labels (a `Tokenizer`); `decode` gives labels.
+
+    An item is uint8 `(H, W, 3)` or `(N, H, W, 3)` of the card's `input_size`, or, where the card has `needs`, a dict of
+    them: `frames` as such, `text` (a caption or None), `size` ([width, height] of the original or None).
+    Labels that are maps become pictures for an image tokenizer, with its ids for each picture. Labels that are lists
+    become words, one sequence of ids `(n,)` an item: of its middle picture (number N // 2).
+    """
+
+    def __init__(self, card: CodecCard, file: LabelsFile, labeler: Labeler | SampleLabeler, inner: Tokenizer) -> None:
+        if labeler.digest != file.labeler_digest or inner.card.weights_digest != file.tokenizer_digest:
+            which = "labeler" if labeler.digest != file.labeler_digest else "tokenizer"
+            raise CurateError(
+                f"the {which} of {card.name} is not the one that it was made with",
+                "its weights or options differ; make the folder again, and tokenise again what was made with the other",
+            )
+        self.card, self._labeler, self._inner = card, labeler, inner
+        self._pictures, self._words = _writers(file.kind, file.names, inner.card)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Labelled:
+        """Reads `card.json` and `labels.json`; labeler and tokenizer must be those that the folder was made with."""
+        try:
+            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
+            raw = (folder / _FILE).read_bytes()
+            file = LabelsFile.model_validate_json(raw)
+        except (OSError, ValueError) as error:
+            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
+        if digest(raw) != card.weights_digest:
+            raise CurateError(f"the {_FILE} of {folder.name} is not that of its card", "make the folder again")
+        return cls(card, file, labeler_of(file.labeler, file.options), zoo.load(file.tokenizer))
+
+    def label(self, item: Any) -> Sequence[Label]:
+        """The labels of an item's pictures; of the middle one alone where they are written as words."""
+        frames, text, size = self._parts(item)
+        if self._words is not None:
+            frames = frames[len(frames) // 2 :][:1]
+        if isinstance(self._labeler, SampleLabeler):
+            return self._labeler.of_sample(frames, text, size)
+        return self._labeler(frames)
+
+    @property
+    def of_pictures(self) -> Tokenizer | None:
+        """The tokenizer of the pictures that labels are written as; None where they are written as words."""
+        return self._inner if self._words is None else None
+
+    def drawn(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The labels of frames `(N, H, W, 3)` as the pictures, of the same shape, that are tokenized."""
+        writer = cast(PictureWriter, self._pictures)
+        return np.stack([writer.write(label) for label in self.label(frames)])
+
+    def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
+        """Items to ids; ValueError for one that breaks the input contract, or a label that cannot be written."""
+        return [self._encode(item) for item in items]
+
+    def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
+        """Ids to a label, or a list of labels for a stack of maps."""
+        back = self._inner.decode(ids)
+        if self._words is not None:
+            return [self._words.read(words) for words in back]
+        writer = cast(PictureWriter, self._pictures)
+        return [writer.read(p) if p.ndim == 3 else [writer.read(one) for one in p] for p in back]
+
+    def _encode(self, item: Any) -> NDArray[np.generic]:
+        labels = self.label(item)
+        if self._words is not None:
+            return self._inner.encode([self._words.write(labels[0])])[0]
+        written = np.stack([cast(PictureWriter, self._pictures).write(label) for label in labels])
+        frames = item["frames"] if isinstance(item, Mapping) else item
+        return self._inner.encode([written[0] if frames.ndim == 3 else written])[0]
+
+    def _parts(self, item: Any) -> tuple[NDArray[np.uint8], str | None, tuple[int, int] | None]:
+        given = item if isinstance(item, Mapping) else {"frames": item}
+        if absent := [name for name in self.card.needs if name not in given]:
+            raise ValueError(f"{self.card.name} expects {', '.join(self.card.needs)}; the item lacks {absent[0]}")
+        frames, side = given["frames"], self.card.input_size
+        right = isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.ndim in (3, 4)
+        if not right or frames.shape[-3:] != (side, side, 3) or 0 in frames.shape:
+            got = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
+            raise ValueError(f"{self.card.name} expects uint8 ({side}, {side}, 3) or (N, {side}, {side}, 3), got {got}")
+        size = given.get("size")
+        return frames.reshape(-1, side, side, 3), given.get("text"), None if size is None else (size[0], size[1])
+
+
+def make_labelled(
+    folder: Path,
+    labeler: str,
+    options: Mapping[str, Any],
+    stream: str,
+    tokenizer: str = WORDS,
+    size: int = 256,
+    licence: str = "that of the labeler's weights, as their publisher states",
+    trained_on: str = "see the labeler and the tokenizer",
+) -> CodecCard:
+    """Writes `card.json` and `labels.json`, whose folder's name becomes the tokenizer's.
+
+    Args:
+        labeler, options: as `labeler_of` takes them. Paths among the options are kept as they are given.
+        stream: e.g. `tok_canny_edge@256`, `metadata`, `color_palette`, `det`.
+        tokenizer: of the zoo, a folder, or a class: an image tokenizer for maps, the closed vocabulary for lists.
+        size: side of the pictures for lists; for maps it is the image tokenizer's.
+
+    Raises:
+        CurateError: there is no such labeler or tokenizer, or the one cannot write the other's labels.
+    """
+    made, inner = labeler_of(labeler, options), zoo.load(tokenizer)
+    side = inner.card.input_size or size
+    blank = np.zeros((1, side, side, 3), np.uint8)
+    probe = made.of_sample(blank, "", (side, side)) if isinstance(made, SampleLabeler) else made(blank)
+    file = LabelsFile(
+        labeler=labeler,
+        options=dict(options),
+        labeler_digest=made.digest,
+        tokenizer=tokenizer,
+        tokenizer_digest=inner.card.weights_digest,
+        kind=type(probe[0]).__name__,
+        names=tuple(getattr(probe[0], "names", ())),
+    )
+    _, words = _writers(file.kind, file.names, inner.card)
+    more: tuple[Literal["text", "size"], ...] = made.needs if isinstance(made, SampleLabeler) else ()
+    of = inner.card.model_dump()
+    raw = (json.dumps(file.model_dump(mode="json"), indent=2, sort_keys=True) + "\n").encode()
+    changed = {
+        "name": folder.name,
+        "version": 1,
+        "architecture": "labelled",
+        "stream": stream,
+        "input_size": side,
+        "channels": 3,
+        # A sequence of words is text; the pictures that it is written from must then be asked for.
+        "needs": ["frames", *more] if words is not None or more else [],
+        "input": (
+            f"uint8 sRGB ({side}, {side}, 3) or a stack of them; {made.name} labels them ({file.kind}), "
+            f"{inner.card.name} writes the labels"
+        ),
+        "chunking": "the middle picture of a stack, number N // 2" if words is not None else "each picture alone",
+        "padding": "none",
+        "valid_length": "all ids are valid",
+        "weights_digest": digest(raw),
+        "code_version": _versions(),
+        "trained_on": trained_on,
+        "licence": licence,
+        "quality": [],
+        "batch_invariance": None,
+    }
+    try:
+        card = CodecCard.model_validate(of | changed)
+    except ValidationError as error:
+        raise CurateError(f"{tokenizer} cannot carry labels of {labeler}: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _FILE).write_bytes(raw)
+    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    return card
+
+
+def _writers(kind: str, names: tuple[str, ...], card: CodecCard) -> tuple[PictureWriter | None, WordWriter | None]:
+    """The one writer of a kind for a tokenizer of pictures or of words; CurateError where there is none."""
+    pictures = picture_writer(kind, names) if card.modality == "image" else None
+    words = word_writer(kind, names) if card.modality == "text" else None
+    if pictures is None and words is None:
+        raise CurateError(
+            f"{card.name} cannot write {kind}",
+            "maps (edges, classes, depth, normals) take an image tokenizer, lists (boxes, points, metadata, palette) "
+            f"take {WORDS}",
+        )
+    return pictures, words
+
+
+def _versions() -> str:
+    import cv2
+
+    return f"opencv {cv2.__version__}, numpy {np.__version__}"
