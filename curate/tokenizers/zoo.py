@@ -35,6 +35,7 @@ _CLASSES = {
     "4m-vq": "curate.tokenizers.adapters.fourm_vq:FourMVQ",
     "4m-words": "curate.tokenizers.fourm.words:WordsTokenizer",
     "4m-wordpiece": "curate.tokenizers.fourm.wordpiece:WordPiece4M",
+    "vqvae": "curate.tokenizers.adapters.vqvae:VQVAE",
     "dvae": "curate.tokenizers.adapters.dvae:DVAE",
 }
 """Class of each architecture; importing waits until a tokenizer is loaded."""

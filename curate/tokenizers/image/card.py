@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
-from curate.schema.codec import CodecCard, Quality, smallest_unsigned
+from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
+from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.image.evaluate import evaluate_images, square
-from curate.tokenizers.image.fsq import PATCH, ImageFSQ, net_from_bytes, words_of
+from curate.tokenizers.image.evaluate import evaluate_clips, evaluate_images, square
+from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQNet, net_from_bytes, words_of
+
+_MEASURED_WITH = ("torch", "vector-quantize-pytorch", "pillow", "scikit-image")
 
 
 def write_image_card(
     weights: Path,
     folder: Path,
     held_out: Sequence[Path],
-    more_quality: Sequence[Quality] = (),
+    clips: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]] = (),
     size: int = 256,
 ) -> CodecCard:
     """Writes `weights.safetensors`, `card.json` and `strip.png` to `folder`, whose name becomes the tokenizer's.
@@ -27,14 +33,39 @@ def write_image_card(
         weights: what `train_image` returned.
         folder: the tokenizer's folder; made when missing.
         held_out: pictures that were not trained on; quality, batch invariance and the strip come from them.
-        more_quality: other measurements to put beside it.
+        clips: what clips are, in words, and the clips, uint8 `(T, size, size, 3)`; not trained on. One measurement
+            each, frame by frame.
         size: side of the pictures that `encode` will want.
+
+    Raises:
+        CurateError: `size` is not a multiple of the side of the patch that an id covers.
     """
     raw = weights.read_bytes()
-    net, words = net_from_bytes(raw), words_of(raw)
-    levels = list(net.shape.levels)
-    card = CodecCard(
-        name=folder.name,
+    net = net_from_bytes(raw)
+    card = _unmeasured(net, raw, folder.name, size)
+    tokenizer = ImageFSQ(card, net)
+    quality = [evaluate_images(tokenizer, held_out)]
+    quality += [evaluate_clips(tokenizer, some, media) for media, some in clips]
+    measured = {
+        "quality": quality,
+        "batch_invariance": batch_difference(tokenizer, held_out),
+        "bf16_difference": bf16_difference(tokenizer, held_out),
+    }
+    card = CodecCard.model_validate(card.model_dump() | measured)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.safetensors").write_bytes(raw)
+    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    write_strip(ImageFSQ(card, net), held_out[:4], folder / "strip.png")
+    return card
+
+
+def _unmeasured(net: ImageFSQNet, raw: bytes, name: str, size: int) -> CodecCard:
+    words, levels, patch = words_of(raw), list(net.shape.levels), net.shape.patch
+    if size <= 0 or size % patch:
+        raise CurateError(f"{name} takes pictures whose side is a multiple of {patch}, not {size}")
+    vocabulary = int(np.prod(levels))
+    return CodecCard(
+        name=name,
         architecture="image-fsq",
         modality="image",
         stream=f"tok_rgb@{size}",
@@ -44,28 +75,28 @@ def write_image_card(
             "little-endian mixed radix: id = sum of digit_i times the product of the levels before i; "
             "channel 0 is the least significant digit; cells in row-major order"
         ),
-        vocabulary=int(np.prod(levels)),
-        dtype=smallest_unsigned(int(np.prod(levels))),
-        grid=(size // PATCH, size // PATCH),
+        vocabulary=vocabulary,
+        dtype=smallest_unsigned(vocabulary),
+        grid=(size // patch, size // patch),
         input_size=size,
+        channels=3,
         input=(
-            f"uint8 sRGB (N, {size}, {size}, 3), nothing else. To get there: short side to {size} with an antialiased "
-            f"or area filter, centre crop to {size}x{size}; alpha on an opaque ground"
+            f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3), nothing else. To get there: EXIF orientation, "
+            f"sRGB, grey in three channels, the top 8 of 16 bits, alpha over white; centre square to {size}x{size}, "
+            "antialiased"
         ),
+        preprocessing=Preprocessing(
+            resize="short_side", resample="lanczos", crop="centre", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]
+        ),
+        chunking="none: a picture is encoded whole, the frames of a video one by one",
+        padding="none",
+        valid_length="the whole grid",
         weights_digest=digest(raw),
+        code_version=", ".join(f"{package} {version(package)}" for package in _MEASURED_WITH),
         parameters=sum(p.numel() for p in net.parameters()),
         trained_on=words["trained_on"],
         licence=words["licence"],
     )
-    tokenizer = ImageFSQ(card, net)
-    quality = [evaluate_images(tokenizer, held_out), *more_quality]
-    differing = batch_difference(tokenizer, held_out)
-    card = CodecCard.model_validate(card.model_dump() | {"quality": quality, "batch_invariance": differing})
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(raw)
-    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
-    write_strip(ImageFSQ(card, net), held_out[:4], folder / "strip.png")
-    return card
 
 
 def batch_difference(tokenizer: ImageFSQ, paths: Sequence[Path]) -> float:
@@ -75,6 +106,18 @@ def batch_difference(tokenizer: ImageFSQ, paths: Sequence[Path]) -> float:
     together = np.stack(tokenizer.encode(list(pictures)))
     alone = np.stack([tokenizer.encode([picture])[0] for picture in pictures])
     return float(np.mean(together != alone))
+
+
+def bf16_difference(tokenizer: ImageFSQ, paths: Sequence[Path]) -> float:
+    """The share of ids that differ when the encoder computes in bfloat16; the quantiser is fp32 in both (law 8)."""
+    pictures = np.stack([square(path, tokenizer.picture[0]) for path in paths])
+    [whole] = tokenizer.encode([pictures])
+    halved = []
+    for picture in pictures:
+        x = torch.from_numpy(picture[None]).permute(0, 3, 1, 2).to(tokenizer.device).float() / 127.5 - 1
+        with torch.inference_mode(), torch.autocast(tokenizer.device.type, torch.bfloat16):
+            halved.append(tokenizer.net.quantise(tokenizer.net.latent(x))[1].cpu().numpy())
+    return round(float(np.mean(np.concatenate(halved) != whole)), 5)
 
 
 def write_strip(tokenizer: ImageFSQ, paths: Sequence[Path], out: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from curate.media.decode import decode
 from curate.media.images import decode_picture, render
 from curate.media.views import Frames
 from curate.schema.codec import Quality
@@ -43,6 +44,19 @@ def square(path: Path, size: int) -> NDArray[np.uint8]:
         MediaError: the file is no picture, cannot be decoded, or has too many pixels.
     """
     return render(decode_picture(path.read_bytes(), path.name), Frames(size))
+
+
+def clip_of(path: Path, size: int, fps: float, frames: int) -> NDArray[np.uint8]:
+    """The beginning of a video file as uint8 `(T, size, size, 3)`, as the pipeline would give it: 1 / `fps` apart.
+
+    Args:
+        frames: most frames; T is less where the video is shorter.
+
+    Raises:
+        MediaError: the file is no video, or cannot be decoded.
+    """
+    view = Frames(size, fps, frames, stride=1)
+    return np.asarray(decode(path.read_bytes(), "video", [view], name=path.name).views[view], np.uint8)
 
 
 def score(decoded: NDArray[np.uint8], original: NDArray[np.uint8]) -> PictureScore:
@@ -143,7 +157,9 @@ def evaluate_clips(tokenizer: Tokenizer, clips: Sequence[NDArray[np.uint8]], med
         items=len(clips),
         psnr_db=round(float(np.mean([s.psnr_db for s in scores])), 3),
         ssim=round(float(np.mean([s.ssim for s in scores])), 4),
-        temporal_psnr_db=round(float(np.mean([s.temporal_psnr_db for s in scores])), 3),
+        temporal_psnr_db=round(
+            float(np.mean([s.temporal_psnr_db for s in scores if s.temporal_psnr_db is not None])), 3
+        ),
         ids_per_item=count / len(clips),
         codebook_usage=round(len(used) / tokenizer.card.vocabulary, 5),
     )

@@ -22,6 +22,8 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 
 PATCH = 8
+"""Pixels on a side of the patches that enter the encoder, whatever an id covers."""
+
 # On one CPU thread 8 pictures at once take as long as one by one, and padding a lone one to 8 would cost eightfold.
 MICRO_BATCH = {"cpu": 1, "cuda": 8}
 
@@ -32,9 +34,12 @@ class ImageFSQShape:
 
     Attributes:
         levels: FSQ levels per latent channel.
-        width: channels at 1/8 resolution.
-        encoder_blocks, decoder_blocks: residual blocks at 1/8 resolution.
+        width: channels at the resolution of the ids.
+        encoder_blocks, decoder_blocks: residual blocks at that resolution.
         refine_width, refine_blocks: channels and residual blocks of the decoder at 1/4 resolution.
+        patch: pixels on a side that an id covers, 8 or 16; weights without this key are of 8.
+        middle_width, middle_encoder_blocks, middle_decoder_blocks: with a patch of 16, the same at 1/8 resolution,
+            which is passed on the way in and on the way out.
     """
 
     levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
@@ -43,6 +48,14 @@ class ImageFSQShape:
     decoder_blocks: int = 4
     refine_width: int = 64
     refine_blocks: int = 2
+    patch: int = 8
+    middle_width: int = 128
+    middle_encoder_blocks: int = 2
+    middle_decoder_blocks: int = 2
+
+    def __post_init__(self) -> None:
+        if self.patch not in (PATCH, 2 * PATCH):
+            raise CurateError(f"an id cannot cover {self.patch} pixels a side", f"Give {PATCH} or {2 * PATCH}.")
 
 
 class Residual(nn.Module):
@@ -60,36 +73,44 @@ class Residual(nn.Module):
 
 
 class ImageFSQNet(nn.Module):
-    """Pictures in [-1, 1], float `(N, 3, H, W)`, to FSQ codes `(N, d, H/8, W/8)` and back.
+    """Pictures in [-1, 1], float `(N, 3, H, W)`, to FSQ codes `(N, d, H/p, W/p)` and back, p the shape's `patch`.
 
-    Encoder and decoder each hold a linear path from 8x8 patch to latent (PCA at the start of training, so that
-    training starts at the quality of a transform codec) and a convolutional path that adds to it.
+    Encoder and decoder each hold a linear path from patch to latent (PCA at the start of training, so that training
+    starts at the quality of a transform codec) and a convolutional path that adds to it.
     """
 
     def __init__(self, shape: ImageFSQShape) -> None:
         super().__init__()
         self.shape = shape
-        d, pixels, wide, fine = len(shape.levels), 3 * PATCH * PATCH, shape.width, shape.refine_width
+        d, pixels, wide, fine = len(shape.levels), 3 * shape.patch**2, shape.width, shape.refine_width
+        two_stages = shape.patch > PATCH
+        eighth = shape.middle_width if two_stages else wide
         self.patch_in = nn.Conv2d(pixels, d, 1)
-        self.stem = nn.Conv2d(pixels, wide, 1)
+        self.stem = nn.Conv2d(3 * PATCH**2, eighth, 1)
+        self.narrow, self.widen = nn.Sequential(), nn.Sequential()
+        if two_stages:
+            self.narrow.extend(Residual(eighth) for _ in range(shape.middle_encoder_blocks))
+            self.narrow.extend([nn.PixelUnshuffle(2), nn.Conv2d(4 * eighth, wide, 1)])
+            self.widen.extend([nn.Conv2d(wide, 4 * eighth, 1), nn.PixelShuffle(2)])
+            self.widen.extend(Residual(eighth) for _ in range(shape.middle_decoder_blocks))
         self.encoder = nn.Sequential(*[Residual(wide) for _ in range(shape.encoder_blocks)])
         self.to_latent = nn.Conv2d(wide, d, 3, padding=1)
         self.fsq = FSQ(levels=list(shape.levels), channel_first=True)
         self.patch_out = nn.Conv2d(d, pixels, 1)
         self.from_latent = nn.Conv2d(d, wide, 3, padding=1)
         self.decoder = nn.Sequential(*[Residual(wide) for _ in range(shape.decoder_blocks)])
-        self.grow = nn.Conv2d(wide, fine * 4, 1)
+        self.grow = nn.Conv2d(eighth, fine * 4, 1)
         self.refine = nn.Sequential(*[Residual(fine) for _ in range(shape.refine_blocks)])
-        # 3x3 at quarter resolution: neighbouring 8x8 patches overlap here, which is what removes their seams.
+        # 3x3 at quarter resolution: neighbouring patches overlap here, which is what removes their seams.
         self.to_pixels = nn.Conv2d(fine, 3 * (PATCH // 2) ** 2, 3, padding=1)
         for silent in (self.to_latent, self.to_pixels):
             nn.init.zeros_(silent.weight)
             nn.init.zeros_(cast(Tensor, silent.bias))
 
     def latent(self, x: Tensor) -> Tensor:
-        """Before quantisation: fp32 `(N, d, H/8, W/8)`."""
-        patches = functional.pixel_unshuffle(x, PATCH)
-        z = self.patch_in(patches) + self.to_latent(self.encoder(self.stem(patches)))
+        """Before quantisation: fp32 `(N, d, H/p, W/p)`."""
+        y = self.encoder(self.narrow(self.stem(functional.pixel_unshuffle(x, PATCH))))
+        z = self.patch_in(functional.pixel_unshuffle(x, self.shape.patch)) + self.to_latent(y)
         return cast(Tensor, z.float())
 
     def quantise(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,9 +120,9 @@ class ImageFSQNet(nn.Module):
         return codes, ids
 
     def pixels(self, codes: Tensor) -> Tensor:
-        """Codes `(N, d, h, w)` to pictures `(N, 3, 8h, 8w)`."""
-        coarse = functional.pixel_shuffle(self.patch_out(codes), PATCH)
-        y = functional.pixel_shuffle(self.grow(self.decoder(self.from_latent(codes))), 2)
+        """Codes `(N, d, h, w)` to pictures `(N, 3, p h, p w)`."""
+        coarse = functional.pixel_shuffle(self.patch_out(codes), self.shape.patch)
+        y = functional.pixel_shuffle(self.grow(self.widen(self.decoder(self.from_latent(codes)))), 2)
         fine = functional.pixel_shuffle(self.to_pixels(self.refine(y)), PATCH // 2)
         return coarse + fine
 
@@ -113,8 +134,9 @@ class ImageFSQNet(nn.Module):
 class ImageFSQ:
     """The tokenizer over a trained net: uint8 sRGB of the card's size to ids and back.
 
-    An item is one picture `(H, W, 3)` or a stack `(N, H, W, 3)`, with H and W as the card's `grid` times 8; its ids are
-    `(h, w)` or `(N, h, w)`. A 4-D array given for `items` is a sequence of pictures, as numpy iterates it.
+    An item is one picture `(H, W, 3)` or a stack `(N, H, W, 3)`, with H and W as the card's `grid` times the patch of
+    the weights; its ids are `(h, w)` or `(N, h, w)`. A 4-D array given for `items` is a sequence of pictures, as numpy
+    iterates it.
     """
 
     def __init__(self, card: CodecCard, net: ImageFSQNet, device: str = "cpu") -> None:
@@ -122,7 +144,7 @@ class ImageFSQ:
             raise CurateError(f"the card of {card.name} lacks a grid, or its levels are not those of the weights")
         self.card = card
         self.grid = card.grid
-        self.picture = (card.grid[0] * PATCH, card.grid[1] * PATCH, 3)
+        self.picture = (self.grid[0] * net.shape.patch, self.grid[1] * net.shape.patch, 3)
         self.device = torch.device(device)
         self.net = net.eval().to(self.device)
 

@@ -10,23 +10,28 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import torch
-from pydantic import Field
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field, model_validator
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional
 from vector_quantize_pytorch import FSQ
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.image.fsq import PATCH, ImageFSQNet, ImageFSQShape, channels_last
+from curate.tokenizers.image.fsq import ImageFSQNet, ImageFSQShape, channels_last
 from curate.tokenizers.image.media import CropConfig, crops, read_pool
 from curate.tokenizers.train_config import read_config
 
 # What may differ between the two sessions of one run: it tells of the weights, or of the pace, but does not make them.
-_NOT_COMPARED = {"media", "trained_on", "licence", "log_every", "checkpoint_every"}
+_NOT_COMPARED = {"media", "trained_on", "licence", "log_every", "checkpoint_every", "strip_every"}
 
 
 class ImageTrainConfig(CropConfig):
@@ -42,12 +47,17 @@ class ImageTrainConfig(CropConfig):
     bf16: bool = True
     log_every: int = Field(default=100, gt=0)
     checkpoint_every: int = Field(default=1000, gt=0)
+    strip_every: int = Field(default=1000, gt=0, description="steps from one picture strip to the next")
     levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
+    patch: int = 8
     width: int = 128
     encoder_blocks: int = 4
     decoder_blocks: int = 4
     refine_width: int = 64
     refine_blocks: int = 2
+    middle_width: int = 128
+    middle_encoder_blocks: int = 2
+    middle_decoder_blocks: int = 2
     trained_on: str = "media of the user"
     licence: str = "unknown"
 
@@ -58,21 +68,25 @@ class ImageTrainConfig(CropConfig):
 
     @property
     def shape(self) -> ImageFSQShape:
-        return ImageFSQShape(
-            self.levels, self.width, self.encoder_blocks, self.decoder_blocks, self.refine_width, self.refine_blocks
-        )
+        return ImageFSQShape(**{field.name: getattr(self, field.name) for field in fields(ImageFSQShape)})
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> ImageTrainConfig:
+        if self.crop % self.patch:
+            raise ValueError(f"crop {self.crop} is not a multiple of patch {self.patch}")
+        return self
 
 
 @torch.no_grad()
 def start_from_pca(net: ImageFSQNet, sample: Tensor) -> None:
-    """Makes the linear paths a PCA of 8x8 patches and its least-squares inverse.
+    """Makes the linear paths a PCA of patches and its least-squares inverse.
 
     Args:
         net: on any device.
         sample: `(N, 3, H, W)` in [-1, 1], on the CPU.
     """
     d = len(net.shape.levels)
-    flat = functional.pixel_unshuffle(sample, PATCH).permute(0, 2, 3, 1).flatten(0, 2).double()
+    flat = functional.pixel_unshuffle(sample, net.shape.patch).permute(0, 2, 3, 1).flatten(0, 2).double()
     mean = flat.mean(0)
     variance, axes = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     # Standard deviation 0.9 spreads a bell over the levels behind tanh; the strongest axes get the finest levels.
@@ -163,7 +177,8 @@ class _Run:
         with safe_open(path, "pt", device=str(self.parameters[0].device)) as file:
             said = file.metadata()
             then, now = json.loads(said["config"]), json.loads(self.config.model_dump_json())
-            if any(then.get(key) != now[key] for key in now.keys() - _NOT_COMPARED):
+            then = {key: field.default for key, field in ImageTrainConfig.model_fields.items()} | then
+            if any(then[key] != now[key] for key in now.keys() - _NOT_COMPARED):
                 raise CurateError(
                     f"{path.name} was made with another config", "Give another output folder, or the config of then."
                 )
@@ -177,6 +192,13 @@ class _Run:
                         "exp_avg": file.get_tensor(f"first.{name}").contiguous(memory_format=torch.preserve_format),
                         "exp_avg_sq": file.get_tensor(f"second.{name}"),
                     }
+
+    @torch.no_grad()
+    def strip(self, x: Tensor) -> NDArray[np.uint8]:
+        """`(N, 3, H, W)` above, what the averaged net makes of it below: uint8 `(2 H, N W, 3)`."""
+        y = functional_call(self.net, dict(zip(self.names, self.mean, strict=True)), (x,))
+        rows = torch.cat([torch.cat(list(x), 2), torch.cat(list(y), 2)], 1)
+        return ((rows + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
     def averaged(self) -> dict[str, Tensor]:
         return {name: mean.cpu() for name, mean in zip(self.names, self.mean, strict=True)}
@@ -196,7 +218,8 @@ def train_image(
     Args:
         config: architecture, schedule and, when `media` is empty, the media.
         media: pictures, videos, or folders of them; replaces the config's media.
-        out: folder for checkpoint, weights and `log.jsonl`.
+        out: folder for checkpoint, weights, `log.jsonl`, and each `strip_every` steps a `strip-STEP.png`: crops of the
+            media that are the same all along, and below them what comes back.
         device: a torch device; CPU and CUDA differ in their last bits and so in the weights.
         share: where `share` sources lie.
         say: gets one line of progress for each log entry.
@@ -214,6 +237,7 @@ def train_image(
         run.load(checkpoint)
     else:
         run.begin(torch.cat([crops(pool, config, -1 - i + (1 << 32)) for i in range(32)]))
+    shown = crops(pool, config, 1 << 33)[:8].to(where)
     begun, first, end = time.monotonic(), run.step, min(config.steps, stop_at or config.steps)
     with (out / "log.jsonl").open("a") as log:
         sums = torch.zeros(3)
@@ -229,6 +253,8 @@ def train_image(
                 pace = (time.monotonic() - begun) / (run.step - first)
                 say(f"{run.step} loss {loss_mean:.4f} psnr {psnr_mean:.2f} dB, {pace:.3f} s a step")
                 sums.zero_()
+            if run.step % config.strip_every == 0 or run.step == end:
+                Image.fromarray(run.strip(shown)).save(out / f"strip-{run.step:06d}.png")
             if run.step % config.checkpoint_every == 0 or run.step == end:
                 run.save(checkpoint)
     weights = out / "weights.safetensors"
