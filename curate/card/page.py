@@ -45,7 +45,7 @@ def show(tables: Tables, facts: Facts, loader: Callable[[str], Tokenizer]) -> Sh
     gallery = Gallery(tables, media, facts.recipe)
     token_text = {}
     for stats in facts.streams:
-        if stats.codec is not None and stats.codec.modality == "text" and stats.top:
+        if stats.codec is not None and stats.codec.modality == "text" and not stats.codec.needs and stats.top:
             tokenizer = load(stats.entry.tokenizer)
             ids = [i for i, _ in stats.top]
             words = tokenizer.decode([np.array([i], tokenizer.card.numpy_dtype) for i in ids])

@@ -35,6 +35,13 @@ _CLASSES = {
     "4m-vq": "curate.tokenizers.adapters.fourm_vq:FourMVQ",
     "4m-words": "curate.tokenizers.fourm.words:WordsTokenizer",
     "4m-wordpiece": "curate.tokenizers.fourm.wordpiece:WordPiece4M",
+    "lyra": "curate.tokenizers.adapters.lyra:Lyra",
+    "encodec": "curate.tokenizers.adapters.audio_transformers:Encodec",
+    "dac": "curate.tokenizers.adapters.audio_transformers:Dac",
+    "mimi": "curate.tokenizers.adapters.audio_transformers:Mimi",
+    "features": "curate.tokenizers.features.quantised:QuantisedFeatures",
+    "continuous": "curate.tokenizers.features.continuous:ContinuousFeatures",
+    "t5": "curate.tokenizers.features.t5:T5Features",
     "vqvae": "curate.tokenizers.adapters.vqvae:VQVAE",
     "dvae": "curate.tokenizers.adapters.dvae:DVAE",
 }

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from curate.schema.codec import CodecCard, Quality, smallest_unsigned
+from curate.schema.codec import CodecCard, Preprocessing, Quality, smallest_unsigned
 from curate.schema.ids import digest
 from curate.tokenizers.audio.crops import AudioTrainConfig
 from curate.tokenizers.audio.evaluate import evaluate_audio
+from curate.tokenizers.audio.invariance import batch_invariance
 from curate.tokenizers.audio.media import MediaSource, Sound
-from curate.tokenizers.audio.rvq import AudioRVQ, describe
+from curate.tokenizers.audio.net import Encoder
+from curate.tokenizers.audio.rvq import CHUNK, AudioRVQ, describe
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def export(
     halves = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in tensors.items()}
     raw = save(halves, metadata=describe(config.network, config.beam, config.fill))
     net = config.network
+    reach = Encoder(net).reach
     card = CodecCard(
         name=name,
         architecture="audio-rvq",
@@ -68,9 +71,15 @@ def export(
         rate_hz=net.rate / net.hop,
         ids_per_frame=net.levels,
         sample_rate=net.rate,
+        channels=1,
         input=f"float32 mono (samples,) in [-1, 1] at {net.rate} Hz; not normalised in level",
+        preprocessing=Preprocessing(),
+        chunking=f"whole, in steps of {CHUNK} frames that overlap and leave no seam; an id depends on {reach} frames "
+        "on either side, so parts of a sound that are encoded by themselves differ near their ends",
         padding=f"zeros fill the last frame: ceil(samples / {net.hop}) frames",
+        valid_length="the number of samples, which is kept beside the ids; `decode` cuts by it",
         weights_digest=digest(raw),
+        code_version=f"torch {torch.__version__}",
         parameters=sum(v.numel() for v in halves.values()),
         trained_on=_sources(config.media, trained_on, net.rate),
         licence=config.licence,
@@ -104,17 +113,6 @@ def measure(tokenizer: AudioRVQ, held_out: Sequence[Sound]) -> list[Quality]:
     return quality
 
 
-def batch_invariance(tokenizer: AudioRVQ, items: Sequence[NDArray[np.float32]]) -> float:
-    """Share of ids that differ between each item alone and batches of 16."""
-    differ = total = 0
-    for start in range(0, len(items), 16):
-        batch = items[start : start + 16]
-        for together, item in zip(tokenizer.encode(batch), batch, strict=True):
-            differ += int((together != tokenizer.encode([item])[0]).sum())
-            total += together.size
-    return differ / total
-
-
 def _sources(media: Sequence[MediaSource], sounds: Sequence[Sound], rate: int) -> str:
     told = []
     for package in dict.fromkeys(s.package for s in sounds):
@@ -127,4 +125,4 @@ def _sources(media: Sequence[MediaSource], sounds: Sequence[Sound], rate: int) -
 
 
 def _write_card(card: CodecCard, out: Path) -> None:
-    (out / "card.json").write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+    (out / "card.json").write_text(card.model_dump_json(indent=2) + "\n", "utf-8")

