@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout
 Name = Annotated[str, typer.Argument(help="A name of `curate tokenizers list`, or a folder with a card.json.")]
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg")
 
 
 class Modality(StrEnum):
@@ -175,9 +177,17 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return found
 
 
+def _need_held_out(weights: Path, held_out: Sequence[object]) -> None:
+    if not held_out:
+        raise CurateError(
+            f"trained: {weights}; without held-out media there is no figure to write on a card",
+            "give the same command with --held-out DIR; nothing is trained again",
+        )
+
+
 @app.command()
 def train(
-    modality: Annotated[Modality, typer.Argument(help="image, audio or text.")],
+    modality: Annotated[Modality, typer.Argument(help="image, video, audio or text.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, weights and card; the same folder goes on.")],
     config: Annotated[
         Path | None, typer.Option(help="A train.yaml. Default: the one that made the embedded tokenizer.")
@@ -185,7 +195,7 @@ def train(
     device: Annotated[str, typer.Option(help="A torch device: cpu, cuda.")] = "cpu",
     held_out: Annotated[
         Path | None,
-        typer.Option(help="image: folder of pictures that are not trained on; the card is measured on them."),
+        typer.Option(help="image, video: folder of media that are not trained on; the card is measured on them."),
     ] = None,
     debian: Annotated[
         Path, typer.Option(help="Where Debian packages that the config names are unpacked (`dpkg-deb -x`).")
@@ -205,7 +215,7 @@ def train(
     path = config if config is not None else data_folder("tokenizers") / zoo.DEFAULTS[modality.value] / "train.yaml"
     if not path.is_file():
         raise CurateError(f"no config {path}")
-    if modality is not Modality.image and path.name != "train.yaml":
+    if modality in (Modality.audio, Modality.text) and path.name != "train.yaml":
         raise CurateError(
             f"{path}: for {modality} the config must be called train.yaml", "its folder names the tokenizer"
         )
@@ -217,12 +227,16 @@ def train(
         measured_on = _files(held_out, PICTURES) if held_out is not None else []
         share = debian / "usr" / "share"
         weights = train_image(ImageTrainConfig.read(path), [], out, device=device, share=share)
-        if not measured_on:
-            raise CurateError(
-                f"trained: {weights}; without held-out pictures there is no figure to write on a card",
-                "give the same command with --held-out DIR; nothing is trained again",
-            )
+        _need_held_out(weights, measured_on)
         write_image_card(weights, out, measured_on)
+    elif modality is Modality.video:
+        from curate.tokenizers.video.card import held_out_clips, write_video_card
+        from curate.tokenizers.video.train import VideoTrainConfig, train_video
+
+        clips = held_out_clips(_files(held_out, VIDEOS)) if held_out is not None else []
+        weights = train_video(VideoTrainConfig.read(path), [], out, device=device, share=debian / "usr" / "share")
+        _need_held_out(weights, clips)
+        write_video_card(weights, out, clips)
     elif modality is Modality.audio:
         from curate.tokenizers.audio.train import train_audio
 

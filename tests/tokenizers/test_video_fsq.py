@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from torch.nn import functional
 
 from curate.schema.codec import CodecCard
@@ -275,7 +276,11 @@ def test_training_resumes_to_the_same_weights_and_makes_a_tokenizer(tmp_path: Pa
     assert straight.read_bytes() == halves.read_bytes()
     entries = [json.loads(line) for line in (straight.parent / "log.jsonl").open()]
     assert [e["step"] for e in entries] == [4, 8, 12]
-    assert (straight.parent / "strip-12.png").exists()
+    strip = np.asarray(Image.open(straight.parent / "strip-12.png")).astype(int)
+    shown = (clip_batch(read_clips(config, media, Path()), config, 1 << 32) + 1) * 127.5
+    assert strip.shape == (2 * 2 * 48, 2 * 48, 3)  # two clips, originals above; the first frame and the fifth
+    assert np.array_equal(strip[96:144, 48:], shown[1, 4].permute(1, 2, 0).round().int().numpy())
+    assert np.abs(strip[144:, :48] - strip[96:144, :48]).mean() < 25
     with pytest.raises(CurateError, match="another config"):
         train_video(config.model_copy(update={"clip": 9.0}), media, tmp_path / "halves", say=quiet.append)
 

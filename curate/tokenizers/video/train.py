@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field
@@ -185,7 +184,7 @@ class _Run:
 
     @torch.no_grad()
     def strip(self, clips: Tensor, path: Path) -> None:
-        """First and last frame of each group's end, originals above, what the net now makes of them below."""
+        """The first frame and the last of each group; originals above, what the net now makes of them below."""
         with self._cast():
             past = self.net.first_past(self.net.quantise(self.net.first_latent(clips[:, 0]))[0])
             back = [past[:, -3:]]
@@ -193,10 +192,11 @@ class _Run:
                 x = clips[:, 1 + GROUP * i : 1 + GROUP * (i + 1)].flatten(1, 2)
                 past = self.net.pixels(self.net.quantise(self.net.latent(x, past))[0], past).float().clamp(-1, 1)
                 back.append(past[:, -3:])
-        rows = [clips[:, ::GROUP], torch.stack(back, 1)]
-        pictures = [((r.cpu() + 1) * 127.5).round().to(torch.uint8).permute(0, 3, 1, 2, 4).numpy() for r in rows]
-        out = [np.concatenate([p[n] for p in pictures]) for n in range(len(clips))]
-        Image.fromarray(np.concatenate([o.transpose(0, 2, 3, 1).reshape(o.shape[0], -1, 3) for o in out])).save(path)
+        rows = torch.stack([clips[:, ::GROUP], torch.stack(back, 1)], 1)  # (N, 2, 1 + groups, 3, H, W)
+        n, two, steps, three, h, w = rows.shape
+        pixels = ((rows.cpu() + 1) * 127.5).round().to(torch.uint8)
+        wide = pixels.permute(0, 1, 4, 2, 5, 3).reshape(n * two * h, steps * w, three)
+        Image.fromarray(wide.numpy()).save(path)
 
     def save(self, path: Path) -> None:
         tensors: dict[str, Tensor] = {}
