@@ -80,6 +80,7 @@ class Lyra:
         found = {path.name: path for path in locate(source, FILES)}
         if missing := [name for name in FILES if name not in found]:
             raise CurateError(f"{source} lacks {', '.join(missing)}", "give lyra/model_coeffs of google/lyra")
+        _runtime()
         files = [found[name].read_bytes() for name in FILES]
         levels = KBPS[kbps]
         card = CodecCard(
