@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from curate.cli import make_tokenizer
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 
@@ -24,6 +25,9 @@ app = typer.Typer(
 
     curate tokenizers eval image-fsq-64k --media ~/Pictures --json""",
 )
+
+app.command("label")(make_tokenizer.label)
+app.command("features")(make_tokenizer.features)
 
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")]
 Name = Annotated[str, typer.Argument(help="A name of `curate tokenizers list`, or a folder with a card.json.")]

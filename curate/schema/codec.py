@@ -144,6 +144,11 @@ class CodecCard(_Strict):
         return self
 
     @property
+    def books(self) -> int:
+        """Codebooks whose ids take turns: levels of RVQ, groups of product quantisation; else 1."""
+        return {"rvq": self.ids_per_frame, "pq": len(self.levels)}.get(self.quantiser, 1)
+
+    @property
     def numpy_dtype(self) -> np.dtype[np.generic]:
         return np.dtype(self.dtype)
 

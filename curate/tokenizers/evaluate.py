@@ -46,7 +46,7 @@ def evaluate_folder(tokenizer: Tokenizer, folder: Path, media: str = "given medi
     card = tokenizer.card
     scores: dict[str, list[float]] = {}
     skipped: list[tuple[str, str]] = []
-    used: list[set[int]] = [set() for _ in range(books(card))]
+    used: list[set[int]] = [set() for _ in range(card.books)]
     lossless: list[bool] = []
     items = count = 0
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
@@ -110,11 +110,6 @@ def read_item(card: CodecCard, path: Path) -> Any:
     beside = path.with_suffix(".txt")
     text = beside.read_text("utf-8") if beside.is_file() else None
     return items_of(card, [array], [text], [(facts.width, facts.height)])[0]
-
-
-def books(card: CodecCard) -> int:
-    """Codebooks of a tokenizer: levels of RVQ or groups of product quantisation, else one."""
-    return card.ids_per_frame if card.quantiser in ("rvq", "pq") else 1
 
 
 def _note(used: Sequence[set[int]], ids: NDArray[np.generic]) -> None:

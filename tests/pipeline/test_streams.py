@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small import Project, package_file
 
@@ -35,6 +36,7 @@ tokenize:
     - {name: tok_video@256, tokenizer: video-fsq-64k, fps: 8, max_frames: 9, pad: true}
     - {name: color_palette, tokenizer: labels/palette, max_frames: 1}
     - {name: metadata, tokenizer: labels/metadata, max_frames: 1}
+    - {name: emb_effnet@224, tokenizer: labels/effnet, max_frames: 2}
     - {name: caption, tokenizer: text-bpe-8k}
 """
 
@@ -58,6 +60,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("metadata", "metadata", {}),
     ):
         make_labelled(root / "labels" / name, labeler, {}, name, **tokenizer)
+    make = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=dense", "--stream", "emb_effnet@224"]
+    Project(root).curate(*make, "--out", root / "labels/effnet")
     (root / "streams.yaml").write_text(RECIPE)
     Project(root).curate("run", root / "streams.yaml", "--out", root / "build", "--workers", 2)
     return root
@@ -84,6 +88,18 @@ def test_ids_are_those_of_the_crops_that_the_sample_id_gives(built: Path, sample
     crops = decode(data, "image", [Frames(256, crops=3)], key=sample["sample_id"]).views[Frames(256, crops=3)]
     [ids] = zoo.load("image-fsq-64k").encode([crops])
     assert (ids == sample["tok_rgb@256"]).all()
+
+
+def test_features_lie_beside_ids_as_float16(built: Path, samples: list[dict[str, Any]]) -> None:
+    encoder = zoo.load(str(built / "labels/effnet"))
+    for sample in samples:
+        steps = len(sample["tok_rgb@256"])
+        assert sample["emb_effnet@224"].shape == (steps, 7, 7, 1280)
+        assert sample["emb_effnet@224"].dtype == np.float16
+    data = (built / "media" / "chelsea.png").read_bytes()
+    [sample] = [s for s in samples if s["sample_id"] == content_id(data)]
+    crops = decode(data, "image", [Frames(224, crops=3)], key=sample["sample_id"]).views[Frames(224, crops=3)]
+    assert (encoder.encode([crops])[0].reshape(3, 7, 7, 1280) == sample["emb_effnet@224"]).all()
 
 
 def test_video_is_on_the_clock_that_the_shard_states(built: Path, samples: list[dict[str, Any]]) -> None:

@@ -255,7 +255,9 @@ def _card(
             f"uint8 sRGB {shape}. The encoder computes in {scripts.formats['encoder.jit']}, the decoder in "
             f"{scripts.formats['decoder.jit']}"
         ),
-        preprocessing=Preprocessing(resize="short_side", resample="area", crop="centre", mean=[0.5] * 3, std=[0.5] * 3),
+        preprocessing=Preprocessing(
+            resize="short_side", resample="lanczos", crop="centre", mean=[0.5] * 3, std=[0.5] * 3
+        ),
         chunking="" if temporal is None else "a clip is encoded whole: ids of its parts would differ at the seams",
         weights_digest=_digest(raw),
         code_version=f"torch {torch.__version__}",

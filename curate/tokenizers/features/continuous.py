@@ -18,7 +18,7 @@ from curate.tokenizers.features.pictures import stack_of
 
 
 class ContinuousFeatures:
-    """Features as float16 `(h * w, d)`, or `(1, d)` for a global one; a stack of N gives `(N, h * w, d)`.
+    """Features as float16 `(h, w, d)`, or `(1, d)` for a global one; a stack puts N before it.
 
     `decode` widens them to float32, exactly; a feature does not say its picture.
     """
@@ -64,7 +64,7 @@ class ContinuousFeatures:
             channels=3,
             input=f"uint8 sRGB (N, {net.size}, {net.size}, 3) to {net.name}",
             preprocessing=Preprocessing(
-                resize="short_side", resample="area", crop="centre", mean=list(net.mean), std=list(net.std)
+                resize="short_side", resample="lanczos", crop="centre", mean=list(net.mean), std=list(net.std)
             ),
             chunking="each picture alone",
             padding="none",
@@ -84,7 +84,7 @@ class ContinuousFeatures:
         out: list[NDArray[np.generic]] = []
         for item in items:
             found = self.encoder(stack_of(item, self.card.name, self.encoder.size))
-            rows = to_float16(found.reshape(len(found), -1, self.encoder.width))
+            rows = to_float16(found.reshape(len(found), *self.encoder.grid, self.encoder.width))
             out.append(rows[0] if item.ndim == 3 else rows)
         return out
 

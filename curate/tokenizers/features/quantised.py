@@ -177,7 +177,7 @@ def train_features(
         channels=3,
         input=f"uint8 sRGB (N, {net.size}, {net.size}, 3) to {net.name}; its feature is brought to unit length",
         preprocessing=Preprocessing(
-            resize="short_side", resample="area", crop="centre", mean=list(net.mean), std=list(net.std)
+            resize="short_side", resample="lanczos", crop="centre", mean=list(net.mean), std=list(net.std)
         ),
         chunking="each picture alone",
         padding="none",

@@ -78,7 +78,7 @@ def write_video_card(weights: Path, folder: Path, held_out: Sequence[tuple[str, 
             "frames a second"
         ),
         preprocessing=Preprocessing(
-            resize="short_side", resample="area", crop="centre", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]
+            resize="short_side", resample="lanczos", crop="centre", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]
         ),
         chunking=(
             "none: a clip is encoded whole, step by step, in memory that does not grow with it; ids of step j depend "

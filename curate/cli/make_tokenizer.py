@@ -1,0 +1,119 @@
+"""`curate tokenizers label` and `features`: folders of tokenizers that are a model and a way to write what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from curate.schema.errors import CurateError
+
+Options = Annotated[
+    list[str] | None, typer.Option("--option", help="NAME=VALUE, of the model; VALUE as in YAML; may be given again.")
+]
+Out = Annotated[Path, typer.Option(help="Folder to make; a recipe names it.")]
+StreamName = Annotated[str, typer.Option(help="Name of the stream, e.g. tok_canny_edge@256.")]
+
+
+def label(
+    labeler: Annotated[str, typer.Argument(help="canny, palette, metadata, yunet, ..., or package.module:Class.")],
+    out: Out,
+    stream: StreamName,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="An image tokenizer for maps (edges, classes, depth); words for lists if absent.")
+    ] = None,
+    option: Options = None,
+) -> None:
+    """Make a stream of labels: a labeler, and the tokenizer that writes what it says.
+
+    **Examples**
+
+        curate tokenizers label canny --tokenizer image-fsq-64k --stream tok_canny_edge@256 --out tokenizers/edges
+
+        curate tokenizers label yunet --option weights=yunet.onnx --option called=person
+        --stream det --out tokenizers/faces
+    """
+    from curate.tokenizers.labels.labelled import WORDS, make_labelled
+
+    _free(out)
+    made = make_labelled(out, labeler, options_of(option or []), stream, tokenizer=tokenizer or WORDS)
+    typer.echo(f"{out}: {made.name}, vocabulary {made.vocabulary}; use it as `tokenizer: {out}`")
+
+
+def features(
+    library: Annotated[str, typer.Argument(help="timm, open_clip or efficientnet-lite0.")],
+    out: Out,
+    stream: StreamName,
+    option: Options = None,
+    codes: Annotated[
+        int | None, typer.Option(help="Quantise to so many codes, fitted on --media; float16 features if absent.")
+    ] = None,
+    groups: Annotated[int, typer.Option(help="Groups of product quantisation, for global features: 16 in 4M-21.")] = 1,
+    media: Annotated[Path | None, typer.Option(help="Folder of pictures to fit codes on.")] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Folder of other pictures, on which the card is measured.")
+    ] = None,
+) -> None:
+    """Make a stream of an encoder's features: as they are (float16), or as ids of a codebook that is fitted here.
+
+    **Examples**
+
+        curate tokenizers features timm --option model=vit_base_patch14_reg4_dinov2.lvd142m --option kind=dense
+        --stream emb_dinov2@518 --out tokenizers/dinov2
+
+        curate tokenizers features efficientnet-lite0 --option kind=global --codes 1024 --groups 16 --media photos/
+        --held-out others/ --stream tok_efficientnet_global --out tokenizers/effnet
+    """
+    from curate.tokenizers.features.continuous import ContinuousFeatures
+    from curate.tokenizers.features.quantised import train_features
+
+    _free(out)
+    encoder = {"library": library, **options_of(option or [])}
+    if codes is None:
+        made = ContinuousFeatures.make(encoder, out, stream)
+    else:
+        if media is None or held_out is None:
+            raise CurateError("codes are fitted on pictures and measured on others", "give --media and --held-out")
+        made = train_features(
+            encoder,
+            _pictures(media, encoder),
+            _pictures(held_out, encoder),
+            out,
+            stream,
+            codes,
+            groups,
+            trained_on=f"pictures of the folder {media.name}",
+            held_out_name=f"pictures of the folder {held_out.name}",
+        )
+    typer.echo(f"{out}: {made.name}, {made.dtype}, grid {made.grid}; use it as `tokenizer: {out}`")
+
+
+def options_of(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs, values as YAML reads them."""
+    found: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise CurateError(f"--option {one}: write NAME=VALUE")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+def _free(out: Path) -> None:
+    if (out / "card.json").exists():
+        raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
+
+
+def _pictures(folder: Path, encoder: dict[str, Any]) -> Any:
+    import numpy as np
+
+    from curate.tokenizers.features.encoders import encoder_of
+    from curate.tokenizers.image.evaluate import square
+
+    size = encoder_of(encoder).size
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    if not paths:
+        raise CurateError(f"no pictures under {folder}")
+    return np.stack([square(path, size) for path in paths])
