@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.tokenizers.fourm import det, poses
 from curate.media.crops import crop_settings
+from curate.tokenizers.fourm import det, poses
 from curate.tokenizers.fourm.crops import bounds_in_crop, points_in_crop
 from curate.tokenizers.fourm.det import Box
 from curate.tokenizers.fourm.poses import Person
