@@ -86,6 +86,7 @@ def make_plan(file: RecipeFile) -> Plan:
                     f"two different tokenizers are called {card.name}", "rename one, in its card.json too"
                 )
             streams.append(StreamPlan(stream, card, found, recipe.tokenize.crops))
+            _ = streams[-1].view  # refused here, where the line of the recipe is known
     return Plan(file, ordered, fields, streams)
 
 

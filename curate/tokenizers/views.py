@@ -36,8 +36,13 @@ def view_of(
         crops: as in the recipe; of streams of pictures. Words about a picture are about its centre square.
 
     Raises:
-        CurateError: the card does not say what size or rate it needs.
+        CurateError: the card does not say what size or rate it needs, or it wants arrays, of which no source gives samples.
     """
+    if card.modality == "array":
+        raise CurateError(
+            f"{card.name} takes arrays, and no source gives samples that are arrays",
+            "call it from Python: curate.tokenizers.zoo.load(NAME).encode",
+        )
     if card.modality == "audio":
         if card.sample_rate is None:
             raise CurateError(f"the codec card of {card.name} names no sample rate")

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from skimage import data
 from skimage.color import rgb2hed
 
+from curate.schema.errors import CurateError
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.views import view_of
 
 NAME = "raster_tokenizer:RasterTokenizer"
 
@@ -63,3 +65,9 @@ def test_another_shape_or_dtype_is_refused(tokenizer: Tokenizer, stains: NDArray
     for bad in (stains[:5], stains.astype(np.float32), stains[:, :64]):
         with pytest.raises(ValueError, match="expected uint16"):
             tokenizer.encode([bad])
+
+
+def test_a_recipe_with_it_is_refused_before_anything_runs(tokenizer: Tokenizer) -> None:
+    """No source gives rasters, and a stream that is null for every sample would be a silent loss."""
+    with pytest.raises(CurateError, match="no source gives samples that are arrays"):
+        view_of(tokenizer.card)
