@@ -36,7 +36,7 @@ def view_of(
         crops: as in the recipe; of streams of pictures. Words about a picture are about its centre square.
 
     Raises:
-        CurateError: the card does not say what size or rate it needs, or it wants arrays, of which no source gives samples.
+        CurateError: the card does not say what size or rate it needs, or it wants arrays, which no source gives.
     """
     if card.modality == "array":
         raise CurateError(
