@@ -47,6 +47,7 @@ from curate.shards.commit import read_manifest
 from curate.signals.base import Batch, Signal
 from curate.storage import Folder
 from curate.tokenizers import zoo
+from curate.tokenizers.views import items_of
 
 Rows = list[dict[str, Any]]
 
@@ -236,14 +237,15 @@ def _bare_tokens(build: Path, what: Any, pieces: Sequence[Rows]) -> tuple[float,
     torch.set_num_threads(1)  # as in the stage's workers
     streams, texts = what
     start = time.perf_counter()
-    loaded = [(s, zoo.load(s.use.tokenizer)) for s in streams]
+    loaded = [(s, zoo.load(s.tokenizer)) for s in streams]
     ready = time.perf_counter()
     views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
     for rows in pieces:
         arrays, _ = _decode(build, rows, views)
         for stream, tokenizer in loaded:
             captions = [texts[row["sample_id"]] for row in rows]
-            given = tokenizing.items(stream, captions, arrays[stream.view] if stream.view is not None else [])
+            sizes = [(row["width"], row["height"]) for row in rows]
+            given = items_of(stream.card, arrays[stream.view] if stream.view is not None else [], captions, sizes)
             tokenizer.encode([item for item in given if item is not None])
     return ready - start, time.perf_counter() - ready
 

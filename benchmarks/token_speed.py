@@ -99,8 +99,8 @@ def bare_forward(tokenizer: Any) -> Callable[[Sequence[Any]], None]:
         case _:
 
             def sound(batch: Sequence[torch.Tensor]) -> None:
-                latents = tokenizer._encoder(torch.cat(list(batch)))
-                residual_search(latents.flatten(0, 1), tokenizer._codebooks, tokenizer.beam)
+                for one in batch:  # all at once is slower: the search among codes leaves the cache
+                    residual_search(tokenizer._encoder(one)[0], tokenizer._codebooks, tokenizer.beam)
 
             return sound
 
