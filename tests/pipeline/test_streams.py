@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small import Project, package_file
 
 from curate.media.crops import crop_settings
@@ -86,11 +87,13 @@ def test_ids_are_those_of_the_crops_that_the_sample_id_gives(built: Path, sample
     rows = crop_settings(sample["sample_id"], 451, 300, 3)
     assert rows[0].tolist() == [0, 75, 300, 300, 0]
     crops = decode(data, "image", [Frames(256, crops=3)], key=sample["sample_id"]).views[Frames(256, crops=3)]
+    torch.set_num_threads(1)
     [ids] = zoo.load("image-fsq-64k").encode([crops])
     assert (ids == sample["tok_rgb@256"]).all()
 
 
 def test_features_lie_beside_ids_as_float16(built: Path, samples: list[dict[str, Any]]) -> None:
+    torch.set_num_threads(1)  # as where models run: another number gives other last bits
     encoder = zoo.load(str(built / "labels/effnet"))
     for sample in samples:
         steps = len(sample["tok_rgb@256"])
