@@ -34,6 +34,7 @@ from curate.tokenizers.adapters.folders import (
 from curate.tokenizers.adapters.weights import fit, locate, read_config
 from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio.invariance import batch_invariance, chunk_difference, probe_sounds
+from curate.tokenizers.batches import exact
 
 ensure_torchvision()
 from transformers import (  # noqa: E402
@@ -175,7 +176,7 @@ class TransformersCodec:
         frames = -(-len(item) // self.hop)
         padded = torch.zeros((1, 1, frames * self.hop))
         padded[0, 0, : len(item)] = torch.from_numpy(item)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), _exact():
+        with exact(self.device):
             ids = self._ids(padded.to(self.device), self.card.ids_per_frame).T.cpu().numpy()
         if ids.shape != (frames, self.card.ids_per_frame):
             raise ValueError(f"{self.card.name} gave ids {ids.shape} for {frames} frames of sound")
@@ -189,7 +190,7 @@ class TransformersCodec:
 
     def _raw_sound(self, item: NDArray[np.generic]) -> NDArray[np.float32]:
         index = torch.from_numpy(item.astype(np.int64).T.copy())[None].to(self.device)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), _exact():
+        with exact(self.device):
             return np.asarray(self._sound(index).reshape(-1).clamp(-1.0, 1.0).cpu().numpy(), np.float32)
 
     def _shortfall(self) -> str:
@@ -362,8 +363,3 @@ class Mimi(TransformersCodec):
     def _sound(self, ids: Tensor) -> Tensor:
         sound: Tensor = self.net.decode(ids).audio_values
         return sound
-
-
-def _exact() -> Any:
-    """Full fp32 on CUDA: by default cuDNN may round to TF32 and choose kernels by timing."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

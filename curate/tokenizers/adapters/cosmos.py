@@ -28,9 +28,10 @@ from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.adapters.folders import LICENCE, TRAINED_ON, check_digest, read_card
-from curate.tokenizers.adapters.grids import Clips, Pictures, batch_difference, exact, probes
+from curate.tokenizers.adapters.grids import Clips, Pictures, batch_difference, probes
 from curate.tokenizers.adapters.torchscript import load_script
 from curate.tokenizers.adapters.weights import locate, read_config
+from curate.tokenizers.batches import exact
 from curate.tokenizers.quantisers.fsq import fsq_codes
 
 FILES = ("encoder.jit", "decoder.jit")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,7 @@ from torch import Tensor
 
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-
-# On a CPU a batch is no quicker than one by one, and padding a lone picture to a batch would cost its multiple.
-MICRO_BATCH = {"cpu": 1, "cuda": 8}
+from curate.tokenizers.batches import MICRO_BATCH, exact
 
 
 class _Grids:
@@ -197,14 +194,6 @@ class Clips(_Grids, ABC):
             raise CurateError(f"{self.card.name} decoded to {tuple(frames.shape)}, not {want}")
         clip: NDArray[np.uint8] = frames.cpu().numpy()
         return clip
-
-
-@contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """No gradient, no autocast, and on CUDA full fp32: by default cuDNN may round to TF32 and time its kernels."""
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False), flags:
-        yield
 
 
 def probes(count: int, size: int, frames: int = 1) -> list[NDArray[np.uint8]]:

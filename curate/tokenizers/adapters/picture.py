@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,10 +19,9 @@ from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.adapters.weights import fit, locate, read_state
+from curate.tokenizers.batches import in_micro_batches, split
 from curate.tokenizers.image.fsq import words_of
-
-# On one CPU thread pictures together take as long as one by one, and padding a lone one would cost as much again.
-MICRO_BATCH = {"cpu": 1, "cuda": 8}
+from curate.tokenizers.quantisers.difference import difference_rate
 
 
 class PictureNet(nn.Module, ABC):
@@ -185,18 +183,22 @@ class PictureTokenizer(ABC):
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
         """Items or stacks to ids of the card's dtype, in the same order; ValueError for a wrong item."""
         stacks = [self._stack(item) for item in items]
-        done = self._in_micro_batches(
-            stacks, lambda batch: self.net.ids(self.net.to_input(batch)), self.grid, self.card.numpy_dtype
+        done = in_micro_batches(
+            stacks, lambda batch: self.net.ids(self.net.to_input(batch)), self.grid, self.card.numpy_dtype, self.device
         )
-        return _split(done, items, len(self.item_shape))
+        return split(done, items, len(self.item_shape))
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
         """Ids `grid` or `(N, *grid)` to items or stacks; `lengths` has no meaning for pictures."""
         stacks = [self._grids(one) for one in ids]
-        done = self._in_micro_batches(
-            stacks, lambda batch: self.net.to_items(self.net.pictures(batch)), self.item_shape, self.item_dtype
+        done = in_micro_batches(
+            stacks,
+            lambda batch: self.net.to_items(self.net.pictures(batch)),
+            self.item_shape,
+            self.item_dtype,
+            self.device,
         )
-        return _split(done, ids, len(self.grid))
+        return split(done, ids, len(self.grid))
 
     def _stack(self, item: Any) -> NDArray[Any]:
         want, n = self.item_shape, len(self.item_shape)
@@ -223,24 +225,6 @@ class PictureTokenizer(ABC):
                 f"{self.card.name} has ids 0 <= id < {self.card.vocabulary}, got {grids.min()} .. {grids.max()}"
             )
         return grids
-
-    def _in_micro_batches(
-        self,
-        stacks: Sequence[NDArray[Any]],
-        work: Callable[[Tensor], Tensor],
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-    ) -> NDArray[Any]:
-        """Always the same batch shape, the last one padded: kernels choose their order of summation by shape."""
-        out = np.empty((sum(map(len, stacks)), *shape), dtype)
-        every, size = np.concatenate(stacks) if stacks else out, MICRO_BATCH.get(self.device.type, 8)
-        for i in range(0, len(every), size):
-            part = every[i : i + size]
-            padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
-            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), _exact():
-                done = work(torch.from_numpy(padded).to(self.device))
-            out[i : i + len(part)] = done.cpu().numpy()[: len(part)]
-        return out
 
 
 def tensor(state: Mapping[str, Tensor], key: str, path: Path) -> Tensor:
@@ -302,19 +286,4 @@ def _batch_difference(tokenizer: PictureTokenizer) -> float:
     items = items.astype(tokenizer.item_dtype)
     together = np.stack(tokenizer.encode(list(items)))
     alone = np.stack([tokenizer.encode([item])[0] for item in items])
-    return float(np.mean(together != alone))
-
-
-def _exact() -> AbstractContextManager[None]:
-    """Full fp32 on CUDA: by default cuDNN may round to TF32 and choose kernels by timing."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
-
-def _split(every: NDArray[Any], like: Sequence[Any], ndim: int) -> list[Any]:
-    """Cuts a concatenation up again; items of `ndim` dimensions were single ones and lose the first axis."""
-    out, at = [], 0
-    for item in like:
-        span = 1 if item.ndim == ndim else len(item)
-        out.append(every[at] if item.ndim == ndim else every[at : at + span])
-        at += span
-    return out
+    return difference_rate(together, alone)

@@ -21,9 +21,9 @@ from curate.signals.efficientnet import WEIGHTS_DIGEST as EFFICIENTNET_DIGEST
 from curate.signals.package_files import package_file
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.adapters.weights import fit, read_state
+from curate.tokenizers.batches import MICRO_BATCH
 
 Kind = Literal["dense", "global"]
-MICRO_BATCH = {"cpu": 1, "cuda": 8}
 
 
 class Encoder(Protocol):

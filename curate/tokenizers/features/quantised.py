@@ -18,6 +18,7 @@ from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
 from curate.tokenizers.features.topk import topk
 from curate.tokenizers.image.fsq import words_of
+from curate.tokenizers.quantisers.difference import difference_rate
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, fit_product, product_ids, product_vectors
 
 _SHORTEST = 1e-12
@@ -199,7 +200,7 @@ def train_features(
     )
     sixteen = np.stack([held_out[i % len(held_out)] for i in range(16)])
     alone = np.stack([tokenizer.encode([p])[0] for p in sixteen])
-    differing = float(np.mean(tokenizer.encode([sixteen])[0] != alone))
+    differing = difference_rate(tokenizer.encode([sixteen])[0], alone)
     card = CodecCard.model_validate(card.model_dump() | {"quality": [quality], "batch_invariance": differing})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.safetensors").write_bytes(raw)

@@ -16,6 +16,7 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.image.evaluate import evaluate_clips, evaluate_images, square
 from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQNet, net_from_bytes, words_of
+from curate.tokenizers.quantisers import difference
 
 _MEASURED_WITH = ("torch", "vector-quantize-pytorch", "pillow", "scikit-image")
 
@@ -105,19 +106,18 @@ def batch_difference(tokenizer: ImageFSQ, paths: Sequence[Path]) -> float:
     pictures = np.stack([square(paths[i % len(paths)], size) for i in range(16)])
     together = np.stack(tokenizer.encode(list(pictures)))
     alone = np.stack([tokenizer.encode([picture])[0] for picture in pictures])
-    return float(np.mean(together != alone))
+    return difference.difference_rate(together, alone)
 
 
 def bf16_difference(tokenizer: ImageFSQ, paths: Sequence[Path]) -> float:
     """The share of ids that differ when the encoder computes in bfloat16; the quantiser is fp32 in both (law 8)."""
-    pictures = np.stack([square(path, tokenizer.picture[0]) for path in paths])
-    [whole] = tokenizer.encode([pictures])
-    halved = []
-    for picture in pictures:
-        x = torch.from_numpy(picture[None]).permute(0, 3, 1, 2).to(tokenizer.device).float() / 127.5 - 1
-        with torch.inference_mode(), torch.autocast(tokenizer.device.type, torch.bfloat16):
-            halved.append(tokenizer.net.quantise(tokenizer.net.latent(x))[1].cpu().numpy())
-    return round(float(np.mean(np.concatenate(halved) != whole)), 5)
+    size = tokenizer.picture[0]
+    batches = (
+        torch.from_numpy(np.array(square(path, size))[None]).permute(0, 3, 1, 2).to(tokenizer.device).float() / 127.5
+        - 1
+        for path in paths
+    )
+    return round(difference.bf16_difference(tokenizer.net.latent, tokenizer.net.quantise, batches), 5)
 
 
 def write_strip(tokenizer: ImageFSQ, paths: Sequence[Path], out: Path) -> None:

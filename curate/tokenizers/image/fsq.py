@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,12 +19,10 @@ from vector_quantize_pytorch import FSQ
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
+from curate.tokenizers.batches import in_micro_batches, split
 
 PATCH = 8
 """Pixels on a side of the patches that enter the encoder, whatever an id covers."""
-
-# On one CPU thread 8 pictures at once take as long as one by one, and padding a lone one to 8 would cost eightfold.
-MICRO_BATCH = {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True)
@@ -166,12 +163,14 @@ class ImageFSQ:
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
         """Pictures or stacks, uint8, to ids of the card's dtype in the same order and shape."""
         stacks = [self._stack(item) for item in items]
-        return _split(self._in_micro_batches(stacks, self._encode, self.grid, self.card.numpy_dtype), items, 3)
+        done = in_micro_batches(stacks, self._encode, self.grid, self.card.numpy_dtype, self.device)
+        return split(done, items, 3)
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
         """Ids `(h, w)` or `(N, h, w)` to uint8 pictures or stacks; `lengths` has no meaning for pictures."""
         stacks = [self._grids(one) for one in ids]
-        return _split(self._in_micro_batches(stacks, self._decode, self.picture, np.dtype(np.uint8)), ids, 2)
+        done = in_micro_batches(stacks, self._decode, self.picture, np.dtype(np.uint8), self.device)
+        return split(done, ids, 2)
 
     def _stack(self, item: Any) -> NDArray[np.uint8]:
         want = self.picture
@@ -191,24 +190,6 @@ class ImageFSQ:
             )
         return grids
 
-    def _in_micro_batches(
-        self,
-        stacks: Sequence[NDArray[Any]],
-        work: Callable[[Tensor], Tensor],
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-    ) -> NDArray[Any]:
-        """Always the same batch shape, the last one padded: kernels choose their order of summation by shape."""
-        out = np.empty((sum(map(len, stacks)), *shape), dtype)
-        every, size = np.concatenate(stacks) if stacks else out, MICRO_BATCH.get(self.device.type, 8)
-        for i in range(0, len(every), size):
-            part = every[i : i + size]
-            padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
-            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), _exact():
-                done = work(torch.from_numpy(padded).to(self.device))
-            out[i : i + len(part)] = done.cpu().numpy()[: len(part)]
-        return out
-
     def _encode(self, pictures: Tensor) -> Tensor:
         """uint8 `(n, H, W, 3)` to int32 `(n, h, w)`."""
         return self.net.quantise(self.net.latent(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1))[1]
@@ -217,11 +198,6 @@ class ImageFSQ:
         """int64 `(n, h, w)` to uint8 `(n, H, W, 3)`."""
         pictures = (self.net.pixels(self.net.fsq.indices_to_codes(ids)) + 1) * 127.5
         return pictures.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def _exact() -> AbstractContextManager[None]:
-    """Full fp32 on CUDA: by default cuDNN may round to TF32 and choose kernels by timing."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def net_from_bytes(raw: bytes) -> ImageFSQNet:
@@ -247,13 +223,3 @@ def channels_last(net: ImageFSQNet) -> ImageFSQNet:
         if p.ndim == 4:
             p.data = p.data.contiguous(memory_format=torch.channels_last)
     return net
-
-
-def _split(every: NDArray[Any], like: Sequence[Any], ndim: int) -> list[Any]:
-    """Cuts a concatenation up again; items of `ndim` dimensions were single ones and lose the first axis."""
-    out, at = [], 0
-    for item in like:
-        count = 1 if item.ndim == ndim else len(item)
-        out.append(every[at] if item.ndim == ndim else every[at : at + count])
-        at += count
-    return out

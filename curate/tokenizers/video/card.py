@@ -15,6 +15,7 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.image.evaluate import evaluate_clips
 from curate.tokenizers.image.fsq import PATCH, words_of
+from curate.tokenizers.quantisers.difference import difference_rate
 from curate.tokenizers.video.clips import read_video
 from curate.tokenizers.video.fsq import VideoFSQ, net_from_bytes
 from curate.tokenizers.video.net import GROUP
@@ -110,7 +111,7 @@ def batch_difference(tokenizer: VideoFSQ, clips: Sequence[Clip]) -> float:
     """The share of ids that differ when 16 clips of 5 frames are encoded one by one and all at once."""
     short = [clips[i % len(clips)][:: 1 if i % 2 else -1][:5] for i in range(16)]
     together, alone = tokenizer.encode(short), [tokenizer.encode([clip])[0] for clip in short]
-    return float(np.mean(np.stack(together) != np.stack(alone)))
+    return difference_rate(np.stack(together), np.stack(alone))
 
 
 def bf16_difference(tokenizer: VideoFSQ, clips: Sequence[Clip]) -> float:
