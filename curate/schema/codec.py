@@ -38,14 +38,15 @@ class Preprocessing(_Strict):
     """How media become what the encoder takes, exactly.
 
     Attributes:
-        resize: `short_side` to the size and then `crop`; `exact`: both sides, the shape is not kept; `none`.
+        resize: `short_side` to the size and then `crop`; `long_side`: the whole picture, its long side reduced to the
+            size, never enlarged, the shape kept; `exact`: both sides, the shape is not kept; `none`.
         resample: filter of the reduction: `area` (mean of the pixels covered), the others as Pillow defines them,
             antialiased.
         mean, std: per channel, on values in [0, 1]: (value - mean) / std. For sound and arrays: on the values as they
             are.
     """
 
-    resize: Literal["short_side", "exact", "none"] = "none"
+    resize: Literal["short_side", "long_side", "exact", "none"] = "none"
     resample: Literal["area", "lanczos", "bicubic", "bilinear", "nearest"] | None = None
     crop: Literal["centre"] | None = None
     mean: list[float] = []
@@ -76,7 +77,8 @@ class CodecCard(_Strict):
         fps: video: frames per second that it was made for; None: any.
         rate_hz: token frames per second of audio; None otherwise.
         ids_per_frame: levels of RVQ stored per token frame.
-        sample_rate: Hz that audio must have; input_size: height and width in pixels that pictures must have.
+        sample_rate: Hz that audio must have; input_size: height and width in pixels that pictures must have, their
+            most where `preprocessing` reduces the `long_side`.
         channels: of the input: 3 for pictures, 1 for mono, N for a raster.
         needs: what `encode` is given of a sample where that is not its modality's own media: `frames` (uint8, of
             `input_size`), `text` (the caption), `size` (width and height of the original).

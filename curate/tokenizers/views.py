@@ -33,7 +33,8 @@ def view_of(
 
     Args:
         fps, max_frames, pad: as in the recipe's stream.
-        crops: as in the recipe; of streams of pictures. Words about a picture are about its centre square.
+        crops: as in the recipe; of streams of pictures. Words about a picture are of the whole of it or of its centre
+            square, as the card's `preprocessing` says.
 
     Raises:
         CurateError: the card does not say what size or rate it needs, or it wants arrays, which no source gives.
@@ -55,7 +56,8 @@ def view_of(
         most = max_frames or CLIP_FRAMES
         return Frames(card.input_size, clock.fps, most, stride=clock.stride, pad=pad)
     several = crops if card.modality == "image" else 1
-    return Frames(card.input_size, fps or 1.0, max_frames or PICTURES, crops=several)
+    whole = card.preprocessing is not None and card.preprocessing.resize == "long_side"
+    return Frames(card.input_size, fps or 1.0, max_frames or PICTURES, crop=not whole, crops=several)
 
 
 def items_of(

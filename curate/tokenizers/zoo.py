@@ -33,6 +33,8 @@ _CLASSES = {
     "open-magvit2": "curate.tokenizers.adapters.open_magvit2:OpenMagvit2",
     "titok": "curate.tokenizers.adapters.titok:TiTok",
     "4m-vq": "curate.tokenizers.adapters.fourm_vq:FourMVQ",
+    "4m-memcodes": "curate.tokenizers.adapters.fourm_memcodes:FourMMemcodes",
+    "4m-memcodes-pictures": "curate.tokenizers.adapters.fourm_memcodes:MemcodesOfPictures",
     "4m-words": "curate.tokenizers.fourm.words:WordsTokenizer",
     "4m-wordpiece": "curate.tokenizers.fourm.wordpiece:WordPiece4M",
     "lyra": "curate.tokenizers.adapters.lyra:Lyra",

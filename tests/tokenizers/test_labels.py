@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 from pathlib import Path
@@ -15,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import maximum_filter
 from skimage import data
 
+from curate.media.guarded import decode
+from curate.media.views import Frames
 from curate.schema.errors import CurateError
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers import zoo
@@ -46,6 +50,7 @@ from curate.tokenizers.labels.metadata import caption_statistics, pixel_statisti
 from curate.tokenizers.labels.palette import palette_of
 from curate.tokenizers.labels.registry import labeler_of
 from curate.tokenizers.labels.yunet import suppress
+from curate.tokenizers.views import items_of, view_of
 
 WEIGHTS = Path(os.environ.get("CURATE_TEST_WEIGHTS", Path(__file__).parents[3] / "shared" / "weights"))
 Pictures = NDArray[np.uint8]
@@ -452,9 +457,53 @@ def test_metadata_of_a_photograph_comes_back_in_its_bins(folders: Path, photogra
     assert len(unknown[0]) == 2 * 5
 
 
+def seen(tokenizer: Tokenizer, picture: Pictures) -> Any:
+    """What a build gives to `encode` of a picture that lies in a file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    view = view_of(tokenizer.card)
+    assert view is not None
+    array = decode(file.getvalue(), "image", [view]).views[view]
+    return items_of(tokenizer.card, [array], ["A flag."], [(picture.shape[1], picture.shape[0])])[0]
+
+
+def test_a_palette_and_metadata_are_of_the_whole_picture() -> None:
+    """A fifth of it is red, far outside the square that other streams are of."""
+    wide = np.zeros((100, 500, 3), np.uint8)
+    wide[:, :100], wide[:, 100:] = (255, 0, 0), (0, 0, 255)
+    palette, metadata = zoo.load("color-palette"), zoo.load("metadata")
+    [colours] = palette.decode(palette.encode([seen(palette, wide)]))
+    assert colours.colours[:2] == ((0, 0, 255), (255, 0, 0))
+    item = seen(metadata, wide)
+    assert item["frames"].shape == (1, 51, 256, 3), "its shape is kept"
+    assert isinstance(metadata, Labelled)
+    [label] = metadata.label(item)
+    assert isinstance(label, Metadata)
+    truth = pixel_statistics(wide)
+    # one column of 256 straddles the border
+    assert all(abs(label.values[name] - truth[name]) < 1 for name in ("brightness", "contrast", "colorfulness"))
+    assert (label.values["original_width"], label.values["original_height"]) == (500, 100)
+    # Whole pictures are never enlarged, and one that is too large is refused.
+    assert seen(palette, wide[:10, 90:110])["frames"].shape == (1, 10, 20, 3)
+    with pytest.raises(ValueError, match="sides at most 256, got uint8"):
+        palette.encode([{"frames": wide}])
+
+
+def test_people_are_counted_in_the_whole_picture(folders: Path, photographs: Pictures) -> None:
+    people = {"people": "yunet", "people_options": {"weights": weights("yunet_n_dynamic.onnx"), "score": 0.8}}
+    make_labelled(folders / "people", "metadata", people, "metadata")
+    tokenizer = Labelled.load(folders / "people")
+    wide = np.full((256, 768, 3), 128, np.uint8)
+    wide[:, :256] = photographs[0]
+    [label] = tokenizer.label(seen(tokenizer, wide))
+    assert isinstance(label, Metadata)
+    assert label.values["n_humans"] == 1
+
+
 def test_faces_become_boxes_in_words(folders: Path, photographs: Pictures) -> None:
     options = {"weights": weights("yunet_n_dynamic.onnx"), "called": "person", "score": 0.8}
     make_labelled(folders / "det", "yunet", options, "det")
+    assert view_of(zoo.card(str(folders / "det"))) == Frames(256), "boxes are of the square"
     tokenizer = Labelled.load(folders / "det")
     ids = tokenizer.encode([{"frames": p} for p in photographs])
     assert [len(i) for i in ids] == [5, 0, 0]

@@ -248,7 +248,7 @@ class FourMVQ(PictureTokenizer):
     Pass `size` for the checkpoints of several sizes: `@224` and `@448` ids come from the same weights. ml-4m's own
     script fed RGB with mean and std 0.5 to the teachers of its feature tokenizers, other than in training; here a map
     of features is taken as it is, and how it was made is its stream's business. The global and pose tokenizers (MLP
-    encoder, product quantisation) do not fit.
+    and Memcodes) are `fourm_memcodes`.
     """
 
     architecture = "4m-vq"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from curate.schema.codec import CodecCard
+from curate.schema.codec import CodecCard, Preprocessing
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers import zoo
@@ -23,6 +23,8 @@ from curate.tokenizers.labels.registry import labeler_of
 
 WORDS = "curate.tokenizers.fourm.words:WordsTokenizer"
 _FILE = "labels.json"
+_OF_THE_WHOLE = ("Metadata", "Palette")
+"""Kinds that say something of the whole picture, as in 4M-21; the others are of the square that is tokenized."""
 
 
 class LabelsFile(BaseModel):
@@ -49,8 +51,9 @@ class LabelsFile(BaseModel):
 class Labelled:
     """Pictures to ids of their labels (a `Tokenizer`); `decode` gives labels.
 
-    An item is uint8 `(H, W, 3)` or `(N, H, W, 3)` of the card's `input_size`, or, where the card has `needs`, a dict of
-    them: `frames` as such, `text` (a caption or None), `size` ([width, height] of the original or None).
+    An item is uint8 `(H, W, 3)` or `(N, H, W, 3)`, or, where the card has `needs`, a dict of them: `frames` as such,
+    `text` (a caption or None), `size` ([width, height] of the original or None). H and W are the card's `input_size`;
+    where its `preprocessing` reduces the `long_side`, no more than that.
     Labels that are maps become pictures for an image tokenizer, with its ids for each picture. Labels that are lists
     become words, one sequence of ids `(n,)` an item: of its middle picture (number N // 2).
     """
@@ -121,13 +124,23 @@ class Labelled:
         given = item if isinstance(item, Mapping) else {"frames": item}
         if absent := [name for name in self.card.needs if name not in given]:
             raise ValueError(f"{self.card.name} expects {', '.join(self.card.needs)}; the item lacks {absent[0]}")
-        frames, side = given["frames"], self.card.input_size
-        right = isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.ndim in (3, 4)
-        if not right or frames.shape[-3:] != (side, side, 3) or 0 in frames.shape:
+        frames, size = given["frames"], given.get("size")
+        if not isinstance(frames, np.ndarray) or not self._takes(frames):
+            side, how = self.card.input_size, "at most " if self._whole else ""
             got = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
-            raise ValueError(f"{self.card.name} expects uint8 ({side}, {side}, 3) or (N, {side}, {side}, 3), got {got}")
-        size = given.get("size")
-        return frames.reshape(-1, side, side, 3), given.get("text"), None if size is None else (size[0], size[1])
+            raise ValueError(f"{self.card.name} expects uint8 (H, W, 3) or (N, H, W, 3), sides {how}{side}, got {got}")
+        stack: NDArray[np.uint8] = frames.reshape(-1, *frames.shape[-3:])
+        return stack, given.get("text"), None if size is None else (size[0], size[1])
+
+    @property
+    def _whole(self) -> bool:
+        return self.card.preprocessing is not None and self.card.preprocessing.resize == "long_side"
+
+    def _takes(self, frames: NDArray[Any]) -> bool:
+        if frames.dtype != np.uint8 or frames.ndim not in (3, 4) or frames.shape[-1] != 3 or 0 in frames.shape:
+            return False
+        side, sides = self.card.input_size or 0, frames.shape[-3:-1]
+        return max(sides) <= side if self._whole else sides == (side, side)
 
 
 def make_labelled(
@@ -146,7 +159,8 @@ def make_labelled(
         labeler, options: as `labeler_of` takes them. Paths among the options are kept as they are given.
         stream: e.g. `tok_canny_edge@256`, `metadata`, `color_palette`, `det`.
         tokenizer: of the zoo, a folder, or a class: an image tokenizer for maps, the closed vocabulary for lists.
-        size: side of the pictures for lists; for maps it is the image tokenizer's.
+        size: side of the pictures for lists, the long one for metadata and palettes, which are of the whole picture;
+            for maps it is the image tokenizer's.
 
     Raises:
         CurateError: there is no such labeler or tokenizer, or the one cannot write the other's labels.
@@ -166,6 +180,8 @@ def make_labelled(
     )
     _, words = _writers(file.kind, file.names, inner.card)
     more: tuple[Literal["text", "size"], ...] = made.needs if isinstance(made, SampleLabeler) else ()
+    whole = file.kind in _OF_THE_WHOLE
+    pixels = f"({side}, {side}, 3)" if not whole else f"(H, W, 3), the whole picture, long side at most {side},"
     of = inner.card.model_dump()
     raw = (json.dumps(file.model_dump(mode="json"), indent=2, sort_keys=True) + "\n").encode()
     changed = {
@@ -178,9 +194,10 @@ def make_labelled(
         # A sequence of words is text; the pictures that it is written from must then be asked for.
         "needs": ["frames", *more] if words is not None or more else [],
         "input": (
-            f"uint8 sRGB ({side}, {side}, 3) or a stack of them; {made.name} labels them ({file.kind}), "
+            f"uint8 sRGB {pixels} or a stack of them; {made.name} labels them ({file.kind}), "
             f"{inner.card.name} writes the labels"
         ),
+        "preprocessing": (Preprocessing(resize="long_side", resample="lanczos") if whole else inner.card.preprocessing),
         "chunking": "the middle picture of a stack, number N // 2" if words is not None else "each picture alone",
         "padding": "none",
         "valid_length": "all ids are valid",
