@@ -148,7 +148,8 @@ def _add(
         [label] = tokenizer.decode([ids])
         panel.texts[entry.name] = Text(clip(str(label), _TEXT), ids.size, ids.reshape(-1)[:_IDS].tolist(), None)
     elif card.modality in ("image", "video"):
-        panel.pictures[entry.name] = _pictures(tokenizer, stream, crops, ids, row, media)
+        if drawn := _pictures(tokenizer, stream, crops, ids, row, media):
+            panel.pictures[entry.name] = drawn
     elif card.modality == "audio":
         panel.sounds[entry.name] = _sound(tokenizer, ids, row, media)
     else:
@@ -178,6 +179,8 @@ def _pictures(
         [decoded] = painter.decode([ids])
         places = chosen * card.temporal_stride
         decoded = decoded[places]
+    if decoded.dtype != np.uint8:  # features, which are no picture
+        return []
     got = decode(media.read(row), row["kind"], [view], span=span_of(row), key=row["sample_id"])
     originals, times = got.views[view], got.times[view]
     if len(originals) != (len(ids) - 1) * (card.temporal_stride or 1) + 1:

@@ -28,6 +28,7 @@ class Quality(_Strict):
     )
     si_sdr_db: float | None = Field(None, description="mean SI-SDR over sounds (Le Roux et al. 2019)")
     pesq: float | None = Field(None, description="mean wide-band PESQ (ITU-T P.862.2) over speech, 1 to 4.64")
+    visqol: float | None = Field(None, description="mean ViSQOL v3 over sounds, 1 to 5")
     cosine: float | None = Field(None, ge=-1, le=1, description="mean cosine of features and their reconstruction")
     ids_per_item: float | None = Field(None, gt=0, description="mean count of ids of one item")
     codebook_usage: float | None = Field(None, ge=0, le=1, description="share of the vocabulary that occurs")

@@ -19,6 +19,7 @@ from curate.signals import base
 from curate.signals.base import Batch, Result, Signal, each
 from curate.signals.clip_weights import check_weights, fetch_weights, weights_name
 from curate.signals.nearest import nearest
+from curate.signals.onnx_tower import on_cpu
 from curate.signals.package_files import package_file, package_version
 from curate.signals.torchvision_shim import ensure_torchvision
 
@@ -53,8 +54,9 @@ class Clip(Signal):
 
     Of a video, the mean of its frames' unit embeddings, brought to unit length. Pre-processing is the weights' own
     mean and deviation, on the centre square at the model's input size; weights trained on squashed pictures (SigLIP)
-    see the centre square too. Everything runs in float32. On a CPU frames go one by one, so a result does not depend
-    on neighbours to the last bit; on CUDA in padded batches of 32, in which a frame's place may change last bits.
+    see the centre square too. Everything runs in float32. On a CPU ONNX Runtime runs the image tower, and frames go one
+    by one, so a result does not depend on neighbours to the last bit; on CUDA in padded batches of 32, in which a
+    frame's place may change last bits.
 
     Raises (constructor):
         CurateError: unknown model or tag (with the nearest), or local weights that are missing or pickled.
@@ -122,6 +124,11 @@ class Clip(Signal):
             ) from exc
         self._model = model.eval()
         self._device = device
+        self._encode_image = self._model.encode_image
+        if device == "cpu":
+            shape = (1, 3, self._view.size, self._view.size)
+            self._encode_image = on_cpu(f"open_clip-{self._use.model}-image", self._model.visual, shape)
+            del self._model.visual  # its weights are in the session
         shape = (1, 3, 1, 1)
         preprocess = model.visual.preprocess_cfg
         self._mean = torch.tensor(preprocess["mean"], device=device).view(shape)
@@ -129,7 +136,7 @@ class Clip(Signal):
 
     def version(self) -> str:
         source = weights_name(self._use.pretrained)
-        return f"1+open_clip-{package_version('open_clip_torch')}+{self._use.model}+{source}"
+        return f"2+open_clip-{package_version('open_clip_torch')}+{self._use.model}+{source}"
 
     def __call__(self, batch: Batch) -> list[Result]:
         views = batch.views[self._view]
@@ -162,7 +169,7 @@ class Clip(Signal):
                 pixels = np.concatenate([pixels, np.zeros((_GPU_BATCH - len(chunk), *pixels.shape[1:]), np.uint8)])
             with torch.inference_mode():
                 x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255
-                vectors = self._model.encode_image((x - self._mean) / self._std).float().cpu().numpy()
+                vectors = self._encode_image(((x - self._mean) / self._std).contiguous()).float().cpu().numpy()
             for (i, _), vector in zip(chunk, vectors, strict=False):
                 out.setdefault(i, []).append(vector)
         return out

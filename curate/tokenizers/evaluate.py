@@ -142,6 +142,8 @@ def _pictures(tokenizer: Tokenizer, item: NDArray[np.uint8], ids: NDArray[np.gen
         [decoded] = painter.decode([ids])
     else:
         [decoded] = tokenizer.decode([ids])
+    if decoded.dtype != np.uint8:  # features, which are no picture
+        return {}
     found = score_clip(decoded, item)
     motion = {"temporal_psnr_db": found.temporal_psnr_db} if found.temporal_psnr_db is not None else {}
     return {"psnr_db": found.psnr_db, "ssim": found.ssim} | motion

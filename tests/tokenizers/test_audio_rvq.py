@@ -121,7 +121,7 @@ def test_pesq_is_that_of_the_recommendation_and_of_the_card() -> None:
 
 def test_pesq_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pesq", None)
-    with pytest.raises(CurateError, match="pip install pesq"):
+    with pytest.raises(CurateError, match="PESQ needs the package"):
         wideband_pesq(voice(8000), voice(8000))
     with pytest.raises(ValueError, match="one length"):
         wideband_pesq(voice(8000), voice(7999))

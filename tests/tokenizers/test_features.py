@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from skimage import data
 
 from curate.schema.errors import CurateError
 from curate.signals.efficientnet import EfficientNetLite0
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.evaluate import evaluate_folder
 from curate.tokenizers.features.continuous import ContinuousFeatures, to_float16
 from curate.tokenizers.features.encoders import EfficientNetEncoder, encoder_of
 from curate.tokenizers.features.quantised import QuantisedFeatures, train_features, unit
@@ -102,14 +104,18 @@ def test_dense_features_of_a_transformer_leave_class_tokens_out_and_keep_rows_in
     encoder: Any = encoder_of(
         {"library": "timm", "model": "test_vit", "kind": "dense", "weights": timm_weights["test_vit"]}
     )
-    seen = encoder._net.forward_features(
+    import timm
+
+    net = timm.create_model("test_vit", num_classes=0)
+    net.load_state_dict(load_file(timm_weights["test_vit"]), strict=False)
+    seen = net.eval().forward_features(
         torch.zeros(1, 3, 160, 160)
         - torch.tensor(encoder.mean).reshape(3, 1, 1) / torch.tensor(encoder.std).reshape(3, 1, 1)
     )
-    first = encoder._net.num_prefix_tokens
+    first = net.num_prefix_tokens
     assert first > 0
     found = encoder(np.zeros((1, 160, 160, 3), np.uint8))
-    assert np.allclose(found.reshape(1, 100, -1), seen[:, first:].numpy(), atol=1e-5)
+    assert np.allclose(found.reshape(1, 100, -1), seen[:, first:].detach().numpy(), atol=1e-5)
 
 
 def test_weights_of_another_model_are_refused(timm_weights: dict[str, str]) -> None:
@@ -119,6 +125,58 @@ def test_weights_of_another_model_are_refused(timm_weights: dict[str, str]) -> N
         encoder_of({"library": "tim"})
     with pytest.raises(CurateError, match="kind is dense or global"):
         encoder_of({"library": "efficientnet-lite0", "kind": "both"})
+
+
+OWN_ENCODER = '''
+import torch
+from curate.tokenizers.features.encoders import TorchEncoder
+
+class Means(TorchEncoder):
+    """The mean of each patch of 8 x 8 pixels and each channel: what it gives is plain to see."""
+
+    def __init__(self, kind, device="cpu"):
+        net = torch.nn.AvgPool2d(8)
+        super().__init__("means", net, "0" * 64, 32, (0.0,) * 3, (1.0,) * 3, kind, device)
+
+    def _features(self, x):
+        found = self._net(x)
+        return found if self.kind == "dense" else found.mean((2, 3))
+
+class Nothing:
+    def __init__(self, device):
+        self.name = "nothing"
+'''
+
+
+def test_an_encoder_of_ones_own_is_named_by_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_encoders.py").write_text(OWN_ENCODER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    encoder = encoder_of({"library": "my_encoders:Means", "kind": "dense"})
+    picture = np.zeros((1, 32, 32, 3), np.uint8)
+    picture[:, 8:16, 24:, 1] = 255
+    expected = np.zeros((1, 4, 4, 3), np.float32)
+    expected[0, 1, 3, 1] = 1
+    assert encoder.grid == (4, 4)
+    assert encoder.width == 3
+    np.testing.assert_allclose(encoder(picture), expected, atol=1e-6)
+    with pytest.raises(CurateError, match="is no encoder: it has no digest, size"):
+        encoder_of({"library": "my_encoders:Nothing"})
+    with pytest.raises(CurateError, match="cannot be made"):
+        encoder_of({"library": "my_encoders:Absent"})
+
+
+def test_codes_of_features_are_counted_where_pictures_cannot_be_compared(
+    tmp_path: Path, training: Pictures, held_out: Pictures
+) -> None:
+    spec = {"library": "efficientnet-lite0", "kind": "global"}
+    train_features(spec, training, held_out, tmp_path / "codes", stream="tok_global", groups=4, codes=8)
+    media = tmp_path / "media"
+    media.mkdir()
+    for i, picture in enumerate(held_out[:2]):
+        Image.fromarray(picture).save(media / f"{i}.png")
+    found = evaluate_folder(QuantisedFeatures.load(tmp_path / "codes"), media)
+    assert (found.quality.items, found.quality.ids_per_item, found.skipped) == (2, 4, [])
+    assert found.quality.psnr_db is None
 
 
 @pytest.mark.long

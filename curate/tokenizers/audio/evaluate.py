@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import resample_poly
 
 from curate.schema.codec import Quality
 from curate.schema.errors import CurateError
 from curate.tokenizers.base import Tokenizer
+
+log = logging.getLogger(__name__)
 
 
 def si_sdr(reference: NDArray[np.floating], estimate: NDArray[np.floating]) -> float:
@@ -57,12 +61,39 @@ def wideband_pesq(reference: NDArray[np.float32], estimate: NDArray[np.float32])
         package = importlib.import_module("pesq")
     except ImportError as error:
         raise CurateError(
-            "PESQ needs the package `pesq`", "pip install pesq; it is compiled while it installs"
+            "PESQ needs the package `pesq`", "pip install 'curate-tokens[quality]'; it is compiled while it installs"
         ) from error
     try:
         return float(package.pesq(16000, reference, estimate, "wb"))
     except package.PesqError as error:
         raise ValueError(f"PESQ cannot be computed: {error}") from error
+
+
+def visqol(reference: NDArray[np.float32], estimate: NDArray[np.float32], speech: bool) -> float:
+    """ViSQOL v3 (Chinen et al. 2020, MOS-LQO, 1 to 5) of a sound at 16 kHz, by the package `visqol-python`.
+
+    Args:
+        reference, estimate: sounds `(n,)` in [-1, 1] of one length, at least a second.
+        speech: by its model of speech at 16 kHz; otherwise by that of all sound, for which both are resampled to 48.
+
+    Raises:
+        CurateError: the package is not installed.
+        ValueError: shapes differ, or the sound is too short.
+    """
+    if reference.shape != estimate.shape or reference.ndim != 1:
+        raise ValueError(f"two sounds of one length are needed, not {reference.shape} and {estimate.shape}")
+    if len(reference) < 16000:
+        raise ValueError(f"ViSQOL needs a second of sound, not {len(reference) / 16000:.2f} s")
+    try:
+        package = importlib.import_module("visqol")
+    except ImportError as error:
+        raise CurateError("ViSQOL needs the package `visqol-python`", "pip install 'curate-tokens[quality]'") from error
+    pair = [
+        x.astype(np.float64) if speech else resample_poly(x.astype(np.float64), 3, 1) for x in (reference, estimate)
+    ]
+    judge = package.VisqolApi()
+    judge.create(mode="speech" if speech else "audio")
+    return float(judge.measure_from_arrays(*pair, 16000 if speech else 48000).moslqo)
 
 
 def round_trip(tokenizer: Tokenizer, items: Sequence[NDArray[np.float32]], levels: int | None = None) -> list[float]:
@@ -72,14 +103,21 @@ def round_trip(tokenizer: Tokenizer, items: Sequence[NDArray[np.float32]], level
     return [si_sdr(x, y) for x, y in zip(items, back, strict=True)]
 
 
-def evaluate_audio(tokenizer: Tokenizer, items: Sequence[NDArray[np.float32]], media: str = "given sounds") -> Quality:
+def evaluate_audio(
+    tokenizer: Tokenizer,
+    items: Sequence[NDArray[np.float32]],
+    media: str = "given sounds",
+    speech: bool | None = None,
+) -> Quality:
     """The measured round trip of sounds `(n,)` float32 at the card's rate.
 
     Args:
         media: what the sounds are, for the card.
+        speech: whether they are speech, for PESQ and ViSQOL; None measures neither.
 
     Returns:
-        Mean SI-SDR over sounds, and the share of all codes of all levels that occur (short media cannot use all).
+        Mean SI-SDR over sounds, and the share of all codes of all levels that occur (short media cannot use all). Mean
+        PESQ and ViSQOL over the sounds that are long enough, where their packages are installed.
     """
     ids = tokenizer.encode(items)
     back = tokenizer.decode(ids, [len(x) for x in items])
@@ -93,6 +131,26 @@ def evaluate_audio(tokenizer: Tokenizer, items: Sequence[NDArray[np.float32]], m
         psnr_db=None,
         ssim=None,
         si_sdr_db=round(mean, 2),
+        pesq=_mean(wideband_pesq, items, back) if speech else None,
+        visqol=None if speech is None else _mean(lambda x, y: visqol(x, y, speech), items, back),
         codebook_usage=round(used / (levels * tokenizer.card.vocabulary), 4),
         lossless=None,
     )
+
+
+def _mean(
+    measure: Callable[[NDArray[np.float32], NDArray[np.float32]], float],
+    items: Sequence[NDArray[np.float32]],
+    back: Sequence[NDArray[np.float32]],
+) -> float | None:
+    """Over the pairs for which it is defined; None where there are none, or its package is not installed."""
+    found = []
+    for x, y in zip(items, back, strict=True):
+        try:
+            found.append(measure(x, y))
+        except ValueError as error:
+            log.info("left out: %s", error)
+        except CurateError as error:
+            log.warning("not measured: %s", error)
+            return None
+    return round(float(np.mean(found)), 2) if found else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,10 +19,11 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.schema.nearest import nearest
 from curate.signals.efficientnet import WEIGHTS_DIGEST as EFFICIENTNET_DIGEST
+from curate.signals.onnx_tower import digest_of_state, on_cpu
 from curate.signals.package_files import package_file
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.adapters.weights import fit, read_state
-from curate.tokenizers.batches import MICRO_BATCH
+from curate.tokenizers.batches import MICRO_BATCH, in_micro_batches
 
 Kind = Literal["dense", "global"]
 
@@ -55,7 +57,8 @@ class Encoder(Protocol):
 class TorchEncoder(ABC):
     """What the encoders share: normalisation, micro-batches of one fixed shape, and fp32 throughout.
 
-    Subclasses give the net and `_features`: normalised `(n, 3, size, size)` to `(n, d, h, w)` or `(n, d)`.
+    Subclasses give the net and `_features`: normalised `(n, 3, size, size)` to `(n, d, h, w)` or `(n, d)`. On a CPU
+    ONNX Runtime runs it (`on_cpu`).
     """
 
     def __init__(
@@ -76,31 +79,46 @@ class TorchEncoder(ABC):
         self._device = torch.device(device)
         self._net = net.float().eval().requires_grad_(False).to(self._device)
         self.parameters = sum(p.numel() for p in net.parameters())
-        probe = self(np.zeros((1, size, size, 3), np.uint8))
-        self.width = probe.shape[-1]
-        self.grid: tuple[int, ...] = (1,) if kind == "global" else (probe.shape[1], probe.shape[2])
+        self._mean, self._std = (torch.tensor(v, device=self._device).reshape(1, 3, 1, 1) for v in (mean, std))
+        shape = (MICRO_BATCH.get(self._device.type, 8), 3, size, size)
+        with torch.inference_mode():
+            probe = self._features(torch.zeros(shape, device=self._device))
+        self.width = probe.shape[1]
+        self.grid: tuple[int, ...] = tuple(probe.shape[2:]) or (1,)
+        tower = _Tower(net, self._features).eval()
+        self._run: Callable[[Tensor], Tensor] = tower
+        if self._device.type == "cpu":
+            self._run = on_cpu(f"{name}-{kind}", tower, shape)
+            if self._run is not tower:
+                del self._net  # its weights are in the session
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         want = (self.size, self.size, 3)
         if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != want:
             raise ValueError(f"{self.name} expects uint8 (N, {self.size}, {self.size}, 3), got {pictures.shape}")
-        batch, rows = MICRO_BATCH.get(self._device.type, 8), []
-        mean, std = (torch.tensor(v, device=self._device).reshape(1, 3, 1, 1) for v in (self.mean, self.std))
-        for i in range(0, len(pictures), batch):
-            part = pictures[i : i + batch]
-            padded = np.zeros((batch, *want), np.uint8)
-            padded[: len(part)] = part
-            with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
-                x = torch.from_numpy(padded).to(self._device).permute(0, 3, 1, 2).float() / 255
-                found = self._features((x - mean) / std).float()
-            rows.append(found[: len(part)].cpu().numpy())
-        if not rows:
-            return np.zeros((0, *((self.width,) if self.kind == "global" else (*self.grid, self.width))), np.float32)
-        every: NDArray[np.float32] = np.concatenate(rows)
+        shape = (self.width,) if self.kind == "global" else (self.width, *self.grid)
+        every: NDArray[np.float32] = in_micro_batches(
+            [pictures], self._normalised, shape, np.dtype(np.float32), self._device
+        )
         return every if self.kind == "global" else np.ascontiguousarray(every.transpose(0, 2, 3, 1))
+
+    def _normalised(self, pictures: Tensor) -> Tensor:
+        x = pictures.permute(0, 3, 1, 2).float() / 255
+        return self._run(((x - self._mean) / self._std).contiguous()).float()
 
     @abstractmethod
     def _features(self, x: Tensor) -> Tensor: ...
+
+
+class _Tower(nn.Module):
+    """An encoder's net with what is taken from it, as one module."""
+
+    def __init__(self, net: nn.Module, features: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self._take = net, features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._take(x)
 
 
 class TimmEncoder(TorchEncoder):
@@ -248,28 +266,32 @@ _ENCODERS: dict[str, Any] = {
 def encoder_of(spec: Mapping[str, Any], device: str = "cpu") -> Encoder:
     """The encoder that `{"library": NAME, **arguments}` describes: what a tokenizer's folder says in JSON.
 
+    The name may be `package.module:Class` of one's own, for a model that none of the libraries has, such as ImageBind:
+    a class that is made with the arguments and `device`, and is an `Encoder`; best a `TorchEncoder`.
+
     Raises:
-        CurateError: no such library or model, or arguments that it does not take.
+        CurateError: no such library or model, or arguments that it does not take, or the class is no encoder.
     """
     arguments = dict(spec)
     library = str(arguments.pop("library", ""))
-    if library not in _ENCODERS:
+    if ":" not in library and library not in _ENCODERS:
         known = sorted(_ENCODERS)
-        raise CurateError(f"no encoder library {library!r}", f"{nearest(library, known)}there are: {', '.join(known)}")
+        raise CurateError(
+            f"no encoder library {library!r}",
+            f"{nearest(library, known)}there are: {', '.join(known)}; or package.module:Class of one of your own",
+        )
     try:
-        made: Encoder = _ENCODERS[library](**arguments, device=device)
-    except (TypeError, ValueError) as error:
+        made = _class_of(library)(**arguments, device=device)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise CurateError(f"the encoder {library} cannot be made with {arguments}: {error}") from error
-    return made
+    if lacking := [name for name in (*Encoder.__annotations__, "__call__") if not hasattr(made, name)]:
+        raise CurateError(f"`{library}` is no encoder: it has no {', '.join(lacking)}", "see Encoder in this module")
+    encoder: Encoder = made
+    return encoder
 
 
-def digest_of_state(state: Mapping[str, Tensor]) -> str:
-    """BLAKE3 over names, shapes and fp32 bytes of tensors in order of name, however they are stored."""
-    from blake3 import blake3
-
-    seen = blake3()
-    for name in sorted(state):
-        value = state[name].detach().cpu().float().contiguous()
-        seen.update(f"{name}{list(value.shape)}".encode())
-        seen.update(value.numpy().tobytes())
-    return str(seen.hexdigest())
+def _class_of(library: str) -> Any:
+    if library in _ENCODERS:
+        return _ENCODERS[library]
+    module, _, attribute = library.partition(":")
+    return getattr(importlib.import_module(module), attribute)

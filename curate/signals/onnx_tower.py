@@ -1,0 +1,75 @@
+"""Frozen image networks on a CPU: ONNX Runtime runs them about twice as fast as PyTorch (`benchmarks/encoders.py`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from curate.signals.onnx_cache import cached, export_onnx
+from curate.signals.onnx_session import cpu_session
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4  # largest |a - b| / |b| that counts as the same network
+LARGEST = 1_900_000_000  # bytes of weights; one ONNX file ends at 2 GiB
+
+
+class _Other(RuntimeError):
+    """The exported network gives something else."""
+
+
+def on_cpu(name: str, net: Any, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """`net`, a `torch.nn.Module` in eval mode, as a function of fp32 tensors of one `shape`.
+
+    It is exported once a machine, compared with PyTorch on noise, and kept in the cache under the digest of its
+    weights. Where it cannot be exported, is too large for one file, or differs by more than `TOLERANCE`, PyTorch runs
+    it, and the log says why.
+
+    Args:
+        name: of the network and of what is taken from it; names the file, so two that compute different things from
+            the same weights need two.
+    """
+    import torch
+
+    state = net.state_dict()
+    large = sum(v.numel() * 4 for v in state.values())
+    try:
+        if large > LARGEST:
+            raise _Other(f"its weights are {large / 1e9:.1f} GB, and one ONNX file holds 2")
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        file = "".join(c if c.isalnum() or c in "-." else "-" for c in f"{name}-{'x'.join(map(str, shape))}")
+        session = cpu_session(cached(file, digest_of_state(state), lambda path: _export(net, noise, path)))
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        log.warning("%s runs in PyTorch, which is slower than ONNX Runtime: %s", name, str(error).splitlines()[0])
+        plain: Callable[[Tensor], Tensor] = net
+        return plain
+    return lambda x: torch.from_numpy(session.run(None, {"image": x.numpy()})[0])
+
+
+def _export(net: Any, noise: Tensor, path: Path) -> None:
+    import torch
+
+    export_onnx(net, noise, path, "image", ["features"])
+    with torch.inference_mode():
+        true = net(noise)
+    found = torch.from_numpy(cpu_session(path).run(None, {"image": noise.numpy()})[0])
+    apart = float((found - true).norm() / true.norm().clamp_min(1e-12)) if found.shape == true.shape else float("inf")
+    if not apart <= TOLERANCE:
+        raise _Other(f"exported, its features differ by {apart:.1e} from PyTorch's")
+
+
+def digest_of_state(state: Mapping[str, Tensor]) -> str:
+    """BLAKE3 over names, shapes and fp32 bytes of tensors in order of name, however they are stored."""
+    seen = blake3()
+    for name in sorted(state):
+        value = state[name].detach().cpu().float().contiguous()
+        seen.update(f"{name}{list(value.shape)}".encode())
+        seen.update(value.numpy().tobytes())
+    return str(seen.hexdigest())
