@@ -26,8 +26,11 @@ class AudioTrainConfig(BaseModel):
         steps: optimiser steps; the learning rate falls to zero by a cosine over them.
         warmup: steps without quantiser, after which its codebooks start from k-means of the latents.
         crops, crop_frames: sounds in a batch and token frames of each.
-        emphasis_weight: share of the waveform's error that is measured with high frequencies raised.
+        weighted_share: share of the waveform's error that is measured as it is heard (`loss.weighted_error`).
+        masking: its exponent, 0 plain, 1 where each band of each moment weighs alike.
         spectral_weight: of the log-spectrum term beside the waveform's error.
+        disturbance_weight: of what disturbs a listener (`disturbance`), from step `disturbance_from` on. It is slow,
+            so only the first `disturbance_crops` of a batch are listened to.
         commitment_weight: of the latents' relative distance to their codes.
         dropout: share of steps that use only the first few levels of the quantiser.
         beam: partial sums that the shipped encoder keeps; training itself is greedy.
@@ -45,8 +48,12 @@ class AudioTrainConfig(BaseModel):
     crop_frames: int = Field(default=64, gt=0)
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = 0.01
-    emphasis_weight: float = Field(default=0.4, ge=0, le=1)
+    weighted_share: float = Field(default=0.5, ge=0, le=1)
+    masking: float = Field(default=0.7, ge=0, le=1)
     spectral_weight: float = 1.0
+    disturbance_weight: float = Field(default=0.5, ge=0)
+    disturbance_from: int = Field(default=6500, ge=0)
+    disturbance_crops: int = Field(default=12, gt=0)
     commitment_weight: float = 0.1
     dropout: float = Field(default=0.25, ge=0, le=1)
     decay: float = Field(default=0.98, gt=0, lt=1)

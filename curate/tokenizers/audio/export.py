@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -100,14 +98,15 @@ def export(
 
 def measure(tokenizer: AudioRVQ, held_out: Sequence[Sound]) -> list[Quality]:
     """One entry for each held-out sound, and one for each package that gave more than three."""
-    groups: dict[str, list[NDArray[np.float32]]] = {}
+    groups: dict[str, list[Sound]] = {}
     for sound in held_out:
         many = sum(s.package == sound.package for s in held_out) > 3
         named = f"{sound.package} {sound.name}".strip()
-        groups.setdefault(f"{sound.package}, {{}} sounds" if many else named, []).append(sound.samples)
+        groups.setdefault(f"{sound.package}, {{}} sounds" if many else named, []).append(sound)
     quality = []
-    for media, items in groups.items():
-        found = evaluate_audio(tokenizer, items, f"{media.format(len(items))}, held out")
+    for media, sounds in groups.items():
+        items = [s.samples for s in sounds]
+        found = evaluate_audio(tokenizer, items, f"{media.format(len(items))}, held out", sounds[0].speech)
         log.info("%s: %s dB", found.media, found.si_sdr_db)
         quality.append(found)
     return quality

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def spectral_loss(estimate: Tensor, reference: Tensor) -> Tensor:
@@ -35,13 +36,41 @@ def relative_error(estimate: Tensor, reference: Tensor, floor: float) -> Tensor:
     return torch.log(error / (reference.square().sum((1, 2)) + least)).mean()
 
 
-def emphasis(hop: int, rate: int) -> Tensor:
-    """Weights `(hop,)` of coefficients that rise by 6 dB an octave from 300 Hz to 4 kHz.
+def weighted_error(
+    estimate: Tensor, reference: Tensor, floor: float, gamma: float, rate: int = 16000, bands: int = 21
+) -> Tensor:
+    """Like `relative_error`, of errors divided by the reference's own power nearby, to the power of `gamma`.
 
-    Speech falls by as much, so all of the range that carries its words weighs alike.
+    Error is heard less where the sound is strong at that time and pitch (Schroeder, Atal and Hall 1979, "Optimizing
+    digital speech coders by exploiting masking properties of the human ear"). At 0 this is the plain error; at 1 each
+    band of each moment weighs alike, however faint. Power is that of `bands` bands of equal width in Bark, over three
+    frames.
+
+    Args:
+        estimate, reference: coefficients `(B, T, hop)`.
+        floor: a mean square, below which an error is not worth bits.
+    """
+    inside = bark_bands(reference.shape[-1], rate, bands).to(reference)
+    power = F.avg_pool1d(
+        (reference.square() @ inside / inside.sum(0)).transpose(1, 2), 3, 1, 1, count_include_pad=False
+    )
+    least = 1e-4 * power.mean((1, 2), keepdim=True) + floor
+    weight = (power + least).pow(-gamma).transpose(1, 2) @ inside.T
+    silent = floor * weight.sum((1, 2))
+    error = ((estimate - reference).square() * weight).sum((1, 2)) + silent
+    return torch.log(error / ((reference.square() * weight).sum((1, 2)) + silent)).mean()
+
+
+def bark_bands(hop: int, rate: int, bands: int) -> Tensor:
+    """Which coefficient is in which band, 0 or 1, `(hop, bands)`; bands without a coefficient are left out.
+
+    The scale is 6 asinh(f / 600) of Wang, Sekey and Gersho 1992.
     """
     hz = (torch.arange(hop) + 0.5) * rate / (2 * hop)
-    return torch.sqrt(1 + (hz.clamp_max(4000.0) / 300.0).square())
+    bark = torch.asinh(hz / 600.0)
+    which = (bark / math.asinh(rate / 1200.0) * bands).long().clamp_max(bands - 1)
+    inside = F.one_hot(which, bands).float()
+    return inside[:, inside.sum(0) > 0]
 
 
 def _mel_matrix(size: int, bands: int, rate: int = 16000) -> Tensor:

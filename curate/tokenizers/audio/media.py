@@ -27,12 +27,14 @@ class MediaSource(PackageSource):
         hold_out_min_s: only files at least this long count for `hold_out`.
         hold_out_tail_s: the last seconds of every file are never trained on.
         hold_out_all: nothing of this source is trained on.
+        speech: its sounds are speech, which PESQ and ViSQOL judge by models of their own.
     """
 
     hold_out: int = Field(default=0, ge=0)
     hold_out_min_s: float = Field(default=0.0, ge=0)
     hold_out_tail_s: float = Field(default=0.0, ge=0)
     hold_out_all: bool = False
+    speech: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Sound:
     package: str
     samples: NDArray[np.float32]
     held_out: bool
+    speech: bool = False
 
 
 def decode_audio(path: Path, rate: int) -> NDArray[np.float32]:
@@ -87,12 +90,13 @@ def sounds_of(source: MediaSource, rate: int, debian_root: Path = Path("/")) -> 
     for name in sorted(decoded):
         samples = decoded[name]
         if source.hold_out_all or name in held:
-            yield Sound(name, source.package, samples, True)
+            yield Sound(name, source.package, samples, True, source.speech)
             continue
         cut = len(samples) - round(source.hold_out_tail_s * rate)
         if cut < len(samples):
-            yield Sound(f"{name} (last {source.hold_out_tail_s:g} s)", source.package, samples[max(cut, 0) :], True)
-        yield Sound(name, source.package, samples[: max(cut, 0)], False)
+            tail = f"{name} (last {source.hold_out_tail_s:g} s)"
+            yield Sound(tail, source.package, samples[max(cut, 0) :], True, source.speech)
+        yield Sound(name, source.package, samples[: max(cut, 0)], False, source.speech)
 
 
 def gather(sources: list[MediaSource], rate: int, debian_root: Path = Path("/")) -> tuple[list[Sound], list[Sound]]:

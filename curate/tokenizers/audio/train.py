@@ -15,8 +15,9 @@ from vector_quantize_pytorch import ResidualVQ
 
 from curate.schema.errors import CurateError
 from curate.tokenizers.audio.crops import AudioTrainConfig, Crops, load_config
+from curate.tokenizers.audio.disturbance import disturbance
 from curate.tokenizers.audio.export import export
-from curate.tokenizers.audio.loss import emphasis, relative_error, spectral_loss
+from curate.tokenizers.audio.loss import relative_error, spectral_loss, weighted_error
 from curate.tokenizers.audio.mdct import imdct, mdct
 from curate.tokenizers.audio.media import Sound, decode_audio, gather
 from curate.tokenizers.audio.net import Decoder, Encoder
@@ -24,6 +25,7 @@ from curate.tokenizers.audio.rvq import AudioRVQ
 
 log = logging.getLogger(__name__)
 
+DISTURBED = 1e-5  # mean square of a sample, -50 dB: a crop below it is not listened to at the level of speech
 ENERGY_FLOOR = 3e-7  # mean square of a sample, -65 dB: below it a crop's relative error is not worth bits
 
 
@@ -66,11 +68,17 @@ class AudioModel(nn.Module):
 
 
 def loss_of(
-    model: AudioModel, samples: Tensor, config: AudioTrainConfig, quantised: bool, dropped: bool
+    model: AudioModel,
+    samples: Tensor,
+    config: AudioTrainConfig,
+    quantised: bool = True,
+    dropped: bool = False,
+    heard: bool = False,
 ) -> dict[str, Tensor]:
     """`total` and its parts for samples `(B, n)`.
 
-    `relative` and `emphasised` are errors of the waveform without noise; `spectral` hears the noise too.
+    `relative` and `weighted` are errors of the waveform without noise, and so is the `disturbance`, which counts when
+    `heard`; `spectral` hears the noise too.
     """
     coefficients = mdct(samples, config.network.hop)
     # bf16 products where the hardware has them; the quantiser and the losses stay in fp32
@@ -83,18 +91,24 @@ def loss_of(
             commitment = (latents - codes).square().mean() / latents.detach().var().clamp_min(1e-6)
             sent = latents + (codes - latents).detach()
         estimate, level = model.decoder(sent)
-    weights = emphasis(config.network.hop, config.network.rate).to(samples.device)
     parts = {
         "relative": relative_error(estimate, coefficients, ENERGY_FLOOR),
-        "emphasised": relative_error(estimate * weights, coefficients * weights, ENERGY_FLOOR),
+        "weighted": weighted_error(estimate, coefficients, ENERGY_FLOOR, config.masking, config.network.rate),
         "spectral": spectral_loss(imdct(estimate + level * torch.randn_like(level)), samples),
         "commitment": commitment,
     }
+    if heard:
+        few = slice(config.disturbance_crops)
+        loud = samples[few].square().mean(1) > DISTURBED
+        if loud.any():
+            found = disturbance(imdct(estimate[few])[loud], samples[few][loud], config.network.rate)
+            parts["disturbance"] = found.sum() / config.disturbance_crops
     total = (
-        (1 - config.emphasis_weight) * parts["relative"]
-        + config.emphasis_weight * parts["emphasised"]
+        (1 - config.weighted_share) * parts["relative"]
+        + config.weighted_share * parts["weighted"]
         + config.spectral_weight * parts["spectral"]
         + config.commitment_weight * commitment
+        + config.disturbance_weight * parts.get("disturbance", 0.0)
     )
     return {"total": total} | parts
 
@@ -146,7 +160,8 @@ def train(
         if step == config.warmup:
             _start_codebooks(model, crops, config, device)
         dropped = bool(torch.rand(()) < config.dropout)
-        parts = loss_of(model, crops.batch(step).to(device), config, step >= config.warmup, dropped)
+        heard = step >= config.disturbance_from
+        parts = loss_of(model, crops.batch(step).to(device), config, step >= config.warmup, dropped, heard)
         optimiser.zero_grad(set_to_none=True)
         parts["total"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -209,11 +224,11 @@ def train_audio(
 
     Args:
         debian_root: where the Debian packages that `train.yaml` names are unpacked.
-        extra_held_out: more sounds to measure on, by the name that the card gives them.
+        extra_held_out: more speech to measure on, by the name that the card gives them.
     """
     config = load_config(folder / "train.yaml")
     sounds, held = gather(config.media, config.network.rate, debian_root)
     for name, path in (extra_held_out or {}).items():
-        held.append(Sound(name, "", decode_audio(path, config.network.rate), True))
+        held.append(Sound(name, "", decode_audio(path, config.network.rate), True, speech=True))
     model, _ = train(config, sounds, out / "checkpoint.pt", device)
     return export(model, config, sounds, held, out, folder.name)
