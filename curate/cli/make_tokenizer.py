@@ -24,6 +24,9 @@ def label(
     tokenizer: Annotated[
         str | None, typer.Option(help="An image tokenizer for maps (edges, classes, depth); words for lists if absent.")
     ] = None,
+    parts: Annotated[
+        str | None, typer.Option(help="A tokenizer of masks (SAM's instances) or of body poses (SMPL).")
+    ] = None,
     option: Options = None,
 ) -> None:
     """Make a stream of labels: a labeler, and the tokenizer that writes what it says.
@@ -34,11 +37,14 @@ def label(
 
         curate tokenizers label yunet --option weights=yunet.onnx --option called=person
         --stream det --out tokenizers/faces
+
+        curate tokenizers label transformers-sam --option source=facebook/sam-vit-huge --parts mask-vq-1k
+        --stream sam_instance --out tokenizers/sam
     """
     from curate.tokenizers.labels.labelled import WORDS, make_labelled
 
     _free(out)
-    made = make_labelled(out, labeler, options_of(option or []), stream, tokenizer=tokenizer or WORDS)
+    made = make_labelled(out, labeler, options_of(option or []), stream, tokenizer=tokenizer or WORDS, parts=parts)
     typer.echo(f"{out}: {made.name}, vocabulary {made.vocabulary}; use it as `tokenizer: {out}`")
 
 

@@ -21,6 +21,7 @@ _CLASSES = {
     "video-fsq": "curate.tokenizers.video.fsq:VideoFSQ",
     "audio-rvq": "curate.tokenizers.audio.rvq:AudioRVQ",
     "text-bpe": "curate.tokenizers.text.bpe:TextBPE",
+    "mask-vq": "curate.tokenizers.labels.mask_vq:MaskVQ",
     "labelled": "curate.tokenizers.labels.labelled:Labelled",
     "cosmos-di": "curate.tokenizers.adapters.cosmos:CosmosDI",
     "cosmos-dv": "curate.tokenizers.adapters.cosmos:CosmosDV",

@@ -42,6 +42,7 @@ def test_list_for_machines() -> None:
         "audio-rvq-4kbps": 1024,
         "text-bpe-8k": 8192,
         "canny-edge": 64000,
+        "mask-vq-1k": 1024,
         "color-palette": 4292,
         "metadata": 4292,
     }

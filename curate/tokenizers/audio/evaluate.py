@@ -73,8 +73,9 @@ def visqol(reference: NDArray[np.float32], estimate: NDArray[np.float32], speech
     """ViSQOL v3 (Chinen et al. 2020, MOS-LQO, 1 to 5) of a sound at 16 kHz, by the package `visqol-python`.
 
     Args:
-        reference, estimate: sounds `(n,)` in [-1, 1] of one length, at least a second.
-        speech: by its model of speech at 16 kHz; otherwise by that of all sound, for which both are resampled to 48.
+        reference, estimate: sounds `(n,)` in [-1, 1] of one length, at least a second; the first 20 seconds are judged,
+            which takes half a minute.
+        speech: by its model of speech at 16 kHz; otherwise by that of all sound, with both resampled to 48.
 
     Raises:
         CurateError: the package is not installed.
@@ -88,9 +89,9 @@ def visqol(reference: NDArray[np.float32], estimate: NDArray[np.float32], speech
         package = importlib.import_module("visqol")
     except ImportError as error:
         raise CurateError("ViSQOL needs the package `visqol-python`", "pip install 'curate-tokens[quality]'") from error
-    pair = [
-        x.astype(np.float64) if speech else resample_poly(x.astype(np.float64), 3, 1) for x in (reference, estimate)
-    ]
+    pair = [x[: 20 * 16000].astype(np.float64) for x in (reference, estimate)]
+    if not speech:
+        pair = [resample_poly(x, 3, 1) for x in pair]
     judge = package.VisqolApi()
     judge.create(mode="speech" if speech else "audio")
     return float(judge.measure_from_arrays(*pair, 16000 if speech else 48000).moslqo)

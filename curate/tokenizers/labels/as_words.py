@@ -7,10 +7,13 @@ from typing import Protocol
 
 import numpy as np
 
+from curate.schema.errors import CurateError
+from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.fourm import det, metadata, palette
 from curate.tokenizers.fourm.values import BINS, Reader, bin_word, to_bin
 from curate.tokenizers.fourm.words import split
 from curate.tokenizers.labels.base import Boxes, KeyPoints, Label, LabelBox, Metadata, Palette
+from curate.tokenizers.labels.parts import PARTS, BodyWords, InstanceWords, check_part
 
 
 class WordWriter(Protocol):
@@ -97,12 +100,25 @@ class KeyPointWords:
         return KeyPoints(np.asarray(people, np.float32).reshape(-1, len(self.names), 3), self.names)
 
 
-def word_writer(kind: str, names: tuple[str, ...]) -> WordWriter | None:
+def word_writer(kind: str, names: tuple[str, ...], part: Tokenizer | None = None, side: int = 0) -> WordWriter | None:
     """The writer for a kind of label (its class's name); None where it has no words.
 
     Args:
         names: of key-points.
+        part: the tokenizer of masks or of body poses (`parts.PARTS`).
+        side: of the pictures that instances are of, in pixels.
+
+    Raises:
+        CurateError: the kind has such parts and `part` is missing or does not fit, or has none and it is given.
     """
+    if (kind in PARTS) != (part is not None):
+        said = "needs a tokenizer of its" if part is None else "has no"
+        raise CurateError(
+            f"{kind} {said} parts", f"those with parts: {', '.join(f'{k}: {v[2]}' for k, v in PARTS.items())}"
+        )
+    if part is not None:
+        check_part(kind, part.card)
+        return InstanceWords(part, side) if kind == "Instances" else BodyWords(part)
     match kind:
         case "Boxes":
             return BoxWords()

@@ -91,7 +91,45 @@ class NormalMap:
     normals: NDArray[np.float32]
 
 
-Label = Boxes | KeyPoints | SegmentationMap | EdgeMap | Palette | Metadata | DepthMap | NormalMap
+@dataclass(frozen=True)
+class Instances:
+    """What stands at some points of one picture.
+
+    Attributes:
+        points: `(x, y)` in pixels.
+        masks: for each point the masks that contain it, bool `(H, W)`; none where nothing was found there.
+    """
+
+    points: tuple[tuple[int, int], ...]
+    masks: tuple[tuple[NDArray[np.bool_], ...], ...]
+
+
+@dataclass(frozen=True)
+class Body:
+    """A person as an SMPL body (Loper et al. 2015).
+
+    Attributes:
+        bounds: x0, y0, x1, y1 as shares of width and height, in [0, 1].
+        pose: rotation matrices of the 23 joints, float32 `(23, 3, 3)`.
+        orientation: of the whole body, float32 `(3, 3)`.
+        betas: shape, float32 `(10,)`. camera: scale and shift in the frame of the box, float32 `(3,)`.
+    """
+
+    bounds: tuple[float, float, float, float]
+    pose: NDArray[np.float32]
+    orientation: NDArray[np.float32]
+    betas: NDArray[np.float32]
+    camera: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """People in one picture; empty where there is none."""
+
+    people: tuple[Body, ...]
+
+
+Label = Boxes | KeyPoints | SegmentationMap | EdgeMap | Palette | Metadata | DepthMap | NormalMap | Instances | Bodies
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from curate.tokenizers.labels.registry import labeler_of
 
 WORDS = "curate.tokenizers.fourm.words:WordsTokenizer"
 _FILE = "labels.json"
+_SIDE, _SIDE_OF_INSTANCES = 256, 224
 _OF_THE_WHOLE = ("Metadata", "Palette")
 """Kinds that say something of the whole picture, as in 4M-21; the others are of the square that is tokenized."""
 
@@ -35,6 +36,8 @@ class LabelsFile(BaseModel):
         labeler_digest: its `digest` when the folder was made.
         tokenizer: a name of the zoo, a folder, or `package.module:Class`; tokenizer_digest: its card's weights digest.
         kind: class of the labels; names: of their classes or key-points.
+        parts: the tokenizer of what the words hold codes of, masks or poses, named as `tokenizer` is; parts_digest:
+            its card's weights digest.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +49,8 @@ class LabelsFile(BaseModel):
     tokenizer_digest: str
     kind: str
     names: tuple[str, ...] = ()
+    parts: str | None = None
+    parts_digest: str | None = None
 
 
 class Labelled:
@@ -58,15 +63,27 @@ class Labelled:
     become words, one sequence of ids `(n,)` an item: of its middle picture (number N // 2).
     """
 
-    def __init__(self, card: CodecCard, file: LabelsFile, labeler: Labeler | SampleLabeler, inner: Tokenizer) -> None:
-        if labeler.digest != file.labeler_digest or inner.card.weights_digest != file.tokenizer_digest:
-            which = "labeler" if labeler.digest != file.labeler_digest else "tokenizer"
-            raise CurateError(
-                f"the {which} of {card.name} is not the one that it was made with",
-                "its weights or options differ; make the folder again, and tokenise again what was made with the other",
-            )
+    def __init__(
+        self,
+        card: CodecCard,
+        file: LabelsFile,
+        labeler: Labeler | SampleLabeler,
+        inner: Tokenizer,
+        part: Tokenizer | None = None,
+    ) -> None:
+        for which, found, wanted in (
+            ("labeler", labeler.digest, file.labeler_digest),
+            ("tokenizer", inner.card.weights_digest, file.tokenizer_digest),
+            ("tokenizer of parts", None if part is None else part.card.weights_digest, file.parts_digest),
+        ):
+            if found != wanted:
+                raise CurateError(
+                    f"the {which} of {card.name} is not the one that it was made with",
+                    "its weights or options differ; make the folder again, and tokenise again what was made with the "
+                    "other",
+                )
         self.card, self._labeler, self._inner = card, labeler, inner
-        self._pictures, self._words = _writers(file.kind, file.names, inner.card)
+        self._pictures, self._words = _writers(file, inner.card, part, card.input_size or 0)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Labelled:
@@ -79,7 +96,8 @@ class Labelled:
             raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
         if digest(raw) != card.weights_digest:
             raise CurateError(f"the {_FILE} of {folder.name} is not that of its card", "make the folder again")
-        return cls(card, file, labeler_of(file.labeler, file.options), zoo.load(file.tokenizer))
+        part = None if file.parts is None else zoo.load(file.parts)
+        return cls(card, file, labeler_of(file.labeler, file.options), zoo.load(file.tokenizer), part)
 
     def label(self, item: Any) -> Sequence[Label]:
         """The labels of an item's pictures; of the middle one alone where they are written as words."""
@@ -149,7 +167,8 @@ def make_labelled(
     options: Mapping[str, Any],
     stream: str,
     tokenizer: str = WORDS,
-    size: int = 256,
+    size: int | None = None,
+    parts: str | None = None,
     licence: str = "that of the labeler's weights, as their publisher states",
     trained_on: str = "see the labeler and the tokenizer",
 ) -> CodecCard:
@@ -159,31 +178,36 @@ def make_labelled(
         labeler, options: as `labeler_of` takes them. Paths among the options are kept as they are given.
         stream: e.g. `tok_canny_edge@256`, `metadata`, `color_palette`, `det`.
         tokenizer: of the zoo, a folder, or a class: an image tokenizer for maps, the closed vocabulary for lists.
-        size: side of the pictures for lists, the long one for metadata and palettes, which are of the whole picture;
-            for maps it is the image tokenizer's.
+        size: side of the pictures for lists, 224 for instances as in 4M and 256 for others; the long one for metadata
+            and palettes, which are of the whole picture. For maps it is the image tokenizer's.
+        parts: a tokenizer of masks for instances, of poses for bodies.
 
     Raises:
         CurateError: there is no such labeler or tokenizer, or the one cannot write the other's labels.
     """
     made, inner = labeler_of(labeler, options), zoo.load(tokenizer)
-    side = inner.card.input_size or size
-    blank = np.zeros((1, side, side, 3), np.uint8)
-    probe = made.of_sample(blank, "", (side, side)) if isinstance(made, SampleLabeler) else made(blank)
+    part = None if parts is None else zoo.load(parts)
+    blank = np.zeros((1, _SIDE, _SIDE, 3), np.uint8)
+    probe = made.of_sample(blank, "", (_SIDE, _SIDE)) if isinstance(made, SampleLabeler) else made(blank)
+    kind = type(probe[0]).__name__
+    side = inner.card.input_size or size or (_SIDE_OF_INSTANCES if kind == "Instances" else _SIDE)
     file = LabelsFile(
         labeler=labeler,
         options=dict(options),
         labeler_digest=made.digest,
         tokenizer=tokenizer,
         tokenizer_digest=inner.card.weights_digest,
-        kind=type(probe[0]).__name__,
+        kind=kind,
         names=tuple(getattr(probe[0], "names", ())),
+        parts=parts,
+        parts_digest=None if part is None else part.card.weights_digest,
     )
-    _, words = _writers(file.kind, file.names, inner.card)
+    _, words = _writers(file, inner.card, part, side)
     more: tuple[Literal["text", "size"], ...] = made.needs if isinstance(made, SampleLabeler) else ()
     whole = file.kind in _OF_THE_WHOLE
     pixels = f"({side}, {side}, 3)" if not whole else f"(H, W, 3), the whole picture, long side at most {side},"
     of = inner.card.model_dump()
-    raw = (json.dumps(file.model_dump(mode="json"), indent=2, sort_keys=True) + "\n").encode()
+    raw = (json.dumps(file.model_dump(mode="json", exclude_none=True), indent=2, sort_keys=True) + "\n").encode()
     changed = {
         "name": folder.name,
         "version": 1,
@@ -218,15 +242,17 @@ def make_labelled(
     return card
 
 
-def _writers(kind: str, names: tuple[str, ...], card: CodecCard) -> tuple[PictureWriter | None, WordWriter | None]:
+def _writers(
+    file: LabelsFile, card: CodecCard, part: Tokenizer | None, side: int
+) -> tuple[PictureWriter | None, WordWriter | None]:
     """The one writer of a kind for a tokenizer of pictures or of words; CurateError where there is none."""
-    pictures = picture_writer(kind, names) if card.modality == "image" else None
-    words = word_writer(kind, names) if card.modality == "text" else None
+    pictures = picture_writer(file.kind, file.names) if card.modality == "image" else None
+    words = word_writer(file.kind, file.names, part, side) if card.modality == "text" else None
     if pictures is None and words is None:
         raise CurateError(
-            f"{card.name} cannot write {kind}",
-            "maps (edges, classes, depth, normals) take an image tokenizer, lists (boxes, points, metadata, palette) "
-            f"take {WORDS}",
+            f"{card.name} cannot write {file.kind}",
+            "maps (edges, classes, depth, normals) take an image tokenizer, lists (boxes, points, metadata, palette, "
+            f"instances, bodies) take {WORDS}",
         )
     return pictures, words
 

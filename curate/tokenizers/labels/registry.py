@@ -18,6 +18,7 @@ _LABELERS = {
     "palette": "curate.tokenizers.labels.palette:PaletteLabeler",
     "transformers-boxes": "curate.tokenizers.labels.transformers_labelers:TransformersBoxes",
     "transformers-depth": "curate.tokenizers.labels.transformers_labelers:TransformersDepth",
+    "transformers-sam": "curate.tokenizers.labels.sam:TransformersSAM",
     "transformers-segmentation": "curate.tokenizers.labels.transformers_labelers:TransformersSegmentation",
     "yunet": "curate.tokenizers.labels.yunet:YuNet",
 }
