@@ -107,15 +107,18 @@ def card(name: str) -> CodecCard:
         raise CurateError(f"{path} is not a codec card: {exc}") from exc
 
 
-def load(name: str) -> Tokenizer:
+def load(name: str, device: str = "cpu") -> Tokenizer:
     """The tokenizer, ready to encode and decode; its weights are checked against the card's digest.
 
     Args:
         name: of the zoo, a folder, or `package.module:Class` of a class without arguments that is a `Tokenizer`.
+        device: where networks run; a class of one's own chooses itself.
     """
     if _is_class(name):
         return _own(name)
-    loaded: Tokenizer = class_of(card(name).architecture).load(folder(name))
+    loaded_by: Any = class_of(card(name).architecture).load
+    where = {"device": device} if "device" in inspect.signature(loaded_by).parameters else {}
+    loaded: Tokenizer = loaded_by(folder(name), **where)
     return loaded
 
 

@@ -22,7 +22,7 @@ from curate.tokenizers.labels.base import Bodies, Body, Instances
 from curate.tokenizers.labels.labelled import Labelled, make_labelled
 from curate.tokenizers.labels.mask_vq import HELD_OUT, MaskVQ, fit_masks, mean_iou, regions
 from curate.tokenizers.labels.parts import BodyWords, InstanceWords, box_of, cut
-from curate.tokenizers.labels.sam import TransformersSAM, points_of
+from curate.tokenizers.labels.sam import TransformersSAM, _share, points_of
 from curate.tokenizers.quantisers.pq import fit_product
 
 
@@ -279,3 +279,61 @@ def test_product_codes_of_poses_are_near(pose_codec: str) -> None:
     poses = rotations(1, 50)
     back = np.stack(codec.decode(codec.encode(list(poses))))
     assert np.sqrt(np.square(back - poses).mean()) < 0.85 * np.sqrt(np.square(poses - poses.mean(0)).mean())
+
+
+# Parts and devices
+
+
+class FewCodes:
+    """A tokenizer of masks with a codebook smaller than the words have room for."""
+
+    def __init__(self, like: CodecCard) -> None:
+        self.card = like.model_copy(update={"name": "few", "vocabulary": 64, "dtype": "uint8", "levels": [64]})
+
+    def encode(self, items: Any) -> list[NDArray[np.generic]]:
+        return [np.full((4, 4), 63, np.uint8) for _ in items]
+
+    def decode(self, ids: Any, lengths: Any = None) -> list[Any]:
+        return [np.ones((64, 64, 1), np.float32) for _ in ids]
+
+
+def test_codes_of_another_tokenizer_are_refused() -> None:
+    masks: Any = zoo.load("mask-vq-1k")
+    label = Instances(((100, 90),), ((disc(224, 100, 90, 40),),))
+    few = InstanceWords(FewCodes(masks.card), 224)
+    assert few.read(few.write(label)).points == label.points
+    with pytest.raises(ValueError, match=r"is not of few, which has 64"):
+        few.read(InstanceWords(masks, 224).write(label))
+
+
+WHERE = '''
+from curate.tokenizers.labels.base import Palette
+
+class Where:
+    """Says the device that it was made for."""
+    name, digest = "where", "0" * 64
+
+    def __init__(self, device="cpu"):
+        self.device = device
+
+    def __call__(self, pictures):
+        return [Palette(((0, 0, 0) if self.device == "cpu" else (9, 9, 9),)) for _ in pictures]
+'''
+
+
+def test_the_device_reaches_the_labeler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_where.py").write_text(WHERE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    make_labelled(tmp_path / "w", "my_where:Where", {}, "color_palette")
+    item = np.zeros((8, 8, 3), np.uint8)
+    assert Labelled.load(tmp_path / "w").label({"frames": item})[0].colours == ((0, 0, 0),)  # type: ignore[union-attr]
+    other = Labelled.load(tmp_path / "w", device="meta").label({"frames": item})
+    assert other[0].colours == ((9, 9, 9),)  # type: ignore[union-attr]
+
+
+def test_masks_that_4m_leaves_out_are_left_out() -> None:
+    line, empty = np.zeros((224, 224), np.bool_), np.zeros((224, 224), np.bool_)
+    line[100, 20:200] = True
+    assert _share(line) == _share(empty) == 0
+    assert _share(disc(224, 100, 90, 2)) == 16 / 224**2 < 0.0005  # 5 pixels a side, 4 from first to last
+    assert _share(np.ones((224, 224), np.bool_)) == (223 / 224) ** 2

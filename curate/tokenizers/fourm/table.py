@@ -24,6 +24,43 @@ Each has a module with `write` and `parse`, inverse to each other within the pre
 `v0=0` to `v3=999`. A codebook id is `v0=i` below 512 and `v1=i-512` from there on.
 """
 
+_MADE = """
+## What makes them here
+
+`curate tokenizers label LABELER` and `features` make a stream's folder, `import` brings 4M's own tokenizers.
+"""
+_MADE_BY = (
+    ("`tok_rgb`, `tok_canny_edge`", "an image tokenizer, 4M's by `import 4m-vq`; labeler `canny`"),
+    ("`tok_depth`", "labeler `transformers-depth`"),
+    ("`tok_semseg`", "labelers `transformers-segmentation` or `deeplab`"),
+    ("`det`", "labelers `transformers-boxes` or `yunet`"),
+    (
+        "`tok_normal`",
+        "a labeler of your own, `package.module:Class`, that gives a `NormalMap`: transformers has no such model class",
+    ),
+    ("`metadata`, `color_palette`", "labelers of these names, of the whole picture; both are in the zoo"),
+    (
+        "`sam_instance`",
+        "labeler `transformers-sam` (SAM, SAM-HQ, SAM 2) with `--parts mask-vq-1k`; it sees the crop, where 4M cuts "
+        "outlines of the whole picture, and keeps holes",
+    ),
+    (
+        "`human_poses`",
+        "a labeler of your own that gives `Bodies`, since HMR 2.0 is not in transformers, with `--parts` a folder of "
+        "`import 4m-memcodes`",
+    ),
+    (
+        "`tok_clip`, `tok_dinov2`, `tok_imagebind`",
+        "`features` with a codebook that is fitted here; 4M's codes of a map of features by `4m-vq`",
+    ),
+    (
+        "`tok_dinov2_global`, `tok_imagebind_global`",
+        "`import 4m-memcodes-pictures` and its encoder; ImageBind is in none of the libraries, so its encoder is one of "
+        "your own, `package.module:Class`",
+    ),
+    ("`t5_caption`", "`curate.tokenizers.features.t5`"),
+)
+
 _DIFFERENCES = """
 ## Where this is not as in ml-4m
 
@@ -48,7 +85,8 @@ def markdown() -> str:
     """The page."""
     parts = [_HEAD, _rows(_STREAM_HEAD, [_stream(s) for s in STREAMS]), _WRITTEN]
     parts += [_rows(_WRITTEN_HEAD, [_written(s) for s in STREAMS if s.module]), "\n### Figures of `metadata`\n"]
-    parts += [_rows(_FIELD_HEAD, [_field(f) for f in FIELDS]), _vocabulary(), _DIFFERENCES]
+    parts += [_rows(_FIELD_HEAD, [_field(f) for f in FIELDS]), _vocabulary()]
+    parts += [_MADE, _rows(("stream", "made by"), _MADE_BY), _DIFFERENCES]
     return "\n".join(parts)
 
 

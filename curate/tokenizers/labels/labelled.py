@@ -96,8 +96,8 @@ class Labelled:
             raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
         if digest(raw) != card.weights_digest:
             raise CurateError(f"the {_FILE} of {folder.name} is not that of its card", "make the folder again")
-        part = None if file.parts is None else zoo.load(file.parts)
-        return cls(card, file, labeler_of(file.labeler, file.options), zoo.load(file.tokenizer), part)
+        labeler, inner = labeler_of(file.labeler, file.options, device), zoo.load(file.tokenizer, device)
+        return cls(card, file, labeler, inner, None if file.parts is None else zoo.load(file.parts, device))
 
     def label(self, item: Any) -> Sequence[Label]:
         """The labels of an item's pictures; of the middle one alone where they are written as words."""

@@ -69,11 +69,17 @@ class InstanceWords:
 
     def _mask(self, instance: sam.Instance) -> NDArray[np.bool_]:
         x0, y0, x1, y1 = (int(v) for v in instance.bounds)
-        codes = np.array(instance.codes, self.masks.card.numpy_dtype).reshape(4, 4)
-        (small,) = self.masks.decode([codes])
+        (small,) = self.masks.decode([_ids(instance.codes, self.masks.card).reshape(4, 4)])
         whole = np.zeros((max(self.side, y1 + 1), max(self.side, x1 + 1)), np.bool_)
         whole[y0 : y1 + 1, x0 : x1 + 1] = _resized(small[..., 0], x1 + 1 - x0, y1 + 1 - y0)
         return whole
+
+
+def _ids(codes: tuple[int, ...], card: CodecCard) -> NDArray[np.generic]:
+    """Codes of words as the tokenizer's ids; ValueError for one that is another tokenizer's."""
+    if max(codes) >= card.vocabulary:
+        raise ValueError(f"code {max(codes)} is not of {card.name}, which has {card.vocabulary}")
+    return np.array(codes, card.numpy_dtype)
 
 
 def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -128,7 +134,7 @@ class BodyWords:
         return poses.Person(body.bounds, tuple(int(i) for i in ids), orientation, betas, camera)
 
     def _body(self, person: poses.Person) -> Body:
-        (pose,) = self.codes.decode([np.array(person.pose, self.codes.card.numpy_dtype)])
+        (pose,) = self.codes.decode([_ids(person.pose, self.codes.card)])
         orientation, betas, camera = (
             np.array(x, np.float32) for x in (person.orientation, person.betas, person.camera)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,8 +26,11 @@ _LABELERS = {
 """Class of each; importing waits until one is made."""
 
 
-def labeler_of(name: str, options: Mapping[str, Any]) -> Any:
+def labeler_of(name: str, options: Mapping[str, Any], device: str = "cpu") -> Any:
     """The labeler `name`, or `package.module:Class` of one's own, made with `options`.
+
+    Args:
+        device: for labelers that take one, where the options do not name it.
 
     Returns:
         a `Labeler` or a `SampleLabeler`.
@@ -42,7 +46,9 @@ def labeler_of(name: str, options: Mapping[str, Any]) -> Any:
         )
     module, _, attribute = _LABELERS.get(name, name).partition(":")
     try:
-        made = getattr(importlib.import_module(module), attribute)(**options)
+        cls = getattr(importlib.import_module(module), attribute)
+        where = {"device": device} if "device" in inspect.signature(cls).parameters else {}
+        made = cls(**{**where, **options})
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise CurateError(
             f"labeler `{name}` cannot be made with {dict(options)}: {error}",

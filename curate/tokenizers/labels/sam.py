@@ -30,6 +30,7 @@ class TransformersSAM:
         grid: points a side of the grid that prompts it; 32 as in 4M.
         count: points to look from; 7 as in 4M.
         iou, stability: masks that SAM rates lower are left out (its own defaults, 0.88 and 0.95).
+        smallest: masks whose box has a smaller share of the picture's pixels are left out; 0.0005 as in 4M.
     """
 
     name = "transformers-sam"
@@ -41,6 +42,7 @@ class TransformersSAM:
         count: int = POINTS,
         iou: float = 0.88,
         stability: float = 0.95,
+        smallest: float = 0.0005,
         device: str = "cpu",
     ) -> None:
         if grid < 1 or count < 1:
@@ -61,9 +63,9 @@ class TransformersSAM:
                 "give a folder or hub id of SAM, with config.json, preprocessor_config.json and safetensors",
             ) from error
         self.digest = digest(
-            repr([[digest(path.read_bytes()) for path in files], grid, count, iou, stability]).encode()
+            repr([[digest(path.read_bytes()) for path in files], grid, count, iou, stability, smallest]).encode()
         )
-        self._count = count
+        self._count, self._smallest = count, smallest
         self._options = {"points_per_crop": grid, "pred_iou_thresh": iou, "stability_score_thresh": stability}
 
     def __call__(self, pictures: NDArray[np.uint8]) -> list[Instances]:
@@ -73,9 +75,16 @@ class TransformersSAM:
     def _one(self, picture: NDArray[np.uint8]) -> Instances:
         with torch.inference_mode():
             found = self._find(Image.fromarray(picture), **self._options)["masks"]
-        masks = sorted((np.asarray(m, np.bool_) for m in found), key=lambda m: (-int(m.sum()), m.tobytes()))
+        large = [m for m in (np.asarray(m, np.bool_) for m in found) if _share(m) >= self._smallest]
+        masks = sorted(large, key=lambda m: (-int(m.sum()), m.tobytes()))
         points = points_of(picture, self._count)
         return Instances(points, tuple(tuple(m for m in masks if m[y, x]) for x, y in points))
+
+
+def _share(mask: NDArray[np.bool_]) -> float:
+    """Area of a mask's box by the picture's, sides from first to last pixel: one that is a line has none, as in 4M."""
+    spans = [np.flatnonzero(mask.any(axis)) for axis in (0, 1)]
+    return float(np.prod([span[-1] - span[0] if len(span) else 0 for span in spans]) / mask.size)
 
 
 def points_of(picture: NDArray[np.uint8], count: int) -> tuple[tuple[int, int], ...]:
