@@ -55,8 +55,8 @@ _MADE_BY = (
     ),
     (
         "`tok_dinov2_global`, `tok_imagebind_global`",
-        "`import 4m-memcodes-pictures` and its encoder; ImageBind is in none of the libraries, so its encoder is one of "
-        "your own, `package.module:Class`",
+        "`import 4m-memcodes-pictures` and its encoder; ImageBind is in none of the libraries, so its encoder is "
+        "one of your own, `package.module:Class`",
     ),
     ("`t5_caption`", "`curate.tokenizers.features.t5`"),
 )
