@@ -228,8 +228,8 @@ class FourMNet(PictureNet):
     def pictures(self, ids: Tensor) -> Tensor:
         if self.shape.decoder is None:
             raise CurateError(
-                f"ids of 4M's {self.shape.domain} tokenizer cannot be decoded here: its decoder is a diffusion model or "
-                "ends in ConvNeXt blocks",
+                f"ids of 4M's {self.shape.domain} tokenizer cannot be decoded here: "
+                "its decoder is a diffusion model, or ends in ConvNeXt blocks",
                 "decode them with ml-4m, from the same checkpoint",
             )
         # The codes as they are stored: only the search is by direction.
