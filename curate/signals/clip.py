@@ -122,6 +122,7 @@ class Clip(Signal):
                 f"the text tokenizer of {self._use.model} cannot be had: {' '.join(str(exc).split())[:300]}",
                 "connect to the Hugging Face hub, or fill its cache (HF_HOME) beforehand",
             ) from exc
+        preprocess = model.visual.preprocess_cfg
         self._model = model.eval()
         self._device = device
         self._encode_image = self._model.encode_image
@@ -130,7 +131,6 @@ class Clip(Signal):
             self._encode_image = on_cpu(f"open_clip-{self._use.model}-image", self._model.visual, shape)
             del self._model.visual  # its weights are in the session
         shape = (1, 3, 1, 1)
-        preprocess = model.visual.preprocess_cfg
         self._mean = torch.tensor(preprocess["mean"], device=device).view(shape)
         self._std = torch.tensor(preprocess["std"], device=device).view(shape)
 
