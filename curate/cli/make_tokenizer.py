@@ -49,7 +49,7 @@ def label(
 
 
 def features(
-    library: Annotated[str, typer.Argument(help="timm, open_clip or efficientnet-lite0.")],
+    library: Annotated[str, typer.Argument(help="timm, open_clip, efficientnet-lite0, or package.module:Class.")],
     out: Out,
     stream: StreamName,
     option: Options = None,

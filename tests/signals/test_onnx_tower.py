@@ -52,6 +52,42 @@ def test_the_same_weights_are_exported_once_and_others_again(tmp_path: Path) -> 
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+class _Scaled(nn.Module):
+    """Equal weights and layers, another computation: as when one's own code is edited."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.by = nn.Conv2d(3, 4, 8, 8), by
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        return y * self.by
+
+
+def test_networks_of_equal_weights_that_compute_other_things_are_told_apart() -> None:
+    for by in (1.0, 2.0, 1.0):
+        net = _Scaled(by).eval()
+        run = on_cpu("scaled", net, SHAPE)
+        assert run is not net
+        with torch.inference_mode():
+            torch.testing.assert_close(run(_photograph()), net(_photograph()), rtol=1e-4, atol=1e-4)
+
+
+def test_another_pooling_of_the_same_weights_is_another_file(tmp_path: Path) -> None:
+    ensure_torchvision()
+    import timm
+
+    for pool in ("avg", "max"):
+        torch.manual_seed(0)
+        net = timm.create_model("test_resnet", num_classes=0, global_pool=pool).eval()
+        with torch.inference_mode():
+            torch.testing.assert_close(
+                on_cpu("resnet", net, SHAPE)(_photograph()), net(_photograph()), rtol=1e-3, atol=1e-4
+            )
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
 class _Branches(nn.Module):
     """What it computes depends on values, which no graph of fixed form can hold."""
 

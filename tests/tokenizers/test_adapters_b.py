@@ -28,6 +28,7 @@ from curate.tokenizers.adapters.picture import PictureTokenizer
 from curate.tokenizers.adapters.taming import TamingVQGAN
 from curate.tokenizers.adapters.titok import TiTok
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.labels.parts import check_part
 from curate.tokenizers.quantisers.lfq import lfq_codes, lfq_ids
 
 
@@ -276,6 +277,33 @@ def test_a_class_map_is_embedded_and_comes_back_as_classes(tmp_path: Path) -> No
     assert back.max() < 134
     with pytest.raises(ValueError, match="below 134, got 134"):
         tokenizer.encode([np.full((64, 64), 134, np.uint8)])
+
+
+GOLDEN_MASK = [
+    -2.6737, -2.9285, -1.2751, 1.3945, 1.4454, 4.0607, 4.2742, -1.1897,
+    1.3306, -3.2829, 2.8549, 0.1428, 1.246, 0.2316, 3.9247, 3.3997,
+]  # fmt: skip
+"""Logits of ml-4m's ViTDecoder (cda590f, `out_conv`) for the ids and weights of the test below, each 21st pixel."""
+
+
+def test_masks_come_back_as_chances_and_serve_sam_instances(tmp_path: Path) -> None:
+    """4M's mask tokenizer: its decoder ends in two ConvNeXt blocks, whose values here are those of ml-4m's modules."""
+    vit = VIT | {"side": 4}
+    shape = FOURM | {"domain": "sam_mask", "channels": 1, "labels": 0, "out": 1, "encoder": vit, "decoder": vit}
+    state = {k: formula(k, v.shape) for k, v in FourMVQ.net_of(shape | {"smooth": 2}).state_dict().items()}
+    assert state["decoder.out_conv.1.dwconv.weight"].shape == (1, 1, 7, 7)
+    publish(tmp_path / "hub", state, {"domain": "sam_mask"})
+    card = FourMVQ.adopt(str(tmp_path / "hub"), tmp_path / "zoo")
+    assert (card.modality, card.stream, card.grid, card.channels) == ("array", "tok_sam_mask@64", (4, 4), 1)
+    check_part("Instances", card)
+    tokenizer = FourMVQ.load(tmp_path / "zoo")
+    mask = np.zeros((64, 64, 1), np.float32)
+    mask[10:50, 20:40] = 1
+    ids = tokenizer.encode([mask])
+    (back,) = tokenizer.decode(ids)
+    assert (back.shape, back.dtype) == ((64, 64, 1), np.float32)
+    assert 0 < back.min() <= back.max() < 1
+    assert np.log(back / (1 - back))[::21, ::21, 0].ravel() == pytest.approx(GOLDEN_MASK, abs=1e-3)
 
 
 def test_maps_of_features_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -38,6 +38,10 @@ class ViTShape:
     tanh: bool
 
 
+MASKS = "sam_mask"
+"""Domain of the tokenizer of SAM's masks: 0 and 1 in, the chance of 1 out."""
+
+
 @dataclass(frozen=True)
 class FourMShape:
     """Sizes of a 4M tokenizer.
@@ -49,6 +53,7 @@ class FourMShape:
         codes, code_width: the codebook; unit: whether search is by cosine.
         encoder, decoder: the transformers; decoder None: a diffusion model, which is not here.
         out: numbers that the decoder gives for each position.
+        smooth: ConvNeXt blocks after the decoder's patches; 2 for masks, none for the others.
     """
 
     domain: str
@@ -61,6 +66,7 @@ class FourMShape:
     encoder: ViTShape
     decoder: ViTShape | None
     out: int
+    smooth: int = 0
 
 
 class SelfAttention(nn.Module):
@@ -136,17 +142,37 @@ class Encoder(ViT):
         return self.mix(patches).transpose(1, 2).reshape(n, -1, h, w)
 
 
+class ConvNeXt(nn.Module):
+    """The block of Liu et al. 2022 (arXiv 2201.03545), figure 4: depthwise 7 x 7, LayerNorm, two linear maps."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pwconv1 = nn.Linear(width, 4 * width)
+        self.pwconv2 = nn.Linear(4 * width, width)
+        self.gamma = nn.Parameter(torch.full((width,), 1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        grown = self.pwconv2(functional.gelu(self.pwconv1(mixed))) * self.gamma
+        done: Tensor = x + grown.permute(0, 3, 1, 2)
+        return done
+
+
 class Decoder(ViT):
-    def __init__(self, shape: ViTShape, patch: int, out: int) -> None:
+    def __init__(self, shape: ViTShape, patch: int, out: int, smooth: int) -> None:
         super().__init__(shape)
         self.patch, self.out = patch, out
         self.out_proj = nn.Linear(shape.width, out * patch**2)
+        if smooth:
+            self.out_conv = nn.Sequential(*[ConvNeXt(out) for _ in range(smooth)])
 
     def forward(self, z: Tensor) -> Tensor:
         n, _, h, w = z.shape
         x = self.out_proj(self.mix(z)).reshape(n, h, w, self.out, self.patch, self.patch)
         done: Tensor = x.permute(0, 3, 1, 4, 2, 5).reshape(n, self.out, h * self.patch, w * self.patch)
-        return done
+        return self.out_conv(done) if hasattr(self, "out_conv") else done
 
 
 class Lookup(nn.Module):
@@ -169,7 +195,7 @@ class FourMNet(PictureNet):
             self.cls_emb = nn.Embedding(shape.labels, shape.channels)
         if shape.decoder is not None:
             self.post_quant_proj = nn.Conv2d(shape.code_width, shape.decoder.width, 1)
-            self.decoder = Decoder(shape.decoder, shape.patch, shape.out)
+            self.decoder = Decoder(shape.decoder, shape.patch, shape.out, shape.smooth)
 
     @property
     def colours(self) -> bool:
@@ -193,7 +219,8 @@ class FourMNet(PictureNet):
         if shape.labels:
             said = f"uint8 classes ({size}, {size}) below {shape.labels}: COCO's plus 1, 0 where there is none"
             return facts | {"modality": "array", "channels": 1, "input": said}
-        said = f"float32 ({size}, {size}, {shape.channels}), normalised as its publisher trained it"
+        how = "0 outside and 1 inside" if shape.domain == MASKS else "normalised as its publisher trained it"
+        said = f"float32 ({size}, {size}, {shape.channels}), {how}"
         return facts | {"modality": "array", "channels": shape.channels, "input": said}
 
     def item(self, card: CodecCard) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -215,6 +242,8 @@ class FourMNet(PictureNet):
             return super().to_items(pictures)
         if self.shape.labels:
             return pictures.argmax(1).to(torch.uint8)
+        if self.shape.domain == MASKS:  # trained by cross entropy: what comes out are logits
+            pictures = torch.sigmoid(pictures)
         return pictures.permute(0, 2, 3, 1)
 
     def ids(self, x: Tensor) -> Tensor:
@@ -228,8 +257,7 @@ class FourMNet(PictureNet):
     def pictures(self, ids: Tensor) -> Tensor:
         if self.shape.decoder is None:
             raise CurateError(
-                f"ids of 4M's {self.shape.domain} tokenizer cannot be decoded here: "
-                "its decoder is a diffusion model, or ends in ConvNeXt blocks",
+                f"ids of 4M's {self.shape.domain} tokenizer cannot be decoded here: its decoder is a diffusion model",
                 "decode them with ml-4m, from the same checkpoint",
             )
         # The codes as they are stored: only the search is by direction.
@@ -282,6 +310,7 @@ class FourMVQ(PictureTokenizer):
             encoder=_vit_shape(state, "encoder", path),
             decoder=decoder,
             out=out,
+            smooth=count(state, "decoder.out_conv.") if decoder is not None else 0,
         )
         return asdict(shape)
 
@@ -292,9 +321,8 @@ class FourMVQ(PictureTokenizer):
 
 
 def _has_vit_decoder(state: Mapping[str, Tensor]) -> bool:
-    """Diffusion decoders have neither key; the ViT decoder that ends in ConvNeXt blocks is not here."""
-    keys = ("decoder.pos_emb", "decoder.out_proj.weight")
-    return all(key in state for key in keys) and not any(key.startswith("decoder.out_conv.") for key in state)
+    """Diffusion decoders have neither key."""
+    return all(key in state for key in ("decoder.pos_emb", "decoder.out_proj.weight"))
 
 
 def _vit_shape(state: Mapping[str, Tensor], name: str, path: Path) -> ViTShape:
