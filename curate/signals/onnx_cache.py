@@ -1,4 +1,4 @@
-"""Models exported to ONNX once a machine: PyTorch is slower on a CPU (`benchmarks/encoders.py`), and seconds slower to import."""
+"""Models exported to ONNX once a machine: PyTorch is slower on a CPU, and seconds slower to import."""
 
 from __future__ import annotations
 
