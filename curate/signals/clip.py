@@ -108,6 +108,7 @@ class Clip(Signal):
                 precision="fp32",
                 device=device,
                 force_preprocess_cfg=weights.preprocess,
+                force_quick_gelu=weights.quick_gelu,
             )
         except (RuntimeError, ValueError, KeyError, OSError) as exc:
             reason = " ".join(str(exc).split())[:300]

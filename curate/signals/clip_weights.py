@@ -18,10 +18,11 @@ _FIRST = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", 
 
 @dataclass(frozen=True)
 class Weights:
-    """A safetensors file, and the pre-processing that goes with it (None: open_clip's default)."""
+    """A safetensors file, the pre-processing that goes with it (None: open_clip's default), and its activation."""
 
     path: Path
     preprocess: dict[str, Any] | None
+    quick_gelu: bool = False
 
 
 def check_weights(model: str, pretrained: str) -> None:
@@ -61,7 +62,7 @@ def fetch_weights(model: str, pretrained: str) -> Weights:
     repository, _, filename = str(tag["hf_hub"]).rpartition("/")
     names = [str(Path(filename).with_suffix(".safetensors"))] if filename else list(_FIRST[:2])
     preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode")}
-    return Weights(_download(repository, names), preprocess)
+    return Weights(_download(repository, names), preprocess, bool(tag.get("quick_gelu", False)))
 
 
 def weights_name(pretrained: str) -> str:

@@ -8,6 +8,7 @@ from curate.schema.errors import CurateError
 from curate.schema.recipe import SignalUse
 from curate.schema.verdict import Failure
 from curate.signals import registry
+from curate.signals.clip_weights import fetch_weights
 from curate.signals.torchvision_shim import ensure_torchvision
 
 
@@ -133,3 +134,23 @@ def test_the_version_follows_the_weights(weights, tmp_path):
     copy = tmp_path / "open_clip_model.safetensors"
     copy.write_bytes(b"something else")
     assert build(pretrained=str(weights)).version() != build(pretrained=str(tmp_path)).version()
+
+
+@pytest.mark.parametrize(("tag", "repository", "quick"), [
+    ("openai", "timm/vit_base_patch32_clip_224.openai", True),
+    ("laion2b_s34b_b79k", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", False),
+])  # fmt: skip
+def test_a_tag_brings_its_activation_to_a_plain_architecture(tag, repository, quick, tmp_path, monkeypatch):
+    """OpenAI's weights were trained with QuickGELU, which `ViT-B-32` does not say; without it features are others."""
+    import huggingface_hub.constants
+
+    held = tmp_path / f"models--{repository.replace('/', '--')}"
+    (held / "snapshots" / "0").mkdir(parents=True)
+    (held / "refs").mkdir()
+    (held / "refs" / "main").write_text("0")
+    (held / "snapshots" / "0" / "open_clip_model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    found = fetch_weights("ViT-B-32", tag)
+    assert found.path.read_bytes() == b"weights"
+    assert found.quick_gelu is quick
