@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError
+from curate.tokenizers.adapters.ddim import Diffusion
 from curate.tokenizers.adapters.fourm_vq import FourMVQ
 from curate.tokenizers.adapters.llamagen import LlamaGenVQ
 from curate.tokenizers.adapters.open_magvit2 import IBQ, OpenMagvit2
@@ -56,6 +57,11 @@ TITOK = {"side": 4, "patch": 16, "tokens": 8, "codes": 256, "code_width": 12} | 
 }
 VIT = {"width": 128, "blocks": 2, "tanh": True}
 FOURM = {"patch": 16, "codes": 256, "code_width": 32, "unit": True}
+UNET = {"width": 32, "levels": [32, 64, 64, 64], "blocks": 1, "attends": [False, False, True, True]} | {
+    "patch": 4,
+    "channels": 3,
+    "code_width": 32,
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,6 @@ class Case:
     dtype: str
     golden: list[int]
     config: dict[str, Any] | None = None
-    decodes: bool = True
 
     def state(self) -> dict[str, torch.Tensor]:
         held = self.adapter.net_of(self.shape).state_dict()
@@ -121,13 +126,14 @@ CASES = {
         [63, 163, 86, 200, 213, 58, 17, 171],
         {"model": {"vq_model": {"use_l2_norm": False, "quantize_mode": "vq"}}},
     ),
-    "4m-rgb": Case(
+    "4m-divae": Case(
         FourMVQ,
-        FOURM | {"domain": "rgb", "channels": 3, "labels": 0, "out": 0, "decoder": None, "encoder": VIT | {"side": 8}},
+        FOURM
+        | {"domain": "rgb", "channels": 3, "labels": 0, "out": 0, "decoder": None, "encoder": VIT | {"side": 8}}
+        | {"unet": UNET, "diffusion": {}},
         (4, 4),
         "uint8",
         [196, 74, 74, 84, 74, 186, 155, 140, 222, 185, 196, 74, 251, 97, 74, 186],
-        decodes=False,
     ),
     "4m-vqvae": Case(
         FourMVQ,
@@ -185,12 +191,8 @@ def test_ids_do_not_depend_on_neighbours(adopted: tuple[Case, Any]) -> None:
 
 
 def test_ids_give_pictures_and_pictures_give_the_same_ids_each_time(adopted: tuple[Case, Any]) -> None:
-    case, tokenizer = adopted
+    _, tokenizer = adopted
     ids = tokenizer.encode([picture()])
-    if not case.decodes:
-        with pytest.raises(CurateError, match="diffusion model"):
-            tokenizer.decode(ids)
-        return
     first, again = tokenizer.decode(ids)[0], tokenizer.decode([np.stack([ids[0]] * 2)])[0][1]
     assert (first.shape, first.dtype) == ((64, 64, 3), np.uint8)
     np.testing.assert_array_equal(first, again)
@@ -306,6 +308,71 @@ def test_masks_come_back_as_chances_and_serve_sam_instances(tmp_path: Path) -> N
     assert np.log(back / (1 - back))[::21, ::21, 0].ravel() == pytest.approx(GOLDEN_MASK, abs=1e-3)
 
 
+GOLDEN_RGB = [121, 206, 180, 127, 42, 184, 194, 248, 197, 113, 115, 93, 205, 128, 156, 155]
+GOLDEN_DEPTH = [
+    -1.3795, -2.0492, 0.0921, -0.0689, 0.45, -2.0236, -1.2229, 1.5471,
+    0.1279, 0.9055, 0.4473, -0.4098, 1.0461, -0.0934, 1.9543, 0.8079,
+]  # fmt: skip
+"""Green, and depth, of each 21st pixel by ml-4m's PatchedUNetCondCat and DDIMScheduler (cda590f): 25 steps, trailing,
+from torch.randn of seed 0, for the ids and weights of the test below."""
+
+
+@pytest.mark.parametrize(
+    ("domain", "channels", "config", "golden"),
+    [
+        ("rgb", 3, None, GOLDEN_RGB),
+        # As `config.json` says: v_prediction and a cosine schedule, DiVAE's own defaults, and nothing clipped.
+        ("depth", 1, {"domain": "depth", "thresholding": False}, GOLDEN_DEPTH),
+    ],
+)
+def test_a_divae_is_decoded_by_diffusion_as_ml_4m_does(
+    domain: str, channels: int, config: dict[str, Any] | None, golden: list[float], tmp_path: Path
+) -> None:
+    shape = FOURM | {"domain": domain, "channels": channels, "labels": 0, "out": 0, "decoder": None}
+    shape |= {"encoder": VIT | {"side": 4}, "unet": UNET | {"channels": channels}, "diffusion": {}}
+    state = {k: formula(k, v.shape) for k, v in FourMVQ.net_of(shape).state_dict().items()}
+    publish(tmp_path / "hub", state, config)
+    FourMVQ.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
+    tokenizer = FourMVQ.load(tmp_path / "zoo")
+    ramp = np.linspace(-1, 1, 64 * 64, dtype=np.float32).reshape(64, 64, 1)
+    (back,) = tokenizer.decode(tokenizer.encode([picture() if channels == 3 else ramp]))
+    assert (back.shape, back.dtype) == ((64, 64, channels), np.uint8 if channels == 3 else np.float32)
+    seen = back[::21, ::21, 1 if channels == 3 else 0].ravel().astype(np.float64)
+    assert seen == pytest.approx(golden, abs=1 if channels == 3 else 1e-3)
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_schedules_end_and_begin_as_published(zero: bool) -> None:
+    """Linear: betas 1e-4 to 0.02 leave 4.04e-5 of the signal after 1,000 steps; with zero terminal SNR, nothing."""
+    kept = Diffusion(zero_terminal_snr=zero).signal()
+    assert kept[0] == pytest.approx(1 - 1e-4)
+    assert kept[-1] == pytest.approx(0 if zero else 4.036e-5, rel=1e-3)
+    assert (np.diff(kept) < 0).all()
+
+
+def test_what_a_divae_cannot_decode_is_said(tmp_path: Path) -> None:
+    case = CASES["4m-divae"]
+    state = case.state()
+    publish(tmp_path / "hub", state)
+    FourMVQ.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=48)
+    tokenizer = FourMVQ.load(tmp_path / "zoo")
+    (ids,) = tokenizer.encode([picture(48)])
+    with pytest.raises(CurateError, match="multiples of 32, not 48 x 48"):
+        tokenizer.decode([ids])
+    # A decoder of another kind: ids as before, and words for `decode`.
+    other = {k: v for k, v in state.items() if not k.startswith("decoder.")} | {"decoder.conv_in.weight": torch.ones(1)}
+    publish(tmp_path / "uvit", other)
+    FourMVQ.adopt(str(tmp_path / "uvit"), tmp_path / "zoo", size=64)
+    tokenizer = FourMVQ.load(tmp_path / "zoo")
+    (ids,) = tokenizer.encode([picture()])
+    assert ids.ravel().tolist() == case.golden
+    with pytest.raises(CurateError, match="neither a ViT nor a patched UNet"):
+        tokenizer.decode([ids])
+    publish(tmp_path / "odd", state, {"beta_schedule": "sigmoid"})
+    with pytest.raises(CurateError, match="beta_schedule 'sigmoid'"):
+        FourMVQ.adopt(str(tmp_path / "odd"), tmp_path / "zoo")
+
+
 def test_maps_of_features_are_taken_as_they_are(tmp_path: Path) -> None:
     vit = VIT | {"side": 8}
     shape = FOURM | {"domain": "CLIP-B16", "channels": 48, "patch": 1, "labels": 0, "out": 48}
@@ -405,12 +472,21 @@ PUBLISHED: dict[str, tuple[type[PictureTokenizer], dict[str, Any], tuple[int, in
             "pixel_decoder.up.3.block.0.nin_shortcut.weight": [256, 256, 1, 1],
         },
     ),
-    "4M_tokenizers_rgb_16k_224-448, without its diffusion decoder": (
+    "4M_tokenizers_rgb_16k_224-448": (
         FourMVQ,
         {"domain": "rgb", "channels": 3, "patch": 16, "labels": 0, "codes": 16384, "code_width": 32, "unit": True}
-        | {"encoder": {"width": 768, "blocks": 12, "side": 28, "tanh": True}, "decoder": None, "out": 0},
-        (156, 91_520_032),
+        | {"encoder": {"width": 768, "blocks": 12, "side": 28, "tanh": True}, "decoder": None, "out": 0}
+        | {"unet": UNET | {"width": 256, "levels": [256, 512, 512, 512], "blocks": 3}, "diffusion": {}},
+        (156 + 446, 91_520_032 + 196_350_256),
         {
+            "decoder.time_embed.0.weight": [1024, 256],
+            "decoder.input_blocks.0.0.weight": [256, 80, 3, 3],
+            "decoder.input_blocks.9.1.qkv.weight": [1536, 512, 1],
+            "decoder.input_blocks.12.0.op.weight": [512, 512, 3, 3],
+            "decoder.middle_block.1.proj_out.weight": [512, 512, 1],
+            "decoder.output_blocks.3.2.conv.weight": [512, 512, 3, 3],
+            "decoder.output_blocks.15.0.skip_connection.weight": [256, 512, 1, 1],
+            "decoder.out.2.weight": [48, 256, 3, 3],
             "encoder.pos_emb": [1, 768, 28, 28],
             "encoder.proj.weight": [768, 3, 16, 16],
             "encoder.blocks.11.attn.qkv.weight": [2304, 768],

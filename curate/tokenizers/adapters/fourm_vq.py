@@ -1,8 +1,8 @@
 """4M's VQ tokenizers (Mizrahi et al. 2023, arXiv 2312.06647; 4M-21, Bachmann et al. 2024, 2406.09406): ViT encoder.
 
 Pictures (RGB, normals, edges), class maps (COCO semantic segmentation), depth, masks, and maps of features (CLIP,
-DINOv2, ImageBind), each with its own weights. VQ-VAEs have a ViT decoder, which is here too. DiVAEs (RGB, depth,
-normals, edges) have a diffusion model for a decoder: from them come ids, and `decode` says so.
+DINOv2, ImageBind), each with its own weights. VQ-VAEs have a ViT for a decoder; DiVAEs (RGB, depth, normals, edges)
+a diffusion UNet, which `decode` calls `STEPS` times for each picture.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from torch.nn import functional
 
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
+from curate.tokenizers.adapters.ddim import Diffusion
+from curate.tokenizers.adapters.fourm_unet import PatchedUNet, UNetShape
 from curate.tokenizers.adapters.picture import PictureNet, PictureTokenizer, count, grid_of, nearest, tensor
 from curate.tokenizers.adapters.taming import preprocessing
 from curate.tokenizers.adapters.weights import read_config
@@ -26,6 +28,18 @@ from curate.tokenizers.adapters.weights import read_config
 HEAD = 64
 KEPT = ("encoder.", "quant_proj.", "quantize._codebook.embed", "cls_emb.")
 DECODER = ("decoder.", "post_quant_proj.")
+
+STEPS = 25
+"""Of diffusion, from ids to pictures: as many as ml-4m's `run_generation.py` takes."""
+
+PUBLISHED = {"num_train_timesteps": 1000, "beta_schedule": "linear", "prediction_type": "sample"}
+"""How ml-4m's own DiVAEs were trained (`cfgs/default/tokenization/divae`), for weights without a `config.json`."""
+DEFAULTS = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"} | {
+    "thresholding": True,
+    "clip_sample": False,
+    "zero_terminal_snr": True,
+}
+"""What ml-4m's class `DiVAE` takes for what its `config.json` does not say."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +65,10 @@ class FourMShape:
         channels: of what the encoder takes; patch: pixels of a patch's side, 1 for maps of features.
         labels: classes of a class map, each embedded in `channels` numbers; 0: no class map.
         codes, code_width: the codebook; unit: whether search is by cosine.
-        encoder, decoder: the transformers; decoder None: a diffusion model, which is not here.
-        out: numbers that the decoder gives for each position.
-        smooth: ConvNeXt blocks after the decoder's patches; 2 for masks, none for the others.
+        encoder, decoder: the transformers; decoder None: not a transformer.
+        out: numbers that this decoder gives for each position.
+        smooth: ConvNeXt blocks after its patches; 2 for masks, none for the others.
+        unet, diffusion: the other decoder, and how it was trained; None: not that one.
     """
 
     domain: str
@@ -67,6 +82,8 @@ class FourMShape:
     decoder: ViTShape | None
     out: int
     smooth: int = 0
+    unet: UNetShape | None = None
+    diffusion: Diffusion | None = None
 
 
 class SelfAttention(nn.Module):
@@ -195,7 +212,9 @@ class FourMNet(PictureNet):
             self.cls_emb = nn.Embedding(shape.labels, shape.channels)
         if shape.decoder is not None:
             self.post_quant_proj = nn.Conv2d(shape.code_width, shape.decoder.width, 1)
-            self.decoder = Decoder(shape.decoder, shape.patch, shape.out, shape.smooth)
+            self.decoder: Decoder | PatchedUNet = Decoder(shape.decoder, shape.patch, shape.out, shape.smooth)
+        elif shape.unet is not None:
+            self.decoder = PatchedUNet(shape.unet)
 
     @property
     def colours(self) -> bool:
@@ -255,13 +274,17 @@ class FourMNet(PictureNet):
         return nearest(rows, codes, "dot" if self.shape.unit else "euclid").reshape(n, h, w)
 
     def pictures(self, ids: Tensor) -> Tensor:
-        if self.shape.decoder is None:
-            raise CurateError(
-                f"ids of 4M's {self.shape.domain} tokenizer cannot be decoded here: its decoder is a diffusion model",
-                "decode them with ml-4m, from the same checkpoint",
-            )
         # The codes as they are stored: only the search is by direction.
         vectors = functional.embedding(ids, self._codes()).permute(0, 3, 1, 2)
+        if self.shape.unet is not None and self.shape.diffusion is not None:
+            item = (self.shape.channels, *(side * self.shape.patch for side in ids.shape[1:]))
+            return self.shape.diffusion.sample(lambda x, t: self.decoder(x, t, vectors), item, STEPS, to=vectors)
+        if self.shape.decoder is None:
+            raise CurateError(
+                f"ids of 4M's {self.shape.domain} tokenizer cannot be decoded here: its weights have neither a ViT "
+                "nor a patched UNet for a decoder",
+                "decode them with ml-4m, from the same checkpoint",
+            )
         done: Tensor = self.decoder(self.post_quant_proj(vectors))
         return done
 
@@ -278,6 +301,9 @@ class FourMVQ(PictureTokenizer):
     script fed RGB with mean and std 0.5 to the teachers of its feature tokenizers, other than in training; here a map
     of features is taken as it is, and how it was made is its stream's business. The global and pose tokenizers (MLP
     and Memcodes) are `fourm_memcodes`.
+
+    A DiVAE's `decode` starts from one seeded noise for every picture and calls a UNet of 196 million parameters `STEPS`
+    times; sides are multiples of 32 then.
     """
 
     architecture = "4m-vq"
@@ -286,7 +312,7 @@ class FourMVQ(PictureTokenizer):
 
     @classmethod
     def select(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        kept = (*KEPT, *DECODER) if _has_vit_decoder(state) else KEPT
+        kept = (*KEPT, *DECODER) if _has_vit_decoder(state) or _has_unet(state) else KEPT
         return {k: v for k, v in state.items() if k.startswith(kept) and k != "quantize._codebook.embed_avg"}
 
     @classmethod
@@ -298,6 +324,11 @@ class FourMVQ(PictureTokenizer):
         if _has_vit_decoder(state):
             decoder = _vit_shape(state, "decoder", path)
             out = tensor(state, "decoder.out_proj.weight", path).shape[0] // proj.shape[-1] ** 2
+        unet = diffusion = None
+        if _has_unet(state):
+            unet = UNetShape.of_state(state, "decoder.", proj.shape[1], code_width, path)
+            beside = path.parent / "config.json"
+            diffusion = Diffusion.of_config(read_config(beside) if beside.is_file() else PUBLISHED, DEFAULTS)
         shape = FourMShape(
             domain=_domain(path, proj.shape[1], labels),
             channels=proj.shape[1],
@@ -311,18 +342,28 @@ class FourMVQ(PictureTokenizer):
             decoder=decoder,
             out=out,
             smooth=count(state, "decoder.out_conv.") if decoder is not None else 0,
+            unet=unet,
+            diffusion=diffusion,
         )
         return asdict(shape)
 
     @classmethod
     def net_of(cls, shape: dict[str, Any]) -> PictureNet:
         vits = {k: ViTShape(**shape[k]) if shape[k] is not None else None for k in ("encoder", "decoder")}
-        return FourMNet(FourMShape(**{**shape, **vits}))
+        more: dict[str, Any] = {}
+        if shape.get("unet") is not None:
+            unet: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape["unet"].items()}
+            more = {"unet": UNetShape(**unet), "diffusion": Diffusion(**shape["diffusion"])}
+        return FourMNet(FourMShape(**{**shape, **vits, **more}))
 
 
 def _has_vit_decoder(state: Mapping[str, Tensor]) -> bool:
-    """Diffusion decoders have neither key."""
     return all(key in state for key in ("decoder.pos_emb", "decoder.out_proj.weight"))
+
+
+def _has_unet(state: Mapping[str, Tensor]) -> bool:
+    """4M has decoders of a third kind too (UViT, ControlNet), of which nothing was published."""
+    return all(key in state for key in ("decoder.time_embed.0.weight", "decoder.input_blocks.0.0.weight"))
 
 
 def _vit_shape(state: Mapping[str, Tensor], name: str, path: Path) -> ViTShape:
