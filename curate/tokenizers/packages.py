@@ -10,6 +10,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 
+def module_folder(module: str) -> Path | None:
+    """Where a module is installed, found without running it; None when it is absent or has no file."""
+    spec = importlib.util.find_spec(module)
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+
+
 class PackageSource(BaseModel):
     """Files of one package.
 
@@ -42,10 +48,10 @@ class PackageSource(BaseModel):
             root = Path(self.folder)
         else:
             module, _, rest = self.folder.partition("/")
-            spec = importlib.util.find_spec(module)  # finds it without running it
-            if spec is None or spec.origin is None:
+            found = module_folder(module)
+            if found is None:
                 return None
-            root = Path(spec.origin).parent / rest
+            root = found / rest
         return root if root.is_dir() else None
 
     def names(self, root: Path) -> list[str]:

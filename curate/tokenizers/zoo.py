@@ -15,6 +15,7 @@ from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
 from curate.schema.package_data import data_folder
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.folders import CARD, read_card
 
 _CLASSES = {
     "image-fsq": "curate.tokenizers.image.fsq:ImageFSQ",
@@ -62,7 +63,7 @@ DEFAULTS = {
 
 def names() -> list[str]:
     """The tokenizers that ship with the project."""
-    return sorted(card.parent.name for card in data_folder("tokenizers").glob("*/card.json"))
+    return sorted(card.parent.name for card in data_folder("tokenizers").glob(f"*/{CARD}"))
 
 
 def folder(name: str) -> Path:
@@ -72,7 +73,7 @@ def folder(name: str) -> Path:
         CurateError: there is none.
     """
     for candidate in (data_folder("tokenizers") / name, Path(name)):
-        if (candidate / "card.json").is_file():
+        if (candidate / CARD).is_file():
             return candidate
     raise CurateError(
         f"no tokenizer {name!r}",
@@ -91,7 +92,7 @@ def located(name: str, base: Path) -> str:
     if _is_class(name) or name in names():
         return name
     for candidate in (base / name, Path(name)):
-        if (candidate / "card.json").is_file():
+        if (candidate / CARD).is_file():
             return str(candidate.resolve())
     return name
 
@@ -100,11 +101,7 @@ def card(name: str) -> CodecCard:
     """The codec card, without loading weights."""
     if _is_class(name):
         return _own(name).card
-    path = folder(name) / "card.json"
-    try:
-        return CodecCard.model_validate_json(path.read_bytes())
-    except ValidationError as exc:
-        raise CurateError(f"{path} is not a codec card: {exc}") from exc
+    return read_card(folder(name))
 
 
 def load(name: str, device: str = "cpu") -> Tokenizer:

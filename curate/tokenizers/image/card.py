@@ -14,8 +14,9 @@ from PIL import Image
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
+from curate.tokenizers.folders import WEIGHTS, words_of, write_folder
 from curate.tokenizers.image.evaluate import evaluate_clips, evaluate_images, square
-from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQNet, net_from_bytes, words_of
+from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQNet, net_from_bytes
 from curate.tokenizers.quantisers import difference
 
 _MEASURED_WITH = ("torch", "vector-quantize-pytorch", "pillow", "scikit-image")
@@ -53,9 +54,7 @@ def write_image_card(
         "bf16_difference": bf16_difference(tokenizer, held_out),
     }
     card = CodecCard.model_validate(card.model_dump() | measured)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(raw)
-    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    write_folder(folder, card, {WEIGHTS: raw})
     write_strip(ImageFSQ(card, net), held_out[:4], folder / "strip.png")
     return card
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,11 +17,14 @@ from vector_quantize_pytorch import FSQ
 
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.schema.ids import digest
 from curate.tokenizers.batches import in_micro_batches, split
+from curate.tokenizers.folders import read_folder
+from curate.tokenizers.folders import words_of as words_of  # read from here by others too
 
 PATCH = 8
 """Pixels on a side of the patches that enter the encoder, whatever an id covers."""
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -148,16 +150,7 @@ class ImageFSQ:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> ImageFSQ:
         """Reads `card.json` and `weights.safetensors`; refuses weights other than those the card was measured with."""
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_text())
-            raw = (folder / "weights.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(
-                f"the weights of {folder.name} are not those of its card",
-                f"The card says BLAKE3 {card.weights_digest}, the file has {digest(raw)}. Fetch both again.",
-            )
+        card, raw = read_folder(folder)
         return cls(card, net_from_bytes(raw), device)
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
@@ -208,16 +201,7 @@ def net_from_bytes(raw: bytes) -> ImageFSQNet:
     return channels_last(net)
 
 
-def words_of(raw: bytes) -> dict[str, Any]:
-    """`shape`, `trained_on` and `licence` from the header of a weights file.
-
-    Read by hand, since the library reads a header from a path only and these are the bytes that were verified.
-    """
-    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    return cast(dict[str, Any], json.loads(header["__metadata__"]["curate"]))
-
-
-def channels_last(net: ImageFSQNet) -> ImageFSQNet:
+def channels_last(net: Net) -> Net:
     """The memory order in which these convolutions are fastest, on CPU as on CUDA; values do not change."""
     for p in net.parameters():
         if p.ndim == 4:

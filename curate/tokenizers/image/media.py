@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from curate.schema.errors import CurateError
 from curate.tokenizers.image.fsq import PATCH
+from curate.tokenizers.packages import module_folder
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 VIDEOS = {".mp4", ".mpg", ".mkv", ".webm", ".mov", ".avi"}
@@ -73,8 +73,7 @@ def find_media(source: MediaSource, share: Path) -> list[Path]:
     """The files of a source, in name order; an empty list when its package is not installed."""
     kind, _, name = source.root.partition(":")
     if kind == "package":
-        spec = importlib.util.find_spec(name)
-        root = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+        root = module_folder(name)
     elif kind in ("prefix", "share"):
         root = Path(sys.prefix) if kind == "prefix" else share
     else:
@@ -83,6 +82,11 @@ def find_media(source: MediaSource, share: Path) -> list[Path]:
         return []
     files = [p for p in sorted(root.glob(source.path)) if p.is_file() and p.name not in source.exclude]
     return files[:: max(1, math.ceil(len(files) / source.limit))]
+
+
+def files_of(media: Sequence[Path]) -> list[Path]:
+    """Files as they are given, and those in folders in name order."""
+    return [f for m in media for f in (sorted(m.rglob("*")) if m.is_dir() else [m])]
 
 
 def _read(path: Path, frames: int, rng: np.random.Generator) -> Iterator[RGB]:
@@ -123,8 +127,7 @@ def _sizes(picture: RGB, config: CropConfig, rng: np.random.Generator) -> Iterat
 def read_pool(config: CropConfig, media: Sequence[Path], share: Path) -> Pool:
     """Decodes `media` (files or folders), or with none given the config's own sources."""
     if media:
-        every = [f for m in media for f in (sorted(m.rglob("*")) if m.is_dir() else [m])]
-        groups = [(1.0, every)]
+        groups = [(1.0, files_of(media))]
     else:
         groups = [(source.weight, find_media(source, share)) for source in config.media]
     rng = np.random.default_rng(config.seed)

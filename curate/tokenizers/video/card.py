@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from curate.schema.codec import CodecCard, Preprocessing, Quality, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
+from curate.tokenizers.folders import WEIGHTS, words_of, write_folder
 from curate.tokenizers.image.evaluate import evaluate_clips
-from curate.tokenizers.image.fsq import PATCH, words_of
+from curate.tokenizers.image.fsq import PATCH
 from curate.tokenizers.quantisers.difference import difference_rate
 from curate.tokenizers.video.clips import read_video
 from curate.tokenizers.video.fsq import VideoFSQ, net_from_bytes
@@ -101,9 +102,7 @@ def write_video_card(weights: Path, folder: Path, held_out: Sequence[tuple[str, 
         "bf16_difference": bf16_difference(tokenizer, every),
     }
     card = CodecCard.model_validate(card.model_dump() | measured)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(raw)
-    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    write_folder(folder, card, {WEIGHTS: raw})
     return card
 
 

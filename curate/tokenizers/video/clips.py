@@ -16,7 +16,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.image.media import PICTURES, RGB, VIDEOS, CropConfig, MediaSource, Pool, find_media, read_pool
+from curate.tokenizers.image.media import (
+    PICTURES,
+    RGB,
+    VIDEOS,
+    CropConfig,
+    MediaSource,
+    Pool,
+    files_of,
+    find_media,
+    read_pool,
+)
 from curate.tokenizers.video.net import GROUP
 
 
@@ -65,7 +75,7 @@ def read_clips(config: ClipConfig, media: Sequence[Path], share: Path) -> ClipPo
     stills: list[Path] = []
     groups: list[tuple[float, list[Path]]] = [(s.weight, find_media(s, share)) for s in config.videos]
     if media:
-        every = [f for m in media for f in (sorted(m.rglob("*")) if m.is_dir() else [m])]
+        every = files_of(media)
         stills = [f for f in every if f.suffix.lower() in PICTURES]
         groups = [(1.0, [f for f in every if f.suffix.lower() in VIDEOS])]
     videos: list[NDArray[np.uint8]] = []

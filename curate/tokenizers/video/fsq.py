@@ -15,8 +15,8 @@ from torch import Tensor
 
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.schema.ids import digest
-from curate.tokenizers.image.fsq import PATCH, words_of
+from curate.tokenizers.folders import read_folder, words_of
+from curate.tokenizers.image.fsq import PATCH, channels_last
 from curate.tokenizers.video.net import GROUP, VideoFSQNet, VideoFSQShape
 
 
@@ -44,16 +44,7 @@ class VideoFSQ:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> VideoFSQ:
         """Reads `card.json` and `weights.safetensors`; refuses weights other than those the card was measured with."""
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_text())
-            raw = (folder / "weights.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(
-                f"the weights of {folder.name} are not those of its card",
-                f"The card says BLAKE3 {card.weights_digest}, the file has {digest(raw)}. Fetch both again.",
-            )
+        card, raw = read_folder(folder)
         return cls(card, net_from_bytes(raw), device)
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
@@ -152,12 +143,4 @@ def net_from_bytes(raw: bytes) -> VideoFSQNet:
     """The net in the bytes of a weights file; stored as fp16, computed with as fp32."""
     net = VideoFSQNet(VideoFSQShape.of(words_of(raw)["shape"]))
     net.load_state_dict({name: t.float() for name, t in load_tensors(raw).items()})
-    channels_last(net)
-    return net
-
-
-def channels_last(net: VideoFSQNet) -> None:
-    """The memory order in which these convolutions are fastest, on CPU as on CUDA; values do not change."""
-    for p in net.parameters():
-        if p.ndim == 4:
-            p.data = p.data.contiguous(memory_format=torch.channels_last)
+    return channels_last(net)
