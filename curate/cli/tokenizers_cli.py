@@ -73,7 +73,8 @@ def list_tokenizers(as_json: Json = False) -> None:
 
 def _ids(card: CodecCard) -> str:
     if card.grid is not None:
-        step = f"1 + {card.temporal_stride} k frames" if card.temporal_stride else "a picture"
+        one = "a picture" if card.modality == "image" else "an item"
+        step = f"1 + {card.temporal_stride} k frames" if card.temporal_stride else one
         return f"{' x '.join(map(str, card.grid))} {step}"
     return f"{card.rate_hz:g} x {card.ids_per_frame} a second" if card.rate_hz else "as long as the text"
 
@@ -84,6 +85,8 @@ def _quality(card: CodecCard) -> str:
             return f"{q.psnr_db:.1f} dB PSNR"
         if q.si_sdr_db is not None:
             return f"{q.si_sdr_db:.1f} dB SI-SDR"
+        if q.iou is not None:
+            return f"{q.iou:.3f} IoU"
         if q.lossless:
             return "lossless"
     return "not measured"

@@ -51,8 +51,8 @@ def check_digest(folder: Path, card: CodecCard, found: str) -> None:
     """CurateError where `found`, the digest of what was read, is not the card's."""
     if found != card.weights_digest:
         raise CurateError(
-            f"the weights of {folder.name} are not those of its card",
-            f"the card says BLAKE3 {card.weights_digest}, the file has {found}; fetch both again, or adopt them again",
+            f"the files of {folder.name} are not those of its card",
+            f"the card says BLAKE3 {card.weights_digest}, found is {found}; fetch or make the folder again",
         )
 
 

@@ -213,7 +213,7 @@ def test_other_vocabularies_are_refused(folder: Path, tmp_path: Path) -> None:
     other.mkdir()
     (other / "card.json").write_bytes((folder / "card.json").read_bytes())
     (other / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes().replace(b"zebra", b"zibra"))
-    with pytest.raises(CurateError, match="not the one"):
+    with pytest.raises(CurateError, match="not those of its card"):
         WordPiece4M.load(other)
     with pytest.raises(CurateError, match="not 4M's"):
         WordPiece4M.adopt(str(other), tmp_path / "third")

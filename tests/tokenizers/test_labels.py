@@ -547,7 +547,7 @@ def test_what_does_not_fit_is_refused(folders: Path, photographs: Pictures, tmp_
             tokenizer.encode([bad])
     file = tmp_path / "canny" / "labels.json"
     file.write_text(file.read_text().replace("{}", '{"low": 5}'))
-    with pytest.raises(CurateError, match="not that of its card"):
+    with pytest.raises(CurateError, match="not those of its card"):
         Labelled.load(tmp_path / "canny")
 
 

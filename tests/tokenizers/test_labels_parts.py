@@ -57,8 +57,9 @@ def test_what_is_no_mask_is_refused() -> None:
 
 def test_a_codebook_is_fitted_and_other_weights_are_noticed(tmp_path: Path) -> None:
     masks = list(regions(["coins"]))
-    share = fit_masks(masks, masks[::7], tmp_path / "masks")
-    assert share > 0.8
+    (quality,) = fit_masks(masks, masks[::7], tmp_path / "masks").quality
+    assert (quality.items, quality.ids_per_item) == (len(masks[::7]), 16)
+    assert quality.iou is not None and quality.iou > 0.8
     assert MaskVQ.load(tmp_path / "masks").card.grid == (4, 4)
     (tmp_path / "masks" / "weights.safetensors").write_bytes(
         (zoo.folder("mask-vq-1k") / "weights.safetensors").read_bytes()

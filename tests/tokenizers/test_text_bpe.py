@@ -107,7 +107,7 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
     TextBPE.load(folder)
     raw = (folder / "tokenizer.json").read_bytes()
     (folder / "tokenizer.json").write_bytes(raw.replace(b'"add_prefix_space":false', b'"add_prefix_space":true '))
-    with pytest.raises(CurateError, match="not the one"):
+    with pytest.raises(CurateError, match="not those of its card"):
         TextBPE.load(folder)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CurateError, match="cannot be read"):

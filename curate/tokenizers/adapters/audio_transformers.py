@@ -22,19 +22,18 @@ from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.signals.torchvision_shim import ensure_torchvision
-from curate.tokenizers.adapters.folders import (
+from curate.tokenizers.adapters.checkpoints import (
     LICENCE,
     TRAINED_ON,
     open_weights,
-    read_folder,
     versions,
-    write_folder,
     write_weights,
 )
 from curate.tokenizers.adapters.weights import fit, locate, read_config
 from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio.invariance import batch_invariance, chunk_difference, probe_sounds
 from curate.tokenizers.batches import exact
+from curate.tokenizers.folders import WEIGHTS, read_folder, write_folder
 
 ensure_torchvision()
 from transformers import (  # noqa: E402
@@ -140,7 +139,7 @@ class TransformersCodec:
                 "padding": f"zeros fill the last frame: ceil(samples / {hop}) frames" + codec._shortfall(),
             }
         )
-        write_folder(folder, raw, card)
+        write_folder(folder, card, {WEIGHTS: raw})
         return card
 
     def encode(self, items: Sequence[NDArray[np.float32]]) -> list[NDArray[np.generic]]:

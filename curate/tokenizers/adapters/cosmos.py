@@ -27,11 +27,12 @@ from torch import Tensor
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.adapters.folders import LICENCE, TRAINED_ON, check_digest, read_card
+from curate.tokenizers.adapters.checkpoints import LICENCE, TRAINED_ON
 from curate.tokenizers.adapters.grids import Clips, Pictures, batch_difference, probes
 from curate.tokenizers.adapters.torchscript import load_script
 from curate.tokenizers.adapters.weights import locate, read_config
 from curate.tokenizers.batches import exact
+from curate.tokenizers.folders import check_digest, read_card, read_files, write_folder
 from curate.tokenizers.quantisers.fsq import fsq_codes
 
 FILES = ("encoder.jit", "decoder.jit")
@@ -167,10 +168,7 @@ def _read(source: str) -> dict[str, bytes]:
 
 def _load(folder: Path, device: str) -> tuple[CodecCard, Scripts]:
     card = read_card(folder)
-    try:
-        raw = {name: (folder / name).read_bytes() for name in FILES}
-    except OSError as error:
-        raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
+    raw = dict(zip(FILES, read_files(folder, FILES), strict=True))
     check_digest(folder, card, _digest(raw))
     return card, Scripts(raw, read_config(folder / "config.json"), device)
 
@@ -180,11 +178,8 @@ def _digest(raw: Mapping[str, bytes]) -> str:
 
 
 def _write(folder: Path, raw: Mapping[str, bytes], scripts: Scripts, card: CodecCard) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        (folder / name).write_bytes(raw[name])
-    (folder / "config.json").write_text(json.dumps(scripts.formats, indent=2, sort_keys=True) + "\n")
-    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    config = json.dumps(scripts.formats, indent=2, sort_keys=True) + "\n"
+    write_folder(folder, card, {**raw, "config.json": config.encode()})
 
 
 def _tensor(clip: NDArray[np.uint8]) -> Tensor:

@@ -21,18 +21,17 @@ from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.signals.torchvision_shim import ensure_torchvision
-from curate.tokenizers.adapters.folders import (
+from curate.tokenizers.adapters.checkpoints import (
     LICENCE,
     TRAINED_ON,
     as_float32,
     open_weights,
-    read_folder,
     versions,
-    write_folder,
     write_weights,
 )
 from curate.tokenizers.adapters.grids import Pictures, batch_difference
 from curate.tokenizers.adapters.weights import fit, locate, read_state
+from curate.tokenizers.folders import WEIGHTS, read_folder, write_folder
 
 STRIDE = 8
 GROUPS = 4
@@ -156,7 +155,7 @@ class DVAE(Pictures):
             licence=LICENCE,
         )
         card = card.model_copy(update={"batch_invariance": batch_difference(cls(card, encoder, back))})
-        write_folder(folder, raw, card)
+        write_folder(folder, card, {WEIGHTS: raw})
         return card
 
     def ids_of(self, pictures: Tensor) -> Tensor:

@@ -23,21 +23,20 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.adapters.chameleon import ANCHOR, NEAREST
-from curate.tokenizers.adapters.folders import (
+from curate.tokenizers.adapters.checkpoints import (
     LICENCE,
     TRAINED_ON,
     as_float32,
     normalisation,
     open_weights,
-    read_folder,
     read_json,
     read_part,
     versions,
-    write_folder,
     write_weights,
 )
 from curate.tokenizers.adapters.grids import Clips, Pictures, batch_difference
 from curate.tokenizers.adapters.weights import fit
+from curate.tokenizers.folders import WEIGHTS, read_folder, write_folder
 
 if TYPE_CHECKING:
     from transformers import Emu3VQVAEConfig
@@ -88,7 +87,7 @@ class Emu3Picture(Pictures):
         """
         card, raw, net = _adopt(source, folder.name, size, video=False)
         card = card.model_copy(update={"batch_invariance": batch_difference(cls(card, net))})
-        write_folder(folder, raw, card)
+        write_folder(folder, card, {WEIGHTS: raw})
         return card
 
     def ids_of(self, pictures: Tensor) -> Tensor:
@@ -117,7 +116,7 @@ class Emu3Clip(Clips):
         """As `Emu3Picture.adopt`, for clips."""
         card, raw, net = _adopt(source, folder.name, size, video=True)
         card = card.model_copy(update={"batch_invariance": batch_difference(cls(card, net))})
-        write_folder(folder, raw, card)
+        write_folder(folder, card, {WEIGHTS: raw})
         return card
 
     def ids_of(self, clip: Tensor) -> Tensor:

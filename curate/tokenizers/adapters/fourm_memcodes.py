@@ -30,7 +30,7 @@ from curate.tokenizers.adapters.picture import PictureNet, PictureTokenizer, cou
 from curate.tokenizers.adapters.weights import read_config
 from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
-from curate.tokenizers.image.fsq import words_of
+from curate.tokenizers.folders import WEIGHTS, header, read_files, read_folder, words_of, write_folder
 from curate.tokenizers.quantisers.difference import difference_rate
 
 STREAMS = {
@@ -261,9 +261,9 @@ class MemcodesOfPictures:
         with tempfile.TemporaryDirectory() as room:
             alone = Path(room) / folder.name
             inner = FourMMemcodes.adopt(source, alone, file=file)
-            held = (alone / "weights.safetensors").read_bytes()
+            [held] = read_files(alone, [WEIGHTS])
         words = words_of(held) | {"encoder": spec, "encoder_digest": made.digest}
-        raw = save_tensors(load_tensors(held), {"curate": json.dumps(words)})
+        raw = save_tensors(load_tensors(held), header(words))
         size = made.size
         card = CodecCard.model_validate(
             inner.model_dump()
@@ -286,9 +286,7 @@ class MemcodesOfPictures:
         noise = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)
         alone_ids = np.stack([tokenizer.encode([one])[0] for one in noise])
         card = card.model_copy(update={"batch_invariance": difference_rate(tokenizer.encode([noise])[0], alone_ids)})
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "weights.safetensors").write_bytes(raw)
-        (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+        write_folder(folder, card, {WEIGHTS: raw})
         return card
 
     @classmethod
@@ -298,13 +296,7 @@ class MemcodesOfPictures:
         Raises:
             CurateError: a file is missing or not the card's, or the encoder's weights are not those it was made with.
         """
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-            raw = (folder / "weights.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(f"the weights of {folder.name} are not those of its card", "adopt them again")
+        card, raw = read_folder(folder)
         words = words_of(raw)
         encoder = encoder_of(words["encoder"], device)
         if encoder.digest != words["encoder_digest"]:

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from curate.schema.codec import CodecCard, Preprocessing
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.adapters.folders import check_digest, read_card
 from curate.tokenizers.adapters.weights import locate
 from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio.invariance import batch_invariance, chunk_difference, probe_sounds
+from curate.tokenizers.folders import check_digest, read_card, read_files, write_folder
 
 RATE, HOP = 16000, 320
 LEVELS, CODES = 46, 16
@@ -56,10 +56,7 @@ class Lyra:
         if device != "cpu":
             raise CurateError(f"Lyra runs on the CPU, not on {device}")
         card = read_card(folder)
-        try:
-            files = [(folder / name).read_bytes() for name in FILES]
-        except OSError as error:
-            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
+        files = read_files(folder, FILES)
         check_digest(folder, card, digest(b"".join(files)))
         return cls(card, files)
 
@@ -116,10 +113,7 @@ class Lyra:
                 f"all before it; encoded in parts of 1 s, {share:.0%} of the ids differ (a made-up sound)",
             }
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, raw in zip(FILES, files, strict=True):
-            (folder / name).write_bytes(raw)
-        (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+        write_folder(folder, card, dict(zip(FILES, files, strict=True)))
         return card
 
     def encode(self, items: Sequence[NDArray[np.float32]]) -> list[NDArray[np.generic]]:

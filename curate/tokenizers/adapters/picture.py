@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.adapters.weights import fit, locate, read_state
 from curate.tokenizers.batches import in_micro_batches, split
-from curate.tokenizers.image.fsq import words_of
+from curate.tokenizers.folders import WEIGHTS, header, read_folder, words_of, write_folder
 from curate.tokenizers.quantisers.difference import difference_rate
 
 
@@ -131,9 +130,7 @@ class PictureTokenizer(ABC):
         net = cls.net_of(shape)
         fit(net, state, path.name)
         words = {"shape": shape, "trained_on": f"{path.name}: as its publisher states", "licence": cls.licence}
-        raw = save_tensors(
-            {name: value.contiguous().clone() for name, value in state.items()}, {"curate": json.dumps(words)}
-        )
+        raw = save_tensors({name: value.contiguous().clone() for name, value in state.items()}, header(words))
         facts = net.facts(size)
         card = CodecCard.model_validate(
             {
@@ -158,24 +155,13 @@ class PictureTokenizer(ABC):
         )
         differing = _batch_difference(cls(card, net))
         card = card.model_copy(update={"batch_invariance": differing})
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "weights.safetensors").write_bytes(raw)
-        (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+        write_folder(folder, card, {WEIGHTS: raw})
         return card
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> PictureTokenizer:
         """Reads `card.json` and `weights.safetensors`; refuses weights other than those of the card."""
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_text())
-            raw = (folder / "weights.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(
-                f"the weights of {folder.name} are not those of its card",
-                f"The card says BLAKE3 {card.weights_digest}, the file has {digest(raw)}. Adopt them again.",
-            )
+        card, raw = read_folder(folder)
         net = cls.net_of(words_of(raw)["shape"])
         fit(net, load_tensors(raw), folder.name)
         return cls(card, net.float(), device)

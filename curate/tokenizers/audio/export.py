@@ -19,6 +19,7 @@ from curate.tokenizers.audio.invariance import batch_invariance
 from curate.tokenizers.audio.media import MediaSource, Sound
 from curate.tokenizers.audio.net import Encoder
 from curate.tokenizers.audio.rvq import CHUNK, AudioRVQ, describe
+from curate.tokenizers.folders import WEIGHTS, write_folder
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +83,7 @@ def export(
         trained_on=_sources(config.media, trained_on, net.rate),
         licence=config.licence,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "weights.safetensors").write_bytes(raw)
-    _write_card(card, out)
+    write_folder(out, card, {WEIGHTS: raw})
     tokenizer = AudioRVQ.load(out)
     card = card.model_copy(
         update={
@@ -92,7 +91,7 @@ def export(
             "batch_invariance": batch_invariance(tokenizer, [s.samples for s in held_out]) if held_out else None,
         }
     )
-    _write_card(card, out)
+    write_folder(out, card, {})
     return AudioRVQ.load(out)
 
 
@@ -121,7 +120,3 @@ def _sources(media: Sequence[MediaSource], sounds: Sequence[Sound], rate: int) -
         )
         told.append(f"{package}: {len(mine)} sounds, {sum(len(s.samples) for s in mine) / rate:.0f} s ({licence})")
     return "; ".join(told)
-
-
-def _write_card(card: CodecCard, out: Path) -> None:
-    (out / "card.json").write_text(card.model_dump_json(indent=2) + "\n", "utf-8")

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.schema.ids import digest
 from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio.mdct import imdct, mdct
 from curate.tokenizers.audio.net import AudioNetConfig, Decoder, Encoder
+from curate.tokenizers.folders import WEIGHTS, read_folder
 from curate.tokenizers.quantisers.beam import residual_search
 
 CHUNK = 1024  # token frames that pass the network at once; bounds memory for long sounds
@@ -65,18 +65,9 @@ class AudioRVQ:
         Raises:
             CurateError: a file is missing or broken, or the weights are not those that the card names.
         """
+        card, raw = read_folder(folder)
         try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-            raw = (folder / "weights.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"The tokenizer in {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(
-                f"The weights of {card.name} are not those that its card names.",
-                "Fetch the folder again; a card and its weights belong together.",
-            )
-        try:
-            with safe_open(folder / "weights.safetensors", framework="pt") as file:
+            with safe_open(folder / WEIGHTS, framework="pt") as file:
                 told = file.metadata() or {}
             config = AudioNetConfig.model_validate_json(told["network"])
             tensors = load_tensors(raw)

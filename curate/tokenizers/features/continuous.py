@@ -15,6 +15,7 @@ from curate.schema.errors import CurateError
 from curate.tokenizers.adapters.weights import read_config
 from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
+from curate.tokenizers.folders import read_card, write_folder
 
 
 class ContinuousFeatures:
@@ -31,11 +32,7 @@ class ContinuousFeatures:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> ContinuousFeatures:
         """Reads `card.json` and `encoder.json`, what `encoder_of` takes; the card's digest is the encoder's."""
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-        except (OSError, ValueError) as error:
-            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-        return cls(card, encoder_of(read_config(folder / "encoder.json"), device))
+        return cls(read_card(folder), encoder_of(read_config(folder / "encoder.json"), device))
 
     @classmethod
     def make(
@@ -74,9 +71,8 @@ class ContinuousFeatures:
             trained_on=trained_on,
             licence=licence,
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "encoder.json").write_text(json.dumps(dict(encoder), indent=2, sort_keys=True) + "\n")
-        (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+        said = json.dumps(dict(encoder), indent=2, sort_keys=True) + "\n"
+        write_folder(folder, card, {"encoder.json": said.encode()})
         return card
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from curate.schema.ids import digest
 from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
 from curate.tokenizers.features.topk import topk
-from curate.tokenizers.image.fsq import words_of
+from curate.tokenizers.folders import WEIGHTS, header, read_folder, words_of, write_folder
 from curate.tokenizers.quantisers.difference import difference_rate
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, fit_product, product_ids, product_vectors
 
@@ -47,13 +46,7 @@ class QuantisedFeatures:
         Raises:
             CurateError: a file is missing or not the card's, or the encoder's weights are not those it was fitted on.
         """
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-            raw = (folder / "weights.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(f"the weights of {folder.name} are not those of its card", "fetch both again")
+        card, raw = read_folder(folder)
         codebooks = codebooks_from_bytes(raw)
         try:
             words = words_of(raw)
@@ -161,7 +154,7 @@ def train_features(
         # Codes of full length are chosen by angle alone; means of many directions are short, and would take too much.
         codebooks = unit(codebooks)
     words = {"encoder": dict(encoder), "encoder_digest": net.digest}
-    raw = save({"codebooks": codebooks}, metadata={"curate": json.dumps(words, sort_keys=True)})
+    raw = save({"codebooks": codebooks}, metadata=header(words))
     each = "cells in row-major order" if dense else "group 0 holds the feature's first values"
     card = CodecCard(
         name=folder.name,
@@ -202,7 +195,5 @@ def train_features(
     alone = np.stack([tokenizer.encode([p])[0] for p in sixteen])
     differing = difference_rate(tokenizer.encode([sixteen])[0], alone)
     card = CodecCard.model_validate(card.model_dump() | {"quality": [quality], "batch_invariance": differing})
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(raw)
-    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    write_folder(folder, card, {WEIGHTS: raw})
     return card

@@ -19,9 +19,11 @@ from curate.schema.ids import digest
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.adapters.weights import fit, locate, read_config, read_state
 from curate.tokenizers.features.continuous import to_float16, widen
+from curate.tokenizers.folders import WEIGHTS, check_digest, read_card, read_files, write_folder
 from tokenizers import Tokenizer as Pieces
 
 MAX_PIECES = 77
+_FILES = (WEIGHTS, "tokenizer.json", "config.json")
 _TIED = "encoder.embed_tokens.weight"
 _NONE = "\ufdd0"  # a noncharacter of Unicode: no text holds it
 
@@ -43,13 +45,8 @@ class T5Features:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> T5Features:
         """Reads `card.json`, `config.json`, `tokenizer.json` and `weights.safetensors`."""
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-            parts = [(folder / name).read_bytes() for name in ("weights.safetensors", "tokenizer.json", "config.json")]
-        except (OSError, ValueError) as error:
-            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-        if _digest(parts) != card.weights_digest:
-            raise CurateError(f"the weights or pieces of {folder.name} are not those of its card", "fetch them again")
+        card, parts = read_card(folder), read_files(folder, _FILES)
+        check_digest(folder, card, _digest(parts))
         net = _net(folder)
         state = load_tensors(parts[0])
         fit(net, state | {_TIED: state["shared.weight"]}, card.name)
@@ -75,7 +72,7 @@ class T5Features:
         plain_pieces(told.read_bytes())
         folder.mkdir(parents=True, exist_ok=True)
         parts = [save_tensors(kept), told.read_bytes(), config.read_bytes()]
-        for name, raw in zip(("weights.safetensors", "tokenizer.json", "config.json"), parts, strict=True):
+        for name, raw in zip(_FILES, parts, strict=True):
             (folder / name).write_bytes(raw)
         net = _net(folder)
         fit(net, kept | {_TIED: kept["shared.weight"]}, source)
@@ -98,7 +95,7 @@ class T5Features:
             trained_on="as its publisher states",
             licence="as its publisher states",
         )
-        (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+        write_folder(folder, card, {})
         return card
 
     def encode(self, items: Sequence[str]) -> list[NDArray[np.generic]]:

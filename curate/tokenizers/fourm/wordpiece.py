@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
+from curate.tokenizers.folders import read_folder, write_folder
 from curate.tokenizers.fourm.words import FIRST_WORD, OBJECTS, SHARED, SPECIAL, check, checked_ids
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
@@ -82,9 +83,7 @@ class WordPiece4M:
             batch_invariance=0.0,
         )
         cls(card, raw)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _FILE).write_bytes(raw)
-        (folder / "card.json").write_text(card.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
+        write_folder(folder, card, {_FILE: raw})
         return card
 
     @classmethod
@@ -94,16 +93,7 @@ class WordPiece4M:
         Raises:
             CurateError: a file is missing or broken, or the vocabulary is not the one that the card names.
         """
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-            raw = (folder / _FILE).read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"The tokenizer in {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(
-                f"The vocabulary of {card.name} is not the one that its card names.",
-                f"Import it again; a card and its {_FILE} belong together.",
-            )
+        card, raw = read_folder(folder, _FILE)
         return cls(card, raw)
 
     def encode(self, items: Sequence[str]) -> list[NDArray[np.generic]]:

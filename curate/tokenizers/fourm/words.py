@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
+from curate.tokenizers.folders import read_folder, write_folder
 from curate.tokenizers.fourm.values import AXES, BINS
 
 SENTINELS = 200
@@ -88,14 +89,10 @@ class WordsTokenizer:
         Raises:
             CurateError: a file is missing or broken, or the words are not those of the card or of this version.
         """
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-            raw = (folder / _FILE).read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"The tokenizer in {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest or raw != _raw():
+        card, raw = read_folder(folder, _FILE)
+        if raw != _raw():
             raise CurateError(
-                f"The words of {card.name} are not those that its card and this version of curate name.",
+                f"The words of {card.name} are not those of this version of curate.",
                 "Write the folder again with WordsTokenizer.save, and tokenise again what was made with other words.",
             )
         return cls(card)
@@ -108,9 +105,7 @@ class WordsTokenizer:
             stream: of the card: `det`, `metadata`, `color_palette`, `human_poses` or `sam_instance`.
         """
         card = words_card(folder.name, stream)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _FILE).write_bytes(_raw())
-        (folder / "card.json").write_text(card.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
+        write_folder(folder, card, {_FILE: _raw()})
         return card
 
     def encode(self, items: Sequence[str]) -> list[NDArray[np.generic]]:

@@ -18,8 +18,7 @@ from vector_quantize_pytorch import FSQ
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.tokenizers.batches import in_micro_batches, split
-from curate.tokenizers.folders import read_folder
-from curate.tokenizers.folders import words_of as words_of  # read from here by others too
+from curate.tokenizers.folders import read_folder, words_of
 
 PATCH = 8
 """Pixels on a side of the patches that enter the encoder, whatever an id covers."""

@@ -20,9 +20,9 @@ from torch.func import functional_call
 from torch.nn import functional
 from vector_quantize_pytorch import FSQ
 
-from curate.tokenizers.training import Run, RunConfig, train, write_halves
 from curate.tokenizers.image.fsq import ImageFSQNet, ImageFSQShape, channels_last
 from curate.tokenizers.image.media import CropConfig, crops, read_pool
+from curate.tokenizers.training import Run, RunConfig, train, write_halves
 
 
 class ImageTrainConfig(CropConfig, RunConfig):

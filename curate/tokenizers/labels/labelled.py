@@ -16,6 +16,7 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.folders import read_folder, write_folder
 from curate.tokenizers.labels.as_pictures import PictureWriter, picture_writer
 from curate.tokenizers.labels.as_words import WordWriter, word_writer
 from curate.tokenizers.labels.base import Label, Labeler, SampleLabeler
@@ -88,14 +89,11 @@ class Labelled:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Labelled:
         """Reads `card.json` and `labels.json`; labeler and tokenizer must be those that the folder was made with."""
+        card, raw = read_folder(folder, _FILE)
         try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-            raw = (folder / _FILE).read_bytes()
             file = LabelsFile.model_validate_json(raw)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(f"the {_FILE} of {folder.name} is not that of its card", "make the folder again")
         labeler, inner = labeler_of(file.labeler, file.options, device), zoo.load(file.tokenizer, device)
         return cls(card, file, labeler, inner, None if file.parts is None else zoo.load(file.parts, device))
 
@@ -236,9 +234,7 @@ def make_labelled(
         card = CodecCard.model_validate(of | changed)
     except ValidationError as error:
         raise CurateError(f"{tokenizer} cannot carry labels of {labeler}: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _FILE).write_bytes(raw)
-    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    write_folder(folder, card, {_FILE: raw})
     return card
 
 

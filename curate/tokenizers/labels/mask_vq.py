@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.schema.codec import CodecCard
-from curate.schema.errors import CurateError
+from curate.schema.codec import CodecCard, Quality
 from curate.schema.ids import digest
+from curate.tokenizers.folders import WEIGHTS, read_folder, write_folder
 from curate.tokenizers.labels.parts import MASK_SIDE, box_of, cut
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, codebooks_to_bytes, fit_product
 from curate.tokenizers.quantisers.vq import vq_ids, vq_vectors
@@ -41,13 +41,7 @@ class MaskVQ:
         Raises:
             CurateError: a file is missing or broken, or the codebook is not that of the card.
         """
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-            raw = (folder / "weights.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(f"the weights of {folder.name} are not those of its card", "fetch the folder again")
+        card, raw = read_folder(folder)
         (codebook,) = codebooks_from_bytes(raw)
         return cls(card, codebook)
 
@@ -77,8 +71,8 @@ def patches(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(cut_up).reshape(GRID, GRID, PATCH * PATCH)
 
 
-def fit_masks(masks: Sequence[NDArray[np.float32]], held_out: Sequence[NDArray[np.float32]], folder: Path) -> float:
-    """Fits 1024 patterns to masks `(64, 64, 1)`, writes the tokenizer's folder, and returns its mean IoU on others.
+def fit_masks(masks: Sequence[NDArray[np.float32]], held_out: Sequence[NDArray[np.float32]], folder: Path) -> CodecCard:
+    """Fits 1024 patterns to masks `(64, 64, 1)` and writes the tokenizer's folder; the card has its IoU on others.
 
     Raises:
         CurateError: the masks have fewer patches than there are patterns.
@@ -108,10 +102,19 @@ def fit_masks(masks: Sequence[NDArray[np.float32]], held_out: Sequence[NDArray[n
         licence="Apache-2.0",
         batch_invariance=0.0,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(raw)
-    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
-    return mean_iou(MaskVQ.load(folder), held_out)
+    (codebook,) = codebooks_from_bytes(raw)
+    tokenizer = MaskVQ(card, codebook)
+    ids = np.stack(tokenizer.encode(held_out))
+    quality = Quality(
+        media=f"outlines of regions in scikit-image's {', '.join(HELD_OUT)}, held out",
+        items=len(held_out),
+        iou=round(mean_iou(tokenizer, held_out), 4),
+        ids_per_item=GRID * GRID,
+        codebook_usage=len(np.unique(ids)) / card.vocabulary,
+    )
+    card = card.model_copy(update={"quality": [quality]})
+    write_folder(folder, card, {WEIGHTS: raw})
+    return card
 
 
 def mean_iou(tokenizer: MaskVQ, masks: Sequence[NDArray[np.float32]]) -> float:
@@ -147,4 +150,5 @@ def regions(names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     train, held = list(regions(TRAINED_ON)), list(regions(HELD_OUT))
-    print(f"{len(train)} masks, mean IoU on {len(held)} of {', '.join(HELD_OUT)}: {fit_masks(train, held, out):.3f}")
+    measured = fit_masks(train, held, out).quality[0]
+    print(f"{len(train)} masks, mean IoU on {measured.items} {measured.media}: {measured.iou:.3f}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.schema.ids import digest
+from curate.tokenizers.folders import read_folder
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 SENTINELS = 100
@@ -41,16 +41,7 @@ class TextBPE:
         Raises:
             CurateError: a file is missing or broken, or the vocabulary is not the one that the card names.
         """
-        try:
-            card = CodecCard.model_validate_json((folder / "card.json").read_bytes())
-            raw = (folder / "tokenizer.json").read_bytes()
-        except (OSError, ValueError) as error:
-            raise CurateError(f"The tokenizer in {folder.name} cannot be read: {error}") from error
-        if digest(raw) != card.weights_digest:
-            raise CurateError(
-                f"The vocabulary of {card.name} is not the one that its card names.",
-                "Fetch the folder again; a card and its tokenizer.json belong together.",
-            )
+        card, raw = read_folder(folder, "tokenizer.json")
         try:
             bpe = HuggingFaceTokenizer.from_buffer(raw)
         except Exception as error:  # the library raises plain Exception

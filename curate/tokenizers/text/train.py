@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from curate.schema.codec import CodecCard, Quality, smallest_unsigned
 from curate.schema.ids import digest
+from curate.tokenizers.folders import write_folder
 from curate.tokenizers.text.bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
 from curate.tokenizers.text.corpus import TextSource, gather
 from curate.tokenizers.train_config import read_config
@@ -113,8 +114,7 @@ def write(
         total += sum(len(a) for a in alone)
     invariance = differ / total if total else None
     card = card.model_copy(update={"quality": quality, "batch_invariance": invariance})
-    (folder / "tokenizer.json").write_bytes(raw)
-    (folder / "card.json").write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+    write_folder(folder, card, {"tokenizer.json": raw})
     return TextBPE.load(folder)
 
 

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from curate.tokenizers import zoo
-from curate.tokenizers.training import Run, RunConfig, train, write_halves
 from curate.tokenizers.folders import WEIGHTS, words_of
 from curate.tokenizers.image.fsq import PATCH, channels_last
 from curate.tokenizers.image.train import set_linear_paths
 from curate.tokenizers.quantisers.layers import FSQLayer
+from curate.tokenizers.training import Run, RunConfig, train, write_halves
 from curate.tokenizers.video.clips import ClipConfig, ClipPool, clip_batch, read_clips
 from curate.tokenizers.video.net import GROUP, VideoFSQNet, VideoFSQShape, group_of, image_shape
 

@@ -1,11 +1,10 @@
-"""Folders of adopted tokenizers, and how the wanted part of a large checkpoint is read."""
+"""How the wanted part of a large checkpoint is read, and kept as a safetensors file of its own."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,10 +12,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.schema.ids import digest
 from curate.tokenizers.adapters.weights import SAFE, locate, read_config, read_state
+from curate.tokenizers.folders import header, words_of
 
 TRAINED_ON = "not told by the weights; see the publisher's model card"
 LICENCE = "as its publisher states"
@@ -89,53 +87,12 @@ def normalisation(processor: Mapping[str, Any], mean: float, std: float) -> tupl
 def write_weights(tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> bytes:
     """A safetensors file: tensors, and `words` as JSON in its header, so that one digest covers both."""
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    return save_tensors(whole, metadata={"format": "pt", "curate": json.dumps(words, sort_keys=True)})
-
-
-def write_folder(folder: Path, raw: bytes, card: CodecCard) -> None:
-    """`weights.safetensors` and `card.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(raw)
-    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
-
-
-def read_card(folder: Path) -> CodecCard:
-    """The card of a folder; CurateError where it has none."""
-    try:
-        return CodecCard.model_validate_json((folder / "card.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-
-
-def read_folder(folder: Path) -> tuple[CodecCard, bytes]:
-    """Card and the bytes of the weights.
-
-    Raises:
-        CurateError: a file is missing or broken, or the weights are not those that the card names.
-    """
-    card = read_card(folder)
-    try:
-        raw = (folder / "weights.safetensors").read_bytes()
-    except OSError as error:
-        raise CurateError(f"the tokenizer {folder.name} cannot be read: {error}") from error
-    check_digest(folder, card, digest(raw))
-    return card, raw
-
-
-def check_digest(folder: Path, card: CodecCard, found: str) -> None:
-    """CurateError where the weights are not those of the card."""
-    if found != card.weights_digest:
-        raise CurateError(
-            f"the weights of {folder.name} are not those of its card",
-            f"the card says BLAKE3 {card.weights_digest}, the file has {found}; adopt it again",
-        )
+    return save_tensors(whole, metadata={"format": "pt"} | header(words))
 
 
 def open_weights(raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Words and tensors (floating ones as float32) of `write_weights`."""
-    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    words = cast(dict[str, Any], json.loads(header["__metadata__"]["curate"]))
-    return words, {name: as_float32(value) for name, value in load_tensors(raw).items()}
+    return words_of(raw), {name: as_float32(value) for name, value in load_tensors(raw).items()}
 
 
 def as_float32(value: Tensor) -> Tensor:
