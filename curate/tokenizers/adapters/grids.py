@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.tokenizers.batches import MICRO_BATCH, exact
+from curate.tokenizers.batches import exact, in_micro_batches, split
 
 
 class _Grids:
@@ -44,15 +44,15 @@ class _Grids:
         values = (pictures.float() * self._std + self._mean) * 255
         return values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
-    def _stored(self, ids: Tensor, shape: tuple[int, ...]) -> NDArray[np.generic]:
-        """Ids as they are kept; a network that gives others than its card says is refused, not wrapped (law 8)."""
+    def _in_range(self, ids: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Ids as they are; a network that gives others than its card says is refused, not wrapped (law 8)."""
         low, high = int(ids.min()), int(ids.max())
         if tuple(ids.shape) != shape or low < 0 or high >= self.card.vocabulary:
             raise CurateError(
                 f"{self.card.name} gave ids {tuple(ids.shape)} in {low} .. {high}; its card says {shape} and "
                 f"0 .. {self.card.vocabulary - 1}"
             )
-        return ids.cpu().numpy().astype(self.card.numpy_dtype)
+        return ids
 
     def _checked(self, ids: Any, dims: tuple[int, int], words: str) -> NDArray[np.int64]:
         if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "ui" or ids.ndim not in dims or not ids.size:
@@ -86,7 +86,8 @@ class Pictures(_Grids, ABC):
             ValueError: an item is not uint8 of the card's size.
         """
         stacks = [self._stack(item) for item in items]
-        return _split(self._batches(stacks, self._encode), items, 3)
+        done = in_micro_batches(stacks, self._encode, self.grid, self.card.numpy_dtype, self.device)
+        return split(done, items, 3)
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
         """Ids to uint8 pictures or stacks of them; `lengths` has no meaning for pictures.
@@ -96,7 +97,8 @@ class Pictures(_Grids, ABC):
         """
         h, w = self.grid
         stacks = [self._checked(one, (2, 3), f"({h}, {w}) or (N, {h}, {w})").reshape(-1, h, w) for one in ids]
-        return _split(self._batches(stacks, self._decode), ids, 2)
+        done = in_micro_batches(stacks, self._decode, self.picture, np.dtype(np.uint8), self.device)
+        return split(done, ids, 2)
 
     def _stack(self, item: Any) -> NDArray[np.uint8]:
         h, w, _ = self.picture
@@ -106,23 +108,11 @@ class Pictures(_Grids, ABC):
         stack: NDArray[np.uint8] = item.reshape(-1, *self.picture)
         return stack
 
-    def _batches(self, stacks: Sequence[NDArray[Any]], work: Callable[[Tensor], NDArray[Any]]) -> list[NDArray[Any]]:
-        out: list[NDArray[Any]] = []
-        every = np.concatenate(stacks) if stacks else np.empty(0)
-        size = MICRO_BATCH.get(self.device.type, 8)
-        for i in range(0, len(every), size):
-            part = every[i : i + size]
-            padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
-            with exact(self.device):
-                out.extend(work(torch.from_numpy(padded).to(self.device))[: len(part)])
-        return out
+    def _encode(self, pictures: Tensor) -> Tensor:
+        return self._in_range(self.ids_of(self._normalised(pictures)), (len(pictures), *self.grid))
 
-    def _encode(self, pictures: Tensor) -> NDArray[Any]:
-        return self._stored(self.ids_of(self._normalised(pictures)), (len(pictures), *self.grid))
-
-    def _decode(self, ids: Tensor) -> NDArray[Any]:
-        pictures: NDArray[Any] = self._uint8(self.pixels_of(ids)).cpu().numpy()
-        return pictures
+    def _decode(self, ids: Tensor) -> Tensor:
+        return self._uint8(self.pixels_of(ids))
 
 
 class Clips(_Grids, ABC):
@@ -184,7 +174,8 @@ class Clips(_Grids, ABC):
     def _encode(self, clip: NDArray[np.uint8]) -> NDArray[np.generic]:
         with exact(self.device):
             ids = self.ids_of(self._normalised(torch.from_numpy(np.ascontiguousarray(clip)).to(self.device)))
-        return self._stored(ids, (1 + (len(clip) - 1) // self.stride, *self.grid))
+            self._in_range(ids, (1 + (len(clip) - 1) // self.stride, *self.grid))
+        return ids.cpu().numpy().astype(self.card.numpy_dtype)
 
     def _decode(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         with exact(self.device):
@@ -230,12 +221,6 @@ def batch_difference(tokenizer: Pictures | Clips) -> float:
         items = [clip[0] for clip in probes(16, size)]
     together = tokenizer.encode(items)
     return float(np.mean([tokenizer.encode([items[i]])[0] != together[i] for i in (0, 5, 10, 15)]))
-
-
-def _split(every: Sequence[NDArray[Any]], like: Sequence[NDArray[Any]], ndim: int) -> list[NDArray[Any]]:
-    """Results of all pictures to one an item; items of `ndim` dimensions were single pictures."""
-    rest = iter(every)
-    return [next(rest) if one.ndim == ndim else np.stack([next(rest) for _ in range(len(one))]) for one in like]
 
 
 def _words(item: Any) -> str:
