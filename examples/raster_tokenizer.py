@@ -2,8 +2,8 @@
 
 Each channel is cut into 4x4 patches by itself, as in ChannelViT (Bao, Sivanandan, Karaletsos, arXiv 2309.16108), and
 the four lowest coefficients of a patch's cosine transform are quantised by FSQ: nothing is trained. Put this file where
-Python finds it, and `curate.tokenizers.zoo.load("raster_tokenizer:RasterTokenizer")` gives it. A tokenizer of pictures,
-video, sound or text that is written so can be named in a recipe; sources do not give samples that are rasters yet.
+Python finds it (PYTHONPATH), and `curate tokenizers eval raster_tokenizer:RasterTokenizer --media DIR` measures it on a
+folder of `.npy` files; a recipe names it the same way, `tokenizer: raster_tokenizer:RasterTokenizer`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from curate.card.tables import Tables, quoted
 from curate.schema.errors import CurateError
+from curate.schema.fields import TIMED
 from curate.schema.recipe import Recipe, Rule
 from curate.schema.tables import FAILURE_NAMES
 from curate.shards.commit import read_manifest
@@ -46,9 +47,7 @@ class Story:
         out += [f"  {line}" for line in _pointing(self.record["duplicates"])]
         for sample in self.samples:
             about = sample["about"]
-            span = (
-                "" if about["kind"] == "image" else f", {about['start_us'] / 1e6:.3f} to {about['end_us'] / 1e6:.3f} s"
-            )
+            span = f", {about['start_us'] / 1e6:.3f} to {about['end_us'] / 1e6:.3f} s" if about["kind"] in TIMED else ""
             out += ["", f"sample {sample['sample_id']} ({about['kind']}{span})"]
             out.append(f"  verdict: {_verdict(sample['verdict'])}")
             out += [f"  {line}" for line in _pointing(sample["duplicates"])]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.media.arrays import read_array
 from curate.media.audio import read_sound, sound_seconds
 from curate.media.clips import MICRO, Span
 from curate.media.container import Deadline
@@ -15,9 +16,9 @@ from curate.media.crops import crop_settings
 from curate.media.images import decode_picture, render, render_crop, view_size
 from curate.media.reader import Picture, VideoReader
 from curate.media.video import TOLERANCE_US, PyAVReader
-from curate.media.views import Audio, Decoded, Frames, View, clip_times, pick_times
+from curate.media.views import Array, Audio, Decoded, Frames, View, clip_times, pick_times
 from curate.schema.errors import MediaError
-from curate.schema.fields import KINDS
+from curate.schema.fields import KINDS, TIMED
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,13 +47,13 @@ def decode(
     when the pictures begin, in seconds from the start of the span; the first may be below 0. Frames of one view share
     the size of its first, also where the video changes its shape.
 
-    Audio: as `audio.read_sound` says, on the same clock as the frames.
+    Audio: as `audio.read_sound` says, on the same clock as the frames. Arrays: as `arrays.read_array` says.
 
     Args:
         data: the whole file.
-        kind: `image`, `video` or `audio`, as `probe` says.
+        kind: `image`, `video`, `audio` or `array`, as `probe` says.
         views: those that the sample's kind has not are left out of the result.
-        span: of a video or a sound; None: all of it. Pictures have none, and it is ignored.
+        span: of a video or a sound; None: all of it. Pictures and arrays have none, and it is ignored.
         limit_s: wall time, checked between packets.
         reader: another `VideoReader`, e.g. `DecordReader` where the media is known to suit it.
         name: for messages only.
@@ -74,6 +75,9 @@ def decode(
             for view in frames:
                 out.views[view] = _crops(picture, view, key) if view.crops > 1 else render(picture, view)[np.newaxis]
                 out.times[view] = np.zeros(view.crops, np.float64)
+    elif kind == "array":
+        if Array() in views:
+            out.views[Array()] = read_array(data, name)
     elif kind == "video":
         _video(out, data, frames, sounds, span, deadline, reader, name)
     elif sounds:
@@ -93,7 +97,7 @@ def check_request(kind: str, span: Span | None) -> None:
     """Raise ValueError for a kind that does not exist, and for an empty span of a video or a sound."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if kind != "image" and span is not None and span.end_us == span.start_us:
+    if kind in TIMED and span is not None and span.end_us == span.start_us:
         raise ValueError(f"the span of {kind} is empty at {span.start_us} us")
 
 

@@ -23,13 +23,14 @@ from curate.helper.errors import HelperError
 from curate.helper.limits import MIB
 from curate.helper.process import Helper
 from curate.helper.quarantine import attempt
+from curate.media.arrays import DTYPES
 from curate.media.clips import Span
 from curate.media.decode import check_request
 from curate.media.decode import decode as decode_here
 from curate.media.probe import Probe
 from curate.media.probe import probe as probe_here
 from curate.media.shots import find_shots as find_shots_here
-from curate.media.views import Audio, Decoded, Frames, View
+from curate.media.views import Array, Audio, Decoded, Frames, View
 from curate.schema.errors import CurateError, MediaError, Quarantined
 from curate.schema.fields import KINDS
 
@@ -228,7 +229,8 @@ _media = _Media("curate.media.guarded:MediaService", MEMORY_BYTES)
 
 
 def _view(of: str, **options: Any) -> View:
-    return Frames(**options) if of == "Frames" else Audio(**options)
+    kinds: dict[str, type[View]] = {"Frames": Frames, "Audio": Audio, "Array": Array}
+    return kinds[of](**options)
 
 
 def _probed(answer: Any) -> Probe:
@@ -256,6 +258,8 @@ def _decoded(answer: Any, views: Sequence[View]) -> Decoded:
         view = views[index]
         if isinstance(view, Audio):
             fits = _is_array(array, np.int16, 1)
+        elif isinstance(view, Array):
+            fits = isinstance(array, np.ndarray) and array.dtype.name in DTYPES and array.size > 0
         else:
             fits = _is_array(array, np.uint8, 4) and _are_frames(array.shape, view)
             fits = fits and _is_array(times, np.float64, 1) and len(times) == len(array)

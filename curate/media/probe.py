@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from curate.media import container as boxes
+from curate.media.arrays import is_array, read_array
 from curate.media.audio import first_frame, sound_seconds
 from curate.media.clips import MICRO
 from curate.media.images import display_size, open_picture
@@ -17,13 +18,14 @@ class Probe:
     """What probing says of one file.
 
     Attributes:
-        kind: `image`, `video` or `audio`. An animated GIF, WebP, PNG or AVIF is an image (its first frame); cover art
-            does not make a sound a video.
-        width, height: pixels as displayed (EXIF orientation, rotation and pixel shape applied); None for audio.
-        duration: seconds; None for images. Of a video the length of its video stream, not of its sound.
+        kind: `image`, `video`, `audio` or `array` (`.npy`). An animated GIF, WebP, PNG or AVIF is an image (its first
+            frame); cover art does not make a sound a video.
+        width, height: pixels as displayed (EXIF orientation, rotation and pixel shape applied); None for audio and
+            arrays.
+        duration: seconds; None for images and arrays. Of a video the length of its video stream, not of its sound.
         fps: average frame rate of a video, where it states one.
         has_audio: whether there is an audio stream.
-        codec: of the picture, the video or the sound, e.g. `jpeg`, `h264`, `mp3`.
+        codec: of the picture, the video or the sound, e.g. `jpeg`, `h264`, `mp3`; `npy` of an array.
         audio_rate: Hz, of audio and of a video's sound.
     """
 
@@ -38,7 +40,8 @@ class Probe:
 
 
 def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
-    """Tell what `data` is. Of video and audio the first frame is decoded, of pictures the header is read.
+    """Tell what `data` is. Of video and audio the first frame is decoded, of pictures the header is read,
+    arrays are read.
 
     Args:
         data: the whole file.
@@ -49,6 +52,9 @@ def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
         MediaError: empty, not media, refused (SVG, PSD, HEIF, too many pixels), cut off before its index, without a
             frame, or too slow; the message says which.
     """
+    if is_array(data):
+        read_array(data, name)
+        return Probe("array", None, None, None, None, False, "npy", None)
     picture = open_picture(data, name)
     if picture is not None:
         width, height = display_size(picture)

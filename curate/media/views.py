@@ -42,7 +42,12 @@ class Audio:
     rate: int = 16000
 
 
-View = Frames | Audio
+@dataclass(frozen=True, order=True)
+class Array:
+    """Values of a sample that is an array, as they are: of any shape, and of a dtype of `arrays.DTYPES`."""
+
+
+View = Frames | Audio | Array
 
 
 @dataclass
@@ -70,6 +75,20 @@ def pick_times(duration: float, fps: float, max_frames: int) -> NDArray[np.float
     return (np.arange(n, dtype=np.float64) + 0.5) * (duration / n)
 
 
+_SLACK = 1.5e-6
+"""Seconds. The two ends of a span are rounded to microseconds, so a clip of n frames may be that much too long."""
+
+
+def frames_there(duration: float, fps: float) -> int:
+    """How many frames stand at i / fps before the end of a clip, at least one.
+
+    Args:
+        duration: seconds, > 0, a difference of two times in whole microseconds.
+        fps: > 0.
+    """
+    return max(1, int(np.ceil((duration - _SLACK) * fps)))
+
+
 def clip_frames(duration: float, fps: float, max_frames: int, stride: int, pad: bool) -> tuple[int, int]:
     """How many frames a clip is given to a tokenizer of video as, and how many of them are its own.
 
@@ -86,7 +105,7 @@ def clip_frames(duration: float, fps: float, max_frames: int, stride: int, pad: 
     Returns:
         (frames, own): `frames` is 1 + stride * k; those from number `own` on are repetitions of the one before.
     """
-    there = max(1, int(np.ceil(duration * fps - 1e-6)))
+    there = frames_there(duration, fps)
     most = 1 + (max_frames - 1) // stride * stride
     whole = (there - 1) // stride * stride + 1
     frames = min(most, whole + stride if pad and whole < there else whole)

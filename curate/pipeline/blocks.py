@@ -1,7 +1,7 @@
 """Ray blocks of samples: Arrow tables, one row a sample, that carry small views and results between operators.
 
-A view crosses as raw bytes and a shape, so that readers map it without a copy and pictures of different sizes share a
-column. Views that no later operator needs do not cross.
+A view crosses as raw bytes, a shape and a dtype, so that readers map it without a copy and pictures of different sizes
+share a column. Views that no later operator needs do not cross.
 """
 
 from __future__ import annotations
@@ -14,45 +14,47 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Audio, View
+from curate.media.views import Array, Audio, View
 from curate.schema.verdict import Failure
 
 FAIL = "fail:"
 VIEW = "view:"
 SHAPE = "shape:"
+DTYPE = "dtype:"
 
 
 def view_name(view: View) -> str:
     """A column name for a view: equal views, equal names (so 1 frame a second is also 1.0)."""
     if isinstance(view, Audio):
         return f"audio-{view.rate}"
+    if isinstance(view, Array):
+        return "array"
     name = f"frames-{view.size}-{view.fps:g}-{view.max_frames}-{'square' if view.crop else 'whole'}"
     if view.stride:
         name += f"-{'pad' if view.pad else 'trim'}{view.stride}"
     return f"{name}-crops{view.crops}" if view.crops > 1 else name
 
 
-def view_dtype(view: View) -> type[np.uint8] | type[np.int16]:
-    return np.int16 if isinstance(view, Audio) else np.uint8
-
-
 def pack_views(view: View, arrays: Sequence[NDArray[np.generic] | None]) -> dict[str, pa.Array]:
-    """The two columns of a view; null where a sample has none."""
+    """The three columns of a view; null where a sample has none."""
     data = pa.array([None if a is None else np.ascontiguousarray(a).tobytes() for a in arrays], pa.large_binary())
     shapes = pa.array([None if a is None else list(a.shape) for a in arrays], pa.list_(pa.int32()))
-    return {VIEW + view_name(view): data, SHAPE + view_name(view): shapes}
+    dtypes = pa.array([None if a is None else a.dtype.str for a in arrays], pa.string())
+    name = view_name(view)
+    return {VIEW + name: data, SHAPE + name: shapes, DTYPE + name: dtypes}
 
 
 def unpack_views(table: pa.Table, view: View) -> list[NDArray[np.generic] | None]:
     """The arrays of a view, read-only, without a copy."""
     data = table.column(VIEW + view_name(view))
     shapes = table.column(SHAPE + view_name(view)).to_pylist()
+    dtypes = table.column(DTYPE + view_name(view)).to_pylist()
     out: list[NDArray[np.generic] | None] = []
-    for value, shape in zip(data, shapes, strict=True):
+    for value, shape, dtype in zip(data, shapes, dtypes, strict=True):
         if shape is None:
             out.append(None)
             continue
-        array = np.frombuffer(value.as_buffer(), dtype=view_dtype(view)).reshape(shape)
+        array = np.frombuffer(value.as_buffer(), dtype=dtype).reshape(shape)
         array.flags.writeable = False  # several signals look at it
         out.append(array)
     return out
@@ -61,7 +63,7 @@ def unpack_views(table: pa.Table, view: View) -> list[NDArray[np.generic] | None
 def drop_views(table: pa.Table, keep: Iterable[View]) -> pa.Table:
     """The table without the views that no later operator needs."""
     kept = {view_name(v) for v in keep}
-    gone = [n for n in table.column_names if n.startswith((VIEW, SHAPE)) and n.split(":", 1)[1] not in kept]
+    gone = [n for n in table.column_names if n.startswith((VIEW, SHAPE, DTYPE)) and n.split(":", 1)[1] not in kept]
     return table.drop_columns(gone) if gone else table
 
 

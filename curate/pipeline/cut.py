@@ -1,4 +1,5 @@
-"""Cut: records to samples. A picture is one sample; a video is its shots, a sound its segments, none too long.
+"""Cut: records to samples. A picture or an array is one sample; a video is its shots, a sound its segments, none too
+long.
 
 A piece commits `samples/part-*.parquet`, then `cut/part-*.parquet` (one row a record: how many samples, or the
 failure), which is the piece's commit.
@@ -19,6 +20,7 @@ from curate.pipeline.pieces import Piece
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
 from curate.schema.errors import MediaError
+from curate.schema.fields import TIMED
 from curate.schema.ids import sample_id
 from curate.schema.recipe import Cut
 from curate.schema.tables import FAILURE, SAMPLES
@@ -94,8 +96,8 @@ def cut_piece(block: pa.Table, build: Store, options: dict[str, Any]) -> pa.Tabl
 
 
 def _spans(build: Store, record: dict[str, Any], how: Cut) -> list[Span]:
-    """Spans of the record's samples, without a gap; one empty span for a picture."""
-    if record["kind"] == "image":
+    """Spans of the record's samples, without a gap; one empty span for a picture or an array."""
+    if record["kind"] not in TIMED:
         return [Span(0, 0)]
     if record["kind"] == "audio":
         whole = [Span(0, round(record["duration"] * 1e6))]
@@ -112,6 +114,6 @@ def _sample(record: dict[str, Any], span: Span) -> dict[str, Any]:
         "start_us": span.start_us,
         "end_us": span.end_us,
     }
-    if record["kind"] != "image":
+    if record["kind"] in TIMED:
         row["duration"] = (span.end_us - span.start_us) / 1e6
     return row

@@ -13,6 +13,7 @@ from curate.media.guarded import decode
 from curate.media.views import View
 from curate.pipeline.media_store import read_media
 from curate.schema.errors import MediaError
+from curate.schema.fields import TIMED
 from curate.schema.verdict import Failure
 from curate.storage import Store
 
@@ -47,7 +48,7 @@ def decode_samples(
     failures: list[Failure | None] = []
     reader = MediaReader(build)
     for sample in samples:
-        span = None if sample["kind"] == "image" else Span(sample["start_us"], sample["end_us"])
+        span = Span(sample["start_us"], sample["end_us"]) if sample["kind"] in TIMED else None
         failure = None
         got: dict[View, NDArray[np.generic]] = {}
         try:

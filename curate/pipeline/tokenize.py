@@ -213,6 +213,8 @@ def _checked(stream: StreamPlan, got: NDArray[np.generic] | Failure) -> NDArray[
     stage = f"tokenize:{stream.use.name}"
     if got.dtype != stream.card.numpy_dtype:
         return Failure(stage, "IdError", f"ids of dtype {got.dtype}, the card says {stream.card.dtype}")
+    if stream.card.modality == "array" and got.shape == stream.card.grid:
+        got = got[np.newaxis]  # one grid of a sample; one of each channel has that axis
     try:
         return stream.spec.check(got)
     except ValueError as exc:

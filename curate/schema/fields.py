@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-KINDS = ("image", "video", "audio")
+KINDS = ("image", "video", "audio", "array")
+TIMED = ("video", "audio")
+"""Kinds whose samples are spans of time."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curate.schema.fields import KINDS
 
-Kind = Literal["image", "video", "audio"]
+Kind = Literal["image", "video", "audio", "array"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$")]
 
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
+from curate.schema.fields import KINDS
 from curate.schema.ids import order_key
 from curate.schema.manifest import Manifest
 from curate.shards.ipc import BATCH_ROWS, open_ipc
@@ -24,8 +25,8 @@ from curate.storage import Store
 from curate.storage.tables import read_table
 
 _SEEN = ("image", "video")
-_NEEDED_BY = {"image": _SEEN, "video": _SEEN, "audio": ("audio",), "text": ()}
-_POSSIBLE_FOR = {"image": _SEEN, "video": _SEEN, "audio": ("audio", "video"), "text": ("image", "video", "audio")}
+_NEEDED_BY = {"image": _SEEN, "video": _SEEN, "audio": ("audio",), "array": ("array",), "text": ()}
+_POSSIBLE_FOR = {"image": _SEEN, "video": _SEEN, "audio": ("audio", "video"), "array": ("array",), "text": KINDS}
 _SENTINEL = re.compile(r"\[S_\d+\]")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curate.sources.entry import Broken, Entry, File, Location, meta_json
-from curate.sources.media_types import is_media
+from curate.sources.media_types import media_among
 from curate.sources.paths import in_bucket, objects_below
 from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words, reason
 
@@ -21,10 +21,11 @@ AT_ONCE = 16
 def list_folder(source: str, folder: Path, licence: str | None = None) -> list[Entry]:
     """Every file under `folder` that is named as media are, sorted by path; uris are relative to the folder.
 
-    Hidden files and folders are passed over. `a.txt` and `a.json` are the words of all media `a.*` beside them. A link
-    to a file inside the folder is read; links to folders are not followed (what they show inside the folder is listed
-    in its own place). A link that leaves the folder or leads nowhere, a pipe or a device, a name that is not UTF-8 and
-    a sidecar that cannot be read give broken entries.
+    Hidden files and folders are passed over. `a.txt` and `a.json` are the words of all media `a.*` beside them;
+    `a.npy` beside other media `a.*` is passed over, as in tars. A link to a file inside the folder is read; links to
+    folders are not followed (what they show inside the folder is listed in its own place).
+    A link that leaves the folder or leads nowhere, a pipe or a device, a name that is not UTF-8 and a sidecar that
+    cannot be read give broken entries.
 
     Args:
         source: name of the source.
@@ -58,7 +59,7 @@ def list_prefix(source: str, folder: str, licence: str | None = None) -> list[En
 
         return _entry(source, name, licence, lambda: File(f"{folder}/{name}", sizes[name]), read)
 
-    media = sorted(name for name in sizes if is_media(name.rpartition("/")[2]))
+    media = sorted(media_among(sizes))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(entry, media))
 
@@ -74,10 +75,11 @@ def _walk(top: Path, folder: Path, prefix: str) -> Iterator[_Item]:
     with os.scandir(folder) as scan:
         here = [item for item in scan if not item.name.startswith(".")]
     siblings = frozenset(item.name for item in here)
+    media = media_among(siblings)
     for item in here:
         if item.is_dir(follow_symlinks=False):
             yield from _walk(top, Path(item.path), f"{prefix}{item.name}/")
-        elif is_media(item.name) or (item.is_dir() and not Path(item.path).resolve().is_relative_to(top)):
+        elif item.name in media or (item.is_dir() and not Path(item.path).resolve().is_relative_to(top)):
             yield _Item(Path(item.path), prefix + item.name, siblings)
 
 

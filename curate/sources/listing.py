@@ -67,7 +67,8 @@ def _folder(source: FolderSource, root: Path, env: Mapping[str, str]) -> list[En
     if not entries:
         raise CurateError(
             f"source {source.name!r}: no media files in {folder}",
-            "looked in all its folders for names that end as pictures, videos and sounds do, such as .jpg, .mp4, .wav",
+            "looked in all its folders for names that end as pictures, videos, sounds and arrays do, such as "
+            ".jpg, .mp4, .wav, .npy",
         )
     return entries
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 def _names(listed: str) -> frozenset[str]:
     return frozenset(listed.split())
@@ -19,12 +21,26 @@ AUDIO = _names(
     "aac ac3 aif aifc aiff alac amr ape au caf dts eac3 flac m4a m4b mka mp1 mp2 mp3 mpc oga ogg opus ra snd spx tta "
     "voc w64 wav wave weba wma wv"
 )
-SUFFIXES = IMAGE | VIDEO | AUDIO
-"""Name endings, lower case without the dot, of media that Pillow or ffmpeg usually read; and HEIF, so that a picture
-that is not read here fails with a reason instead of being passed over."""
+ARRAY = _names("npy")
+SUFFIXES = IMAGE | VIDEO | AUDIO | ARRAY
+"""Name endings, lower case without the dot, of media that Pillow, ffmpeg or numpy usually read; and HEIF, so
+that a picture that is not read here fails with a reason instead of being passed over."""
 
 
 def is_media(name: str) -> bool:
     """Whether a file name ends as media do, in any case."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem and dot) and suffix.lower() in SUFFIXES
+
+
+def is_array(name: str) -> bool:
+    """Whether a file name ends as arrays do."""
+    return name.rpartition(".")[2].lower() in ARRAY
+
+
+def media_among(names: Collection[str]) -> set[str]:
+    """Those of the files of a folder that are media. An array beside other media of its name (`a.npy` and `a.jpg`) says
+    something about them, as their text does, and is none."""
+    media = {name for name in names if is_media(name)}
+    others = {name.rpartition(".")[0] for name in media if not is_array(name)}
+    return {name for name in media if not is_array(name) or name.rpartition(".")[0] not in others}

@@ -16,7 +16,8 @@ Tars come from strangers. Nothing of them is ever unpacked to a disk or unpickle
 | members of several keys between each other | one record a key, in the order of first members |
 | two members of one name, or of names that differ in the ending's case | that record is broken |
 | a key with no media member, or with several | that record is broken |
-| `.npy`, `.pt`, `.pkl`, `.cls` and other members beside media | not read, never opened |
+| `.npy` without other media in its key | media: an array, never unpickled |
+| `.npy` beside other media; `.pt`, `.pkl`, `.cls` and other members | not read, never opened |
 | a `.txt` or `.json` that is larger than 1 MiB, not UTF-8, no JSON object, or nested too deep | that record is broken |
 | a folder, a hidden member (`.x`), `__meta__/x` | passed over |
 | a size that leads beyond the end | that record is broken, and the tar: cut off |
@@ -39,7 +40,7 @@ from pathlib import Path
 
 from curate.sources.ahead import ReadAhead
 from curate.sources.entry import Broken, Entry, Location, TarMember, meta_json
-from curate.sources.media_types import is_media
+from curate.sources.media_types import is_array, is_media
 from curate.sources.paths import in_bucket
 from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words
 from curate.storage import is_remote
@@ -133,7 +134,8 @@ class _Group:
     def locate(self, tar: str) -> TarMember:
         if self.problem:
             raise SourceError(self.problem)
-        media = [info for ending, info in self.members.items() if is_media(f"x.{ending}")]
+        shown = {ending: info for ending, info in self.members.items() if is_media(f"x.{ending}")}
+        media = [info for ending, info in shown.items() if not is_array(f"x.{ending}")] or list(shown.values())
         if not media:
             names = ", ".join(sorted(_text(info.name) for info in self.members.values()))
             raise SourceError(f"none of its members is media: {names}")

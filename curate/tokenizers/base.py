@@ -19,6 +19,8 @@ class Tokenizer(Protocol):
         image: uint8 `(N, H, W, 3)` sRGB, H = W = the size the card states, to ids `(N, h, w)`. A video is its frames.
         audio: float32 `(samples,)` mono in [-1, 1] at `card.sample_rate`, to ids `(frames, ids_per_frame)`.
         text: `str`, to ids `(n,)` without begin or end marks.
+        array: what the card's `input` says, to ids of `card.grid`, or `(n, *card.grid)`; NaN is refused unless `input`
+            says what becomes of it.
 
     `encode` raises ValueError for an item that breaks the input contract. The result for an item does not depend on
     its neighbours in the batch beyond the card's `batch_invariance`.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.views import Audio, Frames, View
+from curate.media.views import Array, Audio, Frames, View
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Clock
@@ -37,13 +37,10 @@ def view_of(
             square, as the card's `preprocessing` says.
 
     Raises:
-        CurateError: the card does not say what size or rate it needs, or it wants arrays, which no source gives.
+        CurateError: the card does not say what size or rate it needs.
     """
     if card.modality == "array":
-        raise CurateError(
-            f"{card.name} takes arrays, and no source gives samples that are arrays",
-            "call it from Python: curate.tokenizers.zoo.load(NAME).encode",
-        )
+        return Array()
     if card.modality == "audio":
         if card.sample_rate is None:
             raise CurateError(f"the codec card of {card.name} names no sample rate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,9 @@ from numpy.typing import NDArray
 from skimage import data
 from skimage.color import rgb2hed
 
-from curate.schema.errors import CurateError
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.views import view_of
+from curate.tokenizers.evaluate import evaluate_folder
 
 NAME = "raster_tokenizer:RasterTokenizer"
 
@@ -67,7 +67,37 @@ def test_another_shape_or_dtype_is_refused(tokenizer: Tokenizer, stains: NDArray
             tokenizer.encode([bad])
 
 
-def test_a_recipe_with_it_is_refused_before_anything_runs(tokenizer: Tokenizer) -> None:
-    """No source gives rasters, and a stream that is null for every sample would be a silent loss."""
-    with pytest.raises(CurateError, match="no source gives samples that are arrays"):
-        view_of(tokenizer.card)
+def test_a_folder_of_npy_is_measured_and_hostile_files_are_skipped_with_a_reason(
+    tokenizer: Tokenizer, stains: NDArray[np.uint16], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "good.npy", stains)
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(stains.astype(">u2")))
+    np.save(tmp_path / "shape.npy", stains[:5])
+    np.save(tmp_path / "dtype.npy", np.full(stains.shape, np.nan, np.float32))
+    np.save(tmp_path / "pickled.npy", np.array([{}], object), allow_pickle=True)
+    whole = (tmp_path / "good.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(whole[:-1])
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "|u1", "fortran_order": False, "shape": (1 << 40,)})
+    (tmp_path / "huge.npy").write_bytes(huge.getvalue())
+    measured = evaluate_folder(tokenizer, tmp_path)
+    assert (measured.quality.items, measured.quality.ids_per_item) == (2, 6 * 32 * 32)
+    said = dict(measured.skipped)
+    assert set(said) == {"shape.npy", "dtype.npy", "pickled.npy", "cut.npy", "huge.npy"}
+    assert "expected uint16" in said["shape.npy"]
+    assert "expected uint16" in said["dtype.npy"]
+    assert "pickled Python objects, which are never read" in said["pickled.npy"]
+    assert "but holds" in said["cut.npy"]
+    assert f"{1 << 40} bytes by its header, more than" in said["huge.npy"]
+
+
+def test_masks_of_the_zoo_are_measured_and_nan_is_refused(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64, 1), np.float32)
+    mask[16:48, 16:48] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    np.save(tmp_path / "nan.npy", np.full_like(mask, np.nan))
+    measured = evaluate_folder(zoo.load("mask-vq-1k"), tmp_path)
+    assert (measured.quality.items, measured.quality.ids_per_item) == (1, 16)
+    ((name, reason),) = measured.skipped
+    assert name == "nan.npy"
+    assert "nothing between" in reason
