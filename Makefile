@@ -30,8 +30,8 @@ test: check
 long: $(VENV)/.ready
 	$(BIN)/python -m pytest -m long
 
-bench: $(VENV)/.ready
-	$(BIN)/python benchmarks/stages.py
+bench: quickstart
+	$(BIN)/python benchmarks/stages.py $(OUT)
 
 clean:
 	rm -rf build $(VENV)
