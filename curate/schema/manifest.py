@@ -28,12 +28,22 @@ class File(_Part):
 class Clock(_Part):
     """How steps of a stream of video stand in time: step 0 is the frame at the sample's start, step j the `stride`
     frames up to number j * stride; frames are 1 / fps seconds apart. `pad`: the last frame may be repeated; of a sample
-    of d seconds the first ceil(d * fps) frames are its own (`curate.media.views.clip_frames`)."""
+    of d seconds the first ceil((d - 1.5e-6) * fps) frames are its own, since the ends of spans are rounded to
+    microseconds (`curate.media.views.clip_frames`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     fps: float
     stride: int
     pad: bool
+
+
+class FrameCounts(_Part):
+    """Frames of a stream of video, over all shards. `own`: of the clips. `left_out`: of the clips and not in the ids,
+    because of `max_frames`, or too many for 1 + stride * k. `repeated`: not of the clips, the last frame once more."""
+
+    own: int = 0
+    left_out: int = 0
+    repeated: int = 0
 
 
 class StreamEntry(_Part):
@@ -48,6 +58,7 @@ class StreamEntry(_Part):
     ids: int
     samples: int
     clock: Clock | None = None
+    frames: FrameCounts | None = None  # of video
 
 
 class Split(_Part):

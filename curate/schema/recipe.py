@@ -164,12 +164,16 @@ class Stream(_Part):
         description="of video: frames per second. Absent: 1 for pictures' tokenizers, the card's or 8 for video's",
     )
     max_frames: int | None = Field(
-        None, ge=1, description="most frames of a sample. Absent: 8 for pictures' tokenizers, 17 for video's"
+        None,
+        ge=1,
+        description="most frames of a sample, 1 + stride * k for tokenizers of video. Absent: 8 for pictures' "
+        "tokenizers, 17 for video's",
     )
     pad: bool = Field(
         False,
         description="tokenizers of video take 1 + stride * k frames: repeat a clip's last frame up to that count "
-        "(shards say so, and which frames are its own follows from its span), or leave out the frames too many",
+        "(shards say so, and which frames are its own follows from its span), or leave out the frames too many; the "
+        "manifest counts both",
     )
 
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from curate.media.views import frames_there
 from curate.schema.errors import CurateError
-from curate.schema.manifest import File, Split, StreamEntry
+from curate.schema.manifest import Clock, File, FrameCounts, Split, StreamEntry
 from curate.shards.commit import describe_file
 from curate.shards.ipc import BATCH_ROWS, open_ipc, write_ipc
 from curate.shards.order import ShardPlan
@@ -100,11 +102,14 @@ def stream_entries(
     """
     ids = dict.fromkeys((s.name for s in streams), 0)
     samples = dict.fromkeys(ids, 0)
+    frames = {s.name: FrameCounts() for s in streams if s.clock is not None}
     for plan in plans:
         for batch in open_ipc(build.local(plan.path))[1]:
-            for name in ids:
-                ids[name] += len(batch.column(name).flatten())
-                samples[name] += batch.num_rows - batch.column(name).null_count
+            for s in streams:
+                ids[s.name] += len(batch.column(s.name).flatten())
+                samples[s.name] += batch.num_rows - batch.column(s.name).null_count
+                if s.clock is not None:
+                    _count_frames(frames[s.name], batch, s, s.clock)
     return [
         StreamEntry(
             name=s.name,
@@ -114,8 +119,22 @@ def stream_entries(
             dtype=s.dtype,
             shape=list(s.shape),
             clock=s.clock,
+            frames=frames.get(s.name),
             ids=ids[s.name],
             samples=samples[s.name],
         )
         for s in streams
     ]
+
+
+def _count_frames(counts: FrameCounts, batch: pa.RecordBatch, stream: StreamSpec, clock: Clock) -> None:
+    spans = pc.subtract(batch.column("end_us"), batch.column("start_us")).to_pylist()
+    sizes = pc.list_value_length(batch.column(stream.name)).to_pylist()
+    for kind, span, size in zip(batch.column("kind").to_pylist(), spans, sizes, strict=True):
+        if size is None:
+            continue
+        given = 1 + clock.stride * (size // stream.unit - 1)
+        there = frames_there(span / 1e6, clock.fps) if kind == "video" else 1
+        counts.own += min(given, there)
+        counts.left_out += max(0, there - given)
+        counts.repeated += max(0, given - there)

@@ -37,7 +37,7 @@ def view_of(
             square, as the card's `preprocessing` says.
 
     Raises:
-        CurateError: the card does not say what size or rate it needs.
+        CurateError: the card does not say what size or rate it needs, `max_frames` is not 1 + stride * k of video.
     """
     if card.modality == "array":
         return Array()
@@ -50,7 +50,12 @@ def view_of(
     if card.input_size is None:
         raise CurateError(f"the codec card of {card.name} names no input size")
     if (clock := clock_of(card, fps, pad)) is not None:
-        most = max_frames or CLIP_FRAMES
+        most = max_frames or 1 + (CLIP_FRAMES - 1) // clock.stride * clock.stride
+        if over := (most - 1) % clock.stride:
+            raise CurateError(
+                f"{card.name} takes clips of 1 + {clock.stride} k frames, and max_frames is {most}",
+                f"set max_frames to {most - over} or {most - over + clock.stride}",
+            )
         return Frames(card.input_size, clock.fps, most, stride=clock.stride, pad=pad)
     several = crops if card.modality == "image" else 1
     whole = card.preprocessing is not None and card.preprocessing.resize == "long_side"

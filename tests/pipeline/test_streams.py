@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from curate.media.crops import crop_settings
 from curate.media.guarded import decode
 from curate.media.views import Frames, clip_frames
 from curate.schema.ids import content_id
+from curate.schema.manifest import FrameCounts
 from curate.shards.commit import read_manifest
 from curate.shards.stream import stream
 from curate.tokenizers import zoo
@@ -38,6 +40,7 @@ tokenize:
     - {name: color_palette, tokenizer: labels/palette, max_frames: 1}
     - {name: metadata, tokenizer: labels/metadata, max_frames: 1}
     - {name: emb_effnet@224, tokenizer: labels/effnet, max_frames: 2}
+    - {name: emb_whole@224, tokenizer: labels/whole, max_frames: 2}
     - {name: caption, tokenizer: text-bpe-8k}
 """
 
@@ -63,6 +66,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_labelled(root / "labels" / name, labeler, {}, name, **tokenizer)
     make = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=dense", "--stream", "emb_effnet@224"]
     Project(root).curate(*make, "--out", root / "labels/effnet")
+    whole = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=global", "--stream", "emb_whole@224"]
+    Project(root).curate(*whole, "--out", root / "labels/whole")
     (root / "streams.yaml").write_text(RECIPE)
     Project(root).curate("run", root / "streams.yaml", "--out", root / "build", "--workers", 2)
     return root
@@ -99,6 +104,7 @@ def test_features_lie_beside_ids_as_float16(built: Path, samples: list[dict[str,
         steps = len(sample["tok_rgb@256"])
         assert sample["emb_effnet@224"].shape == (steps, 7, 7, 1280)
         assert sample["emb_effnet@224"].dtype == np.float16
+        assert sample["emb_whole@224"].shape == (steps, 1, 1280), "one vector, whose grid has one axis"
     data = (built / "media" / "chelsea.png").read_bytes()
     [sample] = [s for s in samples if s["sample_id"] == content_id(data)]
     crops = decode(data, "image", [Frames(224, crops=3)], key=sample["sample_id"]).views[Frames(224, crops=3)]
@@ -115,6 +121,15 @@ def test_video_is_on_the_clock_that_the_shard_states(built: Path, samples: list[
         seconds = (clip["end_us"] - clip["start_us"]) / 1e6
         frames, _ = clip_frames(seconds, 8, 9, 4, True)
         assert clip["tok_video@256"].shape == (1 + (frames - 1) // 4, 32, 32)
+    pictures = sum(s["kind"] == "image" for s in samples)
+    there = [ceil((s["end_us"] - s["start_us"]) * 8 / 1e6 - 1e-4) for s in clips]
+    assert entry.frames == FrameCounts(
+        own=pictures + sum(min(9, n) for n in there),
+        left_out=sum(max(0, n - 9) for n in there),
+        repeated=sum(-(n - 1) % 4 for n in there if n < 9),
+    ), "what is not of the clips, and what of them is not there, is counted"
+    page = (built / "build/card/README.md").read_text()
+    assert f"{entry.frames.left_out:,} more were left out" in page
     for picture in (s for s in samples if s["kind"] == "image"):
         assert picture["tok_video@256"].shape == (1, 32, 32), "a picture is a clip of one frame"
 
@@ -143,3 +158,12 @@ def test_two_tokenizers_of_one_name_are_refused(built: Path, tmp_path: Path) -> 
     done = Project(built).curate("run", built / "twice.yaml", "--out", tmp_path / "build", ok=False)
     assert done.returncode == 2
     assert "two different tokenizers are called canny" in done.stderr
+
+
+def test_clips_of_72_frames_are_refused_before_anything_runs(built: Path) -> None:
+    recipe = (built / "streams.yaml").read_text().replace("max_frames: 9", "max_frames: 72")
+    (built / "seventy-two.yaml").write_text(recipe)
+    said = Project(built).curate("run", built / "seventy-two.yaml", "--out", built / "no", "--dry-run", ok=False)
+    assert said.returncode == 2
+    assert "1 + 4 k frames, and max_frames is 72" in said.stderr
+    assert "set max_frames to 69 or 73" in said.stderr
