@@ -32,11 +32,16 @@ FrameCap = int | Mapping[str, int] | None
 along the first axis: a frame of a video, 20 ms of 50 Hz audio. Text is never cut."""
 
 
-def window(ids: NDArray[Any], cap: int | None, rng: np.random.Generator) -> NDArray[Any]:
-    """At most `cap` consecutive steps of `ids`, from a start drawn evenly; all of them where they are few enough."""
+def window(ids: NDArray[Any], cap: int | None, at: float) -> NDArray[Any]:
+    """At most `cap` consecutive steps of `ids`; all of them where they are few enough.
+
+    Args:
+        at: 0 <= at < 1, where among the possible starts, drawn once a sample and the same for its streams: so streams
+            with equally many steps show the same crops or frames (law 9), and others about the same part of the time.
+    """
     if cap is None or len(ids) <= cap:
         return ids
-    start = int(rng.integers(len(ids) - cap + 1))
+    start = int(at * (len(ids) - cap + 1))
     return ids[start : start + cap]
 
 

@@ -118,6 +118,7 @@ class MaskedBound:
     def sample(self, rows: Rows, i: int, draw: Draw) -> dict[str, Any]:
         sample_id = rows.keys["sample_id"][i]
         rng = draw.rng(sample_id)
+        at = float(rng.random())
         n_in = int(rng.integers(*self.input_range, endpoint=True))
         n_out = int(rng.integers(*self.target_range, endpoint=True))
         present: list[tuple[MaskedStream, Ints]] = []
@@ -125,7 +126,7 @@ class MaskedBound:
             ids = rows.streams[stream.name][i]
             if ids is None:
                 continue
-            flat = window(ids, stream.cap, rng).reshape(-1).astype(np.int64)
+            flat = window(ids, stream.cap, at).reshape(-1).astype(np.int64)
             if stream.sentinels is not None and stream.end is not None:
                 flat = np.append(flat, stream.end)
             if len(flat):

@@ -138,6 +138,7 @@ class SequenceBound:
     def sample(self, rows: Rows, i: int, draw: Draw) -> dict[str, Any]:
         sample_id = rows.keys["sample_id"][i]
         rng = draw.rng(sample_id)
+        at = float(rng.random())
         words = self.vocabulary
         tokens, loss = [np.array([BOS])], [np.array([False])]
         any_output = False
@@ -145,7 +146,7 @@ class SequenceBound:
             ids = rows.streams[name][i]
             if ids is None:
                 continue
-            flat = words.flatten(name, window(ids, self.cap[name], rng))
+            flat = words.flatten(name, window(ids, self.cap[name], at))
             counts = name in self.outputs
             any_output |= counts
             tokens += [np.array([words.begin[name]]), flat, np.array([words.end[name]])]

@@ -186,15 +186,17 @@ def train(
     """
     config, begun, first = run.config, time.monotonic(), run.step
     sums, count = torch.zeros(len(run.figures)), 0
+    whole = torch.zeros(len(run.figures))  # since the last save: not finite once it was not
     with (out / "log.jsonl").open("a") as log:
         while run.step < end:
-            sums += run.advance(batch(run.step).to(run.device))
+            figures = run.advance(batch(run.step).to(run.device))
+            sums += figures
+            whole += figures
             count += 1
             if run.step % config.log_every == 0 or run.step == end:
                 means = dict(zip(run.figures, (sums / count).tolist(), strict=True))
+                _refuse_diverged(run.step, means)
                 loss, *others = means.items()
-                if not math.isfinite(loss[1]):
-                    raise CurateError(f"training diverged before step {run.step}", "Lower learning_rate or clip.")
                 log.write(json.dumps({"step": run.step} | means) + "\n")
                 log.flush()
                 told = " ".join(f"{name.removesuffix('_psnr')} {value:.2f}" for name, value in others)
@@ -204,7 +206,18 @@ def train(
             if run.step % config.strip_every == 0 or run.step == end:
                 strip(run.step)
             if run.step % config.checkpoint_every == 0 or run.step == end:
+                _refuse_diverged(run.step, {"loss": float(whole[0])})
                 run.save(out / "checkpoint.safetensors")
+                whole.zero_()
+
+
+def _refuse_diverged(step: int, figures: Mapping[str, float]) -> None:
+    """Before anything is written that would take the place of what was good."""
+    if not math.isfinite(next(iter(figures.values()))):
+        raise CurateError(
+            f"training diverged before step {step}; the checkpoint, if any, is from before",
+            "Lower learning_rate or clip, and begin in a fresh --out: a checkpoint goes on with its own config only.",
+        )
 
 
 def write_halves(tensors: Mapping[str, Tensor], words: Mapping[str, Any], path: Path) -> None:

@@ -412,3 +412,30 @@ def test_held_out_sounds_are_never_trained_on(tmp_path: Path) -> None:
 def test_absent_packages_are_said(tmp_path: Path) -> None:
     with pytest.raises(CurateError, match="None of the packages"):
         gather([MediaSource(package="p", kind="debian", folder="no", patterns=["*"])], 16000, tmp_path)
+
+
+def test_ids_are_in_fp32_whatever_the_callers_autocast() -> None:
+    codec, sound = AudioRVQ.load(FOLDER), voice(16000, 3)
+    (ids,) = codec.encode([sound])
+    (back,) = codec.decode([ids])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (codec.encode([sound])[0] == ids).all()
+        assert (codec.decode([ids])[0] == back).all()
+    changed = float((codec.ids_of(sound, bf16=True) != ids).mean())
+    assert 0 < changed < 0.2, "the encoder alone in bfloat16 does change some, as the card says"
+
+
+def test_the_weights_have_one_digest(tmp_path: Path) -> None:
+    """Several metadata entries would be written in an order that changes from process to process."""
+    raw = (FOLDER / "weights.safetensors").read_bytes()
+    head = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    assert list(head["__metadata__"]) == ["curate"]
+
+
+def test_training_that_diverges_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    train(_small(30), SOUNDS, path, stop_after=4)
+    before = path.read_bytes()
+    with pytest.raises(CurateError, match="not finite"):
+        train(_small(30).model_copy(update={"learning_rate": 1e9}), SOUNDS, path)
+    assert path.read_bytes() == before

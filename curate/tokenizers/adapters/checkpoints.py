@@ -87,7 +87,7 @@ def normalisation(processor: Mapping[str, Any], mean: float, std: float) -> tupl
 def write_weights(tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> bytes:
     """A safetensors file: tensors, and `words` as JSON in its header, so that one digest covers both."""
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    return save_tensors(whole, metadata={"format": "pt"} | header(words))
+    return save_tensors(whole, metadata=header(words))
 
 
 def open_weights(raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:

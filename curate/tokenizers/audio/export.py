@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from curate.schema.codec import CodecCard, Preprocessing, Quality, smallest_unsigned
+from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.audio.crops import AudioTrainConfig
 from curate.tokenizers.audio.evaluate import evaluate_audio
@@ -19,7 +22,8 @@ from curate.tokenizers.audio.invariance import batch_invariance
 from curate.tokenizers.audio.media import MediaSource, Sound
 from curate.tokenizers.audio.net import Encoder
 from curate.tokenizers.audio.rvq import CHUNK, AudioRVQ, describe
-from curate.tokenizers.folders import WEIGHTS, write_folder
+from curate.tokenizers.folders import WEIGHTS, header, write_folder
+from curate.tokenizers.quantisers.difference import difference_rate
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +57,9 @@ def export(
     tensors |= {f"decoder.{k}": v for k, v in model.decoder.state_dict().items()}
     tensors["codebooks"] = model.codebooks
     halves = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in tensors.items()}
-    raw = save(halves, metadata=describe(config.network, config.beam, config.fill))
+    if broken := [k for k, v in halves.items() if not v.isfinite().all()]:
+        raise CurateError(f"weights that are not finite: {broken[0]}", "train again with a lower learning_rate")
+    raw = save(halves, metadata=header(describe(config.network, config.beam, config.fill)))
     net = config.network
     reach = Encoder(net).reach
     card = CodecCard(
@@ -89,10 +95,17 @@ def export(
         update={
             "quality": measure(tokenizer, held_out),
             "batch_invariance": batch_invariance(tokenizer, [s.samples for s in held_out]) if held_out else None,
+            "bf16_difference": bf16_difference(tokenizer, [s.samples for s in held_out]) if held_out else None,
         }
     )
     write_folder(out, card, {})
     return AudioRVQ.load(out)
+
+
+def bf16_difference(tokenizer: AudioRVQ, sounds: Sequence[NDArray[np.float32]]) -> float:
+    """The share of ids that differ when the encoder computes in bfloat16 (transform and search in fp32)."""
+    pairs = [(tokenizer.ids_of(s), tokenizer.ids_of(s, bf16=True)) for s in sounds]
+    return round(difference_rate(*(np.concatenate(side) for side in zip(*pairs, strict=True))), 5)
 
 
 def measure(tokenizer: AudioRVQ, held_out: Sequence[Sound]) -> list[Quality]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from blake3 import blake3
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
@@ -19,7 +20,8 @@ from curate.schema.errors import CurateError
 from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio.mdct import imdct, mdct
 from curate.tokenizers.audio.net import AudioNetConfig, Decoder, Encoder
-from curate.tokenizers.folders import WEIGHTS, read_folder
+from curate.tokenizers.batches import exact
+from curate.tokenizers.folders import read_folder, words_of
 from curate.tokenizers.quantisers.beam import residual_search
 
 CHUNK = 1024  # token frames that pass the network at once; bounds memory for long sounds
@@ -67,9 +69,8 @@ class AudioRVQ:
         """
         card, raw = read_folder(folder)
         try:
-            with safe_open(folder / WEIGHTS, framework="pt") as file:
-                told = file.metadata() or {}
-            config = AudioNetConfig.model_validate_json(told["network"])
+            told = words_of(raw)
+            config = AudioNetConfig.model_validate(told["network"])
             tensors = load_tensors(raw)
             encoder, decoder = Encoder(config), Decoder(config)
             for module, prefix in ((encoder, "encoder."), (decoder, "decoder.")):
@@ -88,7 +89,7 @@ class AudioRVQ:
         """
         for item in items:
             check_sound(item)
-        return [self._encode_one(item) for item in items]
+        return [self.ids_of(item) for item in items]
 
     def decode(
         self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None
@@ -106,17 +107,25 @@ class AudioRVQ:
         wanted = wanted_lengths(ids, lengths, self.config.hop)
         return [self._decode_one(item, length) for item, length in zip(ids, wanted, strict=True)]
 
-    @torch.inference_mode()
-    def _encode_one(self, item: NDArray[np.float32]) -> NDArray[np.generic]:
-        coefficients = mdct(torch.from_numpy(np.ascontiguousarray(item))[None].to(self.device), self.config.hop)
+    def ids_of(self, item: NDArray[np.float32], bf16: bool = False) -> NDArray[np.generic]:
+        """Ids of one sound, as `encode` gives them; `bf16` computes the encoder in bfloat16, to measure what it costs.
+
+        Transform and search are in fp32 whatever the caller's autocast.
+        """
         parts = []
-        for start, stop, low, high in _chunks(coefficients.shape[1], self._encoder.reach):
-            latents = self._encoder(coefficients[:, low:high])[0, start - low : stop - low]
-            parts.append(residual_search(latents, self._codebooks, self.beam))
+        with exact(self.device):
+            coefficients = mdct(torch.from_numpy(np.ascontiguousarray(item))[None].to(self.device), self.config.hop)
+            for start, stop, low, high in _chunks(coefficients.shape[1], self._encoder.reach):
+                with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
+                    latents = self._encoder(coefficients[:, low:high])[0, start - low : stop - low]
+                parts.append(residual_search(latents.float(), self._codebooks, self.beam))
         return torch.cat(parts).cpu().numpy().astype(self.card.numpy_dtype)
 
-    @torch.inference_mode()
     def _decode_one(self, item: NDArray[np.generic], length: int) -> NDArray[np.float32]:
+        with exact(self.device):
+            return self._decoded(item, length)
+
+    def _decoded(self, item: NDArray[np.generic], length: int) -> NDArray[np.float32]:
         index = torch.from_numpy(item.astype(np.int64)).to(self.device)
         latents = sum(
             (self._codebooks[level][index[:, level]] for level in range(index.shape[1])),
@@ -145,7 +154,6 @@ def fixed_noise(hop: int) -> Tensor:
     return torch.from_numpy((uniform * np.sqrt(3.0)).astype(np.float32)).reshape(NOISE_FRAMES, hop)
 
 
-def describe(config: AudioNetConfig, beam: int, fill: float) -> dict[str, str]:
-    """What the weights file says about itself, in its metadata; `AudioRVQ.load` reads it back."""
-    network = json.dumps(config.model_dump(), sort_keys=True)
-    return {"format": "pt", "network": network, "beam": str(beam), "fill": str(fill)}
+def describe(config: AudioNetConfig, beam: int, fill: float) -> dict[str, Any]:
+    """What the weights file says about itself (`folders.header`); `AudioRVQ.load` reads it back."""
+    return {"network": config.model_dump(mode="json"), "beam": beam, "fill": fill}

@@ -162,13 +162,18 @@ def train(
         dropped = bool(torch.rand(()) < config.dropout)
         heard = step >= config.disturbance_from
         parts = loss_of(model, crops.batch(step).to(device), config, step >= config.warmup, dropped, heard)
+        losses.append(float(parts["total"].detach()))
+        if not math.isfinite(losses[-1]):
+            raise CurateError(
+                f"the loss of step {step} is not finite; the checkpoint is from before",
+                "lower learning_rate and begin in a fresh folder",
+            )
         optimiser.zero_grad(set_to_none=True)
         parts["total"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, config)
         optimiser.step()
-        losses.append(float(parts["total"].detach()))
         step += 1
         if step % 50 == 0:
             told = " ".join(f"{k} {float(v.detach()):.3f}" for k, v in parts.items())
@@ -231,4 +236,4 @@ def train_audio(
     for name, path in (extra_held_out or {}).items():
         held.append(Sound(name, "", decode_audio(path, config.network.rate), True, speech=True))
     model, _ = train(config, sounds, out / "checkpoint.pt", device)
-    return export(model, config, sounds, held, out, folder.name)
+    return export(model, config, sounds, held, out, out.name)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def residual_search(latents: Tensor, codebooks: Tensor, width: int) -> Tensor:
-    """The ids `(T, levels)` int64 of latents `(T, D)` by a beam search over levels, in fp32.
+    """The ids `(T, levels)` int64 of latents `(T, D)` by a beam search over levels, in fp32 whatever the autocast.
 
     A greedy choice takes the nearest code at each level (SoundStream's algorithm 1, Zeghidour et al. 2021). Keeping
     the `width` best partial sums at each level finds sums nearer to the latent with the same codebooks.
@@ -16,6 +16,11 @@ def residual_search(latents: Tensor, codebooks: Tensor, width: int) -> Tensor:
         codebooks: `(levels, codes, D)`.
         width: 1 is the greedy search.
     """
+    with torch.autocast(latents.device.type, enabled=False):
+        return _search(latents, codebooks, width)
+
+
+def _search(latents: Tensor, codebooks: Tensor, width: int) -> Tensor:
     frames = len(latents)
     codes = codebooks.shape[1]
     residual = latents.float()[:, None]  # (T, kept, D)

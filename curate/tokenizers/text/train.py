@@ -124,4 +124,4 @@ def train_text(folder: Path, out: Path, debian_root: Path = Path("/")) -> TextBP
     texts, held = gather(config.texts, config.seed, config.held_share, debian_root)
     bpe = train_bpe(texts, config.vocabulary, config.min_frequency)
     packages = ", ".join(f"{s.package} ({s.licence or 'licence as stated by the package'})" for s in config.texts)
-    return write(bpe, out, folder.name, f"{len(set(texts))} texts of {packages}", config.licence, held)
+    return write(bpe, out, out.name, f"{len(set(texts))} texts of {packages}", config.licence, held)
