@@ -19,6 +19,7 @@ from curate.media.views import Frames, clip_frames
 from curate.schema.ids import content_id
 from curate.schema.manifest import FrameCounts
 from curate.shards.commit import read_manifest
+from curate.shards.sequence import SequenceView
 from curate.shards.stream import stream
 from curate.tokenizers import zoo
 from curate.tokenizers.labels.labelled import make_labelled
@@ -167,3 +168,25 @@ def test_clips_of_72_frames_are_refused_before_anything_runs(built: Path) -> Non
     assert said.returncode == 2
     assert "1 + 4 k frames, and max_frames is 72" in said.stderr
     assert "set max_frames to 69 or 73" in said.stderr
+
+
+def test_a_view_shows_the_same_crop_of_every_stream(built: Path, samples: list[dict[str, Any]]) -> None:
+    """4M takes one of the crops, and all streams of a sample must agree on which (law 9)."""
+    names = ["tok_rgb@256", "tok_canny_edge@256"]
+    view = SequenceView(names, frames=1)
+    words = view.bind(read_manifest(built / "build")).vocabulary
+    crops = {s["sample_id"]: s for s in samples if s["kind"] == "image"}
+    seen = set()
+    for epoch in range(12):
+        for example in stream(built / "build", view=view, epoch=epoch):
+            if (sample := crops.get(example["sample_id"])) is None:
+                continue
+            tokens = example["tokens"]
+            shown = []
+            for name in names:
+                start = int(np.flatnonzero(tokens == words.begin[name])[0]) + 1
+                flats = [words.flatten(name, crop[None]) for crop in sample[name]]
+                shown.append([i for i, f in enumerate(flats) if (tokens[start : start + len(f)] == f).all()])
+            assert shown[0] == shown[1] and len(shown[0]) == 1
+            seen.add(shown[0][0])
+    assert seen == {0, 1, 2}, "each of the three is shown in some epoch"
