@@ -199,6 +199,12 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="A train.yaml. Default: the one that made the embedded tokenizer.")
     ] = None,
+    media: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="image, video: a file or folder to train on; may be repeated. Default: what the config names."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="A torch device: cpu, cuda.")] = "cpu",
     held_out: Annotated[
         Path | None,
@@ -214,7 +220,7 @@ def train(
 
         curate tokenizers train text --out build/my-bpe
 
-        curate tokenizers train image --out build/my-fsq --held-out photos/ --device cuda
+        curate tokenizers train image --media photos/ --out build/my-fsq --held-out kept-out/ --device cuda
     """
     from curate.schema.package_data import data_folder
     from curate.tokenizers import zoo
@@ -226,6 +232,11 @@ def train(
         raise CurateError(
             f"{path}: for {modality} the config must be called train.yaml", "its folder names the tokenizer"
         )
+    if modality in (Modality.audio, Modality.text) and (media or held_out is not None):
+        raise CurateError(f"--media and --held-out are not for {modality}", "its config says what both are")
+    own = list(media or [])
+    if lost := [path for path in own if not path.exists()]:
+        raise CurateError(f"--media {lost[0]} does not exist")
     out.mkdir(parents=True, exist_ok=True)
     if modality is Modality.image:
         from curate.tokenizers.image.card import write_image_card
@@ -233,7 +244,7 @@ def train(
 
         measured_on = _files(held_out, PICTURES) if held_out is not None else []
         share = debian / "usr" / "share"
-        weights = train_image(ImageTrainConfig.read(path), [], out, device=device, share=share)
+        weights = train_image(ImageTrainConfig.read(path), own, out, device=device, share=share)
         _need_held_out(weights, measured_on)
         write_image_card(weights, out, measured_on)
     elif modality is Modality.video:
@@ -241,7 +252,7 @@ def train(
         from curate.tokenizers.video.train import VideoTrainConfig, train_video
 
         clips = held_out_clips(_files(held_out, VIDEOS)) if held_out is not None else []
-        weights = train_video(VideoTrainConfig.read(path), [], out, device=device, share=debian / "usr" / "share")
+        weights = train_video(VideoTrainConfig.read(path), own, out, device=device, share=debian / "usr" / "share")
         _need_held_out(weights, clips)
         write_video_card(weights, out, clips)
     elif modality is Modality.audio:

@@ -31,7 +31,7 @@ class Quality(_Strict):
     visqol: float | None = Field(None, description="mean ViSQOL v3 over sounds, 1 to 5")
     cosine: float | None = Field(None, ge=-1, le=1, description="mean cosine of features and their reconstruction")
     iou: float | None = Field(None, ge=0, le=1, description="mean over masks of intersection by union")
-    ids_per_item: float | None = Field(None, gt=0, description="mean count of ids of one item")
+    ids_per_item: float | None = Field(None, ge=0, description="mean count of ids of one item")
     codebook_usage: float | None = Field(None, ge=0, le=1, description="share of the vocabulary that occurs")
     lossless: bool | None = None
 

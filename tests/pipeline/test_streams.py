@@ -187,6 +187,7 @@ def test_a_view_shows_the_same_crop_of_every_stream(built: Path, samples: list[d
                 start = int(np.flatnonzero(tokens == words.begin[name])[0]) + 1
                 flats = [words.flatten(name, crop[None]) for crop in sample[name]]
                 shown.append([i for i, f in enumerate(flats) if (tokens[start : start + len(f)] == f).all()])
-            assert shown[0] == shown[1] and len(shown[0]) == 1
+            assert shown[0] == shown[1]
+            assert len(shown[0]) == 1
             seen.add(shown[0][0])
     assert seen == {0, 1, 2}, "each of the three is shown in some epoch"

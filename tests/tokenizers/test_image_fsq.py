@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -324,3 +326,33 @@ def test_training_on_nothing_says_so(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
     with pytest.raises(CurateError, match="no picture"):
         train_image(ImageTrainConfig(steps=1), [tmp_path], tmp_path / "out")
+
+
+def test_own_media_are_trained_on_from_the_command_line(tmp_path: Path, held_out: list[Path]) -> None:
+    own, kept = tmp_path / "own", tmp_path / "kept"
+    for folder, files in ((own, [package("skimage") / "data" / "ihc.png"]), (kept, held_out[:1])):
+        folder.mkdir()
+        for file in files:
+            shutil.copy(file, folder)
+    config = tmp_path / "small.yaml"
+    config.write_text(
+        "steps: 2\nbatch: 2\ncrop: 64\nwidth: 16\nencoder_blocks: 1\ndecoder_blocks: 1\nrefine_width: 8\n"
+        "refine_blocks: 1\nshort_sides: [160]\n"
+    )
+    out = tmp_path / "mine"
+    command = ["tokenizers", "train", "image", "--config", config, "--media", own, "--held-out", kept, "--out", out]
+    done = subprocess.run(
+        [sys.executable, "-m", "curate.cli.main", *map(str, command)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    card = json.loads((out / "card.json").read_text())
+    assert card["name"] == "mine"
+    assert card["trained_on"] == "media of the user"
+    assert card["quality"][0]["items"] == 1
+
+
+@pytest.mark.parametrize("levels", [(17,) * 6, (), (2, 8), (64,) * 6])
+def test_levels_whose_ids_would_be_wrong_are_refused(levels: tuple[int, ...]) -> None:
+    """Beyond 2^24 the library's sum of digits in fp32 is not exact (law 8)."""
+    with pytest.raises(CurateError, match="cannot be"):
+        ImageFSQShape(levels=levels)

@@ -323,7 +323,7 @@ def test_round_trip_is_what_the_card_says(shipped: VideoFSQ) -> None:
     said = next(q for q in shipped.card.quality if q.media.startswith("carphone_pristine.mp4"))
     quality = evaluate_clips(shipped, [read_clip(carphone(), 17)], "17 of its frames")
     assert said.psnr_db is not None
-    assert quality.psnr_db == pytest.approx(said.psnr_db, abs=1.5)  # the card's clips are longer
+    assert quality.psnr_db == pytest.approx(said.psnr_db, abs=0.1)
     assert quality.ids_per_item == 5 * 1024
     assert shipped.card.batch_invariance == 0
 

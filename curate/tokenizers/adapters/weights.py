@@ -69,8 +69,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         held: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
         raise CurateError(
-            f"{path.name} holds more than tensors, and is not run: {str(error).splitlines()[0]}",
+            f"{path.name} holds more than tensors, and is not run: {said}",
             "convert it to safetensors where you trust it, and give that file",
         ) from error
     for key in ("ema", "state_dict", "model"):  # LlamaGen's own loader takes the moving average first

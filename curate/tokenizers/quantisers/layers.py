@@ -19,7 +19,7 @@ from vector_quantize_pytorch import FSQ, LFQ, ResidualVQ, VectorQuantize
 
 from curate.tokenizers.quantisers.lfq import BitOrder
 
-_EXACT = 1 << 24
+EXACT = 1 << 24
 """The library adds the digits of an FSQ id up in float32, which holds whole numbers up to here."""
 
 _BLOCK = 1 << 22  # row-code pairs at once: the library makes a one-hot int64 row of each latent, in inference too
@@ -92,8 +92,8 @@ class FSQLayer(QuantiserLayer):
         self.levels = tuple(levels)
         self.dim = len(self.levels)
         self.vocabulary = int(torch.tensor(self.levels, dtype=torch.int64).prod())
-        if not self.levels or min(self.levels) < 3 or self.vocabulary > _EXACT:
-            raise ValueError(f"expected levels of 3 or more whose product is at most {_EXACT}, got {list(self.levels)}")
+        if not self.levels or min(self.levels) < 3 or self.vocabulary > EXACT:
+            raise ValueError(f"expected levels of 3 or more whose product is at most {EXACT}, got {list(self.levels)}")
         self.fsq = FSQ(levels=list(self.levels), channel_first=True)
 
     def _quantise(self, z: Tensor) -> Quantised:

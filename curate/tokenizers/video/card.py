@@ -11,34 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.schema.codec import CodecCard, Preprocessing, Quality, smallest_unsigned
-from curate.schema.errors import CurateError
+from curate.schema.errors import CurateError, MediaError
 from curate.schema.ids import digest
 from curate.tokenizers.folders import WEIGHTS, words_of, write_folder
-from curate.tokenizers.image.evaluate import evaluate_clips
+from curate.tokenizers.image.evaluate import clip_of, evaluate_clips
 from curate.tokenizers.image.fsq import PATCH
 from curate.tokenizers.quantisers.difference import difference_rate
-from curate.tokenizers.video.clips import read_video
 from curate.tokenizers.video.fsq import VideoFSQ, net_from_bytes
 from curate.tokenizers.video.net import GROUP
 
 Clip = NDArray[np.uint8]
 
 
-def read_clip(path: Path, frames: int, size: int = 256, stride: int = 1, start: int = 0) -> Clip:
-    """A cut of a video, uint8 `(frames, size, size, 3)`: every `stride`-th frame from `start`, centre crop.
+def read_clip(path: Path, frames: int, size: int = 256, stride: int = 1) -> Clip:
+    """The beginning of a video, uint8 `(frames, size, size, 3)`: every `stride`-th frame, as the pipeline reads it.
 
     Raises:
         CurateError: it cannot be decoded or is too short.
     """
     try:
-        video = read_video(path, size)
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+        with av.open(str(path)) as container:
+            rate = container.streams.video[0].average_rate
+        if not rate:
+            raise CurateError(f"{path.name} states no frame rate")
+        clip = clip_of(path, size, float(rate) / stride, frames)
+    except (OSError, IndexError, MediaError, av.FFmpegError) as error:
         raise CurateError(f"{path.name} cannot be decoded: {error}") from error
-    cut = video[start : start + stride * (frames - 1) + 1 : stride]
-    if len(cut) < frames:
-        raise CurateError(f"{path.name} has {len(video)} frames, too few for {frames} at stride {stride} from {start}")
-    y, x = ((n - size) // 2 for n in cut.shape[1:3])
-    return np.ascontiguousarray(cut[:, y : y + size, x : x + size])
+    if len(clip) < frames:
+        raise CurateError(f"{path.name} gives {len(clip)} frames, too few for {frames} at stride {stride}")
+    return clip
 
 
 def write_video_card(weights: Path, folder: Path, held_out: Sequence[tuple[str, Sequence[Clip]]]) -> CodecCard:
@@ -76,7 +77,7 @@ def write_video_card(weights: Path, folder: Path, held_out: Sequence[tuple[str, 
         channels=3,
         input=(
             f"uint8 sRGB (1 + 4k, {size}, {size}, 3) or a picture ({size}, {size}, 3), nothing else. Short side to "
-            f"{size} with an area filter, centre crop; trained on every 1st, 2nd and 3rd frame of videos of 24 to 30 "
+            f"{size} with a Lanczos filter, centre crop; trained on every 1st, 2nd and 3rd frame of videos of 24 to 30 "
             "frames a second"
         ),
         preprocessing=Preprocessing(
