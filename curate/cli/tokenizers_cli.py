@@ -230,7 +230,8 @@ def train(
         raise CurateError(f"no config {path}")
     if modality in (Modality.audio, Modality.text) and path.name != "train.yaml":
         raise CurateError(
-            f"{path}: for {modality} the config must be called train.yaml", "its folder names the tokenizer"
+            f"{path}: for {modality} the config must be called train.yaml",
+            "it is looked for in a folder",
         )
     if modality in (Modality.audio, Modality.text) and (media or held_out is not None):
         raise CurateError(f"--media and --held-out are not for {modality}", "its config says what both are")

@@ -25,10 +25,12 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.adapters.chameleon import ChameleonVQ, VQGANDecoder
+from curate.tokenizers.adapters.checkpoints import write_weights
 from curate.tokenizers.adapters.cosmos import CosmosDI, CosmosDV
 from curate.tokenizers.adapters.dvae import DVAE, DVAEDecoder
 from curate.tokenizers.adapters.emu3 import Emu3Clip, Emu3Picture, _renamed
 from curate.tokenizers.adapters.grids import probes
+from curate.tokenizers.adapters.weights import read_state
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.quantisers.fsq import fsq_ids
 
@@ -653,3 +655,16 @@ def test_bad_ids_are_a_value_error(cosmos: dict[int, Path], emu3_folder: Path) -
             tokenizer.decode([ids[..., :4]])
         with pytest.raises(ValueError, match="expects integer ids"):
             tokenizer.decode([ids.astype(np.float32)])
+
+
+def test_an_empty_checkpoint_says_so(tmp_path: Path) -> None:
+    (tmp_path / "zero.pt").write_bytes(b"")
+    with pytest.raises(CurateError, match=r"zero\.pt holds more than tensors"):
+        read_state(tmp_path / "zero.pt")
+
+
+def test_an_imported_tokenizers_header_has_one_entry() -> None:
+    """Several would be written in an order that changes from process to process, and the digest with it (law 6)."""
+    raw = write_weights({"a": torch.zeros(2)}, {"one": 1, "two": [2]})
+    head = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    assert list(head["__metadata__"]) == ["curate"]

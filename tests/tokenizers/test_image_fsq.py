@@ -16,6 +16,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.base import Tokenizer
@@ -356,3 +359,24 @@ def test_levels_whose_ids_would_be_wrong_are_refused(levels: tuple[int, ...]) ->
     """Beyond 2^24 the library's sum of digits in fp32 is not exact (law 8)."""
     with pytest.raises(CurateError, match="cannot be"):
         ImageFSQShape(levels=levels)
+
+
+def test_training_that_diverges_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    media = [package("skimage") / "data" / "ihc.png"]
+    config = ImageTrainConfig(
+        steps=40, batch=2, crop=64, width=16, encoder_blocks=1, decoder_blocks=1, refine_width=8, refine_blocks=1,
+        learning_rate=1e-3, log_every=40, checkpoint_every=2, strip_every=40, short_sides=(160,),
+    )  # fmt: skip
+    out = tmp_path / "run"
+    train_image(config, media, out, say=str, stop_at=4)
+    before = (out / "checkpoint.safetensors").read_bytes()
+    poisoned = dict(load_tensors(before))
+    with safe_open(out / "checkpoint.safetensors", "pt") as file:
+        said = file.metadata()
+    first = next(name for name in poisoned if name.startswith("net."))
+    save_file(poisoned | {first: torch.full_like(poisoned[first], torch.nan)}, out / "checkpoint.safetensors", said)
+    held = (out / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(CurateError, match="training diverged before step 6") as caught:
+        train_image(config, media, out, say=str)
+    assert "fresh --out" in str(caught.value)
+    assert (out / "checkpoint.safetensors").read_bytes() == held, "nothing was written over it"

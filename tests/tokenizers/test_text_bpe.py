@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from curate.schema.errors import CurateError
 from curate.schema.package_data import data_folder
+from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.evaluate import evaluate_folder
 from curate.tokenizers.text.bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
 from curate.tokenizers.text.corpus import TextSource, gather, texts_of
 from curate.tokenizers.text.train import load_config, train_bpe, train_text, write
@@ -168,3 +170,9 @@ def test_the_whole_way_from_configuration_to_tokenizer(tmp_path: Path) -> None:
     assert made.card.quality[0].items > 3
     assert made.card.quality[0].lossless
     assert made.decode(made.encode(["animal 7"])) == ["animal 7"]
+
+
+def test_a_text_without_words_can_be_measured(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    measured = evaluate_folder(zoo.load("text-bpe-8k"), tmp_path)
+    assert (measured.quality.items, measured.quality.ids_per_item) == (1, 0)

@@ -27,12 +27,12 @@ class YuNet:
         weights: `yunet_n_dynamic.onnx` of libfacedetection: BGR float (1, 3, H, W) in [0, 255].
         score: faces below it are left out, in [0, 1].
         overlap: of two boxes whose intersection over union is above it, the better one stays.
-        called: class name of the boxes; `person` where a closed vocabulary has no face.
+        called: class name of the boxes; `person`, as the 80 names that `det` is written in have no face.
     """
 
     name = "yunet"
 
-    def __init__(self, weights: str, score: float = 0.6, overlap: float = 0.3, called: str = "face") -> None:
+    def __init__(self, weights: str, score: float = 0.6, overlap: float = 0.3, called: str = "person") -> None:
         path = Path(weights).expanduser()
         if not path.is_file():
             raise CurateError(f"the weights {path} do not exist", "give the path of yunet_n_dynamic.onnx")
