@@ -229,6 +229,7 @@ def make_labelled(
         "licence": licence,
         "quality": [],
         "batch_invariance": None,
+        "bf16_difference": None,  # that of the inner card is of photographs
     }
     try:
         card = CodecCard.model_validate(of | changed)

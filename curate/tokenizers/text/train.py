@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -82,6 +83,10 @@ def write(
         vocabulary=vocabulary,
         dtype=smallest_unsigned(vocabulary),
         input="any Unicode string without lone surrogates; UTF-8 bytes as they are, no normalisation, no added space",
+        chunking="none: a text is encoded whole",
+        padding="none",
+        valid_length="all ids are valid",
+        code_version=f"tokenizers {version('tokenizers')}",
         special_tokens=SPECIAL,
         weights_digest=digest(raw),
         trained_on=trained_on,
