@@ -79,14 +79,14 @@ _SLACK = 1.5e-6
 """Seconds. The two ends of a span are rounded to microseconds, so a clip of n frames may be that much too long."""
 
 
-def frames_there(duration: float, fps: float) -> int:
-    """How many frames stand at i / fps before the end of a clip, at least one.
+def frames_there(duration: float | NDArray[np.float64], fps: float) -> NDArray[np.int64]:
+    """How many frames stand at i / fps before the end of a clip, or of each of several; at least one.
 
     Args:
         duration: seconds, > 0, a difference of two times in whole microseconds.
         fps: > 0.
     """
-    return max(1, int(np.ceil((duration - _SLACK) * fps)))
+    return np.maximum(1, np.ceil((np.asarray(duration) - _SLACK) * fps)).astype(np.int64)
 
 
 def clip_frames(duration: float, fps: float, max_frames: int, stride: int, pad: bool) -> tuple[int, int]:
@@ -105,7 +105,7 @@ def clip_frames(duration: float, fps: float, max_frames: int, stride: int, pad: 
     Returns:
         (frames, own): `frames` is 1 + stride * k; those from number `own` on are repetitions of the one before.
     """
-    there = frames_there(duration, fps)
+    there = int(frames_there(duration, fps))
     most = 1 + (max_frames - 1) // stride * stride
     whole = (there - 1) // stride * stride + 1
     frames = min(most, whole + stride if pad and whole < there else whole)

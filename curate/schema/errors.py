@@ -20,6 +20,11 @@ class CurateError(Exception):
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, its first line; the name of its class where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 class MediaError(Exception):
     """Media that cannot be opened or decoded. Becomes a `failed` verdict, never a `dropped` one."""
 

@@ -128,13 +128,12 @@ def stream_entries(
 
 
 def _count_frames(counts: FrameCounts, batch: pa.RecordBatch, stream: StreamSpec, clock: Clock) -> None:
-    spans = pc.subtract(batch.column("end_us"), batch.column("start_us")).to_pylist()
-    sizes = pc.list_value_length(batch.column(stream.name)).to_pylist()
-    for kind, span, size in zip(batch.column("kind").to_pylist(), spans, sizes, strict=True):
-        if size is None:
-            continue
-        given = 1 + clock.stride * (size // stream.unit - 1)
-        there = frames_there(span / 1e6, clock.fps) if kind == "video" else 1
-        counts.own += min(given, there)
-        counts.left_out += max(0, there - given)
-        counts.repeated += max(0, given - there)
+    rows = batch.filter(batch.column(stream.name).is_valid())
+    spans = pc.subtract(rows.column("end_us"), rows.column("start_us")).fill_null(0).to_numpy(zero_copy_only=False)
+    sizes = pc.list_value_length(rows.column(stream.name)).to_numpy(zero_copy_only=False)
+    videos = pc.equal(rows.column("kind"), "video").to_numpy(zero_copy_only=False)
+    given = 1 + clock.stride * (sizes.astype(np.int64) // stream.unit - 1)
+    there = np.where(videos, frames_there(spans / 1e6, clock.fps), 1)
+    counts.own += int(np.minimum(given, there).sum())
+    counts.left_out += int(np.maximum(0, there - given).sum())
+    counts.repeated += int(np.maximum(0, given - there).sum())

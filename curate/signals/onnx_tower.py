@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from blake3 import blake3
 
+from curate.schema.errors import first_line
 from curate.schema.ids import digest
 from curate.signals.onnx_cache import cached, export_onnx
 from curate.signals.onnx_session import cpu_session
@@ -56,7 +57,7 @@ def on_cpu(name: str, net: Any, shape: tuple[int, ...]) -> Callable[[Tensor], Te
             path = cached(file, key, lambda beside: _export(net, noise, true, beside))
         session = cpu_session(path)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        log.warning("%s runs in PyTorch, which is slower than ONNX Runtime: %s", name, str(error).splitlines()[0])
+        log.warning("%s runs in PyTorch, which is slower than ONNX Runtime: %s", name, first_line(error))
         plain: Callable[[Tensor], Tensor] = net
         return plain
     return lambda x: torch.from_numpy(session.run(None, {"image": x.numpy()})[0])

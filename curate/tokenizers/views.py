@@ -50,13 +50,12 @@ def view_of(
     if card.input_size is None:
         raise CurateError(f"the codec card of {card.name} names no input size")
     if (clock := clock_of(card, fps, pad)) is not None:
-        most = max_frames or 1 + (CLIP_FRAMES - 1) // clock.stride * clock.stride
-        if over := (most - 1) % clock.stride:
+        if max_frames and (over := (max_frames - 1) % clock.stride):
             raise CurateError(
-                f"{card.name} takes clips of 1 + {clock.stride} k frames, and max_frames is {most}",
-                f"set max_frames to {most - over} or {most - over + clock.stride}",
+                f"{card.name} takes clips of 1 + {clock.stride} k frames, and max_frames is {max_frames}",
+                f"set max_frames to {max_frames - over} or {max_frames - over + clock.stride}",
             )
-        return Frames(card.input_size, clock.fps, most, stride=clock.stride, pad=pad)
+        return Frames(card.input_size, clock.fps, max_frames or CLIP_FRAMES, stride=clock.stride, pad=pad)
     several = crops if card.modality == "image" else 1
     whole = card.preprocessing is not None and card.preprocessing.resize == "long_side"
     return Frames(card.input_size, fps or 1.0, max_frames or PICTURES, crop=not whole, crops=several)

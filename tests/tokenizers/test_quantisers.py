@@ -132,7 +132,7 @@ def test_fsq_refuses_what_is_not_a_latent_or_an_id() -> None:
 
 @pytest.mark.parametrize("levels", [[], [2, 2], [1000, 1000, 1000]])
 def test_an_fsq_layer_refuses_levels_whose_ids_would_be_wrong(levels: list[int]) -> None:
-    with pytest.raises(ValueError, match="levels"):
+    with pytest.raises(CurateError, match="levels"):
         FSQLayer(levels)
 
 

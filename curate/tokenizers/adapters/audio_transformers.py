@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
-from curate.schema.errors import CurateError
+from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.adapters.checkpoints import (
@@ -216,7 +216,7 @@ class TransformersCodec:
                 where, config=config, use_safetensors=True, local_files_only=True, output_loading_info=True
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise CurateError(f"{source} cannot be read: {str(error).splitlines()[0]}") from error
+            raise CurateError(f"{source} cannot be read: {first_line(error)}") from error
         wrong = [f"{key} is missing" for key in sorted(found["missing_keys"])]
         wrong += [f"{key} is not known" for key in sorted(found["unexpected_keys"])]
         wrong += [f"{key[0]} has another shape" for key in sorted(found["mismatched_keys"])]

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from curate.schema.errors import CurateError
 from curate.tokenizers.adapters.picture import count, tensor
+from curate.tokenizers.adapters.taming import Up
 
 GROUPS = 32
 
@@ -122,16 +123,6 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         done: Tensor = self.op(x)
-        return done
-
-
-class Up(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        done: Tensor = self.conv(functional.interpolate(x, scale_factor=2, mode="nearest"))
         return done
 
 

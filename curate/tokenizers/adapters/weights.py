@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from curate.schema.errors import CurateError
+from curate.schema.errors import CurateError, first_line
 
 SAFE = (".safetensors",)
 RESTRICTED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
@@ -47,7 +47,7 @@ def _from_hub(source: str, patterns: Sequence[str]) -> Path:
         return Path(snapshot_download(source, allow_patterns=[*patterns, "*.json", "*.yaml"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CurateError(
-            f"{source} is no local path, and cannot be fetched from the hub: {str(error).splitlines()[0]}",
+            f"{source} is no local path, and cannot be fetched from the hub: {first_line(error)}",
             "check the name and the network, or fetch it elsewhere and give its folder",
         ) from error
 
@@ -69,7 +69,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         held: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
+        said = first_line(error)
         raise CurateError(
             f"{path.name} holds more than tensors, and is not run: {said}",
             "convert it to safetensors where you trust it, and give that file",

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -23,7 +21,7 @@ from curate.tokenizers.audio.media import MediaSource, Sound
 from curate.tokenizers.audio.net import Encoder
 from curate.tokenizers.audio.rvq import CHUNK, AudioRVQ, describe
 from curate.tokenizers.folders import WEIGHTS, header, write_folder
-from curate.tokenizers.quantisers.difference import difference_rate
+from curate.tokenizers.quantisers.difference import rounded_difference
 
 log = logging.getLogger(__name__)
 
@@ -95,17 +93,13 @@ def export(
         update={
             "quality": measure(tokenizer, held_out),
             "batch_invariance": batch_invariance(tokenizer, [s.samples for s in held_out]) if held_out else None,
-            "bf16_difference": bf16_difference(tokenizer, [s.samples for s in held_out]) if held_out else None,
+            "bf16_difference": rounded_difference(tokenizer.ids_of, [s.samples for s in held_out])
+            if held_out
+            else None,
         }
     )
     write_folder(out, card, {})
     return AudioRVQ.load(out)
-
-
-def bf16_difference(tokenizer: AudioRVQ, sounds: Sequence[NDArray[np.float32]]) -> float:
-    """The share of ids that differ when the encoder computes in bfloat16 (transform and search in fp32)."""
-    pairs = [(tokenizer.ids_of(s), tokenizer.ids_of(s, bf16=True)) for s in sounds]
-    return round(difference_rate(*(np.concatenate(side) for side in zip(*pairs, strict=True))), 5)
 
 
 def measure(tokenizer: AudioRVQ, held_out: Sequence[Sound]) -> list[Quality]:

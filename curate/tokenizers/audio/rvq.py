@@ -105,7 +105,8 @@ class AudioRVQ:
         for item in ids:
             check_ids(item, self.config.levels, self.config.codes)
         wanted = wanted_lengths(ids, lengths, self.config.hop)
-        return [self._decode_one(item, length) for item, length in zip(ids, wanted, strict=True)]
+        with exact(self.device):
+            return [self._decoded(item, length) for item, length in zip(ids, wanted, strict=True)]
 
     def ids_of(self, item: NDArray[np.float32], bf16: bool = False) -> NDArray[np.generic]:
         """Ids of one sound, as `encode` gives them; `bf16` computes the encoder in bfloat16, to measure what it costs.
@@ -120,10 +121,6 @@ class AudioRVQ:
                     latents = self._encoder(coefficients[:, low:high])[0, start - low : stop - low]
                 parts.append(residual_search(latents.float(), self._codebooks, self.beam))
         return torch.cat(parts).cpu().numpy().astype(self.card.numpy_dtype)
-
-    def _decode_one(self, item: NDArray[np.generic], length: int) -> NDArray[np.float32]:
-        with exact(self.device):
-            return self._decoded(item, length)
 
     def _decoded(self, item: NDArray[np.generic], length: int) -> NDArray[np.float32]:
         index = torch.from_numpy(item.astype(np.int64)).to(self.device)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curate.schema.errors import CurateError
+from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
 from curate.schema.nearest import nearest
 from curate.signals.efficientnet import WEIGHTS_DIGEST as EFFICIENTNET_DIGEST
@@ -150,9 +150,7 @@ class TimmEncoder(TorchEncoder):
         try:
             net: Any = timm.create_model(model, pretrained=weights is None, num_classes=0, **(options or {}))
         except (RuntimeError, OSError, ValueError, TypeError) as error:
-            raise CurateError(
-                f"timm makes no {model}: {str(error).splitlines()[0]}", "see timm.list_models()"
-            ) from error
+            raise CurateError(f"timm makes no {model}: {first_line(error)}", "see timm.list_models()") from error
         told = net.pretrained_cfg
         heads = told.get("classifier") or ()
         if weights is not None:
@@ -204,7 +202,7 @@ class OpenClipEncoder(TorchEncoder):
             net: Any = open_clip.create_model(model, pretrained=None if path.is_file() else pretrained)
         except (RuntimeError, OSError, ValueError) as error:
             raise CurateError(
-                f"open_clip makes no {model} {pretrained}: {str(error).splitlines()[0]}",
+                f"open_clip makes no {model} {pretrained}: {first_line(error)}",
                 "see open_clip.list_pretrained(), or give a local safetensors file",
             ) from error
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,7 +19,7 @@ from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.tokenizers.batches import in_micro_batches, split
 from curate.tokenizers.folders import read_folder, words_of
-from curate.tokenizers.quantisers.layers import EXACT
+from curate.tokenizers.quantisers.layers import fsq_vocabulary
 
 PATCH = 8
 """Pixels on a side of the patches that enter the encoder, whatever an id covers."""
@@ -56,11 +55,7 @@ class ImageFSQShape:
     def __post_init__(self) -> None:
         if self.patch not in (PATCH, 2 * PATCH):
             raise CurateError(f"an id cannot cover {self.patch} pixels a side", f"Give {PATCH} or {2 * PATCH}.")
-        if not self.levels or min(self.levels) < 3 or prod(self.levels) > EXACT:
-            raise CurateError(
-                f"levels {list(self.levels)} cannot be: each is 3 or more, and their product at most {EXACT}",
-                "beyond it the library's arithmetic in fp32 gives wrong ids",
-            )
+        fsq_vocabulary(self.levels)
 
 
 class Residual(nn.Module):

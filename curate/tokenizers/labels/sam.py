@@ -10,7 +10,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.schema.errors import CurateError
+from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.adapters.weights import locate
@@ -59,7 +59,7 @@ class TransformersSAM:
             self._find = make("mask-generation", model=net.float().eval(), image_processor=processor, device=device)
         except (OSError, ValueError, RuntimeError) as error:
             raise CurateError(
-                f"{source} cannot be loaded for mask generation: {str(error).splitlines()[0]}",
+                f"{source} cannot be loaded for mask generation: {first_line(error)}",
                 "give a folder or hub id of SAM, with config.json, preprocessor_config.json and safetensors",
             ) from error
         self.digest = digest(

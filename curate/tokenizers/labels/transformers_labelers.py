@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from curate.schema.errors import CurateError
+from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.adapters.weights import locate
@@ -38,7 +38,7 @@ class _TransformersModel:
             net: Any = getattr(transformers, auto).from_pretrained(folder, use_safetensors=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise CurateError(
-                f"{source} cannot be loaded as {auto}: {str(error).splitlines()[0]}",
+                f"{source} cannot be loaded as {auto}: {first_line(error)}",
                 "give a folder or hub id of such a model, with config.json, preprocessor_config.json and safetensors",
             ) from error
         self.digest = digest("".join(digest(path.read_bytes()) for path in files).encode())
@@ -158,6 +158,6 @@ def _model_type(source: str) -> str:
         return str(transformers.AutoConfig.from_pretrained(str(Path(source).expanduser())).model_type)
     except (OSError, ValueError) as error:
         raise CurateError(
-            f"{source} holds no model that transformers knows: {str(error).splitlines()[0]}",
+            f"{source} holds no model that transformers knows: {first_line(error)}",
             "give a local folder or a hub id",
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,16 @@ def difference_rate(ids_a: NDArray[Any], ids_b: NDArray[Any]) -> float:
     if ids_a.shape != ids_b.shape or not ids_a.size or ids_a.dtype.kind not in "ui" or ids_b.dtype.kind not in "ui":
         raise ValueError(f"not two arrays of ids: {ids_a.dtype} {ids_a.shape} and {ids_b.dtype} {ids_b.shape}")
     return float(np.mean(ids_a != ids_b))
+
+
+def rounded_difference(ids_of: Callable[..., NDArray[Any]], items: Sequence[Any]) -> float:
+    """The share of ids of all items, in [0, 1], five digits, that differ under `ids_of(item, bf16=True)`.
+
+    Raises:
+        ValueError: there are no ids.
+    """
+    pairs = [(ids_of(item), ids_of(item, bf16=True)) for item in items]
+    return round(difference_rate(*(np.concatenate([ids.ravel() for ids in s]) for s in zip(*pairs, strict=True))), 5)
 
 
 def bf16_difference(

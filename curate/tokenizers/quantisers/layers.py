@@ -11,12 +11,14 @@ Latents that are not finite give ids without meaning: who encodes refuses them b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, LFQ, ResidualVQ, VectorQuantize
 
+from curate.schema.errors import CurateError
 from curate.tokenizers.quantisers.lfq import BitOrder
 
 EXACT = 1 << 24
@@ -78,22 +80,35 @@ class QuantiserLayer(nn.Module):
         raise NotImplementedError
 
 
+def fsq_vocabulary(levels: Sequence[int]) -> int:
+    """The product of the levels.
+
+    Raises:
+        CurateError: a level is below 3, or the product is above `EXACT`.
+    """
+    vocabulary = prod(levels)
+    if not levels or min(levels) < 3 or vocabulary > EXACT:
+        raise CurateError(
+            f"levels {list(levels)} cannot be: each is 3 or more, and their product at most {EXACT}",
+            "beyond it the library's arithmetic in fp32 gives wrong ids",
+        )
+    return vocabulary
+
+
 class FSQLayer(QuantiserLayer):
     """Finite scalar quantisation (Mentzer et al. 2023, arXiv 2309.15505): `d` is the number of levels given.
 
     It has no parameters, no loss, and nothing in the state of the network that holds it.
 
     Raises:
-        ValueError: a level is below 3, or the vocabulary is above 2^24.
+        CurateError: a level is below 3, or the vocabulary is above 2^24.
     """
 
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
         self.levels = tuple(levels)
         self.dim = len(self.levels)
-        self.vocabulary = int(torch.tensor(self.levels, dtype=torch.int64).prod())
-        if not self.levels or min(self.levels) < 3 or self.vocabulary > EXACT:
-            raise ValueError(f"expected levels of 3 or more whose product is at most {EXACT}, got {list(self.levels)}")
+        self.vocabulary = fsq_vocabulary(self.levels)
         self.fsq = FSQ(levels=list(self.levels), channel_first=True)
 
     def _quantise(self, z: Tensor) -> Quantised:

@@ -16,7 +16,7 @@ from curate.schema.ids import digest
 from curate.tokenizers.folders import WEIGHTS, words_of, write_folder
 from curate.tokenizers.image.evaluate import clip_of, evaluate_clips
 from curate.tokenizers.image.fsq import PATCH
-from curate.tokenizers.quantisers.difference import difference_rate
+from curate.tokenizers.quantisers.difference import difference_rate, rounded_difference
 from curate.tokenizers.video.fsq import VideoFSQ, net_from_bytes
 from curate.tokenizers.video.net import GROUP
 
@@ -100,7 +100,7 @@ def write_video_card(weights: Path, folder: Path, held_out: Sequence[tuple[str, 
     measured = {
         "quality": quality,
         "batch_invariance": batch_difference(tokenizer, every),
-        "bf16_difference": bf16_difference(tokenizer, every),
+        "bf16_difference": rounded_difference(tokenizer.ids_of, every),
     }
     card = CodecCard.model_validate(card.model_dump() | measured)
     write_folder(folder, card, {WEIGHTS: raw})
@@ -112,12 +112,6 @@ def batch_difference(tokenizer: VideoFSQ, clips: Sequence[Clip]) -> float:
     short = [clips[i % len(clips)][:: 1 if i % 2 else -1][:5] for i in range(16)]
     together, alone = tokenizer.encode(short), [tokenizer.encode([clip])[0] for clip in short]
     return difference_rate(np.stack(together), np.stack(alone))
-
-
-def bf16_difference(tokenizer: VideoFSQ, clips: Sequence[Clip]) -> float:
-    """The share of ids that differ when the net computes in bfloat16; in a closed loop one difference breeds others."""
-    pairs = [(tokenizer.ids_of(clip), tokenizer.ids_of(clip, bf16=True)) for clip in clips]
-    return round(float(sum((a != b).sum() for a, b in pairs) / sum(a.size for a, _ in pairs)), 5)
 
 
 def held_out_clips(paths: Sequence[Path], frames: int = 17, size: int = 256) -> list[tuple[str, list[Clip]]]:
