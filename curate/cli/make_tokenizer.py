@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from curate.cli.media_files import read_files
 from curate.schema.errors import CurateError
 
 Options = Annotated[
@@ -119,7 +120,5 @@ def _pictures(folder: Path, encoder: dict[str, Any]) -> Any:
     from curate.tokenizers.image.evaluate import square
 
     size = encoder_of(encoder).size
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    if not paths:
-        raise CurateError(f"no pictures under {folder}")
-    return np.stack([square(path, size) for path in paths])
+    found = read_files(folder, {".jpg", ".jpeg", ".png", ".webp"}, lambda path: square(path, size))
+    return np.stack([picture for _, picture in found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curate.cli import make_tokenizer
+from curate.cli.media_files import read_files
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 
@@ -32,8 +34,8 @@ app.command("features")(make_tokenizer.features)
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")]
 Name = Annotated[str, typer.Argument(help="A name of `curate tokenizers list`, or a folder with a card.json.")]
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg")
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+VIDEOS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg"}
 
 
 class Modality(StrEnum):
@@ -177,13 +179,6 @@ def architectures() -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-    if not found:
-        raise CurateError(f"no media under {folder}", f"looked for {', '.join(suffixes)}")
-    return found
-
-
 def _need_held_out(weights: Path, held_out: Sequence[object]) -> None:
     if not held_out:
         raise CurateError(
@@ -228,22 +223,29 @@ def train(
     path = config if config is not None else data_folder("tokenizers") / zoo.DEFAULTS[modality.value] / "train.yaml"
     if not path.is_file():
         raise CurateError(f"no config {path}")
-    if modality in (Modality.audio, Modality.text) and path.name != "train.yaml":
-        raise CurateError(
-            f"{path}: for {modality} the config must be called train.yaml",
-            "it is looked for in a folder",
-        )
-    if modality in (Modality.audio, Modality.text) and (media or held_out is not None):
-        raise CurateError(f"--media and --held-out are not for {modality}", "its config says what both are")
+    if modality in (Modality.audio, Modality.text):
+        if path.name != "train.yaml":
+            raise CurateError(
+                f"{path}: for {modality} the config must be called train.yaml", "it is looked for in a folder"
+            )
+        if media or held_out is not None:
+            raise CurateError(f"--media and --held-out are not for {modality}", "its config says what both are")
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("curate.tokenizers").setLevel(logging.INFO)
     own = list(media or [])
     if lost := [path for path in own if not path.exists()]:
         raise CurateError(f"--media {lost[0]} does not exist")
+    if out.exists() and not out.is_dir():
+        raise CurateError(f"--out {out} is a file", "give a folder")
     out.mkdir(parents=True, exist_ok=True)
     if modality is Modality.image:
         from curate.tokenizers.image.card import write_image_card
+        from curate.tokenizers.image.evaluate import square
         from curate.tokenizers.image.train import ImageTrainConfig, train_image
 
-        measured_on = _files(held_out, PICTURES) if held_out is not None else []
+        # read before the training, which may take hours
+        found = read_files(held_out, PICTURES, lambda path: square(path, 256)) if held_out is not None else []
+        measured_on = [path for path, _ in found]
         share = debian / "usr" / "share"
         weights = train_image(ImageTrainConfig.read(path), own, out, device=device, share=share)
         _need_held_out(weights, measured_on)
@@ -252,7 +254,8 @@ def train(
         from curate.tokenizers.video.card import held_out_clips, write_video_card
         from curate.tokenizers.video.train import VideoTrainConfig, train_video
 
-        clips = held_out_clips(_files(held_out, VIDEOS)) if held_out is not None else []
+        read = read_files(held_out, VIDEOS, lambda path: held_out_clips([path])) if held_out is not None else []
+        clips = [clip for _, several in read for clip in several]
         weights = train_video(VideoTrainConfig.read(path), own, out, device=device, share=debian / "usr" / "share")
         _need_held_out(weights, clips)
         write_video_card(weights, out, clips)

@@ -11,8 +11,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from curate.schema.errors import CurateError, first_line
+
 # On one CPU thread 8 pictures at once take as long as one by one, and padding a lone one to 8 would cost eightfold.
 MICRO_BATCH = {"cpu": 1, "cuda": 8}
+
+
+def usable(device: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        CurateError: PyTorch knows no such device, or sees none.
+    """
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:  # builds without CUDA assert
+        raise CurateError(
+            f"device {device} cannot be used: {first_line(error)}", "give cpu, or a device that is there"
+        ) from error
+    return found
 
 
 @contextmanager

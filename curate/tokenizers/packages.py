@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 def module_folder(module: str) -> Path | None:
     """Where a module is installed, found without running it; None when it is absent or has no file."""
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):  # a part of a dotted name is absent, or the name is empty
+        return None
     return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 

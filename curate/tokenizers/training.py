@@ -6,18 +6,18 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curate.schema.errors import CurateError
+from curate.schema.errors import CurateError, first_line
 from curate.tokenizers.folders import header
 from curate.tokenizers.train_config import read_config
 
@@ -66,13 +66,18 @@ class RunConfig(BaseModel):
         way = (step - rise) / max(1, self.steps - rise)
         return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * way)) / 2)
 
-    def words(self, shape: Mapping[str, Any], own_media: bool) -> dict[str, Any]:
+    def words(self, shape: Mapping[str, Any], own_media: bool, absent: Sequence[str]) -> dict[str, Any]:
         """What the header of the weights says.
 
-        The config's words are about the config's media; of other media nothing is known here but that they are others.
+        Args:
+            own_media: the config's words are about the config's media; of other media nothing is known here but that
+                they are others.
+            absent: of the config's media, what was not on this machine.
         """
-        said = self if own_media else self.model_copy(update={"trained_on": "media of the user", "licence": "unknown"})
-        return {"shape": dict(shape), "trained_on": said.trained_on, "licence": said.licence}
+        if not own_media:
+            return {"shape": dict(shape), "trained_on": "media of the user", "licence": "unknown"}
+        lacking = f" Of these not on the machine, so not trained on: {', '.join(absent)}." if absent else ""
+        return {"shape": dict(shape), "trained_on": self.trained_on + lacking, "licence": self.licence}
 
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -143,7 +148,16 @@ class Run(ABC, Generic[Config]):
         part.replace(path)
 
     def load(self, path: Path) -> None:
-        """CurateError where the checkpoint is of another config, or was built on other tokenizers."""
+        """CurateError where it is no whole checkpoint, of another config, or was built on other tokenizers."""
+        try:
+            self._load(path)
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CurateError(
+                f"{path.name} is no checkpoint of this training: {first_line(error)}",
+                "Give another output folder, or remove it to begin anew.",
+            ) from error
+
+    def _load(self, path: Path) -> None:
         with safe_open(path, "pt", device=str(self.device)) as file:
             said = file.metadata()
             then, now = json.loads(said["config"]), json.loads(self.config.model_dump_json())
@@ -185,17 +199,27 @@ def train(
         CurateError: the loss is not finite.
     """
     config, begun, first = run.config, time.monotonic(), run.step
+    _forget_after(out / "log.jsonl", run.step)
     sums, count = torch.zeros(len(run.figures)), 0
-    whole = torch.zeros(len(run.figures))  # since the last save: not finite once it was not
+    finite = True  # once it was not, no more
     with (out / "log.jsonl").open("a") as log:
         while run.step < end:
             figures = run.advance(batch(run.step).to(run.device))
             sums += figures
-            whole += figures
+            finite = finite and math.isfinite(figures[0])
             count += 1
-            if run.step % config.log_every == 0 or run.step == end:
+            logs, shows, saves = (
+                run.step % every == 0 or run.step == end
+                for every in (config.log_every, config.strip_every, config.checkpoint_every)
+            )
+            if not finite and (logs or saves):  # before anything takes the place of what was good
+                raise CurateError(
+                    f"training diverged before step {run.step}; the checkpoint, if any, is from before",
+                    "Lower learning_rate or clip, and begin in a fresh --out: a checkpoint goes on with its own config "
+                    "only.",
+                )
+            if logs:
                 means = dict(zip(run.figures, (sums / count).tolist(), strict=True))
-                _refuse_diverged(run.step, means)
                 loss, *others = means.items()
                 log.write(json.dumps({"step": run.step} | means) + "\n")
                 log.flush()
@@ -203,21 +227,17 @@ def train(
                 pace = (time.monotonic() - begun) / (run.step - first)
                 say(f"{run.step} loss {loss[1]:.4f} {told} dB, {pace:.3f} s a step")
                 sums, count = torch.zeros(len(run.figures)), 0
-            if run.step % config.strip_every == 0 or run.step == end:
+            if shows:
                 strip(run.step)
-            if run.step % config.checkpoint_every == 0 or run.step == end:
-                _refuse_diverged(run.step, {"loss": float(whole[0])})
+            if saves:
                 run.save(out / "checkpoint.safetensors")
-                whole.zero_()
 
 
-def _refuse_diverged(step: int, figures: Mapping[str, float]) -> None:
-    """Before anything is written that would take the place of what was good."""
-    if not math.isfinite(next(iter(figures.values()))):
-        raise CurateError(
-            f"training diverged before step {step}; the checkpoint, if any, is from before",
-            "Lower learning_rate or clip, and begin in a fresh --out: a checkpoint goes on with its own config only.",
-        )
+def _forget_after(log: Path, step: int) -> None:
+    """Takes out of a log what a run wrote after its last checkpoint: those steps are done again."""
+    if log.exists():
+        lines = log.read_text().splitlines(keepends=True)
+        log.write_text("".join(x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step))
 
 
 def write_halves(tensors: Mapping[str, Tensor], words: Mapping[str, Any], path: Path) -> None:

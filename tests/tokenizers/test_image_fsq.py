@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.folders import words_of
 from curate.tokenizers.image.card import write_image_card
 from curate.tokenizers.image.evaluate import clip_of, evaluate_clips, evaluate_images, score, score_clip, square
 from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQShape, net_from_bytes
@@ -380,3 +382,44 @@ def test_training_that_diverges_keeps_the_last_good_checkpoint(tmp_path: Path) -
         train_image(config, media, out, say=str)
     assert "fresh --out" in str(caught.value)
     assert (out / "checkpoint.safetensors").read_bytes() == held, "nothing was written over it"
+
+
+def _small_run(**other: object) -> ImageTrainConfig:
+    given = {"steps": 6, "batch": 2, "crop": 64, "width": 16, "encoder_blocks": 1, "decoder_blocks": 1}
+    given |= {"refine_width": 8, "refine_blocks": 1, "log_every": 1, "checkpoint_every": 2, "strip_every": 6}
+    return ImageTrainConfig.model_validate(given | {"short_sides": (160,)} | other)
+
+
+def test_steps_that_are_done_again_are_in_the_log_once(tmp_path: Path) -> None:
+    media = [package("skimage") / "data" / "ihc.png"]
+    train_image(_small_run(), media, tmp_path, say=str, stop_at=4)
+    log = tmp_path / "log.jsonl"
+    # as a crash after two more steps and in the middle of a line leaves it
+    log.write_text(log.read_text() + '{"step": 5, "loss": 1, "psnr": 1}\n{"step": 6, "lo')
+    train_image(_small_run(), media, tmp_path, say=str)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"", lambda raw: b"x" * 100])
+def test_what_is_no_checkpoint_says_so(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    media = [package("skimage") / "data" / "ihc.png"]
+    train_image(_small_run(), media, tmp_path, say=str, stop_at=2)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CurateError, match="is no checkpoint of this training"):
+        train_image(_small_run(), media, tmp_path, say=str)
+
+
+def test_the_card_does_not_claim_media_that_were_not_there(tmp_path: Path) -> None:
+    there = {"root": "package:skimage", "path": "data/ihc.png"}
+    gone = {"root": "package:no_such.package", "path": "*.png"}
+    config = _small_run(steps=1, media=[there, gone], trained_on="Two packages.")
+    words = words_of(train_image(config, [], tmp_path, say=str).read_bytes())
+    lacking = "Of these not on the machine, so not trained on: package:no_such.package/*.png."
+    assert words["trained_on"] == f"Two packages. {lacking}"
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_first(device: str, tmp_path: Path) -> None:
+    with pytest.raises(CurateError, match=f"device {device} cannot be used"):
+        train_image(_small_run(), [package("skimage") / "data" / "ihc.png"], tmp_path, device=device, say=str)

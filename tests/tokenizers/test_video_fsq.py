@@ -247,7 +247,7 @@ def test_batches_follow_from_seed_and_step() -> None:
     pictures = [package("skimage") / "data" / n for n in ("ihc.png", "color.png")]
     config = VideoTrainConfig(**SMALL | {"batch": 6, "groups": 2})
     pool = read_clips(config, [carphone(), *pictures], Path())
-    assert [v.shape for v in pool.videos] == [(120, 64, 78, 3)]
+    assert [v.shape for v in pool.videos] == [(120, 64, 86, 3)]  # 176x144, pixels of 128:117 made square
     assert pool.pictures is not None
     one, again, other = (clip_batch(pool, config, step) for step in (5, 5, 6))
     assert one.shape == (6, 9, 3, 48, 48)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 SIZE = 512  # 32 ms at 16 kHz
 BANDS = 48
+SHORTEST = 20 * SIZE // 2  # samples: the fewest that fill one of the pieces of `_over_time`
 # Above the 79 dB of section 10.2.1, because the recommendation's threshold lies lower than Terhardt's: of 79 to 100 in
 # steps of 5 this order of degraded sounds agrees with the package `pesq` the better the higher, and little beyond 95.
 LEVEL_DB = 95.0
@@ -27,7 +28,7 @@ def disturbance(estimate: Tensor, reference: Tensor, rate: int = 16000) -> Tenso
     """What PESQ takes from its best score of 4.5, about, of each sound, `(B,)`; 0 for equal sounds, unit MOS.
 
     Args:
-        estimate, reference: sounds `(B, n)`, n at least 20 times 256 samples, at `rate` Hz.
+        estimate, reference: sounds `(B, n)`, n at least `SHORTEST`, at `rate` Hz.
     """
     inside, threshold, exponent, width = (x.to(reference) for x in _tables(rate))
     heard = [_powers(x, inside, rate) for x in (reference, estimate)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,16 +27,24 @@ class AudioNetConfig(BaseModel):
 
     rate: int = 16000
     hop: int = Field(default=320, gt=1, multiple_of=2)
-    bands: int = 20
-    encoder_width: int = 256
-    encoder_blocks: int = 4
-    decoder_width: int = 288
-    decoder_blocks: int = 6
-    expansion: int = 2
+    bands: int = Field(default=20, gt=0)
+    encoder_width: int = Field(default=256, gt=0)
+    encoder_blocks: int = Field(default=4, ge=0)
+    decoder_width: int = Field(default=288, gt=0)
+    decoder_blocks: int = Field(default=6, ge=0)
+    expansion: int = Field(default=2, gt=0)
     kernel: int = Field(default=7, ge=1)
-    latent: int = 64
-    levels: int = 8
-    codes: int = 1024
+    latent: int = Field(default=64, gt=0)
+    levels: int = Field(default=8, gt=0)
+    codes: int = Field(default=1024, gt=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.hop % self.bands:
+            raise ValueError(f"{self.bands} bands of equal width do not divide the hop of {self.hop}")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, not {self.kernel}")
+        return self
 
 
 class Block(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
-from curate.schema.errors import CurateError
+from curate.schema.errors import CurateError, first_line
 from curate.tokenizers.audio.crops import AudioTrainConfig, Crops, load_config
 from curate.tokenizers.audio.disturbance import disturbance
 from curate.tokenizers.audio.export import export
@@ -22,6 +22,7 @@ from curate.tokenizers.audio.mdct import imdct, mdct
 from curate.tokenizers.audio.media import Sound, decode_audio, gather
 from curate.tokenizers.audio.net import Decoder, Encoder
 from curate.tokenizers.audio.rvq import AudioRVQ
+from curate.tokenizers.batches import usable
 
 log = logging.getLogger(__name__)
 
@@ -134,11 +135,13 @@ def train(
         checkpoint: continued from when it exists.
 
     Raises:
-        CurateError: the checkpoint is of another network, or not one of ours.
+        CurateError: the checkpoint is of another configuration, or not one of ours; no such device; the loss is not
+            finite.
 
     Returns:
         The model in evaluation mode, and the total loss of each step of this call.
     """
+    usable(device)
     torch.manual_seed(config.seed)
     model = AudioModel(config).to(device)
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -150,7 +153,7 @@ def train(
         fused=True,
     )
     crops = Crops(sounds, config)
-    step = _restore(checkpoint, model, optimiser) if checkpoint.exists() else 0
+    step = _restore(checkpoint, model, optimiser, config) if checkpoint.exists() else 0
     last = config.steps if stop_after is None else min(config.steps, step + stop_after)
     losses: list[float] = []
     saved = started = time.monotonic()
@@ -181,9 +184,9 @@ def train(
                 "step %d/%d %s, %.2f s a step", step, config.steps, told, (time.monotonic() - started) / len(losses)
             )
         if time.monotonic() - saved > save_every_s:
-            _save(checkpoint, model, optimiser, step)
+            _save(checkpoint, model, optimiser, config, step)
             saved = time.monotonic()
-    _save(checkpoint, model, optimiser, step)
+    _save(checkpoint, model, optimiser, config, step)
     return model.eval(), losses
 
 
@@ -197,21 +200,31 @@ def _start_codebooks(model: AudioModel, crops: Crops, config: AudioTrainConfig, 
     model.quantise(torch.cat(latents)[None], dropped=False)
 
 
-def _save(checkpoint: Path, model: AudioModel, optimiser: torch.optim.Optimizer, step: int) -> None:
+def _compared(config: AudioTrainConfig) -> str:
+    """Of a config what makes the weights; the rest may differ between the sessions of one run."""
+    return config.model_dump_json(exclude={"media", "licence", "beam", "fill"})
+
+
+def _save(
+    checkpoint: Path, model: AudioModel, optimiser: torch.optim.Optimizer, config: AudioTrainConfig, step: int
+) -> None:
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     beside = checkpoint.with_suffix(".partial")
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, beside)
+    torch.save(state | {"config": _compared(config)}, beside)
     beside.replace(checkpoint)  # law 7: in place whole, or not at all
 
 
-def _restore(checkpoint: Path, model: AudioModel, optimiser: torch.optim.Optimizer) -> int:
+def _restore(checkpoint: Path, model: AudioModel, optimiser: torch.optim.Optimizer, config: AudioTrainConfig) -> int:
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if state["config"] != _compared(config):
+            raise ValueError("it was made with another configuration")
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
         raise CurateError(
-            f"The checkpoint {checkpoint.name} does not fit this training: {str(error).splitlines()[0]}",
+            f"The checkpoint {checkpoint.name} does not fit this training: {first_line(error)}",
             "Remove it to start anew, or give the configuration that it was made with.",
         ) from error
     log.info("continuing %s from step %d", checkpoint.name, state["step"])

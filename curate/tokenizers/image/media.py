@@ -41,7 +41,7 @@ class MediaSource(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: str
-    path: str
+    path: str = Field(min_length=1)
     exclude: tuple[str, ...] = ()
     weight: float = Field(default=1.0, gt=0)
     limit: int = Field(default=1000, gt=0)
@@ -52,7 +52,7 @@ class CropConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     batch: int = Field(default=16, gt=0)
     crop: int = Field(default=96, gt=0, multiple_of=PATCH)
     short_sides: tuple[int, ...] = (160, 224, 256, 288, 384)
@@ -82,6 +82,11 @@ def find_media(source: MediaSource, share: Path) -> list[Path]:
         return []
     files = [p for p in sorted(root.glob(source.path)) if p.is_file() and p.name not in source.exclude]
     return files[:: max(1, math.ceil(len(files) / source.limit))]
+
+
+def absent(sources: Sequence[MediaSource], share: Path) -> list[str]:
+    """The sources of which no file is on this machine, as `root/path`."""
+    return [f"{s.root}/{s.path}" for s in sources if not find_media(s, share)]
 
 
 def files_of(media: Sequence[Path]) -> list[Path]:
@@ -130,6 +135,8 @@ def read_pool(config: CropConfig, media: Sequence[Path], share: Path) -> Pool:
         groups = [(1.0, files_of(media))]
     else:
         groups = [(source.weight, find_media(source, share)) for source in config.media]
+    for name in [] if media else absent(config.media, share):
+        print(f"not on this machine, so left out: {name}", file=sys.stderr)
     rng = np.random.default_rng(config.seed)
     pictures: list[RGB] = []
     chances: list[float] = []

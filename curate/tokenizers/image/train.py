@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ from torch.func import functional_call
 from torch.nn import functional
 from vector_quantize_pytorch import FSQ
 
+from curate.tokenizers.batches import usable
 from curate.tokenizers.image.fsq import ImageFSQNet, ImageFSQShape, channels_last
-from curate.tokenizers.image.media import CropConfig, crops, read_pool
+from curate.tokenizers.image.media import CropConfig, absent, crops, read_pool
 from curate.tokenizers.training import Run, RunConfig, train, write_halves
 
 
@@ -34,15 +36,15 @@ class ImageTrainConfig(CropConfig, RunConfig):
     checkpoint_every: int = Field(default=1000, gt=0)
     strip_every: int = Field(default=1000, gt=0)
     levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
-    patch: int = 8
-    width: int = 128
-    encoder_blocks: int = 4
-    decoder_blocks: int = 4
-    refine_width: int = 64
-    refine_blocks: int = 2
-    middle_width: int = 128
-    middle_encoder_blocks: int = 2
-    middle_decoder_blocks: int = 2
+    patch: Literal[8, 16] = 8
+    width: int = Field(default=128, gt=0)
+    encoder_blocks: int = Field(default=4, ge=0)
+    decoder_blocks: int = Field(default=4, ge=0)
+    refine_width: int = Field(default=64, gt=0)
+    refine_blocks: int = Field(default=2, ge=0)
+    middle_width: int = Field(default=128, gt=0)
+    middle_encoder_blocks: int = Field(default=2, ge=0)
+    middle_decoder_blocks: int = Field(default=2, ge=0)
 
     @property
     def shape(self) -> ImageFSQShape:
@@ -155,10 +157,13 @@ def train_image(
 
     Returns:
         The weights file: averaged weights as fp16, the architecture and the words of the card in its header.
+
+    Raises:
+        CurateError: no media, no such device, a checkpoint of another config, or the loss is not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, weights = out / "checkpoint.safetensors", out / "weights.safetensors"
-    run = _Run(config, torch.device(device))
+    run = _Run(config, usable(device))
     pool = read_pool(config, media, share)
     say(f"{len(pool.pictures)} pictures at their sizes")
     if checkpoint.exists():
@@ -175,5 +180,5 @@ def train_image(
         say,
         lambda step: Image.fromarray(run.strip(shown)).save(out / f"strip-{step:06d}.png"),
     )
-    write_halves(run.averaged(), config.words(vars(config.shape), own_media=not media), weights)
+    write_halves(run.averaged(), config.words(vars(config.shape), not media, absent(config.media, share)), weights)
     return weights

@@ -33,7 +33,7 @@ class TextTrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     vocabulary: int = Field(default=8192, gt=OFFSET + 256)
     min_frequency: int = Field(default=2, ge=1)
     held_share: float = Field(default=0.05, ge=0, lt=1)
@@ -128,5 +128,6 @@ def train_text(folder: Path, out: Path, debian_root: Path = Path("/")) -> TextBP
     config = load_config(folder / "train.yaml")
     texts, held = gather(config.texts, config.seed, config.held_share, debian_root)
     bpe = train_bpe(texts, config.vocabulary, config.min_frequency)
-    packages = ", ".join(f"{s.package} ({s.licence or 'licence as stated by the package'})" for s in config.texts)
+    there = [s for s in config.texts if s.root(debian_root) is not None]
+    packages = ", ".join(f"{s.package} ({s.licence or 'licence as stated by the package'})" for s in there)
     return write(bpe, out, out.name, f"{len(set(texts))} texts of {packages}", config.licence, held)

@@ -7,15 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from curate.schema.errors import CurateError
+from curate.media.images import render
+from curate.media.video import PyAVReader
+from curate.media.views import Frames
+from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.image.media import (
     PICTURES,
     RGB,
@@ -23,6 +26,7 @@ from curate.tokenizers.image.media import (
     CropConfig,
     MediaSource,
     Pool,
+    absent,
     files_of,
     find_media,
     read_pool,
@@ -74,6 +78,8 @@ def read_clips(config: ClipConfig, media: Sequence[Path], share: Path) -> ClipPo
     """
     stills: list[Path] = []
     groups: list[tuple[float, list[Path]]] = [(s.weight, find_media(s, share)) for s in config.videos]
+    for name in [] if media else absent(config.videos, share):
+        print(f"not on this machine, so left out: {name}", file=sys.stderr)
     if media:
         every = files_of(media)
         stills = [f for f in every if f.suffix.lower() in PICTURES]
@@ -96,25 +102,28 @@ def read_clips(config: ClipConfig, media: Sequence[Path], share: Path) -> ClipPo
 def _sizes(path: Path, config: ClipConfig) -> Iterator[NDArray[np.uint8]]:
     """A video at those of `video_sides` that do not enlarge it, or as it is where it is smaller than all of them."""
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            short = min(stream.width, stream.height)
+        with PyAVReader(path.read_bytes(), name=path.name) as reader:
+            short = min(reader.display_size())
         for side in [s for s in config.video_sides if config.crop <= s <= short] or [short]:
             if side >= config.crop:
                 yield read_video(path, side)
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+    except (OSError, MediaError) as error:
         print(f"skipped {path.name}: {error}", file=sys.stderr)
 
 
 def read_video(path: Path, side: int) -> NDArray[np.uint8]:
-    """All frames, uint8 `(T, H, W, 3)`, the short side `side` pixels (area filter)."""
+    """All frames, uint8 `(T, H, W, 3)`, the short side `side` pixels; read as a build reads them (`images.render`).
+
+    Raises:
+        MediaError: it is no video, or a frame cannot be decoded.
+    """
     frames: list[RGB] = []
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            scale = side / min(frame.width, frame.height)
-            w, h = round(frame.width * scale), round(frame.height * scale)
-            frames.append(frame.reformat(w, h, "rgb24", interpolation="AREA").to_ndarray().astype(np.uint8, copy=False))
-    return np.stack(frames) if frames else np.zeros((0, side, side, 3), np.uint8)
+    with PyAVReader(path.read_bytes(), name=path.name) as reader:
+        width, height = (round(n * side / min(reader.display_size())) for n in reader.display_size())
+        view = Frames(max(width, height), crop=False)
+        for picture in reader.pictures(0, sys.maxsize):
+            frames.append(render(Image.fromarray(picture.rgb()), view, picture.display, (width, height)))
+    return np.stack(frames)
 
 
 def clip_batch(pool: ClipPool, config: ClipConfig, step: int) -> Tensor:

@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from curate.tokenizers import zoo
+from curate.tokenizers.batches import usable
 from curate.tokenizers.folders import WEIGHTS, words_of
 from curate.tokenizers.image.fsq import PATCH, channels_last
+from curate.tokenizers.image.media import absent
 from curate.tokenizers.image.train import set_linear_paths
 from curate.tokenizers.quantisers.layers import FSQLayer
 from curate.tokenizers.training import Run, RunConfig, train, write_halves
@@ -48,11 +50,11 @@ class VideoTrainConfig(ClipConfig, RunConfig):
     temporal_weight: float = Field(default=0.3, ge=0)
     checkpoint_every: int = Field(default=500, gt=0)
     strip_every: int = Field(default=2000, gt=0)
-    width: int = 128
-    encoder_blocks: int = 3
-    decoder_blocks: int = 4
-    refine_width: int = 64
-    refine_blocks: int = 2
+    width: int = Field(default=128, gt=0)
+    encoder_blocks: int = Field(default=3, ge=0)
+    decoder_blocks: int = Field(default=4, ge=0)
+    refine_width: int = Field(default=64, gt=0)
+    refine_blocks: int = Field(default=2, ge=0)
 
 
 @torch.no_grad()
@@ -167,17 +169,19 @@ def train_video(
         The weights file: averaged weights as fp16, the architecture and the words of the card in its header.
 
     Raises:
-        CurateError: no media, no such image tokenizer, a checkpoint of another config, or the loss is not finite.
+        CurateError: no media, no such image tokenizer or device, a checkpoint of another config, or the
+            loss is not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, weights = out / "checkpoint.safetensors", out / "weights.safetensors"
-    run = _Run(config, torch.device(device))
+    run = _Run(config, usable(device))
     end = min(config.steps, stop_at or config.steps)
     if checkpoint.exists():
         run.load(checkpoint)
     if run.step < end:
         _train(run, read_clips(config, media, share), out, say, end)
-    write_halves(run.weights(), config.words(run.net.shape.words(), own_media=not media), weights)
+    lacking = absent([*config.videos, *config.media], share)
+    write_halves(run.weights(), config.words(run.net.shape.words(), not media, lacking), weights)
     return weights
 
 
