@@ -141,7 +141,11 @@ def import_weights(
         list[str] | None, typer.Option(help="NAME=VALUE, an option of this architecture; may be given again.")
     ] = None,
 ) -> None:
-    """Make a tokenizer's folder of published weights: read without running what they hold, measured, with a card.
+    """Make a tokenizer's folder of published weights, with a card: grid, vocabulary, whether ids depend on the batch.
+
+    Weights are read, and pickled code in them is refused. Cosmos is published as TorchScript: that is a program, it is
+    run, and so is only for archives that you trust. Figures of quality come from `curate tokenizers eval`.
+
 
     **Examples**
 

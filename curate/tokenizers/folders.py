@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,6 +63,11 @@ def write_folder(folder: Path, card: CodecCard, files: Mapping[str, bytes]) -> N
     for name, raw in files.items():
         (folder / name).write_bytes(raw)
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", "utf-8")
+
+
+def code_version(*packages: str) -> str:
+    """What a card says of the code that its ids depend on: Curate and the distributions named, with their versions."""
+    return ", ".join(f"{name} {version(name)}" for name in ("curate-tokens", *packages))
 
 
 def header(words: Mapping[str, Any]) -> dict[str, str]:

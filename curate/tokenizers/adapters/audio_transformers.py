@@ -26,14 +26,13 @@ from curate.tokenizers.adapters.checkpoints import (
     LICENCE,
     TRAINED_ON,
     open_weights,
-    versions,
     write_weights,
 )
 from curate.tokenizers.adapters.weights import fit, locate, read_config
 from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio.invariance import batch_invariance, chunk_difference, probe_sounds
 from curate.tokenizers.batches import exact
-from curate.tokenizers.folders import WEIGHTS, read_folder, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
 
 ensure_torchvision()
 from transformers import (  # noqa: E402
@@ -122,7 +121,7 @@ class TransformersCodec:
             preprocessing=Preprocessing(),
             valid_length="the number of samples, which is kept beside the ids; `decode` cuts by it",
             weights_digest=digest(raw),
-            code_version=versions(),
+            code_version=code_version("torch", "transformers"),
             parameters=sum(p.numel() for p in net.parameters()),
             trained_on=TRAINED_ON,
             licence=LICENCE,

@@ -26,12 +26,11 @@ from curate.tokenizers.adapters.checkpoints import (
     open_weights,
     read_json,
     read_part,
-    versions,
     write_weights,
 )
 from curate.tokenizers.adapters.grids import Pictures, batch_difference
 from curate.tokenizers.adapters.weights import fit
-from curate.tokenizers.folders import WEIGHTS, read_folder, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
 
 if TYPE_CHECKING:
     from transformers import ChameleonVQVAEConfig
@@ -154,7 +153,7 @@ class ChameleonVQ(Pictures):
             input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3); transparency on white",
             preprocessing=Preprocessing(resize="short_side", resample="lanczos", crop="centre", mean=mean, std=std),
             weights_digest=digest(raw),
-            code_version=versions(),
+            code_version=code_version("torch", "transformers"),
             parameters=sum(p.numel() for p in net.parameters()),
             trained_on=TRAINED_ON,
             licence=LICENCE,

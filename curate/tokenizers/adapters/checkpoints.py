@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -98,13 +97,6 @@ def open_weights(raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def as_float32(value: Tensor) -> Tensor:
     """Floating tensors as float32; counters as they are."""
     return value.float() if value.is_floating_point() else value
-
-
-def versions() -> str:
-    """What the figures of a card were measured with."""
-    import transformers
-
-    return f"torch {torch.__version__}, transformers {transformers.__version__}"
 
 
 def _index(source: str) -> Path | None:

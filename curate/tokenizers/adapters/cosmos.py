@@ -32,7 +32,7 @@ from curate.tokenizers.adapters.grids import Clips, Pictures, batch_difference, 
 from curate.tokenizers.adapters.torchscript import load_script
 from curate.tokenizers.adapters.weights import locate, read_config
 from curate.tokenizers.batches import exact
-from curate.tokenizers.folders import check_digest, read_card, read_files, write_folder
+from curate.tokenizers.folders import check_digest, code_version, read_card, read_files, write_folder
 from curate.tokenizers.quantisers.fsq import fsq_codes
 
 FILES = ("encoder.jit", "decoder.jit")
@@ -256,7 +256,7 @@ def _card(
         ),
         chunking="" if temporal is None else "a clip is encoded whole: ids of its parts would differ at the seams",
         weights_digest=_digest(raw),
-        code_version=f"torch {torch.__version__}",
+        code_version=code_version("torch"),
         parameters=scripts.parameters(),
         trained_on=TRAINED_ON,
         licence=LICENCE,

@@ -26,12 +26,11 @@ from curate.tokenizers.adapters.checkpoints import (
     TRAINED_ON,
     as_float32,
     open_weights,
-    versions,
     write_weights,
 )
 from curate.tokenizers.adapters.grids import Pictures, batch_difference
 from curate.tokenizers.adapters.weights import fit, locate, read_state
-from curate.tokenizers.folders import WEIGHTS, read_folder, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
 
 STRIDE = 8
 GROUPS = 4
@@ -149,7 +148,7 @@ class DVAE(Pictures):
                 resize="short_side", resample="lanczos", crop="centre", mean=[MEAN] * 3, std=[STD] * 3
             ),
             weights_digest=digest(raw),
-            code_version=versions(),
+            code_version=code_version("torch", "transformers"),
             parameters=sum(p.numel() for net in (encoder, back) if net is not None for p in net.parameters()),
             trained_on=TRAINED_ON,
             licence=LICENCE,

@@ -31,12 +31,11 @@ from curate.tokenizers.adapters.checkpoints import (
     open_weights,
     read_json,
     read_part,
-    versions,
     write_weights,
 )
 from curate.tokenizers.adapters.grids import Clips, Pictures, batch_difference
 from curate.tokenizers.adapters.weights import fit
-from curate.tokenizers.folders import WEIGHTS, read_folder, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
 
 if TYPE_CHECKING:
     from transformers import Emu3VQVAEConfig
@@ -172,7 +171,7 @@ def _adopt(source: str, name: str, size: int, video: bool) -> tuple[CodecCard, b
         preprocessing=Preprocessing(resize="short_side", resample="bicubic", crop="centre", mean=mean, std=std),
         chunking="a clip is encoded whole: ids of its parts would differ at the seams" if video else "",
         weights_digest=digest(raw),
-        code_version=versions(),
+        code_version=code_version("torch", "transformers"),
         parameters=sum(p.numel() for p in net.parameters()),
         trained_on=TRAINED_ON,
         licence=LICENCE,

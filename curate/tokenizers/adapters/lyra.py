@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from curate.schema.ids import digest
 from curate.tokenizers.adapters.weights import locate
 from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio.invariance import batch_invariance, chunk_difference, probe_sounds
-from curate.tokenizers.folders import check_digest, read_card, read_files, write_folder
+from curate.tokenizers.folders import check_digest, code_version, read_card, read_files, write_folder
 
 RATE, HOP = 16000, 320
 LEVELS, CODES = 46, 16
@@ -99,7 +98,7 @@ class Lyra:
             padding=f"zeros fill the last frame: ceil(samples / {HOP}) frames",
             valid_length="the number of samples, which is kept beside the ids; `decode` cuts by it",
             weights_digest=digest(b"".join(files)),
-            code_version=f"ai-edge-litert {version('ai-edge-litert')}",
+            code_version=code_version("ai-edge-litert"),
             trained_on="not told by the weights; the publisher says speech",
             licence="Apache-2.0",
         )

@@ -19,7 +19,7 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.adapters.weights import fit, locate, read_state
 from curate.tokenizers.batches import in_micro_batches, split
-from curate.tokenizers.folders import WEIGHTS, header, read_folder, words_of, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, header, read_folder, words_of, write_folder
 from curate.tokenizers.quantisers.difference import difference_rate
 
 
@@ -146,7 +146,7 @@ class PictureTokenizer(ABC):
                 ),
                 "chunking": "a picture at a time; ids of a picture do not depend on others",
                 "weights_digest": digest(raw),
-                "code_version": f"torch {torch.__version__}",
+                "code_version": code_version("torch"),
                 "parameters": sum(p.numel() for p in net.parameters()),
                 "trained_on": words["trained_on"],
                 "licence": cls.licence,

@@ -20,7 +20,7 @@ from curate.tokenizers.audio.invariance import batch_invariance
 from curate.tokenizers.audio.media import MediaSource, Sound
 from curate.tokenizers.audio.net import Encoder
 from curate.tokenizers.audio.rvq import CHUNK, AudioRVQ, describe
-from curate.tokenizers.folders import WEIGHTS, header, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, header, write_folder
 from curate.tokenizers.quantisers.difference import rounded_difference
 
 log = logging.getLogger(__name__)
@@ -75,14 +75,17 @@ def export(
         ids_per_frame=net.levels,
         sample_rate=net.rate,
         channels=1,
-        input=f"float32 mono (samples,) in [-1, 1] at {net.rate} Hz; not normalised in level",
+        input=(
+            f"float32 mono (samples,) in [-1, 1] at {net.rate} Hz, finite, at least one sample; not normalised in "
+            "level. To get there: the mean of the channels without LFE, FFmpeg's libswresample, 16 bits"
+        ),
         preprocessing=Preprocessing(),
         chunking=f"whole, in steps of {CHUNK} frames that overlap and leave no seam; an id depends on {reach} frames "
         "on either side, so parts of a sound that are encoded by themselves differ near their ends",
         padding=f"zeros fill the last frame: ceil(samples / {net.hop}) frames",
         valid_length="the number of samples, which is kept beside the ids; `decode` cuts by it",
         weights_digest=digest(raw),
-        code_version=f"torch {torch.__version__}",
+        code_version=code_version("torch"),
         parameters=sum(v.numel() for v in halves.values()),
         trained_on=_sources(config.media, trained_on, net.rate),
         licence=config.licence,

@@ -15,7 +15,7 @@ from curate.schema.errors import CurateError
 from curate.tokenizers.adapters.weights import read_config
 from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
-from curate.tokenizers.folders import read_card, write_folder
+from curate.tokenizers.folders import code_version, read_card, write_folder
 
 
 class ContinuousFeatures:
@@ -67,6 +67,7 @@ class ContinuousFeatures:
             padding="none",
             valid_length="all rows are valid",
             weights_digest=net.digest,
+            code_version=code_version("torch", "timm", "open_clip_torch"),
             parameters=net.parameters,
             trained_on=trained_on,
             licence=licence,

@@ -16,7 +16,7 @@ from curate.schema.ids import digest
 from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
 from curate.tokenizers.features.topk import topk
-from curate.tokenizers.folders import WEIGHTS, header, read_folder, words_of, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, header, read_folder, words_of, write_folder
 from curate.tokenizers.quantisers.difference import difference_rate
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, fit_product, product_ids, product_vectors
 
@@ -177,6 +177,7 @@ def train_features(
         padding="none",
         valid_length="all ids are valid",
         weights_digest=digest(raw),
+        code_version=code_version("torch", "timm", "open_clip_torch"),
         parameters=net.parameters + codebooks.size,
         trained_on=f"codebooks: {trained_on or f'{len(pictures)} pictures'}; encoder: see {net.name}",
         licence=licence,

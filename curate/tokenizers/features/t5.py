@@ -19,7 +19,7 @@ from curate.schema.ids import digest
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers.adapters.weights import fit, locate, read_config, read_state
 from curate.tokenizers.features.continuous import to_float16, widen
-from curate.tokenizers.folders import WEIGHTS, check_digest, read_card, read_files, write_folder
+from curate.tokenizers.folders import WEIGHTS, check_digest, code_version, read_card, read_files, write_folder
 from tokenizers import Tokenizer as Pieces
 
 MAX_PIECES = 77
@@ -91,6 +91,7 @@ class T5Features:
             padding="none",
             valid_length="all rows are valid",
             weights_digest=_digest(parts),
+            code_version=code_version("torch", "transformers"),
             parameters=sum(v.numel() for v in kept.values()),
             trained_on="as its publisher states",
             licence="as its publisher states",

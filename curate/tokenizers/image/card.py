@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.folders import WEIGHTS, words_of, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, words_of, write_folder
 from curate.tokenizers.image.evaluate import evaluate_clips, evaluate_images, square
 from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQNet, net_from_bytes
 from curate.tokenizers.quantisers import difference
@@ -92,7 +91,7 @@ def _unmeasured(net: ImageFSQNet, raw: bytes, name: str, size: int) -> CodecCard
         padding="none",
         valid_length="the whole grid",
         weights_digest=digest(raw),
-        code_version=", ".join(f"{package} {version(package)}" for package in _MEASURED_WITH),
+        code_version=code_version(*_MEASURED_WITH),
         parameters=sum(p.numel() for p in net.parameters()),
         trained_on=words["trained_on"],
         licence=words["licence"],

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from curate.schema.codec import CodecCard, Quality
 from curate.schema.ids import digest
-from curate.tokenizers.folders import WEIGHTS, read_folder, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
 from curate.tokenizers.labels.parts import MASK_SIDE, box_of, cut
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, codebooks_to_bytes, fit_product
 from curate.tokenizers.quantisers.vq import vq_ids, vq_vectors
@@ -96,7 +96,7 @@ def fit_masks(masks: Sequence[NDArray[np.float32]], held_out: Sequence[NDArray[n
         padding="none",
         valid_length="all ids are valid",
         weights_digest=digest(raw),
-        code_version=f"numpy {np.__version__}",
+        code_version=code_version("numpy"),
         parameters=1024 * PATCH * PATCH,
         trained_on=f"{len(masks)} outlines of regions in scikit-image's {', '.join(TRAINED_ON)}",
         licence="Apache-2.0",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from curate.schema.codec import CodecCard, Quality, smallest_unsigned
 from curate.schema.ids import digest
-from curate.tokenizers.folders import write_folder
+from curate.tokenizers.folders import code_version, write_folder
 from curate.tokenizers.text.bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
 from curate.tokenizers.text.corpus import TextSource, gather
 from curate.tokenizers.train_config import read_config
@@ -86,7 +85,7 @@ def write(
         chunking="none: a text is encoded whole",
         padding="none",
         valid_length="all ids are valid",
-        code_version=f"tokenizers {version('tokenizers')}",
+        code_version=code_version("tokenizers"),
         special_tokens=SPECIAL,
         weights_digest=digest(raw),
         trained_on=trained_on,

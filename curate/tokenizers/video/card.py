@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import av
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from curate.schema.codec import CodecCard, Preprocessing, Quality, smallest_unsigned
 from curate.schema.errors import CurateError, MediaError
 from curate.schema.ids import digest
-from curate.tokenizers.folders import WEIGHTS, words_of, write_folder
+from curate.tokenizers.folders import WEIGHTS, code_version, words_of, write_folder
 from curate.tokenizers.image.evaluate import clip_of, evaluate_clips
 from curate.tokenizers.image.fsq import PATCH
 from curate.tokenizers.quantisers.difference import difference_rate, rounded_difference
@@ -90,7 +89,7 @@ def write_video_card(weights: Path, folder: Path, held_out: Sequence[tuple[str, 
         padding="none: 1 + 4k frames, anything else is refused",
         valid_length="1 + 4 (steps - 1) frames",
         weights_digest=digest(raw),
-        code_version=f"torch {version('torch')}, vector-quantize-pytorch {version('vector-quantize-pytorch')}",
+        code_version=code_version("torch", "vector-quantize-pytorch"),
         parameters=sum(p.numel() for p in net.parameters()),
         trained_on=words["trained_on"],
         licence=words["licence"],

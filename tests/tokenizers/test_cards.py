@@ -1,0 +1,38 @@
+"""Every card in the zoo says what a user of its ids must know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from curate.schema.codec import smallest_unsigned
+from curate.tokenizers.folders import read_card
+
+ZOO = sorted(path.parent for path in (Path(__file__).parents[2] / "tokenizers").glob("*/card.json"))
+WITHOUT_FIGURES = {"color-palette", "metadata"}
+"""Words of bins: what they lose is the width of a bin (docs/streams-4m.md)."""
+
+
+@pytest.mark.parametrize("folder", ZOO, ids=lambda folder: folder.name)
+def test_a_card_leaves_nothing_open(folder: Path) -> None:
+    card = read_card(folder)
+    assert card.name == folder.name
+    for field in ("stream", "quantiser", "index_order", "input", "chunking", "padding", "valid_length", "licence"):
+        assert getattr(card, field), field
+    assert len(card.weights_digest) == 64
+    assert card.code_version.startswith("curate-tokens ")
+    assert card.trained_on
+    assert card.dtype == smallest_unsigned(card.vocabulary)
+    assert card.batch_invariance == 0.0
+    assert card.quality or card.name in WITHOUT_FIGURES
+    assert all(figure.media and figure.items for figure in card.quality)
+    if card.modality in ("image", "video"):
+        assert card.grid
+        assert card.preprocessing is not None
+        assert card.preprocessing.resample == "lanczos"
+    if card.modality == "audio":
+        assert card.rate_hz == 50
+        assert card.sample_rate == 16000
+    if "fsq" in card.architecture or card.modality == "audio":
+        assert card.bf16_difference is not None
