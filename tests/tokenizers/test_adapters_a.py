@@ -79,6 +79,10 @@ def holds_the_contract(tokenizer: Any, items: list[NDArray[np.uint8]], shape: tu
     back = tokenizer.decode(ids)
     assert [(one.dtype, one.shape) for one in back] == [(np.dtype(np.uint8), one.shape) for one in items]
     np.testing.assert_array_equal(tokenizer.decode([ids[-1]])[0], back[-1])
+    # what comes back is of the ids: other ids, other pixels, and no blank
+    assert not np.array_equal(ids[0], ids[-1])
+    assert not np.array_equal(back[0], back[-1])
+    assert np.stack(back).std() > 1
     np.testing.assert_array_equal(np.stack(tokenizer.encode(back)), np.stack(tokenizer.encode(back[::-1])[::-1]))
 
 
@@ -487,6 +491,13 @@ def test_emu3_clips(emu3_folder: Path, clips: list[NDArray[np.uint8]]) -> None:
     assert np.mean(np.stack(ids)[:, :2] == np.stack(shorter)) > 0.99
     with pytest.raises(ValueError, match="got 8; the nearest are 5 and 9"):
         tokenizer.encode([clips[0][:8]])
+
+
+def test_a_pickle_beside_safetensors_is_left_alone(emu3: Emu3VQVAE, tmp_path: Path) -> None:
+    emu3.save_pretrained(tmp_path / "hub")
+    torch.save(Path("not tensors, and refused where it is read"), tmp_path / "hub" / "pytorch_model.bin")
+    Emu3Picture.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=SIZE)
+    assert Emu3Picture.load(tmp_path / "zoo").card.vocabulary == 300
 
 
 def test_emu3_reads_the_publishers_names(

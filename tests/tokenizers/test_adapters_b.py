@@ -8,6 +8,7 @@ their own names: so names, order of layers, normalisation and the rule for an id
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,6 +148,18 @@ CASES = {
 }
 
 
+PIXELS_OF: dict[str, list[list[int]]] = {
+    "llamagen": [[112, 222, 149], [0, 144, 32], [135, 173, 78], [157, 116, 135]],
+    "taming": [[107, 208, 96], [14, 0, 196], [51, 179, 183], [54, 60, 115]],
+    "ibq": [[8, 137, 101], [71, 5, 108], [116, 192, 50], [162, 255, 158]],
+    "open-magvit2": [[118, 144, 154], [116, 246, 206], [0, 181, 255], [47, 152, 145]],
+    "titok-legacy": [[137, 106, 25], [61, 0, 0], [255, 0, 72], [20, 107, 0]],
+    "titok": [[184, 0, 0], [255, 0, 0], [43, 153, 0], [0, 0, 0]],
+    "4m-divae": [[58, 60, 0], [101, 151, 87], [0, 151, 202], [128, 163, 188]],
+    "4m-vqvae": [[0, 255, 59], [196, 222, 79], [0, 0, 72], [79, 0, 228]],
+}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -196,7 +209,43 @@ def test_ids_give_pictures_and_pictures_give_the_same_ids_each_time(adopted: tup
     first, again = tokenizer.decode(ids)[0], tokenizer.decode([np.stack([ids[0]] * 2)])[0][1]
     assert (first.shape, first.dtype) == ((64, 64, 3), np.uint8)
     np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(*(tokenizer.encode(tokenizer.decode(ids))[0] for _ in range(2)))
+    second = tokenizer.encode([first])
+    others = tokenizer.encode([255 - picture(), first, picture()])
+    np.testing.assert_array_equal(others[1], second[0])
+
+
+@pytest.mark.parametrize("name", PIXELS_OF)
+def test_pixels_are_those_that_these_weights_gave(name: str, tmp_path: Path) -> None:
+    """Four pixels of a decoded picture, from the first run of these seeded weights: a decoder cannot change unseen."""
+    case = CASES[name]
+    publish(tmp_path / "hub", case.state(), case.config)
+    case.adapter.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
+    ids = np.array(case.golden, case.dtype).reshape(case.grid)
+    [first, other] = case.adapter.load(tmp_path / "zoo").decode([ids, np.roll(ids, 1)])
+    np.testing.assert_allclose(first[[5, 20, 40, 60], [7, 33, 50, 12]].astype(int), PIXELS_OF[name], atol=2)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("llamagen", "encoder.conv_in.weight"),
+        ("taming", "quantize.embedding.weight"),
+        ("ibq", "encoder.conv_out.weight"),
+        ("open-magvit2", "encoder.conv_out.weight"),
+        ("titok", "encoder.positional_embedding"),
+        ("titok-legacy", "pixel_quantize.embedding.weight"),
+        ("4m-vqvae", "encoder.pos_emb"),
+        ("4m-divae", "decoder.time_embed.0.weight"),
+    ],
+)
+def test_a_tensor_of_other_dimensions_is_told_by_key_and_shape(name: str, key: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    state = case.state()
+    assert key in state
+    publish(tmp_path / "hub", state | {key: torch.zeros(3)}, case.config)
+    with pytest.raises(CurateError, match=rf"{re.escape(key)} has shape \[3\], not"):
+        case.adapter.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
 
 
 def test_what_is_no_item_is_refused(adopted: tuple[Case, Any]) -> None:

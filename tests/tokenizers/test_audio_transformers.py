@@ -260,3 +260,17 @@ def test_what_cannot_be_adopted_is_said(
     (broken / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(CurateError, match="broken"):
         Encodec.adopt(str(broken), tmp_path / "out")
+
+
+@pytest.mark.parametrize("cls", [Encodec, Dac], ids=lambda cls: cls.architecture)
+def test_a_tensor_of_another_shape_is_told_by_key_and_both_shapes(
+    cls: type[TransformersCodec], folders: dict[type[TransformersCodec], tuple[str, Path]], tmp_path: Path
+) -> None:
+    source = Path(folders[cls][0])
+    state = load_file(source / "model.safetensors")
+    key = next(name for name, value in state.items() if name.startswith("decoder.") and value.ndim == 1)
+    (tmp_path / "config.json").write_text((source / "config.json").read_text())
+    save_file(state | {key: torch.zeros(len(state[key]) + 1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    has, wanted = len(state[key]) + 1, len(state[key])
+    with pytest.raises(CurateError, match=rf"{key} has shape \[{has}\], not \[{wanted}\]"):
+        cls.adopt(str(tmp_path), tmp_path / "zoo")

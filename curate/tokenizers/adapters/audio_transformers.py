@@ -212,13 +212,20 @@ class TransformersCodec:
         where = locate(source, ["*.safetensors"])[0].parent
         try:
             net, found = cls.model_class.from_pretrained(
-                where, config=config, use_safetensors=True, local_files_only=True, output_loading_info=True
+                where,
+                config=config,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # to say which, below
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CurateError(f"{source} cannot be read: {first_line(error)}") from error
         wrong = [f"{key} is missing" for key in sorted(found["missing_keys"])]
         wrong += [f"{key} is not known" for key in sorted(found["unexpected_keys"])]
-        wrong += [f"{key[0]} has another shape" for key in sorted(found["mismatched_keys"])]
+        wrong += [
+            f"{key} has shape {list(has)}, not {list(wanted)}" for key, has, wanted in sorted(found["mismatched_keys"])
+        ]
         if wrong:
             more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             raise CurateError(f"the weights {source} do not fit their config.json: {'; '.join(wrong[:5])}{more}")

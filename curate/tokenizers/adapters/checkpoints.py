@@ -50,7 +50,11 @@ def read_part(
                 raise CurateError(f"{source} lacks {name}, which its index names", "fetch the checkpoint again")
             found |= _tensors(files[name], [key for key, of in wanted.items() if of == name])
     else:
-        holders = {path: _keys(path) for path in locate(source, patterns)}
+        holders: dict[Path, list[str]] = {}
+        for path in locate(source, patterns):  # safetensors come first; a pickle beside them is then left alone
+            holders[path] = _keys(path)
+            if any(p + anchor in holders[path] for p in prefixes):
+                break
         prefix = _prefix([key for keys in holders.values() for key in keys], anchor, prefixes, source)
         path = next(path for path, keys in holders.items() if prefix + anchor in keys)
         found = _tensors(path, [key for key in holders[path] if key.startswith(prefix)])

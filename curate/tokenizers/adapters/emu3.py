@@ -168,7 +168,7 @@ def _adopt(source: str, name: str, size: int, video: bool) -> tuple[CodecCard, b
             else f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3), encoded as {steps} equal frames"
         )
         + ". The publisher keeps the shape of a picture and rounds its sides to multiples of 8; here it is cropped",
-        preprocessing=Preprocessing(resize="short_side", resample="bicubic", crop="centre", mean=mean, std=std),
+        preprocessing=Preprocessing(resize="short_side", resample="lanczos", crop="centre", mean=mean, std=std),
         chunking="a clip is encoded whole: ids of its parts would differ at the seams" if video else "",
         weights_digest=digest(raw),
         code_version=code_version("torch", "transformers"),

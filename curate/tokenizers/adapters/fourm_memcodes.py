@@ -26,7 +26,7 @@ from torch.nn import functional
 from curate.schema.codec import CodecCard, Preprocessing
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.adapters.picture import PictureNet, PictureTokenizer, count, nearest, tensor
+from curate.tokenizers.adapters.picture import PictureNet, PictureTokenizer, count, nearest, sides
 from curate.tokenizers.adapters.weights import read_config
 from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
@@ -209,7 +209,7 @@ class FourMMemcodes(PictureTokenizer):
 
     @classmethod
     def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        heads, rows, width = _sides(state, "quantize.codes", 3, path)
+        heads, rows, width = sides(state, "quantize.codes", 3, path)
         encoder, decoder = (_mlp_shape(state, name, path) for name in ("encoder", "decoder"))
         return asdict(MemcodesShape(_domain(path, encoder.inputs), heads, rows, width, encoder, decoder))
 
@@ -324,18 +324,10 @@ def _vectors(card: CodecCard, raw: bytes, device: str) -> FourMMemcodes:
 
 
 def _mlp_shape(state: Mapping[str, Tensor], name: str, path: Path) -> MLPShape:
-    width, inputs = _sides(state, f"{name}.linear_in.weight", 2, path)
-    hidden, _ = _sides(state, f"{name}.blocks.0.block.0.weight", 2, path)
-    outputs, _ = _sides(state, f"{name}.linear_out.weight", 2, path)
+    width, inputs = sides(state, f"{name}.linear_in.weight", 2, path)
+    hidden, _ = sides(state, f"{name}.blocks.0.block.0.weight", 2, path)
+    outputs, _ = sides(state, f"{name}.linear_out.weight", 2, path)
     return MLPShape(inputs, width, hidden, count(state, f"{name}.blocks."), outputs)
-
-
-def _sides(state: Mapping[str, Tensor], key: str, ndim: int, path: Path) -> list[int]:
-    """The shape of a tensor that has `ndim` dimensions; CurateError where it is missing or has others."""
-    shape = list(tensor(state, key, path).shape)
-    if len(shape) != ndim:
-        raise CurateError(f"the weights {path.name} do not fit: {key} has shape {shape}, not of {ndim} dimensions")
-    return shape
 
 
 def _domain(path: Path, width: int) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.adapters.picture import count, tensor
+from curate.tokenizers.adapters.picture import count, sides
 from curate.tokenizers.adapters.taming import Up
 
 GROUPS = 32
@@ -66,12 +66,12 @@ class UNetShape:
                 blocks = 0
                 continue
             if blocks == 0:
-                levels.append(tensor(state, f"{down}{i}.0.in_layers.2.weight", path).shape[0])
+                levels.append(sides(state, f"{down}{i}.0.in_layers.2.weight", 4, path)[0])
                 attends.append(f"{down}{i}.1.qkv.weight" in state)
             blocks += 1
-        taken = tensor(state, f"{down}0.0.weight", path).shape[1] - code_width
+        taken = sides(state, f"{down}0.0.weight", 4, path)[1] - code_width
         return cls(
-            width=tensor(state, f"{prefix}time_embed.0.weight", path).shape[1],
+            width=sides(state, f"{prefix}time_embed.0.weight", 2, path)[1],
             levels=tuple(levels),
             blocks=blocks,
             attends=tuple(attends),

@@ -21,7 +21,7 @@ from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.tokenizers.adapters.ddim import Diffusion
 from curate.tokenizers.adapters.fourm_unet import PatchedUNet, UNetShape
-from curate.tokenizers.adapters.picture import PictureNet, PictureTokenizer, count, grid_of, nearest, tensor
+from curate.tokenizers.adapters.picture import PictureNet, PictureTokenizer, count, grid_of, nearest, sides
 from curate.tokenizers.adapters.taming import preprocessing
 from curate.tokenizers.adapters.weights import read_config
 
@@ -317,22 +317,22 @@ class FourMVQ(PictureTokenizer):
 
     @classmethod
     def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        proj = tensor(state, "encoder.proj.weight", path)
-        codes, code_width = tensor(state, "quantize._codebook.embed", path).shape
+        proj = sides(state, "encoder.proj.weight", 4, path)
+        codes, code_width = sides(state, "quantize._codebook.embed", 2, path)
         labels = state["cls_emb.weight"].shape[0] if "cls_emb.weight" in state else 0
         decoder, out = None, 0
         if _has_vit_decoder(state):
             decoder = _vit_shape(state, "decoder", path)
-            out = tensor(state, "decoder.out_proj.weight", path).shape[0] // proj.shape[-1] ** 2
+            out = sides(state, "decoder.out_proj.weight", 2, path)[0] // proj[-1] ** 2
         unet = diffusion = None
         if _has_unet(state):
-            unet = UNetShape.of_state(state, "decoder.", proj.shape[1], code_width, path)
+            unet = UNetShape.of_state(state, "decoder.", proj[1], code_width, path)
             beside = path.parent / "config.json"
             diffusion = Diffusion.of_config(read_config(beside) if beside.is_file() else PUBLISHED, DEFAULTS)
         shape = FourMShape(
-            domain=_domain(path, proj.shape[1], labels),
-            channels=proj.shape[1],
-            patch=proj.shape[-1],
+            domain=_domain(path, proj[1], labels),
+            channels=proj[1],
+            patch=proj[-1],
             labels=labels,
             codes=codes,
             code_width=code_width,
@@ -367,7 +367,7 @@ def _has_unet(state: Mapping[str, Tensor]) -> bool:
 
 
 def _vit_shape(state: Mapping[str, Tensor], name: str, path: Path) -> ViTShape:
-    _, width, side, _ = tensor(state, f"{name}.pos_emb", path).shape
+    _, width, side, _ = sides(state, f"{name}.pos_emb", 4, path)
     return ViTShape(width, count(state, f"{name}.blocks."), side, f"{name}.post_mlp.fc1.weight" in state)
 
 

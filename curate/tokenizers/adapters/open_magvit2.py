@@ -16,6 +16,7 @@ from curate.tokenizers.adapters.picture import (
     averaged,
     count,
     grid_of,
+    sides,
     tensor,
 )
 from curate.tokenizers.adapters.taming import (
@@ -195,14 +196,14 @@ class OpenMagvit2(PictureTokenizer):
 
     @classmethod
     def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        width = tensor(state, "encoder.conv_in.weight", path).shape[0]
+        width = sides(state, "encoder.conv_in.weight", 4, path)[0]
         tensor(state, "encoder.down.0.block.0.conv1.weight", path)
         levels = [f"encoder.down.{i}.block" for i in range(count(state, "encoder.down."))]
         shape = LFQShape(
             width=width,
-            multipliers=tuple(tensor(state, f"{level}.0.conv1.weight", path).shape[0] // width for level in levels),
+            multipliers=tuple(sides(state, f"{level}.0.conv1.weight", 4, path)[0] // width for level in levels),
             blocks=count(state, f"{levels[0]}."),
-            bits=tensor(state, "encoder.conv_out.weight", path).shape[0],
+            bits=sides(state, "encoder.conv_out.weight", 4, path)[0],
         )
         return asdict(shape)
 

@@ -220,6 +220,17 @@ def tensor(state: Mapping[str, Tensor], key: str, path: Path) -> Tensor:
     return state[key]
 
 
+def sides(state: Mapping[str, Tensor], key: str, ndim: int, path: Path) -> list[int]:
+    """The shape of such a tensor; CurateError that names the key where it is missing or has not `ndim` dimensions."""
+    shape = list(tensor(state, key, path).shape)
+    if len(shape) != ndim:
+        raise CurateError(
+            f"the weights {path.name} do not fit: {key} has shape {shape}, not of {ndim} dimensions",
+            "is it this architecture?",
+        )
+    return shape
+
+
 def count(state: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbered modules there are: keys `prefix` + number + `.` + anything."""
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})

@@ -23,6 +23,7 @@ from curate.tokenizers.adapters.picture import (
     count,
     grid_of,
     nearest,
+    sides,
     tensor,
 )
 
@@ -285,15 +286,15 @@ def preprocessing(mean: float, std: float) -> dict[str, Any]:
 
 def vqgan_shape(state: Mapping[str, Tensor], path: Path, names: Names) -> dict[str, Any]:
     """The sizes of a VQGAN from the shapes of its tensors."""
-    width = tensor(state, "encoder.conv_in.weight", path).shape[0]
+    width = sides(state, "encoder.conv_in.weight", 4, path)[0]
     levels = [f"encoder.{names.down}.{i}.{names.block}" for i in range(count(state, f"encoder.{names.down}."))]
-    codes, code_width = tensor(state, "quantize.embedding.weight", path).shape
+    codes, code_width = sides(state, "quantize.embedding.weight", 2, path)
     tensor(state, f"encoder.{names.down}.0.{names.block}.0.conv1.weight", path)
     shape = Shape(
         width=width,
-        multipliers=tuple(tensor(state, f"{level}.0.conv1.weight", path).shape[0] // width for level in levels),
+        multipliers=tuple(sides(state, f"{level}.0.conv1.weight", 4, path)[0] // width for level in levels),
         blocks=count(state, f"{levels[0]}."),
-        latent=tensor(state, "encoder.conv_out.weight", path).shape[0],
+        latent=sides(state, "encoder.conv_out.weight", 4, path)[0],
         codes=codes,
         code_width=code_width,
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.adapters.picture import PictureNet, PictureTokenizer, count, tensor
+from curate.tokenizers.adapters.picture import PictureNet, PictureTokenizer, count, sides
 from curate.tokenizers.adapters.taming import Chain, Codebook, Residual, norm, preprocessing
 from curate.tokenizers.adapters.weights import read_config
 
@@ -231,18 +231,18 @@ class TiTok(PictureTokenizer):
 
     @classmethod
     def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        patches, encoder_width = tensor(state, "encoder.positional_embedding", path).shape
-        codes, code_width = tensor(state, "quantize.embedding.weight", path).shape
+        patches, encoder_width = sides(state, "encoder.positional_embedding", 2, path)
+        codes, code_width = sides(state, "quantize.embedding.weight", 2, path)
         shape = TiTokShape(
             side=isqrt(patches - 1),
-            patch=tensor(state, "encoder.patch_embed.weight", path).shape[-1],
-            tokens=tensor(state, "latent_tokens", path).shape[0],
+            patch=sides(state, "encoder.patch_embed.weight", 4, path)[-1],
+            tokens=sides(state, "latent_tokens", 2, path)[0],
             codes=codes,
             code_width=code_width,
             unit=_unit_codes(path),
             encoder_width=encoder_width,
             encoder_blocks=count(state, "encoder.transformer."),
-            decoder_width=tensor(state, "decoder.positional_embedding", path).shape[1],
+            decoder_width=sides(state, "decoder.positional_embedding", 2, path)[1],
             decoder_blocks=count(state, "decoder.transformer."),
             pixels=None if "decoder.conv_out.weight" in state else _pixel_shape(state, path),
         )
@@ -257,10 +257,10 @@ class TiTok(PictureTokenizer):
 
 
 def _pixel_shape(state: Mapping[str, Tensor], path: Path) -> PixelShape:
-    width = tensor(state, "pixel_decoder.norm_out.weight", path).shape[0]
-    codes, latent = tensor(state, "pixel_quantize.embedding.weight", path).shape
+    width = sides(state, "pixel_decoder.norm_out.weight", 1, path)[0]
+    codes, latent = sides(state, "pixel_quantize.embedding.weight", 2, path)
     levels = range(count(state, "pixel_decoder.up."))
-    wide = [tensor(state, f"pixel_decoder.up.{i}.block.0.conv1.weight", path).shape[0] for i in levels]
+    wide = [sides(state, f"pixel_decoder.up.{i}.block.0.conv1.weight", 4, path)[0] for i in levels]
     return PixelShape(width, tuple(w // width for w in wide), count(state, "pixel_decoder.mid."), latent, codes)
 
 
