@@ -33,11 +33,12 @@ def view_of(
 
     Args:
         fps, max_frames, pad: as in the recipe's stream.
-        crops: as in the recipe; of streams of pictures. Words about a picture are of the whole of it or of its centre
-            square, as the card's `preprocessing` says.
+        crops: as in the recipe; of streams of pictures. Words of the whole picture go with any crop, words of its centre
+            square (the card's `preprocessing` tells) with that alone.
 
     Raises:
-        CurateError: the card does not say what size or rate it needs, `max_frames` is not 1 + stride * k of video.
+        CurateError: the card does not say what size or rate it needs, `max_frames` is not 1 + stride * k of video, or
+            words of the centre square stand beside several crops.
     """
     if card.modality == "array":
         return Array()
@@ -56,8 +57,14 @@ def view_of(
                 f"set max_frames to {max_frames - over} or {max_frames - over + clock.stride}",
             )
         return Frames(card.input_size, clock.fps, max_frames or CLIP_FRAMES, stride=clock.stride, pad=pad)
-    several = crops if card.modality == "image" else 1
     whole = card.preprocessing is not None and card.preprocessing.resize == "long_side"
+    if crops > 1 and card.modality != "image" and not whole:
+        raise CurateError(
+            f"{card.name} writes what lies in the centre square of a picture, and crops is {crops}: beside the ids of "
+            "other crops its words would be of another place",
+            "set crops to 1, or give this stream a recipe of its own",
+        )
+    several = crops if card.modality == "image" else 1
     return Frames(card.input_size, fps or 1.0, max_frames or PICTURES, crop=not whole, crops=several)
 
 

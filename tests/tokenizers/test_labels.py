@@ -22,6 +22,7 @@ from skimage import data
 
 from curate.media.guarded import decode
 from curate.media.views import Frames
+from curate.schema.codec import Preprocessing
 from curate.schema.errors import CurateError
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers import zoo
@@ -560,3 +561,13 @@ def test_other_options_than_the_folder_was_made_with_are_noticed(tmp_path: Path)
     card.write_text(json.dumps(json.loads(card.read_text()) | {"weights_digest": digest(file.read_bytes())}))
     with pytest.raises(CurateError, match="not the one that it was made with"):
         Labelled.load(tmp_path / "canny")
+
+
+def test_words_of_the_centre_square_are_refused_beside_other_crops() -> None:
+    """Boxes of crop 0 beside the ids of crop 2 would be of another place; words of the whole picture go with each."""
+    whole = zoo.card("metadata")
+    assert view_of(whole, crops=3) == view_of(whole)
+    centre = whole.model_copy(update={"name": "det", "preprocessing": Preprocessing(resize="short_side")})
+    assert view_of(centre, crops=1) == Frames(whole.input_size or 0)
+    with pytest.raises(CurateError, match="det writes what lies in the centre square .* crops is 3"):
+        view_of(centre, crops=3)
