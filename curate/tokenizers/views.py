@@ -33,8 +33,8 @@ def view_of(
 
     Args:
         fps, max_frames, pad: as in the recipe's stream.
-        crops: as in the recipe; of streams of pictures. Words of the whole picture go with any crop, words of its centre
-            square (the card's `preprocessing` tells) with that alone.
+        crops: as in the recipe; of streams of pictures. Words of the whole picture go with any crop, of the centre
+            square (the card's `preprocessing` tells) with that one alone.
 
     Raises:
         CurateError: the card does not say what size or rate it needs, `max_frames` is not 1 + stride * k of video, or

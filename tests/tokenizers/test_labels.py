@@ -569,5 +569,5 @@ def test_words_of_the_centre_square_are_refused_beside_other_crops() -> None:
     assert view_of(whole, crops=3) == view_of(whole)
     centre = whole.model_copy(update={"name": "det", "preprocessing": Preprocessing(resize="short_side")})
     assert view_of(centre, crops=1) == Frames(whole.input_size or 0)
-    with pytest.raises(CurateError, match="det writes what lies in the centre square .* crops is 3"):
+    with pytest.raises(CurateError, match=r"det writes what lies in the centre square .* crops is 3"):
         view_of(centre, crops=3)

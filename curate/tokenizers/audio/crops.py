@@ -16,7 +16,6 @@ from torch import Tensor
 from curate.tokenizers.audio.disturbance import SHORTEST
 from curate.tokenizers.audio.media import MediaSource, Sound
 from curate.tokenizers.audio.net import AudioNetConfig
-from curate.tokenizers.audio.tones import chord
 from curate.tokenizers.train_config import read_config
 
 SPEEDS = ((1, 1), (1, 1), (9, 8), (8, 9), (16, 15), (15, 16))  # resampling ratios: other voices from the same ones
@@ -29,7 +28,6 @@ class AudioTrainConfig(BaseModel):
         steps: optimiser steps; the learning rate falls to zero by a cosine over them.
         warmup: steps without quantiser, after which its codebooks start from k-means of the latents.
         crops, crop_frames: sounds in a batch and token frames of each.
-        tones: of the crops of a batch, the last so many are chords (`tones.chord`) and not of the media.
         weighted_share: share of the waveform's error that is measured as it is heard (`loss.weighted_error`).
         masking: its exponent, 0 plain, 1 where each band of each moment weighs alike.
         spectral_weight: of the log-spectrum term beside the waveform's error.
@@ -50,7 +48,6 @@ class AudioTrainConfig(BaseModel):
     warmup: int = Field(default=300, ge=0)
     crops: int = Field(default=24, gt=0)
     crop_frames: int = Field(default=64, gt=0)
-    tones: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = 0.01
     weighted_share: float = Field(default=0.5, ge=0, le=1)
@@ -71,8 +68,6 @@ class AudioTrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.tones >= self.crops:
-            raise ValueError(f"{self.tones} tones leave no place for media among {self.crops} crops")
         samples = self.crop_frames * self.network.hop
         if self.disturbance_weight and self.steps > self.disturbance_from and samples < SHORTEST:
             raise ValueError(
@@ -112,13 +107,8 @@ class Crops:
     def batch(self, step: int) -> Tensor:
         rng = np.random.default_rng([self.config.seed, step])
         out = np.zeros((self.config.crops, self.length), np.float32)
-        recorded = self.config.crops - self.config.tones
-        for i, which in enumerate(rng.choice(len(self.sounds), self.config.crops, p=self.weights)):
-            row = out[i]
-            if i >= recorded:
-                row[:] = chord(self.length, self.config.network.rate, rng)
-            else:
-                row[:] = self._crop(self.sounds[which], rng)
+        for row, which in zip(out, rng.choice(len(self.sounds), self.config.crops, p=self.weights), strict=True):
+            row[:] = self._crop(self.sounds[which], rng)
             if rng.random() < 0.1:  # two sounds at once
                 row += rng.uniform(0.1, 0.7) * self._crop(
                     self.sounds[rng.choice(len(self.sounds), p=self.weights)], rng

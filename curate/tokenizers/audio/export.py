@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -24,6 +26,9 @@ from curate.tokenizers.folders import WEIGHTS, code_version, header, write_folde
 from curate.tokenizers.quantisers.difference import rounded_difference
 
 log = logging.getLogger(__name__)
+
+TONES = (125, 250, 500, 1000, 2000, 4000)
+"""Hz; of the sines on the card."""
 
 
 class Trained(Protocol):
@@ -94,7 +99,7 @@ def export(
     tokenizer = AudioRVQ.load(out)
     card = card.model_copy(
         update={
-            "quality": measure(tokenizer, held_out),
+            "quality": [*measure(tokenizer, held_out), *measure_tones(tokenizer)],
             "batch_invariance": batch_invariance(tokenizer, [s.samples for s in held_out]) if held_out else None,
             "bf16_difference": rounded_difference(tokenizer.ids_of, [s.samples for s in held_out])
             if held_out
@@ -119,6 +124,21 @@ def measure(tokenizer: AudioRVQ, held_out: Sequence[Sound]) -> list[Quality]:
         log.info("%s: %s dB", found.media, found.si_sdr_db)
         quality.append(found)
     return quality
+
+
+def measure_tones(tokenizer: AudioRVQ) -> list[Quality]:
+    """One entry for each of `TONES`: up to which pitch the codec keeps a waveform at all, which media hide."""
+    found = []
+    for hz in TONES:
+        media = f"a sine of {hz} Hz, amplitude 0.3, 1 s, computed"
+        found.append(evaluate_audio(tokenizer, [sine(hz, tokenizer.config.rate)], media))
+    return found
+
+
+def sine(hz: float, rate: int) -> NDArray[np.float32]:
+    """One second of a sine of amplitude 0.3, float32 `(rate,)`."""
+    wave: NDArray[np.float64] = 0.3 * np.sin(2 * np.pi * hz * np.arange(rate) / rate)
+    return wave.astype(np.float32)
 
 
 def _sources(media: Sequence[MediaSource], sounds: Sequence[Sound], rate: int) -> str:
