@@ -121,7 +121,9 @@ def tensors(batch: dict[str, np.ndarray]) -> Batch:
     return {k: torch.from_numpy(v) for k, v in batch.items() if k != "sample_id"}
 
 
-def picture(model: AnyToAny, build: Path, manifest: Manifest, split: str, place: Path) -> bool:
+def picture(
+    model: AnyToAny, build: Path, manifest: Manifest, split: str, place: Path, tokenizer_folder: str = ""
+) -> bool:
     """Decoded side by side: the original tokens, the half that the model was shown, and what it made of the rest."""
     number = next((i for i, s in enumerate(manifest.streams) if s.modality == "image"), None)
     if number is None:
@@ -143,7 +145,7 @@ def picture(model: AnyToAny, build: Path, manifest: Manifest, split: str, place:
         guess = model.predict(tensors(batch), number)
     filled = grid.copy().reshape(-1)
     filled[hidden] = guess[0].numpy()
-    tokenizer = zoo.load(entry.tokenizer)
+    tokenizer = zoo.of_card(manifest.codecs[entry.tokenizer], tokenizer_folder)
     one, other = (tokenizer.decode([g.reshape(grid.shape).astype(entry.dtype)])[0][0] for g in (grid, filled))
     visible = np.isin(np.arange(grid.size), shown).reshape(grid.shape[1:])
     cells = np.kron(visible, np.ones((one.shape[0] // visible.shape[0], one.shape[1] // visible.shape[1]), bool))
@@ -157,6 +159,7 @@ def main() -> int:
     parser.add_argument("build", type=Path)
     parser.add_argument("--picture", type=Path, default=Path("reconstruction.png"))
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--tokenizer", default="", help="folder of the picture tokenizer, where it is not of the zoo")
     args = parser.parse_args()
     torch.manual_seed(0)
     manifest = read_manifest(args.build)
@@ -190,7 +193,7 @@ def main() -> int:
         with torch.no_grad():
             scores = [float(model.losses(tensors(b))[0]) for b in curate.stream(args.build, held, view=view, batch=8)]
         print(f"loss on {held}: {np.mean(scores):.3f} over {len(scores)} batches")
-    if picture(model, args.build, manifest, held or "train", args.picture):
+    if picture(model, args.build, manifest, held or "train", args.picture, args.tokenizer):
         print(f"original, what the model saw, its reconstruction: {args.picture}")
     return 0 if last < first else 1
 

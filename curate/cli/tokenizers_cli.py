@@ -21,7 +21,7 @@ from curate.schema.errors import CurateError
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Tokenizers: list, show, eval, train.
+    help="""Tokenizers: what there is, how good it is on your media, and how to bring, make or train another.
 
     curate tokenizers list
 
@@ -32,7 +32,10 @@ app.command("label")(make_tokenizer.label)
 app.command("features")(make_tokenizer.features)
 
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")]
-Name = Annotated[str, typer.Argument(help="A name of `curate tokenizers list`, or a folder with a card.json.")]
+Name = Annotated[
+    str,
+    typer.Argument(help="A name of `curate tokenizers list`, a folder with a card.json, or package.module:Class."),
+]
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg"}
@@ -95,11 +98,11 @@ def _quality(card: CodecCard) -> str:
 
 
 @app.command()
-def show(name: Name) -> None:
+def show(name: Name, as_json: Json = False) -> None:
     """The codec card of a tokenizer: quantiser, order of bits, vocabulary, grid, input, digest, measured quality."""
     from curate.tokenizers import zoo
 
-    typer.echo(zoo.card(name).model_dump_json(indent=1, exclude_defaults=False))
+    typer.echo(zoo.card(name).model_dump_json(indent=None if as_json else 1))
 
 
 @app.command("eval")
@@ -107,8 +110,16 @@ def evaluate(
     name: Name,
     media: Annotated[Path, typer.Option(help="Folder of pictures, videos, sounds or .txt files.")],
     as_json: Json = False,
+    fps: Annotated[
+        float | None, typer.Option(min=0.01, help="of videos: frames a second. Default: as in a recipe.")
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="of videos: most frames of each. Default: as in a recipe.")
+    ] = None,
 ) -> None:
     """Measure the round trip of a tokenizer on your media: PSNR and SSIM, or SI-SDR; ids an item; codebook usage.
+
+    Of a video its beginning is measured, as far as a recipe's stream would take it: `fps` and `max_frames` are printed.
 
     **Examples**
 
@@ -116,19 +127,24 @@ def evaluate(
 
         curate tokenizers eval audio-rvq-4kbps --media ~/Music --json
     """
+    from curate.media.views import Frames
     from curate.tokenizers import zoo
     from curate.tokenizers.evaluate import evaluate_folder
+    from curate.tokenizers.views import view_of
 
     if not media.is_dir():
         raise CurateError(f"{media} is not a folder")
     tokenizer = zoo.load(name)
-    measured = evaluate_folder(tokenizer, media)
+    measured = evaluate_folder(tokenizer, media, fps=fps, max_frames=max_frames)
     for file, reason in measured.skipped:
         typer.echo(f"skipped {file}: {reason}", err=True)
     card = tokenizer.card
-    result = {"name": card.name, "vocabulary": card.vocabulary}
+    result: dict[str, object] = {"name": card.name, "vocabulary": card.vocabulary}
     result |= measured.quality.model_dump(exclude_none=True, exclude={"media"})
     result["skipped"] = len(measured.skipped)
+    view = view_of(card, fps, max_frames)
+    if isinstance(view, Frames) and card.modality in ("image", "video"):
+        result |= {"fps": view.fps, "max_frames": view.max_frames}
     typer.echo(json.dumps(result, indent=None if as_json else 1))
 
 

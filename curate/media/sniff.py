@@ -50,7 +50,8 @@ def explain(data: bytes) -> str:
             return f"is {what}, not media"
     for magic, what in _PICTURES:
         if data.startswith(magic):
-            return f"is a {what} picture that is damaged or cut off in its header"
+            kind = " or holds samples of a kind that is not read (of several channels, only 8 and 16 bits are)"
+            return f"is a {what} picture that is damaged or cut off in its header{kind if what == 'TIFF' else ''}"
     boxes = _mp4_boxes(data)
     if boxes and boxes[0][0] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         kinds = [kind for kind, _, _ in boxes]

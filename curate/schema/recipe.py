@@ -156,7 +156,9 @@ class Stream(_Part):
     """One token stream."""
 
     name: Name
-    tokenizer: str = Field(description="a name of `curate tokenizers list`, or a folder with card.json")
+    tokenizer: str = Field(
+        description="a name of `curate tokenizers list`, a folder with card.json, or package.module:Class"
+    )
     fps: float | None = Field(
         None,
         gt=0,

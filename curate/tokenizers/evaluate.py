@@ -31,7 +31,13 @@ class Measured:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-def evaluate_folder(tokenizer: Tokenizer, folder: Path, media: str = "given media") -> Measured:
+def evaluate_folder(
+    tokenizer: Tokenizer,
+    folder: Path,
+    media: str = "given media",
+    fps: float | None = None,
+    max_frames: int | None = None,
+) -> Measured:
     """The round trip of each file under a folder that the tokenizer can take; others are skipped, and said.
 
     Pictures and clips are scored frame by frame (PSNR, SSIM) and by their motion, sounds by SI-SDR, texts by being the
@@ -39,6 +45,7 @@ def evaluate_folder(tokenizer: Tokenizer, folder: Path, media: str = "given medi
 
     Args:
         media: what they are, in words.
+        fps, max_frames: of videos, as in a recipe's stream.
 
     Raises:
         CurateError: nothing there that the tokenizer takes.
@@ -52,7 +59,7 @@ def evaluate_folder(tokenizer: Tokenizer, folder: Path, media: str = "given medi
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         name = path.relative_to(folder).as_posix()
         try:
-            item = read_item(card, path)
+            item = read_item(card, path, fps, max_frames)
             if item is None:
                 skipped.append((name, f"has nothing for a tokenizer of {card.modality}"))
                 continue
@@ -88,7 +95,7 @@ def evaluate_folder(tokenizer: Tokenizer, folder: Path, media: str = "given medi
     )
 
 
-def read_item(card: CodecCard, path: Path) -> Any:
+def read_item(card: CodecCard, path: Path, fps: float | None = None, max_frames: int | None = None) -> Any:
     """What `encode` takes of a file; None where the file has no such modality.
 
     A text file is a text; of media the text beside it (the same name with .txt) is the caption.
@@ -97,7 +104,7 @@ def read_item(card: CodecCard, path: Path) -> Any:
         MediaError: the file cannot be decoded, or is no media.
         ValueError: a text that is not UTF-8.
     """
-    view = view_of(card)
+    view = view_of(card, fps, max_frames)
     if view is None:
         if path.suffix.lower() not in TEXTS:
             return None

