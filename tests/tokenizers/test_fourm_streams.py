@@ -335,3 +335,40 @@ def test_counts_follow_from_grids() -> None:
     assert BY_NAME["tok_rgb@448"].tokens == 784
     assert BY_NAME["tok_rgb@224"].dtype == "uint16"
     assert [s.name for s in STREAMS if not s.target] == ["rgb@224", "t5_caption", "rgb@448"]
+
+
+# apple/ml-4m at cda590f, fourm/data/modality_info.py, MODALITY_INFO: vocabulary and most tokens. Grids have the counts
+# of its comments there (`Will be set to 196`); `rgb` and `t5_caption` have no vocabulary.
+MODALITY_INFO = {
+    "rgb@224": (0, 196), "caption": (30_000, 256), "det": (30_000, 256), "tok_rgb@224": (16384, 196),
+    "tok_depth@224": (8192, 196), "tok_normal@224": (8192, 196), "tok_semseg@224": (4096, 196),
+    "tok_clip@224": (8192, 196), "t5_caption": (0, 77), "metadata": (30_000, 40), "human_poses": (30_000, 275),
+    "color_palette": (30_000, 23), "sam_instance": (30_000, 290), "tok_canny_edge@224": (8192, 196),
+    "tok_sam_edge@224": (8192, 196), "tok_dinov2@224": (8192, 256), "tok_imagebind@224": (8192, 256),
+    "tok_dinov2_global": (8192, 16), "tok_imagebind_global": (8192, 16), "rgb@448": (0, 784),
+    "tok_rgb@448": (16384, 784), "tok_depth@448": (8192, 784), "tok_normal@448": (8192, 784),
+    "tok_semseg@448": (4096, 784), "tok_clip@448": (8192, 784),
+}  # fmt: skip
+
+
+def test_streams_are_those_of_ml_4m() -> None:
+    assert {s.name: (s.vocabulary, s.tokens) for s in STREAMS} == MODALITY_INFO
+
+
+# The same, fourm/data/modality_transforms.py, MetadataTransform: metadata_id_map; metadata_min_max_bins, whose bins
+# are low, high, count; metadata_manual_bins. Sizes go by 32 pixels, counts as they are.
+METADATA = {
+    "original_width": (0, 32), "original_height": (1, 32), "caption_n_chars": (2, 1), "caption_n_words": (3, 1),
+    "caption_n_sentences": (4, 1), "n_humans": (5, 1), "n_sam_instances": (6, 1), "n_coco_instances": (7, 1),
+    "coco_instance_diversity": (8, 1), "colorfulness": (9, (0, 150, 50)), "brightness": (10, (0, 255, 50)),
+    "contrast": (11, (0, 127, 50)), "saturation": (12, (0, 255, 50)), "entropy": (13, (0, 10, 50)),
+    "walkability": (14, (0, 1, 50)), "objectness": (15, (0, 1, 50)), "semantic_diversity": (16, 1),
+    "geometric_complexity": (17, (0, 0.75, 50)), "occlusion_score": (18, (0, 0.25, 50)),
+    "watermark_score": (19, [0.5]), "aesthetic_score": (20, [4.5, 5.5]),
+}  # fmt: skip
+
+
+def test_fields_of_metadata_are_those_of_ml_4m() -> None:
+    how = {"size": lambda f: f.bin(64) and 64 // f.bin(64), "count": lambda f: f.bin(64) and 64 // f.bin(64)}
+    how |= {"real": lambda f: (f.low, f.high, f.bins), "edges": lambda f: list(f.edges)}
+    assert {f.name: (f.number, how[f.kind](f)) for f in FIELDS} == METADATA

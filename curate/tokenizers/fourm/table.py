@@ -28,9 +28,16 @@ _MADE = """
 ## What makes them here
 
 `curate tokenizers label LABELER` and `features` make a stream's folder, `import` brings 4M's own tokenizers.
+A labeler's map is drawn as a picture for a tokenizer of pictures. 4M's own tokenizers of edges, depth and classes take
+maps of other channels: `import 4m-vq` reads them, but no labeler can be joined to them yet.
 """
 _MADE_BY = (
-    ("`tok_rgb`, `tok_canny_edge`", "an image tokenizer, 4M's by `import 4m-vq`; labeler `canny`"),
+    ("`tok_rgb`", "an image tokenizer, 4M's by `import 4m-vq`"),
+    ("`tok_canny_edge`", "labeler `canny`"),
+    (
+        "`tok_sam_edge`",
+        "a labeler of your own, `package.module:Class`, that gives the edges of SAM's masks as an `EdgeMap`",
+    ),
     ("`tok_depth`", "labeler `transformers-depth`"),
     ("`tok_semseg`", "labelers `transformers-segmentation` or `deeplab`"),
     ("`det`", "labelers `transformers-boxes` or `yunet`"),
@@ -74,8 +81,9 @@ _DIFFERENCES = """
 * Crops come from the sample's id alone (`curate.media.crops.crop_settings`), so streams that are tokenised side by
   side agree. There whichever stream comes first draws them and leaves a file.
 * Nothing is drawn at random here: the order of fields, sections and points, the number of colours, and the cut to the
-  budget are the view's. Metadata and palette are of the whole picture; ids of grids and vectors,
-  boxes, people and instances are of the crop.
+  budget are the view's. Metadata and palette are of the whole picture; ids of grids and vectors are
+  of the crop; boxes, people and instances of the centre square, which is crop 0, and a recipe with more crops refuses
+  them.
 
 The paper writes a brightness of 120 as `v1=10 v0=120`; the code, and this, as `v1=10 v0=23`.
 """
