@@ -62,6 +62,14 @@ def features(
     held_out: Annotated[
         Path | None, typer.Option(help="Folder of other pictures, on which the card is measured.")
     ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            help="With --codes and kind=dense: also make OUT-topK, the K nearest codes of each position, and "
+            "OUT-topK-odds, their probabilities (Ovis)."
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of the softmax over negative squared distances.")] = 1.0,
 ) -> None:
     """Make a stream of an encoder's features: as they are (float16), or as ids of a codebook that is fitted here.
 
@@ -72,11 +80,17 @@ def features(
 
         curate tokenizers features efficientnet-lite0 --option kind=global --codes 1024 --groups 16 --media photos/
         --held-out others/ --stream tok_efficientnet_global --out tokenizers/effnet
+
+        curate tokenizers features efficientnet-lite0 --option kind=dense --codes 1024 --media photos/
+        --held-out others/ --stream tok_effnet --top-k 8 --out tokenizers/effnet
     """
     from curate.tokenizers.features.continuous import ContinuousFeatures
     from curate.tokenizers.features.quantised import train_features
+    from curate.tokenizers.features.topk_streams import write_topk
 
     _free(out)
+    if top_k is not None and codes is None:
+        raise CurateError("--top-k needs codes to choose from", "give --codes, --media and --held-out")
     encoder = {"library": library, **options_of(option or [])}
     if codes is None:
         made = ContinuousFeatures.make(encoder, out, stream)
@@ -95,6 +109,9 @@ def features(
             held_out_name=f"pictures of the folder {held_out.name}",
         )
     typer.echo(f"{out}: {made.name}, {made.dtype}, grid {made.grid}; use it as `tokenizer: {out}`")
+    if top_k is not None:
+        ids, odds = write_topk(out, top_k, temperature)
+        typer.echo(f"{ids}: the {top_k} nearest codes of each position; {odds}: their probabilities, two streams")
 
 
 def options_of(given: list[str]) -> dict[str, Any]:

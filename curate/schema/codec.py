@@ -71,8 +71,8 @@ class CodecCard(_Strict):
         vocabulary: ids are 0 <= id < vocabulary (per level for RVQ and PQ).
         dtype: of the stored values: the smallest unsigned that holds the vocabulary; float16 for a continuous
             stream.
-        grid: ids of one step: (h, w) for a picture, a frame or a latent frame, (n,) where ids have no place; None
-            otherwise.
+        grid: ids of one step: (h, w) for a picture, a frame or a latent frame, (n,) where ids have no place, (h, w, k)
+            for the k nearest codes of each place; None otherwise.
         features: length of one position's vector in a continuous stream; 0 for ids.
         temporal_stride: video: frames of each latent frame after the first, which is of one frame: 1 + stride * k
             frames give 1 + k steps.
@@ -107,7 +107,7 @@ class CodecCard(_Strict):
     index_order: str
     vocabulary: int = Field(ge=0)
     dtype: Dtype
-    grid: Annotated[tuple[int, ...], Field(min_length=1, max_length=2)] | None = None
+    grid: Annotated[tuple[int, ...], Field(min_length=1, max_length=3)] | None = None
     features: int = Field(0, ge=0)
     temporal_stride: int | None = Field(None, ge=1)
     fps: float | None = Field(None, gt=0)

@@ -44,6 +44,8 @@ _CLASSES = {
     "dac": "curate.tokenizers.adapters.audio_transformers:Dac",
     "mimi": "curate.tokenizers.adapters.audio_transformers:Mimi",
     "features": "curate.tokenizers.features.quantised:QuantisedFeatures",
+    "features-topk": "curate.tokenizers.features.topk_streams:TopKIds",
+    "features-topk-odds": "curate.tokenizers.features.topk_streams:TopKOdds",
     "continuous": "curate.tokenizers.features.continuous:ContinuousFeatures",
     "t5": "curate.tokenizers.features.t5:T5Features",
     "vqvae": "curate.tokenizers.adapters.vqvae:VQVAE",

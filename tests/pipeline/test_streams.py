@@ -42,6 +42,8 @@ tokenize:
     - {name: metadata, tokenizer: labels/metadata, max_frames: 1}
     - {name: emb_effnet@224, tokenizer: labels/effnet, max_frames: 2}
     - {name: emb_whole@224, tokenizer: labels/whole, max_frames: 2}
+    - {name: tok_effnet-top3, tokenizer: labels/codes-top3, max_frames: 2}
+    - {name: tok_effnet-top3-odds, tokenizer: labels/codes-top3-odds, max_frames: 2}
     - {name: caption, tokenizer: text-bpe-8k}
 """
 
@@ -69,6 +71,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Project(root).curate(*make, "--out", root / "labels/effnet")
     whole = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=global", "--stream", "emb_whole@224"]
     Project(root).curate(*whole, "--out", root / "labels/whole")
+    for folder, picture in (("fit", "coffee.png"), ("kept-out", "rocket.jpg")):
+        (root / folder).mkdir()
+        shutil.copy(package_file("skimage", f"data/{picture}"), root / folder)
+    codes = [*make[:5], "--stream", "tok_effnet@224", "--codes", 16, "--media", root / "fit"]
+    best = ["--held-out", root / "kept-out", "--top-k", 3, "--temperature", 0.1]
+    Project(root).curate(*codes, *best, "--out", root / "labels/codes")
     (root / "streams.yaml").write_text(RECIPE)
     Project(root).curate("run", root / "streams.yaml", "--out", root / "build", "--workers", 2)
     return root
@@ -191,3 +199,17 @@ def test_a_view_shows_the_same_crop_of_every_stream(built: Path, samples: list[d
             assert len(shown[0]) == 1
             seen.add(shown[0][0])
     assert seen == {0, 1, 2}, "each of the three is shown in some epoch"
+
+
+def test_the_best_k_codes_and_their_probabilities_lie_beside_each_other(samples: list[dict[str, Any]]) -> None:
+    """Ovis: a trainer mixes embeddings, so both streams must be of the same positions in the same order."""
+    for sample in samples:
+        ids, odds = sample["tok_effnet-top3"], sample["tok_effnet-top3-odds"].astype(np.float64)
+        assert ids.shape == odds.shape
+        assert ids.shape[1:] == (7, 7, 3)
+        assert (ids.dtype, sample["tok_effnet-top3-odds"].dtype) == (np.uint8, np.float16)
+        assert ids.max() < 16
+        assert (ids[..., 0] != ids[..., 1]).all()
+        assert (np.diff(odds, axis=-1) <= 0).all()
+        assert (odds.sum(-1) <= 1.002).all()
+        assert (odds[..., 0] >= 1 / 16).all()

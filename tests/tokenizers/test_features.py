@@ -20,6 +20,7 @@ from skimage import data
 from curate.schema.errors import CurateError
 from curate.signals.efficientnet import EfficientNetLite0
 from curate.signals.torchvision_shim import ensure_torchvision
+from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.evaluate import evaluate_folder
 from curate.tokenizers.features.continuous import ContinuousFeatures, to_float16
@@ -27,6 +28,7 @@ from curate.tokenizers.features.encoders import EfficientNetEncoder, encoder_of
 from curate.tokenizers.features.quantised import QuantisedFeatures, train_features, unit
 from curate.tokenizers.features.t5 import T5Features, plain_pieces
 from curate.tokenizers.features.topk import topk
+from curate.tokenizers.features.topk_streams import write_topk
 from curate.tokenizers.quantisers.pq import product_vectors
 
 Pictures = NDArray[np.uint8]
@@ -412,3 +414,25 @@ def test_the_encoder_has_its_documented_range(held_out: Pictures) -> None:
     found = EfficientNetEncoder("dense")(held_out[:1])
     assert found.min() >= 0
     assert found.max() <= 6
+
+
+def test_topk_streams_are_two_folders_over_one_codebook(training: Pictures, held_out: Pictures, tmp_path: Path) -> None:
+    spec = {"library": "efficientnet-lite0", "kind": "dense"}
+    train_features(spec, training[:8], held_out[:2], tmp_path / "dense", "tok@224", 16)
+    ids_folder, odds_folder = write_topk(tmp_path / "dense", 3, temperature=0.1)
+    ids, odds = zoo.load(str(ids_folder)), zoo.load(str(odds_folder))
+    assert isinstance(ids, Tokenizer)
+    assert isinstance(odds, Tokenizer)
+    assert (ids.card.grid, ids.card.vocabulary, odds.card.features, odds.card.dtype) == ((7, 7, 3), 16, 3, "float16")
+    assert ids.card.batch_invariance == odds.card.batch_invariance == 0
+    plain = QuantisedFeatures.load(tmp_path / "dense")
+    [(want_ids, want_odds)] = plain.encode_topk([held_out[0]], 3, 0.1)
+    np.testing.assert_array_equal(ids.encode([held_out[0]])[0], want_ids)
+    np.testing.assert_array_equal(odds.encode([held_out[0]])[0], want_odds)
+    np.testing.assert_array_equal(ids.decode([want_ids])[0], plain.decode(plain.encode([held_out[0]]))[0])
+    for k, temperature in ((0, 1.0), (17, 1.0), (3, 0.0)):
+        with pytest.raises(CurateError, match="give k from 1 to 16"):
+            write_topk(tmp_path / "dense", k, temperature)
+    train_features(spec | {"kind": "global"}, training, held_out[:2], tmp_path / "global", "tok_global@224", 8, 16)
+    with pytest.raises(CurateError, match="of dense features"):
+        write_topk(tmp_path / "global", 3)

@@ -46,17 +46,21 @@ class QuantisedFeatures:
         Raises:
             CurateError: a file is missing or not the card's, or the encoder's weights are not those it was fitted on.
         """
-        card, raw = read_folder(folder)
+        return cls.of_bytes(*read_folder(folder), device)
+
+    @classmethod
+    def of_bytes(cls, card: CodecCard, raw: bytes, device: str = "cpu") -> QuantisedFeatures:
+        """What `load` makes of the bytes of `weights.safetensors`."""
         codebooks = codebooks_from_bytes(raw)
         try:
             words = words_of(raw)
             spec, wanted = words["encoder"], words["encoder_digest"]
         except (KeyError, ValueError) as error:
-            raise CurateError(f"the weights of {folder.name} do not say their encoder: {error}") from error
+            raise CurateError(f"the weights of {card.name} do not say their encoder: {error}") from error
         encoder = encoder_of(spec, device)
         if encoder.digest != wanted:
             raise CurateError(
-                f"{encoder.name} has other weights than those that {folder.name} was fitted on",
+                f"{encoder.name} has other weights than those that {card.name} was fitted on",
                 f"it was fitted on BLAKE3 {wanted}, these have {encoder.digest}",
             )
         return cls(card, encoder, codebooks)
