@@ -40,7 +40,8 @@ def verify(build: Build, as_json: Json = False) -> None:
             parts = " + ".join(f"{n} {name}" for name, n in counts.items() if name != "total")
             console.print(f"{level}: {counts['total']} = {parts}")
         for entry in report.streams:
-            console.print(f"stream {entry.name}: {entry.ids} ids of {entry.vocabulary}, {entry.dtype}")
+            each = f"ids of {entry.vocabulary}" if entry.vocabulary else "values"
+            console.print(f"stream {entry.name}: {entry.ids} {each}, {entry.dtype}")
         for problem in report.problems:
             console.print(f"WRONG: {problem}", style="red")
         console.print("ok" if report.ok else f"{len(report.problems)} problems")

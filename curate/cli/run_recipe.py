@@ -95,7 +95,7 @@ def _describe(plan: Plan, entries: Sequence[Entry]) -> None:
     for rule in plan.rules:
         console.print(f"rule: {rule.model_dump(exclude_none=True, exclude_defaults=True)}")
     for stream in plan.streams:
-        console.print(
-            f"stream {stream.use.name}: {stream.use.tokenizer}, {stream.card.vocabulary} ids, {stream.card.dtype}"
-        )
+        card = stream.card
+        each = f"{card.vocabulary} ids" if card.vocabulary else f"vectors of {card.features} values"
+        console.print(f"stream {stream.use.name}: {stream.use.tokenizer}, {each}, {card.dtype}")
     console.print("the recipe is sound; nothing was run")

@@ -54,7 +54,8 @@ def summarise(build: Store, manifest: Manifest, max_failed: float) -> Summary:
         records=counts["records"],
         samples=counts["samples"],
         shards=sum(len(split.shards) for split in manifest.splits),
-        ids={stream.name: stream.ids for stream in manifest.streams},
+        ids={stream.name: stream.ids for stream in manifest.streams if stream.vocabulary},
+        values={stream.name: stream.ids for stream in manifest.streams if not stream.vocabulary},
         causes=found,
         failure_rate=rates,
         max_failed=max_failed,
@@ -77,8 +78,12 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
     else:
         for level, sums in (("records", summary.records), ("samples", summary.samples)):
             result.print(f"{level}: {sums['total']} = {_parts(sums)}", markup=False)
-        ids = ", ".join(f"{name} {count:,}" for name, count in summary.ids.items())
-        result.print(f"{summary.shards} shards; ids: {ids}", markup=False)
+        stored = "".join(
+            f"; {what}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}"
+            for what, counts in (("ids", summary.ids), ("values", summary.values))
+            if counts
+        )
+        result.print(f"{summary.shards} shards{stored}", markup=False)
         if summary.causes and not summary.over:
             _say_causes(summary, result)
         result.print(f"card:   {summary.card}", markup=False)

@@ -116,6 +116,10 @@ def evaluate(
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="of videos: most frames of each. Default: as in a recipe.")
     ] = None,
+    write_card: Annotated[
+        str | None,
+        typer.Option(metavar="MEDIA", help="Put the figure on the card of NAME, a folder; the media are called MEDIA."),
+    ] = None,
 ) -> None:
     """Measure the round trip of a tokenizer on your media: PSNR and SSIM, or SI-SDR; ids an item; codebook usage.
 
@@ -126,16 +130,23 @@ def evaluate(
         curate tokenizers eval image-fsq-64k --media ~/Pictures
 
         curate tokenizers eval audio-rvq-4kbps --media ~/Music --json
+
+        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 pictures"
     """
     from curate.media.views import Frames
     from curate.tokenizers import zoo
     from curate.tokenizers.evaluate import evaluate_folder
+    from curate.tokenizers.folders import write_figure
     from curate.tokenizers.views import view_of
 
     if not media.is_dir():
         raise CurateError(f"{media} is not a folder")
+    if write_card is not None and not (Path(name) / "card.json").is_file():
+        raise CurateError(f"{name} is no folder of a tokenizer, whose card could be written", "give the folder's path")
     tokenizer = zoo.load(name)
-    measured = evaluate_folder(tokenizer, media, fps=fps, max_frames=max_frames)
+    measured = evaluate_folder(tokenizer, media, write_card or "given media", fps=fps, max_frames=max_frames)
+    if write_card is not None:
+        write_figure(Path(name), measured.quality)
     for file, reason in measured.skipped:
         typer.echo(f"skipped {file}: {reason}", err=True)
     card = tokenizer.card
@@ -160,8 +171,7 @@ def import_weights(
     """Make a tokenizer's folder of published weights, with a card: grid, vocabulary, whether ids depend on the batch.
 
     Weights are read, and pickled code in them is refused. Cosmos is published as TorchScript: that is a program, it is
-    run, and so is only for archives that you trust. Figures of quality come from `curate tokenizers eval`.
-
+    run, and so is only for archives that you trust. Figures of quality come from `curate tokenizers eval --write-card`.
 
     **Examples**
 

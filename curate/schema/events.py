@@ -98,6 +98,7 @@ class Summary(_Event):
     samples: dict[str, Count] = Field(description="total = kept + dropped + duplicate + failed")
     shards: Count
     ids: dict[str, Count] = Field(description="of each token stream, over all shards")
+    values: dict[str, Count] = Field(description="of each stream of features, over all shards")
     causes: list[Cause] = Field(description="of failure, the most frequent first; they add up to what failed")
     failure_rate: dict[Literal["records", "samples"], Annotated[float, Field(ge=0, le=1)]] = Field(
         description="failed / total of each"

@@ -41,7 +41,8 @@ def evaluate_folder(
     """The round trip of each file under a folder that the tokenizer can take; others are skipped, and said.
 
     Pictures and clips are scored frame by frame (PSNR, SSIM) and by their motion, sounds by SI-SDR, texts by being the
-    same; features, words about a picture, and what has an encoder alone have no figure but their number.
+    same, words about a picture by saying its label exactly; features, and what has an encoder alone, have no figure
+    but their number.
 
     Args:
         media: what they are, in words.
@@ -127,6 +128,9 @@ def _note(used: Sequence[set[int]], ids: NDArray[np.generic]) -> None:
 
 def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:
     card = tokenizer.card
+    if isinstance(tokenizer, Labelled) and tokenizer.of_pictures is None:
+        same = tokenizer.lossless(item, ids)
+        return {} if same is None else {"lossless": float(same)}
     if card.needs or not card.vocabulary:
         return {}
     try:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from curate.schema.codec import CodecCard
+from curate.schema.codec import CodecCard, Quality
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 
@@ -63,6 +63,15 @@ def write_folder(folder: Path, card: CodecCard, files: Mapping[str, bytes]) -> N
     for name, raw in files.items():
         (folder / name).write_bytes(raw)
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", "utf-8")
+
+
+def write_figure(folder: Path, quality: Quality) -> CodecCard:
+    """Puts a figure on the card of a folder, in place of that of the same media where there is one."""
+    card = read_card(folder)
+    kept = [one for one in card.quality if one.media != quality.media]
+    card = card.model_copy(update={"quality": [*kept, quality]})
+    write_folder(folder, card, {})
+    return card
 
 
 def code_version(*packages: str) -> str:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 from scipy.ndimage import maximum_filter
 from skimage import data
 
@@ -26,7 +27,10 @@ from curate.schema.codec import Preprocessing
 from curate.schema.errors import CurateError
 from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers import zoo
+from curate.tokenizers.adapters.fourm_vq import FourMVQ
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.evaluate import evaluate_folder
+from curate.tokenizers.labels.as_arrays import ClassArray, DepthArray, EdgeArray
 from curate.tokenizers.labels.as_pictures import (
     ClassPicture,
     DepthPicture,
@@ -36,6 +40,7 @@ from curate.tokenizers.labels.as_pictures import (
 )
 from curate.tokenizers.labels.as_words import KeyPointWords
 from curate.tokenizers.labels.base import (
+    NOTHING,
     Boxes,
     DepthMap,
     EdgeMap,
@@ -571,3 +576,111 @@ def test_words_of_the_centre_square_are_refused_beside_other_crops() -> None:
     assert view_of(centre, crops=1) == Frames(whole.input_size or 0)
     with pytest.raises(CurateError, match=r"det writes what lies in the centre square .* crops is 3"):
         view_of(centre, crops=3)
+
+
+# 4M's own tokenizers of maps
+
+
+GOLDEN_DEPTH_OF_4M = [-1.26905, -0.80584, 0.5838, 2.89986]
+"""By ml-4m's `truncated_depth_standardization` (cda590f), of the ramp of the test below on its diagonal."""
+
+
+def test_maps_for_4m_are_what_ml_4m_makes_of_them() -> None:
+    depth = (np.arange(100, dtype=np.float32) ** 2 / 65535).reshape(10, 10)
+    written = DepthArray().write(DepthMap(depth, "distance"))
+    assert (written.shape, written.dtype) == ((10, 10, 1), np.float32)
+    assert written[[0, 3, 6, 9], [0, 3, 6, 9], 0] == pytest.approx(GOLDEN_DEPTH_OF_4M, abs=1e-4)
+    assert np.array_equal(DepthArray().write(DepthMap(-depth, "inverse")), written)
+    assert not DepthArray().write(DepthMap(np.full((10, 10), 7, np.float32))).any()
+
+    edges = EdgeMap(np.eye(10, dtype=np.uint8) * np.uint8(255))
+    assert np.array_equal(EdgeArray().write(edges)[..., 0], 2 * np.eye(10) - 1)
+    assert np.array_equal(EdgeArray().read(EdgeArray().write(edges)).edges, edges.edges)
+
+    classes = SegmentationMap(np.array([[0, 1], [2, NOTHING]], np.uint8), ("a", "b", "c"))
+    assert ClassArray(classes.names).write(classes).tolist() == [[1, 2], [3, 0]]
+    assert np.array_equal(ClassArray(classes.names).read(np.array([[1, 2], [3, 0]], np.uint8)).classes, classes.classes)
+    with pytest.raises(ValueError, match="leave room for none"):
+        ClassArray(tuple(map(str, range(255))))
+
+
+class Ground:
+    """A newcomer's labeler of three classes by brightness."""
+
+    name = "ground"
+    digest = "1" * 64
+
+    def __call__(self, pictures: Pictures) -> list[SegmentationMap]:
+        return [SegmentationMap((p.mean(-1) // 86).astype(np.uint8), ("dark", "grey", "light")) for p in pictures]
+
+
+class Ramp:
+    """A newcomer's depth: the top is far."""
+
+    name = "ramp"
+    digest = "2" * 64
+
+    def __call__(self, pictures: Pictures) -> list[DepthMap]:
+        rows = np.linspace(9, 1, pictures.shape[1], dtype=np.float32)[:, None]
+        return [DepthMap(np.repeat(rows, p.shape[1], 1), "distance") for p in pictures]
+
+
+def fourm(tmp_path: Path, domain: str, channels: int, labels: int = 0) -> str:
+    """4M's own architecture at 64 pixels with seeded weights, adopted as `curate tokenizers import 4m-vq` does."""
+    vit = {"width": 64, "blocks": 1, "side": 4, "tanh": True}
+    shape = {
+        "domain": domain, "channels": channels, "patch": 16, "labels": labels, "codes": 256, "code_width": 8,
+        "unit": True, "encoder": vit, "decoder": vit, "out": labels or channels,
+    }  # fmt: skip
+    torch.manual_seed(3)
+    state = {k: torch.randn_like(v) * 0.3 for k, v in FourMVQ.net_of(shape).state_dict().items()}
+    hub = tmp_path / f"hub-{domain}"
+    hub.mkdir()
+    save_file(state, hub / "model.safetensors")
+    (hub / "config.json").write_text(json.dumps({"domain": domain}))
+    FourMVQ.adopt(str(hub), tmp_path / domain)
+    return str(tmp_path / domain)
+
+
+@pytest.mark.parametrize(
+    ("labeler", "domain", "channels", "labels", "kind"),
+    [
+        ("canny", "canny_edge", 1, 0, EdgeMap),
+        (f"{__name__}:Ramp", "depth", 1, 0, DepthMap),
+        (f"{__name__}:Ground", "semseg_coco", 16, 4, SegmentationMap),
+    ],
+)
+def test_a_labeler_feeds_4ms_own_tokenizer(
+    labeler: str, domain: str, channels: int, labels: int, kind: type, tmp_path: Path, photographs: Pictures
+) -> None:
+    inner = fourm(tmp_path, domain, channels, labels)
+    card = make_labelled(tmp_path / "stream", labeler, {}, f"tok_{domain}@64", inner)
+    assert (card.modality, card.channels, card.grid, card.input_size, card.needs) == ("image", 3, (4, 4), 64, [])
+    assert card.preprocessing == Preprocessing(resize="short_side", resample="lanczos", crop="centre")
+    assert view_of(card, crops=2) == Frames(64, crops=2)
+    tokenizer = Labelled.load(tmp_path / "stream")
+    small = np.ascontiguousarray(photographs[:, ::4, ::4])
+    ids = tokenizer.encode([small[0], small])
+    assert [i.shape for i in ids] == [(4, 4), (3, 4, 4)]
+    assert np.array_equal(ids[0], ids[1][0])
+    items = [tokenizer.drawn(small[:1])[0]]
+    assert np.array_equal(zoo.load(inner).encode(items)[0], ids[0])
+    one, three = tokenizer.decode(ids)
+    assert isinstance(one, kind)
+    assert len(three) == 3
+    (tmp_path / "media").mkdir()
+    Image.fromarray(photographs[0]).save(tmp_path / "media" / "face.png")
+    found = evaluate_folder(tokenizer, tmp_path / "media").quality
+    assert (found.items, found.ids_per_item, found.psnr_db) == (1, 16, None)
+
+
+def test_a_map_of_another_kind_or_with_too_many_classes_is_refused(tmp_path: Path) -> None:
+    edges = fourm(tmp_path, "canny_edge", 1)
+    with pytest.raises(CurateError, match="canny_edge is a tokenizer of EdgeMaps"):
+        make_labelled(tmp_path / "a", f"{__name__}:Ramp", {}, "tok_depth@64", edges)
+    two = fourm(tmp_path, "semseg_coco", 16, labels=3)
+    with pytest.raises(CurateError, match=r"cannot carry a SegmentationMap: .* below 3, got 3"):
+        make_labelled(tmp_path / "b", f"{__name__}:Ground", {}, "tok_semseg@64", two)
+    with pytest.raises(CurateError, match="mask-vq-1k cannot carry a EdgeMap"):
+        make_labelled(tmp_path / "c", "canny", {}, "tok_canny_edge@64", "mask-vq-1k")
+    assert not (tmp_path / "a").exists()

@@ -28,8 +28,9 @@ _MADE = """
 ## What makes them here
 
 `curate tokenizers label LABELER` and `features` make a stream's folder, `import` brings 4M's own tokenizers.
-A labeler's map is drawn as a picture for a tokenizer of pictures. 4M's own tokenizers of edges, depth and classes take
-maps of other channels: `import 4m-vq` reads them, but no labeler can be joined to them yet.
+A labeler's map is drawn as a picture for a tokenizer of pictures, and written as it is for 4M's own tokenizers of
+edges, depth and classes (`--tokenizer` a folder of `import 4m-vq`): edges 1 and -1, depth standardised and growing away
+from the camera, classes plus 1.
 """
 _MADE_BY = (
     ("`tok_rgb`", "an image tokenizer, 4M's by `import 4m-vq`"),

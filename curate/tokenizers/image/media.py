@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +15,10 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from curate.schema.errors import CurateError
+from curate.media.images import render
+from curate.media.video import PyAVReader
+from curate.media.views import Frames
+from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.image.fsq import PATCH
 from curate.tokenizers.packages import module_folder
 
@@ -104,18 +106,22 @@ def _read(path: Path, frames: int, rng: np.random.Generator) -> Iterator[RGB]:
                 picture = opened.convert("RGBA")
             colour = tuple(int(v) for v in rng.integers(0, 256, 3))
             yield np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, (*colour, 255)), picture))[..., :3]
-    except (OSError, ValueError, Image.DecompressionBombError, av.FFmpegError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError, MediaError) as error:
         print(f"skipped {path.name}: {error}", file=sys.stderr)
 
 
 def _video(path: Path, frames: int) -> Iterator[RGB]:
-    with av.open(str(path)) as container:
-        count = sum(1 for _ in container.decode(video=0))
+    """Evenly spaced frames, turned and stretched as they are shown (`PyAVReader`)."""
+    data = path.read_bytes()
+    with PyAVReader(data, name=path.name) as reader:
+        count = sum(1 for _ in reader.pictures(0, sys.maxsize))
     every = max(1, count // frames)
-    with av.open(str(path)) as container:
-        for i, frame in enumerate(container.decode(video=0)):
+    with PyAVReader(data, name=path.name) as reader:
+        size = reader.display_size()
+        view = Frames(max(size), crop=False)
+        for i, picture in enumerate(reader.pictures(0, sys.maxsize)):
             if i % every == 0:
-                yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                yield render(Image.fromarray(picture.rgb()), view, picture.display, size)
 
 
 def _sizes(picture: RGB, config: CropConfig, rng: np.random.Generator) -> Iterator[RGB]:

@@ -47,9 +47,13 @@ class KeyPoints:
     names: tuple[str, ...]
 
 
+NOTHING = 255
+"""In a `SegmentationMap`: none of its classes."""
+
+
 @dataclass(frozen=True)
 class SegmentationMap:
-    """A class of each pixel: uint8 `(H, W)`, an index into `names`."""
+    """A class of each pixel: uint8 `(H, W)`, an index into `names`; `NOTHING` where it is none of them."""
 
     classes: NDArray[np.uint8]
     names: tuple[str, ...]

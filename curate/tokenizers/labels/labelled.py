@@ -18,9 +18,10 @@ from curate.tokenizers import zoo
 from curate.tokenizers.adapters.grids import probes
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.folders import code_version, read_folder, write_folder
+from curate.tokenizers.labels.as_arrays import ArrayWriter, array_writer, check_array
 from curate.tokenizers.labels.as_pictures import PictureWriter, picture_writer
 from curate.tokenizers.labels.as_words import WordWriter, word_writer
-from curate.tokenizers.labels.base import Label, Labeler, SampleLabeler
+from curate.tokenizers.labels.base import Boxes, Label, Labeler, Metadata, Palette, SampleLabeler
 from curate.tokenizers.labels.registry import labeler_of
 
 WORDS = "curate.tokenizers.fourm.words:WordsTokenizer"
@@ -61,8 +62,9 @@ class Labelled:
     An item is uint8 `(H, W, 3)` or `(N, H, W, 3)`, or, where the card has `needs`, a dict of them: `frames` as such,
     `text` (a caption or None), `size` ([width, height] of the original or None). H and W are the card's `input_size`;
     where its `preprocessing` reduces the `long_side`, no more than that.
-    Labels that are maps become pictures for an image tokenizer, with its ids for each picture. Labels that are lists
-    become words, one sequence of ids `(n,)` an item: of its middle picture (number N // 2).
+    Labels that are maps become pictures for an image tokenizer, or arrays for a tokenizer of such maps (4M's own), with
+    its ids for each picture. Labels that are lists become words, one sequence of ids `(n,)` an item: of its middle
+    picture (number N // 2).
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Labelled:
                     "other",
                 )
         self.card, self._labeler, self._inner = card, labeler, inner
-        self._pictures, self._words = _writers(file, inner.card, part, card.input_size or 0)
+        self._maps, self._words = _writers(file, inner.card, part, card.input_size or 0)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Labelled:
@@ -109,13 +111,12 @@ class Labelled:
 
     @property
     def of_pictures(self) -> Tokenizer | None:
-        """The tokenizer of the pictures that labels are written as; None where they are written as words."""
-        return self._inner if self._words is None else None
+        """The tokenizer of the pictures that labels are written as; None where they are written otherwise."""
+        return self._inner if self._inner.card.modality == "image" else None
 
     def drawn(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The labels of frames `(N, H, W, 3)` as the pictures, of the same shape, that are tokenized."""
-        writer = cast(PictureWriter, self._pictures)
-        return np.stack([writer.write(label) for label in self.label(frames)])
+        return self._written(self.label(frames))
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
         """Items to ids; ValueError for one that breaks the input contract, or a label that cannot be written."""
@@ -126,16 +127,30 @@ class Labelled:
         back = self._inner.decode(ids)
         if self._words is not None:
             return [self._words.read(words) for words in back]
-        writer = cast(PictureWriter, self._pictures)
-        return [writer.read(p) if p.ndim == 3 else [writer.read(one) for one in p] for p in back]
+        writer, dims = cast(PictureWriter | ArrayWriter, self._maps), len(self.card.grid or ())
+        stacks = [one.ndim > dims for one in ids]
+        return [
+            [writer.read(one) for one in p] if many else writer.read(p) for p, many in zip(back, stacks, strict=True)
+        ]
+
+    def lossless(self, item: Any, ids: NDArray[np.generic]) -> bool | None:
+        """Whether the words of an item's ids say its label exactly; None of maps and of labels that hold arrays."""
+        if self._words is None:
+            return None
+        (label,) = self.label(item)
+        return self.decode([ids])[0] == label if isinstance(label, Boxes | Metadata | Palette) else None
 
     def _encode(self, item: Any) -> NDArray[np.generic]:
         labels = self.label(item)
         if self._words is not None:
             return self._inner.encode([self._words.write(labels[0])])[0]
-        written = np.stack([cast(PictureWriter, self._pictures).write(label) for label in labels])
+        written = self._written(labels)
         frames = item["frames"] if isinstance(item, Mapping) else item
         return self._inner.encode([written[0] if frames.ndim == 3 else written])[0]
+
+    def _written(self, labels: Sequence[Label]) -> NDArray[Any]:
+        writer = cast(PictureWriter | ArrayWriter, self._maps)
+        return np.stack([writer.write(label) for label in labels])
 
     def _parts(self, item: Any) -> tuple[NDArray[np.uint8], str | None, tuple[int, int] | None]:
         given = item if isinstance(item, Mapping) else {"frames": item}
@@ -176,7 +191,8 @@ def make_labelled(
     Args:
         labeler, options: as `labeler_of` takes them. Paths among the options are kept as they are given.
         stream: e.g. `tok_canny_edge@256`, `metadata`, `color_palette`, `det`.
-        tokenizer: of the zoo, a folder, or a class: an image tokenizer for maps, the closed vocabulary for lists.
+        tokenizer: of the zoo, a folder, or a class: an image tokenizer for maps, or 4M's own of edges, depth or
+            classes; the closed vocabulary for lists.
         size: side of the pictures for lists, 224 for instances as in 4M and 256 for others; the long one for metadata
             and palettes, which are of the whole picture. For maps it is the image tokenizer's.
         parts: a tokenizer of masks for instances, of poses for bodies.
@@ -201,7 +217,9 @@ def make_labelled(
         parts=parts,
         parts_digest=None if part is None else part.card.weights_digest,
     )
-    _, words = _writers(file, inner.card, part, side)
+    maps, words = _writers(file, inner.card, part, side)
+    if inner.card.modality == "array":
+        check_array(inner, cast(ArrayWriter, maps), kind)
     more: tuple[Literal["text", "size"], ...] = made.needs if isinstance(made, SampleLabeler) else ()
     whole = file.kind in _OF_THE_WHOLE
     pixels = f"({side}, {side}, 3)" if not whole else f"(H, W, 3), the whole picture, long side at most {side},"
@@ -214,13 +232,14 @@ def make_labelled(
         "stream": stream,
         "input_size": side,
         "channels": 3,
+        "modality": "text" if words is not None else "image",
         # A sequence of words is text; the pictures that it is written from must then be asked for.
         "needs": ["frames", *more] if words is not None or more else [],
         "input": (
             f"uint8 sRGB {pixels} or a stack of them; {made.name} labels them ({file.kind}), "
             f"{inner.card.name} writes the labels"
         ),
-        "preprocessing": (Preprocessing(resize="long_side", resample="lanczos") if whole else inner.card.preprocessing),
+        "preprocessing": inner.card.preprocessing or _pictures_of(whole),
         "chunking": "the middle picture of a stack, number N // 2" if words is not None else "each picture alone",
         "padding": "none",
         "valid_length": "all ids are valid",
@@ -243,19 +262,30 @@ def make_labelled(
     return card
 
 
+def _pictures_of(whole: bool) -> Preprocessing:
+    """How pictures come to a labeler whose labels no tokenizer of pictures writes."""
+    return Preprocessing(
+        resize="long_side" if whole else "short_side", resample="lanczos", crop=None if whole else "centre"
+    )
+
+
 def _writers(
     file: LabelsFile, card: CodecCard, part: Tokenizer | None, side: int
-) -> tuple[PictureWriter | None, WordWriter | None]:
-    """The one writer of a kind for a tokenizer of pictures or of words; CurateError where there is none."""
-    pictures = picture_writer(file.kind, file.names) if card.modality == "image" else None
+) -> tuple[PictureWriter | ArrayWriter | None, WordWriter | None]:
+    """The one writer of a kind for a tokenizer of pictures, arrays or words; CurateError where there is none."""
+    maps: PictureWriter | ArrayWriter | None = None
+    if card.modality == "image":
+        maps = picture_writer(file.kind, file.names)
+    elif card.modality == "array":
+        maps = array_writer(file.kind, file.names)
     words = word_writer(file.kind, file.names, part, side) if card.modality == "text" else None
-    if pictures is None and words is None:
+    if maps is None and words is None:
         raise CurateError(
             f"{card.name} cannot write {file.kind}",
-            "maps (edges, classes, depth, normals) take an image tokenizer, lists (boxes, points, metadata, palette, "
-            f"instances, bodies) take {WORDS}",
+            "maps (edges, classes, depth, normals) take an image tokenizer, or 4M's own for such maps; lists (boxes, "
+            f"points, metadata, palette, instances, bodies) take {WORDS}",
         )
-    return pictures, words
+    return maps, words
 
 
 def _batch_difference(tokenizer: Labelled, side: int) -> float | None:
