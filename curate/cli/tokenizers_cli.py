@@ -118,7 +118,11 @@ def evaluate(
     ] = None,
     write_card: Annotated[
         str | None,
-        typer.Option(metavar="MEDIA", help="Put the figure on the card of NAME, a folder; the media are called MEDIA."),
+        typer.Option(
+            metavar="MEDIA",
+            help="Put the figure on the card of NAME, a folder; the media are called MEDIA. Builds carry the card: "
+            "those under way make these tokens again.",
+        ),
     ] = None,
 ) -> None:
     """Measure the round trip of a tokenizer on your media: PSNR and SSIM, or SI-SDR; ids an item; codebook usage.

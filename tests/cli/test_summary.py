@@ -85,7 +85,17 @@ def make(folder: Path, rows: Sequence[Row]) -> tuple[Store, Manifest]:
                 shape=[None],
                 ids=12345,
                 samples=6,
-            )
+            ),
+            StreamEntry(
+                name="emb",
+                tokenizer="effnet",
+                modality="image",
+                vocabulary=0,
+                dtype="float16",
+                shape=[None, 7, 7, 1280],
+                ids=62720,
+                samples=6,
+            ),
         ],
         signals=[],
         codecs={},
@@ -113,7 +123,7 @@ def test_the_summary_adds_up_and_names_the_causes(tmp_path: Path) -> None:
     assert lines == [
         "records: 10 = 6 sampled + 0 dropped + 1 duplicate + 3 failed",
         "samples: 8 = 6 kept + 1 dropped + 0 duplicate + 1 failed",
-        "2 shards; ids: caption 12,345",
+        "2 shards; ids: caption 12,345; values: emb 62,720",
         "failed, by cause, with an example each:",
         "      2 records  ingest FetchError  r007.jpg: status 404",
         "      1 record   ingest:probe MediaError  r008.jpg is empty (0 bytes).",

@@ -120,6 +120,21 @@ def test_eval_of_sounds(tmp_path: Path) -> None:
     assert "si_sdr_db" in said
 
 
+def test_eval_writes_its_figure_onto_the_card_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    shutil.copy(package_file("skimage", "data/chelsea.png"), tmp_path / "media")
+    curate("label", "palette", "--stream", "color_palette", "--out", tmp_path / "mine")
+    assert json.loads(curate("show", tmp_path / "mine", "--json").stdout)["quality"] == []
+    for media in ("a cat", "another", "a cat"):
+        curate("eval", tmp_path / "mine", "--media", tmp_path / "media", "--write-card", media)
+    card = json.loads(curate("show", tmp_path / "mine", "--json").stdout)
+    assert [q["media"] for q in card["quality"]] == ["another", "a cat"]
+    assert all(q["items"] == 1 and q["lossless"] for q in card["quality"])
+    done = curate("eval", "color-palette", "--media", tmp_path / "media", "--write-card", "a cat", ok=False)
+    assert done.returncode == 2
+    assert "color-palette is no folder" in done.stderr
+
+
 def test_eval_of_a_folder_without_media(tmp_path: Path) -> None:
     done = curate("eval", "image-fsq-64k", "--media", tmp_path, ok=False)
     assert done.returncode == 2

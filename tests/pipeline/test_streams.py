@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from math import ceil
 from pathlib import Path
@@ -176,6 +177,15 @@ def test_clips_of_72_frames_are_refused_before_anything_runs(built: Path) -> Non
     assert said.returncode == 2
     assert "1 + 4 k frames, and max_frames is 72" in said.stderr
     assert "set max_frames to 69 or 73" in said.stderr
+
+
+def test_features_are_not_called_ids(built: Path) -> None:
+    said = Project(built).curate("run", built / "streams.yaml", "--out", built / "no", "--dry-run").stdout
+    assert "stream tok_rgb@256: image-fsq-64k, 64000 ids, uint16" in said
+    assert "stream emb_effnet@224: labels/effnet, vectors of 1280 values, float16" in said
+    checked = Project(built).curate("verify", built / "build").stdout
+    assert re.search(r"stream emb_whole@224: \d+ values, float16", checked)
+    assert re.search(r"stream tok_rgb@256: \d+ ids of 64000, uint16", checked)
 
 
 def test_a_view_shows_the_same_crop_of_every_stream(built: Path, samples: list[dict[str, Any]]) -> None:

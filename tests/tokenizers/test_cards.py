@@ -10,10 +10,10 @@ from curate.schema.codec import smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.tokenizers import zoo
 from curate.tokenizers.folders import read_card
+from curate.tokenizers.inputs import ARRAYS, PICTURES, SOUNDS
 
 ZOO = sorted(path.parent for path in (Path(__file__).parents[2] / "tokenizers").glob("*/card.json"))
-WITHOUT_FIGURES = {"color-palette", "metadata"}
-"""Words of bins: what they lose is the width of a bin (docs/streams-4m.md)."""
+CONTRACTS = {"image": PICTURES, "video": PICTURES, "audio": SOUNDS, "array": ARRAYS}
 
 
 @pytest.mark.parametrize("folder", ZOO, ids=lambda folder: folder.name)
@@ -27,8 +27,10 @@ def test_a_card_leaves_nothing_open(folder: Path) -> None:
     assert card.trained_on
     assert card.dtype == smallest_unsigned(card.vocabulary)
     assert card.batch_invariance == 0.0
-    assert card.quality or card.name in WITHOUT_FIGURES
+    assert card.quality
     assert all(figure.media and figure.items for figure in card.quality)
+    contract = PICTURES if "frames" in card.needs else CONTRACTS.get(card.modality, "")
+    assert contract in card.input
     if card.modality in ("image", "video"):
         assert card.grid
         assert card.preprocessing is not None

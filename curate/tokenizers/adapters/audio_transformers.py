@@ -33,6 +33,7 @@ from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_leng
 from curate.tokenizers.audio.invariance import batch_invariance, chunk_difference, probe_sounds
 from curate.tokenizers.batches import exact
 from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
+from curate.tokenizers.inputs import SOUNDS
 
 ensure_torchvision()
 from transformers import (  # noqa: E402
@@ -117,7 +118,10 @@ class TransformersCodec:
             ids_per_frame=levels,
             sample_rate=rate,
             channels=1,
-            input=f"float32 mono (samples,) in [-1, 1] at {rate} Hz, at most {MAX_SECONDS} s; not normalised in level",
+            input=(
+                f"float32 mono (samples,) in [-1, 1] at {rate} Hz, at most {MAX_SECONDS} s; not normalised in "
+                f"level{SOUNDS}"
+            ),
             preprocessing=Preprocessing(),
             valid_length="the number of samples, which is kept beside the ids; `decode` cuts by it",
             weights_digest=digest(raw),

@@ -31,6 +31,7 @@ from curate.tokenizers.adapters.checkpoints import (
 from curate.tokenizers.adapters.grids import Pictures, batch_difference
 from curate.tokenizers.adapters.weights import fit
 from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
+from curate.tokenizers.inputs import PICTURES
 
 if TYPE_CHECKING:
     from transformers import ChameleonVQVAEConfig
@@ -150,7 +151,7 @@ class ChameleonVQ(Pictures):
             grid=(size // stride, size // stride),
             input_size=size,
             channels=3,
-            input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3); transparency on white",
+            input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3){PICTURES}",
             preprocessing=Preprocessing(resize="short_side", resample="lanczos", crop="centre", mean=mean, std=std),
             weights_digest=digest(raw),
             code_version=code_version("torch", "transformers"),

@@ -33,6 +33,7 @@ from curate.tokenizers.adapters.torchscript import load_script
 from curate.tokenizers.adapters.weights import locate, read_config
 from curate.tokenizers.batches import exact
 from curate.tokenizers.folders import check_digest, code_version, read_card, read_files, write_folder
+from curate.tokenizers.inputs import PICTURES
 from curate.tokenizers.quantisers.fsq import fsq_codes
 
 FILES = ("encoder.jit", "decoder.jit")
@@ -248,7 +249,7 @@ def _card(
         input_size=size,
         channels=3,
         input=(
-            f"uint8 sRGB {shape}. The encoder computes in {scripts.formats['encoder.jit']}, the decoder in "
+            f"uint8 sRGB {shape}{PICTURES}. The encoder computes in {scripts.formats['encoder.jit']}, the decoder in "
             f"{scripts.formats['decoder.jit']}"
         ),
         preprocessing=Preprocessing(

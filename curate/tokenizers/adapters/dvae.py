@@ -31,6 +31,7 @@ from curate.tokenizers.adapters.checkpoints import (
 from curate.tokenizers.adapters.grids import Pictures, batch_difference
 from curate.tokenizers.adapters.weights import fit, locate, read_state
 from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
+from curate.tokenizers.inputs import PICTURES
 
 STRIDE = 8
 GROUPS = 4
@@ -143,7 +144,7 @@ class DVAE(Pictures):
             grid=(size // STRIDE, size // STRIDE),
             input_size=size,
             channels=3,
-            input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3)",
+            input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3){PICTURES}",
             preprocessing=Preprocessing(
                 resize="short_side", resample="lanczos", crop="centre", mean=[MEAN] * 3, std=[STD] * 3
             ),

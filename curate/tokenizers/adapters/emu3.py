@@ -36,6 +36,7 @@ from curate.tokenizers.adapters.checkpoints import (
 from curate.tokenizers.adapters.grids import Clips, Pictures, batch_difference
 from curate.tokenizers.adapters.weights import fit
 from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
+from curate.tokenizers.inputs import PICTURES
 
 if TYPE_CHECKING:
     from transformers import Emu3VQVAEConfig
@@ -167,7 +168,8 @@ def _adopt(source: str, name: str, size: int, video: bool) -> tuple[CodecCard, b
             if video
             else f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3), encoded as {steps} equal frames"
         )
-        + ". The publisher keeps the shape of a picture and rounds its sides to multiples of 8; here it is cropped",
+        + ". The publisher keeps the shape of a picture and rounds its sides to multiples of 8; here it is cropped"
+        + PICTURES,
         preprocessing=Preprocessing(resize="short_side", resample="lanczos", crop="centre", mean=mean, std=std),
         chunking="a clip is encoded whole: ids of its parts would differ at the seams" if video else "",
         weights_digest=digest(raw),

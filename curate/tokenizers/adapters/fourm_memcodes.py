@@ -31,6 +31,7 @@ from curate.tokenizers.adapters.weights import read_config
 from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
 from curate.tokenizers.folders import WEIGHTS, header, read_files, read_folder, words_of, write_folder
+from curate.tokenizers.inputs import ARRAYS, PICTURES
 from curate.tokenizers.quantisers.difference import difference_rate
 
 STREAMS = {
@@ -171,7 +172,9 @@ class MemcodesNet(PictureNet):
             "grid": (shape.heads,),
             "channels": wide,
             "input_size": None,
-            "input": f"float32 ({wide},) or a stack of them, as its publisher's encoder gives it, not normalised",
+            "input": (
+                f"float32 ({wide},) or a stack of them, as its publisher's encoder gives it, not normalised{ARRAYS}"
+            ),
             "chunking": "a vector at a time; ids of a vector do not depend on others",
             "padding": "none",
             "valid_length": "all ids are valid",
@@ -272,7 +275,9 @@ class MemcodesOfPictures:
                 "modality": "image",
                 "input_size": size,
                 "channels": 3,
-                "input": f"uint8 sRGB ({size}, {size}, 3) or a stack of them, to {made.name}; its feature as it is",
+                "input": (
+                    f"uint8 sRGB ({size}, {size}, 3) or a stack of them, to {made.name}; its feature as it is{PICTURES}"
+                ),
                 "preprocessing": Preprocessing(
                     resize="short_side", resample="lanczos", crop="centre", mean=list(made.mean), std=list(made.std)
                 ),

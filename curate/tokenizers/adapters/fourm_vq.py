@@ -24,6 +24,7 @@ from curate.tokenizers.adapters.fourm_unet import PatchedUNet, UNetShape
 from curate.tokenizers.adapters.picture import PictureNet, PictureTokenizer, count, grid_of, nearest, sides
 from curate.tokenizers.adapters.taming import preprocessing
 from curate.tokenizers.adapters.weights import read_config
+from curate.tokenizers.inputs import ARRAYS
 
 HEAD = 64
 KEPT = ("encoder.", "quant_proj.", "quantize._codebook.embed", "cls_emb.")
@@ -236,10 +237,10 @@ class FourMNet(PictureNet):
         if self.colours:
             return facts | {"preprocessing": preprocessing(self.mean, self.std)}
         if shape.labels:
-            said = f"uint8 classes ({size}, {size}) below {shape.labels}: COCO's plus 1, 0 where there is none"
+            said = f"uint8 classes ({size}, {size}) below {shape.labels}: COCO's plus 1, 0 where there is none{ARRAYS}"
             return facts | {"modality": "array", "channels": 1, "input": said}
         how = "0 outside and 1 inside" if shape.domain == MASKS else "normalised as its publisher trained it"
-        said = f"float32 ({size}, {size}, {shape.channels}), {how}"
+        said = f"float32 ({size}, {size}, {shape.channels}), {how}{ARRAYS}"
         return facts | {"modality": "array", "channels": shape.channels, "input": said}
 
     def item(self, card: CodecCard) -> tuple[tuple[int, ...], np.dtype[Any]]:

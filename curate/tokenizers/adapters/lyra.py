@@ -22,6 +22,7 @@ from curate.tokenizers.adapters.weights import locate
 from curate.tokenizers.audio.contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio.invariance import batch_invariance, chunk_difference, probe_sounds
 from curate.tokenizers.folders import check_digest, code_version, read_card, read_files, write_folder
+from curate.tokenizers.inputs import SOUNDS
 
 RATE, HOP = 16000, 320
 LEVELS, CODES = 46, 16
@@ -93,7 +94,7 @@ class Lyra:
             ids_per_frame=levels,
             sample_rate=RATE,
             channels=1,
-            input=f"float32 mono (samples,) in [-1, 1] at {RATE} Hz; made for speech; not normalised in level",
+            input=f"float32 mono (samples,) in [-1, 1] at {RATE} Hz; made for speech; not normalised in level{SOUNDS}",
             preprocessing=Preprocessing(),
             padding=f"zeros fill the last frame: ceil(samples / {HOP}) frames",
             valid_length="the number of samples, which is kept beside the ids; `decode` cuts by it",

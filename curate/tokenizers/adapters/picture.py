@@ -20,6 +20,7 @@ from curate.schema.ids import digest
 from curate.tokenizers.adapters.weights import fit, locate, read_state
 from curate.tokenizers.batches import in_micro_batches, split
 from curate.tokenizers.folders import WEIGHTS, code_version, header, read_folder, words_of, write_folder
+from curate.tokenizers.inputs import PICTURES
 from curate.tokenizers.quantisers.difference import difference_rate
 
 
@@ -141,8 +142,8 @@ class PictureTokenizer(ABC):
                 "dtype": smallest_unsigned(facts["vocabulary"]),
                 "channels": 3,
                 "input": (
-                    f"uint8 sRGB ({facts['input_size']}, {facts['input_size']}, 3) or a stack of them, nothing else; "
-                    f"to get there: short side to {facts['input_size']}, centre crop"
+                    f"uint8 sRGB ({facts['input_size']}, {facts['input_size']}, 3) or a stack of them, nothing else"
+                    f"{PICTURES}"
                 ),
                 "chunking": "a picture at a time; ids of a picture do not depend on others",
                 "weights_digest": digest(raw),

@@ -23,6 +23,7 @@ from curate.tokenizers.audio.media import MediaSource, Sound
 from curate.tokenizers.audio.net import Encoder
 from curate.tokenizers.audio.rvq import CHUNK, AudioRVQ, describe
 from curate.tokenizers.folders import WEIGHTS, code_version, header, write_folder
+from curate.tokenizers.inputs import SOUNDS
 from curate.tokenizers.quantisers.difference import rounded_difference
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def export(
         channels=1,
         input=(
             f"float32 mono (samples,) in [-1, 1] at {net.rate} Hz, finite, at least one sample; not normalised in "
-            "level. To get there: the mean of the channels without LFE, FFmpeg's libswresample, 16 bits"
+            f"level{SOUNDS}"
         ),
         preprocessing=Preprocessing(),
         chunking=f"whole, in steps of {CHUNK} frames that overlap and leave no seam; an id depends on {reach} frames "

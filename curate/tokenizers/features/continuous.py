@@ -16,6 +16,7 @@ from curate.tokenizers.adapters.weights import read_config
 from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
 from curate.tokenizers.folders import code_version, read_card, write_folder
+from curate.tokenizers.inputs import PICTURES
 
 
 class ContinuousFeatures:
@@ -59,7 +60,7 @@ class ContinuousFeatures:
             features=net.width,
             input_size=net.size,
             channels=3,
-            input=f"uint8 sRGB (N, {net.size}, {net.size}, 3) to {net.name}",
+            input=f"uint8 sRGB (N, {net.size}, {net.size}, 3) to {net.name}{PICTURES}",
             preprocessing=Preprocessing(
                 resize="short_side", resample="lanczos", crop="centre", mean=list(net.mean), std=list(net.std)
             ),

@@ -17,6 +17,7 @@ from curate.tokenizers.features.encoders import Encoder, encoder_of
 from curate.tokenizers.features.pictures import stack_of
 from curate.tokenizers.features.topk import topk
 from curate.tokenizers.folders import WEIGHTS, code_version, header, read_folder, words_of, write_folder
+from curate.tokenizers.inputs import PICTURES
 from curate.tokenizers.quantisers.difference import difference_rate
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, fit_product, product_ids, product_vectors
 
@@ -173,7 +174,9 @@ def train_features(
         grid=net.grid if dense else (groups,),
         input_size=net.size,
         channels=3,
-        input=f"uint8 sRGB (N, {net.size}, {net.size}, 3) to {net.name}; its feature is brought to unit length",
+        input=(
+            f"uint8 sRGB (N, {net.size}, {net.size}, 3) to {net.name}; its feature is brought to unit length{PICTURES}"
+        ),
         preprocessing=Preprocessing(
             resize="short_side", resample="lanczos", crop="centre", mean=list(net.mean), std=list(net.std)
         ),

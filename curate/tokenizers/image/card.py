@@ -16,6 +16,7 @@ from curate.schema.ids import digest
 from curate.tokenizers.folders import WEIGHTS, code_version, words_of, write_folder
 from curate.tokenizers.image.evaluate import evaluate_clips, evaluate_images, square
 from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQNet, net_from_bytes
+from curate.tokenizers.inputs import PICTURES
 from curate.tokenizers.quantisers import difference
 
 _MEASURED_WITH = ("torch", "vector-quantize-pytorch", "pillow", "scikit-image")
@@ -79,11 +80,7 @@ def _unmeasured(net: ImageFSQNet, raw: bytes, name: str, size: int) -> CodecCard
         grid=(size // patch, size // patch),
         input_size=size,
         channels=3,
-        input=(
-            f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3), nothing else. To get there: EXIF orientation, "
-            f"sRGB, grey in three channels, the top 8 of 16 bits, alpha over white; centre square to {size}x{size}, "
-            "antialiased"
-        ),
+        input=(f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3), nothing else{PICTURES}"),
         preprocessing=Preprocessing(
             resize="short_side", resample="lanczos", crop="centre", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]
         ),

@@ -18,6 +18,7 @@ from curate.tokenizers import zoo
 from curate.tokenizers.adapters.grids import probes
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.folders import code_version, read_folder, write_folder
+from curate.tokenizers.inputs import PICTURES
 from curate.tokenizers.labels.as_arrays import ArrayWriter, array_writer, check_array
 from curate.tokenizers.labels.as_pictures import PictureWriter, picture_writer
 from curate.tokenizers.labels.as_words import WordWriter, word_writer
@@ -237,7 +238,7 @@ def make_labelled(
         "needs": ["frames", *more] if words is not None or more else [],
         "input": (
             f"uint8 sRGB {pixels} or a stack of them; {made.name} labels them ({file.kind}), "
-            f"{inner.card.name} writes the labels"
+            f"{inner.card.name} writes the labels{PICTURES}"
         ),
         "preprocessing": inner.card.preprocessing or _pictures_of(whole),
         "chunking": "the middle picture of a stack, number N // 2" if words is not None else "each picture alone",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from curate.schema.codec import CodecCard, Quality
 from curate.schema.ids import digest
 from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
+from curate.tokenizers.inputs import ARRAYS
 from curate.tokenizers.labels.parts import MASK_SIDE, box_of, cut
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, codebooks_to_bytes, fit_product
 from curate.tokenizers.quantisers.vq import vq_ids, vq_vectors
@@ -91,7 +92,7 @@ def fit_masks(masks: Sequence[NDArray[np.float32]], held_out: Sequence[NDArray[n
         dtype="uint16",
         grid=(GRID, GRID),
         channels=1,
-        input=f"float32 ({MASK_SIDE}, {MASK_SIDE}, 1), 1 inside the mask and 0 outside, cut to the mask's box",
+        input=f"float32 ({MASK_SIDE}, {MASK_SIDE}, 1), 1 inside the mask and 0 outside, cut to the mask's box{ARRAYS}",
         chunking="a mask at a time",
         padding="none",
         valid_length="all ids are valid",

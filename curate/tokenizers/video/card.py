@@ -15,6 +15,7 @@ from curate.schema.ids import digest
 from curate.tokenizers.folders import WEIGHTS, code_version, words_of, write_folder
 from curate.tokenizers.image.evaluate import clip_of, evaluate_clips
 from curate.tokenizers.image.fsq import PATCH
+from curate.tokenizers.inputs import PICTURES
 from curate.tokenizers.quantisers.difference import difference_rate, rounded_difference
 from curate.tokenizers.video.fsq import VideoFSQ, net_from_bytes
 from curate.tokenizers.video.net import GROUP
@@ -75,9 +76,8 @@ def write_video_card(weights: Path, folder: Path, held_out: Sequence[tuple[str, 
         input_size=size,
         channels=3,
         input=(
-            f"uint8 sRGB (1 + 4k, {size}, {size}, 3) or a picture ({size}, {size}, 3), nothing else. Short side to "
-            f"{size} with a Lanczos filter, centre crop; trained on every 1st, 2nd and 3rd frame of videos of 24 to 30 "
-            "frames a second"
+            f"uint8 sRGB (1 + 4k, {size}, {size}, 3) or a picture ({size}, {size}, 3), nothing else{PICTURES}. "
+            "Trained on every 1st, 2nd and 3rd frame of videos of 24 to 30 frames a second"
         ),
         preprocessing=Preprocessing(
             resize="short_side", resample="lanczos", crop="centre", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]
