@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.schema.codec import CodecCard
-from curate.schema.ids import key_of
+from curate.tokenizers.own import array_card
 from curate.tokenizers.quantisers.fsq import fsq_codes, fsq_ids
 
 CHANNELS, SIZE, PATCH = 6, 128, 4
@@ -30,22 +29,18 @@ class RasterTokenizer:
     """uint16 `(6, 128, 128)` to ids `(6, 32, 32)`: the channel is the first axis, and no id mixes channels."""
 
     def __init__(self) -> None:
-        self.card = CodecCard(
-            name="raster-dct-fsq",
-            modality="array",
+        self.card = array_card(
+            "raster-dct-fsq",
+            input=f"uint16 ({CHANNELS}, {SIZE}, {SIZE}), nothing else; 65535 is full scale in every channel",
+            vocabulary=int(np.prod(LEVELS)),
+            grid=(SIZE // PATCH, SIZE // PATCH),
+            made_of=[LEVELS, PATCH, REACH.tolist()],
+            # What follows may be left out; it tells readers of a dataset more.
             stream=f"tok_raster@{SIZE}",
             quantiser="fsq",
             levels=LEVELS,
             index_order="little-endian mixed radix; axes are channel, row, column",
-            vocabulary=int(np.prod(LEVELS)),
-            dtype="uint16",
-            grid=(SIZE // PATCH, SIZE // PATCH),
-            input_size=SIZE,
             channels=CHANNELS,
-            input=f"uint16 ({CHANNELS}, {SIZE}, {SIZE}), nothing else; 65535 is full scale in every channel",
-            weights_digest=key_of([LEVELS, PATCH, REACH.tolist()]),
-            trained_on="nothing",
-            licence="Apache-2.0",
         )
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:

@@ -149,7 +149,7 @@ def test_a_decoder_that_does_not_look_at_the_time_is_killed(monkeypatch: pytest.
     started = time.monotonic()
     with pytest.raises(Quarantined) as found:
         guarded.decode(large, "image", [Frames(64)], limit_s=0.1)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10  # a busy machine takes seconds to start the next helper
     sentence = "Its helper process took longer than its limit of 0.1 s."
     assert Failure.of("annotate:decode", found.value) == Failure("annotate:decode", "TimeLimit", sentence, 1)
     assert guarded.probe(TONE) == probe(TONE)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from curate.media.crops import crop_settings
 from curate.tokenizers.fourm import det, poses
-from curate.tokenizers.fourm.crops import bounds_in_crop, points_in_crop
+from curate.tokenizers.fourm.crops import bounds_in_crop
 from curate.tokenizers.fourm.det import Box
 from curate.tokenizers.fourm.poses import Person
 
@@ -114,15 +114,6 @@ def test_a_box_is_where_its_pixels_are(x: int, y: int, w: int, h: int, sample: i
     assert np.multiply(found, (width, height, width, height)) == pytest.approx(
         (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), abs=1e-9
     )
-
-
-def test_points_follow_the_crop() -> None:
-    points = np.array([[100.0, 0], [125, 50], [99, 50], [200, 100]])
-    found, inside = points_in_crop(points, (0, 100, 100, 100, 0))
-    assert found[inside].tolist() == [[0, 0], [0.25, 0.5], [1, 1]]
-    assert inside.tolist() == [True, True, False, True]
-    mirrored, _ = points_in_crop(points, (0, 100, 100, 100, 1))
-    assert mirrored[1].tolist() == [0.75, 0.5]
 
 
 # people

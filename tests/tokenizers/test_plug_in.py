@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from skimage import data
 from skimage.color import rgb2hed
 
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.evaluate import evaluate_folder
+from curate.tokenizers.own import array_card
 
 NAME = "raster_tokenizer:RasterTokenizer"
 
@@ -36,6 +38,15 @@ def test_the_card_says_what_it_is(tokenizer: Tokenizer) -> None:
     card = zoo.card(NAME)
     assert (card.modality, card.channels, card.vocabulary, card.dtype) == ("array", 6, 64000, "uint16")
     assert card.grid == (32, 32)
+
+
+def test_a_card_needs_input_vocabulary_and_grid_alone() -> None:
+    card = array_card("tiles", input="uint8 (8, 8)", vocabulary=300, grid=(2, 2), made_of={"weights": 1})
+    assert (card.modality, card.stream, card.dtype, card.grid) == ("array", "tok_tiles", "uint16", (2, 2))
+    other = array_card("tiles", input="uint8 (8, 8)", vocabulary=300, grid=(2, 2), made_of={"weights": 2})
+    assert card.weights_digest != other.weights_digest
+    with pytest.raises(ValidationError, match="bit_ordr"):
+        array_card("tiles", input="", vocabulary=300, grid=(2, 2), made_of=1, bit_ordr="lsb")
 
 
 def test_a_raster_of_six_channels_comes_back(tokenizer: Tokenizer, stains: NDArray[np.uint16]) -> None:

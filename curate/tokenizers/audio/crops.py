@@ -30,6 +30,7 @@ class AudioTrainConfig(BaseModel):
         crops, crop_frames: sounds in a batch and token frames of each.
         weighted_share: share of the waveform's error that is measured as it is heard (`loss.weighted_error`).
         masking: its exponent, 0 plain, 1 where each band of each moment weighs alike.
+        envelope_weight: of the levels of bands (`loss.envelope_error`).
         spectral_weight: of the log-spectrum term beside the waveform's error.
         disturbance_weight: of what disturbs a listener (`disturbance`), from step `disturbance_from` on. It is slow,
             so only the first `disturbance_crops` of a batch are listened to.
@@ -52,6 +53,7 @@ class AudioTrainConfig(BaseModel):
     weight_decay: float = 0.01
     weighted_share: float = Field(default=0.5, ge=0, le=1)
     masking: float = Field(default=0.7, ge=0, le=1)
+    envelope_weight: float = Field(default=0.0, ge=0)
     spectral_weight: float = 1.0
     disturbance_weight: float = Field(default=0.5, ge=0)
     disturbance_from: int = Field(default=6500, ge=0)

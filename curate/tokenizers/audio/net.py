@@ -18,6 +18,7 @@ class AudioNetConfig(BaseModel):
     Attributes:
         hop: samples per token frame, which is also the number of MDCT coefficients.
         bands: bands of equal width in which energy is described and gain is given.
+        noise_bands: bands of equal width in which the level of the noise is given.
         latent: width of the quantised vector.
         levels, codes: of the residual quantiser.
         kernel: frames that a block's temporal filter sees; odd.
@@ -28,6 +29,7 @@ class AudioNetConfig(BaseModel):
     rate: int = 16000
     hop: int = Field(default=320, gt=1, multiple_of=2)
     bands: int = Field(default=20, gt=0)
+    noise_bands: int = Field(default=20, gt=0)
     encoder_width: int = Field(default=256, gt=0)
     encoder_blocks: int = Field(default=4, ge=0)
     decoder_width: int = Field(default=288, gt=0)
@@ -40,8 +42,9 @@ class AudioNetConfig(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.hop % self.bands:
-            raise ValueError(f"{self.bands} bands of equal width do not divide the hop of {self.hop}")
+        for bands in (self.bands, self.noise_bands):
+            if self.hop % bands:
+                raise ValueError(f"{bands} bands of equal width do not divide the hop of {self.hop}")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, not {self.kernel}")
         return self
@@ -120,7 +123,7 @@ class Decoder(nn.Module):
         self.shape = nn.Linear(config.decoder_width, config.hop)
         self.gain = nn.Linear(config.decoder_width, config.bands)
         nn.init.constant_(self.gain.bias, -3.5)  # about the level of speech at -25 dBFS
-        self.noise = nn.Linear(config.decoder_width, config.bands)
+        self.noise = nn.Linear(config.decoder_width, config.noise_bands)
         nn.init.zeros_(self.noise.weight)
         nn.init.constant_(self.noise.bias, -7.0)
 
@@ -139,4 +142,4 @@ class Decoder(nn.Module):
         batch, time, hop = shape.shape
         scaled: Tensor = shape.reshape(batch, time, self.config.bands, -1) * gain[..., None]
         level = torch.exp(self.noise(x).float().clamp(-14.0, 0.0))
-        return scaled.reshape(batch, time, hop), level.repeat_interleave(hop // self.config.bands, dim=-1)
+        return scaled.reshape(batch, time, hop), level.repeat_interleave(hop // self.config.noise_bands, dim=-1)

@@ -17,7 +17,7 @@ from curate.schema.errors import CurateError, first_line
 from curate.tokenizers.audio.crops import AudioTrainConfig, Crops, load_config
 from curate.tokenizers.audio.disturbance import disturbance
 from curate.tokenizers.audio.export import export
-from curate.tokenizers.audio.loss import relative_error, spectral_loss, weighted_error
+from curate.tokenizers.audio.loss import envelope_error, relative_error, spectral_loss, weighted_error
 from curate.tokenizers.audio.mdct import imdct, mdct
 from curate.tokenizers.audio.media import Sound, decode_audio, gather
 from curate.tokenizers.audio.net import Decoder, Encoder
@@ -95,6 +95,7 @@ def loss_of(
     parts = {
         "relative": relative_error(estimate, coefficients, ENERGY_FLOOR),
         "weighted": weighted_error(estimate, coefficients, ENERGY_FLOOR, config.masking, config.network.rate),
+        "envelope": envelope_error(estimate, level, coefficients, ENERGY_FLOOR, config.network.rate),
         "spectral": spectral_loss(imdct(estimate + level * torch.randn_like(level)), samples),
         "commitment": commitment,
     }
@@ -107,6 +108,7 @@ def loss_of(
     total = (
         (1 - config.weighted_share) * parts["relative"]
         + config.weighted_share * parts["weighted"]
+        + config.envelope_weight * parts["envelope"]
         + config.spectral_weight * parts["spectral"]
         + config.commitment_weight * commitment
         + config.disturbance_weight * parts.get("disturbance", 0.0)
