@@ -175,7 +175,8 @@ def import_weights(
     """Make a tokenizer's folder of published weights, with a card: grid, vocabulary, whether ids depend on the batch.
 
     Weights are read, and pickled code in them is refused. Cosmos is published as TorchScript: that is a program, it is
-    run, and so is only for archives that you trust. Figures of quality come from `curate tokenizers eval --write-card`.
+    run, in a process of its own and for half an hour at most, and so is only for archives that you trust. Figures of
+    quality come from `curate tokenizers eval --write-card`.
 
     **Examples**
 
@@ -183,11 +184,11 @@ def import_weights(
 
         curate tokenizers import lyra model_coeffs/ --out tokenizers/lyra-6kbps --option kbps=6
     """
-    from curate.tokenizers import zoo
+    from curate.tokenizers.adoption import adopt
 
     if (out / "card.json").exists():
         raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
-    card = zoo.adopt(architecture, source, out, _options(option or []))
+    card = adopt(architecture, source, out, _options(option or []))
     typer.echo(f"{out}: {card.name}, {_ids(card)}, vocabulary {card.vocabulary}; use it as `tokenizer: {out}`")
 
 

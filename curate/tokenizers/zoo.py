@@ -162,6 +162,11 @@ def options_of(architecture: str) -> dict[str, inspect.Parameter]:
     return {name: p for name, p in parameters.items() if name not in ("source", "folder")}
 
 
+def runs_program(architecture: str) -> bool:
+    """Whether what is published of this architecture is a program that is run, beside weights."""
+    return bool(getattr(class_of(architecture), "runs_program", False))
+
+
 def adopt(architecture: str, source: str, out: Path, options: Mapping[str, str]) -> CodecCard:
     """Make the folder of a tokenizer of published weights.
 

@@ -31,6 +31,7 @@ from curate.tokenizers.adapters.dvae import DVAE, DVAEDecoder
 from curate.tokenizers.adapters.emu3 import Emu3Clip, Emu3Picture, _renamed
 from curate.tokenizers.adapters.grids import probes
 from curate.tokenizers.adapters.weights import read_state
+from curate.tokenizers.adoption import adopt
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.quantisers.fsq import fsq_ids
 
@@ -679,3 +680,26 @@ def test_an_imported_tokenizers_header_has_one_entry() -> None:
     raw = write_weights({"a": torch.zeros(2)}, {"one": 1, "two": [2]})
     head = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     assert list(head["__metadata__"]) == ["curate"]
+
+
+class Endless(torch.nn.Module):
+    """An archive that never answers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        turns = 0
+        while turns >= 0:
+            turns = (turns + 1) % 1000
+        return x
+
+
+def test_a_program_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    for name in ("encoder.jit", "decoder.jit"):
+        torch.jit.script(Endless()).save(str(hub / name))
+    with pytest.raises(CurateError, match="took longer than its limit of 2 s") as found:
+        adopt("cosmos-di", str(hub), tmp_path / "zoo", {}, limit_s=2)
+    assert "are they the publisher's own" in str(found.value.hint)
+    assert not (tmp_path / "zoo").exists()
+    with pytest.raises(CurateError, match="no option 'sise'"):
+        adopt("cosmos-di", str(hub), tmp_path / "zoo", {"sise": "3"})

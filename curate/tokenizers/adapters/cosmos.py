@@ -89,6 +89,8 @@ class Scripts:
 class CosmosDI(Pictures):
     """uint8 sRGB pictures of the card's size to ids and back."""
 
+    runs_program = True
+
     def __init__(self, card: CodecCard, scripts: Scripts, device: str = "cpu") -> None:
         super().__init__(card, device)
         self.scripts = scripts
@@ -128,6 +130,8 @@ class CosmosDI(Pictures):
 
 class CosmosDV(Clips):
     """uint8 sRGB clips `(1 + stride k, H, W, 3)` to ids `(1 + k, h, w)` and back."""
+
+    runs_program = True
 
     def __init__(self, card: CodecCard, scripts: Scripts, device: str = "cpu") -> None:
         super().__init__(card, device)
