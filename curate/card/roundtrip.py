@@ -169,14 +169,13 @@ def _pictures(
     view = view_of(card, stream.fps, stream.max_frames, stream.pad, crops)
     assert isinstance(view, Frames)
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(FRAMES, len(ids))).round().astype(np.int64))
-    painter = tokenizer.of_pictures if isinstance(tokenizer, Labelled) else tokenizer
-    if painter is None:
-        raise CurateError(f"{card.name} does not write pictures")
-    if card.temporal_stride is None:
-        [decoded] = painter.decode([ids[chosen]])
+    if isinstance(tokenizer, Labelled):
+        decoded, places = tokenizer.redrawn(ids[chosen]), chosen
+    elif card.temporal_stride is None:
+        [decoded] = tokenizer.decode([ids[chosen]])
         places = chosen
     else:  # each latent frame stands on those before it
-        [decoded] = painter.decode([ids])
+        [decoded] = tokenizer.decode([ids])
         places = chosen * card.temporal_stride
         decoded = decoded[places]
     if decoded.dtype != np.uint8:  # features, which are no picture

@@ -128,7 +128,7 @@ def _note(used: Sequence[set[int]], ids: NDArray[np.generic]) -> None:
 
 def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:
     card = tokenizer.card
-    if isinstance(tokenizer, Labelled) and tokenizer.of_pictures is None:
+    if isinstance(tokenizer, Labelled) and not tokenizer.of_maps:
         same = tokenizer.lossless(item, ids)
         return {} if same is None else {"lossless": float(same)}
     if card.needs or not card.vocabulary:
@@ -147,10 +147,8 @@ def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> di
 
 
 def _pictures(tokenizer: Tokenizer, item: NDArray[np.uint8], ids: NDArray[np.generic]) -> dict[str, float]:
-    if isinstance(tokenizer, Labelled):  # its labels are drawn as pictures, which is what its ids are of
-        item, painter = tokenizer.drawn(item), tokenizer.of_pictures
-        assert painter is not None
-        [decoded] = painter.decode([ids])
+    if isinstance(tokenizer, Labelled):  # its maps, which is what its ids are of, as pictures
+        item, decoded = tokenizer.drawn(item), tokenizer.redrawn(ids)
     else:
         [decoded] = tokenizer.decode([ids])
     if decoded.dtype != np.uint8:  # features, which are no picture

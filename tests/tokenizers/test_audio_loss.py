@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from curate.tokenizers.audio.disturbance import disturbance
 from curate.tokenizers.audio.evaluate import visqol, wideband_pesq
-from curate.tokenizers.audio.loss import bark_bands, relative_error, weighted_error
+from curate.tokenizers.audio.loss import bark_bands, envelope_error, relative_error, weighted_error
 from curate.tokenizers.audio.mdct import imdct, mdct
 from curate.tokenizers.audio.media import decode_audio
 
@@ -116,3 +117,23 @@ def test_visqol_gives_a_perfect_copy_the_best_score_and_noise_a_low_one() -> Non
     assert visqol(sound, noisy, speech=True) < 2.5
     with pytest.raises(ValueError, match="a second of sound"):
         visqol(sound[:8000], sound[:8000], speech=True)
+
+
+def test_noise_of_the_right_level_has_no_envelope_error_whatever_it_is() -> None:
+    torch.manual_seed(0)
+    reference = 0.1 * torch.randn(2, 12, HOP)
+    nothing = torch.zeros_like(reference)
+    assert float(envelope_error(reference, nothing, reference, FLOOR)) == 0
+    assert float(envelope_error(nothing, reference.abs(), reference, FLOOR)) == pytest.approx(0, abs=1e-6)
+    half = reference * 0.5**0.5
+    assert float(envelope_error(half, half, reference, FLOOR)) == pytest.approx(0, abs=1e-6)
+
+
+def test_half_the_amplitude_everywhere_is_an_error_of_ln_2_and_silence_is_none() -> None:
+    torch.manual_seed(0)
+    reference = 0.1 * torch.randn(2, 12, HOP)
+    nothing = torch.zeros_like(reference)
+    assert float(envelope_error(reference / 2, nothing, reference, FLOOR)) == pytest.approx(math.log(2), abs=1e-3)
+    faint = torch.cat([reference[..., :160], 1e-5 * reference[..., 160:]], -1)
+    only_low = torch.cat([reference[..., :160], nothing[..., 160:]], -1)
+    assert float(envelope_error(only_low, nothing, faint, FLOOR)) == pytest.approx(0, abs=1e-3)

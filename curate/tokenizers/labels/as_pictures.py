@@ -39,7 +39,8 @@ class ClassPicture:
     """A colour for each class; back: the class of the nearest colour. Exact without a tokenizer between.
 
     The colours are PASCAL VOC's (devkit 2012): bits 0, 3 and 6 of the index are the highest bits of red, bits 1, 4 and
-    7 of green, bits 2 and 5 of blue, the lowest of each first.
+    7 of green, bits 2 and 5 of blue, the lowest of each first. `NOTHING`, 255, has PASCAL's colour of it too, and comes
+    back as a class.
     """
 
     names: tuple[str, ...]
@@ -47,7 +48,7 @@ class ClassPicture:
     def write(self, label: Label) -> NDArray[np.uint8]:
         if not isinstance(label, SegmentationMap) or label.names != self.names:
             raise ValueError(f"expected a SegmentationMap of {len(self.names)} classes, got {type(label).__name__}")
-        return class_colours(len(self.names))[label.classes]
+        return class_colours(256)[label.classes]
 
     def read(self, picture: NDArray[np.uint8]) -> SegmentationMap:
         colours, inverse = np.unique(picture.reshape(-1, 3), axis=0, return_inverse=True)

@@ -111,13 +111,20 @@ class Labelled:
         return self._labeler(frames)
 
     @property
-    def of_pictures(self) -> Tokenizer | None:
-        """The tokenizer of the pictures that labels are written as; None where they are written otherwise."""
-        return self._inner if self._inner.card.modality == "image" else None
+    def of_maps(self) -> bool:
+        """Whether labels are maps, which can be drawn; else they are words."""
+        return self._words is None
 
     def drawn(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The labels of frames `(N, H, W, 3)` as the pictures, of the same shape, that are tokenized."""
-        return self._written(self.label(frames))
+        """The maps of frames `(N, H, W, 3)` as pictures, uint8 of the same shape; CurateError for words."""
+        return self._drawn(self.label(frames))
+
+    def redrawn(self, ids: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """The maps that ids `(N, *grid)` say, as pictures, uint8 `(N, H, W, 3)`; CurateError for words."""
+        if self._inner.card.modality == "image":  # what it decodes to is what was drawn, with its own errors
+            pictures: NDArray[np.uint8] = self._inner.decode([ids])[0]
+            return pictures
+        return self._drawn(self.decode([ids])[0])
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
         """Items to ids; ValueError for one that breaks the input contract, or a label that cannot be written."""
@@ -151,6 +158,13 @@ class Labelled:
 
     def _written(self, labels: Sequence[Label]) -> NDArray[Any]:
         writer = cast(PictureWriter | ArrayWriter, self._maps)
+        return np.stack([writer.write(label) for label in labels])
+
+    def _drawn(self, labels: Sequence[Label]) -> NDArray[np.uint8]:
+        kind = type(labels[0]).__name__
+        writer = picture_writer(kind, tuple(getattr(labels[0], "names", ())))
+        if writer is None:
+            raise CurateError(f"{self.card.name} writes {kind} in words", "words are not drawn")
         return np.stack([writer.write(label) for label in labels])
 
     def _parts(self, item: Any) -> tuple[NDArray[np.uint8], str | None, tuple[int, int] | None]:
