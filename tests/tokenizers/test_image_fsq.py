@@ -9,9 +9,11 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ from curate.tokenizers.folders import words_of
 from curate.tokenizers.image.card import write_image_card
 from curate.tokenizers.image.evaluate import clip_of, evaluate_clips, evaluate_images, score, score_clip, square
 from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQShape, net_from_bytes
-from curate.tokenizers.image.media import crops, find_media, read_pool
+from curate.tokenizers.image.media import CropConfig, crops, find_media, read_pool
 from curate.tokenizers.image.train import ImageTrainConfig, loss_of, train_image
 from curate.tokenizers.quantisers.fsq import fsq_ids
 
@@ -354,6 +356,20 @@ def test_own_media_are_trained_on_from_the_command_line(tmp_path: Path, held_out
     assert card["name"] == "mine"
     assert card["trained_on"] == "media of the user"
     assert card["quality"][0]["items"] == 1
+
+
+def test_frames_of_video_are_trained_on_as_they_are_shown(tmp_path: Path) -> None:
+    """Pixels twice as wide as high: 64 x 48 stored are 128 x 48 shown."""
+    with av.open(tmp_path / "film.mp4", "w") as file:
+        film = file.add_stream("mpeg4", rate=25)
+        film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        film.codec_context.sample_aspect_ratio = Fraction(2)
+        for level in range(0, 250, 25):
+            file.mux(film.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")))
+        file.mux(film.encode())
+    pool = read_pool(CropConfig(crop=32, short_sides=(48,), frames_per_video=5), [tmp_path], Path("/"))
+    assert [p.shape for p in pool.pictures] == [(48, 128, 3)] * 5
+    assert [round(float(p.mean()) / 50) for p in pool.pictures] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("levels", [(17,) * 6, (), (2, 8), (64,) * 6])
