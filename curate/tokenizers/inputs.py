@@ -19,7 +19,7 @@ SOUNDS = (
     f"with the reason: samples that are not finite, a rate that changes, more than {MAX_SPAN_SECONDS} s at once, "
     "damaged or cut files. A sound of no samples has no ids"
 )
-"""For tokenizers of sound (`audio.decode_audio`)."""
+"""For tokenizers of sound (`audio.read_sound`)."""
 
 ARRAYS = (
     ". To get there: `.npy` of numbers, in the machine's byte order, never unpickled. Failed with the reason: another "

@@ -80,7 +80,7 @@ def _unmeasured(net: ImageFSQNet, raw: bytes, name: str, size: int) -> CodecCard
         grid=(size // patch, size // patch),
         input_size=size,
         channels=3,
-        input=(f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3), nothing else{PICTURES}"),
+        input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3), nothing else{PICTURES}",
         preprocessing=Preprocessing(
             resize="short_side", resample="lanczos", crop="centre", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]
         ),
