@@ -85,15 +85,14 @@ def _ids(card: CodecCard) -> str:
 
 
 def _quality(card: CodecCard) -> str:
-    for q in card.quality:
-        if q.psnr_db is not None:
-            return f"{q.psnr_db:.1f} dB PSNR"
-        if q.si_sdr_db is not None:
-            return f"{q.si_sdr_db:.1f} dB SI-SDR"
-        if q.iou is not None:
-            return f"{q.iou:.3f} IoU"
-        if q.lossless:
-            return "lossless"
+    """The range of the figure over the media that are on the card; computed probes are no media."""
+    media = [q for q in card.quality if not q.media.endswith("computed")]
+    for field, digits, unit in (("psnr_db", 1, "dB PSNR"), ("si_sdr_db", 1, "dB SI-SDR"), ("iou", 3, "IoU")):
+        if found := [value for q in media if (value := getattr(q, field)) is not None]:
+            ends = dict.fromkeys(f"{value:.{digits}f}" for value in (min(found), max(found)))
+            return f"{' to '.join(ends)} {unit}"
+    if said := [q.lossless for q in media if q.lossless is not None]:
+        return "lossless" if all(said) else "not lossless"
     return "not measured"
 
 

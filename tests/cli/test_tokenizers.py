@@ -135,6 +135,16 @@ def test_eval_writes_its_figure_onto_the_card_of_a_folder(tmp_path: Path) -> Non
     assert "color-palette is no folder" in done.stderr
 
 
+def test_the_list_says_the_range_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    said = [" ".join(line.split()) for line in curate("list").stdout.splitlines()]
+    figures = [q["si_sdr_db"] for q in json.loads(curate("show", "audio-rvq-4kbps").stdout)["quality"][:10]]
+    assert f"audio-rvq-4kbps audio rvq 1024 50 x 8 a second {min(figures):.1f} to {max(figures):.1f} dB SI-SDR" in said
+    assert "mask-vq-1k array vq 1024 4 x 4 an item 0.863 IoU" in said
+    assert "color-palette text text 4292 as long as the text lossless" in said
+    assert "metadata text text 4292 as long as the text not lossless" in said
+
+
 def test_eval_of_a_folder_without_media(tmp_path: Path) -> None:
     done = curate("eval", "image-fsq-64k", "--media", tmp_path, ok=False)
     assert done.returncode == 2
