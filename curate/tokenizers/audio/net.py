@@ -18,7 +18,7 @@ class AudioNetConfig(BaseModel):
     Attributes:
         hop: samples per token frame, which is also the number of MDCT coefficients.
         bands: bands of equal width in which energy is described and gain is given.
-        noise_bands: bands of equal width in which the level of the noise is given.
+        noise_bands: bands of equal width in which the level of the noise is given; None: as many as `bands`.
         latent: width of the quantised vector.
         levels, codes: of the residual quantiser.
         kernel: frames that a block's temporal filter sees; odd.
@@ -29,7 +29,7 @@ class AudioNetConfig(BaseModel):
     rate: int = 16000
     hop: int = Field(default=320, gt=1, multiple_of=2)
     bands: int = Field(default=20, gt=0)
-    noise_bands: int = Field(default=20, gt=0)
+    noise_bands: int | None = Field(default=None, gt=0)
     encoder_width: int = Field(default=256, gt=0)
     encoder_blocks: int = Field(default=4, ge=0)
     decoder_width: int = Field(default=288, gt=0)
@@ -42,12 +42,17 @@ class AudioNetConfig(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for bands in (self.bands, self.noise_bands):
+        for bands in (self.bands, self.noises):
             if self.hop % bands:
                 raise ValueError(f"{bands} bands of equal width do not divide the hop of {self.hop}")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, not {self.kernel}")
         return self
+
+    @property
+    def noises(self) -> int:
+        """Levels of noise in a frame."""
+        return self.noise_bands or self.bands
 
 
 class Block(nn.Module):
@@ -123,7 +128,7 @@ class Decoder(nn.Module):
         self.shape = nn.Linear(config.decoder_width, config.hop)
         self.gain = nn.Linear(config.decoder_width, config.bands)
         nn.init.constant_(self.gain.bias, -3.5)  # about the level of speech at -25 dBFS
-        self.noise = nn.Linear(config.decoder_width, config.noise_bands)
+        self.noise = nn.Linear(config.decoder_width, config.noises)
         nn.init.zeros_(self.noise.weight)
         nn.init.constant_(self.noise.bias, -7.0)
 
@@ -142,4 +147,4 @@ class Decoder(nn.Module):
         batch, time, hop = shape.shape
         scaled: Tensor = shape.reshape(batch, time, self.config.bands, -1) * gain[..., None]
         level = torch.exp(self.noise(x).float().clamp(-14.0, 0.0))
-        return scaled.reshape(batch, time, hop), level.repeat_interleave(hop // self.config.noise_bands, dim=-1)
+        return scaled.reshape(batch, time, hop), level.repeat_interleave(hop // self.config.noises, dim=-1)
