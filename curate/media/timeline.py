@@ -7,13 +7,15 @@ parts are laid one after the other; packets get their place on the joined clock 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from statistics import median
 from typing import TYPE_CHECKING
 
 from curate.media import container as boxes
 from curate.media.clips import MICRO
+from curate.media.mpegts import losses
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -54,12 +56,14 @@ class Track:
         packets: how many of them hold data.
         shifts: (number of a packet, ticks of the stream) in order: from that packet on, so much is added to stamps.
             Empty for a clock without a break.
+        lost: numbers of the packets of a video near which others are lost.
     """
 
     begin_us: int | None = None
     end_us: int | None = None
     packets: int = 0
     shifts: tuple[tuple[int, int], ...] = ()
+    lost: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class _Reading:
 
     stream: Stream
     base: Fraction
+    steps: list[tuple[int, int]] = field(default_factory=list)  # decoding time in ticks, position in the file
+    corrupt: list[int] = field(default_factory=list)
     count: int = 0
     part: int = 0
     last: int | None = None
@@ -125,14 +131,14 @@ def measure(data: bytes, name: str = "", deadline: boxes.Deadline | None = None)
     if _last is None or _last[0] is not data:
         limit = deadline or boxes.Deadline(float("inf"))
         with boxes.opened(data, name, limit) as container:
-            _last = data, _measured(container, limit)
+            _last = data, _measured(data, container, limit)
     return _last[1]
 
 
 _last: tuple[bytes, Timeline] | None = None
 
-JOINED = "joined"
-"""`Packet.opaque` of the first packet after a break."""
+LOST = "lost"
+"""`Packet.opaque` of a packet near which others are lost."""
 
 
 def forget() -> None:
@@ -148,7 +154,8 @@ def on_clock(packets: Iterator[Packet[Stream]], track: Track | None) -> Iterator
     for number, packet in enumerate(packets):
         while shifts and number >= shifts[0][0]:
             shift = shifts.pop(0)[1]
-            packet.opaque = JOINED
+        if track is not None and number in track.lost:
+            packet.opaque = LOST
         if shift:
             if packet.pts is not None:
                 packet.pts += shift
@@ -157,7 +164,7 @@ def on_clock(packets: Iterator[Packet[Stream]], track: Track | None) -> Iterator
         yield packet
 
 
-def _measured(container: InputContainer, deadline: boxes.Deadline) -> Timeline:
+def _measured(data: bytes, container: InputContainer, deadline: boxes.Deadline) -> Timeline:
     video, audio = boxes.video_stream(container), boxes.audio_stream(container)
     readings = {s.index: _Reading(s, boxes.time_base(s)) for s in (video, audio) if s is not None}
     boxes.discard_others(container, readings)
@@ -168,9 +175,13 @@ def _measured(container: InputContainer, deadline: boxes.Deadline) -> Timeline:
         order += 1
         own = readings[packet.stream.index]
         _place(packet, own, [r for r in readings.values() if r is not own], parts, leap, order)
+        if container.format.name in COUNTED and own.stream is video:
+            own.steps.append((packet.dts or 0, packet.pos or 0))
+            if packet.is_corrupt:
+                own.corrupt.append(own.count)
         own.count += 1
     shifts = _shifts(parts)
-    return Timeline(*(_track(readings.get(s.index) if s is not None else None, shifts) for s in (video, audio)))
+    return Timeline(*(_track(readings.get(s.index) if s is not None else None, shifts, data) for s in (video, audio)))
 
 
 def _place(
@@ -223,6 +234,13 @@ def _place(
         span.add(shown, shown + length)
 
 
+COUNTED = frozenset({"mpegts"})
+"""Containers whose demuxer calls a packet corrupt because of a counter."""
+
+_DELAY = 3
+_HOLE = 1.5
+"""Usual steps of decoding times: a longer one tells of a packet that is lost."""
+
 _FALSE = 16
 """Stamps, one after the other, that may be false without the clock having a break."""
 
@@ -274,7 +292,7 @@ def _shifts(parts: list[_Part]) -> list[int]:
     return shifts
 
 
-def _track(own: _Reading | None, shifts: list[int]) -> Track | None:
+def _track(own: _Reading | None, shifts: list[int], data: bytes) -> Track | None:
     if own is None:
         return None
     if not own.spans:
@@ -283,4 +301,25 @@ def _track(own: _Reading | None, shifts: list[int]) -> Track | None:
     end = max(span.end + shifts[i] for i, span in own.spans.items())
     ticks = tuple((number, round(Fraction(shifts[i], MICRO) / own.base)) for i, number in own.begins if i)
     ticks = ticks or tuple(own.cuts)
-    return Track(begin, end, own.count, ticks)
+    return Track(begin, end, own.count, ticks, _lost(own, {number for number, _ in ticks}, data))
+
+
+def _lost(own: _Reading, joins: Collection[int], data: bytes) -> frozenset[int]:
+    """Which of the packets that the demuxer calls corrupt are so: bytes are missing (`mpegts`), or whole packets, as a
+    hole in decoding times shows. The parser may pass the mark on to a packet up to `_DELAY` before."""
+    if not own.corrupt:
+        return frozenset()
+    steps = [b[0] - a[0] for a, b in zip(own.steps, own.steps[1:], strict=False)]
+    usual = median(steps) if steps else 0
+    places = losses(data, own.stream.id)
+    if places is None:
+        return frozenset(own.corrupt)
+    found = set()
+    for number in own.corrupt:
+        first, last = max(0, number - _DELAY), min(len(own.steps), number + 1 + _DELAY)
+        hole = any(steps[i] > usual * _HOLE and i + 1 not in joins for i in range(first, last - 1))
+        end = own.steps[last][1] if last < len(own.steps) else len(data)
+        bytes_lost = ((places >= own.steps[first][1]) & (places <= end)).any()
+        if hole or bytes_lost or number + 1 == len(own.steps):
+            found.add(number)
+    return frozenset(found)

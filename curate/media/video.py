@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from itertools import chain, dropwhile, islice, pairwise
+from itertools import chain, dropwhile, islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +18,7 @@ from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO
 from curate.media.reader import Picture
 from curate.media.sniff import named
-from curate.media.timeline import JOINED, TAIL_US, Timeline, measure, on_clock
+from curate.media.timeline import COUNTED, LOST, TAIL_US, Timeline, measure, on_clock
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -43,13 +43,6 @@ several frames and one stamp in a packet) all packets are read from the start, a
 _BACKWARDS_US = MICRO
 """By how much the next frame must come earlier than one, for the one's time to be believed no more. What follows it
 would stand still otherwise until that time has passed."""
-
-_LOST = Fraction(3, 2)
-"""Frame durations between two packets that tell of one lost between them."""
-
-_SILENT = frozenset({"hevc", "vp9", "av1"})
-"""Codecs whose decoders may not notice that bytes are missing: a packet that is called corrupt is, but for the last one
-before a key frame."""
 
 _LOOK_AHEAD = 16
 """The most B-frames in a row that H.264 and HEVC allow to depend on a later frame."""
@@ -85,8 +78,8 @@ class PyAVReader:
 
     Damage that the decoder notices (an error, a concealed frame) taints every frame up to the next key frame, and the
     B-frames before it. H.264, MPEG-1/2/4 and AV1 notice most of it; VP9 and HEVC carry too little redundancy, so
-    flipped bits in them may pass unseen. That a container calls a packet damaged counts where frames are missing after
-    it: transport streams that were joined look as if packets were lost (`_Doubt`).
+    flipped bits in them may pass unseen. That a transport stream's demuxer calls a packet corrupt is believed where
+    packets are missing near it (`timeline`): joined segments look so too.
 
     Colours go through libswscale with the matrix and range that the stream states; without a statement BT.709 for HD
     (width >= 1280 or height > 576), else BT.601, limited range. HDR is not tone-mapped; interlaced frames are not
@@ -114,7 +107,6 @@ class PyAVReader:
         self._timeline: Timeline = measure(data, name, self._deadline)
         self.stream = self._open()
         self._base = boxes.time_base(self.stream)
-        self._codec = self.stream.codec_context.codec.canonical_name
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.fps: float | None = float(rate) if rate else None
         self._frame_ticks = max(1, round(1 / (Fraction(rate or 25) * self._base)))
@@ -282,7 +274,7 @@ class PyAVReader:
         context = self.stream.codec_context
         self._tainted = False
         bad: int | None = None
-        for packet, following in pairwise(chain(packets, (None, None))):
+        for packet in chain(packets, (None,)):
             stamp = None if packet is None else packet.pts
             try:
                 frames = context.decode(packet)
@@ -291,7 +283,7 @@ class PyAVReader:
             except (av.error.FFmpegError, ValueError):
                 self._tainted, bad = True, stamp
                 continue
-            if packet is not None and packet.is_corrupt and self._lacks(packet, following):
+            if packet is not None and self._is_damaged(packet):
                 self._tainted, bad = True, stamp
             for frame in frames:
                 # a key frame from before the damage may come out after it
@@ -301,19 +293,10 @@ class PyAVReader:
                     self._tainted, bad = True, frame.pts
                 yield frame, self._tainted
 
-    def _lacks(self, packet: Packet[VideoStream], following: Packet[VideoStream] | None) -> bool:
-        """True if packets are lost after one that the demuxer calls corrupt.
-
-        A transport stream's demuxer only sees that continuity counters do not go on, as they do not where segments were
-        joined. What is missing of a packet itself, the decoder notices.
-        """
-        if following is None:
-            return True
-        if self._codec in _SILENT and not following.is_keyframe:
-            return True
-        if following.opaque == JOINED or packet.dts is None or following.dts is None:
-            return False
-        return following.dts - packet.dts > self._frame_ticks * _LOST
+    def _is_damaged(self, packet: Packet[VideoStream]) -> bool:
+        """True if the container knows of damage that a decoder may not notice."""
+        assert self._container is not None
+        return packet.opaque == LOST if self._container.format.name in COUNTED else packet.is_corrupt
 
     def _timed(self, frames: Iterable[tuple[VideoFrame, bool]]) -> Iterator[_Shown]:
         at: int | None = None
