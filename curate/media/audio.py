@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from curate.media import container as boxes
 from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO, Span
+from curate.media.ogg import links
 from curate.media.sniff import named
 from curate.media.timeline import TAIL_US, Timeline, Track, measure, on_clock
 from curate.schema.errors import MediaError
@@ -87,6 +88,9 @@ def read_sound(
             more than `TAIL_US` before the span does.
     """
     deadline = deadline or boxes.Deadline(float("inf"))
+    chain = links(data) if zero is None else []
+    if len(chain) > 1:
+        return _read_chain(chain, span, rates, deadline, name)
     with boxes.opened(data, name, deadline) as container:
         stream = boxes.audio_stream(container)
         if stream is None:
@@ -97,13 +101,56 @@ def read_sound(
             )
         _check_count(span, max(rates))
         boxes.prepare(container, stream)
-        sound = _Sound(container, stream, span, rates, zero, deadline, measure(data, name, deadline))
+        timeline = measure(data, name, deadline)
+        sound = _Sound(container, stream, span, rates, zero, deadline, timeline)
         sound.read()
+        if zero is not None and timeline.audio is not None:
+            _check_whole(data, container, stream, timeline.audio, span, zero)
     if zero is None and sound.end_us + TAIL_US < span.end_us:
-        raise MediaError(
-            f"The sound ended at {sound.end_us / MICRO:.3f} s, before its span does at {span.end_us / MICRO:.3f} s."
-        )
+        raise MediaError(_ended(sound.end_us, span))
     return {rate: sound.at_rate(rate) for rate in rates}
+
+
+def _check_whole(
+    data: bytes, container: InputContainer, stream: AudioStream, track: Track, span: Span, zero: Fraction
+) -> None:
+    """Raise MediaError for a span that holds audio of a video which the file, cut short, does not hold."""
+    if track.begin_us is None or track.end_us is None:
+        return
+    ends = track.end_us - round(zero * MICRO)
+    if ends + TAIL_US < span.end_us:
+        claim = claimed_end_us(data, container, stream, track.begin_us)
+        if claim is not None and claim > track.end_us + TAIL_US:
+            raise MediaError(f"The file is cut short: its sound breaks off at {max(0, ends) / MICRO:.3f} s.")
+
+
+def _read_chain(
+    chain: Sequence[bytes], span: Span, rates: Sequence[int], deadline: boxes.Deadline, name: str
+) -> dict[int, NDArray[np.int16]]:
+    """As `read_sound`, of a chained Ogg: its links may have different codecs and sample rates."""
+    out = {rate: np.zeros(_index(span.end_us, rate) - _index(span.start_us, rate), np.int16) for rate in rates}
+    begin = 0
+    for link in chain:
+        length = audio_spans(link, deadline, name)[0].end_us
+        low, high = max(span.start_us, begin), min(span.end_us, begin + length)
+        if low < high:
+            read = read_sound(link, Span(low - begin, high - begin), rates, None, deadline, name)
+            for rate, samples in (read or {}).items():
+                at = _index(low, rate) - _index(span.start_us, rate)
+                there = out[rate][at : at + len(samples)]
+                there[:] = samples[: len(there)]
+        begin += length
+    if begin + TAIL_US < span.end_us:
+        raise MediaError(_ended(begin, span))
+    return out
+
+
+def _index(at_us: int, rate: int) -> int:
+    return round(Fraction(at_us, MICRO) * rate)
+
+
+def _ended(end_us: int, span: Span) -> str:
+    return f"The sound ended at {end_us / MICRO:.3f} s, before its span does at {span.end_us / MICRO:.3f} s."
 
 
 def audio_spans(data: bytes, deadline: boxes.Deadline, name: str = "") -> list[Span]:
@@ -115,6 +162,11 @@ def audio_spans(data: bytes, deadline: boxes.Deadline, name: str = "") -> list[S
     Raises:
         MediaError: no audio stream, no packet, more than `container.MAX_SECONDS`, the deadline.
     """
+    chain = links(data)
+    if len(chain) > 1:
+        end = sum(audio_spans(link, deadline, name)[0].end_us for link in chain)
+        boxes.sane_seconds(end / MICRO, name)
+        return [Span(0, end)]
     track = measure(data, name, deadline).audio
     if track is None:
         raise MediaError(named(name, "has no audio stream"))

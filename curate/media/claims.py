@@ -12,14 +12,16 @@ from curate.media import container as boxes
 from curate.media.clips import MICRO
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
     from av.stream import Stream
 
-_COUNTED = frozenset({"flac", "wav", "w64", "aiff", "au", "caf", "tta", "ape"})
+_COUNTED = frozenset({"w64", "aiff", "caf", "tta", "ape"})
 """Formats whose header counts the samples that follow."""
 
-_UNKNOWN_SIZES = (0, 0x7FFFF000)
-"""Sizes of chunks, as 32 bits, that writers to a pipe leave behind: zero, and all from the second one on."""
+_UNKNOWN_SIZE = 0x7FFFF000
+"""Sizes of RIFF chunks from here on are what writers to a pipe leave behind; so is zero."""
 
 
 def claimed_end_us(data: bytes, container: InputContainer, stream: Stream, begin_us: int) -> int | None:
@@ -35,23 +37,32 @@ def claimed_end_us(data: bytes, container: InputContainer, stream: Stream, begin
     elif kind == "matroska,webm":
         end = _of_tag(container, stream, begin_us) if _matroska_ends_after(data) else None
     elif kind == "avi":
-        end = _of_stream(stream) if int.from_bytes(data[4:8], "little") > len(data) - 8 else None
+        end = _of_frames(stream) if int.from_bytes(data[4:8], "little") > len(data) - 8 else None
+    elif kind == "wav":
+        end = _of_data_chunk(data, stream)
+    elif kind == "flac":
+        audio = boxes.audio_stream(container)
+        end = _of_stream(stream) if audio is not None and _ends_in_a_frame(container, audio) else None
     elif kind in _COUNTED:
-        end = None if data[:4] == b"RIFF" and _size_is_unknown(data) else _of_stream(stream)
+        end = _of_stream(stream)
     else:
         end = None
     return end if end is not None and end - begin_us <= boxes.MAX_SECONDS * MICRO else None
 
 
+def index_goes_beyond(data: bytes, stream: Stream) -> bool:
+    """True if the last sample of an MP4's sample tables (ISO/IEC 14496-12, 8.7) lies beyond the data."""
+    if not stream.container.format.name.startswith("mov") or not len(stream.index_entries):
+        return False
+    last = stream.index_entries[len(stream.index_entries) - 1]
+    return bool(last.pos + last.size > len(data))
+
+
 def _of_index(data: bytes, stream: Stream) -> int | None:
-    """The last sample of an MP4's sample tables, where the data end before it (ISO/IEC 14496-12, 8.7)."""
+    if not index_goes_beyond(data, stream):
+        return None
     entries = stream.index_entries
-    if not len(entries):
-        return None
-    last = entries[len(entries) - 1]
-    if last.pos + last.size <= len(data):
-        return None
-    return round((last.timestamp + 1) * boxes.time_base(stream) * MICRO)
+    return round((entries[len(entries) - 1].timestamp + 1) * boxes.time_base(stream) * MICRO)
 
 
 def _of_stream(stream: Stream) -> int | None:
@@ -87,6 +98,33 @@ def _matroska_ends_after(data: bytes) -> bool:
     return at + size > len(data)
 
 
-def _size_is_unknown(data: bytes) -> bool:
-    size = int.from_bytes(data[4:8], "little")
-    return size == _UNKNOWN_SIZES[0] or size >= _UNKNOWN_SIZES[1]
+def _of_frames(stream: Stream) -> int | None:
+    """The frames that an AVI's header counts."""
+    rate = stream.average_rate if stream.type == "video" else None
+    return round(stream.frames / rate * MICRO) if rate and stream.frames else None
+
+
+def _of_data_chunk(data: bytes, stream: Stream) -> int | None:
+    """The data chunk of a WAV that goes beyond the file (RIFF: chunks of id, size, padded to even)."""
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == b"data":
+            rate = stream.codec_context.bit_rate or 0
+            cut = 0 < size < _UNKNOWN_SIZE and at + 8 + size > len(data)
+            return round(size * 8 * MICRO / rate) if cut and rate else None
+        at += 8 + size + size % 2
+    return None
+
+
+def _ends_in_a_frame(container: InputContainer, stream: AudioStream) -> bool:
+    """True if the last frame of a FLAC is cut short: its checksum does not hold (RFC 9639, 9.3)."""
+    import av
+
+    final: Packet[AudioStream] | None = None
+    for packet in boxes.packets(container, [stream], boxes.Deadline(float("inf"))):
+        final = packet
+    try:
+        return final is not None and not stream.codec_context.decode(final)
+    except (av.error.FFmpegError, ValueError):
+        return True

@@ -146,7 +146,9 @@ def time_base(stream: Stream) -> Fraction:
 
 
 def packets(container: InputContainer, streams: Sequence[S], deadline: Deadline) -> Iterator[Packet[S]]:
-    """Packets of the streams that hold data, in the file's order. Empty ones mean "the same again" (Theora, AVI) and decoders refuse them.
+    """Packets of the streams that hold data, in the file's order.
+
+    Empty ones mean "the same again" (Theora, AVI) and decoders refuse them.
 
     Ends early where the file breaks off: what that means is for the caller to judge by the time reached.
     """
@@ -166,7 +168,7 @@ def packets(container: InputContainer, streams: Sequence[S], deadline: Deadline)
             yield packet
 
 
-def is_tag(packet: Packet[Stream]) -> bool:
+def is_tag(packet: Packet[S]) -> bool:
     """True if a packet of a bare audio stream is a tag, or the header of a FLAC file that was joined to another.
 
     Parsers of such streams pass on what stands between the frames. Frames begin with a sync word, so none looks so.

@@ -53,7 +53,8 @@ def decode(
         data: the whole file.
         kind: `image`, `video`, `audio` or `array`, as `probe` says.
         views: those that the sample's kind has not are left out of the result.
-        span: of a video or a sound; None: all of it, and of a file that breaks off what it lacks too. Pictures and arrays have none, and it is ignored.
+        span: of a video or a sound; None: all of it, and of a file that breaks off what it lacks too.
+            Pictures and arrays have none, and it is ignored.
         limit_s: wall time, checked between packets.
         reader: another `VideoReader`, e.g. `DecordReader` where the media is known to suit it.
         name: for messages only.

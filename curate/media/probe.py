@@ -22,8 +22,8 @@ class Probe:
             frame); cover art does not make a sound a video.
         width, height: pixels as displayed (EXIF orientation, rotation and pixel shape applied); None for audio and
             arrays.
-        duration: seconds, measured from packets (law 14); None for images and arrays. A video lasts as long as its frames
-            or its audio, whichever ends later.
+        duration: seconds, measured from packets (law 14); None for images and arrays. A video lasts as long as its
+            frames or its audio, whichever ends later.
         fps: average frame rate of a video, where it states one.
         has_audio: whether there is an audio stream.
         codec: of the picture, the video or the sound, e.g. `jpeg`, `h264`, `mp3`; `npy` of an array.

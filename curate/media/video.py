@@ -187,9 +187,9 @@ class PyAVReader:
             beyond += not inside
             last = shown
         if last is not None and not beyond:
-            yield self._picture(last, self._held_us(last.end_us))
-        if self._tainted and (last is None or last.end_us + TOLERANCE_US < end_us):
-            at = start_us if last is None else last.end_us
+            yield self._picture(last, self._held_us(self._end_us(last)))
+        if self._tainted and (last is None or self._end_us(last) + TOLERANCE_US < end_us):
+            at = start_us if last is None else self._end_us(last)
             raise MediaError(f"The video is damaged at {at / MICRO:.3f} s.")
 
     def _held_us(self, end_us: int) -> int:
@@ -197,6 +197,10 @@ class PyAVReader:
         if self._tainted or self.packets_end_us() > end_us + TAIL_US or self.audio_end_us() <= end_us + TAIL_US:
             return end_us
         return self.audio_end_us()
+
+    def _end_us(self, last: _Shown) -> int:
+        """Where the display of a last frame ends; what it states of that is believed as `timeline` says."""
+        return max(last.start_us + 1, min(last.end_us, self.packets_end_us()))
 
     def small_pictures(self, long_side: int) -> Iterator[tuple[Picture, NDArray[np.uint8]]]:
         """Every frame that decodes, damaged ones too, with its pixels scaled by libswscale: uint8 `(h, w, 3)` BGR.
@@ -208,7 +212,7 @@ class PyAVReader:
         scale = min(1.0, long_side / max(width, height))
         size = max(2, round(width * scale)), max(2, round(height * scale))
         for shown in self._from_zero():
-            yield self._picture(shown, shown.end_us), self._convert(shown.frame, "bgr24", size)
+            yield self._picture(shown, self._end_us(shown)), self._convert(shown.frame, "bgr24", size)
 
     def held_us(self, end_us: int) -> int:
         """Where the display of the last frame ends, which by its own stamp ends at `end_us`."""

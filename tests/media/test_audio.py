@@ -75,7 +75,7 @@ def test_a_flash_and_its_click_stay_together(container: str, codec: str, sound_c
 
 
 def test_audio_that_leads_begins_the_clock_and_what_is_missing_is_silence() -> None:
-    """Frames begin at 1 s, audio at 0 and ends at 1.5 s: nothing that decodes is lost, the first frame is held before."""
+    """Frames begin at 1 s, audio at 0 and ends at 1.5 s: nothing is lost, the first frame is on display from 0 on."""
     data = video(range(1000, 3000, 40), container="matroska", sound=tone(1.5), sound_codec="flac")
     assert probe(data).duration == pytest.approx(3.0, abs=0.002)
     got = decode(data, "video", [KHZ48, Frames(16, fps=2)], Span(0, 3_000_000))
