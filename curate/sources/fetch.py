@@ -223,6 +223,7 @@ async def _transferred(transfer: asyncio.Future[pycurl.Curl], refused: asyncio.F
             await asyncio.wait((transfer,), timeout=_SETTLE)
     finally:
         transfer.cancel()
+    await asyncio.sleep(0)  # so that the handle is let go
     return None if transfer.cancelled() else transfer.exception()
 
 
@@ -284,11 +285,13 @@ def _translated(curl: pycurl.Curl, answer: _Answer, exc: BaseException, limits: 
             return FetchError(f"it has {stated} bytes, more than {limits.max_bytes}")
         return FetchError(f"it has more than {limits.max_bytes} bytes")
     if code == pycurl.E_PEER_FAILED_VERIFICATION:
-        return FetchError(f"its certificate is not trusted: {said.removeprefix('SSL certificate problem: ')}")
+        return FetchError(f"its certificate is not trusted: {re.sub('^SSL[^:]*: ', '', said)}")
     if code == pycurl.E_URL_MALFORMAT:
         return FetchError("its address is not valid")
     if code == _TOO_LARGE or "Too large response headers" in said:
         return FetchError("its headers are too long")
+    if code == pycurl.E_COULDNT_CONNECT and curl.getinfo(pycurl.USED_PROXY):
+        return FetchError("the proxy of the environment cannot be connected to", transient=True)
     if code == pycurl.E_PARTIAL_FILE or answer.body:
         return FetchError("it was cut off: the connection ended before the file did", transient=True)
     return FetchError(_TRANSLATED.get(code, "the connection was lost"), transient=True)

@@ -11,9 +11,9 @@ from curate.schema.errors import FetchError
 def proxy_of(scheme: str, host: str, port: int) -> str | None:
     """The proxy for an address: `http_proxy` or `https_proxy`, else `all_proxy`, unless `no_proxy` excepts the host.
 
-    The variables are read in lower and upper case, lower first; `HTTP_PROXY` is not where `REQUEST_METHOD` is set, since
-    a client of a CGI script could set it. `no_proxy` holds names (each with its subdomains), addresses, networks such
-    as 10.0.0.0/8, the first two also with a port, or `*`.
+    The variables are read in lower and upper case, lower first; `HTTP_PROXY` is not where `REQUEST_METHOD` is, since a
+    client of a CGI script could set it. `no_proxy` holds names (each with its subdomains), addresses, networks such as
+    10.0.0.0/8, the first two also with a port, or `*`.
 
     Raises:
         FetchError: the proxy speaks neither HTTP nor HTTPS.
