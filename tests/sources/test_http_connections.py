@@ -135,14 +135,16 @@ def test_a_process_that_was_started_has_connections_of_its_own(method):
     assert server.connections == 2
 
 
+@pytest.mark.long
 def test_ray_tasks_of_one_worker_share_connections():
-    import ray
+    import ray  # here, so that the child of the test above starts at once
 
     with wire(file, keep=True) as server:
-        ray.init(num_cpus=1, include_dashboard=False, ignore_reinit_error=True, log_to_driver=False)
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
         try:
-            task = ray.remote(num_cpus=1)(get)
-            assert ray.get([task.remote(f"{server.base}/{i}") for i in range(6)]) == [BODY] * 6
+            task = ray.remote(num_cpus=1)(fetch_all)
+            for i in range(6):
+                assert ray.get(task.remote([Request(f"{server.base}/{i}", OPEN)])) == [BODY]
         finally:
             ray.shutdown()
         assert server.connections == 1
