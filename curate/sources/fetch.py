@@ -38,6 +38,8 @@ _TRANSLATED = {
     pycurl.E_COULDNT_RESOLVE_PROXY: "the proxy of the environment has no address",
     pycurl.E_COULDNT_CONNECT: "its server cannot be connected to",
     pycurl.E_SSL_CONNECT_ERROR: "its server cannot be connected to",
+    pycurl.E_OPERATION_TIMEDOUT: "its server cannot be connected to",  # other time limits are not the library's
+    pycurl.E_SSL_CACERT_BADFILE: "the file that SSL_CERT_FILE names holds no certificate authorities",
     pycurl.E_UNSUPPORTED_PROTOCOL: "its server does not answer in HTTP",
     pycurl.E_FTP_WEIRD_SERVER_REPLY: "its server does not answer in HTTP",  # of HTTP too
     pycurl.E_BAD_CONTENT_ENCODING: "its server does not answer in HTTP",
@@ -154,22 +156,31 @@ class _Answer:
         self._limit = limit
         self._ended = True
 
-    def head(self, line: bytes) -> None:
-        """One line of a head, or of the trailer, which is ignored."""
+    @property
+    def length(self) -> int:
+        """Content-Length, where it governs the body; else 0."""
+        text = self.fields.get("content-length", "")
+        return int(text) if text.isascii() and text.isdigit() and "transfer-encoding" not in self.fields else 0
+
+    def head(self, line: bytes) -> int | None:
+        """One line of a head, or of the trailer, which is ignored; anything but None ends the transfer."""
         if self._ended:  # the first head, or what came before was interim (1xx) or a proxy's
             if status := re.match(rb"(?:HTTP/|ICY)\S*\s+(\d{3})", line, re.IGNORECASE):
                 self.status, self.fields, self._ended = int(status[1]), {}, False
-            return
+            return None
         name, _, value = line.decode("latin-1").partition(":")
         name, value = name.strip().lower(), value.strip()
         if not line.strip():
             self._ended = True
             if self.status >= 300 and not self.refused.done():
                 self.refused.set_result(None)
+            elif self.status in (200, 203) and self.length > self._limit:
+                return -1
         elif name == "content-encoding" and name in self.fields:
             self.fields[name] += f",{value}"
         else:
             self.fields.setdefault(name, value)
+        return None
 
     def write(self, data: bytes) -> int | None:
         """A piece of the body; anything but None ends the transfer."""
@@ -197,7 +208,6 @@ async def _get(curl: pycurl.Curl, url: ada_url.URL, limits: Fetch) -> _Answer:
         headers.append(f"Authorization: Basic {base64.b64encode(pair).decode()}")
     curl.setopt(pycurl.HTTPHEADER, headers)
     curl.setopt(pycurl.URL, ada_url.replace_url(url.href.partition("#")[0], username="", password=""))
-    curl.setopt(pycurl.MAXFILESIZE_LARGE, limits.max_bytes)
     curl.setopt(pycurl.FRESH_CONNECT, 0)
     curl.setopt(pycurl.IGNORE_CONTENT_LENGTH, 0)
     for _ in range(3):
@@ -279,10 +289,9 @@ def _parse(address: str, base: ada_url.URL | None = None) -> ada_url.URL:
 def _translated(curl: pycurl.Curl, answer: _Answer, exc: BaseException, limits: Fetch) -> FetchError:
     """What an error of the transfer means."""
     code, said = exc.args
-    if code == pycurl.E_FILESIZE_EXCEEDED or len(answer.body) > limits.max_bytes:
-        stated = int(curl.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T))
-        if stated > limits.max_bytes:
-            return FetchError(f"it has {stated} bytes, more than {limits.max_bytes}")
+    if answer.length > limits.max_bytes:
+        return FetchError(f"it has {answer.length} bytes, more than {limits.max_bytes}")
+    if len(answer.body) > limits.max_bytes:
         return FetchError(f"it has more than {limits.max_bytes} bytes")
     if code == pycurl.E_PEER_FAILED_VERIFICATION:
         return FetchError(f"its certificate is not trusted: {re.sub('^SSL[^:]*: ', '', said)}")

@@ -120,12 +120,13 @@ def test_what_browsers_refuse_is_refused(answer, says):
     assert says in got.message
 
 
-def test_an_answer_without_a_file_is_not_waited_for():
+@pytest.mark.parametrize("length", [100, LIMITS.max_bytes + 1])
+def test_an_answer_without_a_file_is_not_waited_for(length):
     # 302 whose body never comes, on a connection that stays open
     def answer(head: str) -> bytes:
         if "/there" in head:
             return OK + LENGTH + b"\r\n" + BODY
-        return b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 100\r\n\r\n"
+        return b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: %d\r\n\r\n" % length
 
     with wire(answer, keep=True) as server:
         assert get(f"{server.base}/x") == BODY
@@ -215,6 +216,21 @@ def test_a_bomb_is_not_unpacked_whole(coding):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 << 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (OK + b"Content-Length: 200001\r\n\r\n", "it has 200001 bytes, more than 200000"),
+        (OK + b"\r\n" + BODY * 20, "it has more than 200000 bytes"),
+        (CHUNKED + b"\r\n32000\r\n" + BODY * 20 + b"\r\n0\r\n\r\n", "it has more than 200000 bytes"),
+        (OK + b"Transfer-Encoding: gzip\r\n\r\n" + gzip.compress(BODY * 20), "it has more than 200000 bytes"),
+    ],
+)
+def test_a_file_that_is_too_large_is_not_read_to_its_end(answer, says):
+    got = answered(answer)
+    assert isinstance(got, Failure)
+    assert says in got.message
 
 
 @pytest.mark.parametrize(
