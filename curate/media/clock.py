@@ -69,10 +69,12 @@ class Reading:
         parts: what it has of each part of the clock, by the part's number.
         begins: (number of a part, number of the stream's first packet in it).
         cuts: (number of a packet, ticks to add from there on) for tags that were taken out.
+        usual: ticks of a packet that states no length: of a video those of a frame at its average rate.
     """
 
     stream: Stream
     base: Fraction
+    usual: int = 0
     count: int = 0
     parts: dict[int, Part] = field(default_factory=dict)
     begins: list[tuple[int, int]] = field(default_factory=list)
@@ -127,7 +129,7 @@ class Clock:
         own.latest = shown if own.latest is None else max(own.latest, shown)
         own.last, own.order = at, self._order
         longest = max(_STILL_US, own.longest) if own.stream.type == "video" else _LONGEST_US
-        end = shown + min(own.us(packet.duration or 0), longest)
+        end = shown + min(own.us(packet.duration or own.usual), longest)
         self.parts[own.part].add(shown, end)
         own.parts.setdefault(own.part, Part(self._order, shown, shown)).add(shown, end)
 

@@ -19,8 +19,10 @@ from curate.media.clock import Clock, Reading
 from curate.media.mpegts import losses
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.packet import Packet
     from av.stream import Stream
+    from av.video.stream import VideoStream
 
     S = TypeVar("S", bound=Stream)
 
@@ -145,7 +147,7 @@ def _measured(data: bytes, name: str, deadline: boxes.Deadline, kinds: Collectio
     with boxes.opened(data, name, deadline) as container:
         video = boxes.video_stream(container) if "video" in kinds else None
         audio = boxes.audio_stream(container) if "audio" in kinds else None
-        readings = {s.index: Reading(s, boxes.time_base(s)) for s in (video, audio) if s is not None}
+        readings = {s.index: _reading(s) for s in (video, audio) if s is not None}
         boxes.discard_others(container, readings)
         clock = Clock(container.format.name, list(readings.values()))
         doubts = _Doubts()
@@ -161,6 +163,12 @@ def _measured(data: bytes, name: str, deadline: boxes.Deadline, kinds: Collectio
             None if audio is None else _track(readings[audio.index], shifts, _Doubts(), data),
             any(index_goes_beyond(data, r.stream) for r in readings.values()),
         )
+
+
+def _reading(stream: VideoStream | AudioStream) -> Reading:
+    base = boxes.time_base(stream)
+    rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
+    return Reading(stream, base, round(1 / (rate * base)) if rate else 0)
 
 
 def _track(own: Reading, shifts: list[int], doubts: _Doubts, data: bytes) -> Track:
