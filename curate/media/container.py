@@ -42,6 +42,10 @@ RAW_VIDEO = frozenset({"h264", "hevc", "mpegvideo", "m4v", "obu", "ivf"})
 RAW_AUDIO = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "amr"})
 """Likewise for sound."""
 
+_REORDERED_S = 10
+"""Seconds by which MPEG may present a frame later than it is decoded: the model decoder holds one (ISO/IEC 13818-1,
+2.4.2.6), still pictures for longest."""
+
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"fLaC")
 
 
@@ -154,6 +158,8 @@ def packets(container: InputContainer, streams: Sequence[S], deadline: Deadline)
     """
     import av
 
+    mpeg = container.format.name in ("mpeg", "mpegts")
+    usual: dict[int, int] = {}
     demux: Iterator[Packet[S]] = container.demux(*streams)  # type: ignore[assignment]  # its stubs know only subclasses
     while True:
         deadline.check()
@@ -165,6 +171,13 @@ def packets(container: InputContainer, streams: Sequence[S], deadline: Deadline)
         if packet is None:
             return
         if packet.size:
+            if mpeg and packet.pts is not None and packet.dts is not None and packet.time_base:
+                late = packet.pts - packet.dts
+                if abs(late) * packet.time_base > _REORDERED_S:
+                    # where streams were joined, a last frame may get the stamp of the next
+                    late = usual.get(packet.stream.index, 0)
+                    packet.pts = packet.dts + late
+                usual[packet.stream.index] = late
             yield packet
 
 
