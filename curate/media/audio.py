@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.media import container as boxes
+from curate.media.chain import links
 from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO, Span
-from curate.media.ogg import links
 from curate.media.sniff import named
 from curate.media.timeline import TAIL_US, Timeline, Track, measure, on_clock
 from curate.schema.errors import MediaError
@@ -127,7 +127,7 @@ def _check_whole(
 def _read_chain(
     chain: Sequence[bytes], span: Span, rates: Sequence[int], deadline: boxes.Deadline, name: str
 ) -> dict[int, NDArray[np.int16]]:
-    """As `read_sound`, of a chained Ogg: its links may have different codecs and sample rates."""
+    """As `read_sound`, of recordings that follow each other, which may have different codecs and sample rates."""
     out = {rate: np.zeros(_index(span.end_us, rate) - _index(span.start_us, rate), np.int16) for rate in rates}
     begin = 0
     for link in chain:
