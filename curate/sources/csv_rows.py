@@ -8,7 +8,7 @@ as many fields as the header and such a uri as other rows have, look like rows.
 | --- | --- |
 | and ends as RFC 4180 says; no line after the first looks like a row, or one of several does | it is one row |
 | it does so; most lines, two at least, look like rows | the first line fails; the others are read each on its own |
-| it does so; the one line looks like a row, or half of them or fewer do | one failure, which names the lines |
+| it does so; the one line looks like a row, or half of them or fewer do | each of the lines fails |
 | it breaks RFC 4180 or has another number of fields; most lines look like rows | as with most lines above |
 | the same, and the last line opens a quote | the lines before it fail together; the last is read on |
 | the same otherwise | one failure, which names the lines |
@@ -161,16 +161,17 @@ def _rows(table: Path, name: str, columns: list[str], own: Collection[str], uri:
                 break
             except csv.Error as exc:
                 problem = str(exc)
-            if not problem and values and len(values) != len(columns):
+            if values and len(values) != len(columns):
                 problem = f"it has {len(values)} fields, the header has {len(columns)}"
             if len(records.lines) > 1:
-                problem = looks.settle(records, problem)
+                problems = looks.settle(records, problem)
             elif problem and not values:
-                problem = f"line {records.before + 1} is no row of a csv: {problem}"
+                problems = [f"line {records.before + 1} is no row of a csv: {problem}"]
+            else:
+                problems = [problem] if problem else []
             accounted += len(records.lines)
-            if problem:
-                yield SourceError(problem)
-            elif values:
+            yield from map(SourceError, problems)
+            if values and not problems:
                 looks.learn(values)
                 yield _row(columns, values, own)
         check_all_given(name, "lines", records.read, accounted)
@@ -201,30 +202,33 @@ class _Looks:
             self._known += 1
             self._kinds.add(_kind(values[self._uri]))
 
-    def settle(self, records: _Records, problem: str) -> str:
+    def settle(self, records: _Records, problem: str) -> list[str]:
         """What is wrong with a record of several lines, nothing where it is a row; gives lines back as the table above.
 
         Args:
-            problem: what RFC 4180 has against it.
+            problem: what RFC 4180 has against it, or the header.
         """
         lines, first = records.lines, records.before + 1
         rest = len(lines) - 1
         rows = self._count(lines, records.is_cut)
         if not problem and (rows == 0 or (rows == 1 and rest > 1)):
-            return ""
+            return []
         if 2 * rows > rest and (problem or rest > 1):
             records.give_back(1)
-            return f"line {first} is no row of a csv: a quote is opened in it, and closed nowhere before the next rows"
+            return [
+                f"line {first} is no row of a csv: a quote is opened in it, and closed nowhere before the next rows"
+            ]
         if not problem:
-            return (
-                f"lines {first} to {first + rest} are one row or several: a quote is opened in the first and closed in "
-                "the last, and those between look like rows"
-            )
+            these = f"lines {first} to {first + rest} are one row or several"
+            return [
+                f"line {first + i} may be a row or part of one: {these}, by its quotes or by itself"
+                for i in range(rest + 1)
+            ]
         if not records.is_cut and _OPENS.search(lines[-1]):
             records.give_back(rest)
             rest -= 1
             problem = "a quote is opened in the first and not closed before another is opened"
-        return f"lines {first} to {first + rest} are no row of a csv: {problem}"
+        return [f"lines {first} to {first + rest} are no row of a csv: {problem}"]
 
     def _count(self, lines: list[str], is_cut: bool) -> int:
         """How many lines after the first look like rows."""

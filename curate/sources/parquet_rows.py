@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 MAX_UNREAD = 1 << 20
-"""Rows of one row group that may fail for what was not read: how many there are is the file's own claim."""
+"""Rows of one row group of which nothing can be read: that there are so many is the file's own claim (law 14)."""
 
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _BATCH = 4096
+_FEW = 64
+"""Rows of a batch where some of it cannot be read, and all of it fails."""
 
 
 def read_parquet(table: Path, name: str, own: Collection[str]) -> tuple[list[str], Iterator[Row]]:
@@ -96,11 +100,13 @@ def _rows(table: Path, file: pq.ParquetFile, columns: list[str], name: str) -> I
             for cells in zip(*(_values(by_name[column]) for column in columns), strict=True):
                 given += 1
                 yield dict(zip(columns, cells, strict=True))
-        if rows - given > MAX_UNREAD:
-            raise CurateError(f"{name}: {rows - given} rows of its row group {group + 1} cannot be read")
         alone = [_column(table, file, group, column, given, rows) for column in columns] if given < rows else []
+        unread = 0
         for cells in zip(*alone, strict=True):
             given += 1
+            unread += all(isinstance(cell, BadCell) for cell in cells)
+            if unread > MAX_UNREAD:
+                raise CurateError(f"{name}: of {rows} rows of its row group {group + 1} most cannot be read")
             yield dict(zip(columns, cells, strict=True))
         total += given
     check_all_given(name, "rows", file.metadata.num_rows, total)
@@ -114,15 +120,15 @@ def _column(table: Path, file: pq.ParquetFile, group: int, column: str, start: i
     is_dictionary = "dictionary<" in str(file.schema_arrow.field(column).type)
     for one in (file, _open_as_stored(table)) if is_dictionary else (file,):
         try:
-            batches = one.iter_batches(_BATCH, row_groups=[group], columns=[column])
+            batches = one.iter_batches(_FEW, row_groups=[group], columns=[column])
             cells = chain.from_iterable(_values(batch.column(column)) for batch in batches)
             for cell in islice(cells, start, stop):
                 start += 1
                 yield cell
         except (pa.ArrowException, OSError) as exc:
-            why = first_line(exc).replace(str(table), table.name)
+            why = _UNPRINTABLE.sub("?", first_line(exc).replace(str(table), table.name))
     for _ in range(start, stop):
-        yield BadCell(None, f"cannot be read: {why}")
+        yield BadCell(f"<cannot be read: {why}>", f"cannot be read: {why}")
 
 
 def _values(cells: pa.Array) -> list[Any]:
@@ -155,13 +161,14 @@ def _value(cell: pa.Scalar) -> Any:
 
 
 def _shown(cell: pa.Scalar) -> str | None:
-    """A date or time out of Python's range as ISO 8601 has it for years of more digits, others as their number."""
+    """A time that Python has no value for: a date as ISO 8601 and RFC 9557 write it, in years of any number of digits;
+    another as its number."""
     import pyarrow as pa
 
     number = getattr(cell, "value", None)
     if pa.types.is_timestamp(cell.type):
         at = str(np.datetime64(number, cell.type.unit))
-        return f"{at} in {cell.type.tz}, given as UTC" if cell.type.tz else at
+        return f"{at}Z[{cell.type.tz}]" if cell.type.tz else at
     if pa.types.is_date32(cell.type):
         return str(np.datetime64(number, "D"))
     return None if number is None else f"{number} ({cell.type})"

@@ -11,9 +11,10 @@ from curate.sources.sidecar import SourceError
 Row = dict[str, Any] | SourceError
 """A row of a table, of whose cells some may be `BadCell`, or why it cannot be read."""
 
+_UTF16 = "UTF-16 or UTF-32"
 _OTHER = {
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
     b"\x1f\x8b": "compressed with gzip",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
     b"BZh": "compressed with bzip2",
@@ -33,8 +34,11 @@ def refuse_other_than_text(table: Path, name: str) -> None:
     with table.open("rb") as file:
         head = file.read(64)
     for magic, what in _OTHER.items():
-        if head.startswith(magic) and (what != "UTF-16" or b"\0" in head):
-            raise CurateError(f"{name} is {what}, not UTF-8 text", "write it as plain UTF-8, or name it as what it is")
+        if head.startswith(magic) and (what != _UTF16 or b"\0" in head):
+            raise CurateError(
+                f"{name} is {what}, not UTF-8 text",
+                "write it as plain UTF-8; a Parquet table has to be called .parquet",
+            )
 
 
 def check_all_given(name: str, what: str, held: int, given: int) -> None:
@@ -44,4 +48,4 @@ def check_all_given(name: str, what: str, held: int, given: int) -> None:
         CurateError: the counts differ.
     """
     if held != given:
-        raise CurateError(f"{name} holds {held} {what}, of which {given} could be accounted for: nothing is read of it")
+        raise CurateError(f"{name} states {held} {what}, and {given} are accounted for: nothing is read of it")
