@@ -68,7 +68,7 @@ def list_table(source: TableSource, table: Path | str, base_url: str | None = No
     asked += [("licence_column", source.licence_column)] if source.licence_column is not None else []
     for key, column in asked:
         if column not in columns:
-            hint = f"{nearest(column, columns)}it has: {', '.join(columns) or 'none'}"
+            hint = clean(f"{nearest(column, columns)}it has: {', '.join(columns) or 'none'}") or ""
             raise CurateError(f"{key}: {name} has no column {column!r}", hint)
     return _sized([_entry(source, row, f"{name}#{i}", home, base_url) for i, row in enumerate(rows, 1)])
 
