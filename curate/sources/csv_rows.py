@@ -35,7 +35,7 @@ _KNOWN = 256
 """Rows that say what a uri of the table looks like."""
 
 _MANY = 8
-"""Lines from which on single words of the right number are no chance, where uris are single words."""
+"""Lines from which on it is no chance that nearly all begin with a single word, where uris are single words."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
@@ -210,7 +210,7 @@ class _Looks:
         """
         lines, first = records.lines, records.before + 1
         rest = len(lines) - 1
-        rows = self._count(lines, records.is_cut)
+        rows = self._count(lines, bool(problem), records.is_cut)
         if not problem and (rows == 0 or (rows == 1 and rest > 1)):
             return []
         if 2 * rows > rest and (problem or rest > 1):
@@ -230,29 +230,42 @@ class _Looks:
             problem = "a quote is opened in the first and not closed before another is opened"
         return [f"lines {first} to {first + rest} are no row of a csv: {problem}"]
 
-    def _count(self, lines: list[str], is_cut: bool) -> int:
-        """How many lines after the first look like rows."""
-        uris = [self._uri_of(line) for line in lines[1:] if line.count(",") >= self._width - 1]
-        kinds = self._kinds or {_kind(self._uri_of(lines[0], partly=True))} - {""} or set(map(_kind, uris))
-        likely = kinds - ({""} if is_cut or len(uris) >= _MANY else {"", _WORD})
-        return sum(_kind(uri) in likely for uri in uris)
+    def _count(self, lines: list[str], is_broken: bool, is_cut: bool) -> int:
+        """How many lines after the first look like rows.
 
-    def _uri_of(self, line: str, partly: bool = False) -> str:
-        fields = _fields(line)
-        return fields[self._uri] if len(fields) == self._width or (partly and self._uri < len(fields)) else ""
+        The last line of a record that RFC 4180 has nothing against may look like one for the record's own uri, where
+        that comes after the field of several lines. It counts where the first line looks like a row too, but for its
+        quote.
+        """
+        fields = _fields(lines[0])
+        opener = self._kind_of(fields[:-1] + fields[-1].split(","))
+        own = _kind(fields[self._uri]) if self._uri < len(fields) - 1 else opener
+        known = self._kinds or {own} - {""}
+        among = lines[1:] if is_broken or (opener and opener in known) else lines[1:-1]
+        wide = (line for line in among if self._width - 1 <= line.count(",") and len(line) <= LONGEST)
+        kinds = [self._kind_of(_fields(line)) for line in wide]
+        is_guess = not known
+        known = (known or set(kinds)) - {""}
+        rows = sum(kind in known for kind in kinds)
+        if is_cut or (10 * rows >= 9 * len(among) and (is_guess or rows >= _MANY)):
+            return rows
+        return 0 if is_guess else sum(kind in known - {_WORD} for kind in kinds)
+
+    def _kind_of(self, fields: list[str]) -> str:
+        return _kind(fields[self._uri]) if len(fields) == self._width else ""
 
 
 def _fields(line: str) -> list[str]:
-    """Fields of one line alone, whatever its quotes."""
+    """Fields of one line alone, whatever its quotes; the last one runs to the line's end where it is not closed."""
     return next(csv.reader([line]), [])
 
 
 def _kind(uri: str) -> str:
-    """What sort of a uri it is: its scheme, its suffix, a path, a number of some kind, or a word; empty for prose."""
+    """What sort of a uri it is: its scheme, its suffix, a path, a number of some length, or a word; prose is ''."""
     uri = uri.strip()
     found = _SCHEME.match(uri) or _SUFFIX.search(uri)
     if found:
         return found[0].lower()
     if not uri or any(map(str.isspace, uri)):
         return ""
-    return "/" if "/" in uri else "number" if any(map(str.isdigit, uri)) else _WORD
+    return "/" if "/" in uri else f"number of {len(uri)}" if any(map(str.isdigit, uri)) else _WORD

@@ -29,12 +29,6 @@ def table(changed: dict[int, str], row: str = "http://h/{i}.jpg,caption {i}", he
     return "\n".join([header] + [changed.get(i, row.format(i=i)) for i in range(ROWS)]) + "\n"
 
 
-def written(rows: list[tuple[str, str]], **dialect) -> str:
-    file = io.StringIO()
-    csv.writer(file, **dialect).writerows([("uri", "text"), *rows])
-    return file.getvalue()
-
-
 def failed(entries: list[Entry]) -> list[str]:
     return [e.location.message for e in entries if isinstance(e.location, Broken)]
 
@@ -69,6 +63,8 @@ ALL_QUOTED = {"row": '"http://h/{i}.jpg","caption {i}"'}
         ({100: '"5 inch,http://h/100.jpg'}, CAPTIONS_FIRST, [100]),
         ({0: '"5 inch,http://h/0.jpg'}, CAPTIONS_FIRST, [0]),
         ({100: '"5 inch,http://h/100.jpg', 150: '7",http://h/150.jpg'}, CAPTIONS_FIRST, [100]),
+        ({100: '"5 inch,http://h/100.jpg', 102: '7",http://h/102.jpg'}, CAPTIONS_FIRST, [100]),
+        ({100: 'http://h/100.jpg,"5 inch, wide', 150: 'http://h/150.jpg,7"'}, {}, [100]),
         ({100: 'http://h/100.jpg,"5 inch,Ann', 150: 'http://h/150.jpg,7",Bob'}, THREE, [100]),
         ({100: '000100,"5 inch', 150: '000150,7"'}, NUMBERS, [100]),
         ({100: 'dog,"5 inch', 150: 'cat,7"'}, WORDS, [100]),
@@ -115,10 +111,15 @@ CAPTIONS = [
 
 @pytest.mark.parametrize("caption", CAPTIONS)
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
-def test_captions_of_several_lines_are_read_as_rfc_4180_has_them(tmp_path, caption, quoting):
-    rows = [(f"http://h/{i}.jpg", caption if i % 3 else "plain") for i in range(9)]
-    entries = entries_of(tmp_path, written(rows, quoting=quoting))
-    assert [(e.uri, e.text) for e in entries] == [(uri, text.strip()) for uri, text in rows]
+@pytest.mark.parametrize("first", ["uri", "text"])
+def test_captions_of_several_lines_are_read_as_rfc_4180_has_them(tmp_path, caption, quoting, first):
+    rows = [{"uri": f"http://h/{i}.jpg", "text": caption if i % 3 else "plain"} for i in range(9)]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ["uri", "text"] if first == "uri" else ["text", "uri"], quoting=quoting)
+    writer.writeheader()
+    writer.writerows(rows)
+    entries = entries_of(tmp_path, file.getvalue())
+    assert [(e.uri, e.text) for e in entries] == [(row["uri"], row["text"].strip()) for row in rows]
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
@@ -157,11 +158,13 @@ def test_a_zero_byte_in_a_caption_is_text_and_in_a_path_fails_its_row(tmp_path):
 
 
 def test_a_field_of_four_megabytes_fails_its_row_and_a_quote_that_closes_after_longest_takes_no_rows(tmp_path):
-    long = written([("http://h/1.jpg", f"{'x' * 999}\n" * 4000), ("http://h/2.jpg", "y")])
-    first, second = entries_of(tmp_path, long)
+    long = f"{'x' * 999}\n" * 4000
+    first, second = entries_of(tmp_path, f'uri,text\nhttp://h/1.jpg,"{long}"\nhttp://h/2.jpg,y\n')
     assert second.text == "y"
     assert "its text has 4000000 characters, more than" in first.location.message
     lines = ["http://h/0.jpg," + "x" * 1_000_000] * (LONGEST // 1_000_000 + 2)
+    huge = "http://h/2.jpg," + "x" * (LONGEST + 1)
+    assert len(failed(entries_of(tmp_path, f'uri,text\nhttp://h/1.jpg,"5 inch\n{huge}\nhttp://h/3.jpg,x\n'))) == 1
     entries = entries_of(tmp_path, "uri,text\n" + "\n".join(['http://h/1.jpg,"5 inch', *lines, 'http://h/2.jpg,7"']))
     assert (len(entries), len(failed(entries)), entries[-1].text) == (len(lines) + 2, 1, '7"')
 
