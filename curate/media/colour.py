@@ -209,16 +209,20 @@ class Profile:
         Args:
             image: `RGB`, `L`, `I;16`, `CMYK` or `LAB`, of the space that the profile is for; grey may have one of RGB.
         """
+        from PIL import Image as Images
+
         opened = _opened(self.data)
         if opened is None:
             return None
-        if image.mode == "L" and opened.profile.xcolor_space == "RGB ":
+        if image.mode != "RGB" and opened.profile.xcolor_space == "RGB ":
+            if image.mode == "I;16":
+                image = Images.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert("RGB")
         transform = _transform(self.data, image.mode)
         return None if transform is None else transform.apply(image)
 
 
-_MODES = {"RGB ": ("RGB", "L"), "GRAY": ("L", "I;16"), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
+_MODES = {"RGB ": ("RGB", "L", "I;16"), "GRAY": ("L", "I;16"), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
 """What image a profile of a colour space may belong to. A grey one may have a profile of RGB, which browsers use."""
 
 _CLASSES = {"scnr", "mntr", "prtr", "spac"}

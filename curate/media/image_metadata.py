@@ -29,6 +29,7 @@ _ORIENTATION = 0x0112
 _READABLE_EXIF = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, RuntimeError, struct.error)
 
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT, _TIFF_SUBFILE = 256, 257, 258, 262, 339, 254
+_TIFF_EXTRA = 338
 _TIFF_YCBCR = {529: (0.299, 0.587, 0.114), 530: (1, 1), 532: (0, 255, 128, 255, 128, 255)}
 """Coefficients, subsampling, and black and white of YCbCr as Pillow takes them to be where it is not compressed."""
 
@@ -45,6 +46,8 @@ class Metadata:
         white: the sample of grey of more than 8 bits that is white; None where the file does not say.
         inverted: whether 0 is white instead (16-bit grey only; Pillow inverts the others).
         premultiplied: whether colours are multiplied by alpha.
+        doubtful_alpha: whether the file does not say that its fourth sample is alpha, or says it wrongly in many
+            files: all of it 0, it is none.
         transparent: the sample, 16-bit grey or RGB, that is transparent.
     """
 
@@ -55,6 +58,7 @@ class Metadata:
     white: int | None = 65535
     inverted: bool = False
     premultiplied: bool = False
+    doubtful_alpha: bool = False
     transparent: tuple[int, ...] | None = None
 
 
@@ -197,6 +201,7 @@ def _tiff(image: Image, data: bytes) -> dict[str, Any]:
         "colour": _icc(image),
         "white": 4095 if twelve else 65535,
         "inverted": grey and tags.get(_TIFF_PHOTOMETRIC) == 0,
+        "doubtful_alpha": _TIFF_EXTRA not in tags,
     }
 
 
@@ -255,21 +260,25 @@ def _jp2(image: Image, data: bytes) -> dict[str, Any]:
 
 
 def _bmp(image: Image, data: bytes) -> dict[str, Any]:
+    return {"colour": _bmp_colour(data), "doubtful_alpha": True}
+
+
+def _bmp_colour(data: bytes) -> Colour | None:
     """By the headers of versions 4 and 5 (BITMAPV5HEADER). A linked profile is a path on another machine."""
     size = int.from_bytes(data[14:18], "little")
-    if size < 108 or len(data) < 14 + size:
-        return {}
     header = data[14 : 14 + size]
+    if size < 108 or len(header) < size:
+        return None
     kind = int.from_bytes(header[56:60], "little")
     if kind == int.from_bytes(b"MBED", "big") and size >= 124:
         at, length = struct.unpack("<II", header[112:120])
-        return {"colour": colour.profile(data[14 + at : 14 + at + length], "RGB")}
-    if kind == 0:
-        endpoints = np.array(struct.unpack("<9i", header[60:96]), np.float64).reshape(3, 3).T / 2**30
-        red, green, blue = (gamma / 65536 for gamma in struct.unpack("<3I", header[96:108]))
-        known = bool(np.abs(np.linalg.det(endpoints)) > 1e-6)
-        return {"colour": colour.calibrated((red, green, blue), endpoints if known else None)}
-    return {}
+        return colour.profile(data[14 + at : 14 + at + length], "RGB")
+    if kind != 0:
+        return None
+    endpoints = np.array(struct.unpack("<9i", header[60:96]), np.float64).reshape(3, 3).T / 2**30
+    red, green, blue = (gamma / 65536 for gamma in struct.unpack("<3I", header[96:108]))
+    known = abs(float(np.linalg.det(endpoints))) > 1e-6
+    return colour.calibrated((red, green, blue), endpoints if known else None)
 
 
 def _gif(image: Image, data: bytes) -> dict[str, Any]:

@@ -37,8 +37,7 @@ _MAX_PAGES = 64
 _EOC = b"\xff\xd9"
 """End of codestream (JPEG 2000, ISO/IEC 15444-1, A.4.4)."""
 
-_STRONG = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF")
-"""Formats that nothing else begins like: what cannot be opened is a broken image, and no video or sound."""
+_DIB_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 
 # what Pillow's readers raise on broken data, by fuzzing
 _UNREADABLE = (
@@ -84,9 +83,19 @@ def open_picture(data: bytes, name: str = "") -> Image | None:
     return picture
 
 
-def _opened(data: bytes) -> Image:
-    from PIL import Image
+_TIFF_GREYS = {
+    (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
+    (b"II", 0, (1,), 1, (12,), ()): ("I;16", "I;12"),
+}
+"""Deep greys of which 0 is white that Pillow has no entry for, beside the one (little endian, 16 bits) that it has and
+does not invert either."""
 
+
+def _opened(data: bytes) -> Image:
+    from PIL import Image, TiffImagePlugin
+
+    for layout, mode in _TIFF_GREYS.items():
+        TiffImagePlugin.OPEN_INFO.setdefault(layout, mode)
     try:
         picture = Image.open(BytesIO(data), formats=FORMATS)
     except _UNREADABLE:
@@ -106,18 +115,28 @@ def _opened(data: bytes) -> Image:
 
 
 def _reason(data: bytes) -> tuple[str | None, str]:
-    """Which of the `_STRONG` formats the data has the signature of, and what its reader says of it."""
+    """Which of `FORMATS` the data surely is, and what its reader says of it; None where it may be something else."""
     from PIL import Image
 
-    for kind in _STRONG:
+    for kind in FORMATS:
         factory, accept = Image.OPEN[kind]
-        if accept is not None and accept(data[:16]) is True:
-            try:
-                factory(BytesIO(data), "")
-            except _UNREADABLE as error:
-                return kind, _one_line(error)
-            return kind, "its header is broken"
+        if accept is None or accept(data[:16]) is not True or not _is_surely(kind, data):
+            continue
+        try:
+            factory(BytesIO(data), "")
+        except _UNREADABLE as error:
+            return kind, _one_line(error)
+        return kind, "its header is broken"
     return None, ""
+
+
+def _is_surely(kind: str, data: bytes) -> bool:
+    """Whether nothing else begins like this: Motion JPEG 2000 does like JPEG 2000, and text like BMP and PNM."""
+    if kind == "BMP":
+        return int.from_bytes(data[14:18], "little") in _DIB_HEADERS
+    if kind == "JPEG2000":
+        return data[20:24] in (b"jp2 ", b"jpx ")
+    return kind != "PPM"
 
 
 def display_size(picture: Image, data: bytes, name: str = "") -> tuple[int, int]:
@@ -163,10 +182,7 @@ def decode_picture(data: bytes, name: str = "") -> Image:
 def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
     """The picture with its pixels, stored as they are; with alpha where a part of the canvas is transparent."""
     if picture.format in ("JPEG", "MPO"):
-        whole = decode_jpeg(data, picture.mode)
-        if whole.size != picture.size:
-            raise ValueError("it has two sizes")
-        return whole
+        return decode_jpeg(data, picture.mode, picture.size)
     low = None
     if found.transparent is not None and picture.mode == "RGB":
         low = _low_bytes(data)
@@ -179,6 +195,8 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
         picture.load()
     if low is not None and found.transparent is not None:
         return _keyed(picture, low, found.transparent)
+    if found.doubtful_alpha and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
+        return picture.convert("RGB")
     if found.premultiplied and picture.mode in ("RGBA", "LA"):
         return _unmultiplied(picture)
     if found.covered is not None:
