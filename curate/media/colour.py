@@ -192,8 +192,7 @@ def _numbers(
 
 @lru_cache(maxsize=32)
 def _unless_srgb(numbers: Numbers) -> Numbers | None:
-    grid = _grid("RGB")
-    return None if _same(grid, numbers.convert(grid)) else numbers
+    return None if _same(_grid(), numbers.convert(_grid())) else numbers
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,11 @@ class Profile:
         opened = _opened(self.data)
         if opened is None:
             return None
-        if image.mode != "RGB" and opened.profile.xcolor_space == "RGB ":
+        if image.mode in ("L", "I;16"):
+            if opened.profile.xcolor_space == "GRAY":
+                table = _greys(self.data)
+                step = 257 if image.mode == "L" else 1
+                return None if table is None else Images.fromarray(table[::step][np.asarray(image)])
             if image.mode == "I;16":
                 image = Images.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert("RGB")
@@ -256,13 +259,29 @@ def _transform(data: bytes, mode: str) -> ImageCmsTransform | None:
 
     try:
         transform = _to_srgb(ImageCms.ImageCmsProfile(BytesIO(data)), mode)
-        grid = _grid(mode)
-        return None if mode in ("RGB", "L") and _same(grid, transform.apply(grid)) else transform
+        return None if mode == "RGB" and _same(_grid(), transform.apply(_grid())) else transform
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
 
 
-def _to_srgb(source: ImageCmsProfile, mode: str) -> ImageCmsTransform:
+@lru_cache(maxsize=16)
+def _greys(data: bytes) -> NDArray[np.uint8] | None:
+    """RGB `(65536, 3)` of each grey of 16 bits; None as in `_transform`. Unoptimised, for LittleCMS's own tables of
+    grey make the darkest sixteenth of linear light half as bright as it is."""
+    from PIL import Image as Images
+    from PIL import ImageCms
+
+    try:
+        transform = _to_srgb(ImageCms.ImageCmsProfile(BytesIO(data)), "I;16", ImageCms.Flags.NOOPTIMIZE)
+        levels = np.asarray(transform.apply(Images.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256))))
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    table = levels.reshape(-1, 3)
+    eight = np.arange(256)[:, None]
+    return None if int(np.abs(table[::257].astype(np.int16) - eight).max()) <= SAME else table
+
+
+def _to_srgb(source: ImageCmsProfile, mode: str, flags: int = 0) -> ImageCmsTransform:
     from PIL import ImageCms
 
     return ImageCms.buildTransform(
@@ -271,7 +290,7 @@ def _to_srgb(source: ImageCmsProfile, mode: str) -> ImageCmsTransform:
         mode,
         "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION | flags,
     )
 
 
@@ -283,18 +302,19 @@ def lab() -> ImageCmsTransform:
     return _to_srgb(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "LAB")
 
 
-def _grid(mode: str) -> Image:
+@lru_cache(maxsize=1)
+def _grid() -> Image:
     """Colours all over the space: 17 levels of each channel and all 256 greys."""
     from PIL import Image as Images
 
     steps = np.linspace(0, 255, 17).round().astype(np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
     greys = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
-    return Images.fromarray(np.concatenate([cube, greys])[None]).convert("L" if mode == "L" else "RGB")
+    return Images.fromarray(np.concatenate([cube, greys])[None])
 
 
 def _same(before: Image, after: Image) -> bool:
-    moved = np.asarray(before.convert("RGB"), np.int16) - np.asarray(after, np.int16)
+    moved = np.asarray(before, np.int16) - np.asarray(after, np.int16)
     return int(np.abs(moved).max()) <= SAME
 
 
