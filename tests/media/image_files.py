@@ -131,15 +131,14 @@ def icc(
     version: int = 2,
     extra: dict[bytes, bytes] | None = None,
 ) -> bytes:
-    """An ICC profile of one curve for all channels, or of the tags in `extra`."""
+    """An ICC profile of one curve for all channels, and the tags in `extra`."""
     tags = {b"wtpt": b"XYZ \0\0\0\0" + b"".join(map(s15, (0.9642, 1, 0.8249))), b"cprt": b"text\0\0\0\0x\0"}
     name = description.encode()
     tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name + bytes(1 + 78)
-    if extra is not None:
-        tags |= extra
-    elif space == b"GRAY":
+    tags |= extra or {}
+    if space == b"GRAY":
         tags[b"kTRC"] = curves
-    else:
+    elif space == b"RGB ":
         for letter, xyz in zip("rgb", primaries, strict=True):
             tags[f"{letter}XYZ".encode()] = b"XYZ \0\0\0\0" + b"".join(map(s15, xyz))
             tags[f"{letter}TRC".encode()] = curves

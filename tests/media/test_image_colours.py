@@ -76,6 +76,7 @@ AS_IS = {
     "cICP before iCCP": cicp(1, 13, 0, 1) + iccp(icc(curve(1))),
     "iCCP that is broken": iccp(b"x" * 200),
     "iCCP of grey": iccp(icc(curve(1), space=b"GRAY")),
+    "mDCV and cLLI": chunk(b"mDCV", bytes(24)) + chunk(b"cLLI", bytes(8)),
     "bKGD, sBIT, pHYs": chunk(b"sBIT", b"\5\6\5") + chunk(b"bKGD", bytes(6)) + chunk(b"pHYs", bytes(8) + b"\1"),
 }
 MADE_LINEAR = {
@@ -203,6 +204,25 @@ def test_classes_of_profiles_that_are_for_images(kind: bytes) -> None:
 @pytest.mark.parametrize("kind", [b"link", b"abst", b"nmcl"])
 def test_other_classes_are_ignored(kind: bytes) -> None:
     assert first(saved(flat(PIXEL), icc_profile=icc(curve(1), kind=kind))) == list(PIXEL)
+
+
+def test_code_points_inside_a_profile_are_ignored() -> None:
+    """`cicp` (ICC.1:2022, 9.2.17): the profile's own curves say the same in the way of ICC."""
+    profile = icc(curve(1), version=4, extra={b"cicp": b"cicp\0\0\0\0" + bytes([9, 16, 0, 1])})
+    assert first(saved(flat(PIXEL), icc_profile=profile)) == LINEAR
+
+
+def test_a_profile_of_a_gif_is_ignored() -> None:
+    """Browsers ignore the application extension `ICCRGBG1012`."""
+    data, profile = saved(flat(PIXEL), "GIF"), icc(curve(1))
+    blocks = b"".join(bytes([len(part)]) + part for part in (profile[i : i + 255] for i in range(0, len(profile), 255)))
+    at = data.index(b",", 13 + 3 * 2 ** ((data[10] & 7) + 1))
+    assert first(data[:at] + b"!\xff\x0bICCRGBG1012" + blocks + b"\0" + data[at:]) == list(PIXEL)
+
+
+def test_response_curves_of_a_tiff_are_ignored() -> None:
+    curves = {301: tuple(range(0, 65536, 256)), 290: (2,), 291: (0,) * 256}
+    assert first(tiff({256: (1,), 257: (1,), 258: (8,), 262: (1,)} | curves, b"\x80")) == [128] * 3
 
 
 @pytest.mark.parametrize("space", [b"GRAY", b"RGB "])
