@@ -71,8 +71,11 @@ class Numbers:
     gammas: tuple[float, ...] | None = None
     full_range: bool = True
 
-    def convert(self, image: Image) -> Image:
-        """`RGB`, 8 bit, of an image of mode `RGB`, `L` or `I;16`. HDR is clipped at `REFERENCE_WHITE`."""
+    def convert(self, image: Image | NDArray[np.uint16]) -> Image:
+        """`RGB`, 8 bit, of an image of mode `RGB`, `L` or `I;16`, or of 16-bit RGB `(h, w, 3)`.
+
+        HDR is clipped at `REFERENCE_WHITE`.
+        """
         from PIL import Image as Images
 
         codes = np.asarray(image)

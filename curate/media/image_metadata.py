@@ -49,6 +49,7 @@ class Metadata:
         doubtful_alpha: whether the file does not say that its fourth sample is alpha, or says it wrongly in many
             files: all of it 0, it is none.
         transparent: the sample, 16-bit grey or RGB, that is transparent.
+        deep: whether 16-bit RGB is needed whole, and not its upper bytes only.
     """
 
     orientation: int = 1
@@ -60,6 +61,7 @@ class Metadata:
     premultiplied: bool = False
     doubtful_alpha: bool = False
     transparent: tuple[int, ...] | None = None
+    deep: bool = False
 
 
 def read(image: Image, data: bytes) -> Metadata:
@@ -156,7 +158,8 @@ def _png(image: Image, data: bytes) -> dict[str, Any]:
     elif kind == 0 and bits in (2, 4) and isinstance(key, int):
         # Pillow scales the samples up to 8 bits, but not the one that is transparent
         image.info["transparency"] = key * (255 // (2**bits - 1))
-    return found
+    told = isinstance(found["colour"], colour.Numbers) or "transparent" in found
+    return found | {"deep": bits == 16 and kind in (2, 6) and told}
 
 
 def _png_colour(image: Image, data: bytes) -> Colour | None:

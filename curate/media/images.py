@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import struct
 import warnings
+from dataclasses import replace
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curate.media import image_metadata as metadata
+from curate.media.colour import Numbers, lab
 from curate.media.image_metadata import Metadata
 from curate.media.jpeg import decode_jpeg
 from curate.media.sniff import named, refused, unreadable
@@ -159,7 +161,8 @@ def decode_picture(data: bytes, name: str = "") -> Image:
     * JPEG (of an MPO the first), PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PNM; of an animation the first frame.
     * Orientation and clean aperture are applied.
     * Palettes and 1-bit are expanded; grey is repeated in three channels; 16-bit samples keep their top 8 bits, after
-      the conversion of colours where they are grey. Samples without a stated white (32-bit, signed, float) are refused.
+      the conversion of colours but for RGB by an ICC profile. Samples without a stated white (32-bit, signed, float)
+      are refused.
     * Colours are converted to sRGB: from an embedded ICC profile (LittleCMS, relative colorimetric with black point
       compensation), from code points (PNG cICP, AVIF nclx) or from gamma and primaries (PNG, BMP). HDR is clipped at
       its reference white. CMYK without a profile is converted by Pillow's formula.
@@ -173,6 +176,8 @@ def decode_picture(data: bytes, name: str = "") -> Image:
     try:
         found = metadata.read(picture, data)
         loaded = _loaded(picture, data, found)
+        if found.deep and isinstance(found.colour, Numbers):
+            found = replace(found, colour=None)  # it has been converted
         if found.crop is not None:
             loaded = loaded.crop(found.crop)
         return _converted(_upright(loaded, found.orientation), found)
@@ -184,9 +189,8 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
     """The picture with its pixels, stored as they are; with alpha where a part of the canvas is transparent."""
     if picture.format in ("JPEG", "MPO"):
         return decode_jpeg(data, picture.mode, picture.size)
-    low = None
-    if found.transparent is not None and picture.mode == "RGB":
-        low = _low_bytes(data)
+    if found.deep:
+        return _deep(picture, data, found)
     try:
         picture.load()
     except OSError:
@@ -194,8 +198,6 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
             raise
         picture = _opened(data + (_EOC[1:] if data.endswith(_EOC[:1]) else _EOC))  # lacks its end marker, or more
         picture.load()
-    if low is not None and found.transparent is not None:
-        return _keyed(picture, low, found.transparent)
     if found.doubtful_alpha and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
         return picture.convert("RGB")
     if found.premultiplied and picture.mode in ("RGBA", "LA"):
@@ -205,17 +207,33 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
     return picture
 
 
-def _low_bytes(data: bytes) -> Image:
-    """The lower bytes of a 16-bit RGB PNG, of which Pillow gives the upper ones: the samples are read as if they were
-    stored the other way round."""
-    picture: Any = _opened(data)
-    picture.tile = [tile._replace(args="RGB;16L") for tile in picture.tile]
+def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
+    """A PNG of 16-bit RGB by all its bits, which Pillow drops half of: sRGB where its colours are told in numbers, and
+    with alpha where a sample is transparent."""
+    from PIL import Image
+
+    low: Any = _opened(data)
+    low.tile = [tile._replace(args=tile.args[:-1] + "L") for tile in low.tile]  # as if they were stored the other way
+    low.load()
     picture.load()
-    return cast("Image", picture)
+    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
+    if found.transparent is not None:
+        alpha = _keyed(picture, low, found.transparent)
+    if isinstance(found.colour, Numbers):
+        out = Image.new("RGB", picture.size)
+        rows = max(1, _STRIP // picture.width)
+        for top in range(0, picture.height, rows):
+            box = (0, top, picture.width, min(top + rows, picture.height))
+            upper, lower = (np.asarray(image.crop(box))[..., :3] for image in (picture, low))
+            out.paste(found.colour.convert(upper.astype(np.uint16) * np.uint16(256) + lower), box)
+        picture = out
+    if alpha is not None:
+        picture.putalpha(alpha)
+    return picture
 
 
 def _keyed(high: Image, low: Image, key: tuple[int, ...]) -> Image:
-    """The upper bytes with alpha: pixels whose 16-bit samples are `key` are transparent (PNG, tRNS)."""
+    """The alpha of 16-bit samples, upper and lower bytes, of which `key` is transparent (PNG, tRNS)."""
     from PIL import Image, ImageChops
 
     alpha = Image.new("L", high.size)
@@ -223,8 +241,7 @@ def _keyed(high: Image, low: Image, key: tuple[int, ...]) -> Image:
         for channel, sample in zip(image.split(), key, strict=True):
             wanted = sample >> shift & 255
             alpha = ImageChops.lighter(alpha, channel.point([0 if level == wanted else 255 for level in range(256)]))
-    high.putalpha(alpha)
-    return high
+    return alpha
 
 
 def _uncovered(picture: Image, box: metadata.Box) -> Image:
@@ -392,8 +409,6 @@ def _grey_to_srgb(picture: Image, white: int, found: Metadata) -> Image:
 
 def _rgb(picture: Image, colour: metadata.Colour | None) -> Image:
     """RGB, 8 bit, sRGB of a picture without alpha."""
-    from curate.media.colour import lab
-
     converted = None if colour is None else colour.convert(picture)
     if converted is None and picture.mode == "LAB":
         converted = lab().apply(picture)

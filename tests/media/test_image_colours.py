@@ -134,6 +134,15 @@ def test_dark_grey_of_16_bits_is_converted_before_bits_are_dropped() -> None:
     assert first(png(row, 16, 0, before=iccp(icc(curve(1), space=b"GRAY")))) == [13] * 3
 
 
+def test_dark_rgb_of_16_bits_is_converted_before_bits_are_dropped() -> None:
+    """As a renderer writes it: linear light of 1/256, 1/512, 1/1024. Code points likewise: PQ of 100 cd/m2."""
+    row = struct.pack(">3H", 256, 128, 64)
+    assert first(png(row, 16, 2, before=gama(1))) == [13, 6, 3]
+    assert first(png(row + b"\xff\xff", 16, 6, before=gama(1))) == [13, 6, 3]
+    assert first(png(row, 16, 2, before=gama(1) + chunk(b"tRNS", row))) == [255] * 3
+    assert first(png(struct.pack(">3H", *[33297] * 3), 16, 2, before=cicp(9, 16, 0, 1))) == [186] * 3
+
+
 @pytest.mark.parametrize("description", ["Linear Rec709", "GIMP built-in Linear sRGB", "sRGB-elle-V2-g10.icc"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 def test_a_linear_profile_is_told_by_its_curves(kind: str, description: str) -> None:
