@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate.media.guarded import probe
 from curate.pipeline.media_store import MediaTar, read_media
-from curate.pipeline.pieces import Piece, split
+from curate.pipeline.pieces import MOST_BYTES, Piece, split
 from curate.pipeline.progress import Stage
 from curate.pipeline.retry import good_rows
 from curate.pipeline.stream import pieces_dataset, receipts, then
@@ -23,7 +23,7 @@ from curate.schema.ids import content_id, key_of
 from curate.schema.recipe import Fetch, Recipe, TableSource
 from curate.schema.tables import FAILURE_NAMES, PROBE_NAMES, RECORDS
 from curate.schema.verdict import Failure
-from curate.sources.entry import Entry
+from curate.sources.entry import Entry, File, TarMember
 from curate.sources.read import read_all
 from curate.storage import Store
 from curate.storage.bucket import adopt, reach
@@ -38,7 +38,8 @@ AT_ONCE = 8
 def plan(recipe: Recipe, entries: Sequence[Entry]) -> list[tuple[Piece, str, list[Entry]]]:
     """Pieces of entries with the records file that each commits."""
     fetch = _limits(recipe)
-    pieces = split([key_of(e.identity()) for e in entries], recipe.partition)
+    costs = [at.bytes if isinstance(at := e.location, File | TarMember) else 0 for e in entries]
+    pieces = split([key_of(e.identity()) for e in entries], recipe.partition, costs=costs, most=MOST_BYTES)
     return [
         (p, p.file("records", ["ingest", VERSION, fetch]), list(entries[p.start : p.start + p.rows])) for p in pieces
     ]
