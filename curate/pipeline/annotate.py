@@ -34,6 +34,7 @@ from curate.pipeline.pieces import Piece
 from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.whereabouts import tells
 from curate.schema.fields import SignalField
 from curate.schema.tables import SAMPLES
 from curate.schema.verdict import Failure
@@ -113,7 +114,7 @@ def annotate(build: Store, pieces: Sequence[Piece], signals: Sequence[Signal], c
                     "samples": piece.path,
                     "start": piece.start,
                     "rows": piece.rows,
-                    "item": json.dumps({"missing": missing, "files": paths}),
+                    "item": json.dumps({"piece": f"part-{piece.number}", "missing": missing, "files": paths}),
                 }
             )
     if not rows:
@@ -165,6 +166,7 @@ class Compute:
         for signal in signals:
             models().load_signal(signal)
 
+    @tells("annotate")
     def __call__(self, block: pa.Table) -> pa.Table:
         return pa.concat_tables([self.batch(some) for some in batches(block)])
 
@@ -195,6 +197,7 @@ class DecodeAndCompute:
         self._build, self._needs, self._givers, self._after = build, needs, givers, after
         self._compute = Compute(signals, later)
 
+    @tells("annotate")
     def __call__(self, work: pa.Table) -> pa.Table:
         row = work.to_pylist()[0]
         item = json.loads(row["item"])
@@ -267,6 +270,7 @@ def _within(field: SignalField, value: float) -> bool:
     return math.isfinite(value) and field.contains(value)
 
 
+@tells("annotate")
 def commit(block: pa.Table, build: Store, gives: dict[str, tuple[SignalField, ...]]) -> pa.Table:
     """Write the piece's signals, one file each; the answer is its receipt."""
     item = json.loads(block.column("item")[0].as_py())

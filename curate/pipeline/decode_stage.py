@@ -46,8 +46,8 @@ class MediaReader:
         return self._data[at : at + sample["bytes"]]
 
     def _holds(self, sample: dict[str, Any]) -> bool:
-        at = sample["offset"] - self._start
-        return sample["media"] == self._media and at >= 0 and at + sample["bytes"] <= len(self._data)
+        at: int = sample["offset"] - self._start
+        return bool(sample["media"] == self._media and at >= 0 and at + sample["bytes"] <= len(self._data))
 
     def _stop(self, i: int) -> int:
         """Where a read that begins with sample i ends."""

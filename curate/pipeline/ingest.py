@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from curate.pipeline.pieces import MOST_BYTES, Piece, split
 from curate.pipeline.progress import Stage
 from curate.pipeline.retry import good_rows
 from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.whereabouts import tells
 from curate.schema.errors import MediaError
 from curate.schema.ids import content_id, key_of
 from curate.schema.recipe import Fetch, Recipe, TableSource
@@ -49,7 +51,12 @@ def ingest(build: Store, recipe: Recipe, work: Sequence[tuple[Piece, str, list[E
     """Fetch, hash, probe and commit the pieces that are not there yet."""
     there = build.existing(path for _, path, _ in work)
     rows = [
-        {"records": path, "rows": piece.rows, "entries": json.dumps([e.to_row() for e in entries])}
+        {
+            "piece": PurePosixPath(path).stem,
+            "records": path,
+            "rows": piece.rows,
+            "entries": json.dumps([e.to_row() for e in entries]),
+        }
         for piece, path, entries in work
         if path not in there
     ]
@@ -67,6 +74,7 @@ def _limits(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
 
 
+@tells("ingest")
 def ingest_piece(block: pa.Table, build: Store, fetch: dict[str, Any], stores: dict[str, str]) -> pa.Table:
     """One piece: fetched, hashed, probed, committed. The block is one work item; the answer is its receipt."""
     adopt(stores)

@@ -36,6 +36,7 @@ from curate.pipeline.pieces import KEY_HEX, Piece
 from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.whereabouts import tells
 from curate.schema.codec import CodecCard
 from curate.schema.ids import digest_of_rows, key_of
 from curate.schema.recipe import Stream
@@ -141,6 +142,7 @@ def tokenize(
 def _item(t: TokenPiece, older: list[str]) -> dict[str, Any]:
     """What a task is told of a piece; `older` are files that may hold some of its survivors, without folder and end."""
     return {
+        "piece": f"part-{t.piece.number}",
         "keep": t.keep,
         "captions": t.captions,
         "older": older,
@@ -167,6 +169,7 @@ class Encode:
         for stream in streams:
             models().load_tokenizer(stream.tokenizer, stream.card)
 
+    @tells("tokenize")
     def __call__(self, work: pa.Table) -> pa.Table:
         """Ids of the piece's survivors that no older file holds; the others come without ids."""
         row = work.to_pylist()[0]
@@ -245,6 +248,7 @@ def _ids_column(stream: StreamPlan, ids: Sequence[NDArray[np.generic] | None]) -
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=mask)
 
 
+@tells("tokenize")
 def commit(block: pa.Table, build: Store, streams: Sequence[StreamPlan]) -> pa.Table:
     """Write the piece: fresh rows and those of older files, in the range's order; the answer is its receipt."""
     item = json.loads(block.column("item")[0].as_py())

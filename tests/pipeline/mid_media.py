@@ -80,12 +80,15 @@ def make_folder(folder: Path, clips: int, sounds: int) -> Truth:
     """Clips of 2 s with sound, at 160 x 120, and sounds of 2 s; the last clip is cut off, the last sound is a copy."""
     folder.mkdir(parents=True)
     for i in range(clips):
-        pictures = f"mandelbrot=s=160x120:r=10:start_scale={3 - i / 20}:start_x={-0.7 + i / 500}"
         tone = f"sine=f={200 + 20 * i}:r=16000"
-        sources = ["-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", tone, "-t", "2"]
-        codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+        sources = ["-loop", "1", "-r", "10", "-f", "mjpeg", "-i", "pipe:", "-f", "lavfi", "-i", tone, "-t", "2"]
+        codecs = ["-vf", "scale=160:120,hue=h=10*t", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]
         made = folder / f"clip-{i:03d}.mp4"
-        subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *sources, *codecs, made], check=True)
+        subprocess.run(
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *sources, *codecs, "-c:a", "aac", made],
+            input=image(2_000_000 + i),
+            check=True,
+        )
     whole = made.read_bytes()
     made.write_bytes(whole[: len(whole) // 2])
     for i in range(sounds):
