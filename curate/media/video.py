@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from curate.media import container as boxes
 from curate.media.clips import MICRO
+from curate.media.cropping import Cutter, crops_of
 from curate.media.reader import Picture
 from curate.media.sniff import named
 from curate.schema.errors import MediaError
@@ -79,7 +80,7 @@ class PyAVReader:
 
     Colours go through libswscale with the matrix and range that the stream states; without a statement BT.709 for HD
     (width >= 1280 or height > 576), else BT.601, limited range. HDR is not tone-mapped; interlaced frames are not
-    split.
+    split. What the container crops off is not shown (`cropping.crops_of`); then pixels are made square, then turned.
 
     Args:
         data: the whole file.
@@ -102,6 +103,7 @@ class PyAVReader:
         self._tainted = False
         self.stream = self._open()
         self._base = boxes.time_base(self.stream)
+        self._crops, self._cutter = crops_of(data, self.stream), Cutter()
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.fps: float | None = float(rate) if rate else None
         self._frame_ticks = max(1, round(1 / (Fraction(rate or 25) * self._base)))
@@ -172,10 +174,10 @@ class PyAVReader:
     def small_pictures(self, long_side: int) -> Iterator[tuple[Picture, NDArray[np.uint8]]]:
         """Every frame that decodes, damaged ones too, with its pixels scaled by libswscale: uint8 `(h, w, 3)` BGR.
 
-        For shot detection, which must get through a damaged file. Not rotated; the long side of the first frame is at
-        most `long_side`, and all have its size.
+        For shot detection, which must get through a damaged file. Cropped, not rotated; the long side of the first
+        frame is at most `long_side`, and all have its size.
         """
-        width, height = self.first.width, self.first.height
+        width, height = self._size(self.first)
         scale = min(1.0, long_side / max(width, height))
         size = max(2, round(width * scale)), max(2, round(height * scale))
         for shown in self._from_zero():
@@ -350,7 +352,21 @@ class PyAVReader:
         return Picture(shown.start_us, end_us, self._display(shown.frame), partial(self._rgb, shown.frame))
 
     def _rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        return turn(self._convert(frame, "rgb24", (frame.width, frame.height)), display_matrix(frame))
+        return turn(self._convert(frame, "rgb24", self._size(frame)), display_matrix(frame))
+
+    def _size(self, frame: VideoFrame) -> tuple[int, int]:
+        """(width, height) of what is shown of a frame, in its own pixels."""
+        crop = self._crops.get((frame.width, frame.height))
+        return (frame.width, frame.height) if crop is None else crop.size
+
+    def _ratio(self, frame: VideoFrame) -> Fraction | None:
+        """Width of a pixel over its height. What a crop says holds too where the decoder cropped by itself."""
+        size = frame.width, frame.height
+        for crop in self._crops.values():
+            if crop.ratio is not None and size in ((crop.width, crop.height), crop.size):
+                return crop.ratio
+        stated = self.stream.sample_aspect_ratio
+        return None if stated is None else Fraction(stated)
 
     def _convert(self, frame: VideoFrame, layout: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         import av
@@ -359,10 +375,11 @@ class PyAVReader:
         matrix = frame.colorspace
         if matrix == _UNSPECIFIED:
             matrix = _BT709 if frame.width >= 1280 or frame.height > 576 else _BT601
+        crop = self._crops.get((frame.width, frame.height))
         flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
         try:
             out = self._colours.reformat(
-                frame,
+                frame if crop is None else self._cutter.cut(frame, crop),
                 width=size[0],
                 height=size[1],
                 format=layout,
@@ -376,13 +393,18 @@ class PyAVReader:
         return np.asarray(out.to_ndarray(), np.uint8)
 
     def _display(self, frame: VideoFrame) -> tuple[int, int]:
-        ratio = self.stream.sample_aspect_ratio
-        width = frame.width
+        ratio = self._ratio(frame)
+        width, height = self._size(frame)
         # absurd ratios are broken headers
         if ratio and Fraction(1, 4) <= ratio <= 4:
-            width = max(1, round(frame.width * Fraction(ratio)))
+            width = max(1, round(width * ratio))
         a, b, _, _ = display_matrix(frame)
-        return (frame.height, width) if abs(b) > abs(a) else (width, frame.height)
+        return (height, width) if abs(b) > abs(a) else (width, height)
+
+    @property
+    def cropped(self) -> bool:
+        """Whether the container crops the first frame."""
+        return (self.first.width, self.first.height) in self._crops
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
