@@ -156,7 +156,7 @@ def _aperture(width: int, height: int, clap: memoryview) -> Crop | None:
 
 def _track_id(header: memoryview) -> int | None:
     """track_ID of a `tkhd` box (8.3.2), whose times are longer in version 1."""
-    at = 20 if header[:1] == b"\1" else 12
+    at = 20 if _number(header[:1]) == 1 else 12
     return _number(header[at : at + 4]) if len(header) >= at + 4 else None
 
 

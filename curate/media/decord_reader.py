@@ -43,7 +43,8 @@ class DecordReader:
         deadline: checked between frames.
 
     Raises:
-        MediaError: data that PyAV or decord cannot open; another codec or container, a variable frame rate, rotation, a crop.
+        MediaError: data that PyAV or decord cannot open; another codec or container, a variable frame rate, rotation, a
+            crop.
     """
 
     def __init__(self, data: bytes, deadline: Deadline | None = None) -> None:
