@@ -48,6 +48,8 @@ _LOOK_AHEAD = 16
 
 _B = 3  # AV_PICTURE_TYPE_B
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_MATRICES = frozenset({1, _UNSPECIFIED, 4, 5, 6, 7, 9, 10})
+"""Those of ITU-T H.273, Table 4, that libswscale converts; YCgCo, ICtCp and IPT-C2 are not among them."""
 _BT709, _BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
 
 
@@ -117,6 +119,8 @@ class PyAVReader:
             self.close()
             raise MediaError(f"{name or 'The file'} has a video stream of which no frame can be decoded.")
         self.first: VideoFrame = first[0]
+        # H.264 and HEVC may say it with the first frame only
+        self._matrix = display_matrix(self.first)
         # the clock is one for the whole stream: presentation stamps, else decoding stamps (AVI), else a count of frames
         self._clock = next((c for c in ("pts", "dts") if getattr(self.first, c) is not None), None)
         self._zero = self._stamp(self.first) or 0
@@ -352,7 +356,7 @@ class PyAVReader:
         return Picture(shown.start_us, end_us, self._display(shown.frame), partial(self._rgb, shown.frame))
 
     def _rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        return turn(self._convert(frame, "rgb24", self._size(frame)), display_matrix(frame))
+        return turn(self._convert(frame, "rgb24", self._size(frame)), display_matrix(frame, self._matrix))
 
     def _size(self, frame: VideoFrame) -> tuple[int, int]:
         """(width, height) of what is shown of a frame, in its own pixels."""
@@ -389,7 +393,10 @@ class PyAVReader:
                 threads=1,
             )
         except (av.error.FFmpegError, ValueError) as error:
-            raise MediaError(f"Frames of the pixel format {frame.format.name} cannot be converted to RGB.") from error
+            what = f"the pixel format {frame.format.name}"
+            if matrix not in _MATRICES and not frame.format.is_rgb:
+                what = f"colours coded with matrix {matrix} of H.273"
+            raise MediaError(f"Frames of {what} cannot be converted to RGB.") from error
         return np.asarray(out.to_ndarray(), np.uint8)
 
     def _display(self, frame: VideoFrame) -> tuple[int, int]:
@@ -398,7 +405,7 @@ class PyAVReader:
         # absurd ratios are broken headers
         if ratio and Fraction(1, 4) <= ratio <= 4:
             width = max(1, round(width * ratio))
-        a, b, _, _ = display_matrix(frame)
+        a, b, _, _ = display_matrix(frame, self._matrix)
         return (height, width) if abs(b) > abs(a) else (width, height)
 
     @property
@@ -407,14 +414,14 @@ class PyAVReader:
         return (self.first.width, self.first.height) in self._crops
 
 
-def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of the frame's display matrix (ISO/IEC 14496-12, 6.2.2): (x, y) is shown at (a x + c y, b x + d
-    y)."""
+def display_matrix(frame: VideoFrame, otherwise: tuple[int, int, int, int] = (1, 0, 0, 1)) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of the frame's display matrix (ISO/IEC 14496-12, 6.2.2): (x, y) is shown at (a x + c y, b x + d y).
+    `otherwise` where it has none."""
     from av.sidedata.sidedata import SideData
 
     side = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(side, SideData):
-        return 1, 0, 0, 1
+        return otherwise
     a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
     return a, b, c, d
 
