@@ -12,6 +12,8 @@ import mutate
 import numpy as np
 import pytest
 from boxed import ENTRY, as_ffmpeg_shows, box, clap, in_mp4, pixel_crop, set_video
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from synth import corner_names, corners, video
 
@@ -181,6 +183,20 @@ def test_shots_are_found_in_what_is_shown() -> None:
 def test_decord_is_not_used_for_cropped_video() -> None:
     with pytest.raises(MediaError, match="cropped"):
         decode(CROPPED["clap in MP4"], "video", [WHOLE], reader=DecordReader)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(CROPPED)), st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), max_size=12))
+def test_hostile_bytes_around_a_crop_give_frames_or_a_media_error(name: str, flips: list[tuple[int, int]]) -> None:
+    data = bytearray(CROPPED[name])
+    low, high = (data.index(b"moov"), len(data)) if b"moov" in data else (0, 600)
+    for at, value in flips:
+        data[low + at % (high - low)] = value
+    try:
+        frame = first(bytes(data))
+    except MediaError:
+        return
+    assert frame.ndim == 3
 
 
 def test_many_empty_boxes_take_no_time() -> None:

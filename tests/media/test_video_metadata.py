@@ -261,6 +261,16 @@ def test_interlaced_frames_are_not_split() -> None:
     assert frame[1::2].max() < 60
 
 
+def test_the_pan_scan_size_of_mpeg_2_is_ignored() -> None:
+    """A sequence display extension of 32 x 24 (ISO/IEC 13818-2, 6.2.2.4): neither frames nor their shape change."""
+    plain = video(range(5), base=Fraction(1, 25), codec="mpeg2video", container="mpeg2video", pictures=FOUR)
+    bits = f"{2:04b}{5:03b}0{32:014b}1{24:014b}000"
+    at = plain.index(b"\0\0\1\xb5") + 10
+    data = plain[:at] + b"\0\0\1\xb5" + int(bits, 2).to_bytes(5, "big") + plain[at:]
+    assert probe(data) == probe(plain)
+    assert np.array_equal(first(data), first(plain))
+
+
 # ---- which track ----
 
 
