@@ -33,6 +33,9 @@ it asks for the same response."""
 
 _RATE = 48000
 
+_AT_ONCE = 1 << 14
+"""Samples that are filtered at once: most of the time that codecs' small frames take would be spent on calls."""
+
 Biquad = tuple[float, float, float, float, float]
 """b0, b1, b2, a1, a2 of a filter of second order, a0 = 1."""
 
@@ -54,8 +57,10 @@ class Meter:
         self._span = span
         self._sums = np.zeros(int(Fraction(span.end_us - span.start_us, MICRO) * STEPS_PER_SECOND))
         self._edges: list[int] = []
+        self._rate = 0
         self._filter: _Filter | None = None
         self._names: tuple[str, ...] = ()
+        self._parts: list[NDArray[np.float32]] = []
         self._due = 0
         self._reached = 0
 
@@ -65,26 +70,38 @@ class Meter:
             start = Fraction(self._span.start_us, MICRO)
             steps = range(self._sums.size + 1)
             self._edges = [round((start + Fraction(i, STEPS_PER_SECOND)) * rate) for i in steps]
-            self._reached = self._edges[0]
-        end = at + samples.shape[1]
-        if self._filter is None or at != self._due or names != self._names:
-            self._filter, self._names = _Filter(samples.shape[0], rate), names
-        self._due = end
-        low, high = max(at, self._reached), min(end, self._edges[-1])
-        if at >= self._edges[-1]:
-            return
-        power = weights(names) @ self._filter(samples) ** 2
-        if low >= high:
-            return
-        self._reached = high
-        first = int(np.searchsorted(self._edges, low, side="right")) - 1
-        last = int(np.searchsorted(self._edges, high, side="left"))
-        begins = [max(low, edge) - at for edge in self._edges[first:last]]
-        self._sums[first:last] += np.add.reduceat(power[: high - at], begins)
+            self._reached, self._rate = self._edges[0], rate
+        if at != self._due or names != self._names:
+            self._measure()
+            self._filter = None
+        if at < self._edges[-1]:
+            self._parts.append(samples)
+            self._names, self._due = names, at + samples.shape[1]
+            if sum(part.shape[1] for part in self._parts) >= _AT_ONCE:
+                self._measure()
 
     def energies(self) -> NDArray[np.float64]:
         """float64 `(n,)`: of each whole 100 ms of the span the weighted sum of the channels' mean squares."""
+        self._measure()
         return self._sums / np.diff(self._edges) if self._edges else self._sums
+
+    def _measure(self) -> None:
+        """Add what was heard to its steps."""
+        if not self._parts:
+            return
+        samples = np.concatenate(self._parts, axis=1)
+        self._parts.clear()
+        if self._filter is None:
+            self._filter = _Filter(samples.shape[0], self._rate)
+        power = weights(self._names) @ self._filter(samples) ** 2
+        at = self._due - samples.shape[1]
+        low, high = max(at, self._reached), min(self._due, self._edges[-1])
+        if low < high:
+            self._reached = high
+            first = int(np.searchsorted(self._edges, low, side="right")) - 1
+            last = int(np.searchsorted(self._edges, high, side="left"))
+            begins = [max(low, edge) - at for edge in self._edges[first:last]]
+            self._sums[first:last] += np.add.reduceat(power[: high - at], begins)
 
 
 def weights(names: tuple[str, ...]) -> NDArray[np.float64]:
