@@ -35,8 +35,8 @@ def clap(width: int, height: int, right: int = 0, down: int = 0, *, by: int = 1)
 
 def in_mp4(data: bytes, path: tuple[str, ...], change: Change, kind: str = "vide") -> bytes:
     """The file with the bodies of all boxes at `path` changed (`*`: any box; its fixed fields are kept). The index must
-    lie behind the media."""
-    assert data.index(b"mdat") < data.index(b"moov"), "positions in the index would be wrong"
+    lie behind the media, or be of a fragmented file, whose positions count from each fragment."""
+    assert b"moof" in data or data.index(b"mdat") < data.index(b"moov"), "positions in the index would be wrong"
     return _boxes(data, path, change, kind)
 
 

@@ -54,6 +54,9 @@ WINDOW = (24, 8, 32, 24)  # left, top, width, height
 CROPPED = {
     "clap in MP4": cropped_mp4(clap(32, 24, 8, -4), WINDOW),
     "clap in MOV": in_mp4(film("mov", WINDOW), ENTRY, lambda entry: entry + clap(32, 24, 8, -4)),
+    "clap in fragmented MP4": cropped_mp4(
+        clap(32, 24, 8, -4), WINDOW, muxer={"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    ),
     "clap of fractions": cropped_mp4(clap(64, 48, 16, -8, by=2), WINDOW),
     "PixelCrop in Matroska": pixel_crop(film("matroska", WINDOW), left=24, top=8, right=8, bottom=16),
     "PixelCrop, sizes of the display stated": set_video(
