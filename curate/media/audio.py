@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from curate.media import container as boxes
 from curate.media.chain import links
+from curate.media.channels import Polarity, mix, names_of, planar
 from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO, Span
+from curate.media.energy import Meter
 from curate.media.sniff import named
 from curate.media.timeline import TAIL_US, Timeline, Track, measure, on_clock
 from curate.schema.errors import MediaError
@@ -55,8 +57,6 @@ _RATES = range(1000, 1_000_001)
 _AT_ONCE = 1 << 20
 """Samples that the resampler is given in one piece; the pieces make the same samples as the whole, in less memory."""
 
-_FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
-
 
 def read_sound(
     data: bytes,
@@ -65,6 +65,7 @@ def read_sound(
     zero: Fraction | None = None,
     deadline: boxes.Deadline | None = None,
     name: str = "",
+    meter: Meter | None = None,
 ) -> dict[int, NDArray[np.int16]] | None:
     """The sound of a span, mixed down to mono, at each of `rates`; None where the media has no audio stream.
 
@@ -72,15 +73,19 @@ def read_sound(
     rate: sample k is heard at `round(start * rate) / rate` + k / rate seconds. Holes in the time line are silence,
     and so is what lies before the first and after the last sample of a video's sound.
 
-    Mono is the mean of the channels, LFE left out; then libswresample, no dither, clipped to int16.
+    Mono is `channels.mix`: after ITU-R BS.775, without the LFE, of stereo the mean. A pair of channels that cancel each
+    other over the span (`channels.Polarity`) is subtracted instead of added, for which the span is decoded twice; such
+    a span need not agree with the whole media, which may cancel in this stretch only. Then libswresample, no dither,
+    clipped to int16.
 
     Args:
         data: the whole file.
         span: on the media's clock.
-        rates: Hz.
+        rates: Hz; may be none where only the meter is wanted.
         zero: time zero of the media on the container's clock, seconds; None: the first sample of the sound.
         deadline: checked between packets.
         name: for messages only.
+        meter: hears all channels at their own rate.
 
     Raises:
         MediaError: a span above `MAX_SPAN_SECONDS` or `MAX_SAMPLES`; sound that cannot be decoded inside the span, NaN
@@ -90,7 +95,27 @@ def read_sound(
     deadline = deadline or boxes.Deadline(float("inf"))
     chain = links(data) if zero is None else []
     if len(chain) > 1:
-        return _read_chain(chain, span, rates, deadline, name)
+        return _read_chain(chain, span, rates, deadline, name, meter)
+    sound = _decoded(data, span, rates, zero, deadline, name, meter=meter)
+    if sound is None:
+        return None
+    inverted = sound.polarity.inverted()
+    if inverted and rates:
+        sound = _decoded(data, span, rates, zero, deadline, name, inverted) or sound
+    return {rate: sound.at_rate(rate) for rate in rates}
+
+
+def _decoded(
+    data: bytes,
+    span: Span,
+    rates: Sequence[int],
+    zero: Fraction | None,
+    deadline: boxes.Deadline,
+    name: str,
+    inverted: frozenset[str] = frozenset(),
+    meter: Meter | None = None,
+) -> _Sound | None:
+    """The sound of a span, as `read_sound` says; None where there is no audio stream."""
     with boxes.opened(data, name, deadline) as container:
         stream = boxes.audio_stream(container)
         if stream is None:
@@ -99,16 +124,16 @@ def read_sound(
             raise MediaError(
                 f"A span of {span.seconds:.0f} s of sound is more than the {MAX_SPAN_SECONDS} s decoded at once."
             )
-        _check_count(span, max(rates))
+        _check_count(span, max(rates, default=0))
         boxes.prepare(container, stream)
         timeline = measure(data, name, deadline)
-        sound = _Sound(container, stream, span, rates, zero, deadline, timeline)
+        sound = _Sound(container, stream, span, rates, zero, deadline, timeline, inverted, meter)
         sound.read()
         if zero is not None and timeline.audio is not None:
             _check_whole(data, container, stream, timeline.audio, span, zero)
     if zero is None and sound.end_us + TAIL_US < span.end_us:
         raise MediaError(_ended(sound.end_us, span))
-    return {rate: sound.at_rate(rate) for rate in rates}
+    return sound
 
 
 def _check_whole(
@@ -125,7 +150,12 @@ def _check_whole(
 
 
 def _read_chain(
-    chain: Sequence[bytes], span: Span, rates: Sequence[int], deadline: boxes.Deadline, name: str
+    chain: Sequence[bytes],
+    span: Span,
+    rates: Sequence[int],
+    deadline: boxes.Deadline,
+    name: str,
+    meter: Meter | None,
 ) -> dict[int, NDArray[np.int16]]:
     """As `read_sound`, of recordings that follow each other, which may have different codecs and sample rates."""
     out = {rate: np.zeros(_index(span.end_us, rate) - _index(span.start_us, rate), np.int16) for rate in rates}
@@ -134,7 +164,11 @@ def _read_chain(
         length = audio_spans(link, deadline, name)[0].end_us
         low, high = max(span.start_us, begin), min(span.end_us, begin + length)
         if low < high:
-            read = read_sound(link, Span(low - begin, high - begin), rates, None, deadline, name)
+            part = Span(low - begin, high - begin)
+            own = Meter(part) if meter is not None else None
+            read = read_sound(link, part, rates, None, deadline, name, own)
+            if meter is not None and own is not None:
+                meter.take(own.energies(), low)
             for rate, samples in (read or {}).items():
                 at = _index(low, rate) - _index(span.start_us, rate)
                 there = out[rate][at : at + len(samples)]
@@ -207,30 +241,6 @@ def first_frame(container: InputContainer, stream: AudioStream, deadline: boxes.
     return None
 
 
-def mono(frame: AudioFrame) -> NDArray[np.float32]:
-    """One frame as float32 `(samples,)`, full scale 1: the mean of its channels, LFE left out where the layout names
-    one.
-
-    Raises MediaError for NaN and infinite samples.
-    """
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    kind = frame.format.packed.name
-    if np.issubdtype(samples.dtype, np.floating):
-        if not np.isfinite(samples).all():
-            raise MediaError("The sound holds samples that are not finite numbers.")
-        scaled = samples.astype(np.float32)
-    else:
-        offset = 128 if kind == "u8" else 0
-        scaled = ((samples.astype(np.float64) - offset) / _FULL_SCALE[kind]).astype(np.float32)
-    if scaled.shape[0] == 1:
-        return np.ascontiguousarray(scaled[0])
-    names = [channel.name for channel in frame.layout.channels]
-    heard = [i for i in range(scaled.shape[0]) if i >= len(names) or names[i] != "LFE"]
-    return np.ascontiguousarray(scaled[heard].mean(axis=0, dtype=np.float32))
-
-
 def resample(samples: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.int16]:
     """float32 mono at `rate` Hz to int16 at `wanted` Hz by libswresample; sample 0 stays at time 0."""
     from av import AudioFrame, AudioResampler
@@ -287,7 +297,11 @@ class _Sound:
         zero: Fraction | None,
         deadline: boxes.Deadline,
         timeline: Timeline,
+        inverted: frozenset[str],
+        meter: Meter | None,
     ) -> None:
+        self.polarity = Polarity()
+        self._inverted, self._meter = inverted, meter
         self._container, self._stream, self._deadline = container, stream, deadline
         self._timeline = timeline
         self._base = boxes.time_base(stream)
@@ -366,7 +380,16 @@ class _Sound:
                 self._bad_us.append(due * MICRO // self._rate)
             self._place()
             self._run = _Run(stamp)
-        self._run.add(mono(frame), stamp)
+        self._run.add(self._mixed(frame, self._run.at + self._run.length), stamp)
+
+    def _mixed(self, frame: AudioFrame, at: int) -> NDArray[np.float32]:
+        """The frame's mono mix; what its channels say beside that is noted. Its first sample is number `at`."""
+        samples, names = planar(frame), names_of(frame)
+        low, high = (round(Fraction(us * self._rate, MICRO)) for us in (self._span.start_us, self._span.end_us))
+        self.polarity.hear(samples[:, max(0, low - at) : max(0, high - at)], names)
+        if self._meter is not None:
+            self._meter.hear(samples, names, self._rate, at)
+        return mix(samples, names, self._inverted)
 
     def _place(self) -> None:
         """Lay the run into the window; a later one covers an earlier one where they overlap."""
@@ -388,7 +411,8 @@ class _Sound:
         if self._zero is None:
             self._zero = (frame.pts or 0) * self._base
         end = Fraction(self._span.end_us, MICRO)
-        begins, ends = [], []
+        begins = [round(Fraction(self._span.start_us, MICRO) * self._rate)]
+        ends = [ceil(end * self._rate)]
         for rate in self._rates:
             step, wanted_step, lead = _steps(self._rate, rate)
             first = round(Fraction(self._span.start_us, MICRO) * rate)

@@ -123,8 +123,8 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """FFmpeg's best audio stream, or None."""
-    best = container.streams.best("audio")
+    """FFmpeg's best audio stream, of the video's program where there are programs (transport streams); or None."""
+    best = container.streams.best("audio", related=video_stream(container))
     return next((s for s in container.streams.audio if best is not None and s.index == best.index), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,11 @@ from curate.media.audio import audio_spans, read_sound
 from curate.media.clips import MICRO, Span
 from curate.media.container import Deadline
 from curate.media.crops import crop_settings
+from curate.media.energy import Meter
 from curate.media.images import decode_picture, render, render_crop, view_size
 from curate.media.reader import Picture, VideoReader
 from curate.media.video import TOLERANCE_US, PyAVReader
-from curate.media.views import Array, Audio, Decoded, Frames, View, clip_times, pick_times
+from curate.media.views import Array, Audio, Decoded, Energy, Frames, View, clip_times, pick_times
 from curate.schema.errors import MediaError
 from curate.schema.fields import KINDS, TIMED
 
@@ -47,7 +49,8 @@ def decode(
     when the pictures begin, in seconds from the start of the span; the first may be below 0. Frames of one view share
     the size of its first, also where the video changes its shape.
 
-    Audio: as `audio.read_sound` says, on the same clock as the frames. Arrays: as `arrays.read_array` says.
+    Audio and its energy: as `audio.read_sound` says, on the same clock as the frames. Arrays: as `arrays.read_array`
+    says.
 
     Args:
         data: the whole file.
@@ -68,7 +71,8 @@ def decode(
     check_request(kind, span)
     deadline = Deadline(limit_s)
     frames = sorted({view for view in views if isinstance(view, Frames)})
-    sounds = sorted({view for view in views if isinstance(view, Audio)})
+    sounds: list[Audio | Energy] = [*sorted({view for view in views if isinstance(view, Audio)})]
+    sounds += {Energy()} & set(views)
     out = Decoded()
     if kind == "image":
         if frames:
@@ -83,7 +87,7 @@ def decode(
         _video(out, data, frames, sounds, span, deadline, reader, name)
     elif sounds:
         whole = span or Span(0, audio_spans(data, deadline, name)[-1].end_us)
-        _sounds(out, read_sound(data, whole, [v.rate for v in sounds], None, deadline, name), sounds)
+        _sounds(out, data, sounds, whole, None, deadline, name)
         if not out.views:
             raise MediaError(f"{name or 'The file'} has no audio stream.")
     return out
@@ -106,7 +110,7 @@ def _video(
     out: Decoded,
     data: bytes,
     frames: list[Frames],
-    sounds: list[Audio],
+    sounds: list[Audio | Energy],
     span: Span | None,
     deadline: Deadline,
     reader: Callable[[bytes, Deadline], VideoReader],
@@ -125,13 +129,28 @@ def _video(
         finally:
             other.close()
     if sounds:
-        _sounds(out, read_sound(data, whole, [v.rate for v in sounds], zero, deadline, name), sounds)
+        _sounds(out, data, sounds, whole, zero, deadline, name)
 
 
-def _sounds(out: Decoded, sound: dict[int, NDArray[np.int16]] | None, views: list[Audio]) -> None:
+def _sounds(
+    out: Decoded,
+    data: bytes,
+    views: list[Audio | Energy],
+    span: Span,
+    zero: Fraction | None,
+    deadline: Deadline,
+    name: str,
+) -> None:
+    meter = Meter(span) if Energy() in views else None
+    rates = [view.rate for view in views if isinstance(view, Audio)]
+    sound = read_sound(data, span, rates, zero, deadline, name, meter)
+    if sound is None:
+        return
     for view in views:
-        if sound is not None:
+        if isinstance(view, Audio):
             out.views[view] = sound[view.rate]
+        elif meter is not None:
+            out.views[view] = meter.energies()
 
 
 def _frames(out: Decoded, reader: VideoReader, views: list[Frames], span: Span) -> None:

@@ -43,7 +43,8 @@ class DecordReader:
         deadline: checked between frames.
 
     Raises:
-        MediaError: data that PyAV or decord cannot open; another codec or container, a variable frame rate, rotation.
+        MediaError: data that PyAV or decord cannot open; another codec or container, a variable frame rate, rotation, a
+            crop.
     """
 
     def __init__(self, data: bytes, deadline: Deadline | None = None) -> None:
@@ -58,6 +59,9 @@ class DecordReader:
             self._display = exact.display_size()
             self._duration_us = exact.duration_us()
             a, b, c, d = display_matrix(exact.first)
+            cropped = exact.cropped
+        if cropped:
+            raise MediaError("decord is not used for cropped video.")
         if (np.sign((a, b, c, d)) != _UPRIGHT).any():
             raise MediaError("decord is not used for rotated video.")
         try:

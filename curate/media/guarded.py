@@ -33,7 +33,7 @@ from curate.media.decode import decode as decode_here
 from curate.media.probe import Probe
 from curate.media.probe import probe as probe_here
 from curate.media.shots import find_shots as find_shots_here
-from curate.media.views import Array, Audio, Decoded, Frames, View
+from curate.media.views import Array, Audio, Decoded, Energy, Frames, View
 from curate.schema.errors import CurateError, MediaError, Quarantined
 from curate.schema.fields import KINDS
 
@@ -245,7 +245,7 @@ _media = _Media("curate.media.guarded:MediaService", MEMORY_BYTES)
 
 
 def _view(of: str, **options: Any) -> View:
-    kinds: dict[str, type[View]] = {"Frames": Frames, "Audio": Audio, "Array": Array}
+    kinds: dict[str, type[View]] = {"Frames": Frames, "Audio": Audio, "Energy": Energy, "Array": Array}
     return kinds[of](**options)
 
 
@@ -278,6 +278,8 @@ def _decoded(answer: Any, views: Sequence[View]) -> Decoded:
         view = views[index]
         if isinstance(view, Audio):
             fits = _is_array(array, np.int16, 1)
+        elif isinstance(view, Energy):
+            fits = _is_array(array, np.float64, 1) and bool(((array >= 0) & (array < np.inf)).all())
         elif isinstance(view, Array):
             fits = isinstance(array, np.ndarray) and array.dtype.name in DTYPES and array.size > 0
         else:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from curate.media import container as boxes
 from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO
+from curate.media.cropping import Cutter, crops_of
 from curate.media.reader import Picture
 from curate.media.sniff import named
 from curate.media.timeline import COUNTED, LOST, TAIL_US, Timeline, measure, on_clock
@@ -49,6 +50,8 @@ _LOOK_AHEAD = 16
 
 _B = 3  # AV_PICTURE_TYPE_B
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_MATRICES = frozenset({1, _UNSPECIFIED, 4, 5, 6, 7, 9, 10})
+"""Those of ITU-T H.273, Table 4, that libswscale converts; YCgCo, ICtCp and IPT-C2 are not among them."""
 _BT709, _BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
 
 
@@ -83,7 +86,7 @@ class PyAVReader:
 
     Colours go through libswscale with the matrix and range that the stream states; without a statement BT.709 for HD
     (width >= 1280 or height > 576), else BT.601, limited range. HDR is not tone-mapped; interlaced frames are not
-    split.
+    split. What the container crops off is not shown (`cropping.crops_of`); then pixels are made square, then turned.
 
     Args:
         data: the whole file.
@@ -107,6 +110,7 @@ class PyAVReader:
         self._timeline: Timeline = measure(data, name, self._deadline)
         self.stream = self._open()
         self._base = boxes.time_base(self.stream)
+        self._crops, self._cutter = crops_of(data, self.stream), Cutter()
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.fps: float | None = float(rate) if rate else None
         self._frame_ticks = max(1, round(1 / (Fraction(rate or 25) * self._base)))
@@ -120,6 +124,8 @@ class PyAVReader:
             self.close()
             raise MediaError(f"{name or 'The file'} has a video stream of which no frame can be decoded.")
         self.first: VideoFrame = first[0]
+        # H.264 and HEVC may say it with the first frame only
+        self._matrix = display_matrix(self.first)
         # the clock is one for the whole stream: presentation stamps, else decoding stamps (AVI), else a count of frames
         self._clock = next((c for c in ("pts", "dts") if getattr(self.first, c) is not None), None)
         self._first = self._zero = self._stamp(self.first) or 0
@@ -205,10 +211,10 @@ class PyAVReader:
     def small_pictures(self, long_side: int) -> Iterator[tuple[Picture, NDArray[np.uint8]]]:
         """Every frame that decodes, damaged ones too, with its pixels scaled by libswscale: uint8 `(h, w, 3)` BGR.
 
-        For shot detection, which must get through a damaged file. Not rotated; the long side of the first frame is at
-        most `long_side`, and all have its size.
+        For shot detection, which must get through a damaged file. Cropped, not rotated; the long side of the first
+        frame is at most `long_side`, and all have its size.
         """
-        width, height = self.first.width, self.first.height
+        width, height = self._size(self.first)
         scale = min(1.0, long_side / max(width, height))
         size = max(2, round(width * scale)), max(2, round(height * scale))
         for shown in self._from_zero():
@@ -398,7 +404,21 @@ class PyAVReader:
         return Picture(shown.start_us, end_us, self._display(shown.frame), partial(self._rgb, shown.frame))
 
     def _rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        return turn(self._convert(frame, "rgb24", (frame.width, frame.height)), display_matrix(frame))
+        return turn(self._convert(frame, "rgb24", self._size(frame)), display_matrix(frame, self._matrix))
+
+    def _size(self, frame: VideoFrame) -> tuple[int, int]:
+        """(width, height) of what is shown of a frame, in its own pixels."""
+        crop = self._crops.get((frame.width, frame.height))
+        return (frame.width, frame.height) if crop is None else crop.size
+
+    def _ratio(self, frame: VideoFrame) -> Fraction | None:
+        """Width of a pixel over its height. What a crop says holds too where the decoder cropped by itself."""
+        size = frame.width, frame.height
+        for crop in self._crops.values():
+            if crop.ratio is not None and size in ((crop.width, crop.height), crop.size):
+                return crop.ratio
+        stated = self.stream.sample_aspect_ratio
+        return None if stated is None else Fraction(stated)
 
     def _convert(self, frame: VideoFrame, layout: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         import av
@@ -407,10 +427,11 @@ class PyAVReader:
         matrix = frame.colorspace
         if matrix == _UNSPECIFIED:
             matrix = _BT709 if frame.width >= 1280 or frame.height > 576 else _BT601
+        crop = self._crops.get((frame.width, frame.height))
         flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
         try:
             out = self._colours.reformat(
-                frame,
+                frame if crop is None else self._cutter.cut(frame, crop),
                 width=size[0],
                 height=size[1],
                 format=layout,
@@ -420,27 +441,35 @@ class PyAVReader:
                 threads=1,
             )
         except (av.error.FFmpegError, ValueError) as error:
-            raise MediaError(f"Frames of the pixel format {frame.format.name} cannot be converted to RGB.") from error
+            what = f"the pixel format {frame.format.name}"
+            if matrix not in _MATRICES and not frame.format.is_rgb:
+                what = f"colours coded with matrix {matrix} of H.273"
+            raise MediaError(f"Frames of {what} cannot be converted to RGB.") from error
         return np.asarray(out.to_ndarray(), np.uint8)
 
     def _display(self, frame: VideoFrame) -> tuple[int, int]:
-        ratio = self.stream.sample_aspect_ratio
-        width = frame.width
+        ratio = self._ratio(frame)
+        width, height = self._size(frame)
         # absurd ratios are broken headers
         if ratio and Fraction(1, 4) <= ratio <= 4:
-            width = max(1, round(frame.width * Fraction(ratio)))
-        a, b, _, _ = display_matrix(frame)
-        return (frame.height, width) if abs(b) > abs(a) else (width, frame.height)
+            width = max(1, round(width * ratio))
+        a, b, _, _ = display_matrix(frame, self._matrix)
+        return (height, width) if abs(b) > abs(a) else (width, height)
+
+    @property
+    def cropped(self) -> bool:
+        """Whether the container crops the first frame."""
+        return (self.first.width, self.first.height) in self._crops
 
 
-def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of the frame's display matrix (ISO/IEC 14496-12, 6.2.2): (x, y) is shown at (a x + c y, b x + d
-    y)."""
+def display_matrix(frame: VideoFrame, otherwise: tuple[int, int, int, int] = (1, 0, 0, 1)) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of the frame's display matrix (ISO/IEC 14496-12, 6.2.2): (x, y) is shown at (a x + c y, b x + d y).
+    `otherwise` where it has none."""
     from av.sidedata.sidedata import SideData
 
     side = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(side, SideData):
-        return 1, 0, 0, 1
+        return otherwise
     a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
     return a, b, c, d
 

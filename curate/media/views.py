@@ -43,11 +43,18 @@ class Audio:
 
 
 @dataclass(frozen=True, order=True)
+class Energy:
+    """How loud a sample's sound is: float64 `(n,)`, of each whole 100 ms of it the K-weighted mean square summed over
+    the channels as they were decoded, full scale 1 (ITU-R BS.1770-5, z of a channel times its weight G; see
+    `energy.Meter`)."""
+
+
+@dataclass(frozen=True, order=True)
 class Array:
     """Values of a sample that is an array, as they are: of any shape, and of a dtype of `arrays.DTYPES`."""
 
 
-View = Frames | Audio | Array
+View = Frames | Audio | Energy | Array
 
 
 @dataclass

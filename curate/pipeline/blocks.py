@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Array, Audio, View
+from curate.media.views import Array, Audio, Energy, View
 from curate.pipeline.pieces import BATCH_ROWS
 from curate.schema.verdict import Failure
 
@@ -28,6 +28,8 @@ def view_name(view: View) -> str:
     """A column name for a view: equal views, equal names (so 1 frame a second is also 1.0)."""
     if isinstance(view, Audio):
         return f"audio-{view.rate}"
+    if isinstance(view, Energy):
+        return "energy"
     if isinstance(view, Array):
         return "array"
     name = f"frames-{view.size}-{view.fps:g}-{view.max_frames}-{'square' if view.crop else 'whole'}"

@@ -137,6 +137,30 @@ def sound(
     return out.getvalue()
 
 
+def channels(
+    samples: NDArray[np.int16],
+    layout: str,
+    *,
+    rate: int = 48000,
+    codec: str = "pcm_s16le",
+    container: str = "wav",
+    bit_rate: int = 0,
+) -> bytes:
+    """Sound of several channels: int16 `(channels, n)`."""
+    out = BytesIO()
+    with av.open(out, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate, layout=layout)
+        if bit_rate:
+            stream.codec_context.bit_rate = bit_rate
+        for at in range(0, samples.shape[1], 1024):
+            part = np.ascontiguousarray(samples[:, at : at + 1024].T).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(part, format="s16", layout=layout)
+            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), at
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return out.getvalue()
+
+
 def _mux_sound(file: Any, stream: Any, samples: NDArray[np.int16], begin: Fraction, rate: int) -> None:
     for at in range(0, len(samples), 1024):
         part = np.ascontiguousarray(samples[at : at + 1024])

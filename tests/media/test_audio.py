@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from synth import flat, index_of, noise, shipped, sound, tone, video
 
-from curate.media.audio import MAX_SPAN_SECONDS, mono, read_sound, resample
+from curate.media.audio import MAX_SPAN_SECONDS, read_sound, resample
 from curate.media.decode import Span, decode
 from curate.media.probe import probe
 from curate.media.views import Audio, Frames
@@ -160,16 +160,6 @@ def test_resampling_keeps_time_zero() -> None:
         source[rate // 2] = 1
         out = resample(source, rate, wanted).astype(np.float64)
         assert abs(int(np.argmax(np.abs(out))) / wanted - 0.5) <= 1 / min(rate, wanted)
-
-
-def test_mono_is_the_mean_without_the_lfe() -> None:
-    stereo = av.AudioFrame.from_ndarray(np.array([[16384, -8192], [0, 8192]], np.int16), format="s16p", layout="stereo")
-    assert mono(stereo).tolist() == [0.25, 0.0]
-    levels = np.array([[0.5], [0.5], [0.1], [0.9], [0.2], [0.2]], np.float32)  # FL FR FC LFE SL SR
-    surround = av.AudioFrame.from_ndarray(levels, format="fltp", layout="5.1")
-    assert mono(surround)[0] == pytest.approx(0.3)
-    bytes8 = av.AudioFrame.from_ndarray(np.array([[128, 0, 255]], np.uint8), format="u8", layout="mono")
-    assert mono(bytes8).tolist() == [0, -1, 127 / 128]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
