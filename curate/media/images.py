@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from curate.media import image_metadata as metadata
 from curate.media.colour import Numbers, lab
 from curate.media.image_metadata import Metadata
-from curate.media.jpeg import decode_jpeg
+from curate.media.jpeg import check_strips, decode_jpeg
 from curate.media.sniff import named, refused, unreadable
 from curate.media.views import Frames
 from curate.schema.errors import MediaError
@@ -191,6 +191,8 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
         return decode_jpeg(data, picture.mode, picture.size)
     if found.deep:
         return _deep(picture, data, found)
+    if picture.format == "TIFF" and picture.info.get("compression") == "jpeg":
+        check_strips(getattr(picture, "tag_v2", {}), data)
     try:
         picture.load()
     except OSError:
