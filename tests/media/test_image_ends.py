@@ -198,6 +198,10 @@ def test_chunks_of_a_png_that_are_damaged() -> None:
     assert pixels(png(b"\x80", kind=0, before=text)) == [[128] * 3]
     assert pixels(png(b"\x80", kind=0, before=gamma)) == [[128] * 3]
     assert pixels(png(b"\x80", kind=0, before=text + chunk(b"gAMA", struct.pack(">I", 100000)))) == [[188] * 3]
+    late = png(b"\x80", kind=0, after=chunk(b"tEXt", b"a\0" + b"b" * 99))
+    assert pixels(late[:-60]) == [[128] * 3], "cut off in the text behind the pixels"
+    bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 22)))
+    assert pixels(png(b"\x80", kind=0, after=bomb)) == pixels(png(b"\x80", kind=0, before=bomb)) == [[128] * 3]
     palette = struct.pack(">I", 3) + b"PLTE" + b"abc" + bytes(4)
     with pytest.raises(MediaError, match="PNG picture"):
         decode_picture(png(b"\0", kind=3, before=palette))
