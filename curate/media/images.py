@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from curate.media import image_metadata as metadata
 from curate.media.colour import Numbers, lab
 from curate.media.image_metadata import Metadata
-from curate.media.jpeg import decode_jpeg
+from curate.media.jpeg import check_strips, decode_jpeg
 from curate.media.sniff import named, refused, unreadable
 from curate.media.views import Frames
 from curate.schema.errors import MediaError
@@ -37,6 +37,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 _MAX_PAGES = 64
 """Pages of a TIFF that are looked at for one that is not a thumbnail."""
 
+_JPEG2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _EOC = b"\xff\xd9"
 """End of codestream (JPEG 2000, ISO/IEC 15444-1, A.4.4)."""
 
@@ -102,11 +103,10 @@ def _opened(data: bytes) -> Image:
         try:
             picture = Image.open(BytesIO(data), formats=FORMATS)
         except _UNREADABLE:
-            if data.startswith(metadata.PNG):
-                return Image.open(BytesIO(metadata.essential_png(data)), formats=FORMATS)
-            if data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 7 == len(data):
-                return Image.open(BytesIO(data + b"\0"), formats=FORMATS)  # without the padding of its last chunk
-            raise
+            mended = _mended(data)
+            if mended is None:
+                raise
+            picture = Image.open(BytesIO(mended), formats=FORMATS)
         for page in range(1, _MAX_PAGES):
             if not metadata.is_thumbnail(picture):
                 break
@@ -115,6 +115,19 @@ def _opened(data: bytes) -> Image:
             except EOFError:
                 break
     return picture
+
+
+def _mended(data: bytes) -> bytes | None:
+    """The same image without what Pillow stumbles over though it holds no pixel, or with the end that it lacks; None
+    where there is neither."""
+    if data.startswith(metadata.PNG):
+        essential = metadata.essential_png(data)
+        return None if essential == data else essential
+    if data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 7 == len(data):
+        return data + b"\0"  # the padding of the last chunk
+    if data.startswith(_JPEG2000) and not data.endswith(_EOC):
+        return data + (_EOC[1:] if data.endswith(_EOC[:1]) else _EOC)
+    return None
 
 
 def _reason(data: bytes) -> tuple[str | None, str]:
@@ -174,15 +187,25 @@ def decode_picture(data: bytes, name: str = "") -> Image:
         raise MediaError(named(name, "is not a picture that can be read"))
     kind = picture.format
     try:
-        found = metadata.read(picture, data)
-        loaded = _loaded(picture, data, found)
-        if found.deep and isinstance(found.colour, Numbers):
-            found = replace(found, colour=None)  # it has been converted
-        if found.crop is not None:
-            loaded = loaded.crop(found.crop)
-        return _converted(_upright(loaded, found.orientation), found)
+        try:
+            return _decoded(picture, data)
+        except _UNREADABLE:
+            mended = _mended(data)
+            if mended is None:
+                raise
+            return _decoded(_opened(mended), mended)
     except _UNREADABLE as error:
         raise MediaError(named(name, f"is a {kind} picture that cannot be decoded ({_one_line(error)})")) from error
+
+
+def _decoded(picture: Image, data: bytes) -> Image:
+    found = metadata.read(picture, data)
+    loaded = _loaded(picture, data, found)
+    if found.deep and isinstance(found.colour, Numbers):
+        found = replace(found, colour=None)  # it has been converted
+    if found.crop is not None:
+        loaded = loaded.crop(found.crop)
+    return _converted(_upright(loaded, found.orientation), found)
 
 
 def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
@@ -191,13 +214,9 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
         return decode_jpeg(data, picture.mode, picture.size)
     if found.deep:
         return _deep(picture, data, found)
-    try:
-        picture.load()
-    except OSError:
-        if picture.format != "JPEG2000" or data.endswith(_EOC):
-            raise
-        picture = _opened(data + (_EOC[1:] if data.endswith(_EOC[:1]) else _EOC))  # lacks its end marker, or more
-        picture.load()
+    if picture.format == "TIFF" and picture.info.get("compression") == "jpeg":
+        check_strips(getattr(picture, "tag_v2", {}), data)
+    picture.load()
     if found.doubtful_alpha and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
         return picture.convert("RGB")
     if found.premultiplied and picture.mode in ("RGBA", "LA"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,16 +41,39 @@ def decode_jpeg(data: bytes, mode: str, size: tuple[int, int]) -> Image:
 
     Raises ValueError, with the decoder's words.
     """
-    import simplejpeg
     from PIL import Image
 
     name, raw = _SPACES[mode]
+    pixels = _decoded(data, name, _scratch(size[0] * size[1] * len(mode)))
+    if pixels.shape[1::-1] != size:
+        raise ValueError("its headers state two sizes")
+    return Image.frombytes(mode, size, pixels, "raw", raw, 0, 1)
+
+
+def check_strips(tags: Mapping[int, Any], data: bytes) -> None:
+    """Raise ValueError, as `decode_jpeg`, where a strip or tile of a TIFF that is JPEG (TIFF Technical Note 2) lacks
+    pixels: libtiff fills it with grey.
+
+    Args:
+        tags: values by number, of the page.
+        data: the whole file.
+    """
+    import simplejpeg
+
+    tables = bytes(tags.get(347, b""))
+    offsets, counts = (tags.get(strips, tags.get(tiles, ())) for strips, tiles in ((273, 324), (279, 325)))
+    for offset, count in zip(offsets, counts, strict=True):
+        strip = tables[:-2] + data[offset + 2 : offset + count] if tables else data[offset : offset + count]
+        _decoded(strip, "CMYK" if simplejpeg.decode_jpeg_header(strip)[2] in ("CMYK", "YCCK") else "GRAY", None)
+
+
+def _decoded(data: bytes, name: str, buffer: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    import simplejpeg
+
     for _ in range(5):
         try:
-            pixels = simplejpeg.decode_jpeg(data, name, buffer=_scratch(size[0] * size[1] * len(mode)))
-            if pixels.shape[1::-1] != size:
-                raise ValueError("its headers state two sizes")
-            return Image.frombytes(mode, size, pixels, "raw", raw, 0, 1)
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, name, buffer=buffer)
+            return pixels
         except ValueError as error:
             # the decoder tells its first warning only: what it warns of is taken away, and it is asked again
             warning = str(error)
@@ -58,7 +81,7 @@ def decode_jpeg(data: bytes, mode: str, size: tuple[int, int]) -> Image:
             if junk:
                 data = data[: max(2, _end(data) - int(junk[1]))] + _EOI
             elif _HEADER.search(warning):
-                data = _plain(data, mode)
+                data = _plain(data, name)
             elif _MISNUMBERED in warning:
                 data = _renumbered(data)
             elif warning == _NO_END and _is_complete(data):
@@ -88,7 +111,7 @@ def _end(data: bytes) -> int:
     return next((at for at, marker, _ in _markers(data) if marker == 0xD9), len(data))
 
 
-def _plain(data: bytes, mode: str) -> bytes:
+def _plain(data: bytes, name: str) -> bytes:
     """The data with headers that mean the same to libjpeg-turbo and that it does not warn of."""
     out, done = [], 0
     sequential = True
@@ -100,7 +123,7 @@ def _plain(data: bytes, mode: str) -> bytes:
         elif marker == 0xE0 and segment.startswith(b"JFIF"):
             changed = data[at : at + 9] + b"\1" + data[at + 10 : end]
         elif marker == 0xEE and segment.startswith(b"Adobe") and segment[-1] > 2:
-            changed = data[at : end - 1] + (b"\2" if mode == "CMYK" else b"\1")
+            changed = data[at : end - 1] + (b"\2" if name == "CMYK" else b"\1")
         elif marker == 0xDA and sequential:
             changed = data[at : end - 3] + b"\0\x3f\0"
         else:

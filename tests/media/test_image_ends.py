@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -110,6 +111,43 @@ def test_a_profile_with_a_chunk_missing_hides_no_damage() -> None:
         decode_picture(broken[:-20] + EOI)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_inside_a_tiff_that_lacks_pixels(mode: str) -> None:
+    """libtiff paints the rest of a strip grey, and only warns."""
+    data = saved(photo((200, 152)).convert(mode), "TIFF", compression="jpeg")
+    with Image.open(BytesIO(data)) as whole:
+        tags = whole.tag_v2  # type: ignore[attr-defined]
+        assert decode_picture(data).tobytes() == whole.convert("RGB").tobytes()
+    end = tags[273][0] + tags[279][0]
+    for lost in (20, tags[279][0] // 2):
+        with pytest.raises(MediaError, match="JPEG data"):
+            decode_picture(data[: end - lost] + bytes(lost) + data[end:])
+    assert decode_picture(data[: end - 2] + bytes(2) + data[end:]).tobytes() == decode_picture(data).tobytes()
+
+
+def _png_of(stream: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 96, 64, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
+
+
+def _webp_of(stream: bytes) -> bytes:
+    return b"RIFF" + struct.pack("<I4s4sI", 12 + len(stream), b"WEBP", b"VP8L", len(stream)) + stream
+
+
+def test_other_formats_that_were_cut_and_mended() -> None:
+    """All lengths and end markers are right; the coded pixels end too early."""
+    pixels = b"".join(b"\0" + row.tobytes() for row in np.asarray(photo()))
+    stream = zlib.compress(pixels)
+    webp = saved(photo(), "WEBP", lossless=True)[20:]
+    webp = webp[: len(webp) & ~1]
+    gif = saved(photo(), "GIF")
+    assert decode_picture(_png_of(stream)).tobytes() == photo().tobytes()
+    assert decode_picture(_webp_of(webp)).tobytes() == photo().tobytes()
+    for mended in (_png_of(stream[:-40]), _webp_of(webp[:-40]), gif[:-400] + b"\0;"):
+        with pytest.raises(MediaError):
+            decode_picture(mended)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "JPEG2000", "BMP", "PPM"])
 @pytest.mark.parametrize("part", [0.5, 0.8, 0.95])
 def test_every_format_that_is_cut_off_fails(kind: str, part: float) -> None:
@@ -160,6 +198,10 @@ def test_chunks_of_a_png_that_are_damaged() -> None:
     assert pixels(png(b"\x80", kind=0, before=text)) == [[128] * 3]
     assert pixels(png(b"\x80", kind=0, before=gamma)) == [[128] * 3]
     assert pixels(png(b"\x80", kind=0, before=text + chunk(b"gAMA", struct.pack(">I", 100000)))) == [[188] * 3]
+    late = png(b"\x80", kind=0, after=chunk(b"tEXt", b"a\0" + b"b" * 99))
+    assert pixels(late[:-60]) == [[128] * 3], "cut off in the text behind the pixels"
+    bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 22)))
+    assert pixels(png(b"\x80", kind=0, after=bomb)) == pixels(png(b"\x80", kind=0, before=bomb)) == [[128] * 3]
     palette = struct.pack(">I", 3) + b"PLTE" + b"abc" + bytes(4)
     with pytest.raises(MediaError, match="PNG picture"):
         decode_picture(png(b"\0", kind=3, before=palette))
