@@ -16,7 +16,7 @@ ROWS = [
 ]
 
 
-def tests_of(path: Path) -> set[str]:
+def functions_of(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
@@ -26,4 +26,4 @@ def test_a_line_names_a_test_that_is_there(row: str) -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.rsplit("|", 2)[1])
     assert named, "the last column reads `tests/FOLDER/FILE.py::FUNCTION`"
     for file, function in named:
-        assert function in tests_of(ROOT / file)
+        assert function in functions_of(ROOT / file)

@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.media import container as boxes
+from curate.media.chain import links
 from curate.media.channels import Polarity, mix, names_of, planar
+from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO, Span
 from curate.media.energy import Meter
+from curate.media.sniff import named
+from curate.media.timeline import TAIL_US, Timeline, Track, measure, on_clock
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -29,9 +33,6 @@ MAX_SPAN_SECONDS = 3600
 MAX_SAMPLES = 180_000_000
 """A span with more samples, at its own rate or a view's, is refused: an hour at 48 kHz fits (0.7 GB as float32), and a
 small file may claim an hour at 1 MHz."""
-
-TAIL_US = 250_000
-"""How much sound may be missing at the end of audio-only media: more than any codec's frame, less than a syllable."""
 
 _PREROLL = Fraction(1, 2)
 """Seconds decoded before the wanted start: codecs with memory (MP3 reservoir, AAC overlap, Opus 80 ms) need some."""
@@ -92,6 +93,9 @@ def read_sound(
             more than `TAIL_US` before the span does.
     """
     deadline = deadline or boxes.Deadline(float("inf"))
+    chain = links(data) if zero is None else []
+    if len(chain) > 1:
+        return _read_chain(chain, span, rates, deadline, name, meter)
     sound = _decoded(data, span, rates, zero, deadline, name, meter=meter)
     if sound is None:
         return None
@@ -122,39 +126,112 @@ def _decoded(
             )
         _check_count(span, max(rates, default=0))
         boxes.prepare(container, stream)
-        sound = _Sound(container, stream, span, rates, zero, deadline, inverted, meter)
+        timeline = measure(data, name, deadline)
+        sound = _Sound(container, stream, span, rates, zero, deadline, timeline, inverted, meter)
         sound.read()
+        if zero is not None and timeline.audio is not None:
+            _check_whole(data, container, stream, timeline.audio, span, zero)
     if zero is None and sound.end_us + TAIL_US < span.end_us:
-        raise MediaError(
-            f"The sound ended at {sound.end_us / MICRO:.3f} s, before its span does at {span.end_us / MICRO:.3f} s."
-        )
+        raise MediaError(_ended(sound.end_us, span))
     return sound
 
 
-def sound_seconds(data: bytes, deadline: boxes.Deadline, name: str = "") -> float:
-    """Length of audio-only media: the header's, checked against the packets where the header can only guess (MP3,
-    ADTS)."""
+def _check_whole(
+    data: bytes, container: InputContainer, stream: AudioStream, track: Track, span: Span, zero: Fraction
+) -> None:
+    """Raise MediaError for a span that holds audio of a video which the file, cut short, does not hold."""
+    if track.begin_us is None or track.end_us is None:
+        return
+    ends = track.end_us - round(zero * MICRO)
+    if ends + TAIL_US < span.end_us:
+        claim = claimed_end_us(data, container, stream, track.begin_us)
+        if claim is not None and claim > track.end_us + TAIL_US:
+            raise MediaError(f"The file is cut short: its sound breaks off at {max(0, ends) / MICRO:.3f} s.")
+
+
+def _read_chain(
+    chain: Sequence[bytes],
+    span: Span,
+    rates: Sequence[int],
+    deadline: boxes.Deadline,
+    name: str,
+    meter: Meter | None,
+) -> dict[int, NDArray[np.int16]]:
+    """As `read_sound`, of recordings that follow each other, which may have different codecs and sample rates."""
+    out = {rate: np.zeros(_index(span.end_us, rate) - _index(span.start_us, rate), np.int16) for rate in rates}
+    begin = 0
+    for link in chain:
+        length = audio_spans(link, deadline, name)[0].end_us
+        low, high = max(span.start_us, begin), min(span.end_us, begin + length)
+        if low < high:
+            if meter is not None:
+                meter.rebase(begin)
+            read = read_sound(link, Span(low - begin, high - begin), rates, None, deadline, name, meter)
+            for rate, samples in (read or {}).items():
+                at = _index(low, rate) - _index(span.start_us, rate)
+                there = out[rate][at : at + len(samples)]
+                there[:] = samples[: len(there)]
+        begin += length
+    if begin + TAIL_US < span.end_us:
+        raise MediaError(_ended(begin, span))
+    return out
+
+
+def _index(at_us: int, rate: int) -> int:
+    return round(Fraction(at_us, MICRO) * rate)
+
+
+def _ended(end_us: int, span: Span) -> str:
+    return f"The sound ended at {end_us / MICRO:.3f} s, before its span does at {span.end_us / MICRO:.3f} s."
+
+
+def audio_spans(data: bytes, deadline: boxes.Deadline, name: str = "") -> list[Span]:
+    """The time line of audio-only media: from its first sample to the end of its last packet, and what is missing.
+
+    Returns one span that begins at 0, and where the file is cut short of what its header says (`claims`) by more than
+    `TAIL_US`, the rest as a second one that is `missing`.
+
+    Raises:
+        MediaError: no audio stream, no packet, more than `container.MAX_SECONDS`, the deadline.
+    """
+    chain = links(data)
+    if len(chain) > 1:
+        end = sum(audio_spans(link, deadline, name)[0].end_us for link in chain)
+        boxes.sane_seconds(end / MICRO, name)
+        return [Span(0, end)]
+    track = measure(data, name, deadline).audio
+    if track is None:
+        raise MediaError(named(name, "has no audio stream"))
     with boxes.opened(data, name, deadline) as container:
         stream = boxes.audio_stream(container)
-        if stream is None:
-            raise MediaError(f"{name or 'The file'} has no audio stream.")
-        stated = boxes.header_seconds(stream)
-        if stated is None and container.duration:
-            stated = container.duration / MICRO
-        if stated is None or container.format.name in boxes.RAW_AUDIO:
-            read = boxes.demuxed_seconds(container, stream, deadline)
-            # an MP3 with a Xing header knows its padding, which packets do not
-            if read is not None and (stated is None or abs(stated - read) * MICRO > TAIL_US):
-                stated = read
-    stated = boxes.sane_seconds(stated, name)
-    if stated is None:
-        raise MediaError(f"{name or 'The file'} does not tell how long its sound is.")
-    return stated
+        assert stream is not None
+        if track.begin_us is None or track.end_us is None:
+            raise MediaError(named(name, "does not tell how long its audio is"))
+        length = track.end_us - track.begin_us
+        claim = claimed_end_us(data, container, stream, track.begin_us)
+        stated = _stated_us(container, stream, track)
+    # a header that agrees with the packets knows the padding of the last one, which packets do not
+    if stated is not None and abs(stated - length) <= TAIL_US:
+        length = stated
+    boxes.sane_seconds(length / MICRO, name)
+    spans = [Span(0, max(1, length))]
+    if claim is not None and claim - track.begin_us > length + TAIL_US:
+        spans.append(Span(length, claim - track.begin_us, missing=True))
+    return spans
+
+
+def _stated_us(container: InputContainer, stream: AudioStream, track: Track) -> int | None:
+    """How long the header says the audio is, where the clock has no break and the header knows."""
+    if track.shifts or container.format.name in boxes.RAW_AUDIO - {"mp3"}:
+        return None
+    if stream.duration:
+        return round(stream.duration * boxes.time_base(stream) * MICRO)
+    return container.duration or None
 
 
 def first_frame(container: InputContainer, stream: AudioStream, deadline: boxes.Deadline) -> AudioFrame | None:
     """The first frame of sound that decodes, or None. Raises MediaError for a sample rate that cannot be true."""
-    for packet in chain(boxes.packets(container, stream, deadline), (None,)):
+    for packet in chain(boxes.packets(container, [stream], deadline), (None,)):
         for frame in _decode(stream, packet) or ():
             if frame.samples:
                 _check_rate(frame)
@@ -217,12 +294,14 @@ class _Sound:
         rates: Sequence[int],
         zero: Fraction | None,
         deadline: boxes.Deadline,
+        timeline: Timeline,
         inverted: frozenset[str],
         meter: Meter | None,
     ) -> None:
         self.polarity = Polarity()
         self._inverted, self._meter = inverted, meter
         self._container, self._stream, self._deadline = container, stream, deadline
+        self._timeline = timeline
         self._base = boxes.time_base(stream)
         self._counted = container.format.name in _DRIFTING
         self._span, self._rates, self._zero = span, rates, zero
@@ -242,6 +321,8 @@ class _Sound:
         """Decode what the span needs. Raises MediaError as `read_sound` says."""
         for packet, frames in self._wanted():
             if frames is None:
+                if packet is not None and boxes.is_tag(packet):
+                    continue
                 stamp = None if packet is None else packet.pts if packet.pts is not None else packet.dts
                 self._bad_us.append(self._end_of_run_us() if stamp is None else self._us(stamp * self._base))
                 continue
@@ -252,7 +333,10 @@ class _Sound:
                 break
         self._place()
         if not self._rate:
-            raise MediaError("No frame of its sound can be decoded.")
+            # of a video: no packet of its audio is in the span
+            if self._bad_us or self._zero is None:
+                raise MediaError("No frame of its sound can be decoded.")
+            return
         # the last packet of a file is often cut short; where the sound ended is judged apart
         broken = [at for at in self._bad_us if self._span.start_us <= at < min(self._span.end_us, self.end_us)]
         if broken:
@@ -260,9 +344,11 @@ class _Sound:
 
     def at_rate(self, rate: int) -> NDArray[np.int16]:
         """The span at `rate`. The grid of samples is that of the whole media, so clips of it agree with the whole."""
-        step, wanted_step, lead = _steps(self._rate, rate)
         first = round(Fraction(self._span.start_us, MICRO) * rate)
         count = round(Fraction(self._span.end_us - self._span.start_us, MICRO) * rate)
+        if not self._rate:
+            return np.zeros(count, np.int16)
+        step, wanted_step, lead = _steps(self._rate, rate)
         blocks = first // wanted_step - lead
         out = resample(self._window[blocks * step - self._begin :], self._rate, rate)
         skip = first - blocks * wanted_step
@@ -285,6 +371,8 @@ class _Sound:
         stamp = due
         if frame.pts is not None and not self._counted:
             stamp = round((frame.pts * self._base - self._zero) * self._rate)
+            if self._container.format.name in _GAPLESS:
+                stamp = max(stamp, due)  # after a join stamps may say that two files overlap
         if self._run is None or abs(self._run.misses(stamp)) > _JITTER * self._rate:
             if self._run is not None and stamp > due and self._container.format.name in _GAPLESS:
                 self._bad_us.append(due * MICRO // self._rate)
@@ -335,10 +423,13 @@ class _Sound:
         """Decoded packets from a little before the span on; where the clock starts with the sound, the first ones
         too."""
         start = Fraction(self._span.start_us, MICRO) - _PREROLL
-        if self._zero is not None and start > 0 and self._container.format.name in _EXACT_SEEK:
+        packets: Iterator[Packet[AudioStream]] = boxes.packets(self._container, [self._stream], self._deadline)
+        if self._timeline.broken:
+            packets = on_clock(packets, self._timeline.audio)
+        elif self._zero is not None and start > 0 and self._container.format.name in _EXACT_SEEK:
             self._seek(self._zero + start)
         skipped = False
-        for packet in chain(boxes.packets(self._container, self._stream, self._deadline), (None,)):
+        for packet in chain(packets, (None,)):
             if packet is not None and packet.pts is not None and self._zero is not None and not self._counted:
                 if packet.pts * self._base < self._zero + start:
                     skipped = True
@@ -358,7 +449,7 @@ class _Sound:
                 self._container.seek(target, stream=self._stream)
             except av.error.FFmpegError:
                 continue
-            packet = next(boxes.packets(self._container, self._stream, self._deadline), None)
+            packet = next(boxes.packets(self._container, [self._stream], self._deadline), None)
             if packet is not None and packet.pts is not None and packet.pts <= target:
                 self._container.seek(target, stream=self._stream)
                 return

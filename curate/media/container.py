@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
@@ -42,8 +42,11 @@ RAW_VIDEO = frozenset({"h264", "hevc", "mpegvideo", "m4v", "obu", "ivf"})
 RAW_AUDIO = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "amr"})
 """Likewise for sound."""
 
-_NO_LENGTH = RAW_VIDEO | {"asf", "mpeg", "mpegts"}
-"""Containers whose streams state no length that holds: ASF adds its buffering time, of MPEG streams it is a guess."""
+_REORDERED_S = 10
+"""Seconds by which MPEG may present a frame later than it is decoded: the model decoder holds one (ISO/IEC 13818-1,
+2.4.2.6), still pictures for longest."""
+
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"fLaC")
 
 
 class Deadline:
@@ -124,14 +127,19 @@ def audio_stream(container: InputContainer) -> AudioStream | None:
 
 def prepare(container: InputContainer, stream: Stream) -> None:
     """Read only `stream`, on one thread: workers own their cores, and errors come in order."""
-    from av.stream import Discard
-
     if stream.codec_context is None:
         raise MediaError(f"No decoder is available for its {stream.type} stream.")
     stream.codec_context.thread_count = 1
-    for other in container.streams:
-        if other.index != stream.index:
-            other.discard = Discard.all
+    discard_others(container, {stream.index})
+
+
+def discard_others(container: InputContainer, wanted: Collection[int]) -> None:
+    """Let the demuxer give packets of the streams with these indices only."""
+    from av.stream import Discard
+
+    for stream in container.streams:
+        if stream.index not in wanted:
+            stream.discard = Discard.all
 
 
 def time_base(stream: Stream) -> Fraction:
@@ -141,51 +149,18 @@ def time_base(stream: Stream) -> Fraction:
     return Fraction(stream.time_base)
 
 
-def header_seconds(stream: Stream) -> float | None:
-    """The stream's own duration as its header states it, or None. Matroska writes it as a tag."""
-    if stream.container.format.name in _NO_LENGTH:
-        return None
-    if stream.duration is not None and stream.duration > 0:
-        return float(stream.duration * time_base(stream))
-    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
-    minutes, _, seconds = rest.partition(":")
-    try:
-        stated = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        return None
-    return stated if stated > 0 else None
+def packets(container: InputContainer, streams: Sequence[S], deadline: Deadline) -> Iterator[Packet[S]]:
+    """Packets of the streams that hold data, in the file's order.
 
-
-def demuxed_seconds(
-    container: InputContainer, stream: Stream, deadline: Deadline, rate: float | None = None
-) -> float | None:
-    """From the first time stamp to the end of the last packet, by reading all of them without decoding.
-
-    Where packets carry no time stamps (bare H.264), their number over `rate`, or None. The container is at its end
-    afterwards.
-    """
-    first: int | None = None
-    last = count = 0
-    for packet in packets(container, stream, deadline):
-        count += 1
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is None:
-            continue
-        first = stamp if first is None else min(first, stamp)
-        last = max(last, stamp + (packet.duration or 0))
-    if first is None:
-        return count / rate if rate and count else None
-    return None if last <= first else float((last - first) * time_base(stream))
-
-
-def packets(container: InputContainer, stream: S, deadline: Deadline) -> Iterator[Packet[S]]:
-    """Packets that hold data. Empty ones mean "the same again" (Theora, AVI) and decoders refuse them.
+    Empty ones mean "the same again" (Theora, AVI) and decoders refuse them.
 
     Ends early where the file breaks off: what that means is for the caller to judge by the time reached.
     """
     import av
 
-    demux: Iterator[Packet[S]] = container.demux(stream)  # type: ignore[assignment]  # its stubs know only subclasses
+    mpeg = container.format.name in ("mpeg", "mpegts")
+    usual: dict[int, int] = {}
+    demux: Iterator[Packet[S]] = container.demux(*streams)  # type: ignore[assignment]  # its stubs know only subclasses
     while True:
         deadline.check()
         try:
@@ -196,7 +171,22 @@ def packets(container: InputContainer, stream: S, deadline: Deadline) -> Iterato
         if packet is None:
             return
         if packet.size:
+            if mpeg and packet.pts is not None and packet.dts is not None and packet.time_base:
+                late = packet.pts - packet.dts
+                if abs(late) * packet.time_base > _REORDERED_S:
+                    # where streams were joined, a last frame may get the stamp of the next
+                    late = usual.get(packet.stream.index, 0)
+                    packet.pts = packet.dts + late
+                usual[packet.stream.index] = late
             yield packet
+
+
+def is_tag(packet: Packet[S]) -> bool:
+    """True if a packet of a bare audio stream is a tag, or the header of a FLAC file that was joined to another.
+
+    Parsers of such streams pass on what stands between the frames. Frames begin with a sync word, so none looks so.
+    """
+    return packet.stream.container.format.name in RAW_AUDIO | {"flac"} and bytes(packet).startswith(_TAGS)
 
 
 def sane_seconds(seconds: float | None, name: str = "") -> float | None:

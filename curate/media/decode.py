@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.media.arrays import read_array
-from curate.media.audio import read_sound, sound_seconds
+from curate.media.audio import audio_spans, read_sound
 from curate.media.clips import MICRO, Span
 from curate.media.container import Deadline
 from curate.media.crops import crop_settings
@@ -56,7 +56,8 @@ def decode(
         data: the whole file.
         kind: `image`, `video`, `audio` or `array`, as `probe` says.
         views: those that the sample's kind has not are left out of the result.
-        span: of a video or a sound; None: all of it. Pictures and arrays have none, and it is ignored.
+        span: of a video or a sound; None: all of it, and of a file that breaks off what it lacks too.
+            Pictures and arrays have none, and it is ignored.
         limit_s: wall time, checked between packets.
         reader: another `VideoReader`, e.g. `DecordReader` where the media is known to suit it.
         name: for messages only.
@@ -85,7 +86,7 @@ def decode(
     elif kind == "video":
         _video(out, data, frames, sounds, span, deadline, reader, name)
     elif sounds:
-        whole = span or Span(0, max(1, round(sound_seconds(data, deadline, name) * MICRO)))
+        whole = span or Span(0, audio_spans(data, deadline, name)[-1].end_us)
         _sounds(out, data, sounds, whole, None, deadline, name)
         if not out.views:
             raise MediaError(f"{name or 'The file'} has no audio stream.")
@@ -117,7 +118,7 @@ def _video(
 ) -> None:
     # the clock starts at the first frame that PyAV decodes, whichever reader makes the pictures
     with PyAVReader(data, deadline, name) as exact:
-        whole = span or Span(0, exact.duration_us())
+        whole = span or Span(0, max(exact.duration_us(), exact.claimed_us() or 0))
         if frames and reader is PyAVReader:
             _frames(out, exact, frames, whole)
         zero = exact.zero

@@ -1,8 +1,8 @@
-"""`probe`, `find_shots` and `decode` in a helper process: media cannot take the worker along (law 10).
+"""`probe`, `find_shots`, `audio_spans` and `decode` in a helper process: media cannot take the worker along (law 10).
 
-The functions are those of `probe.py`, `shots.py` and `decode.py`, with the same arguments and results. One helper
-serves this process; it imports FFmpeg and Pillow once and keeps the file that it was given last, so that the clips of
-one video do not send it again. Its answers are checked: a codec that a file took over speaks through it.
+The functions are those of `probe.py`, `shots.py`, `audio.py` and `decode.py`, with the same arguments and results.
+One helper serves this process; it imports FFmpeg and Pillow once and keeps the file that it was given last, so that the
+clips of one video do not send it again. Its answers are checked: a codec that a file took over speaks through it.
 
 Beside the errors of those functions there is one more, `Quarantined`, a MediaError: the file killed the helper twice,
 took more time or memory than it may, or made our code raise what it does not promise.
@@ -23,8 +23,11 @@ from curate.helper.errors import HelperError
 from curate.helper.limits import MIB
 from curate.helper.process import Helper
 from curate.helper.quarantine import attempt
+from curate.media import timeline
 from curate.media.arrays import DTYPES
+from curate.media.audio import audio_spans as audio_spans_here
 from curate.media.clips import Span
+from curate.media.container import Deadline
 from curate.media.decode import check_request
 from curate.media.decode import decode as decode_here
 from curate.media.probe import Probe
@@ -73,6 +76,15 @@ def find_shots(
         CurateError: a detector that does not exist.
     """
     return _media.ask("find_shots", data, limit_s, _spans, detector, threshold, min_frames, name)
+
+
+def audio_spans(data: bytes, *, limit_s: float = 60, name: str = "") -> list[Span]:
+    """As `audio.audio_spans`, in the helper process.
+
+    Raises:
+        MediaError: as there; `Quarantined` for a file that is too much for the helper.
+    """
+    return _media.ask("audio_spans", data, limit_s, _spans, name)
 
 
 def decode(
@@ -135,6 +147,7 @@ class MediaService:
     def forget(self) -> None:
         """Free the last file before the next one comes."""
         self._file, self._data = -1, b""
+        timeline.forget()
 
     def probe(self, file: int, data: bytes | None, limit_s: float, name: str) -> dict[str, Any]:
         return asdict(probe_here(self._held(file, data), name, limit_s=limit_s))
@@ -153,7 +166,10 @@ class MediaService:
 
         cv2.setNumThreads(1)  # each of its threads reserves 70 MB of address space, one for each core
         spans = find_shots_here(self._held(file, data), detector, threshold, min_frames, limit_s=limit_s, name=name)
-        return np.array([(span.start_us, span.end_us) for span in spans], np.int64).reshape(-1, 2)
+        return _rows(spans)
+
+    def audio_spans(self, file: int, data: bytes | None, limit_s: float, name: str) -> NDArray[np.int64]:
+        return _rows(audio_spans_here(self._held(file, data), Deadline(limit_s), name))
 
     def decode(
         self,
@@ -167,7 +183,7 @@ class MediaService:
         key: str,
     ) -> list[list[object]]:
         views = [_view(**view) for view in wanted]
-        span = None if times is None else Span(*times)
+        span = None if times is None else Span(times[0], times[1])
         found = decode_here(self._held(file, data), kind, views, span, limit_s=limit_s, name=name, key=key)
         return [
             [views.index(view), array, found.times.get(view) if isinstance(view, Frames) else None]
@@ -246,10 +262,14 @@ def _probed(answer: Any) -> Probe:
     return found
 
 
+def _rows(spans: Sequence[Span]) -> NDArray[np.int64]:
+    return np.array([(span.start_us, span.end_us, span.missing) for span in spans], np.int64).reshape(-1, 3)
+
+
 def _spans(answer: Any) -> list[Span]:
-    if not _is_array(answer, np.int64, 2) or answer.shape[1] != 2:
+    if not _is_array(answer, np.int64, 2) or answer.shape[1] != 3:
         raise ValueError("spans that are none")
-    return [Span(begin, end) for begin, end in answer.tolist()]
+    return [Span(begin, end, bool(missing)) for begin, end, missing in answer.tolist()]
 
 
 def _decoded(answer: Any, views: Sequence[View]) -> Decoded:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from curate.media import container as boxes
 from curate.media.arrays import is_array, read_array
-from curate.media.audio import first_frame, sound_seconds
+from curate.media.audio import audio_spans, first_frame
 from curate.media.clips import MICRO
 from curate.media.images import display_size, open_picture
 from curate.media.video import PyAVReader
@@ -22,7 +22,8 @@ class Probe:
             frame); cover art does not make a sound a video.
         width, height: pixels as displayed (EXIF orientation, rotation and pixel shape applied); None for audio and
             arrays.
-        duration: seconds; None for images and arrays. Of a video the length of its video stream, not of its sound.
+        duration: seconds, measured from packets (law 14); None for images and arrays. A video lasts as long as its
+            frames or its audio, whichever ends later.
         fps: average frame rate of a video, where it states one.
         has_audio: whether there is an audio stream.
         codec: of the picture, the video or the sound, e.g. `jpeg`, `h264`, `mp3`; `npy` of an array.
@@ -90,4 +91,4 @@ def _probe_audio(data: bytes, name: str, deadline: boxes.Deadline) -> Probe:
         if frame is None:
             raise MediaError(f"{name or 'The file'} has an audio stream of which nothing can be decoded.")
         codec, rate = stream.codec_context.codec.canonical_name, frame.sample_rate
-    return Probe("audio", None, None, sound_seconds(data, deadline, name), None, True, codec, rate)
+    return Probe("audio", None, None, audio_spans(data, deadline, name)[0].seconds, None, True, codec, rate)

@@ -35,9 +35,9 @@ def find_shots(
     A shot begins exactly at the time of its first frame; the detector counts frames, so a variable frame rate moves
     no cut.
 
-    Damaged frames are skipped, not fatal: a shot with damage fails when it is decoded, and takes no other along. Where
-    the frames end more than `SLACK_US` before the header says, the missing rest is one more span, to fail by name when
-    decoded.
+    Damaged frames are skipped, not fatal: a shot with damage fails when it is decoded, and takes no other along. The
+    last shot lasts as long as audio goes on. Where packets after the last frame do not decode, or the file is cut short
+    of what it says it holds (`claims`), the rest is one more span, `missing`, to fail by name when it is decoded.
 
     Args:
         data: the whole file.
@@ -65,12 +65,11 @@ def find_shots(
             starts.append(picture.start_us)
             end = max(end, picture.end_us)
             cuts += [cut.frame_num for cut in detect.process_frame(at, pixels)]
-        declared = reader.declared_us()
+        shown = reader.held_us(end)
+        there = max(reader.packets_end_us(), reader.claimed_us() or 0)
     cuts += [cut.frame_num for cut in detect.post_process(FrameTimecode(len(starts), rate))]
-    edges = sorted({0, *(starts[cut] for cut in cuts), end})
-    if declared is not None and declared > end + SLACK_US:
-        edges.append(declared)
-    return [Span(a, b) for a, b in pairwise(edges)]
+    spans = [Span(a, b) for a, b in pairwise(sorted({0, *(starts[cut] for cut in cuts), shown}))]
+    return [*spans, Span(shown, there, missing=True)] if there > shown + SLACK_US else spans
 
 
 def _detector(name: str, threshold: float | None, min_frames: int) -> SceneDetector:

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.media import container as boxes
+from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO
 from curate.media.cropping import Cutter, crops_of
 from curate.media.reader import Picture
 from curate.media.sniff import named
+from curate.media.timeline import COUNTED, LOST, TAIL_US, Timeline, measure, on_clock
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -67,7 +69,9 @@ class _Shown:
 class PyAVReader:
     """Frames of a video in presentation order with exact times.
 
-    Time zero is the presentation time of the first frame that decodes. A stream without presentation time stamps goes
+    Time zero is the presentation time of the first frame that decodes; where audio leads it by more than
+    `timeline.TAIL_US`, that of the audio, and the first frame is on display from there. The last frame stays on display
+    while audio goes on. Breaks of the clock are taken out (`timeline`). A stream without presentation time stamps goes
     by decoding ones (AVI), one without any by its frame rate. A frame whose time runs backwards is shown at once; by
     more than `_BACKWARDS_US`, the time of the frame before it was false, which fails the spans that reach it.
 
@@ -77,8 +81,8 @@ class PyAVReader:
 
     Damage that the decoder notices (an error, a concealed frame) taints every frame up to the next key frame, and the
     B-frames before it. H.264, MPEG-1/2/4 and AV1 notice most of it; VP9 and HEVC carry too little redundancy, so
-    flipped bits in them may pass unseen. So may a packet that the container loses whole (a transport stream's damage):
-    the frame before it stays on display.
+    flipped bits in them may pass unseen. That a transport stream's demuxer calls a packet corrupt is believed where
+    packets are missing near it (`timeline`): joined segments look so too.
 
     Colours go through libswscale with the matrix and range that the stream states; without a statement BT.709 for HD
     (width >= 1280 or height > 576), else BT.601, limited range. HDR is not tone-mapped; interlaced frames are not
@@ -103,13 +107,14 @@ class PyAVReader:
         self._colours = VideoReformatter()
         self._container: InputContainer | None = None
         self._tainted = False
+        self._timeline: Timeline = measure(data, name, self._deadline)
         self.stream = self._open()
         self._base = boxes.time_base(self.stream)
         self._crops, self._cutter = crops_of(data, self.stream), Cutter()
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.fps: float | None = float(rate) if rate else None
         self._frame_ticks = max(1, round(1 / (Fraction(rate or 25) * self._base)))
-        frames = self._frames(self._packets())
+        frames = self._frames(self._all_packets())
         try:
             first = next(frames, None)
         except MediaError:
@@ -123,7 +128,12 @@ class PyAVReader:
         self._matrix = display_matrix(self.first)
         # the clock is one for the whole stream: presentation stamps, else decoding stamps (AVI), else a count of frames
         self._clock = next((c for c in ("pts", "dts") if getattr(self.first, c) is not None), None)
-        self._zero = self._stamp(self.first) or 0
+        self._first = self._zero = self._stamp(self.first) or 0
+        audio = self._timeline.audio
+        if self._clock is not None and audio is not None and audio.begin_us is not None:
+            begins = int(Fraction(audio.begin_us, MICRO) / self._base)
+            if self._us(begins) < -TAIL_US:
+                self._zero = begins
         self._unread: Iterator[tuple[VideoFrame, bool]] | None = chain([first], frames)
 
     @property
@@ -131,25 +141,38 @@ class PyAVReader:
         """Time zero of the media on the container's clock, seconds."""
         return self._zero * self._base
 
-    def declared_us(self) -> int | None:
-        """Where the video ends by its header, or None where that says nothing."""
-        seconds = boxes.sane_seconds(boxes.header_seconds(self.stream), self._name)
-        return None if seconds is None else round(seconds * MICRO)
+    def packets_end_us(self) -> int:
+        """Where the last packet of the video ends on the media's clock, whether or not it can be decoded."""
+        track = self._timeline.video
+        if track is None or track.end_us is None or self._clock is None:
+            frames = track.packets if track is not None else 0
+            return max(1, self._us(self._zero + frames * self._frame_ticks))
+        return max(1, track.end_us - round(self.zero * MICRO))
+
+    def audio_end_us(self) -> int:
+        """Where the audio ends on the media's clock; 0 where there is none, or it has no time stamps."""
+        track = self._timeline.audio
+        if track is None or track.end_us is None or self._clock is None:
+            return 0
+        return max(0, track.end_us - round(self.zero * MICRO))
 
     def duration_us(self) -> int:
-        """Where the video ends by its header; else by reading all packets, which decodes nothing."""
-        declared = self.declared_us()
-        if declared is not None:
-            return declared
-        with boxes.opened(self._data, self._name, self._deadline) as other:
-            stream = boxes.video_stream(other)
-            seconds = None if stream is None else boxes.demuxed_seconds(other, stream, self._deadline, self.fps)
-            if seconds is None and other.duration:
-                seconds = other.duration / MICRO
-        seconds = boxes.sane_seconds(seconds, self._name)
-        if seconds is None:
-            raise MediaError(f"{self._name or 'The file'} does not tell how long its video is.")
-        return max(1, round(seconds * MICRO))
+        """Where the media ends by its packets: those of the video, or of audio that goes on for longer.
+
+        Raises MediaError for more than `container.MAX_SECONDS`.
+        """
+        end = self.packets_end_us()
+        if self.audio_end_us() > end + TAIL_US:
+            end = self.audio_end_us()
+        boxes.sane_seconds(end / MICRO, self._name)
+        return end
+
+    def claimed_us(self) -> int | None:
+        """Where the video of a file that breaks off would end; None for a file that does not."""
+        assert self._container is not None
+        begin = round(self.zero * MICRO)
+        end = claimed_end_us(self._data, self._container, self.stream, begin)
+        return None if end is None else end - begin
 
     def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
         """See `VideoReader.pictures`."""
@@ -170,10 +193,20 @@ class PyAVReader:
             beyond += not inside
             last = shown
         if last is not None and not beyond:
-            yield self._picture(last, last.end_us)
-        if self._tainted and (last is None or last.end_us + TOLERANCE_US < end_us):
-            at = start_us if last is None else last.end_us
+            yield self._picture(last, self._held_us(self._end_us(last)))
+        if self._tainted and (last is None or self._end_us(last) + TOLERANCE_US < end_us):
+            at = start_us if last is None else self._end_us(last)
             raise MediaError(f"The video is damaged at {at / MICRO:.3f} s.")
+
+    def _held_us(self, end_us: int) -> int:
+        """Until when the last frame is on display: while audio goes on, if no frame after it failed to decode."""
+        if self._tainted or self.packets_end_us() > end_us + TAIL_US or self.audio_end_us() <= end_us + TAIL_US:
+            return end_us
+        return self.audio_end_us()
+
+    def _end_us(self, last: _Shown) -> int:
+        """Where the display of a last frame ends; what it states of that is believed as `timeline` says."""
+        return max(last.start_us + 1, min(last.end_us, self.packets_end_us()))
 
     def small_pictures(self, long_side: int) -> Iterator[tuple[Picture, NDArray[np.uint8]]]:
         """Every frame that decodes, damaged ones too, with its pixels scaled by libswscale: uint8 `(h, w, 3)` BGR.
@@ -185,7 +218,11 @@ class PyAVReader:
         scale = min(1.0, long_side / max(width, height))
         size = max(2, round(width * scale)), max(2, round(height * scale))
         for shown in self._from_zero():
-            yield self._picture(shown, shown.end_us), self._convert(shown.frame, "bgr24", size)
+            yield self._picture(shown, self._end_us(shown)), self._convert(shown.frame, "bgr24", size)
+
+    def held_us(self, end_us: int) -> int:
+        """Where the display of the last frame ends, which by its own stamp ends at `end_us`."""
+        return self._held_us(end_us)
 
     def display_size(self) -> tuple[int, int]:
         """(width, height) of the first frame as it is shown."""
@@ -234,7 +271,11 @@ class PyAVReader:
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         assert self._container is not None
-        return boxes.packets(self._container, self.stream, self._deadline)
+        return boxes.packets(self._container, [self.stream], self._deadline)
+
+    def _all_packets(self) -> Iterator[Packet[VideoStream]]:
+        """All packets of a container just opened, on the joined clock."""
+        return on_clock(self._packets(), self._timeline.video)
 
     def _frames(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[tuple[VideoFrame, bool]]:
         """The frames of packets, and whether each is tainted by damage. Sets `_tainted` as it goes."""
@@ -252,7 +293,7 @@ class PyAVReader:
             except (av.error.FFmpegError, ValueError):
                 self._tainted, bad = True, stamp
                 continue
-            if packet is not None and packet.is_corrupt:
+            if packet is not None and self._is_damaged(packet):
                 self._tainted, bad = True, stamp
             for frame in frames:
                 # a key frame from before the damage may come out after it
@@ -261,6 +302,11 @@ class PyAVReader:
                 if frame.is_corrupt:
                     self._tainted, bad = True, frame.pts
                 yield frame, self._tainted
+
+    def _is_damaged(self, packet: Packet[VideoStream]) -> bool:
+        """True if the container knows of damage that a decoder may not notice."""
+        assert self._container is not None
+        return packet.opaque == LOST if self._container.format.name in COUNTED else packet.is_corrupt
 
     def _timed(self, frames: Iterable[tuple[VideoFrame, bool]]) -> Iterator[_Shown]:
         at: int | None = None
@@ -275,14 +321,16 @@ class PyAVReader:
             # times never run backwards: a frame whose time does is shown as soon as it is there
             at = stamp if at is None else max(at, stamp)
             due = at + (frame.duration or self._frame_ticks)
-            waiting = _Shown(frame, self._us(at), self._us(due), tainted, False)
+            # where audio leads, the first frame is on display from its beginning on
+            start_us = 0 if stamp == self._first else self._us(at)
+            waiting = _Shown(frame, start_us, self._us(due), tainted, False)
         if waiting is not None:
             yield waiting
 
     def _from_zero(self) -> Iterator[_Shown]:
         if self._unread is None:
             self.stream = self._open()
-            return self._timed(self._frames(self._packets()))
+            return self._timed(self._frames(self._all_packets()))
         frames, self._unread = self._unread, None
         return self._timed(frames)
 
@@ -309,7 +357,7 @@ class PyAVReader:
         kind = self._container.format.name
         if start_us <= _SHORT_US or self._clock is None or kind in boxes.RAW_VIDEO:
             return
-        way = self._sought if kind in _EXACT_SEEK else self._skipped
+        way = self._sought if kind in _EXACT_SEEK and not self._timeline.broken else self._skipped
         for back in _STEP_BACK_US:
             if start_us > back:
                 yield way(self._zero + int(Fraction(start_us - back, MICRO) / self._base))
@@ -331,7 +379,7 @@ class PyAVReader:
         self._unread = None
         self.stream = self._open()
         key = 0
-        for i, packet in enumerate(self._packets()):
+        for i, packet in enumerate(self._all_packets()):
             stamp = packet.pts if packet.pts is not None else packet.dts
             if packet.is_keyframe and stamp is not None and stamp <= ticks:
                 key = i
@@ -340,7 +388,7 @@ class PyAVReader:
         if not key:
             return ()
         self.stream = self._open()
-        return islice(self._packets(), key, None)
+        return islice(self._all_packets(), key, None)
 
     def _stamp(self, frame: VideoFrame) -> int | None:
         if self._clock is None:

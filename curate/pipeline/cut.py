@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate.media.clips import cut_spans
 from curate.media.decode import Span
-from curate.media.guarded import find_shots
+from curate.media.guarded import audio_spans, find_shots
 from curate.pipeline.media_store import read_media
 from curate.pipeline.pieces import Piece
 from curate.pipeline.progress import Stage
@@ -29,7 +29,7 @@ from curate.storage import Store
 from curate.storage.retry import retries
 from curate.storage.tables import read_table, write_table
 
-VERSION = 1
+VERSION = 2
 
 CUT = pa.schema(
     [
@@ -43,7 +43,7 @@ CUT = pa.schema(
 def made_by(cut: Cut) -> Any:
     """What the result depends on beside the records."""
     # min_seconds is a rule of `decide`: moving it must not cut again
-    return ["cut", VERSION, cut.shots.model_dump(), cut.max_seconds]
+    return ["cut", VERSION, cut.shots.model_dump(), cut.max_seconds, cut.max_samples]
 
 
 def cut(build: Store, options: Cut, work: Sequence[tuple[Piece, list[str]]], stage: Stage) -> None:
@@ -96,15 +96,26 @@ def cut_piece(block: pa.Table, build: Store, options: dict[str, Any]) -> pa.Tabl
 
 
 def _spans(build: Store, record: dict[str, Any], how: Cut) -> list[Span]:
-    """Spans of the record's samples, without a gap; one empty span for a picture or an array."""
+    """Spans of the record's samples, without a gap; one empty span for a picture or an array.
+
+    Raises MediaError where they are more than `max_samples`.
+    """
     if record["kind"] not in TIMED:
         return [Span(0, 0)]
+    data = read_media(build, record["media"], record["offset"], record["bytes"])
     if record["kind"] == "audio":
-        whole = [Span(0, round(record["duration"] * 1e6))]
+        whole = audio_spans(data)
     else:
-        data = read_media(build, record["media"], record["offset"], record["bytes"])
         whole = find_shots(data, how.shots.detector, how.shots.threshold, how.shots.min_frames)
-    return cut_spans(whole, how.max_seconds)
+    least = sum(1 for span in whole if not span.missing) + sum(s.seconds for s in whole) / how.max_seconds
+    if least <= 2 * how.max_samples:
+        spans = cut_spans(whole, how.max_seconds)
+        if len(spans) <= how.max_samples:
+            return spans
+    raise MediaError(
+        f"It would be cut into more than {how.max_samples} samples (cut.max_samples): "
+        f"{len(whole)} shots, {sum(s.seconds for s in whole):.0f} s."
+    )
 
 
 def _sample(record: dict[str, Any], span: Span) -> dict[str, Any]:

@@ -87,6 +87,12 @@ class Cut(_Part):
     max_seconds: float = Field(
         10.0, gt=0, description="longer shots and sounds are cut into equal parts no longer than this"
     )
+    max_samples: int = Field(
+        10_000,
+        ge=1,
+        description="a record that would be cut into more fails: a small file may seem to last a day. 24 hours in "
+        "parts of 10 s are 8,640",
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Cut:

@@ -1,4 +1,4 @@
-"""Fetching over http(s): many at once, each within its time and size, and an error that says what went wrong.
+"""Fetching over http(s) as browsers do: many at once, each within its time and size, errors that say what went wrong.
 
 Messages hold no address, port, credential or query: they go to the ledger, which is published and must not change with
 the port that a server happened to get (law 6). The record's uri stands beside them.
@@ -9,36 +9,43 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-import ssl
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import unquote_to_bytes
 
-import httpcore
-import httpx
+import ada_url
+import pycurl
 
 from curate.schema.errors import FetchError
 from curate.schema.recipe import Fetch
 from curate.schema.verdict import Failure
-from curate.sources.network import Backend, CountedStream
+from curate.sources import network
+from curate.sources.encodings import decoded
 from curate.storage.retry import retries
 
 MAX_REDIRECTS = 5
 BACK_OFF = 0.5
 """Seconds before the second attempt; twice as many before each further one, all shortened by up to a half by chance."""
 
-_REDIRECTS = (301, 302, 303, 307, 308)
+_REDIRECTS = (300, 301, 302, 303, 307, 308)
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-_ERRORS = (
-    httpcore.NetworkError,
-    httpcore.TimeoutException,
-    httpcore.ProtocolError,
-    httpcore.UnsupportedProtocol,
-    OSError,
-)
+_TOO_LARGE = 100
+"""CURLE_TOO_LARGE, which pycurl does not name."""
+_TRANSLATED = {
+    pycurl.E_COULDNT_RESOLVE_PROXY: "the proxy of the environment has no address",
+    pycurl.E_COULDNT_CONNECT: "its server cannot be connected to",
+    pycurl.E_SSL_CONNECT_ERROR: "its server cannot be connected to",
+    pycurl.E_OPERATION_TIMEDOUT: "its server cannot be connected to",  # other time limits are not the library's
+    pycurl.E_SSL_CACERT_BADFILE: "the file that SSL_CERT_FILE names holds no certificate authorities",
+    pycurl.E_UNSUPPORTED_PROTOCOL: "its server does not answer in HTTP",
+    pycurl.E_FTP_WEIRD_SERVER_REPLY: "its server does not answer in HTTP",  # of HTTP too
+    pycurl.E_BAD_CONTENT_ENCODING: "its server does not answer in HTTP",
+}
 _SETTLE = 0.25
-"""Seconds that a server has, after the last byte it promised, to show that there are more."""
+"""Seconds for the rest of an answer that holds no file; its connection is kept if that has come by then."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +57,24 @@ class Request:
 
 
 def fetch_all(requests: Sequence[Request], stage: str = "ingest") -> list[bytes | Failure]:
-    """Fetch all, in the order given. Requests of equal limits share their `concurrency`.
+    """Fetch all, in the order given. Requests of equal limits share connections and `concurrency`, process-wide.
 
     An attempt has `timeout` seconds from connecting to the last byte, redirects included. What may pass is tried up to
     `attempts` times: statuses 408, 425, 429, 500, 502, 503, 504, a lost connection, a body that was cut off, an attempt
     that took too long, a resolver that says "try again". What lasts is not: other statuses, a file that is too large,
     an address that is refused or wrong. Waits grow, are as long as a Retry-After asks, and never longer than
-    `max_wait`; while a request waits, others have its turn. Never raises for one bad request. Must not be called where
-    an event loop runs.
+    `max_wait`; while a request waits, others have its turn. Never raises for one bad request. May be called from
+    several threads.
     """
-    return asyncio.run(_fetch_all(requests, stage))
+    return network.run(_fetch_all(requests, stage))
 
 
 async def _fetch_all(requests: Sequence[Request], stage: str) -> list[bytes | Failure]:
-    turns = {limits: asyncio.Semaphore(limits.concurrency) for limits in {r.limits for r in requests}}
-    context = httpx.create_ssl_context()
-
     async def one(request: Request) -> bytes | Failure:
         limits, attempt = request.limits, 1
         while True:
-            async with turns[limits]:
-                got = await _attempt(request, context)
+            async with network.pool(limits).turns:
+                got = await _attempt(request)
             if isinstance(got, bytes):
                 return got
             if not (isinstance(got, FetchError) and got.transient and attempt < limits.attempts):
@@ -82,11 +86,11 @@ async def _fetch_all(requests: Sequence[Request], stage: str) -> list[bytes | Fa
     return await asyncio.gather(*(one(request) for request in requests))
 
 
-async def _attempt(request: Request, context: ssl.SSLContext) -> bytes | Exception:
-    """The body, or what went wrong."""
+async def _attempt(request: Request) -> bytes | Exception:
+    """The file, or what went wrong."""
     try:
         async with asyncio.timeout(request.limits.timeout):
-            return await _fetch(request, context)
+            return await _fetch(request)
     except TimeoutError:
         return FetchError(f"not complete within {request.limits.timeout:g} s", transient=True)
     except Exception as exc:  # a fault of ours or of a library is this record's alone too
@@ -100,64 +104,163 @@ def _wait(attempt: int, retry_after: float, max_wait: float) -> float:
     return min(max(grown, retry_after), max_wait)
 
 
-async def _fetch(request: Request, context: ssl.SSLContext) -> bytes:
-    """The body, redirects followed."""
+async def _fetch(request: Request) -> bytes:
+    """The file, redirects followed. Cookies live in the handle, so along this chain of redirects only."""
     limits = request.limits
     url = _parse(request.url)
-    async with httpcore.AsyncConnectionPool(
-        ssl_context=context, max_keepalive_connections=0, network_backend=Backend(limits.allow_private)
-    ) as pool:
-        for _ in range(MAX_REDIRECTS + 1):
-            try:
-                got = await _get(pool, url, limits)
-            except _ERRORS as exc:
-                raise _translated(exc) from exc
-            if isinstance(got, bytes):
-                return got
-            url = _parse(got, url)
+    curl = _handle()
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = await _get(curl, url, limits)
+        body, fields = bytes(answer.body), answer.fields
+        if answer.status in _REDIRECTS:
+            url = _parse(fields["location"], url)
+        elif codings := fields.get("content-encoding"):
+            # a thread, so that the transfers of others go on
+            return await asyncio.to_thread(decoded, body, codings, fields.get("content-type", ""), limits.max_bytes)
+        else:
+            return body
     raise FetchError(f"redirected more than {MAX_REDIRECTS} times")
 
 
-async def _get(pool: httpcore.AsyncConnectionPool, url: httpx.URL, limits: Fetch) -> bytes | str:
-    """The body, or the place it is redirected to."""
+def _handle() -> pycurl.Curl:
+    curl = pycurl.Curl()
+    network.trust(curl)
+    for option, value in (
+        (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+        (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1),
+        (pycurl.HTTP200ALIASES, ["ICY"]),  # SHOUTcast's status line
+        (pycurl.TRANSFER_ENCODING, 1),  # gzip is undone where it is sent; the empty TE below asks for none
+        (pycurl.COOKIEFILE, ""),  # cookies, of no file
+        (pycurl.PATH_AS_IS, 1),
+        (pycurl.NOSIGNAL, 1),
+    ):
+        curl.setopt(option, value)
+    return curl
+
+
+class _Answer:
+    """What came of one request.
+
+    Attributes:
+        status: of the last head that came; 0 before.
+        fields: names in lower case; of a repeated one the first, of Content-Encoding all.
+        body: decoded from its transfer coding only.
+        refused: done as soon as the head says that no file follows.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.status = 0
+        self.fields: dict[str, str] = {}
+        self.body = bytearray()
+        self.refused = asyncio.get_running_loop().create_future()
+        self._limit = limit
+        self._ended = True
+
+    @property
+    def length(self) -> int:
+        """Content-Length, where it governs the body; else 0."""
+        text = self.fields.get("content-length", "")
+        return int(text) if text.isascii() and text.isdigit() and "transfer-encoding" not in self.fields else 0
+
+    def head(self, line: bytes) -> int | None:
+        """One line of a head, or of the trailer, which is ignored; anything but None ends the transfer."""
+        if self._ended:  # the first head, or what came before was interim (1xx) or a proxy's
+            if status := re.match(rb"(?:HTTP/|ICY)\S*\s+(\d{3})", line, re.IGNORECASE):
+                self.status, self.fields, self._ended = int(status[1]), {}, False
+            return None
+        name, _, value = line.decode("latin-1").partition(":")
+        name, value = name.strip().lower(), value.strip()
+        if not line.strip():
+            self._ended = True
+            if self.status >= 300 and not self.refused.done():
+                self.refused.set_result(None)
+            elif self.status in (200, 203) and self.length > self._limit:
+                return -1
+        elif name == "content-encoding" and name in self.fields:
+            self.fields[name] += f",{value}"
+        else:
+            self.fields.setdefault(name, value)
+        return None
+
+    def write(self, data: bytes) -> int | None:
+        """A piece of the body; anything but None ends the transfer."""
+        if self.status < 300:
+            self.body += data
+        return -1 if len(self.body) > self._limit else None
+
+
+async def _get(curl: pycurl.Curl, url: ada_url.URL, limits: Fetch) -> _Answer:
+    """An answer that holds a file or leads to another place.
+
+    Raises:
+        FetchError: it does neither.
+    """
+    pool = network.pool(limits)
+    await pool.route(curl, url)
     headers = [
-        (b"Host", url.netloc),
-        (b"User-Agent", limits.user_agent.encode("ascii", "replace")),
-        (b"Accept", b"*/*"),
-        (b"Accept-Encoding", b"identity"),
-        (b"Connection", b"close"),
+        f"User-Agent: {limits.user_agent.encode('ascii', 'replace').decode()}",
+        "Accept: */*",
+        "Accept-Encoding: identity",
+        "TE:",
     ]
-    if url.userinfo:
-        pair = f"{url.username}:{url.password}".encode()
-        headers.append((b"Authorization", b"Basic " + base64.b64encode(pair)))
-    target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-    async with pool.stream("GET", target, headers=headers) as response:
-        answer = httpx.Headers(response.headers)
-        if response.status in _REDIRECTS and "location" in answer:
-            return answer["location"]
-        if response.status != 200:
-            passing = response.status in _TRANSIENT
-            raise FetchError(f"status {response.status}", passing, _retry_after(answer) if passing else 0.0)
-        encoding = answer.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            raise FetchError(f"it came compressed ({encoding}), which was not asked for")
-        length = _length(answer)
-        if length is not None and length > limits.max_bytes:
-            raise FetchError(f"it has {length} bytes, more than {limits.max_bytes}")
-        body = bytearray()
-        try:
-            async for chunk in response.aiter_stream():
-                body += chunk
-                if len(body) > limits.max_bytes:
-                    raise FetchError(f"it has more than {limits.max_bytes} bytes")
-        except (httpcore.NetworkError, httpcore.RemoteProtocolError) as exc:
-            raise FetchError("it was cut off: the connection ended before the file did", transient=True) from exc
-        if length is not None and await _goes_on(response.extensions["network_stream"], length):
-            raise FetchError(f"it has more bytes than the {length} of its Content-Length")
-        return bytes(body)
+    if url.username or url.password:
+        pair = unquote_to_bytes(url.username) + b":" + unquote_to_bytes(url.password)
+        headers.append(f"Authorization: Basic {base64.b64encode(pair).decode()}")
+    curl.setopt(pycurl.HTTPHEADER, headers)
+    curl.setopt(pycurl.URL, ada_url.replace_url(url.href.partition("#")[0], username="", password=""))
+    curl.setopt(pycurl.FRESH_CONNECT, 0)
+    curl.setopt(pycurl.IGNORE_CONTENT_LENGTH, 0)
+    for _ in range(3):
+        answer = _Answer(limits.max_bytes)
+        curl.setopt(pycurl.HEADERFUNCTION, answer.head)
+        curl.setopt(pycurl.WRITEFUNCTION, answer.write)
+        failed = await _transferred(pool.start(curl), answer.refused)
+        if failed and not answer.status and not curl.getinfo(pycurl.NUM_CONNECTS):
+            curl.setopt(pycurl.FRESH_CONNECT, 1)  # the server had closed a connection that was kept: no attempt
+        elif failed and "Invalid Content-Length" in str(failed) and "content-length" not in answer.fields:
+            curl.setopt(pycurl.IGNORE_CONTENT_LENGTH, 1)  # it is no number: the file ends with the connection
+        else:
+            break
+    _check(curl, answer, failed, limits)
+    return answer
 
 
-def _retry_after(answer: httpx.Headers) -> float:
+async def _transferred(transfer: asyncio.Future[pycurl.Curl], refused: asyncio.Future[None]) -> BaseException | None:
+    """What ended a transfer early, if anything did."""
+    try:
+        await asyncio.wait((transfer, refused), return_when=asyncio.FIRST_COMPLETED)
+        if refused.done():
+            await asyncio.wait((transfer,), timeout=_SETTLE)
+    finally:
+        transfer.cancel()
+    await asyncio.sleep(0)  # so that the handle is let go
+    return None if transfer.cancelled() else transfer.exception()
+
+
+def _check(curl: pycurl.Curl, answer: _Answer, failed: BaseException | None, limits: Fetch) -> None:
+    """Refuse what is neither a whole file nor leads to another place.
+
+    Raises:
+        FetchError: with the reason.
+    """
+    through = curl.getinfo(pycurl.HTTP_CONNECTCODE)
+    if through >= 300:
+        raise FetchError(f"the proxy of the environment answers status {through}", through in _TRANSIENT)
+    if answer.refused.done():
+        if answer.status in _REDIRECTS and answer.fields.get("location"):
+            return
+        passing = answer.status in _TRANSIENT
+        raise FetchError(f"status {answer.status}", passing, _retry_after(answer.fields) if passing else 0.0)
+    if failed is not None:
+        raise _translated(curl, answer, failed, limits) from failed
+    size = len(answer.body)
+    if answer.status == 206 and answer.fields.get("content-range", "").lower() != f"bytes 0-{size - 1}/{size}":
+        raise FetchError("status 206: a part, which was not asked for")
+    if answer.status not in (200, 203) and not size:
+        raise FetchError(f"status {answer.status}")
+
+
+def _retry_after(answer: Mapping[str, str]) -> float:
     """Seconds of a Retry-After header, which holds a number or a date (RFC 9110, 10.2.3); 0 where it says nothing."""
     text = answer.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
@@ -170,47 +273,34 @@ def _retry_after(answer: httpx.Headers) -> float:
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
-def _length(answer: httpx.Headers) -> int | None:
-    """Content-Length, where it governs the body."""
-    if "transfer-encoding" in answer:
-        return None
-    text = answer.get("content-length", "").strip()
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
-async def _goes_on(stream: CountedStream, length: int) -> bool:
-    """Whether the server sent more than `length` bytes of body; waits shortly for it to close."""
-    while stream.body_bytes <= length:
-        try:
-            async with asyncio.timeout(_SETTLE):
-                if not await stream.read(4096):
-                    return False
-        except (TimeoutError, httpcore.NetworkError, OSError):
-            return False  # still open, or closed roughly: what was promised is there
-    return True
-
-
-def _parse(address: str, base: httpx.URL | None = None) -> httpx.URL:
+def _parse(address: str, base: ada_url.URL | None = None) -> ada_url.URL:
+    """An address as browsers read it (WHATWG URL). Bytes of a Location beyond ASCII are sent back as they came."""
+    if base is not None:
+        address = re.sub(r"[\x80-\xff]", lambda byte: f"%{ord(byte[0]):02X}", address)
     try:
-        url = httpx.URL(address) if base is None else base.join(address)
-    except (httpx.InvalidURL, ValueError) as exc:
+        url = ada_url.URL(address, base=base.href if base else None)
+    except ValueError as exc:
         raise FetchError("its address is not valid") from exc
-    if url.scheme not in ("http", "https"):
-        raise FetchError(f"{'it is redirected to ' if base else ''}a {url.scheme or 'relative'} address: not fetched")
-    if not url.raw_host:
-        raise FetchError("its address names no host")
+    if url.protocol not in ("http:", "https:"):
+        raise FetchError(f"{'it is redirected to ' if base else ''}a {url.protocol[:-1]} address: not fetched")
     return url
 
 
-def _translated(exc: Exception) -> FetchError:
-    """What an error of the connection means."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return FetchError(f"its certificate is not trusted: {cause.verify_message}")
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(exc, httpcore.ConnectError | httpcore.ConnectTimeout):
-        return FetchError("its server cannot be connected to", transient=True)
-    if isinstance(exc, httpcore.ProtocolError | httpcore.UnsupportedProtocol):
-        return FetchError("its server does not answer in HTTP", transient=True)
-    return FetchError("the connection was lost", transient=True)
+def _translated(curl: pycurl.Curl, answer: _Answer, exc: BaseException, limits: Fetch) -> FetchError:
+    """What an error of the transfer means."""
+    code, said = exc.args
+    if answer.length > limits.max_bytes:
+        return FetchError(f"it has {answer.length} bytes, more than {limits.max_bytes}")
+    if len(answer.body) > limits.max_bytes:
+        return FetchError(f"it has more than {limits.max_bytes} bytes")
+    if code == pycurl.E_PEER_FAILED_VERIFICATION:
+        return FetchError(f"its certificate is not trusted: {re.sub('^SSL[^:]*: ', '', said)}")
+    if code == pycurl.E_URL_MALFORMAT:
+        return FetchError("its address is not valid")
+    if code == _TOO_LARGE or "Too large response headers" in said:
+        return FetchError("its headers are too long")
+    if code == pycurl.E_COULDNT_CONNECT and curl.getinfo(pycurl.USED_PROXY):
+        return FetchError("the proxy of the environment cannot be connected to", transient=True)
+    if code == pycurl.E_PARTIAL_FILE or answer.body:
+        return FetchError("it was cut off: the connection ended before the file did", transient=True)
+    return FetchError(_TRANSLATED.get(code, "the connection was lost"), transient=True)

@@ -460,12 +460,12 @@ def _sounds() -> Iterator[Case]:
 
 
 def far_apart(seconds: int, rate: int) -> bytes:
-    """A Matroska file of a few kB: two pieces of sound, the second `seconds` after the first."""
+    """A Matroska file of some kB: pieces of sound 40 s apart, the last `seconds` after the first."""
     out = BytesIO()
     with av.open(out, "w", format="matroska") as file:
         stream = file.add_stream("pcm_s16le", rate=rate, layout="mono")
-        for begin in (0, seconds * rate):
-            frame = av.AudioFrame.from_ndarray(tone(0.1, 8000)[np.newaxis], format="s16", layout="mono")
+        for begin in (at * rate for at in (*range(0, seconds, 40), seconds)):
+            frame = av.AudioFrame.from_ndarray(tone(0.01, 8000)[np.newaxis], format="s16", layout="mono")
             frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))

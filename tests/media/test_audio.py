@@ -74,11 +74,22 @@ def test_a_flash_and_its_click_stay_together(container: str, codec: str, sound_c
             assert heard == pytest.approx(2.0, abs=0.004 if sound_codec != "flac" else 0.001)
 
 
-def test_sound_of_before_the_first_frame_is_cut_and_the_missing_is_silence() -> None:
-    """The pictures begin at 1 s: time zero is there. The sound began earlier, and ends before the pictures do."""
+def test_audio_that_leads_begins_the_clock_and_what_is_missing_is_silence() -> None:
+    """Frames begin at 1 s, audio at 0 and ends at 1.5 s: nothing is lost, the first frame is on display from 0 on."""
     data = video(range(1000, 3000, 40), container="matroska", sound=tone(1.5), sound_codec="flac")
+    assert probe(data).duration == pytest.approx(3.0, abs=0.002)
+    got = decode(data, "video", [KHZ48, Frames(16, fps=2)], Span(0, 3_000_000))
+    heard = got.views[KHZ48]
+    assert len(heard) == 144000
+    assert np.abs(heard[100:71000]).max() > 7000
+    assert np.abs(heard[72500:]).max() == 0
+    assert [index_of(frame) for frame in got.views[Frames(16, fps=2)]] == [0, 0, 6, 18, 31, 43]
+
+
+def test_audio_that_leads_by_less_than_a_syllable_is_cut() -> None:
+    """The clock begins with the frames, at 0.2 s; what lies before the first and after the last sample is silence."""
+    data = video(range(200, 2200, 40), container="matroska", sound=tone(0.7), sound_codec="flac")
     heard = decode(data, "video", [KHZ48], Span(0, 2_000_000)).views[KHZ48]
-    assert len(heard) == 96000
     assert np.abs(heard[100:23000]).max() > 7000
     assert np.abs(heard[24500:]).max() == 0
     late = video(EVEN, container="matroska", sound=tone(1.0), sound_at=Fraction(1), sound_codec="flac")

@@ -274,9 +274,11 @@ def test_a_probe_of_the_wrong_form_is_seen(changes: dict[str, object]) -> None:
         guarded._probed(good | changes)
 
 
-@pytest.mark.parametrize("answer", [None, [[0, 1]], np.array([[2, 1]]), np.ones((1, 2)), np.array([1, 2]), -np.eye(2)])
+@pytest.mark.parametrize(
+    "answer", [None, [[0, 1, 0]], np.array([[2, 1, 0]]), np.ones((1, 3)), np.array([[1, 2]]), -np.eye(3)]
+)
 def test_spans_of_the_wrong_form_are_seen(answer: object) -> None:
-    assert guarded._spans(np.array([[0, 7], [7, 9]])) == [Span(0, 7), Span(7, 9)]
+    assert guarded._spans(np.array([[0, 7, 0], [7, 9, 1]])) == [Span(0, 7), Span(7, 9)]
     with pytest.raises((TypeError, ValueError)):
         guarded._spans(answer)
 

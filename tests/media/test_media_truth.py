@@ -114,17 +114,21 @@ def test_sound_of_a_video_with_negative_time_stamps() -> None:
     assert loud[-1] / 48000 == pytest.approx(1.0, abs=0.02)
 
 
-def test_sound_that_outlasts_the_video() -> None:
-    """The video's length is its pictures'; its sound is heard for as long, and no frame is made up for the rest."""
-    data = video(EVEN, sound=tone(3.0))
-    found = probe(data)
-    assert found.duration == pytest.approx(1.0, abs=0.001)
-    assert find_shots(data) == [Span(0, 1_000_000)]
-    got = decode(data, "video", [ALL, Audio(16000)])
-    assert len(got.views[ALL]) == 25
-    assert len(got.views[Audio(16000)]) == 16000
-    with pytest.raises(MediaError, match=r"ended at 1\.000 s"):
-        decode(data, "video", [ALL], Span(0, 3_000_000))
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+def test_audio_that_outlasts_the_video(container: str) -> None:
+    """The last frame stays on display, for nothing that decodes is lost; and no longer than the audio is heard."""
+    data = video(EVEN, sound=tone(3.0), container=container, options={"g": "5"})
+    end = round(probe(data).duration * 1e6)
+    assert end == pytest.approx(3_000_000, abs=50_000)
+    assert find_shots(data) == [Span(0, end)]
+    got = decode(data, "video", [ALL, Audio(16000)], Span(0, end))
+    assert indices(got.views[ALL][:25]) == list(range(25))
+    assert set(indices(got.views[ALL][25:])) == {24}
+    late = decode(data, "video", [ALL, Audio(16000)], Span(2_000_000, 2_800_000))
+    assert indices(late.views[ALL]) == [24] * 20
+    assert np.abs(late.views[Audio(16000)].astype(int))[:12000].max() > 7000
+    with pytest.raises(MediaError, match=r"ended at [23]\.\d+ s"):
+        decode(data, "video", [ALL], Span(0, 4_000_000))
 
 
 def test_an_attached_picture_is_not_the_video() -> None:

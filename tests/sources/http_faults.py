@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import http.server
 import socket
+import socketserver
+import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote
 
 BODY = bytes(range(256)) * 40
+
+LOOPBACK = Path(__file__).parent / "loopback.pem"
+"""A key and a certificate that it signed itself, of media.example.test and 127.0.0.1, valid until 2125."""
 
 
 class Faults(http.server.BaseHTTPRequestHandler):
@@ -123,3 +131,72 @@ def fault_server() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@dataclass
+class Wire:
+    """What a `wire` server saw.
+
+    Attributes:
+        port: where it listens.
+        heads: requests, each as it came up to the empty line.
+        connections: how many were made.
+    """
+
+    port: int = 0
+    heads: list[str] = field(default_factory=list)
+    connections: int = 0
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def targets(self) -> list[str]:
+        return [head.split(" ")[1] for head in self.heads]
+
+
+def head_of(file: BinaryIO) -> str:
+    """A request up to its empty line; nothing at the end."""
+    lines = []
+    while (line := file.readline()) not in (b"\r\n", b""):
+        lines.append(line)
+    return b"".join(lines).decode()
+
+
+@contextmanager
+def wire(
+    answer: Callable[[str], bytes], keep: bool = False, host: str = "127.0.0.1", port: int = 0, tls: bool = False
+) -> Iterator[Wire]:
+    """A server that sends the very bytes that `answer` gives for a request's head, and then closes, unless `keep`."""
+    seen = Wire()
+    tunnel = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tunnel.load_cert_chain(LOOPBACK)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError, ssl.SSLError):
+                self.talk(tunnel.wrap_socket(self.request, server_side=True) if tls else self.request)
+
+        def talk(self, connection: socket.socket) -> None:
+            seen.connections += 1
+            file = connection.makefile("rb")
+            while head := head_of(file):
+                seen.heads.append(head)
+                connection.sendall(answer(head))
+                if head.startswith("CONNECT"):  # a proxy: from here on this plays the origin, in TLS
+                    return self.talk(tunnel.wrap_socket(connection, server_side=True))
+                if not keep:
+                    return connection.shutdown(socket.SHUT_WR)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads, block_on_close, allow_reuse_address = True, False, True
+        request_queue_size = 64
+
+    with Server((host, port), Handler) as server:
+        seen.port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        try:
+            yield seen
+        finally:
+            server.shutdown()

@@ -1,0 +1,130 @@
+"""What a file that breaks off says it would have gone on to hold.
+
+A stated length is a claim, and makes no span by itself (law 14). It is believed only of files that also show that they
+are cut short: then the rest is written down as missing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from curate.media import container as boxes
+from curate.media.clips import MICRO
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+
+_COUNTED = frozenset({"w64", "aiff", "caf", "tta", "ape"})
+"""Formats whose header counts the samples that follow."""
+
+_UNKNOWN_SIZE = 0x7FFFF000
+"""Sizes of RIFF chunks from here on are what writers to a pipe leave behind; so is zero."""
+
+
+def claimed_end_us(data: bytes, container: InputContainer, stream: Stream, begin_us: int) -> int | None:
+    """Where a stream of a file that is cut short would end on the container's clock; None for one that is not.
+
+    Args:
+        data: the whole file.
+        begin_us: of the stream's first packet.
+    """
+    kind = container.format.name
+    if kind.startswith("mov"):
+        end = _of_index(data, stream)
+    elif kind == "matroska,webm":
+        end = _of_tag(container, stream, begin_us) if _matroska_ends_after(data) else None
+    elif kind == "avi":
+        end = _of_frames(stream) if int.from_bytes(data[4:8], "little") > len(data) - 8 else None
+    elif kind == "wav":
+        end = _of_data_chunk(data, stream)
+    elif kind == "flac":
+        audio = boxes.audio_stream(container)
+        end = _of_stream(stream) if audio is not None and _ends_in_a_frame(container, audio) else None
+    elif kind in _COUNTED:
+        end = _of_stream(stream)
+    else:
+        end = None
+    return end if end is not None and end - begin_us <= boxes.MAX_SECONDS * MICRO else None
+
+
+def index_goes_beyond(data: bytes, stream: Stream) -> bool:
+    """True if the last sample of an MP4's sample tables (ISO/IEC 14496-12, 8.7) lies beyond the data."""
+    if not stream.container.format.name.startswith("mov") or not len(stream.index_entries):
+        return False
+    last = stream.index_entries[len(stream.index_entries) - 1]
+    return bool(last.pos + last.size > len(data))
+
+
+def _of_index(data: bytes, stream: Stream) -> int | None:
+    if not index_goes_beyond(data, stream):
+        return None
+    entries = stream.index_entries
+    return round((entries[len(entries) - 1].timestamp + 1) * boxes.time_base(stream) * MICRO)
+
+
+def _of_stream(stream: Stream) -> int | None:
+    return round(stream.duration * boxes.time_base(stream) * MICRO) if stream.duration else None
+
+
+def _of_tag(container: InputContainer, stream: Stream, begin_us: int) -> int | None:
+    """Matroska's tag DURATION of the stream, else the duration of its segment. Some writers mean the end by it."""
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
+    minutes, _, seconds = rest.partition(":")
+    try:
+        stated = round((int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * MICRO)
+    except (ValueError, OverflowError):
+        stated = container.duration or 0
+    if stated <= 0:
+        return None
+    return stated if stated > begin_us else begin_us + stated
+
+
+def _matroska_ends_after(data: bytes) -> bool:
+    """True if the Segment of a Matroska file (RFC 9559) has a known size that goes beyond the data."""
+    at = 0
+    for expected in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+        if data[at : at + 4] != expected or len(data) <= at + 4:
+            return False
+        first = data[at + 4]
+        width = 9 - first.bit_length()
+        raw = int.from_bytes(data[at + 4 : at + 4 + width], "big")
+        size = raw & ((1 << 7 * width) - 1)
+        if width > 8 or size == (1 << 7 * width) - 1:
+            return False  # written by a live source: of unknown size (RFC 8794, 6.2)
+        at += 4 + width + (size if expected[0] == 0x1A else 0)
+    return at + size > len(data)
+
+
+def _of_frames(stream: Stream) -> int | None:
+    """The frames that an AVI's header counts."""
+    rate = stream.average_rate if stream.type == "video" else None
+    return round(stream.frames / rate * MICRO) if rate and stream.frames else None
+
+
+def _of_data_chunk(data: bytes, stream: Stream) -> int | None:
+    """The data chunk of a WAV that goes beyond the file (RIFF: chunks of id, size, padded to even)."""
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == b"data":
+            rate = stream.codec_context.bit_rate or 0
+            cut = 0 < size < _UNKNOWN_SIZE and at + 8 + size > len(data)
+            return round(size * 8 * MICRO / rate) if cut and rate else None
+        at += 8 + size + size % 2
+    return None
+
+
+def _ends_in_a_frame(container: InputContainer, stream: AudioStream) -> bool:
+    """True if the last frame of a FLAC is cut short: its checksum does not hold (RFC 9639, 9.3)."""
+    import av
+
+    final: Packet[AudioStream] | None = None
+    for packet in boxes.packets(container, [stream], boxes.Deadline(float("inf"))):
+        final = packet
+    try:
+        return final is not None and not stream.codec_context.decode(final)
+    except (av.error.FFmpegError, ValueError):
+        return True

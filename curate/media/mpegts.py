@@ -1,0 +1,72 @@
+"""Whether packets of a transport stream are really lost where its continuity counters do not go on.
+
+Demuxers call the packet before such a place corrupt. But counters begin anew where segments were joined, too
+(ISO/IEC 13818-1, 2.4.3.3), and nothing is lost there: the elementary packet before the place is complete and another
+begins after it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SYNC = 0x47
+_SIZES = (188, 192, 204)
+"""Bytes of a packet: bare, with a time code before it (M2TS), with error correction after it (DVB)."""
+
+
+def losses(data: bytes, pid: int) -> NDArray[np.int64] | None:
+    """Byte offsets at which packets of an elementary stream are missing or damaged; None where packets do not lie in
+    a regular grid, so that nothing can be said.
+
+    Args:
+        data: the whole file.
+        pid: of the stream.
+    """
+    grid = _grid(data)
+    if grid is None:
+        return None
+    packets, begin, size = grid
+    sound = packets[:, 0] == _SYNC
+    own = sound & (((packets[:, 1] & 0x1F).astype(np.int64) << 8 | packets[:, 2]) == pid) & (packets[:, 3] & 0x10 > 0)
+    rows = np.flatnonzero(own)
+    some = packets[rows]
+    control = some[:, 3]
+    counter = (control & 0x0F).astype(np.int64)
+    field_length = np.where(control & 0x20, some[:, 4], 0).astype(np.int64)
+    flags = np.where(field_length > 0, some[:, 5], 0)
+    # 0x80 in the adaptation field: the break is announced (2.4.3.5); the same packet may be sent twice
+    steps = (counter[1:] - counter[:-1]) % 16
+    announced = flags[1:] & 0x80 > 0
+    twice = (steps == 0) & (some[1:, 4:] == some[:-1, 4:]).all(axis=1)
+    breaks = (steps != 1) & ~announced & ~twice
+    # an elementary packet ends with stuffing, unless it fills its last packet by chance
+    ends = field_length > _field_bytes(flags)
+    begins = some[:, 1] & 0x40 > 0
+    lossy = breaks & ~(ends[:-1] & begins[1:])
+    marked = some[:, 1] & 0x80 > 0
+    at = np.concatenate([rows[1:][lossy], rows[marked], np.flatnonzero(~sound)])
+    return np.sort(at) * size + begin
+
+
+def _field_bytes(flags: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Bytes of an adaptation field that its flags account for: itself, PCR, OPCR, splice countdown (2.4.3.4). Private
+    data and extensions are of any length and count as more than there can be."""
+    out = np.ones(len(flags), np.int64)
+    for bit, length in ((0x10, 6), (0x08, 6), (0x04, 1), (0x03, 255)):
+        out += np.where(flags & bit, length, 0)
+    return out
+
+
+def _grid(data: bytes) -> tuple[NDArray[np.uint8], int, int] | None:
+    """(packets, offset of the first, distance) where nearly all of the file's packets begin with a sync byte."""
+    raw = np.frombuffer(data, np.uint8)
+    for size in _SIZES:
+        begin = 4 if size == 192 else 0
+        count = (len(raw) - begin) // size
+        if not count:
+            continue
+        packets = raw[begin : begin + count * size].reshape(count, size)[:, :188]
+        if (packets[:, 0] == _SYNC).mean() > 0.9:
+            return packets, begin, size
+    return None
