@@ -11,6 +11,8 @@ from rich.console import Console
 from curate.cli import inspect_build, jobs_cli, tokenizers_cli
 from curate.schema.errors import CurateError
 
+_debug = False
+
 app = typer.Typer(
     name="curate",
     no_args_is_help=True,
@@ -31,6 +33,17 @@ app = typer.Typer(
 
     curate stream build/mine --bench              # into a trainer""",
 )
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
+) -> None:
+    """What holds for all commands."""
+    global _debug
+    _debug = debug
+
+
 app.add_typer(tokenizers_cli.app, name="tokenizers")
 
 Out = Annotated[
@@ -78,8 +91,9 @@ def run(
 
         curate run my.yaml --retry-failed             # after the network, the store or a codec was mended
 
-    **Exit codes**: 0 all well; 2 an error that you can mend, said in one sentence; 3 the build is made, and more inputs
-    failed than the recipe's `max_failed`; 130 interrupted.
+    **Exit codes**: 0 all well; 1 an unexpected error, said in one sentence, with the file that holds its traceback;
+    2 an error that you can mend, said in one sentence; 3 the build is made, and more inputs failed than the recipe's
+    `max_failed`; 130 interrupted.
     """
     from curate.cli.run_recipe import run_recipe
 
@@ -110,7 +124,7 @@ app.command("schema")(inspect_build.schema)
 
 
 def main() -> None:
-    """Run the command line; errors that the user can mend are printed without a traceback and exit with 2."""
+    """Run the command line. No error ends in a bare traceback: what the user can mend exits with 2, the rest with 1."""
     try:
         app()
     except CurateError as exc:
@@ -119,6 +133,11 @@ def main() -> None:
         if exc.hint:
             console.print(f"  {exc.hint}")
         raise SystemExit(2) from exc
+    except Exception as exc:
+        from curate.cli.unexpected import EXIT, say_unexpected
+
+        say_unexpected(exc, _debug)
+        raise SystemExit(EXIT) from None
     except KeyboardInterrupt:
         sys.stderr.write("curate: interrupted; the same command goes on where it stopped\n")
         raise SystemExit(130) from None

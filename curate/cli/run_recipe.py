@@ -13,6 +13,7 @@ from rich.console import Console
 
 from curate.cli.last_words import last_words
 from curate.cli.summary import say_summary, summarise
+from curate.cli.unexpected import Sifted
 from curate.pipeline.plan import Plan, list_all, make_plan
 from curate.pipeline.progress import console as progress_console
 from curate.pipeline.progress import say_dashboard
@@ -59,10 +60,10 @@ def run_recipe(
         if dry_run:
             _describe(plan, entries)
             return 0
-        # Ray prints what its servers report to stdout, which is kept for the result
+        # Ray prints to stdout, which is kept for the result
         with (
             last_words(f"curate: the run ended abruptly; {DIED}"),
-            redirect_stdout(sys.stderr),
+            redirect_stdout(Sifted(sys.stderr)),
             connect(address, workers, dashboard) as cluster,
         ):
             say_dashboard(progress, cluster.dashboard)

@@ -9,6 +9,7 @@ from fractions import Fraction
 from io import BytesIO
 from typing import TYPE_CHECKING, TypeVar
 
+from curate.media.mpegts import without_repeats
 from curate.media.sniff import explain, named, refused
 from curate.schema.errors import MediaError
 
@@ -100,7 +101,9 @@ def open_container(data: bytes, name: str = "", deadline: Deadline | None = None
     options = {"format_whitelist": DEMUXERS, "max_pixels": str(MAX_FRAME_PIXELS)}
     left = None if deadline is None else deadline.left()
     try:
-        return av.open(BytesIO(data), "r", options=options, metadata_errors="replace", timeout=(left, None))
+        return av.open(
+            BytesIO(without_repeats(data)), "r", options=options, metadata_errors="replace", timeout=(left, None)
+        )
     except av.error.ExitError as error:
         raise (deadline or Deadline(0)).passed() from error
     except (av.error.FFmpegError, ValueError) as error:

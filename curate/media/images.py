@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import struct
 import warnings
+from dataclasses import replace
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.sniff import named, refused
+from curate.media import image_metadata as metadata
+from curate.media.colour import Numbers, lab
+from curate.media.image_metadata import Metadata
+from curate.media.jpeg import decode_jpeg
+from curate.media.sniff import named, refused, unreadable
 from curate.media.views import Frames
 from curate.schema.errors import MediaError
 
@@ -19,7 +24,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels are refused unread; Pillow's own limit of a decompression bomb. It keeps four bytes a
-pixel: at the limit a picture takes 0.7 GB, its copy as RGB as much, and WebP's decoder 1.4 GB more."""
+pixel: at the limit a picture takes 0.7 GB, its copy as RGB as much, and WebP's decoder 1.4 GB more. The most was
+measured of a 16-bit RGB PNG with a transparent colour: 2.4 GB."""
 
 _STRIP = 1 << 22
 """Pixels whose colours are converted at once: each step makes a copy, and a picture at the limit has no room for
@@ -28,7 +34,13 @@ five."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """The only Pillow readers that may look at the data (EPS, for one, would start Ghostscript)."""
 
-_ORIENTATION = 0x0112
+_MAX_PAGES = 64
+"""Pages of a TIFF that are looked at for one that is not a thumbnail."""
+
+_EOC = b"\xff\xd9"
+"""End of codestream (JPEG 2000, ISO/IEC 15444-1, A.4.4)."""
+
+_DIB_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 
 # what Pillow's readers raise on broken data, by fuzzing
 _UNREADABLE = (
@@ -47,7 +59,8 @@ _UNREADABLE = (
 def open_picture(data: bytes, name: str = "") -> Image | None:
     """The picture with its header read, or None where the data is not one of `FORMATS`.
 
-    Raises MediaError for data that is refused (SVG, PSD, HEIF, empty, more than `MAX_PIXELS`).
+    Raises MediaError for data that is refused (SVG, PSD, HEIF, empty, more than `MAX_PIXELS`), and for an image whose
+    header cannot be read.
     """
     from PIL import Image
 
@@ -55,14 +68,15 @@ def open_picture(data: bytes, name: str = "") -> Image | None:
     if why is not None:
         raise MediaError(named(name, why))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit is checked below
-            Image.init()  # registers every reader; `formats` then limits which may look
-            picture = Image.open(BytesIO(data), formats=FORMATS)
+        Image.init()  # registers every reader; `formats` then limits which may look
+        picture = _opened(data)
     except Image.DecompressionBombError as error:
         raise MediaError(named(name, f"has more pixels than the limit of {MAX_PIXELS}")) from error
-    except _UNREADABLE:
-        return None
+    except _UNREADABLE as error:
+        kind, reason = _reason(data)
+        if kind is None:
+            return None
+        raise MediaError(named(name, f"{unreadable(kind)} ({reason})")) from error
     if picture.width * picture.height > MAX_PIXELS:
         raise MediaError(
             named(name, f"has {picture.width} x {picture.height} pixels, more than the limit of {MAX_PIXELS}")
@@ -70,46 +84,183 @@ def open_picture(data: bytes, name: str = "") -> Image | None:
     return picture
 
 
-def orientation(picture: Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the block is broken."""
+_TIFF_GREYS = {
+    (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
+    (b"II", 0, (1,), 1, (12,), ()): ("I;16", "I;12"),
+}
+"""Deep greys of which 0 is white that Pillow has no entry for, beside the one (little endian, 16 bits) that it has and
+does not invert either."""
+
+
+def _opened(data: bytes) -> Image:
+    from PIL import Image, TiffImagePlugin
+
+    for layout, mode in _TIFF_GREYS.items():
+        TiffImagePlugin.OPEN_INFO.setdefault(layout, mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit is checked in `open_picture`
+        try:
+            picture = Image.open(BytesIO(data), formats=FORMATS)
+        except _UNREADABLE:
+            if data.startswith(metadata.PNG):
+                return Image.open(BytesIO(metadata.essential_png(data)), formats=FORMATS)
+            if data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 7 == len(data):
+                return Image.open(BytesIO(data + b"\0"), formats=FORMATS)  # without the padding of its last chunk
+            raise
+        for page in range(1, _MAX_PAGES):
+            if not metadata.is_thumbnail(picture):
+                break
+            try:
+                picture.seek(page)
+            except EOFError:
+                break
+    return picture
+
+
+def _reason(data: bytes) -> tuple[str | None, str]:
+    """Which of `FORMATS` the data surely is, and what its reader says of it; None where it may be something else."""
+    from PIL import Image
+
+    for kind in FORMATS:
+        factory, accept = Image.OPEN[kind]
+        if accept is None or accept(data[:16]) is not True or not _is_surely(kind, data):
+            continue
+        try:
+            factory(BytesIO(data), "")
+        except _UNREADABLE as error:
+            return kind, _one_line(error)
+        return kind, "its header is broken"
+    return None, ""
+
+
+def _is_surely(kind: str, data: bytes) -> bool:
+    """Whether nothing else begins like this: Motion JPEG 2000 does like JPEG 2000, and text like BMP and PNM."""
+    if kind == "BMP":
+        return int.from_bytes(data[14:18], "little") in _DIB_HEADERS
+    if kind == "JPEG2000":
+        return data[20:24] in (b"jp2 ", b"jpx ")
+    return kind != "PPM"
+
+
+def display_size(picture: Image, data: bytes, name: str = "") -> tuple[int, int]:
+    """Width and height of what `decode_picture` gives.
+
+    Raises MediaError where its metadata cannot be honoured.
+    """
     try:
-        value = picture.getexif().get(_ORIENTATION, 1)
-    except _UNREADABLE:
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def display_size(picture: Image) -> tuple[int, int]:
-    """Width and height after the EXIF orientation."""
-    width, height = picture.size
-    return (height, width) if orientation(picture) >= 5 else (width, height)
+        return metadata.display_size(picture, data)
+    except ValueError as error:
+        raise MediaError(named(name, f"is a {picture.format} picture that is not read ({_one_line(error)})")) from error
 
 
 def decode_picture(data: bytes, name: str = "") -> Image:
     """Decode a picture to an 8-bit sRGB Pillow image, mode `RGB`, in display orientation.
 
-    The input contract:
+    `docs/inputs.md` says what is read, honoured, ignored and refused, line by line. In short:
 
     * JPEG (of an MPO the first), PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PNM; of an animation the first frame.
-    * The EXIF orientation is applied.
-    * Palettes and 1-bit are expanded; grey is repeated in three channels; 16-bit samples keep their top 8 bits.
-      Samples without a stated white (32-bit integer and float TIFF) are refused.
-    * An embedded ICC profile is converted to sRGB (LittleCMS, relative colorimetric with black point compensation). A
-      profile that is broken or belongs to another colour space is ignored, as browsers do. CMYK without a profile is
-      converted by Pillow's formula. PNG gAMA and cHRM are ignored.
+    * Orientation and clean aperture are applied.
+    * Palettes and 1-bit are expanded; grey is repeated in three channels; 16-bit samples keep their top 8 bits, after
+      the conversion of colours but for RGB by an ICC profile. Samples without a stated white (32-bit, signed, float)
+      are refused.
+    * Colours are converted to sRGB: from an embedded ICC profile (LittleCMS, relative colorimetric with black point
+      compensation), from code points (PNG cICP, AVIF nclx) or from gamma and primaries (PNG, BMP). HDR is clipped at
+      its reference white. CMYK without a profile is converted by Pillow's formula.
     * Alpha is laid over white, after the conversion to sRGB.
-    * Data that ends before the last pixel is a MediaError, never grey.
+    * Data that ends before the last pixel is a MediaError, never grey; a missing end marker is no damage.
     """
     picture = open_picture(data, name)
     if picture is None:
         raise MediaError(named(name, "is not a picture that can be read"))
+    kind = picture.format
+    try:
+        found = metadata.read(picture, data)
+        loaded = _loaded(picture, data, found)
+        if found.deep and isinstance(found.colour, Numbers):
+            found = replace(found, colour=None)  # it has been converted
+        if found.crop is not None:
+            loaded = loaded.crop(found.crop)
+        return _converted(_upright(loaded, found.orientation), found)
+    except _UNREADABLE as error:
+        raise MediaError(named(name, f"is a {kind} picture that cannot be decoded ({_one_line(error)})")) from error
+
+
+def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
+    """The picture with its pixels, stored as they are; with alpha where a part of the canvas is transparent."""
+    if picture.format in ("JPEG", "MPO"):
+        return decode_jpeg(data, picture.mode, picture.size)
+    if found.deep:
+        return _deep(picture, data, found)
     try:
         picture.load()
-        return _converted(_upright(picture, orientation(picture)))
-    except _UNREADABLE as error:
-        raise MediaError(
-            named(name, f"is a {picture.format} picture that cannot be decoded ({_one_line(error)})")
-        ) from error
+    except OSError:
+        if picture.format != "JPEG2000" or data.endswith(_EOC):
+            raise
+        picture = _opened(data + (_EOC[1:] if data.endswith(_EOC[:1]) else _EOC))  # lacks its end marker, or more
+        picture.load()
+    if found.doubtful_alpha and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
+        return picture.convert("RGB")
+    if found.premultiplied and picture.mode in ("RGBA", "LA"):
+        return _unmultiplied(picture)
+    if found.covered is not None:
+        return _uncovered(picture, found.covered)
+    return picture
+
+
+def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
+    """A PNG of 16-bit RGB by all its bits, which Pillow drops half of: sRGB where its colours are told in numbers, and
+    with alpha where a sample is transparent."""
+    from PIL import Image
+
+    low: Any = _opened(data)
+    low.tile = [tile._replace(args=tile.args[:-1] + "L") for tile in low.tile]  # as if they were stored the other way
+    low.load()
+    picture.load()
+    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
+    if found.transparent is not None:
+        alpha = _keyed(picture, low, found.transparent)
+    if isinstance(found.colour, Numbers):
+        out = Image.new("RGB", picture.size)
+        rows = max(1, _STRIP // picture.width)
+        for top in range(0, picture.height, rows):
+            box = (0, top, picture.width, min(top + rows, picture.height))
+            upper, lower = (np.asarray(image.crop(box))[..., :3] for image in (picture, low))
+            out.paste(found.colour.convert(upper.astype(np.uint16) * np.uint16(256) + lower), box)
+        picture = out
+    if alpha is not None:
+        picture.putalpha(alpha)
+    return picture
+
+
+def _keyed(high: Image, low: Image, key: tuple[int, ...]) -> Image:
+    """The alpha of 16-bit samples, upper and lower bytes, of which `key` is transparent (PNG, tRNS)."""
+    from PIL import Image, ImageChops
+
+    alpha = Image.new("L", high.size)
+    for image, shift in ((high, 8), (low, 0)):
+        for channel, sample in zip(image.split(), key, strict=True):
+            wanted = sample >> shift & 255
+            alpha = ImageChops.lighter(alpha, channel.point([0 if level == wanted else 255 for level in range(256)]))
+    return alpha
+
+
+def _uncovered(picture: Image, box: metadata.Box) -> Image:
+    """The picture as RGBA, transparent outside of the box."""
+    from PIL import Image
+
+    whole = picture.convert("RGBA")
+    alpha = Image.new("L", whole.size)
+    alpha.paste(whole.getchannel("A").crop(box), box)
+    whole.putalpha(alpha)
+    return whole
+
+
+def _unmultiplied(picture: Image) -> Image:
+    """Colours that were stored multiplied by alpha."""
+    from PIL import Image
+
+    whole = picture.convert("RGBA")
+    return Image.frombuffer("RGBa", whole.size, whole.tobytes(), "raw", "RGBa", 0, 1).convert("RGBA")
 
 
 def render(
@@ -198,81 +349,76 @@ def _upright(picture: Image, value: int) -> Image:
     return turned
 
 
-def _converted(picture: Image) -> Image:
+def _converted(picture: Image, found: Metadata) -> Image:
     """RGB, sRGB, without alpha. Each pixel is converted by itself, so it is done strip by strip."""
     from PIL import Image
 
-    if picture.mode == "RGB" and not picture.has_transparency_data and "icc_profile" not in picture.info:
+    if picture.mode == "RGB" and not picture.has_transparency_data and found.colour is None:
         return picture
     rows = max(1, _STRIP // picture.width)
     if rows >= picture.height:
-        return _over_white(_to_srgb(picture))
+        return _over_white(_to_srgb(picture, found))
     out = Image.new("RGB", picture.size)
     for top in range(0, picture.height, rows):
         strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
-        out.paste(_over_white(_to_srgb(strip)), (0, top))
+        out.paste(_over_white(_to_srgb(strip, found)), (0, top))
     return out
 
 
-def _to_srgb(picture: Image) -> Image:
+def _to_srgb(picture: Image, found: Metadata) -> Image:
     """RGB or RGBA, 8 bit, sRGB."""
-    from PIL import Image
-
-    if picture.mode.startswith("I;16"):
-        eight = (np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8)
-        grey = Image.fromarray(eight)
-        grey.info = {key: picture.info[key] for key in ("icc_profile",) if key in picture.info}
-        picture = grey
-    if picture.mode in ("I", "F"):
-        raise ValueError("32-bit samples have no stated white")
-    if picture.mode == "P" or (picture.has_transparency_data and picture.mode not in ("RGBA", "LA")):
+    if picture.mode.startswith("I") or picture.mode == "F":
+        if found.white is None:
+            raise ValueError("32-bit samples have no stated white")
+        return _grey_to_srgb(picture, found.white, found)
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    if picture.mode in ("P", "PA") or (picture.has_transparency_data and picture.mode not in ("RGBA", "LA")):
         picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     if picture.mode == "1":
         picture = picture.convert("L")
     alpha = picture.getchannel("A") if picture.mode in ("RGBA", "LA") else None
     if alpha is not None:
         picture = _without_alpha(picture)
-    converted = _by_profile(picture)
-    if converted is None:
-        converted = picture if picture.mode == "RGB" else picture.convert("RGB")
+    if picture.mode not in ("RGB", "L", "CMYK", "LAB"):
+        picture = picture.convert("RGB")
+    converted = _rgb(picture, found.colour)
     if alpha is not None:
         converted.putalpha(alpha)
     return converted
 
 
+def _grey_to_srgb(picture: Image, white: int, found: Metadata) -> Image:
+    """Of grey of more than 8 bits: colours are converted before bits are dropped."""
+    from PIL import Image
+
+    samples = np.asarray(picture).astype(np.uint32)
+    alpha = None
+    if found.transparent is not None:
+        alpha = Image.fromarray(np.where(samples == found.transparent[0], 0, 255).astype(np.uint8))
+    grey = (np.minimum(samples, white) * 65535 // white).astype(np.uint16)
+    if found.inverted:
+        grey = 65535 - grey
+    converted = None if found.colour is None else found.colour.convert(Image.fromarray(grey))
+    if converted is None:
+        converted = Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+def _rgb(picture: Image, colour: metadata.Colour | None) -> Image:
+    """RGB, 8 bit, sRGB of a picture without alpha."""
+    converted = None if colour is None else colour.convert(picture)
+    if converted is None and picture.mode == "LAB":
+        converted = lab().apply(picture)
+    return converted or (picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
 def _without_alpha(picture: Image) -> Image:
     from PIL import Image
 
-    if picture.mode == "LA":
-        colour: Image.Image = picture.getchannel("L")
-    else:
-        colour = Image.merge("RGB", picture.split()[:3])
-    colour.info = picture.info
-    return colour
-
-
-def _by_profile(picture: Image) -> Image | None:
-    """The picture through its ICC profile; None where there is none that applies, or it says sRGB already."""
-    from PIL import ImageCms
-
-    icc = picture.info.get("icc_profile")
-    space = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab "}.get(picture.mode)
-    if not icc or space is None:
-        return None
-    try:
-        profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-        if profile.profile.xcolor_space != space or "sRGB" in (profile.profile.profile_description or ""):
-            return None
-        return ImageCms.profileToProfile(
-            picture,
-            profile,
-            ImageCms.createProfile("sRGB"),
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None
+    return picture.getchannel("L") if picture.mode == "LA" else Image.merge("RGB", picture.split()[:3])
 
 
 def _over_white(picture: Image) -> Image:
@@ -285,4 +431,5 @@ def _over_white(picture: Image) -> Image:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = "".join(ch if ch.isprintable() else " " for ch in str(error))
+    return " ".join(text.split())[:150] or type(error).__name__

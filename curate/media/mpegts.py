@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SYNC = 0x47
+_NULL = 0x1FFF
 _SIZES = (188, 192, 204)
 """Bytes of a packet: bare, with a time code before it (M2TS), with error correction after it (DVB)."""
 
@@ -47,6 +48,30 @@ def losses(data: bytes, pid: int) -> NDArray[np.int64] | None:
     marked = some[:, 1] & 0x80 > 0
     at = np.concatenate([rows[1:][lossy], rows[marked], np.flatnonzero(~sound)])
     return np.sort(at) * size + begin
+
+
+def without_repeats(data: bytes) -> bytes:
+    """A transport stream without packets that are sent twice, as 2.4.3.3 allows and FFmpeg does not know; the data
+    itself where there are none."""
+    if data[:1] != b"\x47" and data[4:5] != b"\x47":
+        return data
+    grid = _grid(data)
+    if grid is None:
+        return data
+    packets, begin, size = grid
+    pid = (packets[:, 1] & 0x1F).astype(np.int64) << 8 | packets[:, 2]
+    order = np.argsort(pid, kind="stable")
+    before, after = order[:-1], order[1:]
+    payload = packets[after, 3] & 0x10 > 0
+    same = (pid[before] == pid[after]) & (packets[before, 3] == packets[after, 3]) & payload & (pid[after] != _NULL)
+    at = np.flatnonzero(same)
+    at = at[(packets[before[at], 4:] == packets[after[at], 4:]).all(axis=1)]
+    if not len(at):
+        return data
+    kept = np.ones(len(packets), bool)
+    kept[after[at]] = False
+    whole = np.frombuffer(data, np.uint8)[begin : begin + len(packets) * size].reshape(-1, size)
+    return data[:begin] + whole[kept].tobytes() + data[begin + len(packets) * size :]
 
 
 def _field_bytes(flags: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -58,7 +58,7 @@ def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
         return Probe("array", None, None, None, None, False, "npy", None)
     picture = open_picture(data, name)
     if picture is not None:
-        width, height = display_size(picture)
+        width, height = display_size(picture, data, name)
         codec = "jpeg" if picture.format == "MPO" else (picture.format or "").lower()
         return Probe("image", width, height, None, None, False, codec, None)
     deadline = boxes.Deadline(limit_s)

@@ -29,6 +29,8 @@ _PICTURES: tuple[tuple[bytes, str], ...] = (
 
 _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
+_AVIF = (b"avif", b"avis")
+
 
 def refused(data: bytes) -> str | None:
     """Why data that a decoder might open is refused all the same (SVG, PSD, HEIF, empty), or None."""
@@ -37,7 +39,11 @@ def refused(data: bytes) -> str | None:
     if data.startswith(b"8BPS"):
         return "is a Photoshop document (PSD), which is not read: export it as PNG or JPEG"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF:
-        return "is a HEIF/HEIC picture, which is not read: export it as JPEG or AVIF"
+        brands = data[16 : min(_HEAD, int.from_bytes(data[:4], "big"))]
+        if not any(brands[i : i + 4] in _AVIF for i in range(0, len(brands), 4)):
+            return "is a HEIF/HEIC picture, which is not read: export it as JPEG or AVIF"
+    if data.startswith((b"P7\n", b"PF\n")):
+        return "is a PAM or PFM image, which is not read: export it as PNG"
     if _is_svg(data):
         return "is an SVG drawing, which has no pixels of its own: render it to PNG first"
     return None
@@ -50,8 +56,7 @@ def explain(data: bytes) -> str:
             return f"is {what}, not media"
     for magic, what in _PICTURES:
         if data.startswith(magic):
-            kind = " or holds samples of a kind that is not read (of several channels, only 8 and 16 bits are)"
-            return f"is a {what} picture that is damaged or cut off in its header{kind if what == 'TIFF' else ''}"
+            return unreadable(what)
     boxes = _mp4_boxes(data)
     if boxes and boxes[0][0] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         kinds = [kind for kind, _, _ in boxes]
@@ -67,6 +72,11 @@ def explain(data: bytes) -> str:
     if text is not None:
         return f"is {text}, not media"
     return "is not a picture, video or sound in a format that is read here, or it is damaged"
+
+
+def unreadable(kind: str) -> str:
+    """That an image of a kind cannot be opened, as the rest of a sentence."""
+    return f"is a {kind} picture that is damaged or cut off in its header, or of a kind that is not read"
 
 
 def named(name: str, sentence: str) -> str:

@@ -16,7 +16,7 @@ from curate.media import container as boxes
 from curate.media.claims import index_goes_beyond
 from curate.media.clips import MICRO
 from curate.media.clock import Clock, Reading
-from curate.media.mpegts import losses
+from curate.media.mpegts import losses, without_repeats
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -206,6 +206,7 @@ class _Doubts:
             pid: of the stream.
             joins: numbers of packets before which the clock breaks.
         """
+        data = without_repeats(data)
         places = losses(data, pid) if self._corrupt else None
         if places is None:
             return frozenset(self._corrupt)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from curate.media.views import View
 from curate.pipeline.blocks import (
     FAIL,
+    batches,
     drop_views,
     failure_columns,
     failure_of,
@@ -33,14 +34,16 @@ from curate.pipeline.pieces import Piece
 from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.whereabouts import tells
 from curate.schema.fields import SignalField
+from curate.schema.tables import SAMPLES
 from curate.schema.verdict import Failure
 from curate.signals.base import Result, Signal
 from curate.storage import Store
 from curate.storage.retry import retries
 from curate.storage.tables import read_table, write_table
 
-VERSION = 1
+VERSION = 2
 DECODE = f"{FAIL}decode"
 
 
@@ -79,8 +82,8 @@ class _Group:
 def groups(signals: Sequence[Signal], gpus: int) -> list[_Group]:
     """Workers for the signals, in an order that respects what they read of each other.
 
-    The first group holds what needs no model; it runs where media is decoded, so its views never cross. All models on
-    CPUs share one kind of worker; a model on GPUs has its own.
+    The first group holds what needs no model. All models on CPUs share one kind of worker; a model on GPUs has its
+    own. The first group, and models on CPUs that come next, run where media is decoded: their views never cross.
     """
     first: list[Signal] = []
     rest: list[_Group] = []
@@ -111,7 +114,7 @@ def annotate(build: Store, pieces: Sequence[Piece], signals: Sequence[Signal], c
                     "samples": piece.path,
                     "start": piece.start,
                     "rows": piece.rows,
-                    "item": json.dumps({"missing": missing, "files": paths}),
+                    "item": json.dumps({"piece": f"part-{piece.number}", "missing": missing, "files": paths}),
                 }
             )
     if not rows:
@@ -119,12 +122,16 @@ def annotate(build: Store, pieces: Sequence[Piece], signals: Sequence[Signal], c
     wanted = {name for row in rows for name in json.loads(str(row["item"]))["missing"]}
     size = pools(cluster, len(rows))
     first, *rest = groups([s for s in signals if s.name in wanted], cluster.gpus)
+    with_decoder = first.signals
+    if rest and not rest[0].gpus:
+        with_decoder = with_decoder + rest.pop(0).signals
     dataset = then(
         pieces_dataset(rows),
-        decode_and_compute,
-        cpus=size.decode_cpus,
+        DecodeAndCompute,
+        cpus=size.actor_cpus,
+        actors=size.actors,
         build=build,
-        signals=first.signals,
+        signals=with_decoder,
         needs={s.name: s.needs for s in signals},
         givers={field: s.name for field, s in files.giver.items()},
         after={s.name: s.after for s in signals},
@@ -159,45 +166,62 @@ class Compute:
         for signal in signals:
             models().load_signal(signal)
 
+    @tells("annotate")
     def __call__(self, block: pa.Table) -> pa.Table:
+        return pa.concat_tables([self.batch(some) for some in batches(block)])
+
+    def batch(self, block: pa.Table) -> pa.Table:
+        """The same for one batch."""
         return drop_views(compute(block, self._signals), self._later)
 
 
-def decode_and_compute(
-    work: pa.Table,
-    build: Store,
-    signals: Sequence[Signal],
-    needs: dict[str, tuple[View, ...]],
-    givers: dict[str, str],
-    after: dict[str, tuple[str, ...]],
-    later: Sequence[View],
-) -> pa.Table:
-    """Decode one piece, and compute the signals that hold no model.
+class DecodeAndCompute:
+    """A worker that decodes a piece, a batch at a time, and holds the signals that run beside the decoder.
 
     Args:
-        work: one work item.
         signals: those to compute here.
         needs, after: of every signal, by name.
         givers: field to the name of the signal that gives it.
         later: views that later workers need.
     """
-    row = work.to_pylist()[0]
-    item = json.loads(row["item"])
-    samples = read_table(build, row["samples"]).slice(row["start"], row["rows"])
-    views = sorted({view for name in item["missing"] for view in needs[name]}, key=view_name)
-    arrays, failures = decode_samples(build, samples.to_pylist(), views, "annotate")
-    pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
-    samples = samples.append_column("pixels", pixels)
-    columns: dict[str, Any] = {name: samples.column(name) for name in ("sample_id", "kind", "text", *CARRIED)}
-    columns[DECODE] = pa.array([failure_text(f) for f in failures], pa.string())
-    columns["item"] = pa.array([row["item"]] * samples.num_rows, pa.string())
-    for field in sorted({f for name in item["missing"] for f in after[name]} - set(CARRIED)):
-        giver = givers[field]
-        if giver not in item["missing"]:
-            columns[field] = read_table(build, item["files"][giver], [field]).column(field)
-    for view in views:
-        columns |= pack_views(view, arrays[view])
-    return Compute(signals, later)(pa.table(columns))
+
+    def __init__(
+        self,
+        build: Store,
+        signals: Sequence[Signal],
+        needs: dict[str, tuple[View, ...]],
+        givers: dict[str, str],
+        after: dict[str, tuple[str, ...]],
+        later: Sequence[View],
+    ) -> None:
+        self._build, self._needs, self._givers, self._after = build, needs, givers, after
+        self._compute = Compute(signals, later)
+
+    @tells("annotate")
+    def __call__(self, work: pa.Table) -> pa.Table:
+        row = work.to_pylist()[0]
+        item = json.loads(row["item"])
+        samples = read_table(self._build, row["samples"]).slice(row["start"], row["rows"])
+        pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
+        samples = samples.append_column("pixels", pixels)
+        samples = samples.append_column("item", pa.array([row["item"]] * samples.num_rows, pa.string()))
+        for field in sorted({f for name in item["missing"] for f in self._after[name]} - set(CARRIED)):
+            giver = self._givers[field]
+            if giver not in item["missing"]:
+                given = read_table(self._build, item["files"][giver], [field]).column(field)
+                samples = samples.append_column(field, given)
+        views = sorted({view for name in item["missing"] for view in self._needs[name]}, key=view_name)
+        return pa.concat_tables([self._compute.batch(self._decoded(some, views)) for some in batches(samples)])
+
+    def _decoded(self, samples: pa.Table, views: Sequence[View]) -> pa.Table:
+        """The samples with their views, and without what only decoding needs."""
+        arrays, failures = decode_samples(self._build, samples.to_pylist(), views, "annotate")
+        samples = samples.drop_columns([n for n in SAMPLES.names if n not in ("sample_id", "kind", "text", *CARRIED)])
+        columns: dict[str, Any] = dict(zip(samples.column_names, samples.columns, strict=True))
+        columns[DECODE] = pa.array([failure_text(f) for f in failures], pa.string())
+        for view in views:
+            columns |= pack_views(view, arrays[view])
+        return pa.table(columns)
 
 
 def compute(block: pa.Table, signals: Sequence[Signal]) -> pa.Table:
@@ -246,6 +270,7 @@ def _within(field: SignalField, value: float) -> bool:
     return math.isfinite(value) and field.contains(value)
 
 
+@tells("annotate")
 def commit(block: pa.Table, build: Store, gives: dict[str, tuple[SignalField, ...]]) -> pa.Table:
     """Write the piece's signals, one file each; the answer is its receipt."""
     item = json.loads(block.column("item")[0].as_py())

@@ -8,13 +8,22 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from curate.schema.errors import CurateError
 
 CONNECT_SECONDS = 10.0
 """How long an address may take to accept a connection."""
+
+
+SOCKET_BYTES = 107
+"""Longest path of a socket: 108 bytes with the zero at its end (unix(7))."""
+
+SESSION_BYTES = len("/ray/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store_99")
+"""What Ray puts behind its folder; a longer process id than this has Linux none (`PID_MAX_LIMIT`)."""
 
 
 @dataclass(frozen=True)
@@ -72,35 +81,58 @@ def connect(address: str | None, workers: int | None, dashboard: bool = False) -
             "--workers sizes a fresh local Ray and cannot resize the cluster at --address", "leave one of them out"
         )
     ours = not ray.is_initialized()
+    at_end = ExitStack()
     if ours:
         try:
             _answers(address)
+            if address is None:
+                session = at_end.enter_context(session_folder())
+                # "local": never a cluster that someone else left running on this machine
+                given: dict[str, Any] = {"address": "local", "num_cpus": workers, "include_dashboard": dashboard}
+                given |= {} if session is None else {"_temp_dir": session}
+            else:
+                given = {"address": address}
             with _away_from_the_terminal():
-                if address is None:
-                    # "local": never a cluster that someone else left running on this machine
-                    ray.init(
-                        "local",
-                        num_cpus=workers,
-                        include_dashboard=dashboard,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                    )
-                else:
-                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
             where = f"at {address}" if address else "on this machine"
             reason = " ".join(str(exc).split())[:300]
+            at_end.close()
             raise CurateError(
                 f"Ray is not reachable {where}: {reason}",
                 "start one with `ray start --head`, or leave --address out to run on a fresh local Ray",
             ) from exc
-    try:
+    with at_end:
+        if ours:
+            at_end.callback(ray.shutdown)
         have = resources()
         cpus, gpus = max(1, int(have.get("CPU", 1))), int(have.get("GPU", 0))
         yield Cluster(cpus, gpus, address, _dashboard())
-    finally:
-        if ours:
-            ray.shutdown()
+
+
+@contextmanager
+def session_folder() -> Iterator[str | None]:
+    """A folder for Ray's session, this user's alone and removed at the end, where Ray's own choice would not do.
+
+    Ray puts sockets into `$RAY_TMPDIR/ray/session_.../sockets`, or `$TMPDIR/...`, or `/tmp/...`, and the path of a
+    socket has a limit (unix(7)); so a long one is not used, nor one that is not absolute. None where Ray's choice does.
+
+    Raises:
+        CurateError: no other place can be written.
+    """
+    base = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+    if os.path.isabs(base) and len(os.fsencode(base)) <= SOCKET_BYTES - SESSION_BYTES:  # noqa: PTH117 - as Ray reads it
+        yield None
+        return
+    for place in ("/tmp", os.environ.get("XDG_RUNTIME_DIR", ""), "/var/tmp", "/dev/shm"):
+        if os.access(place, os.W_OK | os.X_OK) and len(os.fsencode(place)) <= SOCKET_BYTES - SESSION_BYTES:
+            with TemporaryDirectory(prefix="curate-", dir=place, ignore_cleanup_errors=True) as folder:
+                yield folder
+            return
+    raise CurateError(
+        f"Ray's sockets cannot lie below {base}: the path of a socket has at most {SOCKET_BYTES} bytes",
+        "set RAY_TMPDIR to a folder with a short path",
+    )
 
 
 @contextmanager

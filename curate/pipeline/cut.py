@@ -19,6 +19,7 @@ from curate.pipeline.media_store import read_media
 from curate.pipeline.pieces import Piece
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.whereabouts import tells
 from curate.schema.errors import MediaError
 from curate.schema.fields import TIMED
 from curate.schema.ids import sample_id
@@ -51,6 +52,7 @@ def cut(build: Store, options: Cut, work: Sequence[tuple[Piece, list[str]]], sta
     there = build.existing(piece.file("cut", made_by(options)) for piece, _ in work)
     rows = [
         {
+            "piece": f"part-{piece.number}",
             "records": piece.path,
             "wanted": wanted,
             "samples": piece.file("samples", made_by(options)),
@@ -67,6 +69,7 @@ def cut(build: Store, options: Cut, work: Sequence[tuple[Piece, list[str]]], sta
         stage.count(retries=receipt["retries"])
 
 
+@tells("cut")
 def cut_piece(block: pa.Table, build: Store, options: dict[str, Any]) -> pa.Table:
     """One piece of records, cut and committed; the answer is its receipt."""
     item = block.to_pylist()[0]

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from curate.media.guarded import probe
 from curate.pipeline.media_store import MediaTar, read_media
-from curate.pipeline.pieces import Piece, split
+from curate.pipeline.pieces import MOST_BYTES, Piece, split
 from curate.pipeline.progress import Stage
 from curate.pipeline.retry import good_rows
 from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.whereabouts import tells
 from curate.schema.errors import MediaError
 from curate.schema.ids import content_id, key_of
 from curate.schema.recipe import Fetch, Recipe, TableSource
 from curate.schema.tables import FAILURE_NAMES, PROBE_NAMES, RECORDS
 from curate.schema.verdict import Failure
-from curate.sources.entry import Entry
+from curate.sources.entry import Entry, File, TarMember
 from curate.sources.read import read_all
 from curate.storage import Store
 from curate.storage.bucket import adopt, reach
@@ -38,7 +40,8 @@ AT_ONCE = 8
 def plan(recipe: Recipe, entries: Sequence[Entry]) -> list[tuple[Piece, str, list[Entry]]]:
     """Pieces of entries with the records file that each commits."""
     fetch = _limits(recipe)
-    pieces = split([key_of(e.identity()) for e in entries], recipe.partition)
+    costs = [at.bytes if isinstance(at := e.location, File | TarMember) else 0 for e in entries]
+    pieces = split([key_of(e.identity()) for e in entries], recipe.partition, costs=costs, most=MOST_BYTES)
     return [
         (p, p.file("records", ["ingest", VERSION, fetch]), list(entries[p.start : p.start + p.rows])) for p in pieces
     ]
@@ -48,7 +51,12 @@ def ingest(build: Store, recipe: Recipe, work: Sequence[tuple[Piece, str, list[E
     """Fetch, hash, probe and commit the pieces that are not there yet."""
     there = build.existing(path for _, path, _ in work)
     rows = [
-        {"records": path, "rows": piece.rows, "entries": json.dumps([e.to_row() for e in entries])}
+        {
+            "piece": PurePosixPath(path).stem,
+            "records": path,
+            "rows": piece.rows,
+            "entries": json.dumps([e.to_row() for e in entries]),
+        }
         for piece, path, entries in work
         if path not in there
     ]
@@ -66,6 +74,7 @@ def _limits(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
 
 
+@tells("ingest")
 def ingest_piece(block: pa.Table, build: Store, fetch: dict[str, Any], stores: dict[str, str]) -> pa.Table:
     """One piece: fetched, hashed, probed, committed. The block is one work item; the answer is its receipt."""
     adopt(stores)

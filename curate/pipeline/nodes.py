@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from curate.schema.errors import CurateError
 from curate.sources.entry import Entry, File, TarMember
 from curate.storage import Folder, Store, is_remote
-from curate.storage.place import TEMPORARY
+from curate.storage.place import temporary_name
 
 LOOK_SECONDS = 60.0
 """How long a node may take to look."""
@@ -36,7 +35,7 @@ def check_nodes(build: Store, entries: Sequence[Entry], console: Console) -> Non
     token: Path | None = None
     if isinstance(build, Folder):
         build.root.mkdir(parents=True, exist_ok=True)
-        token = build.root / f".nodes.{secrets.token_hex(8)}{TEMPORARY}"
+        token = build.root / temporary_name("nodes")
         token.write_bytes(b"")
         places["the build"] = str(token)
     try:

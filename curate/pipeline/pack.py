@@ -11,6 +11,7 @@ import pyarrow as pa
 from curate.pipeline.pieces import KEY_HEX
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.whereabouts import tells
 from curate.schema.ids import digest_of_rows
 from curate.shards.order import ShardPlan
 from curate.shards.pack import write_shard
@@ -34,6 +35,7 @@ def pack(build: Store, plans: Sequence[ShardPlan], places: Mapping[str, Place], 
     there = build.existing(plan.path for plan in plans)
     rows = [
         {
+            "piece": plan.path,
             "split": plan.split,
             "path": plan.path,
             "rows": json.dumps([[s, places[s][0], places[s][1]] for s in plan.sample_ids]),
@@ -48,6 +50,7 @@ def pack(build: Store, plans: Sequence[ShardPlan], places: Mapping[str, Place], 
         stage.add(receipt["rows"])
 
 
+@tells("pack")
 def pack_shard(block: pa.Table, build: Store) -> pa.Table:
     """One shard, written; the answer is its receipt."""
     item = block.to_pylist()[0]

@@ -12,15 +12,13 @@ COMMIT_CPUS = 0.1
 
 @dataclass(frozen=True)
 class Pools:
-    """Sizes for a decode -> models pipeline.
+    """Sizes of a stage's workers.
 
     Attributes:
-        decode_cpus: CPUs that Ray reserves for one decode task.
-        actors: model actors on CPUs.
+        actors: workers that decode and hold the models on CPUs.
         actor_cpus: CPUs that Ray reserves for one of them.
     """
 
-    decode_cpus: float
     actors: int
     actor_cpus: float
 
@@ -30,11 +28,10 @@ class Pools:
 
 
 def pools(cluster: Cluster, pieces: int) -> Pools:
-    """Decoding and CPU models take turns on the same cores.
+    """A worker a CPU, each of which decodes and computes in turn, on one thread.
 
-    Each side reserves half of the CPUs for as many workers as there are CPUs, every worker runs one thread, and Ray's
-    back-pressure holds decoding when models are behind. Reserving whole CPUs would leave a two-core machine with one
-    model worker, or with none that decodes.
+    Together they reserve half of the CPUs: the rest is for Ray's own tasks and for writing, which wait more than they
+    work.
     """
     actors = max(1, min(cluster.cpus, pieces))
-    return Pools(decode_cpus=0.5, actors=actors, actor_cpus=min(0.5, cluster.cpus / 2 / actors))
+    return Pools(actors=actors, actor_cpus=min(0.5, cluster.cpus / 2 / actors))

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from curate.pipeline.json_console import JsonConsole
 from curate.pipeline.rate import Rate
+from curate.pipeline.whereabouts import note
+from curate.schema.errors import CurateError
 from curate.schema.events import Counts, Dashboard, StageEnd, StageProgress, StageStart
 
 PLAIN_SECONDS = 10.0
@@ -112,6 +114,8 @@ class Stage:
                 self._console.print(f"{at.stage:<10} {', '.join(parts)}", markup=False)
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(exc, Exception) and not isinstance(exc, CurateError):
+            note(exc, f"the stage {self._counts.stage}")
         self._ended.set()
         if self._ticker is not None:
             self._ticker.join()

@@ -47,20 +47,16 @@ def forget_failures(build: Store, hold: Hold, signals: Sequence[Signal]) -> dict
             found["cut"] += failed
             build.remove([path])
     followers = _followers(signals)
-    gone: set[str] = set()
+    tables = {s.name: _tables(build, f"signals/{s.name}") for s in signals}
+    again: dict[str, set[str]] = {s.name: set() for s in signals}  # pieces to compute anew, by signal
     for signal in signals:
-        for path in _tables(build, f"signals/{signal.name}"):
+        for path in tables[signal.name]:
             failed = _failures(build, path)
             if failed:
                 found["annotate"] += failed
-                number = PurePosixPath(path).name.rpartition("-")[0]
-                gone |= {
-                    other
-                    for name in followers[signal.name]
-                    for other in _tables(build, f"signals/{name}")
-                    if PurePosixPath(other).name.rpartition("-")[0] == number
-                }
-    build.remove(sorted(gone))
+                for name in followers[signal.name]:
+                    again[name].add(_number(path))
+    build.remove(path for name, paths in tables.items() for path in paths if _number(path) in again[name])
     return found
 
 
@@ -73,7 +69,12 @@ def good_rows(build: Store, records: str) -> dict[str, dict[str, Any]]:
 
 
 def _tables(build: Store, folder: str) -> list[str]:
-    return [s.path for s in build.files(folder) if s.path.endswith(".parquet") and "/." not in s.path]
+    return [s.path for s in build.files(folder) if s.path.endswith(".parquet")]
+
+
+def _number(path: str) -> str:
+    """What the files of all signals of a piece have in common."""
+    return PurePosixPath(path).name.rpartition("-")[0]
 
 
 def _failures(build: Store, path: str) -> int:

@@ -25,13 +25,14 @@ from curate.pipeline.cluster import Cluster
 from curate.pipeline.finish import CardWriter, finish
 from curate.pipeline.made import Made
 from curate.pipeline.pack import named, pack
-from curate.pipeline.pieces import Piece, split
+from curate.pipeline.pieces import MOST_TIMED, Piece, parts, split
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
 from curate.pipeline.retry import forget_failures
 from curate.pipeline.stream import ray_map
 from curate.pipeline.tokenize import TokenPiece
 from curate.schema.errors import CurateError
+from curate.schema.fields import TIMED
 from curate.schema.ids import key_of
 from curate.schema.manifest import MANIFEST, Manifest
 from curate.schema.tables import FAILURE_NAMES
@@ -140,11 +141,13 @@ def _cut(
     made_by = cutting.made_by(recipe.cut)
     work: list[tuple[Piece, list[str]]] = []
     for number, path in enumerate(made.files["records"]):
-        held = read_table(build, path, ["record_id", "content_id"]).to_pylist()
+        held = read_table(build, path, ["record_id", "content_id", "kind"]).to_pylist()
         wanted = [row for row in held if row["record_id"] in sampled]
-        if wanted:
-            key = key_of([path, [[row["record_id"], row["content_id"]] for row in wanted]])
-            work.append((Piece(f"{number:05d}", key, path, 0, len(held)), [row["record_id"] for row in wanted]))
+        for k, part in enumerate(parts([row["kind"] in TIMED for row in wanted], len(held), MOST_TIMED)):
+            some = wanted[part.start : part.stop]
+            key = key_of([path, [[row["record_id"], row["content_id"]] for row in some]])
+            name = f"{number:05d}-{k:03d}" if k else f"{number:05d}"
+            work.append((Piece(name, key, path, 0, len(held)), [row["record_id"] for row in some]))
     todo = [(piece.file("cut", made_by), len(wanted)) for piece, wanted in work]
     with _stage(build, console, "cut", "records", todo) as stage:
         cutting.cut(build, recipe.cut, work, stage)
@@ -158,7 +161,8 @@ def _cut(
                 uncut.append((row["record_id"], Failure(**{name: row[name] for name in FAILURE_NAMES})))
         rows = read_table(build, samples, ["sample_id", "kind", "text"]).to_pylist()
         identity = [key_of([row["sample_id"], row["kind"], row["text"]]) for row in rows]
-        pieces += split(identity, recipe.partition, samples, piece.number)
+        timed = [row["kind"] in TIMED for row in rows]
+        pieces += split(identity, recipe.partition, samples, piece.number, timed, MOST_TIMED)
     return pieces, uncut
 
 

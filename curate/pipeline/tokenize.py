@@ -9,7 +9,7 @@ let a sample's ids depend on its neighbours, so the bytes are those of a fresh r
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,7 +19,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.media.views import View
-from curate.pipeline.blocks import FAIL, failure_columns, failure_of, failure_text, pack_views, unpack_views, view_name
+from curate.pipeline.blocks import (
+    FAIL,
+    batches,
+    failure_columns,
+    failure_of,
+    failure_text,
+    pack_views,
+    unpack_views,
+    view_name,
+)
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decode_stage import decode_samples
 from curate.pipeline.models import models
@@ -27,6 +36,7 @@ from curate.pipeline.pieces import KEY_HEX, Piece
 from curate.pipeline.pools import COMMIT_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.whereabouts import tells
 from curate.schema.codec import CodecCard
 from curate.schema.ids import digest_of_rows, key_of
 from curate.schema.recipe import Stream
@@ -104,86 +114,95 @@ def tokenize(
     build: Store, work: Sequence[TokenPiece], streams: Sequence[StreamPlan], cluster: Cluster, stage: Stage
 ) -> None:
     """Tokenize the pieces that are not committed yet."""
-    there = build.existing(t.receipt for t in work)
+    # listed once, here: a task that looked for itself would list what all others commit
+    there = {stat.path for stat in build.files("tokenized")}
+    older: dict[str, list[str]] = {}
+    for stem in sorted(PurePosixPath(path).stem for path in there):
+        older.setdefault(f"{stem.rpartition('-')[0]}-", []).append(stem)
     rows = [
-        {"samples": t.piece.path, "start": t.piece.start, "rows": t.piece.rows, "item": json.dumps(_item(t))}
+        {
+            "samples": t.piece.path,
+            "start": t.piece.start,
+            "rows": t.piece.rows,
+            "item": json.dumps(_item(t, older.get(t.prefix, []))),
+        }
         for t in work
         if t.receipt not in there
     ]
     if not rows:
         return
     size = pools(cluster, len(rows))
-    decoded = then(pieces_dataset(rows), decode_piece, cpus=size.decode_cpus, build=build, streams=streams)
-    encoded = then(decoded, Encode, cpus=size.actor_cpus, actors=size.actors, streams=streams)
+    encoded = then(pieces_dataset(rows), Encode, cpus=size.actor_cpus, actors=size.actors, build=build, streams=streams)
     dataset = then(encoded, commit, cpus=COMMIT_CPUS, build=build, streams=streams)
     for receipt in receipts(dataset):
         stage.add(receipt["rows"], receipt["failed"])
         stage.count(retries=receipt["retries"])
 
 
-def _item(t: TokenPiece) -> dict[str, Any]:
+def _item(t: TokenPiece, older: list[str]) -> dict[str, Any]:
+    """What a task is told of a piece; `older` are files that may hold some of its survivors, without folder and end."""
     return {
+        "piece": f"part-{t.piece.number}",
         "keep": t.keep,
         "captions": t.captions,
-        "prefix": t.prefix,
+        "older": older,
         "arrow": t.arrow,
         "receipt": t.receipt,
     }
 
 
-def decode_piece(work: pa.Table, build: Store, streams: Sequence[StreamPlan]) -> pa.Table:
-    """Views of the piece's survivors whose ids no older file holds; the others come without views."""
-    row = work.to_pylist()[0]
-    item = json.loads(row["item"])
-    samples = read_table(build, row["samples"]).slice(row["start"], row["rows"])
-    keep = set(item["keep"])
-    alive = [i for i, sid in enumerate(samples.column("sample_id").to_pylist()) if sid in keep]
-    samples = samples.take(pa.array(alive, pa.int64()))
-    ids = samples.column("sample_id").to_pylist()
-    old = _older(build, item, keep)
-    item["older"] = {sid: [path, at] for sid, (path, at) in old.items()}
-    fresh = [i for i, sid in enumerate(ids) if sid not in old]
-    views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
-    rows = samples.to_pylist()
-    arrays, failures = decode_samples(build, [rows[i] for i in fresh], views, "tokenize")
-    captions_table = read_table(build, item["captions"], ["sample_id", "caption"])
-    captions = dict(
-        zip(captions_table.column("sample_id").to_pylist(), captions_table.column("caption").to_pylist(), strict=True)
-    )
-    columns: dict[str, Any] = {name: samples.column(name) for name in (*IDENTITY, "width", "height")}
-    columns["caption_text"] = pa.array([captions[sid] for sid in ids], pa.string())
-    columns["item"] = pa.array([json.dumps(item)] * len(ids), pa.string())
-    columns["fresh"] = pa.array([sid not in old for sid in ids], pa.bool_())
-    at = {i: n for n, i in enumerate(fresh)}
-    columns[FAILED] = pa.array(
-        [failure_text(failures[at[i]]) if i in at else None for i in range(len(ids))], pa.string()
-    )
-    for view in views:
-        columns |= pack_views(view, [arrays[view][at[i]] if i in at else None for i in range(len(ids))])
-    return pa.table(columns)
-
-
-def _older(build: Store, item: dict[str, Any], keep: set[str]) -> dict[str, Place]:
+def _older(build: Store, stems: Sequence[str], keep: set[str]) -> dict[str, Place]:
     """Where files of the same range and tokenizers hold survivors already."""
     found: dict[str, Place] = {}
-    for stat in build.files("tokenized"):
-        stem = PurePosixPath(stat.path).stem
-        if not stem.startswith(item["prefix"]) or stat.path.startswith("tokenized/."):
-            continue
+    for stem in stems:
         held = index_pieces(build, [f"pieces/{stem}.arrow"])
         found |= {sid: at for sid, at in held.items() if sid in keep and sid not in found}
     return found
 
 
 class Encode:
-    """A worker that holds the tokenizers."""
+    """A worker that decodes the survivors of a piece, a batch at a time, and holds the tokenizers."""
 
-    def __init__(self, streams: Sequence[StreamPlan]) -> None:
-        self._streams = streams
+    def __init__(self, build: Store, streams: Sequence[StreamPlan]) -> None:
+        self._build, self._streams = build, streams
+        self._views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
         for stream in streams:
             models().load_tokenizer(stream.tokenizer, stream.card)
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    @tells("tokenize")
+    def __call__(self, work: pa.Table) -> pa.Table:
+        """Ids of the piece's survivors that no older file holds; the others come without ids."""
+        row = work.to_pylist()[0]
+        item = json.loads(row["item"])
+        samples = read_table(self._build, row["samples"]).slice(row["start"], row["rows"])
+        keep = set(item.pop("keep"))
+        alive = [i for i, sid in enumerate(samples.column("sample_id").to_pylist()) if sid in keep]
+        samples = samples.take(pa.array(alive, pa.int64()))
+        old = _older(self._build, item.pop("older"), keep)
+        item["held"] = {sid: [path, at] for sid, (path, at) in old.items()}
+        captions = read_table(self._build, item["captions"], ["sample_id", "caption"])
+        texts = dict(zip(*(captions.column(name).to_pylist() for name in ("sample_id", "caption")), strict=True))
+        parts = [self._encoded(self._decoded(some, old, texts)) for some in batches(samples)]
+        done = pa.concat_tables(parts)
+        return done.append_column("item", pa.array([json.dumps(item)] + [None] * (done.num_rows - 1), pa.string()))
+
+    def _decoded(self, samples: pa.Table, old: Mapping[str, Place], captions: Mapping[str, str | None]) -> pa.Table:
+        """Views of those of a batch that `old` does not hold; the others come without views."""
+        rows = samples.to_pylist()
+        fresh = [i for i, row in enumerate(rows) if row["sample_id"] not in old]
+        arrays, failures = decode_samples(self._build, [rows[i] for i in fresh], self._views, "tokenize")
+        at = {i: n for n, i in enumerate(fresh)}
+        columns: dict[str, Any] = {name: samples.column(name) for name in (*IDENTITY, "width", "height")}
+        columns["caption_text"] = pa.array([captions[row["sample_id"]] for row in rows], pa.string())
+        columns["fresh"] = pa.array([i in at for i in range(len(rows))], pa.bool_())
+        texts = [failure_text(failures[at[i]]) if i in at else None for i in range(len(rows))]
+        columns[FAILED] = pa.array(texts, pa.string())
+        for view in self._views:
+            columns |= pack_views(view, [arrays[view][at[i]] if i in at else None for i in range(len(rows))])
+        return pa.table(columns)
+
+    def _encoded(self, block: pa.Table) -> pa.Table:
+        """A batch with its ids, without views."""
         fresh = block.column("fresh").to_pylist()
         failures = [failure_of(t) for t in block.column(FAILED).to_pylist()]
         sizes = list(zip(block.column("width").to_pylist(), block.column("height").to_pylist(), strict=True))
@@ -203,7 +222,7 @@ class Encode:
             block = block.append_column(stream.use.name, _ids_column(stream, ids))
         texts = pa.array([failure_text(f) for f in failures], pa.string())
         block = block.set_column(block.column_names.index(FAILED), FAILED, texts)
-        return block.select([*IDENTITY, "item", FAILED, *(s.use.name for s in self._streams)])
+        return block.select([*IDENTITY, FAILED, *(s.use.name for s in self._streams)])
 
 
 def _checked(stream: StreamPlan, got: NDArray[np.generic] | Failure) -> NDArray[np.generic] | Failure:
@@ -229,6 +248,7 @@ def _ids_column(stream: StreamPlan, ids: Sequence[NDArray[np.generic] | None]) -
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=mask)
 
 
+@tells("tokenize")
 def commit(block: pa.Table, build: Store, streams: Sequence[StreamPlan]) -> pa.Table:
     """Write the piece: fresh rows and those of older files, in the range's order; the answer is its receipt."""
     item = json.loads(block.column("item")[0].as_py())
@@ -236,8 +256,8 @@ def commit(block: pa.Table, build: Store, streams: Sequence[StreamPlan]) -> pa.T
     specs = [s.spec for s in streams]
     rows = []
     for i, key in enumerate(block.select(IDENTITY).to_pylist()):
-        if key["sample_id"] in item["older"]:
-            path, at = item["older"][key["sample_id"]]
+        if key["sample_id"] in item["held"]:
+            path, at = item["held"][key["sample_id"]]
             held = pa.Table.from_batches(open_ipc(build.local(path))[1])
             rows.append(Tokens(**key, ids={s.name: _ids(held, at, s) for s in specs}))
         elif failures[i] is None:

@@ -218,7 +218,15 @@ class Recipe(_Part):
         None, description="prepare this demonstration's media, and serve a part over http"
     )
     seed: int = Field(0, ge=0)
-    partition: int = Field(16, ge=1, le=4096, description="records or samples in one committed piece")
+    partition: int = Field(
+        512,
+        ge=1,
+        le=4096,
+        description="most records, or samples, in one committed piece: what one worker does at a time, what is done "
+        "again after a crash, and a file of each stage. A piece also ends at 32 videos or sounds (or clips of them), "
+        "and at 128 MiB of listed files. A smaller number lets more CPUs share a few hundred images; a larger one "
+        "makes fewer files",
+    )
     sources: list[Source] = Field(min_length=1)
     cut: Cut = Cut()
     annotate: list[SignalUse] = Field(min_length=1)

@@ -31,9 +31,12 @@ def stream(
     current epoch; iterating again gives the next one. `state()` and `resume()` go on at the very next sample.
 
     With a DataLoader, set `batch` here and `batch_size=None` there: any number of workers then gives the same batches
-    in the same order. Samples are dealt to ranks in turn, so at the end of an epoch some ranks have one sample less
-    than others. For a build in a bucket it needs `multiprocessing_context="forkserver"` too: a connection does not
-    survive a fork.
+    in the same order, and each time the loader begins it is the next epoch, whether its workers are forked or spawned,
+    persistent or not. Workers make items ahead, so only you know how many were taken: say it, `state(items=...)`. An
+    epoch that is broken off is not gone on with by itself, as it is without workers; call `resume(state(items=...))`.
+
+    Samples are dealt to ranks in turn, so at the end of an epoch some ranks have one sample less than others. A build
+    in a bucket needs `multiprocessing_context="forkserver"` too: a connection does not survive a fork.
 
     Args:
         build: folder of a finished build, or its `s3://` uri.

@@ -54,6 +54,7 @@ class TokenStream:
         self.split = split
         self._view = (RawView() if view is None else view).bind(self.manifest)
         self._seed, self._epoch, self._index = seed, epoch, 0
+        self._started = (epoch, 0)  # where the last iteration began
         self._shuffle, self._rank, self._world, self._batch = shuffle, rank, world, batch
         shards = find_split(self.manifest, split)
         self._samples = shards.samples
@@ -68,7 +69,7 @@ class TokenStream:
     @property
     def epoch(self) -> int:
         """The epoch that the next item is of."""
-        return self._epoch
+        return self._next()[0]
 
     @property
     def samples(self) -> int:
@@ -77,13 +78,14 @@ class TokenStream:
 
     def __len__(self) -> int:
         """Items (samples, or batches) that are left of this epoch on this rank."""
-        return -(-self._left() // (self._batch or 1))
+        return -(-self._left(self._next()[1]) // (self._batch or 1))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rest of this epoch. What comes after is the next epoch."""
         worker, workers = self._worker()
         reader = self._open()
-        start, epoch, left, size = self._index, self._epoch, self._left(), self._batch or 1
+        epoch, start = self._begin()
+        left, size = self._left(start), self._batch or 1
         order = Permutation(self._samples, f"{self._seed}/{epoch}/{self.split}") if self._shuffle else None
         draw = Draw(self._seed, epoch)
         ahead = max(1, self._look_ahead // size)
@@ -100,17 +102,20 @@ class TokenStream:
                     yield self._view.sample(rows, first, draw)
                 else:
                     yield self._view.batch(rows.part(first, min(first + size, len(rows))), draw)
-        self._move(epoch, self._samples)
+        self._end(epoch)
 
     def state(self, items: int | None = None) -> dict[str, int]:
         """Where this stream stands: a few integers, equal on all ranks that took equally many items.
 
         Args:
-            items: None when this object is iterated directly: it counts by itself, and an item counts once it was given
-                out. With a torch DataLoader the iteration happens in its workers, so say how many items (what this
-                stream yields: samples, or batches where `batch` is set) were taken from it since it was last begun.
+            items: how many items (what this stream yields: samples, or batches where `batch` is set) were taken since
+                it was last begun. None where this object is iterated directly: it counts by itself, and an item counts
+                once it was given out. The workers of a torch DataLoader make items ahead, so there it must be said.
+
+        Raises:
+            CurateError: workers have begun an epoch, are not at its end, and `items` is None.
         """
-        epoch, index = self._epoch, self._index
+        epoch, index = self._begun(items)
         if items:
             index += items * (self._batch or 1) * self._world
         if items is not None and index >= self._samples:
@@ -130,7 +135,7 @@ class TokenStream:
         Raises:
             CurateError: the state is of another build, split, seed or shuffling, or not a state.
         """
-        mine = self.state()
+        mine = self.state(items=0)
         if set(state) != set(mine) or not 0 <= state["index"] <= self._samples or state["epoch"] < 0:
             raise CurateError("not a state of a token stream", "pass what state() gave")
         if state["build"] != mine["build"] or state["samples"] != mine["samples"]:
@@ -139,14 +144,36 @@ class TokenStream:
             if state[name] != mine[name]:
                 raise CurateError(f"the state was taken with {name} {state[name]}, this stream has {mine[name]}")
         self._move(state["epoch"], state["index"])
+        self._started = self._next()
+
+    def _next(self) -> tuple[int, int]:
+        """(epoch, index) of the next item."""
+        return self._epoch, self._index
+
+    def _begun(self, items: int | None) -> tuple[int, int]:
+        """Where the items that `state` is told of were counted from."""
+        return self._next() if items is None else self._started
+
+    def _begin(self) -> tuple[int, int]:
+        """Where an iteration begins; called in the process that iterates."""
+        self._started = self._next()
+        return self._started
+
+    def _end(self, epoch: int) -> None:
+        """An iteration has given all of its epoch."""
+        self._move(epoch, self._samples)
+        self._started = self._next()
 
     def _move(self, epoch: int, index: int) -> None:
         done = index >= self._samples
-        self._epoch, self._index = (epoch + 1, 0) if done else (epoch, index)
+        self._place(*((epoch + 1, 0) if done else (epoch, index)))
 
-    def _left(self) -> int:
-        """Samples that are left of this epoch for this rank."""
-        return max(0, -(-(self._samples - self._index - self._rank) // self._world))
+    def _place(self, epoch: int, index: int) -> None:
+        self._epoch, self._index = epoch, index
+
+    def _left(self, index: int) -> int:
+        """Samples that are left of an epoch for this rank."""
+        return max(0, -(-(self._samples - index - self._rank) // self._world))
 
     def _open(self) -> Reader:
         if self._reader is None:

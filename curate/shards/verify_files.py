@@ -53,7 +53,11 @@ def _wrong_bytes(build: Store, file: File, deep: bool) -> str:
         return "missing"
     if stat.bytes != file.bytes:
         return f"{stat.bytes} bytes, the manifest says {file.bytes}"
-    if deep and (got := file_digest(build, file.path)[0]) != file.digest:
+    try:
+        got = file_digest(build, file.path)[0] if deep else file.digest
+    except FileNotFoundError:  # it went while we looked
+        return "missing"
+    if got != file.digest:
         return f"its digest is {got[:16]}…, the manifest says {file.digest[:16]}…: the file was changed"
     return ""
 

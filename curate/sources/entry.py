@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,7 @@ _LOCATIONS: dict[str, type[File | TarMember | Url | Broken]] = {
     "broken": Broken,
 }
 _NAMES = {kind: name for name, kind in _LOCATIONS.items()}
+_ESCAPED = re.compile("[\udc80-\udcff]+")
 _COLUMNS = ("path", "tar", "offset", "bytes", "url", "error", "message")
 
 
@@ -122,6 +124,20 @@ class Entry:
         return cls(**own, location=location)
 
 
+@dataclass(frozen=True)
+class BadCell:
+    """A value of a table or a sidecar that is there and cannot be used. Where it is uri, text or licence, the record
+    fails; in `meta` it takes down nothing.
+
+    Attributes:
+        shown: what stands for it in `meta`.
+        why: said after the column's name, e.g. `is not UTF-8`.
+    """
+
+    shown: Any
+    why: str
+
+
 def meta_json(value: Mapping[str, Any]) -> str:
     """`meta` as it is stored: sorted keys, ASCII, numbers that JSON has no word for as null."""
     return json.dumps(_plain(value), sort_keys=True, ensure_ascii=True, allow_nan=False)
@@ -134,7 +150,14 @@ def clean(text: str | None) -> str | None:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") or None
 
 
+def replaced(text: str) -> str:
+    """Text of which `surrogateescape` kept bytes that are not UTF-8: each run of them as one U+FFFD."""
+    return text if text.isascii() else _ESCAPED.sub("\ufffd", text)
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, BadCell):
+        return _plain(value.shown)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

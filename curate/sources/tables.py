@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -15,9 +14,13 @@ from urllib.parse import unquote, urljoin
 from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
 from curate.schema.recipe import TableSource
-from curate.sources.entry import Broken, Entry, File, Location, Url, clean, meta_json
+from curate.sources.csv_rows import read_csv
+from curate.sources.entry import BadCell, Broken, Entry, File, Location, Url, clean, meta_json
+from curate.sources.json_rows import read_jsonl
+from curate.sources.parquet_rows import read_parquet
 from curate.sources.paths import in_bucket
-from curate.sources.sidecar import MAX_BYTES, SourceError, json_object, reason
+from curate.sources.rows import Row
+from curate.sources.sidecar import MAX_BYTES, SourceError, reason
 from curate.storage import is_remote
 from curate.storage.retry import StoreUnavailable
 
@@ -27,12 +30,8 @@ MAX_URI = 8192
 AT_ONCE = 16
 """Objects whose size is asked for together."""
 
-_BATCH = 4096
 _UNKNOWN = -1
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-
-Row = dict[str, Any] | SourceError
-"""A row of a table, or why it cannot be read."""
 
 
 def list_table(source: TableSource, table: Path | str, base_url: str | None = None) -> list[Entry]:
@@ -40,10 +39,12 @@ def list_table(source: TableSource, table: Path | str, base_url: str | None = No
 
     The uri is as the table writes it: `http(s)://`, `s3://`, `file://`, an absolute path, or a relative one, which
     `base_url` is put before, or which starts in the table's folder and may not leave it. A table in a bucket names no
-    files of this machine. Columns other than those of uri, text and licence go to `meta`; parquet columns of bytes are
-    not read. A row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a text or a `meta`
-    above MAX_BYTES, a scheme that is not read, a file that is not there and an object that cannot be asked for give
-    broken entries.
+    files of this machine. Columns other than those of uri, text and licence go to `meta`, where a cell that cannot be
+    read shows what can be shown of it; parquet columns of bytes are not read, but for a uri, text or licence.
+
+    Broken entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a text
+    or a `meta` above MAX_BYTES, a uri, text or licence that is not UTF-8, a scheme that is not read, a file that is not
+    there and an object that cannot be asked for.
 
     Args:
         source: names the columns.
@@ -60,14 +61,14 @@ def list_table(source: TableSource, table: Path | str, base_url: str | None = No
         home, name, file = address.rpartition("/")[0], PurePosixPath(key).name, store.local(key)
     else:
         home, name, file = str(Path(address).parent.resolve()), Path(address).name, Path(address)
-    columns, rows = _read(file, name)
+    columns, rows = _read(file, name, source)
     asked = [("uri", source.uri)]
     # the default `text` is a guess, not a demand
     asked += [("text", source.text)] if source.text is not None and "text" in source.model_fields_set else []
     asked += [("licence_column", source.licence_column)] if source.licence_column is not None else []
     for key, column in asked:
         if column not in columns:
-            hint = f"{nearest(column, columns)}it has: {', '.join(columns) or 'none'}"
+            hint = clean(f"{nearest(column, columns)}it has: {', '.join(columns) or 'none'}") or ""
             raise CurateError(f"{key}: {name} has no column {column!r}", hint)
     return _sized([_entry(source, row, f"{name}#{i}", home, base_url) for i, row in enumerate(rows, 1)])
 
@@ -95,6 +96,13 @@ def _string(row: Mapping[str, Any], column: str | None, longest: int = MAX_BYTES
     value = row.get(column) if column is not None else None
     if value is None:
         return None
+    if isinstance(value, bytes):  # of Parquet, whose writers may leave out that a column is text
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            value = BadCell(None, "is not UTF-8")
+    if isinstance(value, BadCell):
+        raise SourceError(f"its {column} {value.why}")
     if not isinstance(value, str):
         raise SourceError(f"its {column} is {type(value).__name__}, not text")
     if len(value) > longest:
@@ -103,7 +111,10 @@ def _string(row: Mapping[str, Any], column: str | None, longest: int = MAX_BYTES
 
 
 def _meta(rest: Mapping[str, Any]) -> str:
-    said = meta_json(rest)
+    try:
+        said = meta_json(rest)
+    except RecursionError as exc:
+        raise SourceError("its other columns are nested too deep") from exc
     if len(said) > MAX_BYTES:
         raise SourceError(f"its other columns have {len(said)} characters as JSON, more than {MAX_BYTES}")
     return said
@@ -207,82 +218,14 @@ def _is_unsized(at: Location) -> TypeGuard[File]:
     return isinstance(at, File) and at.bytes == _UNKNOWN
 
 
-def _read(table: Path, name: str) -> tuple[list[str], Iterable[Row]]:
+def _read(table: Path, name: str, source: TableSource) -> tuple[list[str], Iterable[Row]]:
     """Column names, and the rows as they come. `name` is what messages call the table."""
-    readers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl}
-    reader = readers.get(Path(name).suffix.lower())
-    if reader is None:
-        raise CurateError(f"{name}: a table is .parquet, .csv or .jsonl")
-    return reader(table, name)
-
-
-def _csv(table: Path, name: str) -> tuple[list[str], Iterable[Row]]:
-    csv.field_size_limit(MAX_BYTES)  # of this process; as long as the other kinds of tables may hold
-    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        columns = next(csv.reader(file), [])
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
-        raise CurateError(f"{name} has more than one column named {', '.join(twice)}")
-    return columns, _csv_rows(table, columns)
-
-
-def _csv_rows(table: Path, columns: list[str]) -> Iterator[Row]:
-    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        next(rows)
-        while True:
-            try:
-                values = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as exc:
-                yield SourceError(f"line {rows.line_num} is no row of a csv: {exc}")
-                continue
-            if not values:
-                continue  # an empty line
-            if len(values) != len(columns):
-                yield SourceError(f"it has {len(values)} fields, the header has {len(columns)}")
-            elif not all(value.isascii() or _is_utf8(value) for value in values):
-                yield SourceError("it is not UTF-8")
-            else:
-                yield {name: value or None for name, value in zip(columns, values, strict=True)}
-
-
-def _is_utf8(value: str) -> bool:
-    return not any("\udc80" <= char <= "\udcff" for char in value)
-
-
-def _jsonl(table: Path, name: str) -> tuple[list[str], Iterable[Row]]:
-    rows: list[Row] = []
-    with table.open("rb") as file:
-        for line in file:
-            if not line.strip():
-                continue
-            try:
-                rows.append(json_object(line, "it"))
-            except SourceError as exc:
-                rows.append(exc)
-    return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row)), rows
-
-
-def _parquet(table: Path, name: str) -> tuple[list[str], Iterable[Row]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(table)
-    except (pa.ArrowException, OSError) as exc:
-        raise CurateError(f"{name} is not a parquet file: {exc}") from exc
-    bytes_like = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    columns = [f.name for f in file.schema_arrow if not any(is_type(f.type) for is_type in bytes_like)]
-    return columns, _parquet_rows(file, columns, name)
-
-
-def _parquet_rows(file: Any, columns: list[str], name: str) -> Iterator[Row]:
-    import pyarrow as pa
-
-    try:
-        for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as exc:
-        raise CurateError(f"{name} cannot be read as parquet: {exc}") from exc
+    own = {column for column in (source.uri, source.text, source.licence_column) if column is not None}
+    suffix = Path(name).suffix.lower()
+    if suffix == ".parquet":
+        return read_parquet(table, name, own)
+    if suffix == ".csv":
+        return read_csv(table, name, own, source.uri)
+    if suffix in (".jsonl", ".ndjson"):
+        return read_jsonl(table, name)
+    raise CurateError(f"{name}: a table is .parquet, .csv or .jsonl")

@@ -19,6 +19,7 @@ Tars come from strangers. Nothing of them is ever unpacked to a disk or unpickle
 | `.npy` without other media in its key | media: an array, never unpickled |
 | `.npy` beside other media; `.pt`, `.pkl`, `.cls` and other members | not read, never opened |
 | a `.txt` or `.json` that is larger than 1 MiB, not UTF-8, no JSON object, or nested too deep | that record is broken |
+| a `.json` whose values are not UTF-8, or whose keys come twice, in neither text nor licence | read |
 | a folder, a hidden member (`.x`), `__meta__/x` | passed over |
 | a size that leads beyond the end | that record is broken, and the tar: cut off |
 | two sizes (header, PAX); one below 0, or into another member; a bad checksum | as far as that; the tar is broken |

@@ -21,9 +21,9 @@ and opens the new one. The exceptions are the few files whose names say nothing 
 which are written just before the manifest. Without a manifest: nothing, except to run the same command again.
 
 What a rerun does. It lists the pieces' names, skips those that are there, makes the others, and commits. Killed
-anywhere it ends with the bytes of an undisturbed run. Temporary files of killed writers (`.NAME.*.part`; in a bucket,
-uploads that were never completed, which no reader sees and which a lifecycle rule of the bucket should expire) are
-removed before the manifest is written.
+anywhere it ends with the bytes of an undisturbed run. Temporary files of killed writers (`.NAME.HEX.part`, which
+no listing shows; in a bucket, uploads that were never completed, which no reader sees and which a lifecycle rule of
+the bucket should expire) are removed before the manifest is written.
 
 Two runs of one build at once. In a folder the kernel's lock on it (`flock`, dropped with the process) lets one run
 in. In a bucket it is a *lease*: the object `.curate/lease.json`, created with `If-None-Match: *` and renewed with

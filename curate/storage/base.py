@@ -60,7 +60,11 @@ class Store(ABC):
 
     @abstractmethod
     def files(self, folder: str = "") -> list[Stat]:
-        """All files below a folder, sorted by path; empty where there is no such folder."""
+        """All files below a folder, sorted by path; empty where there is no such folder.
+
+        Others may write and remove meanwhile: a file that is there from before until after is listed, one that comes or
+        goes may be, and none that is still being written is. A listed file may be gone when it is read.
+        """
 
     @abstractmethod
     def write(self, path: str, data: bytes) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from curate.schema.errors import CurateError
 from curate.storage.base import Hold, Stat, Store
-from curate.storage.place import placed, sweep
+from curate.storage.place import NOT_THERE, is_temporary, placed, sweep, walk
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,22 @@ class Folder(Store):
                 yield chunk
 
     def stat(self, path: str) -> Stat | None:
-        place = self.root / path
-        return Stat(path, place.stat().st_size) if place.is_file() else None
+        try:
+            found = (self.root / path).stat()
+        except OSError as exc:
+            if exc.errno in NOT_THERE:
+                return None
+            raise
+        return Stat(path, found.st_size) if S_ISREG(found.st_mode) else None
 
     def files(self, folder: str = "") -> list[Stat]:
-        files = ((p.relative_to(self.root).as_posix(), p) for p in (self.root / folder).rglob("*"))
-        return sorted(
-            (Stat(name, p.lstat().st_size) for name, p in files if p.is_symlink() or not p.is_dir()),
-            key=lambda stat: stat.path,
-        )
+        found: dict[str, int] = {}  # a file that is replaced meanwhile may come twice
+        for entry in walk(self.root / folder):
+            if not is_temporary(entry.name):
+                with suppress(FileNotFoundError):  # removed since it was listed
+                    path = Path(entry.path).relative_to(self.root).as_posix()
+                    found[path] = entry.stat(follow_symlinks=False).st_size
+        return [Stat(path, size) for path, size in sorted(found.items())]
 
     def write(self, path: str, data: bytes) -> None:
         with placed(self.root / path) as temporary:
@@ -63,9 +71,14 @@ class Folder(Store):
             place = self.root / path
             place.unlink(missing_ok=True)
             for folder in place.parents:
-                if folder == self.root or not folder.is_dir() or any(folder.iterdir()):
+                if folder == self.root:
                     break
-                folder.rmdir()
+                try:
+                    folder.rmdir()
+                except FileNotFoundError:
+                    continue  # another was first
+                except OSError:
+                    break  # it is not empty
 
     def local(self, path: str) -> Path:
         return self.root / path

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from curate.schema.errors import CurateError
 
-TEMPORARY = ".part"
-"""Suffix of files that are being written; their names start with a dot. They never count as part of a build."""
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Error numbers of a path that leads to nothing, or no longer does."""
+
+
+def temporary_name(name: str) -> str:
+    """A name of its own for a file that is being written: `.NAME.<16 hex digits>.part`."""
+    return f".{name}.{secrets.token_hex(8)}.part"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is one of `temporary_name`: such files never count as part of a build, and may go any time."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
@@ -25,7 +38,7 @@ def placed(path: Path) -> Iterator[Path]:
     Raises:
         CurateError: the disk is full, or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -35,7 +48,7 @@ def placed(path: Path) -> Iterator[Path]:
     except OSError as exc:
         raise _mendable(exc, path.parent) from exc
     finally:
-        if path.parent.is_dir():
+        with suppress(OSError):  # the error to be raised is the one above; a leftover counts for nothing
             temporary.unlink(missing_ok=True)
 
 
@@ -51,15 +64,36 @@ def _mendable(exc: OSError, folder: Path) -> Exception:
     return exc
 
 
+def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What is below a folder and is not a folder, links among them; links to folders are not followed.
+
+    Others may write, rename and remove meanwhile: a folder that is gone when it is its turn holds nothing.
+    """
+    try:
+        with os.scandir(folder) as scan:
+            here = list(scan)
+    except PermissionError:
+        return  # not ours
+    except OSError as exc:
+        if exc.errno in NOT_THERE:
+            return
+        raise
+    for entry in here:
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(Path(entry.path))
+        else:
+            yield entry
+
+
 def sweep(folder: Path) -> list[str]:
     """Remove what killed writers left behind under `folder`; call it only while nothing writes there.
 
     Returns:
         The removed paths, relative to `folder`, sorted.
     """
-    found = sorted(p for p in folder.rglob(f".*{TEMPORARY}") if p.is_file())
+    found = sorted(Path(entry.path) for entry in walk(folder) if is_temporary(entry.name))
     for path in found:
-        path.unlink()
+        path.unlink(missing_ok=True)
     return [p.relative_to(folder).as_posix() for p in found]
 
 

@@ -82,6 +82,14 @@ def test_counters_that_begin_anew_within_a_group_of_pictures() -> None:
     assert indices(decode(b"".join(out), "video", [ALL], Span(0, 2_400_000)).views[ALL]) == list(range(60))
 
 
+def test_packets_may_be_sent_twice() -> None:
+    """ISO/IEC 13818-1, 2.4.3.3: with the same counter and content, once more."""
+    out = []
+    for i, packet in enumerate(packets(stream("libx264"))):
+        out += [packet] * (2 if i % 5 == 0 and pid(packet) == 256 and packet[3] & 0x10 else 1)
+    assert indices(decode(b"".join(out), "video", [ALL], Span(0, 2_400_000)).views[ALL]) == list(range(60))
+
+
 @pytest.mark.parametrize("codec", OPTIONS)
 def test_packets_that_are_really_lost_fail_their_own_clip(codec: str) -> None:
     """Six times one to three of a stream's packets are left out of its last second; the first goes on being read."""

@@ -125,12 +125,6 @@ def _swapped_profile() -> bytes:
     at = {bytes(data[132 + 12 * i : 136 + 12 * i]): 132 + 12 * i for i in range(count)}
     red, blue = at[b"rXYZ"], at[b"bXYZ"]
     data[red + 4 : red + 12], data[blue + 4 : blue + 12] = data[blue + 4 : blue + 12], data[red + 4 : red + 12]
-    description = int.from_bytes(data[at[b"desc"] + 4 : at[b"desc"] + 8], "big")
-    size = int.from_bytes(data[at[b"desc"] + 8 : at[b"desc"] + 12], "big")
-    for text in (b"sRGB", "sRGB".encode("utf-16-be")):
-        start = bytes(data[description : description + size]).find(text)
-        if start >= 0:
-            data[description + start : description + start + len(text)] = b"x".join([b""] * (len(text) + 1))
     return bytes(data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,15 @@ from hypothesis import strategies as st
 from curate.media.views import Audio, Frames
 from curate.pipeline import annotate
 from curate.pipeline.blocks import drop_views, failure_of, failure_text, pack_views, unpack_views, view_name
+from curate.pipeline.decode_stage import GAP_BYTES, MediaReader
 from curate.pipeline.models import models
-from curate.pipeline.pieces import split
+from curate.pipeline.pieces import MOST_TIMED, parts, split
 from curate.schema.fields import Resources, SignalField
 from curate.schema.recipe import SignalUse
 from curate.schema.verdict import Failure
 from curate.signals import registry
 from curate.signals.base import Batch, Result, Signal
+from curate.storage import Folder
 
 SMALL, LARGE, SOUND = Frames(size=32), Frames(size=64, crop=False), Audio(16000)
 
@@ -69,6 +72,43 @@ def test_pieces_cover_the_input_in_order(rows: list[str], size: int) -> None:
     assert [i for p in pieces for i in range(p.start, p.start + p.rows)] == list(range(len(rows)))
     assert all(0 < p.rows <= size for p in pieces)
     assert len({p.number for p in pieces}) == len(pieces)
+
+
+@given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 9), st.integers(0, 20))
+def test_a_part_ends_at_so_many_rows_or_so_much_cost(costs: list[int], size: int, most: int) -> None:
+    found = list(parts(costs, size, most))
+    assert [i for part in found for i in part] == list(range(len(costs)))
+    assert all(len(part) == 1 or (len(part) <= size and sum(costs[i] for i in part) <= most) for part in found)
+    assert list(parts(costs[:-1], size, most))[:-1] == found[: max(0, len(list(parts(costs[:-1], size, most))) - 1)]
+
+
+def test_clips_make_smaller_pieces_than_images() -> None:
+    rows = [str(i) for i in range(1000)]
+    assert [p.rows for p in split(rows, 512, costs=[0] * 1000, most=MOST_TIMED)] == [512, 488]
+    assert {p.rows for p in split(rows, 512, costs=[1] * 1000, most=MOST_TIMED)} == {MOST_TIMED, 1000 % MOST_TIMED}
+    assert [p.rows for p in split(rows[:9], 4, costs=[1] * 9, most=MOST_TIMED)] == [4, 4, 1], "an explicit size holds"
+    assert [p.number for p in split(rows[:9], 4, prefix="00007")] == ["00007-000", "00007-001", "00007-002"]
+
+
+def test_media_that_stand_together_are_read_with_one_request(tmp_path: Path) -> None:
+    class Counting(Folder):
+        def read_range(self, path: str, offset: int, size: int) -> bytes:
+            asked.append((path, offset, size))
+            return super().read_range(path, offset, size)
+
+    asked: list[tuple[str, int, int]] = []
+    data = bytes(range(256)) * 8192
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / name).write_bytes(data)
+    far = GAP_BYTES + 700
+    places = [("a.tar", 512, 100), ("a.tar", 1024, 50), ("a.tar", 1024, 50), ("a.tar", far + 1074, 9), ("b.tar", 0, 7)]
+    samples = [{"media": m, "offset": at, "bytes": n} for m, at, n in [*places, ("a.tar", 512, 100)]]
+    reader = MediaReader(Counting(tmp_path), samples)
+    for i, s in enumerate(samples):
+        assert reader.read(i) == data[s["offset"] : s["offset"] + s["bytes"]]
+    assert asked == [("a.tar", 512, 562), ("a.tar", far + 1074, 9), ("b.tar", 0, 7), ("a.tar", 512, 100)]
+    with pytest.raises(OSError, match="ends before"):
+        MediaReader(Counting(tmp_path), [{"media": "a.tar", "offset": 0, "bytes": len(data) + 1}]).read(0)
 
 
 class Fragile(Signal):

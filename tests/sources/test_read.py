@@ -8,9 +8,10 @@ import tarfile
 
 from http_faults import BODY, fault_server
 
-from curate.schema.recipe import Fetch
+from curate.schema.recipe import Fetch, TableSource
 from curate.schema.verdict import Failure
 from curate.sources.entry import Broken, Entry, File, TarMember, Url
+from curate.sources.listing import list_entries
 from curate.sources.read import read_all
 from curate.sources.tars import list_tar
 
@@ -67,3 +68,15 @@ def test_files_above_the_limit_are_not_read(tmp_path):
     os.truncate(path, 10_000_000)
     (got,) = read_all([entry(File(str(path), 10_000_000))], {}, max_bytes=1000)
     assert got == Failure("ingest", "SourceError", "it has 10000000 bytes, more than 1000")
+
+
+def test_each_row_of_a_table_is_media_or_a_failure(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"file")
+    bad = {3: 'a.jpg,"5 inch', 7: "a.jpg,a,b", 11: "a.jpg,caf\udce9", 13: "gone.jpg,x", 17: ",x"}
+    lines = ["uri,text", *(bad.get(i, f"a.jpg,caption {i}") for i in range(20))]
+    (tmp_path / "t.csv").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    entries = list_entries(TableSource(kind="table", name="s", path="t.csv"), tmp_path, {})
+    got = read_all(entries, {})
+    assert len({e.record_id for e in entries}) == len(got) == 20
+    assert {i for i, one in enumerate(got) if isinstance(one, Failure)} == set(bad)
+    assert all(one == b"file" for i, one in enumerate(got) if i not in bad)

@@ -188,6 +188,8 @@ def test_parquet_columns_of_bytes_are_left_and_dates_are_told(tmp_path):
     [
         ("t.parquet", b"PAR1 is not enough", "is not a parquet file"),
         ("t.xlsx", b"", "a table is .parquet, .csv or .jsonl"),
+        ("t.tsv", b"uri\ttext\n", "a table is .parquet, .csv or .jsonl"),
+        ("t.csv.gz", b"", "a table is .parquet, .csv or .jsonl"),
         ("t.csv", b"uri,uri\nx,y\n", "more than one column named uri"),
         ("t.csv", b"", "has no column 'uri'"),
     ],

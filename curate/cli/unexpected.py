@@ -1,0 +1,86 @@
+"""What is said of an error that nobody foresaw: one sentence, where its traceback lies, and what to do."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+import traceback
+from collections import deque
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from curate.pipeline.whereabouts import cause_of, whereabouts
+
+servers_said: deque[str] = deque(maxlen=200)
+"""What Ray's servers reported last."""
+
+EXIT = 1
+"""Exit code of a command that ended so."""
+
+MESSAGE_CHARS = 300
+
+
+def say_unexpected(exc: Exception, debug: bool) -> None:
+    """Say it on stderr.
+
+    Args:
+        debug: show the traceback there too.
+    """
+    said = "".join(traceback.format_exception(exc))
+    if debug:
+        sys.stderr.write(said)
+    where = whereabouts(exc)
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False)
+    console.print(f"curate: unexpected{f' in {where}' if where else ''}: {_shown(cause_of(exc))}", style="red")
+    kept = _kept("".join([f"{' '.join(sys.argv)}\n", *servers_said, said]))
+    console.print(f"  the whole traceback is in {kept}" if kept else "  `curate --debug ...` shows the traceback")
+    console.print(
+        "  the same command goes on from what was committed; if it ends so again, report it with that traceback"
+    )
+
+
+class Sifted(io.TextIOBase):
+    """A stdout on which Ray prints what its servers report: that is put aside (`servers_said`), the rest goes to `out`.
+
+    They speak of Ray's own insides; what matters of it is raised as an exception too.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if "(raylet)" in line:
+                servers_said.append(f"{line}\n")
+            else:
+                self._out.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
+def _shown(text: str) -> str:
+    """The first line, such that a terminal obeys none of it."""
+    safe = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text.split("\n", 1)[0])
+    return safe if len(safe) <= MESSAGE_CHARS else f"{safe[:MESSAGE_CHARS]}…"
+
+
+def _kept(text: str) -> Path | None:
+    """The file that holds the text, for this user's eyes only; None where no file can be written.
+
+    Not in the build, which may be a bucket, or finished.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix="curate-error-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return None
+    return Path(name)

@@ -1,0 +1,307 @@
+"""What an image file says of its pixels that Pillow leaves to the caller: orientation, colours, cropping, sample range.
+
+`docs/inputs.md` lists all of it, and what is ignored.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from curate.media import boxes, colour
+from curate.media.container import opened
+from curate.schema.errors import MediaError
+
+if TYPE_CHECKING:
+    from PIL.Image import Exif, Image
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+Box = tuple[int, int, int, int]
+Colour = colour.Numbers | colour.Profile
+
+_ORIENTATION = 0x0112
+_READABLE_EXIF = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, RuntimeError, struct.error)
+
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT, _TIFF_SUBFILE = 256, 257, 258, 262, 339, 254
+_TIFF_EXTRA = 338
+_TIFF_YCBCR = {529: (0.299, 0.587, 0.114), 530: (1, 1), 532: (0, 255, 128, 255, 128, 255)}
+"""Coefficients, subsampling, and black and white of YCbCr as Pillow takes them to be where it is not compressed."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What must be done to the pixels that Pillow decodes.
+
+    Attributes:
+        orientation: of EXIF, 1 to 8, that is yet to be applied.
+        colour: what the colours are, where they are not sRGB.
+        crop: the box of the stored image that is shown, before the orientation.
+        covered: the box that the first frame of an animation fills; the rest of the canvas is transparent.
+        white: the sample of grey of more than 8 bits that is white; None where the file does not say.
+        inverted: whether 0 is white instead (16-bit grey only; Pillow inverts the others).
+        premultiplied: whether colours are multiplied by alpha.
+        doubtful_alpha: whether the file does not say that its fourth sample is alpha, or says it wrongly in many
+            files: all of it 0, it is none.
+        transparent: the sample, 16-bit grey or RGB, that is transparent.
+        deep: whether 16-bit RGB is needed whole, and not its upper bytes only.
+    """
+
+    orientation: int = 1
+    colour: Colour | None = None
+    crop: Box | None = None
+    covered: Box | None = None
+    white: int | None = 65535
+    inverted: bool = False
+    premultiplied: bool = False
+    doubtful_alpha: bool = False
+    transparent: tuple[int, ...] | None = None
+    deep: bool = False
+
+
+def read(image: Image, data: bytes) -> Metadata:
+    """Of an opened image whose pixels are not loaded yet, and the file that it is in.
+
+    Raises ValueError for what cannot be honoured, with the reason.
+    """
+    turned = orientation(image, data)
+    reader = _READERS.get(image.format or "")
+    found: dict[str, Any] = reader(image, data) if reader else {"colour": _icc(image)}
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        found["white"] = None
+    return Metadata(orientation=1 if image.format == "TIFF" else turned, **found)
+
+
+def display_size(image: Image, data: bytes) -> tuple[int, int]:
+    """Width and height that `decode_picture` gives: after cropping and orientation."""
+    width, height = image.size
+    if image.format == "TIFF":  # Pillow has swapped them in some versions, for some orientations
+        tags = getattr(image, "tag_v2", {})
+        width, height = tags.get(_TIFF_WIDTH, width), tags.get(_TIFF_HEIGHT, height)
+    elif image.format == "AVIF":
+        crop = _avif_crop(image, data)
+        width, height = (crop[2] - crop[0], crop[3] - crop[1]) if crop else (width, height)
+    return (height, width) if orientation(image, data) >= 5 else (width, height)
+
+
+def orientation(image: Image, data: bytes) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the block is broken. Of AVIF it is that of
+    `irot` and `imir`: MIAF (ISO/IEC 23000-22, 7.3.6.7) says that EXIF and XMP do not count there."""
+    try:
+        value = _exif(image, data).get(_ORIENTATION, 1)
+    except _READABLE_EXIF:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _exif(image: Image, data: bytes) -> Exif:
+    from PIL.Image import Exif
+    from PIL.Image import Image as AnyImage
+
+    if image.format == "PNG" and "exif" not in image.info:
+        # it may come after the pixels; Pillow's own getexif would decode them to find it
+        late = next((content for kind, content in png_chunks(data) if kind == b"eXIf"), None)
+        if late is None:
+            return AnyImage.getexif(image)
+        image.info["exif"] = late
+    if image.format == "AVIF":
+        found = Exif()
+        found.load(image.info.get("exif", b""))
+        return found
+    return image.getexif()
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and content of the chunks of a PNG whose CRC is right; without the content of those that hold
+    pixels."""
+    at = len(PNG)
+    while at + 12 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        pixels = kind in (b"IDAT", b"fdAT")
+        content = b"" if pixels else data[at + 8 : at + 8 + size]
+        crc = data[at + 8 + size : at + 12 + size]
+        if pixels or zlib.crc32(kind + content) == int.from_bytes(crc, "big"):
+            yield kind, content
+        at += 12 + size
+
+
+def essential_png(data: bytes) -> bytes:
+    """A PNG without its text, its animation, and the ancillary chunks that are damaged: all its pixels."""
+    kept = [PNG]
+    at = len(PNG)
+    while at + 8 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        chunk = data[at : at + 12 + size]
+        whole = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big") if kind in _PNG_ANCILLARY else False
+        if kind in _PNG_CRITICAL or whole:
+            kept.append(chunk)
+        at += 12 + size
+    return b"".join(kept)
+
+
+_PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PNG_ANCILLARY = (b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf")
+
+
+def _png(image: Image, data: bytes) -> dict[str, Any]:
+    bits, kind = data[24], data[25]
+    found: dict[str, Any] = {"colour": _png_colour(image, data)}
+    key = image.info.get("transparency")
+    if bits == 16 and kind in (0, 2) and key is not None:
+        found["transparent"] = (key,) if kind == 0 else key
+        del image.info["transparency"]
+    elif kind == 0 and bits in (2, 4) and isinstance(key, int):
+        # Pillow scales the samples up to 8 bits, but not the one that is transparent
+        image.info["transparency"] = key * (255 // (2**bits - 1))
+    told = isinstance(found["colour"], colour.Numbers) or "transparent" in found
+    return found | {"deep": bits == 16 and kind in (2, 6) and told}
+
+
+def _png_colour(image: Image, data: bytes) -> Colour | None:
+    """The chunk that counts, in the order of PNG (third edition, 4.3): cICP, iCCP, sRGB, gAMA and cHRM."""
+    for kind, content in png_chunks(data):
+        if kind == b"cICP" and len(content) == 4 and content[2] == 0:  # the matrix of RGB is the identity
+            return colour.coded(content[0], content[1], content[3] != 0)
+        if kind == b"IDAT":
+            break
+    embedded = _icc(image)
+    if embedded is not None or "srgb" in image.info:
+        return embedded
+    gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
+    if gamma is None and points is None:
+        return None
+    return colour.calibrated((1 / gamma,) * 3 if gamma else None, colour.chromaticities(points) if points else None)
+
+
+def _icc(image: Image) -> colour.Profile | None:
+    return colour.profile(image.info.get("icc_profile"), _base(image.mode))
+
+
+def _base(mode: str) -> str:
+    """The mode whose colours an image's are, once palette and alpha are off."""
+    greys = {"1": "L", "LA": "L", "La": "L", "I;16B": "I;16", "I": "I;16"}
+    return mode if mode in ("L", "I;16", "CMYK", "LAB") else greys.get(mode, "RGB")
+
+
+def _tiff(image: Image, data: bytes) -> dict[str, Any]:
+    tags = getattr(image, "tag_v2", {})
+    if is_thumbnail(image):
+        raise ValueError("it holds a thumbnail only, as camera raw files do")
+    if 2 in tags.get(_TIFF_FORMAT, (1,)):
+        raise ValueError("signed samples have no stated white")
+    if image.mode == "YCbCr":
+        stated = {tag: tags.get(tag, (2, 2) if tag == 530 else usual) for tag, usual in _TIFF_YCBCR.items()}
+        if not all(np.allclose(np.array(stated[tag], float), usual, 0, 1e-3) for tag, usual in _TIFF_YCBCR.items()):
+            raise ValueError("YCbCr that is subsampled or has its own coefficients is read only where it is compressed")
+    grey = image.mode in ("I;16", "I;16B")
+    twelve = grey and tags.get(_TIFF_BITS) == (12,)
+    return {
+        "colour": _icc(image),
+        "white": 4095 if twelve else 65535,
+        "inverted": grey and tags.get(_TIFF_PHOTOMETRIC) == 0,
+        "doubtful_alpha": _TIFF_EXTRA not in tags,
+    }
+
+
+def is_thumbnail(image: Image) -> bool:
+    """Whether the page of a TIFF says (NewSubfileType) that it is a smaller version or a mask of another one."""
+    return bool(getattr(image, "tag_v2", {}).get(_TIFF_SUBFILE, 0) & 5)
+
+
+def _avif(image: Image, data: bytes) -> dict[str, Any]:
+    return {"colour": _icc(image) or _avif_colour(data), "crop": _avif_crop(image, data)}
+
+
+def _avif_colour(data: bytes) -> colour.Numbers | None:
+    """By the `colr` box of the kind `nclx`, else by the AV1 sequence header, as the AVIF specification (2.2.1) says."""
+    for kind, content in _avif_properties(data):
+        if kind == b"colr" and content[:4] == b"nclx" and len(content) >= 11:
+            primaries, transfer = struct.unpack(">HH", content[4:8])
+            return colour.coded(primaries, transfer)  # the decoder has made RGB of full range
+    try:
+        with opened(data) as container:
+            codec = container.streams.video[0].codec_context
+            return colour.coded(codec.color_primaries or 1, codec.color_trc or 1)
+    except (MediaError, IndexError):  # FFmpeg knows fewer kinds of AVIF than libavif
+        return None
+
+
+def _avif_properties(data: bytes) -> list[boxes.Property]:
+    return boxes.sequence_properties(data) if data[8:12] == b"avis" else boxes.primary_properties(data)
+
+
+def _avif_crop(image: Image, data: bytes) -> Box | None:
+    for kind, content in _avif_properties(data):
+        if kind == b"clap":
+            box = boxes.clean_aperture(content, *image.size)
+            return None if box == (0, 0, *image.size) else box
+    return None
+
+
+_JP2_COLOURS = {0, 12, 15, 16, 17, 18}
+"""Enumerated colour spaces that Pillow makes RGB of: two levels, CMYK, sRGB, grey, sYCC (ISO/IEC 15444-1, I.5.3.3)."""
+
+
+def _jp2(image: Image, data: bytes) -> dict[str, Any]:
+    header = boxes.box(data, b"jp2h")
+    found: dict[str, Any] = {}
+    for kind, content in boxes.boxes(header):
+        if kind == b"colr" and "colour" not in found and len(content) >= 7:
+            method, space = content[0], int.from_bytes(content[3:7], "big")
+            if method == 1 and space not in _JP2_COLOURS:
+                raise ValueError(f"its enumerated colour space {space} is not read")
+            found["colour"] = colour.profile(content[3:], _base(image.mode)) if method in (2, 3) else None
+        if kind == b"cdef":
+            kinds = [int.from_bytes(content[i + 2 : i + 4], "big") for i in range(2, len(content) - 5, 6)]
+            found["premultiplied"] = 2 in kinds
+    return found
+
+
+def _bmp(image: Image, data: bytes) -> dict[str, Any]:
+    return {"colour": _bmp_colour(data), "doubtful_alpha": True}
+
+
+def _bmp_colour(data: bytes) -> Colour | None:
+    """By the headers of versions 4 and 5 (BITMAPV5HEADER). A linked profile is a path on another machine."""
+    size = int.from_bytes(data[14:18], "little")
+    header = data[14 : 14 + size]
+    if size < 108 or len(header) < size:
+        return None
+    kind = int.from_bytes(header[56:60], "little")
+    if kind == int.from_bytes(b"MBED", "big") and size >= 124:
+        at, length = struct.unpack("<II", header[112:120])
+        return colour.profile(data[14 + at : 14 + at + length], "RGB")
+    if kind != 0:
+        return None
+    endpoints = np.array(struct.unpack("<9i", header[60:96]), np.float64).reshape(3, 3).T / 2**30
+    red, green, blue = (gamma / 65536 for gamma in struct.unpack("<3I", header[96:108]))
+    known = abs(float(np.linalg.det(endpoints))) > 1e-6
+    return colour.calibrated((red, green, blue), endpoints if known else None)
+
+
+def _gif(image: Image, data: bytes) -> dict[str, Any]:
+    extents = getattr(image, "tile", None)
+    box = extents[0][1] if extents else None
+    return {} if box in (None, (0, 0, *image.size)) else {"covered": box}
+
+
+def _webp(image: Image, data: bytes) -> dict[str, Any]:
+    """The first frame of an animation by its ANMF chunk (WebP container specification)."""
+    found: dict[str, Any] = {"colour": _icc(image)}
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind == b"ANMF" and at + 20 <= len(data):
+            x, y, width, height = (int.from_bytes(data[at + i : at + i + 3], "little") for i in (8, 11, 14, 17))
+            box = (2 * x, 2 * y, 2 * x + width + 1, 2 * y + height + 1)
+            return found | ({} if box == (0, 0, *image.size) else {"covered": box})
+        at += 8 + size + size % 2
+    return found
+
+
+_READERS = {"PNG": _png, "TIFF": _tiff, "AVIF": _avif, "JPEG2000": _jp2, "BMP": _bmp, "GIF": _gif, "WEBP": _webp}

@@ -1,0 +1,165 @@
+"""A missing end marker is no damage; a missing pixel is, whatever stands where it was."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from image_files import chunk, curve, flat, icc, photo, pixels, png, saved
+from PIL import Image
+
+from curate.media.decode import decode
+from curate.media.images import decode_picture
+from curate.media.views import Frames
+from curate.schema.errors import MediaError
+
+EOI = b"\xff\xd9"
+JPEGS: dict[str, dict[str, Any]] = {
+    "4:2:0": {},
+    "4:4:4": {"subsampling": 0},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_blocks": 3},
+    "optimised": {"optimize": True, "quality": 95},
+}
+WHOLE: dict[str, Callable[[bytes], bytes]] = {
+    "as it is": lambda j: j,
+    "no EOI": lambda j: j[:-2],
+    "half an EOI": lambda j: j[:-1],
+    "zeros behind": lambda j: j + bytes(500),
+    "text behind": lambda j: j + b"abc" * 50,
+    "another image behind": lambda j: j + saved(flat((1, 2, 3)), "JPEG"),
+    "two EOIs": lambda j: j + EOI,
+    "no EOI, zeros": lambda j: j[:-2] + bytes(500),
+    "no EOI, text": lambda j: j[:-2] + b"abc" * 50,
+    "text before the EOI": lambda j: j[:-2] + b"hello world 123456789" + EOI,
+    "fill bytes before the EOI": lambda j: j[:-2] + b"\xff\xff\xff" + EOI,
+    "JFIF of version 2": lambda j: j.replace(b"JFIF\0\1", b"JFIF\0\2", 1),
+}
+CUT: dict[str, Callable[[bytes], bytes]] = {
+    "a byte": lambda j: j[:-3],
+    "a byte, EOI": lambda j: j[:-3] + EOI,
+    "two bytes, EOI": lambda j: j[:-4] + EOI,
+    "ten bytes, EOI": lambda j: j[:-12] + EOI,
+    "a hundredth": lambda j: j[: len(j) * 99 // 100],
+    "a tenth, EOI": lambda j: j[: len(j) * 9 // 10] + EOI,
+    "a tenth, zeros, EOI": lambda j: j[: len(j) * 9 // 10] + bytes(100) + EOI,
+    "half": lambda j: j[: len(j) // 2],
+    "half, EOI": lambda j: j[: len(j) // 2] + EOI,
+    "a tenth, JFIF of version 2": lambda j: j[: len(j) * 9 // 10].replace(b"JFIF\0\1", b"JFIF\0\2", 1) + EOI,
+}
+
+
+@pytest.mark.parametrize("end", WHOLE)
+@pytest.mark.parametrize("kind", JPEGS)
+def test_jpegs_that_are_whole(kind: str, end: str) -> None:
+    data = saved(photo((200, 152)), "JPEG", **JPEGS[kind])
+    assert decode_picture(WHOLE[end](data)).tobytes() == Image.open(BytesIO(data)).tobytes()
+
+
+@pytest.mark.parametrize("end", CUT)
+@pytest.mark.parametrize("kind", JPEGS)
+def test_jpegs_that_lack_pixels(kind: str, end: str) -> None:
+    """Of those with an EOI libjpeg paints the rest grey, and only warns."""
+    data = CUT[end](saved(photo((200, 152)), "JPEG", **JPEGS[kind]))
+    with pytest.raises(MediaError, match=r"JPEG picture that cannot be decoded \(.*[Pp]remature end"):
+        decode(data, "image", [Frames(32)])
+
+
+def _scans(data: bytes) -> list[int]:
+    """Where the tables before each scan of a progressive JPEG begin."""
+    return [found.start() for found in re.finditer(rb"\xff\xc4", data)]
+
+
+def test_a_progressive_jpeg_without_its_last_scans() -> None:
+    """With an EOI it is an image of lower quality, as browsers show it, every pixel coded; without, it is cut off."""
+    data = saved(photo((200, 152)), "JPEG", progressive=True)
+    for at in _scans(data)[3:]:
+        assert decode_picture(data[:at] + EOI).size == (200, 152)
+        with pytest.raises(MediaError, match="Premature end"):
+            decode_picture(data[:at])
+
+
+def _restarts(data: bytes) -> list[int]:
+    begin = data.index(b"\xff\xda")
+    return [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", data) if found.start() > begin]
+
+
+def test_restart_markers_that_are_misnumbered_and_intervals_that_are_missing() -> None:
+    data = saved(photo((200, 152)), "JPEG", restart_marker_blocks=3)
+    truth = decode_picture(data).tobytes()
+    marks = _restarts(data)
+    wrong = bytearray(data)
+    for at in marks[5:9]:
+        wrong[at + 1] = 0xD0 + (wrong[at + 1] + 4) % 8
+    assert decode_picture(bytes(wrong)).tobytes() == truth
+    with pytest.raises(MediaError, match=r"[Pp]remature end"):
+        decode_picture(data[: marks[5]] + data[marks[6] :])
+
+
+def test_a_profile_with_a_chunk_missing_hides_no_damage() -> None:
+    data = saved(photo(), "JPEG", icc_profile=icc(curve(1), "d" * 70000))
+    begin = data.index(b"ICC_PROFILE") - 4
+    broken = data[:begin] + data[begin + 2 + int.from_bytes(data[begin + 2 : begin + 4], "big") :]
+    assert decode_picture(broken).tobytes() == Image.open(BytesIO(data)).tobytes()
+    with pytest.raises(MediaError, match="premature end"):
+        decode_picture(broken[:-20] + EOI)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "JPEG2000", "BMP", "PPM"])
+@pytest.mark.parametrize("part", [0.5, 0.8, 0.95])
+def test_every_format_that_is_cut_off_fails(kind: str, part: float) -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (120, 120, 3), np.uint8))
+    data = saved(noise, kind)
+    with pytest.raises(MediaError):
+        decode_picture(data[: int(len(data) * part)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost"),
+    [("GIF", 1), ("GIF", 2), ("PNG", 12), ("PNG", 16), ("PNG", 4), ("JPEG2000", 2), ("JPEG2000", 1)],
+    ids=["GIF trailer", "GIF terminator", "IEND", "IEND, CRC", "CRC of IEND", "EOC", "half an EOC"],
+)
+def test_other_end_markers_may_be_missing(kind: str, lost: int) -> None:
+    data = saved(photo(), kind)
+    assert decode_picture(data[:-lost]).tobytes() == decode_picture(data).tobytes()
+
+
+def test_jpeg_2000_that_lacks_more_than_its_end_marker() -> None:
+    data = saved(photo(), "JPEG2000")
+    for lost in (3, 4, 10, 100):
+        with pytest.raises(MediaError):
+            decode_picture(data[:-lost])
+        with pytest.raises(MediaError):
+            decode_picture(data[:-lost] + EOI)
+
+
+def test_the_padding_of_a_webp_may_be_missing() -> None:
+    padded = [saved(photo((n, n)), "WEBP", lossless=True) for n in range(20, 30)]
+    odd = [data for data in padded if int.from_bytes(data[16:20], "little") % 2]
+    assert odd, "none is padded: it tests nothing"
+    assert decode_picture(odd[0][:-1]).tobytes() == decode_picture(odd[0]).tobytes()
+    with pytest.raises(MediaError):
+        decode_picture(odd[0][:-2])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM"])
+def test_bytes_behind_an_image_are_ignored(kind: str) -> None:
+    data = saved(photo(), kind)
+    assert decode_picture(data + b"\r\n" + bytes(99)).tobytes() == decode_picture(data).tobytes()
+
+
+def test_chunks_of_a_png_that_are_damaged() -> None:
+    """Those that hold no pixels may be; a damaged palette or header is an error."""
+    text = struct.pack(">I", 3) + b"tEXta\0b" + bytes(4)
+    gamma = struct.pack(">I", 4) + b"gAMA" + struct.pack(">I", 100000) + bytes(4)
+    assert pixels(png(b"\x80", kind=0, before=text)) == [[128] * 3]
+    assert pixels(png(b"\x80", kind=0, before=gamma)) == [[128] * 3]
+    assert pixels(png(b"\x80", kind=0, before=text + chunk(b"gAMA", struct.pack(">I", 100000)))) == [[188] * 3]
+    palette = struct.pack(">I", 3) + b"PLTE" + b"abc" + bytes(4)
+    with pytest.raises(MediaError, match="PNG picture"):
+        decode_picture(png(b"\0", kind=3, before=palette))

@@ -1,0 +1,102 @@
+"""What nobody foresaw is one sentence too: what, where, the file with the traceback, and what to do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kills import _those
+from small import RECIPE, Project, digests, processes_under
+
+from curate.cli.unexpected import Sifted, servers_said
+from curate.pipeline.whereabouts import cause_of, note, whereabouts
+
+
+def said_well(done: subprocess.CompletedProcess[str]) -> str:
+    """The sentence; and the file that it names holds the traceback."""
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    [sentence] = re.findall(r"^curate: unexpected.*$", done.stderr, re.MULTILINE)
+    kept = re.search(r"the whole traceback is in (\S+)", done.stderr)
+    assert kept
+    assert Path(kept[1]).stat().st_mode & 0o077 == 0
+    assert "Traceback" in Path(kept[1]).read_text()
+    Path(kept[1]).unlink()
+    assert "the same command goes on" in done.stderr
+    return str(sentence)
+
+
+def test_a_plug_in_that_breaks_in_the_driver(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+    recipe = tmp_path / "odd.yaml"
+    text = RECIPE.replace("path: media", f"path: {project.root}/media")
+    recipe.write_text(text.replace("name: conse", 'name: "odd_signal:OddVersion"'))
+    # signals are named before anything is fetched, so this is quick
+    done = project.curate("run", recipe, "--out", tmp_path / "out", "--workers", 1, ok=False)
+    assert said_well(done).endswith(r"LookupError: no version, and a\u001b[31m colour")
+
+
+def test_a_task_that_breaks_says_its_stage_and_piece(
+    small_build: Path, project: Project, copy_of: Callable[[Path], Path]
+) -> None:
+    build = copy_of(small_build)
+    shutil.rmtree(build / "signals")
+    shutil.rmtree(build / "media")
+    command = ("run", project.recipe, "--out", build, "--workers", 1)
+    project.recipe.write_text(RECIPE)
+    sentence = said_well(project.curate(*command, ok=False))
+    assert re.search(r"in the stage annotate, part-\d{5}-\d{3}: FileNotFoundError: .*/media/part-", sentence)
+
+
+@pytest.mark.long
+def test_workers_that_are_killed_again_and_again(small_build: Path, project: Project, tmp_path: Path) -> None:
+    """Whatever comes of it is a sentence or a build; the same command ends with the right bytes."""
+    project.recipe.write_text(RECIPE)
+    out = tmp_path / "out"
+    running = subprocess.Popen(
+        project.command("run", project.recipe, "--out", out, "--workers", 2), stderr=subprocess.PIPE, text=True
+    )
+    ended = threading.Event()
+
+    def kill() -> None:
+        until = time.monotonic() + 60
+        while not ended.wait(1.0) and time.monotonic() < until:
+            for pid in _those(processes_under(running.pid), "worker"):
+                subprocess.run(["kill", f"-{signal.SIGKILL}", str(pid)], check=False, capture_output=True)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    said = running.communicate(timeout=400)[1]
+    ended.set()
+    killer.join()
+    assert running.returncode in (0, 1, 2)
+    assert "Traceback" not in said
+    project.run(out)
+    assert digests(out) == digests(small_build)
+
+
+def test_the_innermost_note_tells_where() -> None:
+    exc = ValueError("what\nis wrong")
+    note(exc, "the stage cut, part-00001")
+    note(exc, "the stage cut")
+    assert whereabouts(exc) == "the stage cut, part-00001"
+    assert cause_of(exc) == "ValueError: what\nis wrong"
+    assert whereabouts(ValueError("elsewhere")) == ""
+
+
+def test_what_servers_report_is_put_aside_and_the_rest_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    import sys
+
+    servers_said.clear()
+    sifted = Sifted(sys.stdout)
+    print("\x1b[33m(raylet)\x1b[0m WARNING: 8 PYTHON worker processes", file=sifted)
+    print("a library's word", file=sifted)
+    assert capsys.readouterr().out == "a library's word\n"
+    assert [line.rstrip() for line in servers_said] == ["\x1b[33m(raylet)\x1b[0m WARNING: 8 PYTHON worker processes"]
