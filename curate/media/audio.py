@@ -164,11 +164,9 @@ def _read_chain(
         length = audio_spans(link, deadline, name)[0].end_us
         low, high = max(span.start_us, begin), min(span.end_us, begin + length)
         if low < high:
-            part = Span(low - begin, high - begin)
-            own = Meter(part) if meter is not None else None
-            read = read_sound(link, part, rates, None, deadline, name, own)
-            if meter is not None and own is not None:
-                meter.take(own.energies(), low)
+            if meter is not None:
+                meter.rebase(begin)
+            read = read_sound(link, Span(low - begin, high - begin), rates, None, deadline, name, meter)
             for rate, samples in (read or {}).items():
                 at = _index(low, rate) - _index(span.start_us, rate)
                 there = out[rate][at : at + len(samples)]

@@ -56,21 +56,29 @@ class Meter:
     def __init__(self, span: Span) -> None:
         self._span = span
         self._sums = np.zeros(int(Fraction(span.end_us - span.start_us, MICRO) * STEPS_PER_SECOND))
-        self._edges: list[int] = []
+        self._begin = self._reached_us = Fraction(0)
         self._rate = 0
+        self._edges: list[int] = []
+        self._reached = 0
         self._filter: _Filter | None = None
         self._names: tuple[str, ...] = ()
         self._parts: list[NDArray[np.float32]] = []
         self._due = 0
-        self._reached = 0
+
+    def rebase(self, begin_us: int) -> None:
+        """Take the clock of what is heard from now on to begin at `begin_us`; its rate may be another one."""
+        self._measure()
+        if self._edges:
+            self._reached_us = self._begin + Fraction(self._reached * MICRO, self._rate)
+        self._begin, self._edges, self._filter = Fraction(begin_us), [], None
 
     def hear(self, samples: NDArray[np.float32], names: tuple[str, ...], rate: int, at: int) -> None:
-        """Take in float32 `(channels, n)`, full scale 1, whose first sample is number `at` on the media's clock."""
+        """Take in float32 `(channels, n)`, full scale 1, whose first sample is number `at` on the clock."""
         if not self._edges:
-            start = Fraction(self._span.start_us, MICRO)
-            steps = range(self._sums.size + 1)
-            self._edges = [round((start + Fraction(i, STEPS_PER_SECOND)) * rate) for i in steps]
-            self._reached, self._rate = self._edges[0], rate
+            start, step = self._span.start_us - self._begin, Fraction(MICRO, STEPS_PER_SECOND)
+            self._edges = [round((start + i * step) * rate / MICRO) for i in range(self._sums.size + 1)]
+            self._reached = max(self._edges[0], round((self._reached_us - self._begin) * rate / MICRO))
+            self._rate = rate
         if at != self._due or names != self._names:
             self._measure()
             self._filter = None
@@ -83,13 +91,7 @@ class Meter:
     def energies(self) -> NDArray[np.float64]:
         """float64 `(n,)`: of each whole 100 ms of the span the weighted sum of the channels' mean squares."""
         self._measure()
-        return self._sums / np.diff(self._edges) if self._edges else self._sums
-
-    def take(self, energies: NDArray[np.float64], begin_us: int) -> None:
-        """Take in what another meter measured from `begin_us` on, of a recording in the same file."""
-        first = round(Fraction(begin_us - self._span.start_us, MICRO) * STEPS_PER_SECOND)
-        there = self._sums[first : first + len(energies)]
-        there += energies[: len(there)]
+        return self._sums
 
     def _measure(self) -> None:
         """Add what was heard to its steps."""
@@ -107,7 +109,8 @@ class Meter:
             first = int(np.searchsorted(self._edges, low, side="right")) - 1
             last = int(np.searchsorted(self._edges, high, side="left"))
             begins = [max(low, edge) - at for edge in self._edges[first:last]]
-            self._sums[first:last] += np.add.reduceat(power[: high - at], begins)
+            lengths = np.diff(self._edges[first : last + 1])
+            self._sums[first:last] += np.add.reduceat(power[: high - at], begins) / lengths
 
 
 def weights(names: tuple[str, ...]) -> NDArray[np.float64]:

@@ -213,6 +213,25 @@ def test_a_hole_is_silence_and_what_lies_behind_it_is_in_place() -> None:
     assert loud.tolist() == [True] * 10 + [False] * 10 + [True] * 10
 
 
+def test_recordings_that_follow_each_other_are_measured_on_one_clock() -> None:
+    """Chained Ogg (RFC 3533): a second at a quarter of the level of the next, which is FLAC at another rate."""
+    quiet = sound(tone(1.0, level=2000), codec="flac", container="ogg")
+    loud = sound(tone(1.0, 44100), codec="flac", container="ogg", rate=44100)
+    found = energies(quiet + loud, span=Span(500_000, 1_900_000))
+    assert found.shape == (14,)
+    assert found[:5] == pytest.approx(np.full(5, found[0]), rel=0.01)
+    assert found[6:] == pytest.approx(np.full(8, 16 * found[0]), rel=0.02)
+
+
+def test_short_recordings_that_end_between_two_steps_lose_nothing() -> None:
+    """Four of 0.37 s: their ends lie in the middle of steps, which have something of both."""
+    part = tone(0.37, hertz=1000)
+    whole = energies(sound(np.tile(part, 4), codec="flac", container="ogg"))
+    joined = energies(sound(part, codec="flac", container="ogg") * 4)
+    assert joined.shape == whole.shape == (14,)
+    assert joined == pytest.approx(whole, rel=0.1)
+
+
 def test_one_decode_gives_both_views() -> None:
     data = video(range(0, 1000, 40), sound=tone(1.0))
     got = decode(data, "video", [Energy(), Audio(8000), Frames(16)])
