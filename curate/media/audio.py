@@ -23,6 +23,7 @@ from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
+    from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.packet import Packet
@@ -89,7 +90,7 @@ def read_sound(
 
     Raises:
         MediaError: a span above `MAX_SPAN_SECONDS` or `MAX_SAMPLES`; sound that cannot be decoded inside the span, NaN
-            or infinite samples, a sample rate that changes; for media without video (`zero` None) also sound that ends
+            or infinite samples; for media without video (`zero` None) also sound that ends
             more than `TAIL_US` before the span does.
     """
     deadline = deadline or boxes.Deadline(float("inf"))
@@ -299,6 +300,7 @@ class _Sound:
         meter: Meter | None,
     ) -> None:
         self.polarity = Polarity()
+        self._resamplers: dict[tuple[int, str, str], AudioResampler] = {}
         self._inverted, self._meter = inverted, meter
         self._container, self._stream, self._deadline = container, stream, deadline
         self._timeline = timeline
@@ -363,9 +365,6 @@ class _Sound:
     def _add(self, frame: AudioFrame) -> None:
         if not self._rate:
             self._start(frame)
-        if frame.sample_rate != self._rate:
-            at = self._end_of_run_us() / MICRO
-            raise MediaError(f"The sample rate changes from {self._rate} to {frame.sample_rate} Hz at {at:.3f} s.")
         assert self._zero is not None
         due = 0 if self._run is None else self._run.at + self._run.length
         stamp = due
@@ -378,7 +377,20 @@ class _Sound:
                 self._bad_us.append(due * MICRO // self._rate)
             self._place()
             self._run = _Run(stamp)
-        self._run.add(self._mixed(frame, self._run.at + self._run.length), stamp)
+        for part in [frame] if frame.sample_rate == self._rate else self._resampled(frame):
+            self._run.add(self._mixed(part, self._run.at + self._run.length), stamp)
+            stamp += part.samples
+
+    def _resampled(self, frame: AudioFrame) -> list[AudioFrame]:
+        """A frame at the rate of the first one, where recordings of several rates were joined."""
+        from av import AudioResampler
+
+        _check_rate(frame)
+        kind = frame.sample_rate, frame.layout.name, frame.format.name
+        if kind not in self._resamplers:
+            self._resamplers[kind] = AudioResampler(format="flt", layout=frame.layout, rate=self._rate)
+        frame.pts = None  # it counts in another time base than the resampler's
+        return list(self._resamplers[kind].resample(frame))
 
     def _mixed(self, frame: AudioFrame, at: int) -> NDArray[np.float32]:
         """The frame's mono mix; what its channels say beside that is noted. Its first sample is number `at`."""

@@ -12,6 +12,7 @@ import av
 import mutate
 import numpy as np
 import pytest
+from boxed import box, in_mp4
 from synth import indices, noise, shipped, sound, tone, video
 
 from curate.media.audio import audio_spans
@@ -303,3 +304,54 @@ def test_bare_streams_are_counted() -> None:
     one = sound(noise(2.0), codec="aac", container="adts")
     assert probe(one + one).duration == pytest.approx(2 * probe(one).duration, abs=0.001)
     assert heard(one + one) == pytest.approx(4.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("first", "second"), [(48000, 44100), (22050, 48000)])
+def test_sample_rates_may_change(first: int, second: int) -> None:
+    """Two MP3, joined: the pitch of the second is its own, in every segment."""
+    data = b"".join(
+        sound(tone(2.0, rate, 1000), rate=rate, codec="libmp3lame", container="mp3") for rate in (first, second)
+    )
+    found = spans(data, 1.0)
+    assert found[-1].end_us == pytest.approx(4_000_000, abs=200_000)
+    for span in found:
+        heard = decode(data, "audio", [KHZ16], span).views[KHZ16].astype(float)
+        peak = np.argmax(np.abs(np.fft.rfft(heard * np.hanning(len(heard))))) * 16000 / len(heard)
+        assert peak == pytest.approx(1000, abs=3)
+
+
+def test_of_joined_mp4_the_first_is_read() -> None:
+    """Each has an index of its own; players show the first."""
+    data = film(container="mp4") + film(container="mp4")
+    assert shown(data) == list(range(30))
+
+
+def test_edit_lists_out_of_order() -> None:
+    """ISO/IEC 14496-12, 8.6.6: the second half of the media, and then the first."""
+    data = video(range(30), base=Fraction(1, 25), container="mp4", options={"g": "1", "bf": "0"})
+    scale = struct.unpack(">I", data[data.index(b"mvhd") + 16 :][:4])[0]
+    media = struct.unpack(">I", data[data.index(b"mdhd") + 16 :][:4])[0]
+    half = media * 15 // 25
+    edits = box("elst", 0, 2, scale * 15 // 25, half, 0x10000, scale * 15 // 25, 0, 0x10000)
+    lists = box("edts", body=edits)
+    edited = in_mp4(data, ("moov", "trak"), lambda body: _without(body, b"edts") + lists)
+    assert shown(edited) == [*range(15, 30), *range(15)]
+
+
+def _without(body: bytes, kind: bytes) -> bytes:
+    out, at = b"", 0
+    while at < len(body):
+        size = struct.unpack(">I", body[at : at + 4])[0]
+        out += b"" if body[at + 4 : at + 8] == kind else body[at : at + size]
+        at += size
+    return out
+
+
+def test_open_groups_of_pictures() -> None:
+    """B-frames at the beginning of a group depend on the one before it; seeks into such groups find their frames."""
+    options = {"x264-params": "open-gop=1:keyint=10:min-keyint=10:bframes=3:scenecut=0:b-adapt=0"}
+    for container in ("mpegts", "matroska", "mp4"):
+        data = video(range(60), base=Fraction(1, 25), container=container, options=options)
+        assert shown(data) == list(range(60))
+        late = decode(data, "video", [ALL], Span(1_600_000, 2_000_000)).views[ALL]
+        assert sorted(set(indices(late))) == list(range(40, 50))
