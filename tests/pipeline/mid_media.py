@@ -79,16 +79,15 @@ def make_tars(folder: Path, count: int) -> Truth:
 def make_folder(folder: Path, clips: int, sounds: int) -> Truth:
     """Clips of 2 s with sound, at 160 x 120, and sounds of 2 s; the last clip is cut off, the last sound is a copy."""
     folder.mkdir(parents=True)
+    still = folder.parent / "still.jpg"
     for i in range(clips):
         tone = f"sine=f={200 + 20 * i}:r=16000"
-        sources = ["-loop", "1", "-r", "10", "-f", "mjpeg", "-i", "pipe:", "-f", "lavfi", "-i", tone, "-t", "2"]
+        sources = ["-loop", "1", "-framerate", "10", "-i", still, "-f", "lavfi", "-i", tone, "-t", "2"]
         codecs = ["-vf", "scale=160:120,hue=h=10*t", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]
         made = folder / f"clip-{i:03d}.mp4"
-        subprocess.run(
-            [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *sources, *codecs, "-c:a", "aac", made],
-            input=image(2_000_000 + i),
-            check=True,
-        )
+        still.write_bytes(image(2_000_000 + i))
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *sources, *codecs, "-c:a", "aac", made]
+        subprocess.run(command, check=True)
     whole = made.read_bytes()
     made.write_bytes(whole[: len(whole) // 2])
     for i in range(sounds):
