@@ -15,9 +15,9 @@ PICTURES = (
 """For tokenizers of pictures and of video (`images.decode_picture`, `images.render`)."""
 
 SOUNDS = (
-    ". To get there: the mean of all channels without LFE (of 7.1, seven), libswresample, 16 bits, clipped. Failed "
-    f"with the reason: samples that are not finite, a rate that changes, more than {MAX_SPAN_SECONDS} s at once, "
-    "damaged or cut files. A sound of no samples has no ids"
+    ". To get there: mono after ITU-R BS.775 without LFE (of stereo the mean), libswresample, 16 bits, clipped. Failed "
+    f"with the reason: samples that are not finite, more than {MAX_SPAN_SECONDS} s at once, damaged or cut files. A "
+    "sound of no samples has no ids"
 )
 """For tokenizers of sound (`audio.read_sound`)."""
 

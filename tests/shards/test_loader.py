@@ -106,8 +106,15 @@ def test_an_epoch_that_is_broken_off_is_not_replayed_and_that_is_said(shared_bui
         warnings.filterwarnings("error", message="the last epoch of this stream was broken off")
         with pytest.raises(UserWarning, match="epoch 4 begins now"):
             list(loader_of(tokens, 2, "fork"))
-        tokens.resume(tokens.state(items=0))
-        list(loader_of(tokens, 2, "fork"))  # said where to go on: no warning
+
+
+def test_where_to_go_on_was_said_and_nothing_warns(shared_build: Path) -> None:
+    tokens = tokens_of(shared_build)
+    next(iter(loader_of(tokens, 2, "fork")))
+    tokens.resume(tokens.state(items=0))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the last epoch of this stream was broken off")
+        assert [seen(b) for b in loader_of(tokens, 2, "fork")] == epochs(shared_build, 1)[0]
 
 
 def test_two_loaders_at_once_are_two_epochs(shared_build: Path) -> None:

@@ -67,18 +67,18 @@ def test_telephone_sound_keeps_pitch_and_level(codec: AudioRVQ) -> None:
     assert level == pytest.approx(0.5, rel=0.02)
 
 
-def test_seven_one_is_the_mean_of_its_seven_channels(codec: AudioRVQ) -> None:
-    """A tone in all channels but LFE keeps its level; what is in LFE is not heard."""
-    channels = np.stack([tone(300 if name != "LFE" else 60, 0.4, 1.0, 48000) for name in SEVEN_ONE])
+def test_seven_one_is_mixed_after_bs_775(codec: AudioRVQ) -> None:
+    """Front 0.5, centre 0.7071, the four of surround 0.3536; what is in LFE is not heard."""
+    channels = np.stack([tone(300 if name != "LFE" else 60, 0.2, 1.0, 48000) for name in SEVEN_ONE])
     sound = sounding(wav(channels, 48000, "7.1"), codec)
     pitch, level = pitch_and_level(sound, 16000)
     assert sound.shape == (16000,)
     assert pitch == pytest.approx(300, abs=2)
-    assert level == pytest.approx(0.4, rel=0.02)
+    assert level == pytest.approx(0.2 * (2 * 0.5 + 0.7071 + 4 * 0.3536), rel=0.02)
     centre = np.where(np.array(SEVEN_ONE)[:, None] == "FC", channels, 0.0)
     pitch, level = pitch_and_level(sounding(wav(centre, 48000, "7.1"), codec), 16000)
     assert pitch == pytest.approx(300, abs=2)
-    assert level == pytest.approx(0.4 / 7, rel=0.02)
+    assert level == pytest.approx(0.2 * 0.7071, rel=0.02)
 
 
 def test_the_pitch_survives_the_tokens(codec: AudioRVQ) -> None:
