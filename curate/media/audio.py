@@ -52,6 +52,9 @@ instead."""
 _GAPLESS = boxes.RAW_AUDIO | {"flac", "wav", "w64", "aiff", "au", "caf", "wv", "tta", "ape"}
 """Files of nothing but sound, where time stamps count samples: a hole in them is damage that the parser skipped."""
 
+_UNSTATED = boxes.RAW_AUDIO - {"mp3"} | {"mpegts", "mpeg"}
+"""Containers that state no length; what FFmpeg gives is an estimate."""
+
 _RATES = range(1000, 1_000_001)
 """Hz that a sound may have; a broken header may say anything, and memory is taken by it."""
 
@@ -223,7 +226,7 @@ def audio_spans(data: bytes, deadline: boxes.Deadline, name: str = "") -> list[S
 
 def _stated_us(container: InputContainer, stream: AudioStream, track: Track) -> int | None:
     """How long the header says the audio is, where the clock has no break and the header knows."""
-    if track.shifts or container.format.name in boxes.RAW_AUDIO - {"mp3"}:
+    if track.shifts or container.format.name in _UNSTATED:
         return None
     if stream.duration:
         return round(stream.duration * boxes.time_base(stream) * MICRO)
@@ -304,6 +307,7 @@ class _Sound:
         self._inverted, self._meter = inverted, meter
         self._container, self._stream, self._deadline = container, stream, deadline
         self._timeline = timeline
+        self._from_start = Fraction(span.start_us, MICRO) <= _PREROLL and zero is not None
         self._base = boxes.time_base(stream)
         self._counted = container.format.name in _DRIFTING
         self._span, self._rates, self._zero = span, rates, zero
@@ -323,8 +327,8 @@ class _Sound:
         """Decode what the span needs. Raises MediaError as `read_sound` says."""
         for packet, frames in self._wanted():
             if frames is None:
-                if packet is not None and boxes.is_tag(packet):
-                    continue
+                if packet is not None and (boxes.is_tag(packet) or (self._from_start and not self._rate)):
+                    continue  # what does not decode before the first frame: the sound begins later
                 stamp = None if packet is None else packet.pts if packet.pts is not None else packet.dts
                 self._bad_us.append(self._end_of_run_us() if stamp is None else self._us(stamp * self._base))
                 continue
@@ -340,7 +344,8 @@ class _Sound:
                 raise MediaError("No frame of its sound can be decoded.")
             return
         # the last packet of a file is often cut short; where the sound ended is judged apart
-        broken = [at for at in self._bad_us if self._span.start_us <= at < min(self._span.end_us, self.end_us)]
+        end_us = min(self._span.end_us, self.end_us - round(_JITTER * MICRO))
+        broken = [at for at in self._bad_us if self._span.start_us <= at < end_us]
         if broken:
             raise MediaError(f"The sound is damaged at {broken[0] / MICRO:.3f} s.")
 

@@ -20,11 +20,14 @@ _LEAP_US = {"mpegts": 10 * MICRO, "mpeg": 10 * MICRO, "ogg": 10 * MICRO}
 _LEAP_ELSEWHERE_US = 60 * MICRO
 """The same for containers that stamp every packet: a slide of a minute is believed, one of an hour is not."""
 
-_BACK_US = MICRO
-"""A step back by more is a break. Segments of HLS overlap by less, and so do frames that are reordered."""
+_BACK_US = 3 * MICRO // 10
+"""A step back by more is a break. Segments of HLS overlap by less."""
 
-_RESTART_US = MICRO // 4
+_RESTART_US = MICRO // 10
 """A step back by more is a break where it returns to the beginning of its part: short recordings, joined."""
+
+_RESUMED_US = MICRO
+"""How far a clock may have gone on during a few false stamps."""
 
 _TRUE_DTS = frozenset({"mpegts", "mpeg"})
 """Containers that store decoding times."""
@@ -35,8 +38,11 @@ _FALSE = 16
 _LATE = 100
 """Packets, in a part that one stream has begun, after which another that shows no break follows it."""
 
+NO_PTS = frozenset({"avi"})
+"""Containers that store no presentation times, for which FFmpeg's guess is wrong where frames are reordered."""
+
 _STILL_US = MICRO
-"""The last frame is displayed no longer than it states, nor than this or the longest gap before it."""
+"""The last frame is displayed no longer than it states, nor than this or the frame before it."""
 
 _LONGEST_US = 10 * MICRO
 """A packet of audio is no longer than this. FLAC has at most 65,535 samples a frame (RFC 9639), 8 s at 8 kHz."""
@@ -60,6 +66,28 @@ class Part:
         self.begin, self.end = min(self.begin, begin), max(self.end, end)
 
 
+class Extent:
+    """What one stream has of a part, in microseconds of the container's clock."""
+
+    def __init__(self, begin: int) -> None:
+        self.begin = self.end = begin
+        self._latest: int | None = None
+        self._gap = 0
+
+    def add(self, shown: int, length: int, is_video: bool) -> None:
+        """Take in a packet that is presented at `shown` and states a length."""
+        self.begin = min(self.begin, shown)
+        if not is_video:
+            self.end = max(self.end, shown + min(length, _LONGEST_US))
+        elif self._latest is None or shown >= self._latest:
+            # of MP4 a length is the step to the next decoding time: only that of the last frame tells where it ends
+            self._gap = shown - self._latest if self._latest is not None else 0
+            self._latest = shown
+            self.end = shown + min(length, max(_STILL_US, self._gap))
+        else:
+            self._gap = min(self._gap, self._latest - shown)
+
+
 @dataclass
 class Reading:
     """A stream while its packets pass, in the order of the file.
@@ -68,6 +96,7 @@ class Reading:
         count: packets that have passed.
         parts: what it has of each part of the clock, by the part's number.
         begins: (number of a part, number of the stream's first packet in it).
+        moved: microseconds added to all stamps, of a stream that lies hours from the other.
         cuts: (number of a packet, ticks to add from there on) for tags that were taken out.
         usual: ticks of a packet that states no length: of a video those of a frame at its average rate.
     """
@@ -76,16 +105,15 @@ class Reading:
     base: Fraction
     usual: int = 0
     count: int = 0
-    parts: dict[int, Part] = field(default_factory=dict)
+    parts: dict[int, Extent] = field(default_factory=dict)
     begins: list[tuple[int, int]] = field(default_factory=list)
     cuts: list[tuple[int, int]] = field(default_factory=list)
+    moved: int = 0
     part: int = 0
     last: int | None = None
     order: int = 0
     before: tuple[int, int, int] = (0, 0, -_FALSE - 1)  # at the last break: part, stamp, number of the packet
     followed: bool = False  # it showed no break, the other stream did
-    latest: int | None = None
-    longest: int = 0
 
     def us(self, ticks: int) -> int:
         num, den = self.base.numerator * MICRO, self.base.denominator
@@ -105,6 +133,7 @@ class Clock:
         self._readings = readings
         self._leap = _LEAP_US.get(kind, _LEAP_ELSEWHERE_US)
         self._true_dts = kind in _TRUE_DTS
+        self._true_pts = kind not in NO_PTS
         self._order = 0
 
     def place(self, packet: Packet[Stream], own: Reading) -> None:
@@ -119,22 +148,24 @@ class Clock:
             own.cuts.append((own.count + 1, tags))
             return
         cut = own.cuts[-1][1] if own.cuts else 0
-        at = own.us(stamp + cut)
-        shown = at if packet.pts is None else own.us(packet.pts + cut)
+        at = own.us(stamp + cut) + own.moved
+        shown = at if packet.pts is None or not self._true_pts else own.us(packet.pts + cut) + own.moved
         if packet.is_discard and not own.part and (own.last is None or at >= own.last - _RESTART_US):
             return  # an edit list hides it; where the clock goes back, FFmpeg marks all that repeats a time
         self._choose_part(packet, own, at, shown)
-        if own.latest is not None:
-            own.longest = max(own.longest, shown - own.latest)
-        own.latest = shown if own.latest is None else max(own.latest, shown)
+        if own.moved and own.last is None:
+            at, shown = at + own.moved, shown + own.moved
         own.last, own.order = at, self._order
-        longest = max(_STILL_US, own.longest) if own.stream.type == "video" else _LONGEST_US
-        end = shown + min(own.us(packet.duration or own.usual), longest)
-        self.parts[own.part].add(shown, end)
-        own.parts.setdefault(own.part, Part(self._order, shown, shown)).add(shown, end)
+        self.parts[own.part].add(shown, shown)
+        length = own.us(packet.duration or own.usual)
+        own.parts.setdefault(own.part, Extent(shown)).add(shown, length, own.stream.type == "video")
 
     def shifts(self) -> list[int]:
         """Microseconds to add in each part, so that each begins where the one before it ends."""
+        for number, part in enumerate(self.parts):
+            for reading in self._readings:
+                if number in reading.parts:
+                    part.end = max(part.end, reading.parts[number].end)
         shifts: list[int] = []
         end: int | None = None
         for part in self.parts:
@@ -147,8 +178,10 @@ class Clock:
         if own.last is None:
             if not self.parts:
                 self.parts.append(Part(self._order, shown, shown))
-            newest = len(self.parts) - 1
-            own.part = next((i for i in range(newest, -1, -1) if self._fits(at, i)), newest)
+            fitting = [i for i in range(len(self.parts)) if self._fits(at, i)]
+            own.part = max(fitting, default=0)
+            if not fitting:
+                own.moved = self.parts[0].begin - shown  # hours from the other stream: both begin together
             own.begins.append((own.part, own.count))
         elif self._breaks(packet, own, at):
             self._begin_part(own, at, shown)
@@ -178,8 +211,8 @@ class Clock:
     def _begin_part(self, own: Reading, at: int, shown: int) -> None:
         if own.followed and self._fits(at, own.part):
             own.begins[-1] = own.part, own.count  # it had followed too early: its break is here
-            own.followed, own.latest = False, None
-        elif own.count - own.before[2] <= _FALSE and abs(at - own.before[1]) <= _BACK_US:
+            own.followed = False
+        elif own.count - own.before[2] <= _FALSE and 0 <= at - own.before[1] <= _RESUMED_US:
             # the clock goes on where it was before a few stamps: those are false
             self.parts[own.part].void = True
             del own.parts[own.part], own.begins[-1]
@@ -193,7 +226,7 @@ class Clock:
     def _enter(self, own: Reading, part: int) -> None:
         assert own.last is not None
         own.before = own.part, own.last, own.count
-        own.part, own.latest = part, None
+        own.part = part
         own.begins.append((part, own.count))
 
     def _fits(self, at: int, number: int) -> bool:

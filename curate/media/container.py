@@ -44,8 +44,7 @@ RAW_AUDIO = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "amr"})
 """Likewise for sound."""
 
 _REORDERED_S = 10
-"""Seconds by which MPEG may present a frame later than it is decoded: the model decoder holds one (ISO/IEC 13818-1,
-2.4.2.6), still pictures for longest."""
+"""Seconds by which a program stream may present a frame later than it is decoded."""
 
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"fLaC")
 
@@ -161,7 +160,7 @@ def packets(container: InputContainer, streams: Sequence[S], deadline: Deadline)
     """
     import av
 
-    mpeg = container.format.name in ("mpeg", "mpegts")
+    mpeg = container.format.name == "mpeg"
     usual: dict[int, int] = {}
     demux: Iterator[Packet[S]] = container.demux(*streams)  # type: ignore[assignment]  # its stubs know only subclasses
     while True:
@@ -177,7 +176,7 @@ def packets(container: InputContainer, streams: Sequence[S], deadline: Deadline)
             if mpeg and packet.pts is not None and packet.dts is not None and packet.time_base:
                 late = packet.pts - packet.dts
                 if abs(late) * packet.time_base > _REORDERED_S:
-                    # where streams were joined, a last frame may get the stamp of the next
+                    # where program streams were joined, a last frame gets the stamp of the next
                     late = usual.get(packet.stream.index, 0)
                     packet.pts = packet.dts + late
                 usual[packet.stream.index] = late

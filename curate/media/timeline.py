@@ -39,6 +39,9 @@ LOST = "lost"
 _DELAY = 3
 """Packets by which FFmpeg's parser may pass the mark "corrupt" on early."""
 
+_AROUND = 12
+"""Steps before and after a doubtful packet that say what is usual."""
+
 _HOLE = 1.5
 """Usual steps of decoding times: a longer one tells of a packet that is lost."""
 
@@ -176,7 +179,9 @@ def _track(own: Reading, shifts: list[int], doubts: _Doubts, data: bytes) -> Tra
         return Track(packets=own.count)
     begin = min(part.begin + shifts[i] for i, part in own.parts.items())
     end = max(part.end + shifts[i] for i, part in own.parts.items())
-    ticks = [(number, round(Fraction(shifts[i], MICRO) / own.base)) for i, number in own.begins if i]
+    ticks = [
+        (number, round(Fraction(shifts[i] + own.moved, MICRO) / own.base)) for i, number in own.begins if i or own.moved
+    ]
     lost = doubts.confirmed(data, own.stream.id, {number for number, _ in ticks})
     return Track(begin, end, own.count, tuple(ticks or own.cuts), lost)
 
@@ -211,10 +216,12 @@ class _Doubts:
         if places is None:
             return frozenset(self._corrupt)
         steps = [b - a for a, b in zip(self._stamps, self._stamps[1:], strict=False)]
-        usual = median(steps) if steps else 0
         found = set()
         for number in self._corrupt:
             first, last = max(0, number - _DELAY), min(len(steps) + 1, number + 1 + _DELAY)
+            # of streams that were joined each has a frame rate of its own
+            around = steps[max(0, first - _AROUND) : first], steps[last - 1 : last - 1 + _AROUND]
+            usual = max((median(some) for some in around if some), default=0)
             hole = any(steps[i] > usual * _HOLE and i + 1 not in joins for i in range(first, last - 1))
             end = self._places[last] if last < len(self._places) else len(data)
             if hole or number == len(steps) or ((places >= self._places[first]) & (places <= end)).any():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from curate.media import container as boxes
 from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO
+from curate.media.clock import NO_PTS
 from curate.media.cropping import Cutter, crops_of
 from curate.media.reader import Picture
 from curate.media.sniff import named
@@ -127,7 +128,8 @@ class PyAVReader:
         # H.264 and HEVC may say it with the first frame only
         self._matrix = display_matrix(self.first)
         # the clock is one for the whole stream: presentation stamps, else decoding stamps (AVI), else a count of frames
-        self._clock = next((c for c in ("pts", "dts") if getattr(self.first, c) is not None), None)
+        clocks = ("dts",) if self.stream.container.format.name in NO_PTS else ("pts", "dts")
+        self._clock = next((c for c in clocks if getattr(self.first, c) is not None), None)
         self._first = self._zero = self._stamp(self.first) or 0
         audio = self._timeline.audio
         if self._clock is not None and audio is not None and audio.begin_us is not None:
@@ -139,6 +141,9 @@ class PyAVReader:
     @property
     def zero(self) -> Fraction:
         """Time zero of the media on the container's clock, seconds."""
+        track = self._timeline.video
+        if self._clock == "dts" and self._zero == self._first and track is not None and track.begin_us is not None:
+            return Fraction(track.begin_us, MICRO)  # frames bear the decoding times of packets some frames later
         return self._zero * self._base
 
     def packets_end_us(self) -> int:
