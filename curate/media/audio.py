@@ -214,6 +214,8 @@ def audio_spans(data: bytes, deadline: boxes.Deadline, name: str = "") -> list[S
         length = track.end_us - track.begin_us
         claim = claimed_end_us(data, container, stream, track.begin_us)
         stated = _stated_us(container, stream, track)
+    if claim is not None and claim > track.end_us + TAIL_US and track.last_us is not None:
+        length = max(1, track.last_us - track.begin_us)  # the last packet may be cut, too
     # a header that agrees with the packets knows the padding of the last one, which packets do not
     if stated is not None and abs(stated - length) <= TAIL_US:
         length = stated

@@ -70,22 +70,21 @@ class Extent:
     """What one stream has of a part, in microseconds of the container's clock."""
 
     def __init__(self, begin: int) -> None:
-        self.begin = self.end = begin
-        self._latest: int | None = None
+        self.begin = self.end = self.latest = begin
         self._gap = 0
 
     def add(self, shown: int, length: int, is_video: bool) -> None:
         """Take in a packet that is presented at `shown` and states a length."""
         self.begin = min(self.begin, shown)
         if not is_video:
+            self.latest = max(self.latest, shown)
             self.end = max(self.end, shown + min(length, _LONGEST_US))
-        elif self._latest is None or shown >= self._latest:
+        elif shown >= self.latest:
             # of MP4 a length is the step to the next decoding time: only that of the last frame tells where it ends
-            self._gap = shown - self._latest if self._latest is not None else 0
-            self._latest = shown
+            self._gap, self.latest = shown - self.latest, shown
             self.end = shown + min(length, max(_STILL_US, self._gap))
         else:
-            self._gap = min(self._gap, self._latest - shown)
+            self._gap = min(self._gap, self.latest - shown)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from curate.media.container import Deadline
 from curate.media.crops import crop_settings
 from curate.media.energy import Meter
 from curate.media.images import decode_picture, render, render_crop, view_size
+from curate.media.joined import joined, link_of
 from curate.media.reader import Picture, VideoReader
 from curate.media.video import TOLERANCE_US, PyAVReader
 from curate.media.views import Array, Audio, Decoded, Energy, Frames, View, clip_times, pick_times
@@ -116,6 +117,10 @@ def _video(
     reader: Callable[[bytes, Deadline], VideoReader],
     name: str,
 ) -> None:
+    chain = joined(data, deadline, name)
+    if chain and span is not None:
+        link, span = link_of(chain, span)
+        data = link.data
     # the clock starts at the first frame that PyAV decodes, whichever reader makes the pictures
     with PyAVReader(data, deadline, name) as exact:
         whole = span or Span(0, max(exact.duration_us(), exact.claimed_us() or 0))

@@ -9,6 +9,7 @@ from curate.media.arrays import is_array, read_array
 from curate.media.audio import audio_spans, first_frame
 from curate.media.clips import MICRO
 from curate.media.images import display_size, open_picture
+from curate.media.joined import joined
 from curate.media.video import PyAVReader
 from curate.schema.errors import MediaError
 
@@ -78,7 +79,9 @@ def _probe_video(data: bytes, name: str, deadline: boxes.Deadline, has_audio: bo
     with PyAVReader(data, deadline, name) as reader:
         width, height = reader.display_size()
         codec = reader.stream.codec_context.codec.canonical_name
-        return Probe("video", width, height, reader.duration_us() / MICRO, reader.fps, has_audio, codec, rate)
+        chain = joined(data, deadline, name)
+        end = chain[-1].end_us if chain else reader.duration_us()
+        return Probe("video", width, height, end / MICRO, reader.fps, has_audio, codec, rate)
 
 
 def _probe_audio(data: bytes, name: str, deadline: boxes.Deadline) -> Probe:

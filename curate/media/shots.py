@@ -6,9 +6,12 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from curate.media.audio import audio_spans
 from curate.media.clips import Span
 from curate.media.container import Deadline
 from curate.media.decode import SLACK_US
+from curate.media.joined import joined
+from curate.media.timeline import TAIL_US
 from curate.media.video import PyAVReader
 from curate.schema.errors import CurateError
 
@@ -36,8 +39,9 @@ def find_shots(
     no cut.
 
     Damaged frames are skipped, not fatal: a shot with damage fails when it is decoded, and takes no other along. The
-    last shot lasts as long as audio goes on. Where packets after the last frame do not decode, or the file is cut short
-    of what it says it holds (`claims`), the rest is one more span, `missing`, to fail by name when it is decoded.
+    last shot lasts as long as audio goes on, and no shot spans two recordings (`joined`). Where packets after the last
+    frame do not decode, or the file is cut short of what it says it holds (`claims`), the rest is one more span,
+    `missing`, to fail by name when it is decoded.
 
     Args:
         data: the whole file.
@@ -52,14 +56,33 @@ def find_shots(
         MediaError: no video, no frame that decodes, or the time limit.
         CurateError: a detector that does not exist.
     """
+    deadline = Deadline(limit_s)
+    chain = joined(data, deadline, name)
+    if not chain:
+        return _shots(data, _detector(detector, threshold, min_frames), deadline, name)
+    out: list[Span] = []
+    for link in chain:
+        length = link.end_us - link.begin_us
+        if not link.opens:
+            some = [Span(0, length, missing=True)]
+        elif link.has_video:
+            some = _shots(link.data, _detector(detector, threshold, min_frames), deadline, name)
+        else:
+            some = audio_spans(link.data, deadline, name)
+        ends = [(s, link.begin_us + min(s.end_us, length)) for s in some if s.start_us < length]
+        out += [Span(link.begin_us + s.start_us, end, s.missing) for s, end in ends]
+    return out
+
+
+def _shots(data: bytes, detect: SceneDetector, deadline: Deadline, name: str) -> list[Span]:
+    """The shots of one recording."""
     from scenedetect.common import FrameTimecode
 
-    detect = _detector(detector, threshold, min_frames)
     rate = Fraction(25)  # of no effect: frames are counted, their times are looked up below
     starts: list[int] = []
     cuts: list[int] = []
     end = 0
-    with PyAVReader(data, Deadline(limit_s), name) as reader:
+    with PyAVReader(data, deadline, name) as reader:
         for picture, pixels in reader.small_pictures(LONG_SIDE):
             at = FrameTimecode(len(starts), rate)
             starts.append(picture.start_us)
@@ -67,8 +90,12 @@ def find_shots(
             cuts += [cut.frame_num for cut in detect.process_frame(at, pixels)]
         shown = reader.held_us(end)
         there = max(reader.packets_end_us(), reader.claimed_us() or 0)
+        breaks_off = reader.audio_breaks_off_us()
     cuts += [cut.frame_num for cut in detect.post_process(FrameTimecode(len(starts), rate))]
-    spans = [Span(a, b) for a, b in pairwise(sorted({0, *(starts[cut] for cut in cuts), shown}))]
+    if breaks_off is not None and breaks_off + TAIL_US < shown:
+        there, shown = max(there, shown), max(1, breaks_off)
+    edges = sorted({0, *(at for at in (starts[cut] for cut in cuts) if at < shown), shown})
+    spans = [Span(a, b) for a, b in pairwise(edges)]
     return [*spans, Span(shown, there, missing=True)] if there > shown + SLACK_US else spans
 
 

@@ -53,6 +53,7 @@ class Track:
     Attributes:
         begin_us, end_us: of its packets, on the container's clock with the breaks taken out; None where packets bear
             no time stamps.
+        last_us: where the last packet begins.
         packets: how many of them hold data.
         shifts: (number of a packet, ticks of the stream) in order: from that packet on, so much is added to stamps.
             Empty for a clock without a break.
@@ -61,6 +62,7 @@ class Track:
 
     begin_us: int | None = None
     end_us: int | None = None
+    last_us: int | None = None
     packets: int = 0
     shifts: tuple[tuple[int, int], ...] = ()
     lost: frozenset[int] = frozenset()
@@ -183,7 +185,8 @@ def _track(own: Reading, shifts: list[int], doubts: _Doubts, data: bytes) -> Tra
         (number, round(Fraction(shifts[i] + own.moved, MICRO) / own.base)) for i, number in own.begins if i or own.moved
     ]
     lost = doubts.confirmed(data, own.stream.id, {number for number, _ in ticks})
-    return Track(begin, end, own.count, tuple(ticks or own.cuts), lost)
+    last = max(part.latest + shifts[i] for i, part in own.parts.items())
+    return Track(begin, end, last, own.count, tuple(ticks or own.cuts), lost)
 
 
 class _Doubts:

@@ -128,7 +128,7 @@ class PyAVReader:
         # H.264 and HEVC may say it with the first frame only
         self._matrix = display_matrix(self.first)
         # the clock is one for the whole stream: presentation stamps, else decoding stamps (AVI), else a count of frames
-        clocks = ("dts",) if self.stream.container.format.name in NO_PTS else ("pts", "dts")
+        clocks = ("dts", "pts") if self.stream.container.format.name in NO_PTS else ("pts", "dts")
         self._clock = next((c for c in clocks if getattr(self.first, c) is not None), None)
         self._first = self._zero = self._stamp(self.first) or 0
         audio = self._timeline.audio
@@ -178,6 +178,15 @@ class PyAVReader:
         begin = round(self.zero * MICRO)
         end = claimed_end_us(self._data, self._container, self.stream, begin)
         return None if end is None else end - begin
+
+    def audio_breaks_off_us(self) -> int | None:
+        """Where the audio ends of a file that is cut short of more of it; None otherwise."""
+        assert self._container is not None
+        stream, track = boxes.audio_stream(self._container), self._timeline.audio
+        if stream is None or track is None or track.begin_us is None or track.end_us is None:
+            return None
+        claim = claimed_end_us(self._data, self._container, stream, track.begin_us)
+        return self.audio_end_us() if claim is not None and claim > track.end_us + TAIL_US else None
 
     def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
         """See `VideoReader.pictures`."""

@@ -46,7 +46,11 @@ def spans(data: bytes, longest: float = 0.5) -> list[Span]:
 
 def shown(data: bytes) -> list[int]:
     """Which frames the samples of a video show, one after the other; one that is shown for longer counts once."""
-    seen = [i for span in spans(data) for i in indices(decode(data, "video", [ALL, KHZ16], span).views[ALL])]
+    return shown_in(data, spans(data))
+
+
+def shown_in(data: bytes, some: list[Span]) -> list[int]:
+    seen = [i for span in some for i in indices(decode(data, "video", [ALL, KHZ16], span).views[ALL])]
     return [i for i, before in zip(seen, [-1, *seen], strict=False) if i != before]
 
 
@@ -320,10 +324,25 @@ def test_sample_rates_may_change(first: int, second: int) -> None:
         assert peak == pytest.approx(1000, abs=3)
 
 
-def test_of_joined_mp4_the_first_is_read() -> None:
-    """Each has an index of its own; players show the first."""
-    data = film(container="mp4") + film(container="mp4")
-    assert shown(data) == list(range(30))
+@pytest.mark.parametrize("container", ["mp4", "flv", "avi", "matroska", "webm", "asf"])
+def test_joined_files_are_read_one_by_one(container: str) -> None:
+    """Three, each with headers of its own; players show the first of most of them."""
+    codec = {"avi": "mpeg4", "webm": "libvpx-vp9", "asf": "wmv2"}.get(container, "libx264")
+    options = {"avi": {"g": "10", "qmin": "1", "qmax": "1"}, "asf": {"g": "10", "qmin": "1", "qmax": "1"}}
+    options["webm"] = {"deadline": "realtime", "cpu-used": "8"}
+    one = video(
+        range(20), base=Fraction(1, 25), container=container, codec=codec, options=options.get(container, {"g": "10"})
+    )
+    assert probe(one * 3).duration == pytest.approx(3 * probe(one).duration, abs=0.01)
+    assert shown(one * 3) == [*range(20)] * 3
+
+
+def test_a_joined_file_that_does_not_open_fails_alone() -> None:
+    one = film(container="matroska")
+    cut = one[: len(one) // 40]
+    found = find_shots(one + cut + one)
+    assert [span.missing for span in found] == [False, True, False]
+    assert shown_in(one + cut + one, found[::2]) == [*range(30), *range(30)]
 
 
 def test_edit_lists_out_of_order() -> None:
