@@ -2,7 +2,7 @@
 
 Chained Ogg is a format (RFC 3533, section 4). For the others players show the first recording only, or its clock for
 all; here each is read as the file it was, so that every second that decodes is in some sample. Transport and program
-streams have no such headers: `clock` finds where they were joined.
+streams have no such headers: `clock` finds where they were joined, unless the streams of the second part are others.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Literal
+
+from curate.media.mpegts import new_programs
 
 _OGG_HEADER = 27
 _OGG_BEGINS = 0x02
@@ -53,7 +55,7 @@ def _found(data: bytes) -> Iterator[int]:
         return _mp4(data)
     if data[:1] == b"\xff" and len(data) > 1 and data[1] & 0xF6 == 0xF0:
         return _adts(data)
-    return iter(())
+    return iter(new_programs(data))
 
 
 def _ogg(data: bytes) -> Iterator[int]:

@@ -74,6 +74,70 @@ def without_repeats(data: bytes) -> bytes:
     return data[:begin] + whole[kept].tobytes() + data[begin + len(packets) * size :]
 
 
+def new_programs(data: bytes) -> list[int]:
+    """Byte offsets at which other streams begin: a program association table (2.4.4.3) that lists other program maps, or
+    one before a map (2.4.4.8) that names no stream of its last version. Demuxers do not look for streams that come up
+    late."""
+    if data[:1] != b"\x47" and data[4:5] != b"\x47":
+        return []
+    grid = _grid(data)
+    if grid is None:
+        return []
+    packets, begin, size = grid
+    pid = (packets[:, 1] & 0x1F).astype(np.int64) << 8 | packets[:, 2]
+    starts = packets[:, 1] & 0x40 > 0
+    known: dict[int, frozenset[int]] = {}
+    listed: set[int] = set()
+    found: list[int] = []
+    table = 0
+    tables = np.flatnonzero(starts & ((pid == 0) | np.isin(pid, _map_pids(packets[starts & (pid == 0)]))))
+    for row in tables.tolist():
+        section = _section(packets[row])
+        if pid[row] == 0:
+            table, listed = row, set(_map_pids(packets[row : row + 1]))
+        elif section[:1] == b"\x02" and (streams := _streams(section)):
+            own = int(pid[row])
+            others = known.get(own)
+            if (others is not None and not streams & others) or (
+                others is None and known and not listed & known.keys()
+            ):
+                found.append(table * size + begin - (4 if size == 192 else 0))
+                known = {}
+            known[own] = streams
+    return found
+
+
+def _section(packet: NDArray[np.uint8]) -> bytes:
+    """The table that begins in a packet, as far as the packet holds it."""
+    raw = packet.tobytes()
+    at = 4 + (1 + raw[4] if raw[3] & 0x20 else 0)
+    return raw[at + 1 + raw[at] :] if at < len(raw) else b""
+
+
+def _map_pids(tables: NDArray[np.uint8]) -> list[int]:
+    out = set()
+    for packet in tables:
+        section = _section(packet)
+        length = (section[1] & 0x0F) << 8 | section[2] if len(section) > 2 else 0
+        for at in range(8, min(3 + length - 4, len(section) - 3), 4):
+            if section[at : at + 2] != b"\0\0":
+                out.add((section[at + 2] & 0x1F) << 8 | section[at + 3])
+    return sorted(out)
+
+
+def _streams(section: bytes) -> frozenset[int]:
+    """PIDs of the streams of a program map."""
+    if len(section) < 12:
+        return frozenset()
+    end = min(3 + ((section[1] & 0x0F) << 8 | section[2]) - 4, len(section))
+    at = 12 + ((section[10] & 0x0F) << 8 | section[11])
+    out = set()
+    while at + 5 <= end:
+        out.add((section[at + 1] & 0x1F) << 8 | section[at + 2])
+        at += 5 + ((section[at + 3] & 0x0F) << 8 | section[at + 4])
+    return frozenset(out)
+
+
 def _field_bytes(flags: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Bytes of an adaptation field that its flags account for: itself, PCR, OPCR, splice countdown (2.4.3.4). Private
     data and extensions are of any length and count as more than there can be."""

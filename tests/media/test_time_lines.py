@@ -374,3 +374,109 @@ def test_open_groups_of_pictures() -> None:
         assert shown(data) == list(range(60))
         late = decode(data, "video", [ALL], Span(1_600_000, 2_000_000)).views[ALL]
         assert sorted(set(indices(late))) == list(range(40, 50))
+
+
+@pytest.mark.parametrize("container", ["mpegts", "vob"])
+def test_short_recordings_are_no_false_stamps(container: str) -> None:
+    """Five of 0.4 s, each with a clock that begins anew."""
+    codec = {"codec": "mpeg2video"} if container == "vob" else {}
+    data = film(10, container=container, **codec) * 5
+    assert probe(data).duration == pytest.approx(2.0, abs=0.2)
+    assert shown(data) == [*range(10)] * 5
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+def test_frames_that_pause_while_audio_goes_on(container: str) -> None:
+    """Variable frame rate with B-frames: from 0.6 to 12 s one frame is on display. MP4 states no lengths of frames, but
+    steps of decoding; a transport stream may present a frame 10 s after it is decoded."""
+    stamps = [*range(0, 640, 40), *range(12_000, 12_600, 40)]
+    codec = {"sound_codec": "mp2"} if container == "mpegts" else {}
+    data = video(stamps, container=container, options={"bf": "3"}, sound=noise(12.6), **codec)  # type: ignore[arg-type]
+    assert probe(data).duration == pytest.approx(12.6, abs=0.06)
+    view = Frames(16, fps=1, max_frames=12)
+    got = decode(data, "video", [view, KHZ16], Span(0, 12_000_000))
+    assert indices(got.views[view]) == [12, *[15] * 11]
+    assert shown(data) == list(range(31))
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts", "flv"])
+@pytest.mark.parametrize("first", ["audio", "video"])
+def test_streams_that_lie_an_hour_apart_begin_together(container: str, first: str) -> None:
+    """A clock each; what lies between them makes no sample."""
+    data = video(
+        range(90_000, 90_030) if first == "audio" else range(30),
+        base=Fraction(1, 25),
+        container=container,
+        options=FAST,
+        muxer={} if container in ("mp4", "flv") else mutate.AS_IT_IS,
+        sound=noise(1.2),
+        sound_at=Fraction(0 if first == "audio" else 3600),
+        sound_codec="mp2" if container == "mpegts" else "aac",
+    )
+    assert probe(data).duration == pytest.approx(1.2, abs=0.1)
+    assert shown(data) == list(range(30))
+    assert heard(data, "video") == pytest.approx(1.2, abs=0.1)
+
+
+def test_avi_knows_no_presentation_times() -> None:
+    """H.264 with B-frames in AVI: FFmpeg's guess shows a third of the frames not at all."""
+    data = video(range(60), base=Fraction(1, 25), container="avi", options={"bf": "3"})
+    assert shown(data) == list(range(60))
+    late = decode(data, "video", [ALL], Span(1_600_000, 2_000_000)).views[ALL]
+    assert sorted(set(indices(late))) == list(range(40, 50))
+
+
+def test_joined_streams_of_two_frame_rates_lose_nothing() -> None:
+    """The slower one is no stream with holes."""
+    fast = video(range(50), base=Fraction(1, 50), container="mpegts", options=FAST)
+    data = film(25, audio=False) + fast
+    assert probe(data).duration == pytest.approx(2.0, abs=0.06)
+    assert shown(data) == [*range(25), *range(50)]
+
+
+@pytest.mark.parametrize("rates", [(22050, 48000), (48000, 22050), (16000, 48000)])
+def test_joined_adts_of_two_rates(rates: tuple[int, int]) -> None:
+    data = b"".join(sound(noise(2.0, rate), rate=rate, codec="aac", container="adts") for rate in rates)
+    assert probe(data).duration == pytest.approx(4.0, abs=0.2)
+    assert heard(data) == pytest.approx(4.0, abs=0.2)
+
+
+def test_a_fragmented_file_that_breaks_off_within_its_audio() -> None:
+    """The last fragment has all of its frames and a part of its audio: what both have is read, the rest fails."""
+    rng = np.random.default_rng(0)
+    data = video(
+        range(75), base=Fraction(1, 25), size=(96, 96), muxer=FRAGMENTS, options={"g": "25"},
+        pictures=list(rng.integers(0, 255, (75, 96, 96, 3), np.uint8)), sound=noise(3.0),
+    )  # fmt: skip
+    with av.open(BytesIO(data)) as file:
+        sounds = [(float(p.pts * p.time_base), p.pos) for p in file.demux(audio=0) if p.size]
+    at, pos = next((at, pos) for at, pos in sounds if at > 2.5)
+    *good, rest = find_shots(data[: pos + 10])
+    assert rest.missing
+    assert good[-1].end_us == pytest.approx(at * 1e6, abs=60_000)
+    for span in good:
+        assert len(decode(data[: pos + 10], "video", [ALL, KHZ16], span).views[ALL])
+
+
+def test_a_flac_that_breaks_off_in_a_long_block() -> None:
+    """Blocks of 4,096 samples last 0.256 s at 16 kHz: the one that is cut does not count."""
+    data = sound(noise(4.0, 16000), rate=16000, codec="flac", container="flac")
+    good, rest = audio_spans(data[: len(data) // 2], Deadline(60))
+    assert rest.missing
+    assert len(decode(data[: len(data) // 2], "audio", [KHZ16], good).views[KHZ16]) == good.end_us * 16 // 1000
+
+
+def test_a_program_stream_without_its_beginning() -> None:
+    """What does not decode before the first frame of audio means that the audio begins later."""
+    data = film(60, container="vob", codec="mpeg2video")
+    cut = data[7001:]
+    assert shown(cut)[-1] == 59
+    assert heard(cut, "video") > 1.5
+
+
+def test_the_second_part_may_have_other_pids() -> None:
+    """FFmpeg looks for no streams that come up late."""
+    data = film() + film(muxer={"mpegts_start_pid": "768", "mpegts_pmt_start_pid": "1000"})
+    assert probe(data).duration == pytest.approx(2.4, abs=0.12)
+    assert shown(data) == [*range(30), *range(30)]
+    assert heard(data, "video") == pytest.approx(2.4, abs=0.12)
