@@ -224,7 +224,8 @@ async def _get(curl: pycurl.Curl, url: ada_url.URL, limits: Fetch) -> _Answer:
         curl.setopt(pycurl.HEADERFUNCTION, answer.head)
         curl.setopt(pycurl.WRITEFUNCTION, answer.write)
         failed = await _transferred(pool.start(curl), answer.refused)
-        if failed and not answer.status and not curl.getinfo(pycurl.NUM_CONNECTS):
+        is_closed = (failed and not answer.status) or answer.status == 408  # which some say before (RFC 9110, 15.5.9)
+        if is_closed and not curl.getinfo(pycurl.NUM_CONNECTS):
             curl.setopt(pycurl.FRESH_CONNECT, 1)  # the server had closed a connection that was kept: no attempt
         elif failed and "Invalid Content-Length" in str(failed) and "content-length" not in answer.fields:
             curl.setopt(pycurl.IGNORE_CONTENT_LENGTH, 1)  # it is no number: the file ends with the connection

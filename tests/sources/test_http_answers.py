@@ -106,6 +106,7 @@ def test_what_follows_the_rules_is_taken(answer):
         (OK + b"X: " + b"x" * 200_000 + b"\r\n\r\n", "its headers are too long"),
         (CHUNKED + b"\r\n2800\r\n" + BODY + b"\r\n", "cut off"),
         (b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-10239/20480\r\n" + LENGTH + b"\r\n" + BODY, "status 206: a part"),
+        (b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-10239/*\r\n" + LENGTH + b"\r\n" + BODY, "status 206: a part"),
         (b"HTTP/1.1 206 Part\r\n" + LENGTH + b"\r\n" + BODY, "status 206: a part"),
         (b"HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n", "status 205"),
         (b"HTTP/1.1 202 Later\r\nContent-Length: 0\r\n\r\n", "status 202"),
