@@ -3,8 +3,10 @@
 A DataLoader tells its data set in the main process nothing of an epoch's begin or end; each time it begins, its workers
 get a copy of the data set, and copies forget. So where the next iteration begins lies in shared memory, and the
 first worker of an iteration takes that and puts the next epoch in its place. An iteration is known by what its
-workers have in common: the loader's seed, their numbers as processes (which the main process counts), and how often
-this worker has begun before (persistent ones live on).
+workers have in common: the loader's seed, which a trainer may set to the same for each epoch; the pipe on which they
+answer, which every loader makes anew when it starts workers; and how often this worker has begun before (persistent
+ones live on). Where a loader's workers have no such pipe, their numbers as processes (which the main process counts)
+stand in for it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from multiprocessing import context, current_process
+from multiprocessing.queues import Queue
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -34,7 +37,7 @@ class Iteration:
 
     Attributes:
         epoch, index: where it began.
-        seed, first, count: what tells it from others; see `Turns.begin`.
+        seed, pipe, first, count: what tells it from others; see `Turns.begin`. A pipe of 0 is none.
         workers: how many share it.
         began, ended: workers that have.
     """
@@ -42,6 +45,7 @@ class Iteration:
     epoch: int
     index: int
     seed: int
+    pipe: int
     first: int
     count: int
     workers: int
@@ -55,9 +59,10 @@ class Iteration:
 
     def takes(self, other: Iteration, worker: int) -> bool:
         """Whether a worker that has made `other` of what it knows belongs here."""
-        same = (self.seed, self.count, self.workers) == (other.seed, other.count, other.workers)
-        # processes are numbered as they are made; another thread may make one in between
-        return same and abs(self.first - other.first) < self.workers and worker not in self.began
+        mine, its = ((one.seed, one.pipe, one.count, one.workers) for one in (self, other))
+        # another thread may make any number of processes in between; without a pipe a few are allowed for
+        is_near = self.pipe != 0 or abs(self.first - other.first) < self.workers
+        return mine == its and is_near and worker not in self.began
 
 
 class Turns:
@@ -118,7 +123,7 @@ class Turns:
         Returns:
             The iteration, and whether the one before it was broken off.
         """
-        mine = Iteration(0, 0, seed, _number() - worker, count, workers)
+        mine = Iteration(0, 0, seed, _pipe(), _number() - worker, count, workers)
         with self._locked():
             known = self._iterations()
             found = next((one for one in reversed(known) if one.takes(mine, worker)), None)
@@ -156,6 +161,16 @@ class Turns:
     def _remember(self, iterations: list[Iteration]) -> None:
         data = json.dumps([asdict(one) for one in iterations[-_REMEMBERED:]]).encode()
         os.pwrite(self._fd, data.ljust(os.fstat(self._fd).st_size - _PLACE.size), _PLACE.size)
+
+
+def _pipe() -> int:
+    """The number of the pipe that this process shares with the other workers of its loader; 0 where it has none.
+
+    torch's loaders (and torchdata's) give a worker two queues, for what to do, its own, and then for what it made. No
+    public name of torch or `multiprocessing` leads there, hence the 0.
+    """
+    queues = [given for given in getattr(current_process(), "_args", ()) if isinstance(given, Queue)]
+    return os.fstat(getattr(queues[1], "_writer").fileno()).st_ino if len(queues) == 2 else 0  # noqa: B009
 
 
 def _number() -> int:

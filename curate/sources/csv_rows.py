@@ -21,7 +21,7 @@ import re
 from collections import deque
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from curate.schema.errors import CurateError
 from curate.sources.entry import BadCell, replaced
@@ -44,7 +44,8 @@ _WORD = "word"
 
 
 def read_csv(table: Path, name: str, own: Collection[str], uri: str) -> tuple[list[str], Iterator[Row]]:
-    """The names of the header, and the rows as they come; empty cells are None, blank lines are no rows.
+    """The names of the header, and the rows as they come; empty cells are None, blank lines are no rows. Of columns of
+    one name, such as those without one that spreadsheets leave at the end, the last is read.
 
     Args:
         table: UTF-8, with or without a byte order mark; lines end in LF, CR LF or CR.
@@ -53,13 +54,13 @@ def read_csv(table: Path, name: str, own: Collection[str], uri: str) -> tuple[li
         uri: the column of uris.
 
     Raises:
-        CurateError: other than UTF-8 text; a header that is none, or has a name twice.
+        CurateError: other than UTF-8 text; a header that is none, or has a column of `own` twice.
     """
     csv.field_size_limit(LONGEST)  # of this process
     refuse_other_than_text(table, name)
     with _opened(table) as file:
         columns = _header(_Records(file), name)
-    twice = sorted({column for column in columns if columns.count(column) > 1})
+    twice = sorted(column for column in own if columns.count(column) > 1)
     if twice:
         raise CurateError(f"{name} has more than one column named {', '.join(twice)}")
     return columns, _rows(table, name, columns, own, uri)
@@ -180,12 +181,13 @@ def _rows(table: Path, name: str, columns: list[str], own: Collection[str], uri:
 def _row(columns: list[str], values: list[str], own: Collection[str]) -> Row:
     if all(map(str.isascii, values)):
         return {name: value or None for name, value in zip(columns, values, strict=True)}
-    shown = [replaced(value) for value in values]
-    bad = {name for name, value, good in zip(columns, values, shown, strict=True) if value != good}
-    if bad.intersection(own):
-        return SourceError("it is not UTF-8")
-    cells = zip(columns, shown, strict=True)
-    return {name: BadCell(cell, "is not UTF-8") if name in bad else cell or None for name, cell in cells}
+    row: dict[str, Any] = {}
+    for name, value in zip(columns, values, strict=True):
+        shown = replaced(value)
+        if shown != value and name in own:
+            return SourceError("it is not UTF-8")
+        row[name] = BadCell(shown, "is not UTF-8") if shown != value else shown or None
+    return row
 
 
 class _Looks:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import random
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,11 +116,19 @@ async def _fetch(request: Request) -> bytes:
         if answer.status in _REDIRECTS:
             url = _parse(fields["location"], url)
         elif codings := fields.get("content-encoding"):
-            # a thread, so that the transfers of others go on
-            return await asyncio.to_thread(decoded, body, codings, fields.get("content-type", ""), limits.max_bytes)
+            return await _unpacked(body, codings, fields.get("content-type", ""), limits.max_bytes)
         else:
             return body
     raise FetchError(f"redirected more than {MAX_REDIRECTS} times")
+
+
+async def _unpacked(body: bytes, codings: str, content_type: str, max_bytes: int) -> bytes:
+    """The file in a body, made in a thread, so that the transfers of others go on."""
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(decoded, body, codings, content_type, max_bytes, stop)
+    finally:
+        stop.set()  # nobody waits any more where the time is up, but for the end of the process
 
 
 def _handle() -> pycurl.Curl:
@@ -215,7 +224,8 @@ async def _get(curl: pycurl.Curl, url: ada_url.URL, limits: Fetch) -> _Answer:
         curl.setopt(pycurl.HEADERFUNCTION, answer.head)
         curl.setopt(pycurl.WRITEFUNCTION, answer.write)
         failed = await _transferred(pool.start(curl), answer.refused)
-        if failed and not answer.status and not curl.getinfo(pycurl.NUM_CONNECTS):
+        is_closed = (failed and not answer.status) or answer.status == 408  # which some say before (RFC 9110, 15.5.9)
+        if is_closed and not curl.getinfo(pycurl.NUM_CONNECTS):
             curl.setopt(pycurl.FRESH_CONNECT, 1)  # the server had closed a connection that was kept: no attempt
         elif failed and "Invalid Content-Length" in str(failed) and "content-length" not in answer.fields:
             curl.setopt(pycurl.IGNORE_CONTENT_LENGTH, 1)  # it is no number: the file ends with the connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import pickle
 import warnings
 from pathlib import Path
@@ -152,6 +153,37 @@ def test_a_plain_pickle_is_a_stream_of_its_own(shared_build: Path) -> None:
     other = pickle.loads(pickle.dumps(tokens))
     assert len([*other]) == 5
     assert (tokens.state()["epoch"], other.state()["epoch"]) == (0, 1)
+
+
+@pytest.mark.parametrize("is_seeded", [False, True])
+def test_an_epoch_is_one_whatever_processes_are_made_meanwhile(
+    shared_build: Path, monkeypatch: pytest.MonkeyPatch, is_seeded: bool
+) -> None:
+    make = multiprocessing.context.ForkProcess.__init__
+
+    def make_among_others(self: Any, *args: Any, **more: Any) -> None:
+        for _ in range(5):  # as threads of the trainer do that start a pool of their own
+            make(multiprocessing.context.ForkProcess.__new__(multiprocessing.context.ForkProcess))
+        make(self, *args, **more)
+
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, "__init__", make_among_others)
+    tokens = tokens_of(shared_build)
+    got = []
+    for _ in range(2):
+        if is_seeded:
+            torch.manual_seed(0)
+        got.append([seen(b) for b in loader_of(tokens, 2, "fork")])
+    assert got == epochs(shared_build, 2)
+
+
+def test_two_iterations_at_once_of_one_seed_are_two_epochs(shared_build: Path) -> None:
+    tokens = tokens_of(shared_build)
+    running = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        running.append(iter(loader_of(tokens, 2, "fork")))
+    got = [[seen(b) for b in one] for one in running]
+    assert sorted(got) == sorted(epochs(shared_build, 2))  # which of them begins first is chance
 
 
 def test_slow_workers_belong_to_the_iteration_that_they_were_started_for() -> None:

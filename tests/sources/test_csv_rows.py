@@ -174,7 +174,8 @@ def test_a_field_of_four_megabytes_fails_its_row_and_a_quote_that_closes_after_l
     [
         (table({}, header='uri,"text'), "its header is none of a csv"),
         (table({50: 'http://h/50.jpg,7"'}, header='uri,"text'), "its header opens a quote"),
-        (table({}, header="uri,text,by,by"), "more than one column named by"),
+        (table({}, header="uri,text,text"), "more than one column named text"),
+        (table({}, header="uri,uri"), "more than one column named uri"),
         (table({}).encode("utf-16"), "is UTF-16"),
         (table({}).encode("utf-16-le"), "zero bytes"),
         (gzip.compress(table({}).encode()), "is compressed with gzip"),
@@ -188,6 +189,21 @@ def test_what_is_no_csv_is_refused_in_a_sentence_that_can_be_printed(tmp_path, r
     with pytest.raises(CurateError, match=says) as error:
         entries_of(tmp_path, raw)
     str(error.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "meta"),
+    [
+        ("uri,text,,\nhttp://h/1,one,,\n", '{"": null}'),  # Excel, where the table was once wider
+        ("uri,text,,\nhttp://h/1,one,,x\n", '{"": "x"}'),
+        ("uri,text,tag,tag\nhttp://h/1,one,x,y\n", '{"tag": "y"}'),
+        (b"uri,text,tag,tag\nhttp://h/1,one,\xe9,y\n", '{"tag": "y"}'),
+        (",uri,text\n0,http://h/1,one\n", '{"": "0"}'),  # pandas' index
+    ],
+)
+def test_of_two_columns_of_one_name_that_nobody_asked_for_the_last_is_read(tmp_path, raw, meta):
+    (entry,) = entries_of(tmp_path, raw)
+    assert (entry.uri, entry.text, entry.meta) == ("http://h/1", "one", meta)
 
 
 def test_a_header_of_two_lines_and_one_that_is_latin_1_are_headers(tmp_path):

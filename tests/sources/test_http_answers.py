@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import threading
+import time
 import tracemalloc
 import zlib
 
@@ -104,6 +106,7 @@ def test_what_follows_the_rules_is_taken(answer):
         (OK + b"X: " + b"x" * 200_000 + b"\r\n\r\n", "its headers are too long"),
         (CHUNKED + b"\r\n2800\r\n" + BODY + b"\r\n", "cut off"),
         (b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-10239/20480\r\n" + LENGTH + b"\r\n" + BODY, "status 206: a part"),
+        (b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-10239/*\r\n" + LENGTH + b"\r\n" + BODY, "status 206: a part"),
         (b"HTTP/1.1 206 Part\r\n" + LENGTH + b"\r\n" + BODY, "status 206: a part"),
         (b"HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n", "status 205"),
         (b"HTTP/1.1 202 Later\r\nContent-Length: 0\r\n\r\n", "status 202"),
@@ -220,6 +223,35 @@ def test_a_bomb_is_not_unpacked_whole(coding):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 << 20
+
+
+EMPTY = {"gzip": gzip.compress(b"", mtime=0), "zstd": pa.compress(b"", "zstd", asbytes=True)}
+
+
+def test_a_hundred_thousand_members_of_gzip_are_one_file():
+    # 2 MB, of which each member was once copied with all that follow it: minutes
+    assert decoded(EMPTY["gzip"] * 99_999 + gzip.compress(BODY), "gzip", "image/jpeg", 200_000) == BODY
+
+
+@pytest.mark.parametrize("coding", EMPTY)
+def test_unpacking_ends_soon_after_it_is_stopped(coding):
+    stop = threading.Event()
+    threading.Timer(0.05, stop.set).start()
+    with pytest.raises(FetchError, match="not unpacked in time"):
+        decoded(EMPTY[coding] * 5_000_000, coding, "image/jpeg", 200_000, stop)
+
+
+def test_unpacking_ends_with_the_time_of_the_attempt():
+    body = EMPTY["gzip"] * 1_000_000  # many seconds
+    limits = LIMITS.model_copy(update={"timeout": 0.5, "max_bytes": len(body)})
+    with wire(lambda head: OK + b"Content-Encoding: gzip\r\n\r\n" + body) as server:
+        got = get(f"{server.base}/x.jpg", limits)
+    assert isinstance(got, Failure)
+    assert got.message == "not complete within 0.5 s"
+    time.sleep(0.2)
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.15  # no thread is at it still, which the process would wait for
 
 
 @pytest.mark.parametrize(

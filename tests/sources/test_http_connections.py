@@ -83,6 +83,28 @@ def test_a_connection_that_the_server_closed_meanwhile_costs_no_attempt():
         assert fetch_all([Request(f"{server.base}/x", OPEN)] * 300) == [BODY] * 300
 
 
+def test_a_408_that_closes_a_kept_connection_costs_no_attempt_and_another_does():
+    late = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    asked: set[str] = set()
+
+    def answer(head: str) -> bytes:
+        path = head.split(" ")[1]
+        if path == "/never" or (path.startswith("/again") and path not in asked):
+            asked.add(path)
+            return late
+        return FILE
+
+    with wire(answer, keep=True) as server:
+        for i in range(5):
+            assert get(f"{server.base}/first{i}") == BODY
+            assert get(f"{server.base}/again{i}") == BODY
+        before = len(server.heads)
+        got = get(f"{server.base}/never", OPEN.model_copy(update={"attempts": 2, "max_wait": 0}))
+    assert isinstance(got, Failure)
+    assert (got.message, got.attempt) == ("status 408", 2)
+    assert len(server.heads) - before == 2  # not of the pool of the others, so both are on connections of their own
+
+
 def test_what_follows_a_file_is_never_taken_for_the_next_answer():
     # bytes after Content-Length that look like an answer: of a kept connection they would be the next file
     with wire(lambda head: FILE + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", keep=True) as server:
