@@ -29,7 +29,7 @@ _ORIENTATION = 0x0112
 _READABLE_EXIF = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, RuntimeError, struct.error)
 
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT, _TIFF_SUBFILE = 256, 257, 258, 262, 339, 254
-_TIFF_EXTRA = 338
+_TIFF_EXTRA, _TIFF_FILL_ORDER, _TIFF_SAMPLES, _TIFF_PLANAR = 338, 266, 277, 284
 _TIFF_YCBCR = {529: (0.299, 0.587, 0.114), 530: (1, 1), 532: (0, 255, 128, 255, 128, 255)}
 """Coefficients, subsampling, and black and white of YCbCr as Pillow takes them to be where it is not compressed."""
 
@@ -208,6 +208,31 @@ def _tiff(image: Image, data: bytes) -> dict[str, Any]:
     }
 
 
+def state_planes(image: Image) -> None:
+    """Tell Pillow how the planes of a TIFF (PlanarConfiguration 2) that is not compressed are stored: it takes the
+    first letter of its raw mode, and so loses the depth, the order of bits and bytes, and which of 0 and 1 is white.
+
+    Raises ValueError for planes that Pillow cannot read rightly.
+    """
+    from PIL import TiffImagePlugin
+
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_TIFF_PLANAR, 1) != 2 or image.info.get("compression") != "raw":
+        return
+    bits, order, fill = tags.get(_TIFF_BITS, (1,)), tags.prefix, tags.get(_TIFF_FILL_ORDER, 1)
+    if tags.get(_TIFF_SAMPLES, 1) == 1:  # one plane is the whole image
+        key = (order, tags.get(_TIFF_PHOTOMETRIC, 0), tags.get(_TIFF_FORMAT, (1,)), fill, bits, ())
+        mode, raw = TiffImagePlugin.OPEN_INFO.get(key, ("", ""))
+        if mode != image.mode:
+            raise ValueError("a single plane of this kind is not read")
+        image.tile = [tile._replace(args=(raw, *tile.args[1:])) for tile in image.tile]
+    elif set(bits) == {16} and fill == 1:
+        depth = ";16L" if order == b"II" else ";16B"
+        image.tile = [tile._replace(args=(tile.args[0] + depth, *tile.args[1:])) for tile in image.tile]
+    elif set(bits) != {8} or fill != 1:
+        raise ValueError("planes that are not of 8 or 16 bits are not read")
+
+
 def is_thumbnail(image: Image) -> bool:
     """Whether the page of a TIFF says (NewSubfileType) that it is a smaller version or a mask of another one."""
     return bool(getattr(image, "tag_v2", {}).get(_TIFF_SUBFILE, 0) & 5)
@@ -279,7 +304,10 @@ def _bmp_colour(data: bytes) -> Colour | None:
     if kind != 0:
         return None
     endpoints = np.array(struct.unpack("<9i", header[60:96]), np.float64).reshape(3, 3).T / 2**30
-    red, green, blue = (gamma / 65536 for gamma in struct.unpack("<3I", header[96:108]))
+    stated = (gamma / 65536 for gamma in struct.unpack("<3I", header[96:108]))
+    red, green, blue = (1 / gamma if 0 < gamma < 1 else gamma for gamma in stated)
+    if np.allclose(endpoints.sum(0), 1, 0, 0.01):  # chromaticities x, y, z, as many files have them: no white is told
+        return colour.calibrated((red, green, blue), colour.chromaticities((*colour.D65, *endpoints[:2].T.ravel())))
     known = abs(float(np.linalg.det(endpoints))) > 1e-6
     return colour.calibrated((red, green, blue), endpoints if known else None)
 

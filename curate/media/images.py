@@ -216,6 +216,8 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
         return _deep(picture, data, found)
     if picture.format == "TIFF" and picture.info.get("compression") == "jpeg":
         check_strips(getattr(picture, "tag_v2", {}), data)
+    if picture.format == "TIFF":
+        metadata.state_planes(picture)
     picture.load()
     if found.doubtful_alpha and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
         return picture.convert("RGB")

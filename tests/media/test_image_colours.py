@@ -351,7 +351,12 @@ def test_large_images_are_converted_strip_by_strip(monkeypatch: pytest.MonkeyPat
 
 
 SRGB_ENDPOINTS = tuple(v for column in SRGB for v in column)
+CHROMATICITIES = (0.64, 0.33, 0.03, 0.3, 0.6, 0.1, 0.15, 0.06, 0.79)
+"""The endpoints of `g/pal8v4.bmp` of bmpsuite: x, y, z of red, green and blue of sRGB."""
 BMPS = {
+    "calibrated, chromaticities": (v5(0, CHROMATICITIES, (2.2, 2.2, 2.2)), b"", list(PIXEL)),
+    "calibrated, chromaticities, linear": (v5(0, CHROMATICITIES, (1, 1, 1)), b"", LINEAR),
+    "calibrated, gamma 1/2.2": (v5(0, gammas=(1 / 2.2,) * 3), b"", list(PIXEL)),
     "sRGB": (v5(0x73524742), b"", list(PIXEL)),
     "Windows": (v5(0x57696E20), b"", list(PIXEL)),
     "linked profile": (v5(0x4C494E4B), b"", list(PIXEL)),
