@@ -208,7 +208,7 @@ def _tiff(image: Image, data: bytes) -> dict[str, Any]:
     }
 
 
-def state_planes(image: Image) -> None:
+def state_planes(image: Any) -> None:
     """Tell Pillow how the planes of a TIFF (PlanarConfiguration 2) that is not compressed are stored: it takes the
     first letter of its raw mode, and so loses the depth, the order of bits and bytes, and which of 0 and 1 is white.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_files import chunk, curve, flat, icc, photo, pixels, png, saved
+from image_files import chunk, curve, first, flat, icc, photo, pixels, png, saved
 from PIL import Image
 
 from curate.media.decode import decode
@@ -49,7 +49,13 @@ CUT: dict[str, Callable[[bytes], bytes]] = {
     "a hundredth": lambda j: j[: len(j) * 99 // 100],
     "a tenth, EOI": lambda j: j[: len(j) * 9 // 10] + EOI,
     "a tenth, zeros, EOI": lambda j: j[: len(j) * 9 // 10] + bytes(100) + EOI,
+    "a tenth, zeros to 64 KiB": lambda j: (j[: len(j) * 9 // 10]).ljust(1 << 16, b"\0"),
+    "a tenth, zeros to 64 KiB, EOI": lambda j: (j[: len(j) * 9 // 10]).ljust(1 << 16, b"\0") + EOI,
+    "a hundredth, zeros, text, EOI": lambda j: (j[: len(j) * 99 // 100]) + bytes(4096) + b"abc" * 50 + EOI,
     "half": lambda j: j[: len(j) // 2],
+    "half, zeros to its size": lambda j: (j[: len(j) // 2]).ljust(len(j), b"\0"),
+    "half, zeros to 64 KiB": lambda j: (j[: len(j) // 2]).ljust(1 << 16, b"\0"),
+    "half, another value to 64 KiB": lambda j: (j[: len(j) // 2]).ljust(1 << 16, b"\xcc"),
     "half, EOI": lambda j: j[: len(j) // 2] + EOI,
     "a tenth, JFIF of version 2": lambda j: j[: len(j) * 9 // 10].replace(b"JFIF\0\1", b"JFIF\0\2", 1) + EOI,
 }
@@ -69,6 +75,26 @@ def test_jpegs_that_lack_pixels(kind: str, end: str) -> None:
     data = CUT[end](saved(photo((200, 152)), "JPEG", **JPEGS[kind]))
     with pytest.raises(MediaError, match=r"JPEG picture that cannot be decoded \(.*[Pp]remature end"):
         decode(data, "image", [Frames(32)])
+
+
+def test_codes_left_over_before_the_end_of_a_jpeg() -> None:
+    """Blocks that were lost or changed places make the decoder lose its place, and codes are left over at the end. A
+    few bytes may be the work of the writer."""
+    data = saved(photo((200, 152)), "JPEG")
+    codes = bytes(range(1, 41))
+    with pytest.raises(MediaError, match="lost its place"):
+        decode_picture(data[:-2] + codes + EOI)
+    for few in (codes[:4], b"A line of text.\r\n", bytes(100), b"\xaa" * 100):
+        assert decode_picture(data[:-2] + few + EOI).tobytes() == Image.open(BytesIO(data)).tobytes()
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(500), b"\xff\xff", EOI + bytes(4096)])
+def test_a_flat_jpeg_whose_codes_are_zeros(behind: bytes) -> None:
+    """Optimised codes of a flat image are zeros to its end: these are its pixels, and no filler."""
+    data = saved(flat((200, 200, 200), (256, 256)), "JPEG", optimize=True)
+    assert data[-40:-10] == bytes(30), "its codes are no zeros: it tests nothing"
+    assert first(data + behind) == [200] * 3
+    assert first(data[:-2]) == [200] * 3
 
 
 def _scans(data: bytes) -> list[int]:
