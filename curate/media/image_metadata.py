@@ -130,6 +130,36 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 12 + size
 
 
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of Adam7 (PNG, third edition, 8.1): the first column and row of each pass, and the steps."""
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def has_all_rows(data: bytes) -> bool:
+    """Whether the pixels of a PNG that decodes are as many bytes as its header says: a stream may end properly, and
+    too early."""
+    width, height, bits, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    wanted = 0
+    for left, top, right, down in _PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((left - width) // right), -((top - height) // down)
+        wanted += rows * (1 + (columns * bits * _CHANNELS[kind] + 7) // 8) if columns > 0 else 0
+    stream = zlib.decompressobj()
+    at = len(PNG)
+    while at + 8 <= len(data) and not stream.eof:
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        for part in range(at + 8, end if data[at + 4 : at + 8] == b"IDAT" else 0, _PIECE):
+            wanted -= len(stream.decompress(data[part : min(part + _PIECE, end)]))
+            if wanted <= 0:
+                return True
+        at = end + 4
+    return False
+
+
+_PIECE = 1 << 14
+"""Bytes that are inflated at once, to 16 MiB at most."""
+
+
 def essential_png(data: bytes) -> bytes:
     """A PNG without its text, its animation, and the ancillary chunks that are damaged: all its pixels."""
     kept = [PNG]
@@ -216,7 +246,7 @@ def state_planes(image: Any) -> None:
     """
     from PIL import TiffImagePlugin
 
-    tags = getattr(image, "tag_v2", {})
+    tags = image.tag_v2
     if tags.get(_TIFF_PLANAR, 1) != 2 or image.info.get("compression") != "raw":
         return
     bits, order, fill = tags.get(_TIFF_BITS, (1,)), tags.prefix, tags.get(_TIFF_FILL_ORDER, 1)

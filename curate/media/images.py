@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import warnings
 from dataclasses import replace
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +220,8 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
         check_strips(getattr(picture, "tag_v2", {}), data)
     if picture.format == "TIFF":
         metadata.state_planes(picture)
+    if picture.format == "PNG":
+        _load_png(picture, data)
     picture.load()
     if found.doubtful_alpha and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
         return picture.convert("RGB")
@@ -236,7 +240,7 @@ def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
     low: Any = _opened(data)
     low.tile = [tile._replace(args=tile.args[:-1] + "L") for tile in low.tile]  # as if they were stored the other way
     low.load()
-    picture.load()
+    _load_png(picture, data)
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if found.transparent is not None:
         alpha = _keyed(picture, low, found.transparent)
@@ -251,6 +255,30 @@ def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
     if alpha is not None:
         picture.putalpha(alpha)
     return picture
+
+
+def _load_png(picture: Any, data: bytes) -> None:
+    """Load the pixels. Pillow leaves rows that are missing as they were: the last one that is stored is noise before,
+    and must not be noise after. Raises ValueError."""
+    from PIL import Image
+
+    width, height = picture.size
+    last = height - 2 if "interlace" in picture.info and height % 2 else height - 1  # Adam7 ends with the odd rows
+    box = (0, max(0, last), width, max(0, last) + 1)
+    noise, stored = _noise(picture.mode, width)
+    picture.im = Image.new(picture.mode, picture.size, None).im
+    picture.im.paste(noise.im, box)
+    picture.load()
+    if (last < 0 or picture.crop(box).tobytes() == stored) and not metadata.has_all_rows(data):
+        raise ValueError("its pixels end before the last row")
+
+
+@lru_cache(maxsize=16)
+def _noise(mode: str, width: int) -> tuple[Image, bytes]:
+    from PIL import Image
+
+    row = Image.frombytes(mode, (width, 1), random.Random(0).randbytes(8 * width))
+    return row, row.tobytes()
 
 
 def _keyed(high: Image, low: Image, key: tuple[int, ...]) -> Image:

@@ -40,7 +40,8 @@ def decode_jpeg(data: bytes, mode: str, size: tuple[int, int]) -> Image:
 
     No damage, for all pixels are there: a missing EOI marker, text, filler or a few bytes before it, anything after it,
     wrong numbers of restart markers, oddities of the headers. All else that libjpeg-turbo warns of is: coded data that
-    end too early, whether or not a tool put an EOI there or filler in place of the rest, codes left over, codes that are none, restart intervals that are missing (ITU-T T.81).
+    end too early, whether or not a tool put an EOI there or filler in place of the rest, codes left over, codes that
+    are none, restart intervals that are missing (ITU-T T.81).
 
     Raises ValueError, with the decoder's words.
     """

@@ -156,6 +156,26 @@ def _png_of(stream: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
 
 
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("bits", "kind", "row"), [(8, 2, 3), (16, 2, 6), (16, 4, 4), (1, 0, 1), (8, 3, 1)])
+def test_rows_that_are_missing_where_the_stream_of_a_png_ends_properly(
+    bits: int, kind: int, row: int, interlaced: int
+) -> None:
+    """Of one column, black: Adam7 has eight rows in another order. Pillow would leave the missing ones black too."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 8, bits, kind, 0, 0, interlaced))
+    palette = chunk(b"PLTE", bytes(3))
+
+    def of(rows: int) -> bytes:
+        stream = chunk(b"IDAT", zlib.compress(bytes((1 + row) * rows)))
+        return b"\x89PNG\r\n\x1a\n" + header + palette * (kind == 3) + stream + chunk(b"IEND", b"")
+
+    alpha = kind == 4
+    assert pixels(of(8)) == pixels(of(9)) == [[255 * alpha] * 3] * 8
+    for rows in (7, 4, 1):
+        with pytest.raises(MediaError, match=r"end before the last row|truncated"):
+            decode_picture(of(rows))
+
+
 def _webp_of(stream: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I4s4sI", 12 + len(stream), b"WEBP", b"VP8L", len(stream)) + stream
 
