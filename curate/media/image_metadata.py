@@ -49,7 +49,8 @@ class Metadata:
         doubtful_alpha: whether the file does not say that its fourth sample is alpha, or says it wrongly in many
             files: all of it 0, it is none.
         transparent: the sample, 16-bit grey or RGB, that is transparent.
-        deep: whether 16-bit RGB is needed whole, and not its upper bytes only.
+        deep: whether 16-bit RGB, or grey and alpha, is needed whole, and not its upper bytes only.
+        grey: whether that is grey and alpha.
     """
 
     orientation: int = 1
@@ -62,6 +63,7 @@ class Metadata:
     doubtful_alpha: bool = False
     transparent: tuple[int, ...] | None = None
     deep: bool = False
+    grey: bool = False
 
 
 def read(image: Image, data: bytes) -> Metadata:
@@ -167,19 +169,47 @@ def essential_png(data: bytes) -> bytes:
     while at + 8 <= len(data):
         size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         chunk = data[at : at + 12 + size]
-        whole = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big") if kind in _PNG_ANCILLARY else False
-        if kind in _PNG_CRITICAL or whole:
+        whole = kind in _PNG_ANCILLARY and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if kind in _PNG_CRITICAL or (whole and _well_formed(kind, chunk[8:-4], data[25])):
             kept.append(chunk)
         at += 12 + size
     return b"".join(kept)
 
 
+MAX_PROFILE = 16 << 20
+"""Bytes of an ICC profile, or a text, of a PNG, unpacked. Pillow's own limit of 1 MiB is less than the tables of many
+printers and scanners take."""
+
+
+def _well_formed(kind: bytes, content: bytes, colour_type: int) -> bool:
+    """Whether an ancillary chunk has its length; libpng ignores one that has another. Of a profile: whether it can be
+    unpacked, to `MAX_PROFILE` at most."""
+    if kind == b"iCCP":
+        _, _, packed = content.partition(b"\0")
+        stream = zlib.decompressobj()
+        try:
+            stream.decompress(packed[1:], MAX_PROFILE)
+        except zlib.error:
+            return False
+        return packed[:1] == b"\0" and stream.eof
+    if kind == b"tRNS" and colour_type in (0, 2):
+        return len(content) == (2 if colour_type == 0 else 6)
+    return len(content) == _PNG_LENGTHS.get(kind, len(content))
+
+
+_PNG_LENGTHS = {b"cHRM": 32, b"sRGB": 1, b"gAMA": 4}
+_PNG_INFO = {b"cHRM": "chromaticity", b"sRGB": "srgb", b"gAMA": "gamma", b"tRNS": "transparency"}
 _PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PNG_ANCILLARY = (b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf")
 
 
 def _png(image: Image, data: bytes) -> dict[str, Any]:
     bits, kind = data[24], data[25]
+    for name, content in png_chunks(data):  # Pillow passes over what is too long
+        if name in _PNG_INFO and not _well_formed(name, content, kind):
+            image.info.pop(_PNG_INFO[name], None)
+        if name == b"IDAT":
+            break
     found: dict[str, Any] = {"colour": _png_colour(image, data)}
     key = image.info.get("transparency")
     if bits == 16 and kind in (0, 2) and key is not None:
@@ -188,6 +218,8 @@ def _png(image: Image, data: bytes) -> dict[str, Any]:
     elif kind == 0 and bits in (2, 4) and isinstance(key, int):
         # Pillow scales the samples up to 8 bits, but not the one that is transparent
         image.info["transparency"] = key * (255 // (2**bits - 1))
+    if bits == 16 and kind == 4 and found["colour"] is not None:
+        return found | {"deep": True, "grey": True}
     told = isinstance(found["colour"], colour.Numbers) or "transparent" in found
     return found | {"deep": bits == 16 and kind in (2, 6) and told}
 
@@ -199,7 +231,7 @@ def _png_colour(image: Image, data: bytes) -> Colour | None:
             return colour.coded(content[0], content[1], content[3] != 0)
         if kind == b"IDAT":
             break
-    embedded = _icc(image)
+    embedded = colour.profile(image.info.get("icc_profile"), "L" if data[25] == 4 else _base(image.mode))
     if embedded is not None or "srgb" in image.info:
         return embedded
     gamma, points = image.info.get("gamma"), image.info.get("chromaticity")

@@ -96,8 +96,9 @@ does not invert either."""
 
 
 def _opened(data: bytes) -> Image:
-    from PIL import Image, TiffImagePlugin
+    from PIL import Image, PngImagePlugin, TiffImagePlugin
 
+    PngImagePlugin.MAX_TEXT_CHUNK = metadata.MAX_PROFILE
     for layout, mode in _TIFF_GREYS.items():
         TiffImagePlugin.OPEN_INFO.setdefault(layout, mode)
     with warnings.catch_warnings():
@@ -203,7 +204,7 @@ def decode_picture(data: bytes, name: str = "") -> Image:
 def _decoded(picture: Image, data: bytes) -> Image:
     found = metadata.read(picture, data)
     loaded = _loaded(picture, data, found)
-    if found.deep and isinstance(found.colour, Numbers):
+    if found.grey or (found.deep and isinstance(found.colour, Numbers)):
         found = replace(found, colour=None)  # it has been converted
     if found.crop is not None:
         loaded = loaded.crop(found.crop)
@@ -233,10 +234,12 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
 
 
 def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
-    """A PNG of 16-bit RGB by all its bits, which Pillow drops half of: sRGB where its colours are told in numbers, and
-    with alpha where a sample is transparent."""
+    """A PNG of 16-bit RGB, or grey and alpha, by all its bits, which Pillow drops half of: sRGB where its colours are
+    told in numbers or it is grey, and with alpha where a sample is transparent."""
     from PIL import Image
 
+    if found.grey:
+        return _deep_grey(picture, data, found)
     low: Any = _opened(data)
     low.tile = [tile._replace(args=tile.args[:-1] + "L") for tile in low.tile]  # as if they were stored the other way
     low.load()
@@ -255,6 +258,22 @@ def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
     if alpha is not None:
         picture.putalpha(alpha)
     return picture
+
+
+def _deep_grey(picture: Any, data: bytes, found: Metadata) -> Image:
+    """A PNG of 16-bit grey and alpha as sRGB: its four bytes a pixel are read as four channels."""
+    from PIL import Image
+
+    picture.tile = [tile._replace(args="RGBA") for tile in picture.tile]
+    _load_png(picture, data)
+    out = Image.new("RGB", picture.size)
+    rows = max(1, _STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        strip = np.asarray(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
+        samples = strip[..., 0].astype(np.uint16) * np.uint16(256) + strip[..., 1]
+        out.paste(_grey_to_srgb(Image.fromarray(samples), 65535, found), (0, top))
+    out.putalpha(picture.getchannel("B"))
+    return out
 
 
 def _load_png(picture: Any, data: bytes) -> None:

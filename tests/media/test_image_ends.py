@@ -246,8 +246,19 @@ def test_chunks_of_a_png_that_are_damaged() -> None:
     assert pixels(png(b"\x80", kind=0, before=text + chunk(b"gAMA", struct.pack(">I", 100000)))) == [[188] * 3]
     late = png(b"\x80", kind=0, after=chunk(b"tEXt", b"a\0" + b"b" * 99))
     assert pixels(late[:-60]) == [[128] * 3], "cut off in the text behind the pixels"
-    bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 22)))
+    bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 25)))
     assert pixels(png(b"\x80", kind=0, after=bomb)) == pixels(png(b"\x80", kind=0, before=bomb)) == [[128] * 3]
     palette = struct.pack(">I", 3) + b"PLTE" + b"abc" + bytes(4)
     with pytest.raises(MediaError, match="PNG picture"):
         decode_picture(png(b"\0", kind=3, before=palette))
+
+
+@pytest.mark.parametrize("kind", [b"cHRM", b"sRGB", b"gAMA", b"tRNS"])
+@pytest.mark.parametrize("size", [0, 3, 40])
+def test_chunks_of_a_png_of_a_wrong_length_are_ignored(kind: bytes, size: int) -> None:
+    """As libpng does, whatever they hold; other chunks count."""
+    wrong = chunk(kind, bytes([0, 0, 0, 1] * 10)[:size])
+    assert pixels(png(b"\x80", kind=0, before=wrong)) == [[128] * 3]
+    assert pixels(png(b"\0\0\0", before=wrong)) == [[0] * 3]
+    behind = chunk(b"iCCP", b"x\0\0" + zlib.compress(icc(curve(1))))
+    assert pixels(png(b"\x80\x40\x10", before=wrong + behind)) == [[188, 137, 71]]
