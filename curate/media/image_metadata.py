@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +96,27 @@ def display_size(image: Image, data: bytes) -> tuple[int, int]:
 def orientation(image: Image, data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the block is broken. Of AVIF it is that of
     `irot` and `imir`: MIAF (ISO/IEC 23000-22, 7.3.6.7) says that EXIF and XMP do not count there."""
-    try:
-        value = _exif(image, data).get(_ORIENTATION, 1)
-    except _READABLE_EXIF:
-        return 1
+    value = None
+    with suppress(*_READABLE_EXIF):
+        value = _exif(image, data).get(_ORIENTATION)
+    if value is None and image.format != "AVIF":
+        value = _xmp_orientation(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b"")
+        if value is not None and image.format == "TIFF":
+            image.getexif()[_ORIENTATION] = value  # Pillow turns a TIFF itself
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+_XMLNS = re.compile(rb"""xmlns:([\w.-]{1,64})\s*=\s*["']http://ns\.adobe\.com/tiff/1\.0/["']""")
+_XMP_VALUE = rb"""[<\s](?:%s):Orientation(?:\s*=\s*["']|(?:\s[^<>]{0,200})?>)\s*([1-8])\s*["'<]"""
+
+
+def _xmp_orientation(xmp: bytes | str) -> int | None:
+    """`tiff:Orientation` as an attribute or an element (XMP, ISO 16684-1, 7), by the prefix that the packet declares.
+    Expressions find it, for packets are untrusted, and often are no proper XML."""
+    text = xmp.encode() if isinstance(xmp, str) else xmp
+    prefixes = b"|".join({b"tiff", *map(re.escape, _XMLNS.findall(text)[:8])})
+    found = re.search(_XMP_VALUE % prefixes, text)
+    return int(found[1]) if found else None
 
 
 def _exif(image: Image, data: bytes) -> Exif:
