@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ _ORIENTATION = 0x0112
 _READABLE_EXIF = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, RuntimeError, struct.error)
 
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT, _TIFF_SUBFILE = 256, 257, 258, 262, 339, 254
-_TIFF_EXTRA = 338
+_TIFF_EXTRA, _TIFF_FILL_ORDER, _TIFF_SAMPLES, _TIFF_PLANAR = 338, 266, 277, 284
 _TIFF_YCBCR = {529: (0.299, 0.587, 0.114), 530: (1, 1), 532: (0, 255, 128, 255, 128, 255)}
 """Coefficients, subsampling, and black and white of YCbCr as Pillow takes them to be where it is not compressed."""
 
@@ -49,7 +51,8 @@ class Metadata:
         doubtful_alpha: whether the file does not say that its fourth sample is alpha, or says it wrongly in many
             files: all of it 0, it is none.
         transparent: the sample, 16-bit grey or RGB, that is transparent.
-        deep: whether 16-bit RGB is needed whole, and not its upper bytes only.
+        deep: whether 16-bit RGB, or grey and alpha, is needed whole, and not its upper bytes only.
+        grey: whether that is grey and alpha.
     """
 
     orientation: int = 1
@@ -62,6 +65,7 @@ class Metadata:
     doubtful_alpha: bool = False
     transparent: tuple[int, ...] | None = None
     deep: bool = False
+    grey: bool = False
 
 
 def read(image: Image, data: bytes) -> Metadata:
@@ -92,11 +96,27 @@ def display_size(image: Image, data: bytes) -> tuple[int, int]:
 def orientation(image: Image, data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the block is broken. Of AVIF it is that of
     `irot` and `imir`: MIAF (ISO/IEC 23000-22, 7.3.6.7) says that EXIF and XMP do not count there."""
-    try:
-        value = _exif(image, data).get(_ORIENTATION, 1)
-    except _READABLE_EXIF:
-        return 1
+    value = None
+    with suppress(*_READABLE_EXIF):
+        value = _exif(image, data).get(_ORIENTATION)
+    if value is None and image.format != "AVIF":
+        value = _xmp_orientation(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b"")
+        if value is not None and image.format == "TIFF":
+            image.getexif()[_ORIENTATION] = value  # Pillow turns a TIFF itself
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+_XMLNS = re.compile(rb"""xmlns:([\w.-]{1,64})\s*=\s*["']http://ns\.adobe\.com/tiff/1\.0/["']""")
+_XMP_VALUE = rb"""[<\s](?:%s):Orientation(?:\s*=\s*["']|(?:\s[^<>]{0,200})?>)\s*([1-8])\s*["'<]"""
+
+
+def _xmp_orientation(xmp: bytes | str) -> int | None:
+    """`tiff:Orientation` as an attribute or an element (XMP, ISO 16684-1, 7), by the prefix that the packet declares.
+    Expressions find it, for packets are untrusted, and often are no proper XML."""
+    text = xmp.encode() if isinstance(xmp, str) else xmp
+    prefixes = b"|".join({b"tiff", *map(re.escape, _XMLNS.findall(text)[:8])})
+    found = re.search(_XMP_VALUE % prefixes, text)
+    return int(found[1]) if found else None
 
 
 def _exif(image: Image, data: bytes) -> Exif:
@@ -130,6 +150,36 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 12 + size
 
 
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of Adam7 (PNG, third edition, 8.1): the first column and row of each pass, and the steps."""
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def has_all_rows(data: bytes) -> bool:
+    """Whether the pixels of a PNG that decodes are as many bytes as its header says: a stream may end properly, and
+    too early."""
+    width, height, bits, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    wanted = 0
+    for left, top, right, down in _PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((left - width) // right), -((top - height) // down)
+        wanted += rows * (1 + (columns * bits * _CHANNELS[kind] + 7) // 8) if columns > 0 else 0
+    stream = zlib.decompressobj()
+    at = len(PNG)
+    while at + 8 <= len(data) and not stream.eof:
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        for part in range(at + 8, end if data[at + 4 : at + 8] == b"IDAT" else 0, _PIECE):
+            wanted -= len(stream.decompress(data[part : min(part + _PIECE, end)]))
+            if wanted <= 0:
+                return True
+        at = end + 4
+    return False
+
+
+_PIECE = 1 << 14
+"""Bytes that are inflated at once, to 16 MiB at most."""
+
+
 def essential_png(data: bytes) -> bytes:
     """A PNG without its text, its animation, and the ancillary chunks that are damaged: all its pixels."""
     kept = [PNG]
@@ -137,19 +187,47 @@ def essential_png(data: bytes) -> bytes:
     while at + 8 <= len(data):
         size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         chunk = data[at : at + 12 + size]
-        whole = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big") if kind in _PNG_ANCILLARY else False
-        if kind in _PNG_CRITICAL or whole:
+        whole = kind in _PNG_ANCILLARY and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if kind in _PNG_CRITICAL or (whole and _well_formed(kind, chunk[8:-4], data[25])):
             kept.append(chunk)
         at += 12 + size
     return b"".join(kept)
 
 
+MAX_PROFILE = 16 << 20
+"""Bytes of an ICC profile, or a text, of a PNG, unpacked. Pillow's own limit of 1 MiB is less than the tables of many
+printers and scanners take."""
+
+
+def _well_formed(kind: bytes, content: bytes, colour_type: int) -> bool:
+    """Whether an ancillary chunk has its length; libpng ignores one that has another. Of a profile: whether it can be
+    unpacked, to `MAX_PROFILE` at most."""
+    if kind == b"iCCP":
+        _, _, packed = content.partition(b"\0")
+        stream = zlib.decompressobj()
+        try:
+            stream.decompress(packed[1:], MAX_PROFILE)
+        except zlib.error:
+            return False
+        return packed[:1] == b"\0" and stream.eof
+    if kind == b"tRNS" and colour_type in (0, 2):
+        return len(content) == (2 if colour_type == 0 else 6)
+    return len(content) == _PNG_LENGTHS.get(kind, len(content))
+
+
+_PNG_LENGTHS = {b"cHRM": 32, b"sRGB": 1, b"gAMA": 4}
+_PNG_INFO = {b"cHRM": "chromaticity", b"sRGB": "srgb", b"gAMA": "gamma", b"tRNS": "transparency"}
 _PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PNG_ANCILLARY = (b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf")
 
 
 def _png(image: Image, data: bytes) -> dict[str, Any]:
     bits, kind = data[24], data[25]
+    for name, content in png_chunks(data):  # Pillow passes over what is too long
+        if name in _PNG_INFO and not _well_formed(name, content, kind):
+            image.info.pop(_PNG_INFO[name], None)
+        if name == b"IDAT":
+            break
     found: dict[str, Any] = {"colour": _png_colour(image, data)}
     key = image.info.get("transparency")
     if bits == 16 and kind in (0, 2) and key is not None:
@@ -158,6 +236,8 @@ def _png(image: Image, data: bytes) -> dict[str, Any]:
     elif kind == 0 and bits in (2, 4) and isinstance(key, int):
         # Pillow scales the samples up to 8 bits, but not the one that is transparent
         image.info["transparency"] = key * (255 // (2**bits - 1))
+    if bits == 16 and kind == 4 and found["colour"] is not None:
+        return found | {"deep": True, "grey": True}
     told = isinstance(found["colour"], colour.Numbers) or "transparent" in found
     return found | {"deep": bits == 16 and kind in (2, 6) and told}
 
@@ -169,7 +249,7 @@ def _png_colour(image: Image, data: bytes) -> Colour | None:
             return colour.coded(content[0], content[1], content[3] != 0)
         if kind == b"IDAT":
             break
-    embedded = _icc(image)
+    embedded = colour.profile(image.info.get("icc_profile"), "L" if data[25] == 4 else _base(image.mode))
     if embedded is not None or "srgb" in image.info:
         return embedded
     gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
@@ -206,6 +286,31 @@ def _tiff(image: Image, data: bytes) -> dict[str, Any]:
         "inverted": grey and tags.get(_TIFF_PHOTOMETRIC) == 0,
         "doubtful_alpha": _TIFF_EXTRA not in tags,
     }
+
+
+def state_planes(image: Any) -> None:
+    """Tell Pillow how the planes of a TIFF (PlanarConfiguration 2) that is not compressed are stored: it takes the
+    first letter of its raw mode, and so loses the depth, the order of bits and bytes, and which of 0 and 1 is white.
+
+    Raises ValueError for planes that Pillow cannot read rightly.
+    """
+    from PIL import TiffImagePlugin
+
+    tags = image.tag_v2
+    if tags.get(_TIFF_PLANAR, 1) != 2 or image.info.get("compression") != "raw":
+        return
+    bits, order, fill = tags.get(_TIFF_BITS, (1,)), tags.prefix, tags.get(_TIFF_FILL_ORDER, 1)
+    if tags.get(_TIFF_SAMPLES, 1) == 1:  # one plane is the whole image
+        key = (order, tags.get(_TIFF_PHOTOMETRIC, 0), tags.get(_TIFF_FORMAT, (1,)), fill, bits, ())
+        mode, raw = TiffImagePlugin.OPEN_INFO.get(key, ("", ""))
+        if mode != image.mode:
+            raise ValueError("a single plane of this kind is not read")
+        image.tile = [tile._replace(args=(raw, *tile.args[1:])) for tile in image.tile]
+    elif set(bits) == {16} and fill == 1:
+        depth = ";16L" if order == b"II" else ";16B"
+        image.tile = [tile._replace(args=(tile.args[0] + depth, *tile.args[1:])) for tile in image.tile]
+    elif set(bits) != {8} or fill != 1:
+        raise ValueError("planes that are not of 8 or 16 bits are not read")
 
 
 def is_thumbnail(image: Image) -> bool:
@@ -279,7 +384,10 @@ def _bmp_colour(data: bytes) -> Colour | None:
     if kind != 0:
         return None
     endpoints = np.array(struct.unpack("<9i", header[60:96]), np.float64).reshape(3, 3).T / 2**30
-    red, green, blue = (gamma / 65536 for gamma in struct.unpack("<3I", header[96:108]))
+    stated = (gamma / 65536 for gamma in struct.unpack("<3I", header[96:108]))
+    red, green, blue = (1 / gamma if 0 < gamma < 1 else gamma for gamma in stated)
+    if np.allclose(endpoints.sum(0), 1, 0, 0.01):  # chromaticities x, y, z, as many files have them: no white is told
+        return colour.calibrated((red, green, blue), colour.chromaticities((*colour.D65, *endpoints[:2].T.ravel())))
     known = abs(float(np.linalg.det(endpoints))) > 1e-6
     return colour.calibrated((red, green, blue), endpoints if known else None)
 

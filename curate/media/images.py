@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import warnings
 from dataclasses import replace
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +96,9 @@ does not invert either."""
 
 
 def _opened(data: bytes) -> Image:
-    from PIL import Image, TiffImagePlugin
+    from PIL import Image, PngImagePlugin, TiffImagePlugin
 
+    PngImagePlugin.MAX_TEXT_CHUNK = metadata.MAX_PROFILE
     for layout, mode in _TIFF_GREYS.items():
         TiffImagePlugin.OPEN_INFO.setdefault(layout, mode)
     with warnings.catch_warnings():
@@ -201,7 +204,7 @@ def decode_picture(data: bytes, name: str = "") -> Image:
 def _decoded(picture: Image, data: bytes) -> Image:
     found = metadata.read(picture, data)
     loaded = _loaded(picture, data, found)
-    if found.deep and isinstance(found.colour, Numbers):
+    if found.grey or (found.deep and isinstance(found.colour, Numbers)):
         found = replace(found, colour=None)  # it has been converted
     if found.crop is not None:
         loaded = loaded.crop(found.crop)
@@ -216,6 +219,10 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
         return _deep(picture, data, found)
     if picture.format == "TIFF" and picture.info.get("compression") == "jpeg":
         check_strips(getattr(picture, "tag_v2", {}), data)
+    if picture.format == "TIFF":
+        metadata.state_planes(picture)
+    if picture.format == "PNG":
+        _load_png(picture, data)
     picture.load()
     if found.doubtful_alpha and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
         return picture.convert("RGB")
@@ -227,14 +234,16 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
 
 
 def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
-    """A PNG of 16-bit RGB by all its bits, which Pillow drops half of: sRGB where its colours are told in numbers, and
-    with alpha where a sample is transparent."""
+    """A PNG of 16-bit RGB, or grey and alpha, by all its bits, which Pillow drops half of: sRGB where its colours are
+    told in numbers or it is grey, and with alpha where a sample is transparent."""
     from PIL import Image
 
+    if found.grey:
+        return _deep_grey(picture, data, found)
     low: Any = _opened(data)
     low.tile = [tile._replace(args=tile.args[:-1] + "L") for tile in low.tile]  # as if they were stored the other way
     low.load()
-    picture.load()
+    _load_png(picture, data)
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if found.transparent is not None:
         alpha = _keyed(picture, low, found.transparent)
@@ -249,6 +258,46 @@ def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
     if alpha is not None:
         picture.putalpha(alpha)
     return picture
+
+
+def _deep_grey(picture: Any, data: bytes, found: Metadata) -> Image:
+    """A PNG of 16-bit grey and alpha as sRGB: its four bytes a pixel are read as four channels."""
+    from PIL import Image
+
+    picture.tile = [tile._replace(args="RGBA") for tile in picture.tile]
+    _load_png(picture, data)
+    out = Image.new("RGB", picture.size)
+    rows = max(1, _STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        strip = np.asarray(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
+        samples = strip[..., 0].astype(np.uint16) * np.uint16(256) + strip[..., 1]
+        out.paste(_grey_to_srgb(Image.fromarray(samples), 65535, found), (0, top))
+    out.putalpha(picture.getchannel("B"))
+    return out
+
+
+def _load_png(picture: Any, data: bytes) -> None:
+    """Load the pixels. Pillow leaves rows that are missing as they were: the last one that is stored is noise before,
+    and must not be noise after. Raises ValueError."""
+    from PIL import Image
+
+    width, height = picture.size
+    last = height - 2 if "interlace" in picture.info and height % 2 else height - 1  # Adam7 ends with the odd rows
+    box = (0, max(0, last), width, max(0, last) + 1)
+    noise, stored = _noise(picture.mode, width)
+    picture.im = Image.new(picture.mode, picture.size, None).im
+    picture.im.paste(noise.im, box)
+    picture.load()
+    if (last < 0 or picture.crop(box).tobytes() == stored) and not metadata.has_all_rows(data):
+        raise ValueError("its pixels end before the last row")
+
+
+@lru_cache(maxsize=16)
+def _noise(mode: str, width: int) -> tuple[Image, bytes]:
+    from PIL import Image
+
+    row = Image.frombytes(mode, (width, 1), random.Random(0).randbytes(8 * width))
+    return row, row.tobytes()
 
 
 def _keyed(high: Image, low: Image, key: tuple[int, ...]) -> Image:

@@ -25,6 +25,9 @@ _HEADER = re.compile("bad ICC marker|JFIF revision|Adobe color transform|Invalid
 
 _MISNUMBERED = "instead of RST"
 _JUNK = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_TEXT = re.compile(rb"[\t-\r -~\0]+")
+_FEW = 4
+"""Bytes of any kind that may stand before an EOI: writers of JPEG have left so many there."""
 
 _SPACES = {"L": ("GRAY", "L"), "RGB": ("RGB", "RGB"), "CMYK": ("CMYK", "CMYK;I")}
 """By Pillow's mode: libjpeg-turbo's name, and Pillow's of the bytes. Four channels are read as Adobe writes them,
@@ -35,9 +38,10 @@ def decode_jpeg(data: bytes, mode: str, size: tuple[int, int]) -> Image:
     """The first JPEG image in `data`, whole, of a `mode` (`L`, `RGB`, `CMYK`) and a size (width, height) that its
     header states, with the pixels that Pillow gives.
 
-    No damage, for all pixels are there: a missing EOI marker, bytes of no meaning before it or after it, wrong numbers
-    of restart markers, oddities of the headers. All else that libjpeg-turbo warns of is: coded data that end too early,
-    whether or not a tool put an EOI there, codes that are none, restart intervals that are missing (ITU-T T.81).
+    No damage, for all pixels are there: a missing EOI marker, text, filler or a few bytes before it, anything after it,
+    wrong numbers of restart markers, oddities of the headers. All else that libjpeg-turbo warns of is: coded data that
+    end too early, whether or not a tool put an EOI there or filler in place of the rest, codes left over, codes that
+    are none, restart intervals that are missing (ITU-T T.81).
 
     Raises ValueError, with the decoder's words.
     """
@@ -70,6 +74,7 @@ def check_strips(tags: Mapping[int, Any], data: bytes) -> None:
 def _decoded(data: bytes, name: str, buffer: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     import simplejpeg
 
+    ended = True
     for _ in range(5):
         try:
             pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, name, buffer=buffer)
@@ -79,13 +84,14 @@ def _decoded(data: bytes, name: str, buffer: NDArray[np.uint8] | None) -> NDArra
             warning = str(error)
             junk = _JUNK.search(warning)
             if junk:
-                data = data[: max(2, _end(data) - int(junk[1]))] + _EOI
+                data = _without_junk(data, int(junk[1]), ended) + _EOI
             elif _HEADER.search(warning):
                 data = _plain(data, name)
             elif _MISNUMBERED in warning:
                 data = _renumbered(data)
             elif warning == _NO_END and _is_complete(data):
                 data += _EOI
+                ended = False
             else:
                 raise
     raise ValueError(warning)
@@ -104,6 +110,32 @@ def _scratch(count: int) -> NDArray[np.uint8] | None:
         _kept.memory = np.empty(count, np.uint8)
     memory: NDArray[np.uint8] = _kept.memory
     return memory
+
+
+def _without_junk(data: bytes, count: int, ended: bool) -> bytes:
+    """The coded data without the `count` bytes that no pixel needed before the EOI.
+
+    Where they begin with one value over and over, all bytes of it are cut off: the rest of a download into a file of
+    its full size is zeros, and the decoder has taken those for codes. If it needed them it now says that the data end
+    too early.
+
+    Args:
+        ended: whether the file has an EOI. If so what stands before it is text, filler or a few bytes; else the coded
+            data are damaged, and the decoder has lost its place.
+
+    Raises ValueError for damaged data.
+    """
+    end = _end(data)
+    start = max(2, end - count)
+    junk, coded = data[start:end], data[:start]
+    value = junk[:1]
+    if junk.startswith(value * min(len(junk), 4 * _FEW)):
+        kept = coded.rstrip(value)
+        stuffed = value == b"\0" and kept.endswith(b"\xff") and kept != coded  # 0xff 0 is one coded byte
+        junk, coded = junk.lstrip(value), kept + value if stuffed else kept
+    if ended and len(junk) > _FEW and _TEXT.fullmatch(junk) is None:
+        raise ValueError(f"Corrupt JPEG data: {count} extraneous bytes before the end, the decoder has lost its place")
+    return coded
 
 
 def _end(data: bytes) -> int:

@@ -134,6 +134,26 @@ def test_dark_grey_of_16_bits_is_converted_before_bits_are_dropped() -> None:
     assert first(png(row, 16, 0, before=iccp(icc(curve(1), space=b"GRAY")))) == [13] * 3
 
 
+@pytest.mark.parametrize("space", [b"GRAY", b"RGB "])
+def test_grey_and_alpha_of_16_bits_by_a_profile(space: bytes) -> None:
+    """Half of linear light is level 188 of sRGB; the lower byte counts where the profile is of grey."""
+    profile = iccp(icc(curve(1), space=space))
+    row = struct.pack(">4H", 32768, 65535, 32768, 0)
+    assert [first(png(row[i : i + 4], 16, 4, before=profile)) for i in (0, 4)] == [[188] * 3, [255] * 3]
+    assert first(png(row[:4], 16, 4)) == [128] * 3
+    dark = struct.pack(">2H", 256 + 128, 65535)
+    assert first(png(dark, 16, 4, before=iccp(icc(curve(1), space=b"GRAY")))) == [18] * 3
+    assert first(png(dark, 16, 4, before=gama(1))) == [18] * 3
+
+
+def test_a_large_profile_of_a_png() -> None:
+    """Tables of printers and scanners exceed 1 MiB; what unpacks to more than 16 MiB is ignored."""
+    large = {b"priv": b"text\0\0\0\0" + np.random.default_rng(0).bytes(1_500_000)}
+    assert first(png(RGB, before=iccp(icc(curve(1), extra=large)))) == LINEAR
+    assert first(png(RGB, before=chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(1 << 25))))) == list(PIXEL)
+    assert first(png(RGB, before=chunk(b"iCCP", b"x\0\7" + zlib.compress(icc(curve(1)))))) == list(PIXEL)
+
+
 def test_dark_rgb_of_16_bits_is_converted_before_bits_are_dropped() -> None:
     """As a renderer writes it: linear light of 1/256, 1/512, 1/1024. Code points likewise: PQ of 100 cd/m2."""
     row = struct.pack(">3H", 256, 128, 64)
@@ -351,7 +371,12 @@ def test_large_images_are_converted_strip_by_strip(monkeypatch: pytest.MonkeyPat
 
 
 SRGB_ENDPOINTS = tuple(v for column in SRGB for v in column)
+CHROMATICITIES = (0.64, 0.33, 0.03, 0.3, 0.6, 0.1, 0.15, 0.06, 0.79)
+"""The endpoints of `g/pal8v4.bmp` of bmpsuite: x, y, z of red, green and blue of sRGB."""
 BMPS = {
+    "calibrated, chromaticities": (v5(0, CHROMATICITIES, (2.2, 2.2, 2.2)), b"", list(PIXEL)),
+    "calibrated, chromaticities, linear": (v5(0, CHROMATICITIES, (1, 1, 1)), b"", LINEAR),
+    "calibrated, gamma 1/2.2": (v5(0, gammas=(1 / 2.2,) * 3), b"", list(PIXEL)),
     "sRGB": (v5(0x73524742), b"", list(PIXEL)),
     "Windows": (v5(0x57696E20), b"", list(PIXEL)),
     "linked profile": (v5(0x4C494E4B), b"", list(PIXEL)),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_files import chunk, curve, flat, icc, photo, pixels, png, saved
+from image_files import chunk, curve, first, flat, icc, photo, pixels, png, saved
 from PIL import Image
 
 from curate.media.decode import decode
@@ -49,7 +49,13 @@ CUT: dict[str, Callable[[bytes], bytes]] = {
     "a hundredth": lambda j: j[: len(j) * 99 // 100],
     "a tenth, EOI": lambda j: j[: len(j) * 9 // 10] + EOI,
     "a tenth, zeros, EOI": lambda j: j[: len(j) * 9 // 10] + bytes(100) + EOI,
+    "a tenth, zeros to 64 KiB": lambda j: (j[: len(j) * 9 // 10]).ljust(1 << 16, b"\0"),
+    "a tenth, zeros to 64 KiB, EOI": lambda j: (j[: len(j) * 9 // 10]).ljust(1 << 16, b"\0") + EOI,
+    "a hundredth, zeros, text, EOI": lambda j: (j[: len(j) * 99 // 100]) + bytes(4096) + b"abc" * 50 + EOI,
     "half": lambda j: j[: len(j) // 2],
+    "half, zeros to its size": lambda j: (j[: len(j) // 2]).ljust(len(j), b"\0"),
+    "half, zeros to 64 KiB": lambda j: (j[: len(j) // 2]).ljust(1 << 16, b"\0"),
+    "half, another value to 64 KiB": lambda j: (j[: len(j) // 2]).ljust(1 << 16, b"\xcc"),
     "half, EOI": lambda j: j[: len(j) // 2] + EOI,
     "a tenth, JFIF of version 2": lambda j: j[: len(j) * 9 // 10].replace(b"JFIF\0\1", b"JFIF\0\2", 1) + EOI,
 }
@@ -69,6 +75,26 @@ def test_jpegs_that_lack_pixels(kind: str, end: str) -> None:
     data = CUT[end](saved(photo((200, 152)), "JPEG", **JPEGS[kind]))
     with pytest.raises(MediaError, match=r"JPEG picture that cannot be decoded \(.*[Pp]remature end"):
         decode(data, "image", [Frames(32)])
+
+
+def test_codes_left_over_before_the_end_of_a_jpeg() -> None:
+    """Blocks that were lost or changed places make the decoder lose its place, and codes are left over at the end. A
+    few bytes may be the work of the writer."""
+    data = saved(photo((200, 152)), "JPEG")
+    codes = bytes(range(1, 41))
+    with pytest.raises(MediaError, match="lost its place"):
+        decode_picture(data[:-2] + codes + EOI)
+    for few in (codes[:4], b"A line of text.\r\n", bytes(100), b"\xaa" * 100):
+        assert decode_picture(data[:-2] + few + EOI).tobytes() == Image.open(BytesIO(data)).tobytes()
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(500), b"\xff\xff", EOI + bytes(4096)])
+def test_a_flat_jpeg_whose_codes_are_zeros(behind: bytes) -> None:
+    """Optimised codes of a flat image are zeros to its end: these are its pixels, and no filler."""
+    data = saved(flat((200, 200, 200), (256, 256)), "JPEG", optimize=True)
+    assert data[-40:-10] == bytes(30), "its codes are no zeros: it tests nothing"
+    assert first(data + behind) == [200] * 3
+    assert first(data[:-2]) == [200] * 3
 
 
 def _scans(data: bytes) -> list[int]:
@@ -128,6 +154,26 @@ def test_jpeg_inside_a_tiff_that_lacks_pixels(mode: str) -> None:
 def _png_of(stream: bytes) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 96, 64, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("bits", "kind", "row"), [(8, 2, 3), (16, 2, 6), (16, 4, 4), (1, 0, 1), (8, 3, 1)])
+def test_rows_that_are_missing_where_the_stream_of_a_png_ends_properly(
+    bits: int, kind: int, row: int, interlaced: int
+) -> None:
+    """Of one column, black: Adam7 has eight rows in another order. Pillow would leave the missing ones black too."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 8, bits, kind, 0, 0, interlaced))
+    palette = chunk(b"PLTE", bytes(3))
+
+    def of(rows: int) -> bytes:
+        stream = chunk(b"IDAT", zlib.compress(bytes((1 + row) * rows)))
+        return b"\x89PNG\r\n\x1a\n" + header + palette * (kind == 3) + stream + chunk(b"IEND", b"")
+
+    alpha = kind == 4
+    assert pixels(of(8)) == pixels(of(9)) == [[255 * alpha] * 3] * 8
+    for rows in (7, 4, 1):
+        with pytest.raises(MediaError, match=r"end before the last row|truncated"):
+            decode_picture(of(rows))
 
 
 def _webp_of(stream: bytes) -> bytes:
@@ -200,8 +246,19 @@ def test_chunks_of_a_png_that_are_damaged() -> None:
     assert pixels(png(b"\x80", kind=0, before=text + chunk(b"gAMA", struct.pack(">I", 100000)))) == [[188] * 3]
     late = png(b"\x80", kind=0, after=chunk(b"tEXt", b"a\0" + b"b" * 99))
     assert pixels(late[:-60]) == [[128] * 3], "cut off in the text behind the pixels"
-    bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 22)))
+    bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 25)))
     assert pixels(png(b"\x80", kind=0, after=bomb)) == pixels(png(b"\x80", kind=0, before=bomb)) == [[128] * 3]
     palette = struct.pack(">I", 3) + b"PLTE" + b"abc" + bytes(4)
     with pytest.raises(MediaError, match="PNG picture"):
         decode_picture(png(b"\0", kind=3, before=palette))
+
+
+@pytest.mark.parametrize("kind", [b"cHRM", b"sRGB", b"gAMA", b"tRNS"])
+@pytest.mark.parametrize("size", [0, 3, 40])
+def test_chunks_of_a_png_of_a_wrong_length_are_ignored(kind: bytes, size: int) -> None:
+    """As libpng does, whatever they hold; other chunks count."""
+    wrong = chunk(kind, bytes([0, 0, 0, 1] * 10)[:size])
+    assert pixels(png(b"\x80", kind=0, before=wrong)) == [[128] * 3]
+    assert pixels(png(b"\0\0\0", before=wrong)) == [[0] * 3]
+    behind = chunk(b"iCCP", b"x\0\0" + zlib.compress(icc(curve(1))))
+    assert pixels(png(b"\x80\x40\x10", before=wrong + behind)) == [[188, 137, 71]]

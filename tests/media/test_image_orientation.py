@@ -78,6 +78,32 @@ def test_an_orientation_in_xmp_alone_counts(kind: str) -> None:
     assert sizes(saved(photo(), kind, **options.get(kind, {"xmp": XMP % 6}))) == ((64, 96), (64, 96))
 
 
+NAMESPACE = b'xmlns:t="http://ns.adobe.com/tiff/1.0/"'
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize(
+    ("packet", "turned"),
+    [
+        (b"<rdf:Description tiff:Orientation='6'/>", True),
+        (b'<rdf:Description\n tiff:Orientation = "6" />', True),
+        (b"<tiff:Orientation>6</tiff:Orientation>", True),
+        (b"<tiff:Orientation rdf:datatype='x'> 6 </tiff:Orientation>", True),
+        (b"<rdf:Description " + NAMESPACE + b" t:Orientation='6'/>", True),
+        (b"<rdf:Description t:Orientation='6'/>", False),
+        (b"<rdf:Description xtiff:Orientation='6' tiff:OrientationX='6'/>", False),
+        (b"<rdf:Description tiff:Orientation='66'/>", False),
+        (b"<tiff:Orientation/><x>6</x>" + b"tiff:Orientation " * 3000, False),
+    ],
+)
+def test_ways_to_write_an_orientation_in_xmp(kind: str, packet: bytes, turned: bool) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", packet.decode())
+    options = {"PNG": {"pnginfo": text}, "TIFF": {"tiffinfo": {700: packet}}}.get(kind, {"xmp": packet})
+    size = (64, 96) if turned else (96, 64)
+    assert sizes(saved(photo(), kind, **options)) == (size, size)
+
+
 def test_exif_and_xmp_of_an_avif_do_not_count() -> None:
     """MIAF, ISO/IEC 23000-22, 7.3.6.7: only `irot` and `imir` turn the image."""
     plain = saved(photo(), "AVIF", xmp=XMP % 6)

@@ -119,6 +119,26 @@ def test_planes_and_big_tiff() -> None:
     assert decode_picture(saved(photo(), "TIFF", big_tiff=True)).tobytes() == photo().tobytes()
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_planes_of_16_bits_and_a_single_plane(order: str) -> None:
+    """Planes that are not compressed; of one plane all else counts as where PlanarConfiguration is 1."""
+    raw = struct.pack(f"{order}6H", 0x1234, 0x1111, 0x5678, 0x2222, 0x9ABC, 0x3333)
+    planes = TWO | {258: (16,) * 3, 262: (2,), 277: (3,), 284: (2,), 273: (8, 12, 16), 279: (4,) * 3}
+    assert pixels(tiff(planes, raw, order, {273: "I"})) == [[0x12, 0x56, 0x9A], [0x11, 0x22, 0x33]]
+    for bits, single in ((16, struct.pack(f"{order}2H", 0x1000, 0xF000)), (8, b"\x10\xf0"), (1, b"\x40")):
+        for photometric in (0, 1):
+            tags = TWO | {258: (bits,), 262: (photometric,)}
+            assert pixels(tiff(tags | {284: (2,)}, single, order)) == pixels(tiff(tags, single, order))
+
+
+def test_planes_that_pillow_would_misread() -> None:
+    inks = ONE | {258: (16,) * 4, 262: (5,), 277: (4,), 284: (2,), 273: (8, 10, 12, 14), 279: (2,) * 4}
+    reversed_bits = ONE | {258: (8,) * 3, 262: (2,), 266: (2,), 277: (3,), 284: (2,), 273: (8, 9, 10), 279: (1,) * 3}
+    for tags in (inks, reversed_bits):
+        with pytest.raises(MediaError, match=r"raw mode|planes that are not"):
+            decode_picture(tiff(tags, bytes(8), typed={273: "I"}))
+
+
 def pages(*images: tuple[Image.Image, int]) -> bytes:
     """A TIFF of pages with a NewSubfileType each."""
     out = BytesIO()
