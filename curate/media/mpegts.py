@@ -75,9 +75,9 @@ def without_repeats(data: bytes) -> bytes:
 
 
 def new_programs(data: bytes) -> list[int]:
-    """Byte offsets at which other streams begin: a program association table (2.4.4.3) that lists other program maps, or
-    one before a map (2.4.4.8) that names no stream of its last version. Demuxers do not look for streams that come up
-    late."""
+    """Byte offsets at which other streams begin: a program association table (2.4.4.3) that lists other program maps,
+    or one before a map (2.4.4.8) that names no stream of its last version. Demuxers do not look for streams that come
+    up late."""
     if data[:1] != b"\x47" and data[4:5] != b"\x47":
         return []
     grid = _grid(data)
