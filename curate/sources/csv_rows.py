@@ -12,16 +12,20 @@ as many fields as the header and such a uri as other rows have, look like rows.
 | it breaks RFC 4180 or has another number of fields; most lines look like rows | as with most lines above |
 | the same, and the last line opens a quote | the lines before it fail together; the last is read on |
 | the same otherwise | one failure, which names the lines |
+
+Where a table has many fields whose lines look like rows, and all of it is byte by byte what a writer that knows RFC
+4180 writes, it is read as that has it; see `_is_well_written`.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import deque
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from curate.schema.errors import CurateError
 from curate.sources.entry import BadCell, replaced
@@ -35,7 +39,8 @@ _KNOWN = 256
 """Rows that say what a uri of the table looks like."""
 
 _MANY = 8
-"""Lines from which on it is no chance that nearly all begin with a single word, where uris are single words."""
+"""From which on it is no chance: of lines that nearly all begin with a single word, where uris are single words; of
+fields whose quotes are as they should be."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
@@ -149,6 +154,7 @@ def _header(records: _Records, name: str) -> list[str]:
 
 def _rows(table: Path, name: str, columns: list[str], own: Collection[str], uri: str) -> Iterator[Row]:
     looks = _Looks(len(columns), columns.index(uri))
+    is_trusted: bool | None = None  # not known before it matters
     with _opened(table) as file:
         records = _Records(file)
         _header(records, name)
@@ -165,7 +171,9 @@ def _rows(table: Path, name: str, columns: list[str], own: Collection[str], uri:
             if values and len(values) != len(columns):
                 problem = f"it has {len(values)} fields, the header has {len(columns)}"
             if len(records.lines) > 1:
-                problems = looks.settle(records, problem)
+                if not problem and is_trusted is None and looks.rows(records.lines):
+                    is_trusted = _is_well_written(table, name, columns, uri)
+                problems = [] if not problem and is_trusted else looks.settle(records, problem)
             elif problem and not values:
                 problems = [f"line {records.before + 1} is no row of a csv: {problem}"]
             else:
@@ -176,6 +184,48 @@ def _rows(table: Path, name: str, columns: list[str], own: Collection[str], uri:
                 looks.learn(values)
                 yield _row(columns, values, own)
         check_all_given(name, "lines", records.read, accounted)
+
+
+def _is_well_written(table: Path, name: str, columns: list[str], uri: str) -> bool:
+    """Whether a table whose fields have lines that look like rows is to be read as RFC 4180 has it nevertheless.
+
+    Two stray quotes of which one opens a field and the next one ends another make a field too. But stray quotes do not
+    take turns time after time; and what writes them doubles none inside a field, quotes no line break, and leaves other
+    quotes bare. So: every record is what `csv.writer` makes of its fields, which are as many as in the header; and
+    _MANY times a record that has lines like rows comes after one that has others, or doubled quotes.
+    """
+    looks = _Looks(len(columns), columns.index(uri))
+    styles: list[Literal[0, 1]] = [csv.QUOTE_MINIMAL, csv.QUOTE_ALL]
+    times, is_proven = 0, False
+    with _opened(table) as file:
+        records = _Records(file)
+        _header(records, name)
+        while styles:
+            try:
+                values = records.record()
+            except StopIteration:
+                return times >= _MANY
+            except csv.Error:
+                return False
+            if not values:
+                continue
+            if len(values) != len(columns):
+                return False
+            raw = "".join(records.lines).rstrip("\r\n")
+            styles = [style for style in styles if _written(values, style) == raw]
+            if len(records.lines) > 1 and looks.rows(records.lines):
+                times += is_proven
+                is_proven = False
+            else:
+                is_proven |= len(records.lines) > 1 or any('"' in value for value in values)
+                looks.learn(values)
+    return False
+
+
+def _written(values: list[str], style: Literal[0, 1]) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out, quoting=style).writerow(values)
+    return out.getvalue().rstrip("\r\n")
 
 
 def _row(columns: list[str], values: list[str], own: Collection[str]) -> Row:
@@ -212,7 +262,7 @@ class _Looks:
         """
         lines, first = records.lines, records.before + 1
         rest = len(lines) - 1
-        rows = self._count(lines, bool(problem), records.is_cut)
+        rows = self.rows(lines, bool(problem), records.is_cut)
         if not problem and (rows == 0 or (rows == 1 and rest > 1)):
             return []
         if 2 * rows > rest and (problem or rest > 1):
@@ -232,7 +282,7 @@ class _Looks:
             problem = "a quote is opened in the first and not closed before another is opened"
         return [f"lines {first} to {first + rest} are no row of a csv: {problem}"]
 
-    def _count(self, lines: list[str], is_broken: bool, is_cut: bool) -> int:
+    def rows(self, lines: list[str], is_broken: bool = False, is_cut: bool = False) -> int:
         """How many lines after the first look like rows.
 
         The last line of a record that RFC 4180 has nothing against may look like one for the record's own uri, where

@@ -122,6 +122,40 @@ def test_captions_of_several_lines_are_read_as_rfc_4180_has_them(tmp_path, capti
     assert [(e.uri, e.text) for e in entries] == [(row["uri"], row["text"].strip()) for row in rows]
 
 
+LIKE_ROWS = [
+    "A list:\nhttp://h/1.jpg,one",
+    "csv:\nuri,text\nhttp://h/1.jpg,one\nhttp://h/2.jpg,two\nend",
+    'A "b"\n',
+    "c",
+]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table_that_is_well_written_throughout_is_read_whatever_its_captions_look_like(tmp_path, quoting, end):
+    file = io.StringIO()
+    rows = [[f"http://h/{i}.jpg", LIKE_ROWS[i % 4]] for i in range(60)]
+    csv.writer(file, quoting=quoting, lineterminator=end).writerows([["uri", "text"], *rows])
+    assert [[e.uri, e.text] for e in entries_of(tmp_path, file.getvalue())] == [[u, t.strip()] for u, t in rows]
+    # once a quote is left open or bare, or a row is broken, nothing is trusted
+    for line in ('http://h/99.jpg,"5 inch', 'http://h/99.jpg,5"', "http://h/99.jpg"):
+        assert len(failed(entries_of(tmp_path, file.getvalue() + line + end))) > 15
+
+
+@pytest.mark.parametrize("pairs", [3, 20])
+@pytest.mark.parametrize("apart", [3, 6])
+@pytest.mark.parametrize("quoted", [0, 15])
+def test_pairs_of_stray_quotes_take_no_rows_however_many_there_are(tmp_path, pairs, apart, quoted):
+    changed = {i: f'http://h/{i}.jpg,"a, ""b"" {i}"' for i in range(quoted)}
+    for i in range(20, 20 + 8 * pairs, 8):
+        changed |= {i: f'http://h/{i}.jpg,"5 inch', i + apart: f'http://h/{i + apart}.jpg,7"'}
+    entries = entries_of(tmp_path, table(changed))
+    assert len(entries) == ROWS
+    assert [e.uri for e in entries if not isinstance(e.location, Broken)] == [
+        f"http://h/{i}.jpg" for i in range(ROWS) if changed.get(i, "")[-6:] != "5 inch"
+    ]
+
+
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
 def test_what_only_some_readers_take_for_a_line_end_is_text(tmp_path, mark):
     (entry,) = entries_of(tmp_path, f"uri,text\nhttp://h/1,a{mark}b\n")
