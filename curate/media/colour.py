@@ -199,6 +199,70 @@ def _unless_srgb(numbers: Numbers) -> Numbers | None:
 
 
 @dataclass(frozen=True)
+class Matrix(Numbers):
+    """RGB whose meaning an ICC profile tells by three curves and a matrix, for samples of more than 8 bits, which
+    Pillow does not hand to LittleCMS.
+
+    Attributes:
+        tags: the curves of red, green and blue: `curv` or `para`.
+    """
+
+    tags: tuple[bytes, ...] = ()
+
+    def _curves(self, white: int) -> list[NDArray[np.float32]]:
+        values = np.arange(white + 1, dtype=np.float64) / white
+        return [_curve(tag, values).astype(np.float32) for tag in self.tags]
+
+
+_PARAMETERS = ("g", "gab", "gabc", "gabcd", "gabcdef")
+
+
+def _curve(tag: bytes, values: Floats) -> Floats:
+    """Light of coded values of 0 to 1 (ICC.1:2022, 10.6 and 10.18). Raises ValueError for other curves."""
+    if tag[:4] == b"curv":
+        count = int.from_bytes(tag[8:12], "big")
+        table = np.frombuffer(tag, ">u2", count, 12)
+        if count == 0:
+            return values
+        if count == 1:
+            return values ** (float(table[0]) / 256)
+        return np.interp(values, np.linspace(0, 1, count), table / 65535)
+    kind = int.from_bytes(tag[8:10], "big")
+    if tag[:4] != b"para" or kind >= len(_PARAMETERS):
+        raise ValueError("an unknown kind of curve")
+    names = _PARAMETERS[kind]
+    stated = dict(zip(names, np.frombuffer(tag, ">i4", len(names), 12) / 65536, strict=True))
+    g, b, c, d, e, f = (float(stated.get(name, 0)) for name in "gbcdef")
+    a = float(stated.get("a", 1))
+    if kind in (1, 2):
+        c, d, e, f = 0.0, -b / a, c, c
+    with np.errstate(all="ignore"):
+        power = np.maximum(a * values + b, 0) ** g + e
+    light: Floats = np.nan_to_num(np.clip(np.where(values >= d, power, c * values + f), 0, 1))
+    return light
+
+
+@lru_cache(maxsize=16)
+def matrix(data: bytes) -> Matrix | None:
+    """What an ICC profile of RGB says by curves and a matrix; None where it says it in another way, or LittleCMS reads
+    it otherwise, or it is sRGB."""
+    tags = {}
+    for at in range(132, 132 + 12 * min(100, int.from_bytes(data[128:132], "big")), 12):
+        begin, size = int.from_bytes(data[at + 4 : at + 8], "big"), int.from_bytes(data[at + 8 : at + 12], "big")
+        tags[data[at : at + 4]] = data[begin : begin + size]
+    transform = _transform(data, "RGB")
+    try:
+        to_xyz = np.stack([np.frombuffer(tags[name], ">i4", 3, 8) / 65536 for name in (b"rXYZ", b"gXYZ", b"bXYZ")], 1)
+        numbers = _numbers(to_xyz)
+        curves = tuple(tags[name] for name in (b"rTRC", b"gTRC", b"bTRC"))
+        found = Matrix(numbers.to_srgb, numbers.luminance, tags=curves)
+        agrees = transform is not None and _same(transform.apply(_grid()), found.convert(_grid()))
+    except (KeyError, ValueError, ArithmeticError, np.linalg.LinAlgError):
+        return None
+    return found if agrees else None
+
+
+@dataclass(frozen=True)
 class Profile:
     """An ICC profile (ICC.1:2022) that `profile` has let through."""
 
@@ -221,6 +285,9 @@ class Profile:
                 table = _greys(self.data)
                 step = 257 if image.mode == "L" else 1
                 return None if table is None else Images.fromarray(table[::step][np.asarray(image)])
+            exact = matrix(self.data) if image.mode == "I;16" else None
+            if exact is not None:
+                return exact.convert(image)
             if image.mode == "I;16":
                 image = Images.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert("RGB")

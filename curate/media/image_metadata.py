@@ -36,6 +36,10 @@ _TIFF_YCBCR = {529: (0.299, 0.587, 0.114), 530: (1, 1), 532: (0, 255, 128, 255, 
 """Coefficients, subsampling, and black and white of YCbCr as Pillow takes them to be where it is not compressed."""
 
 
+_TIFF_DEEP = (("RGB", None), ("RGBA", (2,)))
+"""Modes and ExtraSamples of 16-bit RGB that is read whole."""
+
+
 @dataclass(frozen=True)
 class Metadata:
     """What must be done to the pixels that Pillow decodes.
@@ -238,8 +242,15 @@ def _png(image: Image, data: bytes) -> dict[str, Any]:
         image.info["transparency"] = key * (255 // (2**bits - 1))
     if bits == 16 and kind == 4 and found["colour"] is not None:
         return found | {"deep": True, "grey": True}
+    if bits == 16 and kind in (2, 6):
+        found["colour"] = _exact(found["colour"])
     told = isinstance(found["colour"], colour.Numbers) or "transparent" in found
     return found | {"deep": bits == 16 and kind in (2, 6) and told}
+
+
+def _exact(stated: Colour | None) -> Colour | None:
+    """The same colours, of 16-bit RGB, in numbers where they can be told so."""
+    return (colour.matrix(stated.data) or stated) if isinstance(stated, colour.Profile) else stated
 
 
 def _png_colour(image: Image, data: bytes) -> Colour | None:
@@ -275,13 +286,17 @@ def _tiff(image: Image, data: bytes) -> dict[str, Any]:
     if 2 in tags.get(_TIFF_FORMAT, (1,)):
         raise ValueError("signed samples have no stated white")
     if image.mode == "YCbCr":
-        stated = {tag: tags.get(tag, (2, 2) if tag == 530 else usual) for tag, usual in _TIFF_YCBCR.items()}
-        if not all(np.allclose(np.array(stated[tag], float), usual, 0, 1e-3) for tag, usual in _TIFF_YCBCR.items()):
+        ycbcr = {tag: tags.get(tag, (2, 2) if tag == 530 else usual) for tag, usual in _TIFF_YCBCR.items()}
+        if not all(np.allclose(np.array(ycbcr[tag], float), usual, 0, 1e-3) for tag, usual in _TIFF_YCBCR.items()):
             raise ValueError("YCbCr that is subsampled or has its own coefficients is read only where it is compressed")
     grey = image.mode in ("I;16", "I;16B")
+    stated = _icc(image)
+    deep = set(tags.get(_TIFF_BITS, ())) == {16} and (image.mode, tags.get(_TIFF_EXTRA)) in _TIFF_DEEP
+    exact = _exact(stated) if deep else stated
     twelve = grey and tags.get(_TIFF_BITS) == (12,)
     return {
-        "colour": _icc(image),
+        "colour": exact,
+        "deep": deep and isinstance(exact, colour.Numbers),
         "white": 4095 if twelve else 65535,
         "inverted": grey and tags.get(_TIFF_PHOTOMETRIC) == 0,
         "doubtful_alpha": _TIFF_EXTRA not in tags,

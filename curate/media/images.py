@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import sys
 import warnings
 from dataclasses import replace
 from functools import lru_cache
@@ -177,8 +178,8 @@ def decode_picture(data: bytes, name: str = "") -> Image:
     * JPEG (of an MPO the first), PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PNM; of an animation the first frame.
     * Orientation and clean aperture are applied.
     * Palettes and 1-bit are expanded; grey is repeated in three channels; 16-bit samples keep their top 8 bits, after
-      the conversion of colours but for RGB by an ICC profile. Samples without a stated white (32-bit, signed, float)
-      are refused.
+      the conversion of colours but for RGB by the tables of an ICC profile. Samples without a stated white
+      (32-bit, signed, float) are refused.
     * Colours are converted to sRGB: from an embedded ICC profile (LittleCMS, relative colorimetric with black point
       compensation), from code points (PNG cICP, AVIF nclx) or from gamma and primaries (PNG, BMP). HDR is clipped at
       its reference white. CMYK without a profile is converted by Pillow's formula.
@@ -234,16 +235,23 @@ def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
 
 
 def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
-    """A PNG of 16-bit RGB, or grey and alpha, by all its bits, which Pillow drops half of: sRGB where its colours are
-    told in numbers or it is grey, and with alpha where a sample is transparent."""
+    """A PNG or TIFF of 16-bit RGB, or a PNG of grey and alpha, by all its bits, which Pillow drops half of: sRGB where
+    its colours are told in numbers or it is grey, and with alpha where a sample is transparent."""
     from PIL import Image
 
     if found.grey:
         return _deep_grey(picture, data, found)
     low: Any = _opened(data)
-    low.tile = [tile._replace(args=tile.args[:-1] + "L") for tile in low.tile]  # as if they were stored the other way
+    if picture.format == "TIFF":
+        metadata.orientation(low, data)
+        metadata.state_planes(low)
+        metadata.state_planes(picture)
+    low.tile = [tile._replace(args=_other_order(tile.args)) for tile in low.tile]
     low.load()
-    _load_png(picture, data)
+    if picture.format == "TIFF":
+        picture.load()
+    else:
+        _load_png(picture, data)
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if found.transparent is not None:
         alpha = _keyed(picture, low, found.transparent)
@@ -258,6 +266,14 @@ def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
     if alpha is not None:
         picture.putalpha(alpha)
     return picture
+
+
+def _other_order(args: Any) -> Any:
+    """The arguments of a Pillow decoder of 16-bit samples as if their bytes were stored the other way."""
+    raw = args if isinstance(args, str) else args[0]
+    big = raw[-1] == "B" or (raw[-1] == "N" and sys.byteorder == "big")
+    other = raw[:-1] + ("L" if big else "B")
+    return other if isinstance(args, str) else (other, *args[1:])
 
 
 def _deep_grey(picture: Any, data: bytes, found: Metadata) -> Image:

@@ -25,6 +25,7 @@ from image_files import (
     parametric,
     photo,
     png,
+    s15,
     saved,
     srgb_curve,
     tiff,
@@ -161,6 +162,66 @@ def test_dark_rgb_of_16_bits_is_converted_before_bits_are_dropped() -> None:
     assert first(png(row + b"\xff\xff", 16, 6, before=gama(1))) == [13, 6, 3]
     assert first(png(row, 16, 2, before=gama(1) + chunk(b"tRNS", row))) == [255] * 3
     assert first(png(struct.pack(">3H", *[33297] * 3), 16, 2, before=cicp(9, 16, 0, 1))) == [186] * 3
+
+
+DARK = (256, 128, 64)
+"""16-bit linear light that is [13, 6, 3] of sRGB, and [13, 0, 0] or so by its upper bytes."""
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("layout", ["raw", "deflate", "planes", "alpha", "turned"])
+def test_dark_rgb_of_16_bits_in_a_tiff_by_a_profile(layout: str, order: str) -> None:
+    values = (*DARK, 65535) if layout == "alpha" else DARK
+    raw = struct.pack(f"{order}{len(values)}H", *values)
+    raw = raw + (raw if layout == "turned" else b"")
+    tags = {256: (1,), 257: (1,), 258: (16,) * len(values), 262: (2,), 277: (len(values),)}
+    tags |= {
+        "deflate": {259: (8,)},
+        "planes": {284: (2,), 273: (8, 10, 12), 279: (2,) * 3},
+        "alpha": {338: (2,)},
+        "turned": {257: (2,), 274: (6,)},
+    }.get(layout, {})
+    tags[34675] = tuple(icc(curve(1)))
+    data = tiff(tags, zlib.compress(raw) if layout == "deflate" else raw, order, {273: "I", 34675: "B"})
+    assert first(data) == [13, 6, 3]
+    assert decode_picture(data).size == ((2, 1) if layout == "turned" else (1, 1))
+
+
+def test_dark_16_bits_in_a_png_by_a_profile_of_rgb() -> None:
+    row, profile = struct.pack(">3H", *DARK), iccp(icc(curve(1)))
+    assert first(png(row, 16, 2, before=profile)) == [13, 6, 3]
+    assert first(png(row + b"\xff\xff", 16, 6, before=profile)) == [13, 6, 3]
+    assert first(png(row[:2], 16, 0, before=profile)) == [13] * 3
+    assert first(png(row[:2] + b"\xff\xff", 16, 4, before=profile)) == [13] * 3
+
+
+def para(kind: int, *numbers: float) -> bytes:
+    return b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + b"".join(map(s15, numbers))
+
+
+LINES = {
+    "gamma": curve(1.8),
+    "table": srgb_curve(26),
+    "para 0": para(0, 1.8),
+    "para 1": para(1, 2.0, 1.1, -0.1),
+    "para 2": para(2, 2.0, 0.9, 0.0, 0.1),
+    "para 3": para(3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045),
+    "para 4": para(4, 3.0, 0.86, 0.14, 0.11, 0.08, 0.0, 0.0),
+    "para 9, unknown": para(9, 1.0),
+    "para 1 of nothing": para(1, 2.0, 0.0, 0.0),
+    "a table that is cut off": b"curv\0\0\0\0" + struct.pack(">I", 999999),
+    "no curve": b"",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_16_bits_by_a_profile_are_what_8_bits_are(name: str) -> None:
+    """LittleCMS converts those of 8 bits; where it ignores the profile it is ignored for 16 bits too."""
+    profile = iccp(icc(LINES[name], primaries=ADOBE))
+    for pixel in (PIXEL, (250, 200, 3), (0, 0, 0), (255, 255, 255)):
+        eight = first(png(bytes(pixel), before=profile))
+        sixteen = first(png(struct.pack(">3H", *(257 * v for v in pixel)), 16, 2, before=profile))
+        assert np.abs(np.subtract(eight, sixteen)).max() <= 2
 
 
 @pytest.mark.parametrize("description", ["Linear Rec709", "GIMP built-in Linear sRGB", "sRGB-elle-V2-g10.icc"])
