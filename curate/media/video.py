@@ -207,13 +207,14 @@ class PyAVReader:
             beyond += not inside
             last = shown
         if last is not None and not beyond:
-            yield self._picture(last, self._held_us(self._end_us(last)))
+            yield self._picture(last, self.held_us(self._end_us(last)))
         if self._tainted and (last is None or self._end_us(last) + TOLERANCE_US < end_us):
             at = start_us if last is None else self._end_us(last)
             raise MediaError(f"The video is damaged at {at / MICRO:.3f} s.")
 
-    def _held_us(self, end_us: int) -> int:
-        """Until when the last frame is on display: while audio goes on, if no frame after it failed to decode."""
+    def held_us(self, end_us: int) -> int:
+        """Until when the last frame is on display, which by its own stamp ends at `end_us`: while audio goes on, if no
+        frame after it failed to decode."""
         if self._tainted or self.packets_end_us() > end_us + TAIL_US or self.audio_end_us() <= end_us + TAIL_US:
             return end_us
         return self.audio_end_us()
@@ -233,10 +234,6 @@ class PyAVReader:
         size = max(2, round(width * scale)), max(2, round(height * scale))
         for shown in self._from_zero():
             yield self._picture(shown, self._end_us(shown)), self._convert(shown.frame, "bgr24", size)
-
-    def held_us(self, end_us: int) -> int:
-        """Where the display of the last frame ends, which by its own stamp ends at `end_us`."""
-        return self._held_us(end_us)
 
     def display_size(self) -> tuple[int, int]:
         """(width, height) of the first frame as it is shown."""
