@@ -42,6 +42,7 @@ def test_a_long_or_relative_place_is_not_used(env: dict[str, str], ours: bool, m
     assert folder is None or not Path(folder).exists()
 
 
+@pytest.mark.long
 def test_ray_and_helpers_start_where_tmpdir_has_150_letters(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 150)
     long.mkdir()

@@ -33,6 +33,7 @@ def said_well(done: subprocess.CompletedProcess[str]) -> str:
     return str(sentence)
 
 
+@pytest.mark.long
 def test_a_plug_in_that_breaks_in_the_driver(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
     recipe = tmp_path / "odd.yaml"
