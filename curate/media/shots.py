@@ -69,8 +69,17 @@ def find_shots(
             some = _shots(link.data, _detector(detector, threshold, min_frames), deadline, name)
         else:
             some = audio_spans(link.data, deadline, name)
-        ends = [(s, link.begin_us + min(s.end_us, length)) for s in some if s.start_us < length]
-        out += [Span(link.begin_us + s.start_us, end, s.missing) for s, end in ends]
+        out += [Span(link.begin_us + s.start_us, link.begin_us + s.end_us, s.missing) for s in _fitted(some, length)]
+    return out
+
+
+def _fitted(spans: list[Span], length: int) -> list[Span]:
+    """The spans of a recording, so that they end where it does: what its frames do not reach is missing."""
+    out = [Span(s.start_us, min(s.end_us, length), s.missing) for s in spans if s.start_us < length]
+    if out and length > out[-1].end_us + SLACK_US:
+        out.append(Span(out[-1].end_us, length, missing=True))
+    elif out:
+        out[-1] = Span(out[-1].start_us, length, out[-1].missing)
     return out
 
 
