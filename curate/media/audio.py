@@ -17,6 +17,7 @@ from curate.media.channels import Polarity, mix, names_of, planar
 from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO, Span
 from curate.media.energy import Meter
+from curate.media.kept import Kept
 from curate.media.sniff import named
 from curate.media.timeline import TAIL_US, Timeline, Track, measure, on_clock
 from curate.schema.errors import MediaError
@@ -97,9 +98,22 @@ def read_sound(
             more than `TAIL_US` before the span does.
     """
     deadline = deadline or boxes.Deadline(float("inf"))
-    chain = links(data) if zero is None else []
-    if len(chain) > 1:
+    chain = _chain(data, deadline, name) if zero is None else []
+    if chain:
         return _read_chain(chain, span, rates, deadline, name, meter)
+    return _read_one(data, span, rates, zero, deadline, name, meter)
+
+
+def _read_one(
+    data: bytes,
+    span: Span,
+    rates: Sequence[int],
+    zero: Fraction | None,
+    deadline: boxes.Deadline,
+    name: str,
+    meter: Meter | None,
+) -> dict[int, NDArray[np.int16]] | None:
+    """As `read_sound`, of one recording."""
     sound = _decoded(data, span, rates, zero, deadline, name, meter=meter)
     if sound is None:
         return None
@@ -153,8 +167,21 @@ def _check_whole(
             raise MediaError(f"The file is cut short: its sound breaks off at {max(0, ends) / MICRO:.3f} s.")
 
 
+_KEPT: Kept[list[tuple[bytes, int]]] = Kept()
+
+
+def _chain(data: bytes, deadline: boxes.Deadline, name: str) -> list[tuple[bytes, int]]:
+    """The recordings of a file that holds several, each with its length in microseconds; none for a file of one."""
+
+    def made() -> list[tuple[bytes, int]]:
+        parts = links(data)
+        return [(part, _spans_of_one(part, deadline, name)[0].end_us) for part in parts] if len(parts) > 1 else []
+
+    return _KEPT.of(data, made)
+
+
 def _read_chain(
-    chain: Sequence[bytes],
+    chain: Sequence[tuple[bytes, int]],
     span: Span,
     rates: Sequence[int],
     deadline: boxes.Deadline,
@@ -164,13 +191,12 @@ def _read_chain(
     """As `read_sound`, of recordings that follow each other, which may have different codecs and sample rates."""
     out = {rate: np.zeros(_index(span.end_us, rate) - _index(span.start_us, rate), np.int16) for rate in rates}
     begin = 0
-    for link in chain:
-        length = audio_spans(link, deadline, name)[0].end_us
+    for link, length in chain:
         low, high = max(span.start_us, begin), min(span.end_us, begin + length)
         if low < high:
             if meter is not None:
                 meter.rebase(begin)
-            read = read_sound(link, Span(low - begin, high - begin), rates, None, deadline, name, meter)
+            read = _read_one(link, Span(low - begin, high - begin), rates, None, deadline, name, meter)
             for rate, samples in (read or {}).items():
                 at = _index(low, rate) - _index(span.start_us, rate)
                 there = out[rate][at : at + len(samples)]
@@ -198,11 +224,15 @@ def audio_spans(data: bytes, deadline: boxes.Deadline, name: str = "") -> list[S
     Raises:
         MediaError: no audio stream, no packet, more than `container.MAX_SECONDS`, the deadline.
     """
-    chain = links(data)
-    if len(chain) > 1:
-        end = sum(audio_spans(link, deadline, name)[0].end_us for link in chain)
+    if chain := _chain(data, deadline, name):
+        end = sum(length for _, length in chain)
         boxes.sane_seconds(end / MICRO, name)
         return [Span(0, end)]
+    return _spans_of_one(data, deadline, name)
+
+
+def _spans_of_one(data: bytes, deadline: boxes.Deadline, name: str) -> list[Span]:
+    """As `audio_spans`, of one recording."""
     track = measure(data, name, deadline).audio
     if track is None:
         raise MediaError(named(name, "has no audio stream"))

@@ -23,7 +23,7 @@ from curate.helper.errors import HelperError
 from curate.helper.limits import MIB
 from curate.helper.process import Helper
 from curate.helper.quarantine import attempt
-from curate.media import joined, timeline
+from curate.media import kept
 from curate.media.arrays import DTYPES
 from curate.media.audio import audio_spans as audio_spans_here
 from curate.media.clips import Span
@@ -147,8 +147,7 @@ class MediaService:
     def forget(self) -> None:
         """Free the last file before the next one comes."""
         self._file, self._data = -1, b""
-        timeline.forget()
-        joined.forget()
+        kept.forget()
 
     def probe(self, file: int, data: bytes | None, limit_s: float, name: str) -> dict[str, Any]:
         return asdict(probe_here(self._held(file, data), name, limit_s=limit_s))

@@ -9,6 +9,7 @@ from curate.media import container as boxes
 from curate.media.audio import audio_spans
 from curate.media.chain import links
 from curate.media.clips import MICRO, Span
+from curate.media.kept import Kept
 from curate.media.video import PyAVReader
 from curate.schema.errors import MediaError
 
@@ -31,7 +32,7 @@ class Link:
     opens: bool = True
 
 
-_last: tuple[bytes, tuple[Link, ...]] | None = None
+_KEPT: Kept[tuple[Link, ...]] = Kept()
 
 
 def joined(data: bytes, deadline: boxes.Deadline, name: str = "") -> tuple[Link, ...]:
@@ -39,23 +40,24 @@ def joined(data: bytes, deadline: boxes.Deadline, name: str = "") -> tuple[Link,
 
     Raises MediaError for more than `container.MAX_SECONDS` together, and for the deadline.
     """
-    global _last
-    if _last is None or _last[0] is not data:
-        found: list[Link] = []
-        begin = 0
-        parts = links(data)
-        for part in parts if len(parts) > 1 else ():
-            try:
-                has_video, length = _measured(part, deadline, name)
-                found.append(Link(part, has_video, begin, begin + length))
-            except MediaError:
-                deadline.check()
-                length = MICRO
-                found.append(Link(part, True, begin, begin + length, opens=False))
-            begin += length
-        boxes.sane_seconds(begin / MICRO, name)
-        _last = data, tuple(found)
-    return _last[1]
+    return _KEPT.of(data, lambda: _joined(data, deadline, name))
+
+
+def _joined(data: bytes, deadline: boxes.Deadline, name: str) -> tuple[Link, ...]:
+    found: list[Link] = []
+    begin = 0
+    parts = links(data)
+    for part in parts if len(parts) > 1 else ():
+        try:
+            has_video, length = _measured(part, deadline, name)
+            found.append(Link(part, has_video, begin, begin + length))
+        except MediaError:
+            deadline.check()
+            length = MICRO
+            found.append(Link(part, True, begin, begin + length, opens=False))
+        begin += length
+    boxes.sane_seconds(begin / MICRO, name)
+    return tuple(found)
 
 
 def _measured(data: bytes, deadline: boxes.Deadline, name: str) -> tuple[bool, int]:
@@ -66,12 +68,6 @@ def _measured(data: bytes, deadline: boxes.Deadline, name: str) -> tuple[bool, i
         return False, audio_spans(data, deadline, name)[-1].end_us
     with PyAVReader(data, deadline, name) as reader:
         return True, max(reader.duration_us(), reader.claimed_us() or 0)
-
-
-def forget() -> None:
-    """Free the file whose recordings are kept."""
-    global _last
-    _last = None
 
 
 def link_of(chain: tuple[Link, ...], span: Span) -> tuple[Link, Span]:

@@ -16,6 +16,7 @@ from curate.media import container as boxes
 from curate.media.claims import index_goes_beyond
 from curate.media.clips import MICRO
 from curate.media.clock import Clock, Reading
+from curate.media.kept import Kept
 from curate.media.mpegts import losses, without_repeats
 
 if TYPE_CHECKING:
@@ -86,11 +87,11 @@ class Timeline:
         return any(track is not None and track.shifts for track in (self.video, self.audio))
 
 
-_last: tuple[bytes, Timeline] | None = None
+_KEPT: Kept[Timeline] = Kept()
 
 
 def measure(data: bytes, name: str = "", deadline: boxes.Deadline | None = None) -> Timeline:
-    """The time line of a file. The last file's is kept, for the clips of one file are read one after the other.
+    """The time line of a file. The last file's is kept.
 
     Args:
         data: the whole file.
@@ -100,22 +101,17 @@ def measure(data: bytes, name: str = "", deadline: boxes.Deadline | None = None)
     Raises:
         MediaError: data that cannot be opened, the deadline.
     """
-    global _last
-    if _last is None or _last[0] is not data:
-        limit = deadline or boxes.Deadline(float("inf"))
+    limit = deadline or boxes.Deadline(float("inf"))
+
+    def made() -> Timeline:
         found = _measured(data, name, limit, ("video", "audio"))
         if found.video is not None and found.audio is not None and found.cut_short:
             # reading stops at the first packet that is not whole; the other stream may go on behind it
             video, audio = (_measured(data, name, limit, (kind,)) for kind in ("video", "audio"))
             found = Timeline(video.video, audio.audio, True)
-        _last = data, found
-    return _last[1]
+        return found
 
-
-def forget() -> None:
-    """Free the file whose time line is kept."""
-    global _last
-    _last = None
+    return _KEPT.of(data, made)
 
 
 def on_clock(packets: Iterator[Packet[S]], track: Track | None) -> Iterator[Packet[S]]:
