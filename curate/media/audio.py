@@ -19,7 +19,7 @@ from curate.media.clips import MICRO, Span
 from curate.media.energy import Meter
 from curate.media.kept import Kept
 from curate.media.sniff import named
-from curate.media.timeline import TAIL_US, Timeline, Track, measure, on_clock
+from curate.media.timeline import TAIL_US, Timeline, Track, breaks_off, measure, on_clock
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -158,13 +158,9 @@ def _check_whole(
     data: bytes, container: InputContainer, stream: AudioStream, track: Track, span: Span, zero: Fraction
 ) -> None:
     """Raise MediaError for a span that holds audio of a video which the file, cut short, does not hold."""
-    if track.begin_us is None or track.end_us is None:
-        return
-    ends = track.end_us - round(zero * MICRO)
-    if ends + TAIL_US < span.end_us:
-        claim = claimed_end_us(data, container, stream, track.begin_us)
-        if claim is not None and claim > track.end_us + TAIL_US:
-            raise MediaError(f"The file is cut short: its sound breaks off at {max(0, ends) / MICRO:.3f} s.")
+    ends = (track.end_us or 0) - round(zero * MICRO)
+    if ends + TAIL_US < span.end_us and breaks_off(data, container, stream, track):
+        raise MediaError(f"The file is cut short: its sound breaks off at {max(0, ends) / MICRO:.3f} s.")
 
 
 _KEPT: Kept[list[tuple[bytes, int]]] = Kept()

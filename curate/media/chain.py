@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from curate.media.mpegts import new_programs
+from curate.media.sniff import mp4_boxes
 
 _OGG_HEADER = 27
 _OGG_BEGINS = 0x02
@@ -93,21 +94,17 @@ def _chunks(data: bytes, order: Literal["little", "big"]) -> Iterator[int]:
 
 def _mp4(data: bytes) -> Iterator[int]:
     """A file type box after the index and the media of the one before; fragments go on behind a repeated one."""
+    boxes = mp4_boxes(data)
+    if any(kind == b"moof" for kind, _, _ in boxes):
+        return
     at = 0
     seen: set[bytes] = set()
-    found = []
-    while at + 8 <= len(data):
-        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        if kind == b"moof" or size < 8:
-            break
+    for kind, size, _ in boxes:
         if kind == b"ftyp" and {b"moov", b"mdat"} <= seen:
-            found.append(at)
+            yield at
             seen.clear()
         seen.add(kind)
         at += size
-    return iter([] if kind == b"moof" else found)
 
 
 def _adts(data: bytes) -> Iterator[int]:

@@ -29,7 +29,7 @@ def losses(data: bytes, pid: int) -> NDArray[np.int64] | None:
         return None
     packets, begin, size = grid
     sound = packets[:, 0] == _SYNC
-    own = sound & (((packets[:, 1] & 0x1F).astype(np.int64) << 8 | packets[:, 2]) == pid) & (packets[:, 3] & 0x10 > 0)
+    own = sound & (_pids(packets) == pid) & (packets[:, 3] & 0x10 > 0)
     rows = np.flatnonzero(own)
     some = packets[rows]
     control = some[:, 3]
@@ -53,13 +53,11 @@ def losses(data: bytes, pid: int) -> NDArray[np.int64] | None:
 def without_repeats(data: bytes) -> bytes:
     """A transport stream without packets that are sent twice, as 2.4.3.3 allows and FFmpeg does not know; the data
     itself where there are none."""
-    if data[:1] != b"\x47" and data[4:5] != b"\x47":
-        return data
-    grid = _grid(data)
+    grid = _grid(data) if _may_be_one(data) else None
     if grid is None:
         return data
     packets, begin, size = grid
-    pid = (packets[:, 1] & 0x1F).astype(np.int64) << 8 | packets[:, 2]
+    pid = _pids(packets)
     order = np.argsort(pid, kind="stable")
     before, after = order[:-1], order[1:]
     payload = packets[after, 3] & 0x10 > 0
@@ -78,13 +76,11 @@ def new_programs(data: bytes) -> list[int]:
     """Byte offsets at which other streams begin: a program association table (2.4.4.3) that lists other program maps,
     or one before a map (2.4.4.8) that names no stream of its last version. Demuxers do not look for streams that come
     up late."""
-    if data[:1] != b"\x47" and data[4:5] != b"\x47":
-        return []
-    grid = _grid(data)
+    grid = _grid(data) if _may_be_one(data) else None
     if grid is None:
         return []
     packets, begin, size = grid
-    pid = (packets[:, 1] & 0x1F).astype(np.int64) << 8 | packets[:, 2]
+    pid = _pids(packets)
     starts = packets[:, 1] & 0x40 > 0
     known: dict[int, frozenset[int]] = {}
     listed: set[int] = set()
@@ -145,6 +141,15 @@ def _field_bytes(flags: NDArray[np.uint8]) -> NDArray[np.int64]:
     for bit, length in ((0x10, 6), (0x08, 6), (0x04, 1), (0x03, 255)):
         out += np.where(flags & bit, length, 0)
     return out
+
+
+def _may_be_one(data: bytes) -> bool:
+    """False for most files that are no transport stream, without a look at all of them."""
+    return _SYNC in (data[:1] + data[4:5])
+
+
+def _pids(packets: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return (packets[:, 1] & 0x1F).astype(np.int64) << 8 | packets[:, 2]
 
 
 def _grid(data: bytes) -> tuple[NDArray[np.uint8], int, int] | None:

@@ -57,7 +57,7 @@ def explain(data: bytes) -> str:
     for magic, what in _PICTURES:
         if data.startswith(magic):
             return unreadable(what)
-    boxes = _mp4_boxes(data)
+    boxes = mp4_boxes(data)
     if boxes and boxes[0][0] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         kinds = [kind for kind, _, _ in boxes]
         if b"moov" not in kinds:
@@ -103,7 +103,7 @@ def _is_svg(data: bytes) -> bool:
     return head.startswith((b"<svg", b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in head
 
 
-def _mp4_boxes(data: bytes) -> list[tuple[bytes, int, bool]]:
+def mp4_boxes(data: bytes) -> list[tuple[bytes, int, bool]]:
     """Top-level boxes of ISO BMFF (ISO/IEC 14496-12, 4.2): type, size, whether the data holds all of it."""
     boxes: list[tuple[bytes, int, bool]] = []
     at = 0

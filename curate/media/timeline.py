@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from curate.media import container as boxes
-from curate.media.claims import index_goes_beyond
+from curate.media.claims import claimed_end_us, index_goes_beyond
 from curate.media.clips import MICRO
 from curate.media.clock import Clock, Reading
 from curate.media.kept import Kept
@@ -21,6 +21,7 @@ from curate.media.mpegts import losses, without_repeats
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
+    from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
     from av.video.stream import VideoStream
@@ -112,6 +113,14 @@ def measure(data: bytes, name: str = "", deadline: boxes.Deadline | None = None)
         return found
 
     return _KEPT.of(data, made)
+
+
+def breaks_off(data: bytes, container: InputContainer, stream: Stream, track: Track) -> bool:
+    """True if the file is cut short, by more than `TAIL_US` of a stream that the container says it holds."""
+    if track.begin_us is None or track.end_us is None:
+        return False
+    claim = claimed_end_us(data, container, stream, track.begin_us)
+    return claim is not None and claim > track.end_us + TAIL_US
 
 
 def on_clock(packets: Iterator[Packet[S]], track: Track | None) -> Iterator[Packet[S]]:

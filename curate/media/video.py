@@ -20,7 +20,7 @@ from curate.media.clock import NO_PTS
 from curate.media.cropping import Cutter, crops_of
 from curate.media.reader import Picture
 from curate.media.sniff import named
-from curate.media.timeline import COUNTED, LOST, TAIL_US, Timeline, measure, on_clock
+from curate.media.timeline import COUNTED, LOST, TAIL_US, Timeline, breaks_off, measure, on_clock
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -183,10 +183,9 @@ class PyAVReader:
         """Where the audio ends of a file that is cut short of more of it; None otherwise."""
         assert self._container is not None
         stream, track = boxes.audio_stream(self._container), self._timeline.audio
-        if stream is None or track is None or track.begin_us is None or track.end_us is None:
+        if stream is None or track is None or not breaks_off(self._data, self._container, stream, track):
             return None
-        claim = claimed_end_us(self._data, self._container, stream, track.begin_us)
-        return self.audio_end_us() if claim is not None and claim > track.end_us + TAIL_US else None
+        return self.audio_end_us()
 
     def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
         """See `VideoReader.pictures`."""
