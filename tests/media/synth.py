@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 QUIET = {"libx265": {"x265-params": "log-level=none:pools=none:frame-threads=1"}}
 
@@ -47,6 +48,20 @@ def corners(size: tuple[int, int]) -> NDArray[np.uint8]:
     out[height // 2 :, : width // 2] = (20, 20, 220)
     out[height // 2 :, width // 2 :] = (230, 230, 230)
     return out
+
+
+def stored(upright: Image.Image, orientation: int) -> Image.Image:
+    """An image turned so that applying the EXIF orientation restores it."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    return upright if orientation == 1 else upright.transpose(undo[orientation])
 
 
 def corner_names(pixels: NDArray[Any]) -> str:
@@ -173,6 +188,18 @@ def _mux_sound(file: Any, stream: Any, samples: NDArray[np.int16], begin: Fracti
 
 def tone(seconds: float, rate: int = 48000, hertz: float = 440, level: float = 8000) -> NDArray[np.int16]:
     return (level * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.int16)
+
+
+def with_a_hole() -> bytes:
+    """A second of a tone, a second without packets, a second of the tone."""
+    out = BytesIO()
+    with av.open(out, "w", format="matroska") as file:
+        stream = file.add_stream("pcm_s16le", rate=48000, layout="mono")
+        for begin in (0, 96000):
+            frame = av.AudioFrame.from_ndarray(tone(1.0)[np.newaxis], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, begin, Fraction(1, 48000)
+            file.mux(stream.encode(frame))
+    return out.getvalue()
 
 
 def noise(seconds: float, rate: int = 48000, seed: int = 0, smooth: int = 16) -> NDArray[np.int16]:

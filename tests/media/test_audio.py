@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from synth import flat, index_of, noise, shipped, sound, tone, video
+from synth import flat, index_of, noise, shipped, sound, tone, video, with_a_hole
 
 from curate.media.audio import MAX_SPAN_SECONDS, read_sound, resample
 from curate.media.decode import Span, decode
@@ -99,14 +99,7 @@ def test_audio_that_leads_by_less_than_a_syllable_is_cut() -> None:
 
 
 def test_a_hole_in_the_time_line_is_silence() -> None:
-    out = BytesIO()
-    with av.open(out, "w", format="matroska") as file:
-        stream = file.add_stream("pcm_s16le", rate=48000, layout="mono")
-        for begin in (0, 96000):
-            frame = av.AudioFrame.from_ndarray(tone(1.0)[np.newaxis], format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 48000, begin, Fraction(1, 48000)
-            file.mux(stream.encode(frame))
-    heard = decode(out.getvalue(), "audio", [KHZ48], Span(0, 3_000_000)).views[KHZ48]
+    heard = decode(with_a_hole(), "audio", [KHZ48], Span(0, 3_000_000)).views[KHZ48]
     assert np.abs(heard[:47000]).max() > 7000
     assert np.abs(heard[48100:95900]).max() == 0
     assert np.abs(heard[97000:]).max() > 7000

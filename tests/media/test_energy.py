@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
 
 import av
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
-from synth import channels, noise, shipped, sound, tone, video
+from synth import channels, noise, shipped, sound, tone, video, with_a_hole
 
 from curate.media import guarded
 from curate.media.clips import Span
@@ -202,14 +201,7 @@ def test_steps_lie_on_the_clock_of_the_video() -> None:
 
 
 def test_a_hole_is_silence_and_what_lies_behind_it_is_in_place() -> None:
-    out = BytesIO()
-    with av.open(out, "w", format="matroska") as file:
-        stream = file.add_stream("pcm_s16le", rate=48000, layout="mono")
-        for begin in (0, 96000):
-            frame = av.AudioFrame.from_ndarray(tone(1.0)[np.newaxis], format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 48000, begin, Fraction(1, 48000)
-            file.mux(stream.encode(frame))
-    loud = energies(out.getvalue(), span=Span(0, 3_000_000)) > 1e-9
+    loud = energies(with_a_hole(), span=Span(0, 3_000_000)) > 1e-9
     assert loud.tolist() == [True] * 10 + [False] * 10 + [True] * 10
 
 

@@ -6,28 +6,14 @@ import numpy as np
 import pytest
 from image_files import avif_with, chunk, full_box, photo, png, saved, tiff
 from PIL import Image, PngImagePlugin
-from synth import corner_names, corners
+from synth import corner_names, corners, stored
 
 from curate.media.images import decode_picture
 from curate.media.probe import probe
 from curate.schema.errors import MediaError
 
 UPRIGHT = Image.fromarray(corners((64, 48)))
-UNDO = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="%d"/></rdf:RDF></x:xmpmeta>'
-
-
-def stored(orientation: int) -> Image.Image:
-    """The picture turned so that applying the orientation restores it."""
-    return UPRIGHT if orientation == 1 else UPRIGHT.transpose(UNDO[orientation])
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -48,7 +34,7 @@ def sizes(data: bytes) -> tuple[tuple[int, int], tuple[int, int]]:
 def test_exif_orientation_in_every_format(kind: str, orientation: int) -> None:
     """Of AVIF Pillow writes `irot` and `imir`."""
     compressed = {"TIFF deflate": {"compression": "tiff_adobe_deflate"}, "TIFF jpeg": {"compression": "jpeg"}}
-    data = saved(stored(orientation), kind.split()[0], exif=exif(orientation), **compressed.get(kind, {}))
+    data = saved(stored(UPRIGHT, orientation), kind.split()[0], exif=exif(orientation), **compressed.get(kind, {}))
     assert sizes(data) == ((64, 48), (64, 48))
     assert corner_names(np.asarray(decode_picture(data))) == "rgbw"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
-from synth import corner_names, corners, shipped
+from synth import corner_names, corners, shipped, stored
 
 from curate.media.decode import decode
 from curate.media.images import decode_picture, render, view_size
@@ -40,19 +40,9 @@ def test_lossless_pictures_come_back_exactly(kind: str, options: dict[str, Any])
 def test_exif_orientation_is_applied(orientation: int) -> None:
     """The picture is stored turned so that applying the tag restores it."""
     upright = Image.fromarray(corners((64, 48)))
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    stored = upright if orientation == 1 else upright.transpose(undo[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = saved(stored, "JPEG", exif=exif, quality=95)
+    data = saved(stored(upright, orientation), "JPEG", exif=exif, quality=95)
     assert corner_names(pixels(data)) == "rgbw"
     found = probe(data)
     assert (found.width, found.height) == (64, 48)
