@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
 from curate.cli.last_words import last_words
 from curate.cli.summary import say_summary, summarise
 from curate.cli.unexpected import Sifted
-from curate.pipeline.plan import Plan, list_all, make_plan
+from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
 from curate.pipeline.progress import say_dashboard
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
-from curate.sources.entry import Entry
+from curate.sources.base import Source
 from curate.storage import open_store
 
 DIED = "it was killed, or Ray's server on this machine died. The same command goes on where it stopped"
+
+
+COUNTED_UNITS = 16
+"""Units of a source whose records `--dry-run` counts."""
 
 
 def run_recipe(
@@ -56,9 +60,9 @@ def run_recipe(
     said = out if out is not None else str(Path("build") / file.recipe.name)
     build = open_store(said)
     with demo_env(file.recipe, progress) as env:
-        entries = list_all(plan.file, env)
+        sources = open_sources(plan.file, env)
         if dry_run:
-            _describe(plan, entries)
+            _describe(plan, sources)
             return 0
         # Ray prints to stdout, which is kept for the result
         with (
@@ -67,9 +71,9 @@ def run_recipe(
             connect(address, workers, dashboard) as cluster,
         ):
             say_dashboard(progress, cluster.dashboard)
-            check_nodes(build, entries, progress)
-            manifest = run(plan, entries, build, cluster, progress, write_card, retry_failed=retry_failed)
-    summary = summarise(build, manifest, file.recipe.max_failed)
+            check_nodes(build, sources, progress)
+            manifest, decodes = run(plan, sources, build, cluster, progress, write_card, retry_failed=retry_failed)
+    summary = summarise(build, manifest, file.recipe.max_failed, decodes)
     result = progress if as_json else Console(highlight=False, soft_wrap=True, markup=False)
     say_summary(summary, said, result, Console(file=sys.stderr, highlight=False, soft_wrap=True))
     return summary.exit_code
@@ -88,10 +92,18 @@ def demo_env(recipe: Recipe, progress: Console) -> Iterator[Mapping[str, str]]:
         yield {**os.environ, **env}
 
 
-def _describe(plan: Plan, entries: Sequence[Entry]) -> None:
+def _describe(plan: Plan, sources: Sequence[Source]) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    for source, count in Counter(e.source for e in entries).items():
-        console.print(f"source {source}: {count} records")
+    with TemporaryDirectory(prefix="curate-") as folder:
+        store = open_store(folder)
+        for source in sources:
+            units = records = 0
+            for unit in source.units(store):
+                units += 1
+                if units <= COUNTED_UNITS:
+                    records += sum(1 for _ in source.read(unit, store))
+            more = f" in the first {COUNTED_UNITS} of {units} units" if units > COUNTED_UNITS else ""
+            console.print(f"source {source.name}: {records} records{more}")
     console.print(f"signals: {', '.join(s.name for s in plan.signals)}")
     for rule in plan.rules:
         console.print(f"rule: {rule.model_dump(exclude_none=True, exclude_defaults=True)}")

@@ -1,13 +1,12 @@
-"""Annotate: one decode a sample, every signal from it, one file a signal and piece.
+"""Annotate: probe, cut and decode a partition once, and compute every signal from that (law 4).
 
-A signal's file carries the digest of the samples, of the signal's code, model and options, and of the signals that it
-reads. So adding a signal computes that one, and moving a threshold computes none (law 3).
+A partition commits `samples/*`, then `records/*`, then one fragment for each group of signals. A group's fragment
+carries the digests of its signals' code, models and options, and of the signals that they read. So moving a threshold
+computes nothing, and a signal that is added computes itself: values of the others are taken over (law 3).
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,273 +14,203 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.media.views import View
-from curate.pipeline.blocks import (
-    FAIL,
-    batches,
-    drop_views,
-    failure_columns,
-    failure_of,
-    failure_text,
-    pack_views,
-    view_name,
-)
-from curate.pipeline.cluster import Cluster
-from curate.pipeline.decode_stage import decode_samples
-from curate.pipeline.model_service import CARRIED, FAILURE
+from curate.media.examine import CutHow
+from curate.media.guarded import decodes
+from curate.pipeline.blocks import FAIL, drop_views, view_name
+from curate.pipeline.board import Board
+from curate.pipeline.examined import BATCH_ROWS, Batch, Records, decoded, examined
+from curate.pipeline.fetch import PARTITION, nested, partition_of, unnested
+from curate.pipeline.groups import GroupFragment
+from curate.pipeline.listing import Listing
+from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
-from curate.pipeline.pieces import Piece
-from curate.pipeline.pools import COMMIT_CPUS, pools
-from curate.pipeline.progress import Stage
-from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.partitions import Partition
+from curate.pipeline.paths import Group, Paths
 from curate.pipeline.whereabouts import tells
-from curate.schema.fields import SignalField
 from curate.schema.tables import SAMPLES
-from curate.schema.verdict import Failure
-from curate.signals.base import Result, Signal
 from curate.storage import Store
+from curate.storage.bucket import adopt
 from curate.storage.retry import retries
-from curate.storage.tables import read_table, write_table
+from curate.storage.tables import read_table, table_rows, write_table
 
-VERSION = 2
-DECODE = f"{FAIL}decode"
+RESULT = pa.schema(
+    [
+        *PARTITION,
+        pa.field("samples", pa.int64(), nullable=False),
+        pa.field("images", pa.int64(), nullable=False),  # decoded
+        pa.field("files", pa.int64(), nullable=False),  # of video and audio, decoded
+        pa.field("seconds", pa.float64(), nullable=False),  # of video and audio, decoded
+    ]
+)
+"""What comes out of the plan: a row a partition."""
 
-
-class SignalFiles:
-    """Which file holds a signal of a piece."""
-
-    def __init__(self, signals: Sequence[Signal]) -> None:
-        self.giver = {f.name: s for s in signals for f in s.gives}
-        self._signals = {s.name: s for s in signals}
-
-    def made_by(self, signal: Signal) -> Any:
-        """All that a signal's values depend on beside the samples."""
-        upstream = sorted({self.giver[field].name for field in signal.after if field in self.giver})
-        return [
-            "annotate",
-            VERSION,
-            signal.name,
-            signal.version(),
-            signal.options.model_dump(mode="json"),
-            [view_name(v) for v in signal.needs],
-            [self.made_by(self._signals[name]) for name in upstream],
-        ]
-
-    def file(self, piece: Piece, signal: Signal) -> str:
-        return piece.file(f"signals/{signal.name}", self.made_by(signal))
+BATCH, MISSING = "batch", "missing"
+"""Columns that flow to later groups: samples with their views; names of the groups that are missing."""
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Signals that share a worker."""
+class Context:
+    """What every worker of the plan is told.
 
-    signals: list[Signal]
-    gpus: float
-
-
-def groups(signals: Sequence[Signal], gpus: int) -> list[_Group]:
-    """Workers for the signals, in an order that respects what they read of each other.
-
-    The first group holds what needs no model. All models on CPUs share one kind of worker; a model on GPUs has its
-    own. The first group, and models on CPUs that come next, run where media is decoded: their views never cross.
+    Attributes:
+        paths: names of all fragments.
+        committed: what earlier runs committed.
+        stores: environment that stores are reached by (`storage.bucket.reach`).
     """
-    first: list[Signal] = []
-    rest: list[_Group] = []
-    given = set(CARRIED)
-    for signal in signals:
-        share = signal.cost.gpus if gpus else 0.0
-        if not signal.cost.model and given.issuperset(signal.after):
-            first.append(signal)
-            given |= {f.name for f in signal.gives}
-        elif (rest and rest[-1].gpus == share == 0) or (not signal.cost.model and rest):
-            rest[-1].signals.append(signal)
-        else:
-            rest.append(_Group([signal], share))
-    return [_Group(first, 0.0), *rest]
+
+    build: Store
+    paths: Paths
+    committed: Listing
+    board: Board
+    stores: dict[str, str]
+
+    def missing(self, partition: Partition, groups: Sequence[Group]) -> list[Group]:
+        """Those of `groups` that are not committed."""
+        held = self.committed.holds
+        return [g for g in groups if not held(self.paths.signals(partition.name, partition.source, g.name))]
 
 
-def annotate(build: Store, pieces: Sequence[Piece], signals: Sequence[Signal], cluster: Cluster, stage: Stage) -> None:
-    """Compute the signals that are not committed yet, piece by piece."""
-    files = SignalFiles(signals)
-    there = build.existing(files.file(p, s) for p in pieces for s in signals)
-    rows = []
-    for piece in pieces:
-        paths = {s.name: files.file(piece, s) for s in signals}
-        missing = [name for name, path in paths.items() if path not in there]
-        if missing:
-            rows.append(
-                {
-                    "samples": piece.path,
-                    "start": piece.start,
-                    "rows": piece.rows,
-                    "item": json.dumps({"piece": f"part-{piece.number}", "missing": missing, "files": paths}),
-                }
-            )
-    if not rows:
-        return
-    wanted = {name for row in rows for name in json.loads(str(row["item"]))["missing"]}
-    size = pools(cluster, len(rows))
-    first, *rest = groups([s for s in signals if s.name in wanted], cluster.gpus)
-    with_decoder = first.signals
-    if rest and not rest[0].gpus:
-        with_decoder = with_decoder + rest.pop(0).signals
-    dataset = then(
-        pieces_dataset(rows),
-        DecodeAndCompute,
-        cpus=size.actor_cpus,
-        actors=size.actors,
-        build=build,
-        signals=with_decoder,
-        needs={s.name: s.needs for s in signals},
-        givers={field: s.name for field, s in files.giver.items()},
-        after={s.name: s.after for s in signals},
-        later=_views(rest),
-    )
-    for i, group in enumerate(rest):
-        dataset = then(
-            dataset,
-            Compute,
-            cpus=size.actor_cpus,
-            gpus=group.gpus,
-            actors=size.gpu_actors(cluster, group.gpus) if group.gpus else size.actors,
-            signals=group.signals,
-            later=_views(rest[i + 1 :]),
-        )
-    dataset = then(dataset, commit, cpus=COMMIT_CPUS, build=build, gives={s.name: s.gives for s in signals})
-    for receipt in receipts(dataset):
-        stage.add(receipt["rows"], receipt["failed"])
-        stage.count(retries=receipt["retries"])
+class Annotate:
+    """A worker that decodes a partition, a batch at a time, and holds the groups that run beside the decoder.
 
+    Args:
+        here: groups to compute here, in order.
+        later: groups that later workers compute; the views that they need flow on.
+    """
 
-def _views(later: Sequence[_Group]) -> list[View]:
-    return [view for group in later for signal in group.signals for view in signal.needs]
-
-
-class Compute:
-    """A worker that holds some signals' models."""
-
-    def __init__(self, signals: Sequence[Signal], later: Sequence[View]) -> None:
-        self._signals = signals
-        self._later = later
-        for signal in signals:
-            models().load_signal(signal)
+    def __init__(self, context: Context, cut: CutHow, here: Sequence[Group], later: Sequence[Group]) -> None:
+        adopt(context.stores)
+        self._context, self._cut, self._here, self._later = context, cut, here, later
 
     @tells("annotate")
     def __call__(self, block: pa.Table) -> pa.Table:
-        return pa.concat_tables([self.batch(some) for some in batches(block)])
+        """Make and commit what is missing of a partition.
 
-    def batch(self, block: pa.Table) -> pa.Table:
-        """The same for one batch."""
-        return drop_views(compute(block, self._signals), self._later)
+        Returns:
+            The row as RESULT; and where there are later groups, BATCH and MISSING.
+        """
+        build, paths, board = self._context.build, self._context.paths, self._context.board
+        partition = partition_of(block)
+        name, source = partition.name, partition.source
+        records_path, samples_path = paths.records(name, source), paths.samples(name, source)
+        is_examined = all(map(self._context.committed.holds, (records_path, samples_path)))
+        mine = [GroupFragment(g, paths) for g in self._context.missing(partition, self._here)]
+        later = self._context.missing(partition, self._later)
+        if is_examined and not mine and not later:
+            rows = table_rows(build, samples_path)
+            board.add("annotate", total=rows, reused=rows)
+            return self._result(block, rows)
+        samples = read_table(build, samples_path) if is_examined else None
+        if samples is not None:
+            for fragment in mine:
+                fragment.take_over(build, self._context.committed, partition, samples)
+        for signal in (s for fragment in mine for s in fragment.missing):
+            models().load_signal(signal)
+        needed = {view for f in mine for s in f.missing for view in s.needs} | {v for g in later for v in g.needs}
+        views = sorted(needed, key=view_name)
+        given = _given(self._context, partition, [*self._here, *self._later])
+        records = Records(read_table(build, paths.fetched(name, source))) if samples is None else None
+        parts: list[pa.Table] = []
+        flowing: list[pa.Table] = []
+        done = 0
+        for batch in (
+            examined(build, records, self._cut, views) if records is not None else decoded(build, samples, views)
+        ):
+            parts.append(batch.samples)
+            table = batch.table(views)
+            for column in given.column_names:
+                table = table.append_column(column, given.column(column).slice(done, table.num_rows))
+            board.add("annotate", total=table.num_rows)
+            for fragment in mine:
+                table = fragment.computed(table, done)
+            done += table.num_rows
+            failed = failed_rows(table)
+            board.add("annotate", passed=table.num_rows - failed, failed=failed, retries=retries.take())
+            if later:
+                flowing.append(drop_views(table, [v for g in later for v in g.needs]))
+        if records is not None:
+            write_table(build, samples_path, pa.concat_tables(parts) if parts else SAMPLES.empty_table())
+            write_table(build, records_path, records.table())
+        for fragment in mine:
+            fragment.commit(build, paths.signals(name, source, fragment.group.name))
+        return self._result(block, done, flowing, [g.name for g in later])
+
+    def _result(
+        self, block: pa.Table, samples: int, flowing: Sequence[pa.Table] = (), missing: Sequence[str] = ()
+    ) -> pa.Table:
+        """The row that goes on."""
+        counts = decodes()
+        columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
+        columns |= {
+            "samples": [samples],
+            "images": [counts.images],
+            "files": [counts.files],
+            "seconds": [counts.seconds],
+        }
+        table = pa.table(columns, schema=RESULT)
+        if self._later:
+            batch = pa.concat_tables(flowing) if flowing else Batch().table([])
+            table = table.append_column(BATCH, nested(batch))
+            table = table.append_column(MISSING, pa.array([list(missing)], pa.list_(pa.string())))
+        return table
 
 
-class DecodeAndCompute:
-    """A worker that decodes a piece, a batch at a time, and holds the signals that run beside the decoder.
+class Compute:
+    """A worker that holds one group's model, on a GPU where the group takes one.
 
     Args:
-        signals: those to compute here.
-        needs, after: of every signal, by name.
-        givers: field to the name of the signal that gives it.
-        later: views that later workers need.
+        group: the group.
+        later: groups that come after it; the views that they need flow on.
     """
 
-    def __init__(
-        self,
-        build: Store,
-        signals: Sequence[Signal],
-        needs: dict[str, tuple[View, ...]],
-        givers: dict[str, str],
-        after: dict[str, tuple[str, ...]],
-        later: Sequence[View],
-    ) -> None:
-        self._build, self._needs, self._givers, self._after = build, needs, givers, after
-        self._compute = Compute(signals, later)
+    def __init__(self, context: Context, group: Group, later: Sequence[Group]) -> None:
+        adopt(context.stores)
+        self._context, self._group, self._later = context, group, later
 
     @tells("annotate")
-    def __call__(self, work: pa.Table) -> pa.Table:
-        row = work.to_pylist()[0]
-        item = json.loads(row["item"])
-        samples = read_table(self._build, row["samples"]).slice(row["start"], row["rows"])
-        pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
-        samples = samples.append_column("pixels", pixels)
-        samples = samples.append_column("item", pa.array([row["item"]] * samples.num_rows, pa.string()))
-        for field in sorted({f for name in item["missing"] for f in self._after[name]} - set(CARRIED)):
-            giver = self._givers[field]
-            if giver not in item["missing"]:
-                given = read_table(self._build, item["files"][giver], [field]).column(field)
-                samples = samples.append_column(field, given)
-        views = sorted({view for name in item["missing"] for view in self._needs[name]}, key=view_name)
-        return pa.concat_tables([self._compute.batch(self._decoded(some, views)) for some in batches(samples)])
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Compute and commit the group of a partition, where it is missing."""
+        if self._group.name not in block.column(MISSING)[0].as_py():
+            return self._passed(block, block.column(BATCH))
+        for signal in self._group.signals:
+            models().load_signal(signal)
+        partition = partition_of(block)
+        fragment = GroupFragment(self._group, self._context.paths)
+        batch = unnested(block, BATCH)
+        starts = range(0, batch.num_rows, BATCH_ROWS)
+        parts = [fragment.computed(batch.slice(start, BATCH_ROWS), start) for start in starts]
+        path = self._context.paths.signals(partition.name, partition.source, self._group.name)
+        fragment.commit(self._context.build, path)
+        kept = [v for g in self._later for v in g.needs]
+        return self._passed(block, nested(drop_views(pa.concat_tables(parts) if parts else batch, kept)))
 
-    def _decoded(self, samples: pa.Table, views: Sequence[View]) -> pa.Table:
-        """The samples with their views, and without what only decoding needs."""
-        arrays, failures = decode_samples(self._build, samples.to_pylist(), views, "annotate")
-        samples = samples.drop_columns([n for n in SAMPLES.names if n not in ("sample_id", "kind", "text", *CARRIED)])
-        columns: dict[str, Any] = dict(zip(samples.column_names, samples.columns, strict=True))
-        columns[DECODE] = pa.array([failure_text(f) for f in failures], pa.string())
-        for view in views:
-            columns |= pack_views(view, arrays[view])
-        return pa.table(columns)
+    def _passed(self, block: pa.Table, batch: Any) -> pa.Table:
+        if not self._later:
+            return block.select(RESULT.names)
+        return block.set_column(block.column_names.index(BATCH), BATCH, batch)
 
 
-def compute(block: pa.Table, signals: Sequence[Signal]) -> pa.Table:
-    """The block with the columns of those of `signals` that its piece is missing."""
-    missing = set(json.loads(block.column("item")[0].as_py())["missing"])
-    alive = [i for i, text in enumerate(block.column(DECODE).to_pylist()) if text is None]
-    for signal in signals:
-        if signal.name not in missing:
-            continue
-        some = block.take(pa.array(alive, pa.int64())) if len(alive) < block.num_rows else block
-        found = _checked_all(signal, models().compute(signal, some)) if alive else []
-        rows: list[Result | None] = [None] * block.num_rows
-        for i, result in zip(alive, found, strict=True):
-            rows[i] = result
-        failures = [failure_text(r) if isinstance(r, Failure) else None for r in rows]
-        block = block.append_column(FAIL + signal.name, pa.array(failures, pa.string()))
-        for field in signal.gives:
-            values = [r.get(field.name) if isinstance(r, dict) else None for r in rows]
-            block = block.append_column(field.name, pa.array(values, field.type))
-    return block
+def _given(context: Context, partition: Partition, groups: Sequence[Group]) -> pa.Table:
+    """Fields that missing groups read and committed ones hold, for all samples of the partition."""
+    missing = context.missing(partition, groups)
+    wanted = {field for g in missing for s in g.signals for field in s.after} - set(CARRIED)
+    columns: dict[str, Any] = {}
+    for group in groups:
+        fields = sorted(wanted & {f.name for s in group.signals for f in s.gives})
+        if fields and group not in missing:
+            table = read_table(
+                context.build, context.paths.signals(partition.name, partition.source, group.name), fields
+            )
+            columns |= {name: table.column(name) for name in fields}
+    return pa.table(columns)
 
 
-def _checked_all(signal: Signal, answer: pa.Table) -> list[Result]:
-    columns = {field.name: answer.column(field.name).to_pylist() for field in signal.gives}
-    failures = [failure_of(text) for text in answer.column(FAILURE).to_pylist()]
-    return [
-        _checked(signal, failure or {name: values[i] for name, values in columns.items()})
-        for i, failure in enumerate(failures)
-    ]
-
-
-def _checked(signal: Signal, result: Result) -> Result:
-    """A value that is not finite or lies outside its declared range is a failure, not a number to compare with."""
-    if isinstance(result, Failure):
-        stage = result.stage if result.stage.startswith("annotate:") else f"annotate:{signal.name}"
-        return Failure(stage, result.error, result.message, result.attempt)
-    for field in signal.gives:
-        value = result.get(field.name)
-        if value is not None and field.is_number and not _within(field, float(value)):
-            message = f"{field.name} is {float(value):g}, outside {field.range_text()}"
-            return Failure(f"annotate:{signal.name}", "RangeError", message)
-    return result
-
-
-def _within(field: SignalField, value: float) -> bool:
-    return math.isfinite(value) and field.contains(value)
-
-
-@tells("annotate")
-def commit(block: pa.Table, build: Store, gives: dict[str, tuple[SignalField, ...]]) -> pa.Table:
-    """Write the piece's signals, one file each; the answer is its receipt."""
-    item = json.loads(block.column("item")[0].as_py())
-    decode = [failure_of(t) for t in block.column(DECODE).to_pylist()]
-    failed = [f is not None for f in decode]
-    for name in item["missing"]:
-        own = [failure_of(t) for t in block.column(FAIL + name).to_pylist()]
-        failures = [d or o for d, o in zip(decode, own, strict=True)]
-        failed = [f or o is not None for f, o in zip(failed, own, strict=True)]
-        columns = {"sample_id": block.column("sample_id")}
-        columns |= {field.name: block.column(field.name).cast(field.type) for field in gives[name]}
-        columns |= failure_columns(failures)
-        write_table(build, item["files"][name], pa.table(columns))
-    return pa.table({"rows": [block.num_rows], "failed": [sum(failed)], "retries": [retries.take()]})
+def failed_rows(table: pa.Table) -> int:
+    """Rows of a batch of which some signal failed."""
+    failed = [pc.is_valid(table.column(name)) for name in table.column_names if name.startswith(FAIL)]
+    if not failed:
+        return 0
+    some = failed[0]
+    for more in failed[1:]:
+        some = pc.or_(some, more)
+    return int(pc.sum(some).as_py() or 0)

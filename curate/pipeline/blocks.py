@@ -1,27 +1,26 @@
 """Ray blocks of samples: Arrow tables, one row a sample, that carry small views and results between operators.
 
-A view crosses as raw bytes, a shape and a dtype, so that readers map it without a copy and pictures of different sizes
+A view crosses as raw bytes, a shape and a dtype, so that readers map it without a copy and images of different sizes
 share a column. Views that no later operator needs do not cross.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.media.views import Array, Audio, Energy, View
-from curate.pipeline.pieces import BATCH_ROWS
+from curate.schema.tables import FAILURE
 from curate.schema.verdict import Failure
 
-FAIL = "fail:"
+FAIL = "failure:"
+"""Before a signal's name: its failures, a column of FAILURE_TYPE."""
 VIEW = "view:"
-SHAPE = "shape:"
-DTYPE = "dtype:"
+"""Before a view's name: its arrays, a column of structs of bytes, shape and dtype."""
 
 
 def view_name(view: View) -> str:
@@ -38,20 +37,29 @@ def view_name(view: View) -> str:
     return f"{name}-crops{view.crops}" if view.crops > 1 else name
 
 
-def pack_views(view: View, arrays: Sequence[NDArray[np.generic] | None]) -> dict[str, pa.Array]:
-    """The three columns of a view; null where a sample has none."""
-    data = pa.array([None if a is None else np.ascontiguousarray(a).tobytes() for a in arrays], pa.large_binary())
-    shapes = pa.array([None if a is None else list(a.shape) for a in arrays], pa.list_(pa.int32()))
-    dtypes = pa.array([None if a is None else a.dtype.str for a in arrays], pa.string())
-    name = view_name(view)
-    return {VIEW + name: data, SHAPE + name: shapes, DTYPE + name: dtypes}
+def pack_view(arrays: Sequence[NDArray[np.generic] | None]) -> pa.StructArray:
+    """A view as a column; null where a sample has none."""
+    missing = pa.array([a is None for a in arrays], pa.bool_())
+    sizes = np.array([0, *(0 if a is None else a.nbytes for a in arrays)], np.int64)
+    flat = np.empty(int(sizes.sum()), np.uint8)
+    ends = np.cumsum(sizes)
+    for array, start in zip(arrays, ends, strict=False):
+        if array is not None:
+            flat[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    data = pa.Array.from_buffers(pa.large_binary(), len(arrays), [None, pa.py_buffer(ends), pa.py_buffer(flat)])
+    shapes = pa.array([[] if a is None else list(a.shape) for a in arrays], pa.list_(pa.int32()))
+    dtypes = pa.array(["" if a is None else a.dtype.str for a in arrays], pa.string())
+    return pa.StructArray.from_arrays([data, shapes, dtypes], ["data", "shape", "dtype"], mask=missing)
 
 
 def unpack_views(table: pa.Table, view: View) -> list[NDArray[np.generic] | None]:
     """The arrays of a view, read-only, without a copy."""
-    data = table.column(VIEW + view_name(view))
-    shapes = table.column(SHAPE + view_name(view)).to_pylist()
-    dtypes = table.column(DTYPE + view_name(view)).to_pylist()
+    column = table.column(VIEW + view_name(view))
+    rows = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    valid = rows.is_valid().to_pylist()
+    data, shapes, dtypes = rows.flatten()
+    shapes = [shape if ok else None for shape, ok in zip(shapes.to_pylist(), valid, strict=True)]
+    dtypes = dtypes.to_pylist()
     out: list[NDArray[np.generic] | None] = []
     for value, shape, dtype in zip(data, shapes, dtypes, strict=True):
         if shape is None:
@@ -63,36 +71,30 @@ def unpack_views(table: pa.Table, view: View) -> list[NDArray[np.generic] | None
     return out
 
 
-def batches(table: pa.Table) -> list[pa.Table]:
-    """The rows of a piece in batches (`BATCH_ROWS`), in order and without a copy."""
-    return [table.slice(start, BATCH_ROWS) for start in range(0, table.num_rows, BATCH_ROWS)]
-
-
 def drop_views(table: pa.Table, keep: Iterable[View]) -> pa.Table:
     """The table without the views that no later operator needs."""
     kept = {view_name(v) for v in keep}
-    gone = [n for n in table.column_names if n.startswith((VIEW, SHAPE, DTYPE)) and n.split(":", 1)[1] not in kept]
+    gone = [n for n in table.column_names if n.startswith(VIEW) and n.removeprefix(VIEW) not in kept]
     return table.drop_columns(gone) if gone else table
 
 
-def failure_text(failure: Failure | None) -> str | None:
-    """A failure as it crosses in a column."""
-    if failure is None:
-        return None
-    return json.dumps([failure.stage, failure.error, failure.message, failure.attempt])
+FAILURE_TYPE = pa.struct(FAILURE)
+"""A failure as a cell; null where there is none."""
 
 
-def failure_of(text: str | None) -> Failure | None:
-    """Inverse of `failure_text`."""
-    return None if text is None else Failure(*json.loads(text))
+def failure_array(failures: Sequence[Failure | None]) -> pa.StructArray:
+    """Failures as a column of FAILURE_TYPE."""
+    return pa.array([None if f is None else f.__dict__ for f in failures], FAILURE_TYPE)
 
 
-def failure_columns(failures: Sequence[Failure | None]) -> dict[str, pa.Array]:
-    """The FAILURE columns of a table."""
-    rows: list[dict[str, Any]] = [{} if f is None else f.__dict__ for f in failures]
-    return {
-        "stage": pa.array([r.get("stage") for r in rows], pa.string()),
-        "error": pa.array([r.get("error") for r in rows], pa.string()),
-        "message": pa.array([r.get("message") for r in rows], pa.string()),
-        "attempt": pa.array([r.get("attempt") for r in rows], pa.int32()),
-    }
+def failures_of(column: pa.Array | pa.ChunkedArray) -> list[Failure | None]:
+    """Inverse of `failure_array`."""
+    if column.null_count == len(column):
+        return [None] * len(column)
+    return [None if row is None else Failure(**row) for row in column.to_pylist()]
+
+
+def failure_columns(failures: pa.Array | pa.ChunkedArray) -> dict[str, pa.Array]:
+    """The FAILURE columns of a table, of a column of FAILURE_TYPE."""
+    rows = failures.combine_chunks() if isinstance(failures, pa.ChunkedArray) else failures
+    return {field.name: pc.struct_field(rows, [field.name]) for field in FAILURE}

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 
-from curate.decide.ledger import conserve
+from curate.decide.decide import Decided
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.made import Made
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import ray_map
-from curate.schema.manifest import MANIFEST, Counts, File, Manifest
-from curate.shards.commit import describe_file, write_manifest
+from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split
+from curate.shards.commit import describe_file, write_lists, write_manifest
 from curate.shards.ipc import open_ipc
-from curate.shards.pack import splits_of, stream_entries
+from curate.shards.pack import ShardResult, stream_entries
 from curate.signals.base import Signal
 from curate.storage import Store
 from curate.storage.base import Hold
 from curate.storage.lease import LEASE
 from curate.storage.tables import table_rows
-from curate.tokenizers import zoo
-from curate.tokenizers.base import Tokenizer
 
 VERSIONS = (
     "curate-tokens",
@@ -50,51 +47,64 @@ VERSIONS = (
 DESCRIBED = 32
 """Files whose digests one task makes."""
 
-CardWriter = Callable[[Store, Manifest, Callable[[str], Tokenizer]], list[str]]
-"""`curate.card.write.write_card`: the room above, so it is handed down and not imported."""
+CardWriter = Callable[[Store, Manifest, Sequence[File], Mapping[str, str]], list[str]]
+"""`curate.card.write.write_card`: the room above, so it is handed down and not imported. The mapping gives for each
+tokenizer's name what `zoo.load` takes."""
 
 
 def finish(
-    plan: Plan, build: Store, hold: Hold, cluster: Cluster, console: Console, made: Made, write_card: CardWriter
+    plan: Plan,
+    build: Store,
+    hold: Hold,
+    cluster: Cluster,
+    console: Console,
+    decided: Decided,
+    shards: Sequence[ShardResult],
+    splits: list[Split],
+    paths: Sequence[str],
+    write_card: CardWriter,
 ) -> Manifest:
-    """Write the card, commit the manifest, and remove what the manifest does not name: an earlier recipe's pieces."""
-    manifest = _manifest(plan, build, cluster, made)
+    """Write the card, commit the manifest, and remove what it does not name: an earlier recipe's fragments.
+
+    Args:
+        paths: all files of the build but shards and the card.
+    """
+    paths = sorted(paths)
+    # on the cluster: it reads every byte of the build once more
+    parts = ray_map(partial(_describe, build), [paths[i : i + DESCRIBED] for i in range(0, len(paths), DESCRIBED)])
+    files = [file for part in parts for file in part] + [shard.file for shard in shards]
+    manifest = _manifest(plan, cluster, decided, shards, splits)
     with Stage(console, "card", 1, "page") as stage:
         where = {s.card.name: s.tokenizer for s in plan.streams}
-        for path in write_card(build, manifest, lambda name: _load(where[name])):
-            manifest.files.append(describe_file(build, path, 0))
+        # in a task, so that what it reads and draws is not held by this process
+        [written] = ray_map(partial(_card, build, manifest, write_card, where), [files])
+        files += written
         stage.add(1)
-    manifest.files.sort(key=lambda f: f.path)
+    manifest.lists = write_lists(build, files)
     write_manifest(hold, manifest)
-    keep = {MANIFEST, *(f.path for f in manifest.files)}
-    build.remove(stat.path for stat in build.files() if stat.path not in keep and stat.path != LEASE)
+    keep = {MANIFEST, LEASE, *(f.path for f in files), *(f.path for f in manifest.lists)}
+    build.remove(stat.path for stat in build.files() if stat.path not in keep)
     return manifest
 
 
-def _load(name: str) -> Tokenizer:
-    """A tokenizer on one thread, as where ids are made: pictures of the card are decoded to the same bytes anywhere."""
-    import torch
-
-    torch.set_num_threads(1)
-    return zoo.load(name)
+def _card(
+    build: Store, manifest: Manifest, write_card: CardWriter, where: Mapping[str, str], files: Sequence[File]
+) -> list[File]:
+    return [describe_file(build, path, 0) for path in write_card(build, manifest, files, where)]
 
 
-def _manifest(plan: Plan, build: Store, cluster: Cluster, made: Made) -> Manifest:
+def _manifest(
+    plan: Plan, cluster: Cluster, decided: Decided, shards: Sequence[ShardResult], splits: list[Split]
+) -> Manifest:
     recipe = plan.file.recipe
-    assert made.ledger is not None
-    paths = [path for paths in made.files.values() for path in paths]
-    # on the cluster: it reads every byte of the build once more
-    parts = ray_map(partial(_describe, build), [paths[i : i + DESCRIBED] for i in range(0, len(paths), DESCRIBED)])
-    files = [file for part in parts for file in part]
     return Manifest(
         name=recipe.name,
         recipe=recipe.model_dump(mode="json"),
         seed=recipe.seed,
-        counts=Counts(**conserve(made.ledger, made.records, made.samples)),
-        splits=splits_of(list(recipe.pack.splits), made.plans),
+        counts=Counts(records=_total(decided.records), samples=_total(decided.samples)),
+        splits=splits,
         streams=stream_entries(
-            build,
-            made.plans,
+            shards,
             [s.spec for s in plan.streams],
             {s.use.name: (s.card.name, s.card.modality) for s in plan.streams},
         ),
@@ -102,8 +112,12 @@ def _manifest(plan: Plan, build: Store, cluster: Cluster, made: Made) -> Manifes
         codecs={s.card.name: s.card for s in plan.streams},
         versions={"python": ".".join(platform.python_version_tuple()[:2])} | {name: version(name) for name in VERSIONS},
         hardware=cluster.hardware(),
-        files=sorted(files, key=lambda f: f.path),
+        lists=[],
     )
+
+
+def _total(outcomes: Mapping[str, int]) -> dict[str, int]:
+    return {"total": sum(outcomes.values()), **outcomes}
 
 
 def _signal(signal: Signal) -> dict[str, Any]:
@@ -134,5 +148,5 @@ def _rows(build: Store, path: str) -> int:
         return table_rows(build, path)
     if path.endswith(".arrow"):
         return sum(batch.num_rows for batch in open_ipc(build.local(path))[1])
-    records = path.replace("media/", "records/", 1).removesuffix(".tar") + ".parquet"
-    return table_rows(build, records)
+    fetched = path.replace("media/", "fetched/", 1).removesuffix(".tar") + ".parquet"
+    return table_rows(build, fetched)

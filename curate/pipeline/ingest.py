@@ -1,138 +1,153 @@
-"""Ingest: entries of the sources to records, with their media as they came.
+"""The first plan of a run: list -> fetch -> annotate as one Ray Data execution.
 
-A piece commits two files, in this order: `media/part-*.tar`, `records/part-*.parquet`. The records file is the piece's
-commit: where it is there, the tar is too.
+Partitions of different stages are at work together: while some are fetched, others are decoded, and others are with the
+models. What the driver gets is a row a partition.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import PurePosixPath
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from curate.media.guarded import probe
-from curate.pipeline.media_store import MediaTar, read_media
-from curate.pipeline.pieces import MOST_BYTES, Piece, split
+from curate.media.examine import CutHow
+from curate.pipeline.annotate import Annotate, Compute, Context
+from curate.pipeline.board import Board
+from curate.pipeline.cluster import Cluster
+from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
+from curate.pipeline.listing import Listing
+from curate.pipeline.partitions import Partition
+from curate.pipeline.paths import Paths, groups_of
+from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
 from curate.pipeline.progress import Stage
-from curate.pipeline.retry import good_rows
-from curate.pipeline.stream import pieces_dataset, receipts, then
-from curate.pipeline.whereabouts import tells
-from curate.schema.errors import MediaError
-from curate.schema.ids import content_id, key_of
-from curate.schema.recipe import Fetch, Recipe, TableSource
-from curate.schema.tables import FAILURE_NAMES, PROBE_NAMES, RECORDS
-from curate.schema.verdict import Failure
-from curate.sources.entry import Entry, File, TarMember
-from curate.sources.read import read_all
+from curate.pipeline.stream import one_a_block, results, rows_dataset, then
+from curate.schema.recipe import Cut, Recipe, TableSource
+from curate.signals.base import Signal
+from curate.sources.base import Source
 from curate.storage import Store
-from curate.storage.bucket import adopt, reach
-from curate.storage.retry import retries
-from curate.storage.tables import write_table
-
-VERSION = 1
-AT_ONCE = 8
-"""Entries held in memory together, unless a source fetches more at once."""
+from curate.storage.bucket import reach
 
 
-def plan(recipe: Recipe, entries: Sequence[Entry]) -> list[tuple[Piece, str, list[Entry]]]:
-    """Pieces of entries with the records file that each commits."""
-    fetch = _limits(recipe)
-    costs = [at.bytes if isinstance(at := e.location, File | TarMember) else 0 for e in entries]
-    pieces = split([key_of(e.identity()) for e in entries], recipe.partition, costs=costs, most=MOST_BYTES)
-    return [
-        (p, p.file("records", ["ingest", VERSION, fetch]), list(entries[p.start : p.start + p.rows])) for p in pieces
-    ]
+@dataclass(frozen=True)
+class Ingested:
+    """What came of the plan.
+
+    Attributes:
+        partitions: of all sources, with samples in each; by name, so in an order that no scheduling decides.
+        records: by source, those that are more than a word on a unit that cannot be read.
+        images, files, seconds: decodes of images, of files of video and audio, and their decoded seconds.
+    """
+
+    partitions: list[tuple[Partition, int]]
+    records: dict[str, int]
+    images: int
+    files: int
+    seconds: float
 
 
-def ingest(build: Store, recipe: Recipe, work: Sequence[tuple[Piece, str, list[Entry]]], stage: Stage) -> None:
-    """Fetch, hash, probe and commit the pieces that are not there yet."""
-    there = build.existing(path for _, path, _ in work)
-    rows = [
-        {
-            "piece": PurePosixPath(path).stem,
-            "records": path,
-            "rows": piece.rows,
-            "entries": json.dumps([e.to_row() for e in entries]),
-        }
-        for piece, path, entries in work
-        if path not in there
-    ]
-    if not rows:
-        return
-    # one CPU a task: hashing and probing; while a fetch waits, the others of the piece go on
-    dataset = then(pieces_dataset(rows), ingest_piece, cpus=1, build=build, fetch=_limits(recipe), stores=reach())
-    for receipt in receipts(dataset):
-        stage.add(receipt["rows"], receipt["failed"])
-        stage.count(retries=receipt["retries"])
+def fetch_options(recipe: Recipe) -> dict[str, dict[str, object] | None]:
+    """The fetch section of each source, by its name, as plain data; None where it fetches nothing from the web."""
+    return {s.name: s.fetch.model_dump() if isinstance(s, TableSource) else None for s in recipe.sources}
 
 
-def _limits(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The fetch section of each table, by the source's name, as plain data."""
-    return {s.name: s.fetch.model_dump() for s in recipe.sources if isinstance(s, TableSource)}
+def cut_how(cut: Cut) -> CutHow:
+    """The part of the recipe's `cut` that samples depend on."""
+    return CutHow(cut.shots.detector, cut.shots.threshold, cut.shots.min_frames, cut.max_seconds, cut.max_samples)
 
 
-@tells("ingest")
-def ingest_piece(block: pa.Table, build: Store, fetch: dict[str, Any], stores: dict[str, str]) -> pa.Table:
-    """One piece: fetched, hashed, probed, committed. The block is one work item; the answer is its receipt."""
-    adopt(stores)
-    item = block.to_pylist()[0]
-    limits = {name: Fetch.model_validate(options) for name, options in fetch.items()}
-    entries = [Entry.from_row(row) for row in json.loads(item["entries"])]
-    media = media_path(item["records"])
-    rows: list[dict[str, Any]] = []
-    kept = good_rows(build, item["records"])
-    at_once = max([AT_ONCE, *(limit.concurrency for limit in limits.values())])
-    with build.placed(media) as temporary:
-        tar = MediaTar(temporary)
-        for start in range(0, len(entries), at_once):
-            some = entries[start : start + at_once]
-            held = {i: data for i, e in enumerate(some) if (data := _held(build, kept.get(e.record_id))) is not None}
-            todo = [e for i, e in enumerate(some) if i not in held]
-            fetched = iter(read_all(todo, limits))
-            for i, entry in enumerate(some):
-                rows.append(_record(entry, held[i] if i in held else next(fetched), tar, media))
-        tar.close()
-    write_table(build, item["records"], pa.Table.from_pylist(rows, schema=RECORDS))
-    failed = sum(row["error"] is not None for row in rows)
-    return pa.table({"rows": [len(rows)], "failed": [failed], "retries": [retries.take()]})
+def ingest(
+    build: Store,
+    recipe: Recipe,
+    sources: Sequence[Source],
+    signals: Sequence[Signal],
+    paths: Paths,
+    cluster: Cluster,
+    stages: Mapping[str, Stage],
+) -> Ingested:
+    """List, fetch, cut and annotate whatever is not committed yet.
 
-
-def _record(entry: Entry, got: bytes | Failure, tar: MediaTar, media: str) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(RECORDS.names)
-    row |= {
-        "record_id": entry.record_id,
-        "source": entry.source,
-        "uri": entry.uri,
-        "text": entry.text,
-        "licence": entry.licence,
-        "meta": entry.meta,
-    }
-    if isinstance(got, Failure):
-        return row | {name: getattr(got, name) for name in FAILURE_NAMES}
-    about = {"uri": entry.uri, "source": entry.source, "text": entry.text, "licence": entry.licence}
-    member, offset = tar.add(entry.record_id, entry.uri, got, about)
-    row |= {"content_id": content_id(got), "bytes": len(got), "media": media, "member": member, "offset": offset}
-    try:
-        found = probe(got, entry.uri)
-    except MediaError as exc:
-        return row | Failure.of("ingest:probe", exc).__dict__
-    return row | {"kind": found.kind} | {name: getattr(found, name) for name in PROBE_NAMES}
-
-
-def _held(build: Store, row: dict[str, Any] | None) -> bytes | None:
-    """Media of a row that an earlier run had, if its tar still holds them: a killed retry may have replaced it."""
-    if row is None:
-        return None
-    try:
-        data = read_media(build, row["media"], row["offset"], row["bytes"])
-    except OSError:  # the tar is gone, or a shorter one stands in its place
-        return None
-    return data if content_id(data) == row["content_id"] else None
-
-
-def media_path(records: str) -> str:
-    """The tar that goes with a records file."""
-    return records.replace("records/", "media/", 1).removesuffix(".parquet") + ".tar"
+    Args:
+        stages: `ingest` (records) and `annotate` (samples), whose progress is shown while the plan runs.
+    """
+    units = pa.Table.from_pylist(
+        [
+            {
+                "source": unit.source,
+                "name": unit.name,
+                "address": unit.address,
+                "bytes": unit.bytes,
+                "detail": [(key, str(value)) for key, value in unit.detail.items()],
+            }
+            for source in sources
+            for unit in source.units(build)
+        ],
+        schema=UNITS,
+    )
+    records = {source.name: 0 for source in sources}
+    if not units.num_rows:
+        return Ingested([], records, 0, 0, 0.0)
+    board = Board()
+    groups = groups_of(signals)
+    on_gpu = next((i for i, g in enumerate(groups) if cluster.gpus and g.gpus), len(groups))
+    here, later = groups[:on_gpu], groups[on_gpu:]
+    committed = Listing.of(build, ["fetched", "records", "samples", "signals"])
+    stores = reach()
+    context = Context(build, paths, committed, board, stores)
+    size = pools(cluster)
+    plan = then(
+        rows_dataset(units),
+        list_unit,
+        cpus=LIST_CPUS,
+        build=build,
+        sources={s.name: s for s in sources},
+        size=recipe.partition,
+        board=board,
+        stores=stores,
+    )
+    fetch = {name: options for name, options in fetch_options(recipe).items() if options is not None}
+    plan = then(
+        one_a_block(plan),
+        fetch_partition,
+        cpus=FETCH_CPUS,
+        build=build,
+        paths=paths,
+        committed=committed,
+        fetch=fetch,
+        board=board,
+        stores=stores,
+    )
+    plan = then(
+        plan,
+        Annotate,
+        cpus=size.actor_cpus,
+        actors=size.actors,
+        context=context,
+        cut=cut_how(recipe.cut),
+        here=here,
+        later=later,
+    )
+    for i, group in enumerate(later):
+        share = group.gpus if cluster.gpus else 0
+        plan = then(
+            plan,
+            Compute,
+            cpus=size.actor_cpus,
+            gpus=share,
+            actors=size.gpu_actors(cluster, share) if share else size.actors,
+            context=context,
+            group=group,
+            later=later[i + 1 :],
+        )
+    found: dict[str, tuple[Partition, int]] = {}
+    images = files = 0
+    seconds = 0.0
+    with board.shown(stages):
+        for row in results(plan):
+            partition = Partition(row["partition"], row["source"], row["rows"])
+            found[partition.name] = (partition, row["samples"])
+            records[partition.source] += row["rows"] - row["whole"]
+            images, files, seconds = images + row["images"], files + row["files"], seconds + row["seconds"]
+    for name, sums in board.sums().items():
+        stages[name].at(**sums)
+    return Ingested([found[name] for name in sorted(found)], records, images, files, seconds)

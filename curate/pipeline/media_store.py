@@ -1,4 +1,4 @@
-"""Media as they came: a WebDataset tar for each piece of records, written once; read back by offset."""
+"""Media as they came: a WebDataset tar for each partition, written once; read back by offset."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import re
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,44 @@ def read_media(build: Store, media: str, offset: int, size: int) -> bytes:
     if len(data) != size:
         raise OSError(f"{media} ends before byte {offset + size}")
     return data
+
+
+READ_BYTES, GAP_BYTES = 8 << 20, 256 << 10
+"""Media that stand together in their tar are read with one request, up to so many bytes, over gaps of so many."""
+
+
+class MediaReader:
+    """Reads the media of some samples, in their order; clips of one video share a read.
+
+    Args:
+        samples: rows of the SAMPLES table, or of FETCHED, as they will be read.
+    """
+
+    def __init__(self, build: Store, samples: Sequence[Mapping[str, Any]]) -> None:
+        self._build, self._samples = build, samples
+        self._media, self._start, self._data = "", 0, b""
+
+    def read(self, i: int) -> bytes:
+        """Media of sample i."""
+        sample = self._samples[i]
+        if not self._holds(sample):
+            self._media, self._start = sample["media"], sample["offset"]
+            self._data = read_media(self._build, self._media, self._start, self._stop(i) - self._start)
+        at = sample["offset"] - self._start
+        return self._data[at : at + sample["bytes"]]
+
+    def _holds(self, sample: Mapping[str, Any]) -> bool:
+        at: int = sample["offset"] - self._start
+        return bool(sample["media"] == self._media and at >= 0 and at + sample["bytes"] <= len(self._data))
+
+    def _stop(self, i: int) -> int:
+        """Where a read that begins with sample i ends."""
+        first = self._samples[i]
+        stop: int = first["offset"] + first["bytes"]
+        for sample in self._samples[i + 1 :]:
+            end: int = sample["offset"] + sample["bytes"]
+            near = first["offset"] <= sample["offset"] <= stop + GAP_BYTES and end <= first["offset"] + READ_BYTES
+            if sample["media"] != first["media"] or not near:
+                break
+            stop = max(stop, end)
+        return stop

@@ -11,20 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from curate.media.views import View
-from curate.pipeline.blocks import failure_text, unpack_views
+from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, unpack_views
 from curate.schema.errors import CurateError
-from curate.schema.fields import SignalField
 from curate.schema.verdict import Failure
 from curate.signals.base import Batch, Result, Signal
 from curate.tokenizers.base import Tokenizer
 
-FAILURE = "failure"
-"""Column of an answer that holds a failure as text, null where there is none."""
-
-
-def answer_schema(gives: Sequence[SignalField]) -> pa.Schema:
-    """What `compute` gives: a column a field, and FAILURE."""
-    return pa.schema([*((field.name, field.type) for field in gives), (FAILURE, pa.string())])
+def answer_schema(signals: Sequence[Signal]) -> pa.Schema:
+    """What `compute` gives: a column a field, and of each signal its failures."""
+    fields = [(field.name, field.type) for signal in signals for field in signal.gives]
+    return pa.schema([*fields, *((FAIL + signal.name, FAILURE_TYPE) for signal in signals)])
 
 
 class NotLoaded(Exception):
@@ -48,13 +44,20 @@ class ModelService:
         signal.load()
         self._signals[path + options] = signal
 
-    def compute(self, path: str, options: str, block: pa.Table) -> pa.Table:
-        """The fields of a loaded signal for the rows of a block."""
-        signal = self._signals.get(path + options)
-        if signal is None:
-            raise NotLoaded(path)
-        results = compute_batch(signal, batch_of(block, signal.needs, signal.after))
-        return _table(signal, results)
+    def compute(self, specs: list[list[str]], block: pa.Table) -> pa.Table:
+        """The fields of loaded signals, each as [`module:Class`, options], for the rows of a block, in order."""
+        signals = []
+        for path, options in specs:
+            if path + options not in self._signals:
+                raise NotLoaded(path)
+            signals.append(self._signals[path + options])
+        columns: dict[str, pa.Array] = {}
+        for signal in signals:
+            found = _columns(signal, compute_batch(signal, batch_of(block, signal.needs, signal.after)))
+            columns |= found
+            for field in signal.gives:
+                block = block.append_column(field.name, found[field.name])
+        return pa.table({name: columns[name] for name in answer_schema(signals).names}, schema=answer_schema(signals))
 
     def load_tokenizer(self, name: str) -> str:
         """Load a tokenizer of the zoo, or of a folder; its card as JSON."""
@@ -131,20 +134,29 @@ def _alone(signal: Signal, batch: Batch, i: int) -> Result:
         return Failure.of(f"annotate:{signal.name}", exc, attempt=2)
 
 
-def _table(signal: Signal, results: Sequence[Result]) -> pa.Table:
-    rows = [_typed(signal, result) for result in results]
-    columns = {f.name: pa.array([r.get(f.name) for r, _ in rows], f.type) for f in signal.gives}
-    failures = pa.array([failure_text(failure) for _, failure in rows], pa.string())
-    return pa.table(columns | {FAILURE: failures}, schema=answer_schema(signal.gives))
+def _columns(signal: Signal, results: Sequence[Result]) -> dict[str, pa.Array]:
+    """A signal's results as columns; a value that is not of its field's type is that sample's failure."""
+    try:
+        return _typed(signal, results)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return _typed(signal, [_checked(signal, result) for result in results])
 
 
-def _typed(signal: Signal, result: Result) -> tuple[dict[str, Any], Failure | None]:
-    """The values of one sample, each of its field's type; a value that is of another type is that sample's failure."""
+def _typed(signal: Signal, results: Sequence[Result]) -> dict[str, pa.Array]:
+    failed = [isinstance(r, Failure) for r in results]
+    values = [{} if isinstance(r, Failure) else r for r in results]
+    columns = {f.name: pa.array([v.get(f.name) for v in values], f.type) for f in signal.gives}
+    failures = [r if isinstance(r, Failure) else None for r in results] if any(failed) else [None] * len(results)
+    return columns | {FAIL + signal.name: failure_array(failures)}
+
+
+def _checked(signal: Signal, result: Result) -> Result:
+    """One result, or a failure where a value is of another type than its field."""
     if isinstance(result, Failure):
-        return {}, result
+        return result
     try:
         for field in signal.gives:
             pa.array([result.get(field.name)], field.type)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
-        return {}, Failure.of(f"annotate:{signal.name}", exc)
-    return result, None
+        return Failure.of(f"annotate:{signal.name}", exc)
+    return result

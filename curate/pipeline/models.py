@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from curate.helper.errors import HelperDied, HelperError
 from curate.helper.process import Helper
 from curate.helper.quarantine import each
-from curate.pipeline.blocks import failure_text, view_name
-from curate.pipeline.model_service import CARRIED, FAILURE, NotLoaded, answer_schema
+from curate.pipeline.blocks import FAIL, view_name
+from curate.pipeline.model_service import CARRIED, NotLoaded, answer_schema
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, Quarantined
 from curate.schema.verdict import Failure
@@ -46,29 +46,61 @@ class Models:
         except (HelperDied, HelperError) as exc:
             raise CurateError(f"signal {signal.name} cannot be loaded: {exc}") from exc
 
-    def compute(self, signal: Signal, block: pa.Table) -> pa.Table:
-        """The fields of a signal for each row of a block, and FAILURE.
+    def compute(self, signals: Sequence[Signal], block: pa.Table) -> pa.Table:
+        """The fields of signals for each row of a block, and of each signal its failures (`answer_schema`).
 
-        A sample that kills the process is computed again alone; one that kills it twice has a failure, and its
-        neighbours have their results.
+        All are asked for at once. A sample that kills the process is computed again alone, signal by signal; one that
+        kills it twice has a failure of that signal, and its neighbours have their results.
 
         Raises:
-            CurateError: the signal cannot be loaded, or is at fault.
+            CurateError: a signal cannot be loaded, or is at fault.
         """
-        needed = {"sample_id", "kind", "text", *CARRIED, *signal.after}
-        views = {view_name(view) for view in signal.needs}
-        block = block.select([n for n in block.column_names if n in needed or n.partition(":")[2] in views])
-        schema = answer_schema(signal.gives)
-        spec = _spec(signal)
+        if len(signals) > 1:
+            try:
+                return self._ask_signals(signals, block)
+            except (HelperDied, HelperError):
+                pass  # found out below, which signal and which sample it is
+        columns: dict[str, pa.ChunkedArray] = {}
+        for signal in signals:
+            answer = self._alone(signal, block)
+            columns |= {name: answer.column(name) for name in answer.column_names}
+            for field in signal.gives:
+                block = block.append_column(field.name, answer.column(field.name))
+        return pa.table({name: columns[name] for name in answer_schema(signals).names})
 
+    def _alone(self, signal: Signal, block: pa.Table) -> pa.Table:
         def ask(rows: pa.Table) -> list[pa.Table]:
-            answer = self._ask(("load_signal", *spec), "compute", *spec, rows, limit_s=_limit(rows.num_rows))
-            if not isinstance(answer, pa.Table) or answer.schema != schema or answer.num_rows != rows.num_rows:
-                raise self._helper.reject()
+            answer = self._ask_signals([signal], rows)
             return [answer.slice(i, 1) for i in range(answer.num_rows)]
 
-        found = self._each(lambda: ask(block), lambda i: ask(block.slice(i, 1))[0], block.num_rows, signal.name)
-        return pa.concat_tables([_failed(schema, signal, t) if isinstance(t, Quarantined) else t for t in found])
+        whole: list[pa.Table] = []
+
+        def all_rows() -> list[pa.Table]:
+            whole.append(self._ask_signals([signal], block))
+            return [whole[0].slice(i, 1) for i in range(block.num_rows)]
+
+        found = self._each(all_rows, lambda i: ask(block.slice(i, 1))[0], block.num_rows, signal.name)
+        if whole:
+            return whole[0]
+        return pa.concat_tables([_failed(signal, t) if isinstance(t, Quarantined) else t for t in found])
+
+    def _ask_signals(self, signals: Sequence[Signal], rows: pa.Table) -> pa.Table:
+        needed = {"sample_id", "kind", "text", *CARRIED, *(field for s in signals for field in s.after)}
+        views = {view_name(view) for s in signals for view in s.needs}
+        rows = rows.select([n for n in rows.column_names if n in needed or n.partition(":")[2] in views])
+        specs = [list(_spec(s)) for s in signals]
+        limit = _limit(rows.num_rows) * len(signals)
+        try:
+            answer = self._helper.call("compute", specs, rows, limit_s=limit)
+        except NotLoaded:  # it died since, of a sample or from outside
+            self._loaded.clear()
+            for spec in specs:
+                self._load("load_signal", *spec)
+            answer = self._helper.call("compute", specs, rows, limit_s=limit)
+        schema = answer_schema(signals)
+        if not isinstance(answer, pa.Table) or answer.schema != schema or answer.num_rows != rows.num_rows:
+            raise self._helper.reject()
+        return answer
 
     def load_tokenizer(self, name: str, card: CodecCard) -> None:
         """Load a tokenizer, unless it is.
@@ -147,9 +179,10 @@ def _limit(count: int) -> float:
     return BATCH_SECONDS + SAMPLE_SECONDS * count
 
 
-def _failed(schema: pa.Schema, signal: Signal, found: Quarantined) -> pa.Table:
+def _failed(signal: Signal, found: Quarantined) -> pa.Table:
+    schema = answer_schema([signal])
     row: dict[str, Any] = dict.fromkeys(schema.names)
-    row[FAILURE] = failure_text(Failure.of(f"annotate:{signal.name}", found))
+    row[FAIL + signal.name] = Failure.of(f"annotate:{signal.name}", found).__dict__
     return pa.Table.from_pylist([row], schema=schema)
 
 

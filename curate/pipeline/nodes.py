@@ -10,26 +10,26 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from curate.schema.errors import CurateError
-from curate.sources.entry import Entry, File, TarMember
-from curate.storage import Folder, Store, is_remote
+from curate.sources.base import Source
+from curate.storage import Folder, Store
 from curate.storage.place import temporary_name
 
 LOOK_SECONDS = 60.0
 """How long a node may take to look."""
 
 
-def check_nodes(build: Store, entries: Sequence[Entry], console: Console) -> None:
+def check_nodes(build: Store, sources: Sequence[Source], console: Console) -> None:
     """Refuse a local path that a node of the cluster does not see; say what depends on one that all see.
 
     A cluster of one node needs no check. Otherwise a file is put into the build's folder, and a task on each node looks
-    for it and for the first file of each local source.
+    for it and for the path of each local source.
 
     Raises:
         CurateError: a node does not see a path; with the way out.
     """
     known = ray.nodes()  # type: ignore[no-untyped-call]
     nodes = {n["NodeID"]: n["NodeManagerAddress"] for n in known if n["Alive"] and n["Resources"].get("CPU")}
-    places = _local_sources(entries)
+    places = {f"source {s.name}": path for s in sources if (path := s.local_path) is not None}
     if len(nodes) < 2 or not (places or isinstance(build, Folder)):
         return
     token: Path | None = None
@@ -55,17 +55,6 @@ def check_nodes(build: Store, entries: Sequence[Entry], console: Console) -> Non
         f"nodes      {len(nodes)}; {' and '.join(places)} on a local path, which all of them see now; "
         "with s3:// they would not need to"
     )
-
-
-def _local_sources(entries: Sequence[Entry]) -> dict[str, str]:
-    """The first local file of each source, by what to call it."""
-    found: dict[str, str] = {}
-    for entry in entries:
-        at = entry.location
-        path = at.path if isinstance(at, File) else at.tar if isinstance(at, TarMember) else None
-        if path is not None and not is_remote(path):
-            found.setdefault(f"source {entry.source}", path)
-    return found
 
 
 def _look(nodes: Mapping[str, str], places: Mapping[str, str]) -> dict[str, list[str]]:

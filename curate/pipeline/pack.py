@@ -1,60 +1,54 @@
-"""Pack: survivors' tokens into shards in final order, one Ray Data block a shard."""
+"""Pack: kept samples' tokens into shards in final order, a range of the order's keys a task."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
-import pyarrow as pa
+import ray
 
-from curate.pipeline.pieces import KEY_HEX
+from curate.pipeline.cluster import Cluster
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import pieces_dataset, receipts, then
-from curate.pipeline.whereabouts import tells
-from curate.schema.ids import digest_of_rows
-from curate.shards.order import ShardPlan
-from curate.shards.pack import write_shard
-from curate.shards.pieces import Place
+from curate.pipeline.stream import ray_map
+from curate.schema.manifest import Split
+from curate.schema.recipe import Recipe
+from curate.shards.pack import PackTask, ShardResult, Tokenized, count_kept, pack_range, plan_pack, splits_of
+from curate.shards.schema import StreamSpec
 from curate.storage import Store
 
+COUNTED = 64
+"""Partitions that one task counts."""
 
-def named(plan: ShardPlan, places: Mapping[str, Place]) -> ShardPlan:
-    """The plan with the digest of the shard's rows in its file name.
-
-    Pieces are named by their content, so a shard that is there is right, and shards of an earlier recipe stay as their
-    manifest says until the new one is committed.
-    """
-    rows = [f"{s} {places[s][0]} {places[s][1]}" for s in plan.sample_ids]
-    stem = plan.path.removesuffix(".arrow")
-    return replace(plan, path=f"{stem}-{digest_of_rows(rows)[:KEY_HEX]}.arrow")
+TASKS_A_CPU = 2
+"""Ranges a CPU, so that the last ones do not leave most of them idle."""
 
 
-def pack(build: Store, plans: Sequence[ShardPlan], places: Mapping[str, Place], stage: Stage) -> None:
-    """Write the shards that are not committed yet."""
-    there = build.existing(plan.path for plan in plans)
-    rows = [
-        {
-            "piece": plan.path,
-            "split": plan.split,
-            "path": plan.path,
-            "rows": json.dumps([[s, places[s][0], places[s][1]] for s in plan.sample_ids]),
-        }
-        for plan in plans
-        if plan.path not in there
-    ]
-    if not rows:
-        return
-    dataset = then(pieces_dataset(rows), pack_shard, cpus=1, build=build)
-    for receipt in receipts(dataset):
-        stage.add(receipt["rows"])
+def pack(
+    build: Store,
+    recipe: Recipe,
+    partitions: Sequence[Tokenized],
+    specs: Sequence[StreamSpec],
+    cluster: Cluster,
+    stage: Stage,
+) -> tuple[list[ShardResult], list[Split]]:
+    """Write the shards that are not there; all of them, and the manifest's splits."""
+    counting = partial(_counted, build, recipe.seed, dict(recipe.pack.splits))
+    groups = [partitions[at : at + COUNTED] for at in range(0, len(partitions), COUNTED)]
+    counts = [count for some in ray_map(counting, groups) for count in some]
+    stage.expect(sum(n for count in counts for n in count.values()))
+    tasks = plan_pack(counts, recipe.pack, TASKS_A_CPU * cluster.cpus)
+    shared = ray.put(list(partitions))
+    done: list[ShardResult] = []
+    for some in ray_map(partial(_packed, build, shared, list(specs), recipe.seed), tasks):
+        done += some
+        stage.add(sum(shard.rows for shard in some))
+    return done, splits_of(list(recipe.pack.splits), tasks, done)
 
 
-@tells("pack")
-def pack_shard(block: pa.Table, build: Store) -> pa.Table:
-    """One shard, written; the answer is its receipt."""
-    item = block.to_pylist()[0]
-    rows = json.loads(item["rows"])
-    plan = ShardPlan(item["split"], item["path"], tuple(sample for sample, _, _ in rows))
-    file = write_shard(plan, {sample: (piece, row) for sample, piece, row in rows}, build)
-    return pa.table({"rows": [file.rows]})
+def _counted(build: Store, seed: int, splits: dict[str, float], some: Sequence[Tokenized]) -> list[dict[str, int]]:
+    return [count_kept(build, one, seed, splits) for one in some]
+
+
+def _packed(build: Store, shared: Any, specs: Sequence[StreamSpec], seed: int, task: PackTask) -> list[ShardResult]:
+    return pack_range(build, ray.get(shared), task, specs, seed)

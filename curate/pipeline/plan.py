@@ -15,8 +15,8 @@ from curate.signals import registry
 from curate.signals.base import Signal
 from curate.signals.caption import CaptionSignal
 from curate.signals.probed import PROBED_FIELDS
-from curate.sources.entry import Entry
-from curate.sources.listing import list_entries
+from curate.sources.base import Source
+from curate.sources.listing import open_source
 from curate.tokenizers import zoo
 
 
@@ -90,17 +90,19 @@ def make_plan(file: RecipeFile) -> Plan:
     return Plan(file, ordered, fields, streams)
 
 
-def list_all(file: RecipeFile, env: Mapping[str, str]) -> list[Entry]:
-    """All entries of all sources, in the recipe's order.
+def open_sources(file: RecipeFile, env: Mapping[str, str]) -> list[Source]:
+    """All sources, in the recipe's order, each looked at.
 
     Raises:
-        CurateError: a source that is not there or holds nothing, with the line that names it.
+        CurateError: a source that is not there, with the line that names it.
     """
-    entries: list[Entry] = []
-    for i, source in enumerate(file.recipe.sources):
+    sources = []
+    for i, spec in enumerate(file.recipe.sources):
         with _at(file, ("sources", i, "path")):
-            entries += list_entries(source, file.path.parent, env)
-    return entries
+            source = open_source(spec, file.path.parent, env)
+            source.check()
+            sources.append(source)
+    return sources
 
 
 class _at:

@@ -1,4 +1,4 @@
-"""How many workers a stage gets. It never changes a result: a batch follows from its piece, threads are fixed."""
+"""How many workers a stage gets. It never changes a result: a batch follows from its partition, threads are fixed."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ from dataclasses import dataclass
 
 from curate.pipeline.cluster import Cluster
 
-COMMIT_CPUS = 0.1
-"""What Ray reserves for writing one piece: it waits for the disk."""
+LIST_CPUS, FETCH_CPUS = 0.25, 0.5
+"""What Ray reserves for listing a unit, and for fetching and hashing a partition: both wait more than they work."""
+
+GROWTH = 16
+"""How many times as many workers as the cluster had CPUs when the run began a pool may grow to: nodes may join."""
+
+SMALL_CLUSTER = 8
+"""CPUs below which a cluster is shared as one machine is."""
 
 
 @dataclass(frozen=True)
 class Pools:
-    """Sizes of a stage's workers.
+    """Sizes of a stage's pool of workers.
 
     Attributes:
-        actors: workers that decode and hold the models on CPUs.
+        actors: fewest and most workers that decode and hold the models on CPUs.
         actor_cpus: CPUs that Ray reserves for one of them.
     """
 
-    actors: int
+    actors: tuple[int, int]
     actor_cpus: float
 
-    def gpu_actors(self, cluster: Cluster, share: float) -> int:
-        """Actors of a model that takes `share` of a GPU."""
-        return max(1, int(cluster.gpus / share))
+    def gpu_actors(self, cluster: Cluster, share: float) -> tuple[int, int]:
+        """Fewest and most actors of a model that takes `share` of a GPU."""
+        return 1, max(1, int(GROWTH * cluster.gpus / share))
 
 
-def pools(cluster: Cluster, pieces: int) -> Pools:
+def pools(cluster: Cluster) -> Pools:
     """A worker a CPU, each of which decodes and computes in turn, on one thread.
 
-    Together they reserve half of the CPUs: the rest is for Ray's own tasks and for writing, which wait more than they
-    work.
+    On this machine alone each reserves half a CPU: the rest is for listing, fetching and Ray's own tasks, which wait
+    more than they work. On a cluster, which may grow, the pool may grow with it.
     """
-    actors = max(1, min(cluster.cpus, pieces))
-    return Pools(actors=actors, actor_cpus=min(0.5, cluster.cpus / 2 / actors))
+    if cluster.address is None or cluster.cpus < SMALL_CLUSTER:
+        return Pools(actors=(1, cluster.cpus), actor_cpus=min(0.5, cluster.cpus / 4))
+    return Pools(actors=(1, GROWTH * cluster.cpus), actor_cpus=1)

@@ -32,15 +32,24 @@ class Stage:
         unit: what they are: `records`, `samples`.
         reused: inputs that an earlier run has committed.
         every: seconds between two lines where there is no bar.
+        beside: a stage that is at work at the same time and was entered first; a terminal shows their bars together.
 
     Raises:
         RuntimeError: at the end, where inputs were lost or counted twice (law 1). It is a bug of ours.
     """
 
     def __init__(
-        self, console: Console, name: str, total: int, unit: str, reused: int = 0, every: float = PLAIN_SECONDS
+        self,
+        console: Console,
+        name: str,
+        total: int,
+        unit: str,
+        reused: int = 0,
+        every: float = PLAIN_SECONDS,
+        beside: Stage | None = None,
     ) -> None:
         self._console = console
+        self._beside = beside
         self._counts = Counts(stage=name, unit=unit, total=total, reused=reused)
         self._every = every
         self._rate = Rate()
@@ -57,15 +66,20 @@ class Stage:
         if self._console.quiet:
             return self
         if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description:<10}"),
-                BarColumn(bar_width=16),
-                _Moving(self),
-                console=self._console,
-                transient=True,
+            if self._beside is not None and self._beside._bar is not None:
+                self._bar = self._beside._bar
+            else:
+                self._bar = Progress(
+                    TextColumn("{task.description:<10}"),
+                    BarColumn(bar_width=16),
+                    _Moving(),
+                    console=self._console,
+                    transient=True,
+                )
+                self._bar.start()
+            self._task = self._bar.add_task(
+                self._counts.stage, total=self._counts.total, completed=self._counts.done, stage=self
             )
-            self._bar.start()
-            self._task = self._bar.add_task(self._counts.stage, total=self._counts.total, completed=self._counts.done)
         else:
             # a thread, because a stage that loads models or hangs must be seen to do so
             self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -79,6 +93,25 @@ class Stage:
     def count(self, *, kept: int = 0, dropped: int = 0, duplicate: int = 0, failed: int = 0, retries: int = 0) -> None:
         """So many more inputs were decided on; `retries` are tries, no inputs."""
         self._count(kept=kept, dropped=dropped, duplicate=duplicate, failed=failed, retries=retries)
+
+    def expect(self, more: int) -> None:
+        """So many more inputs will come: a stage that streams does not know them all when it begins."""
+        with self._counting:
+            self._counts = self._counts.model_copy(update={"total": self._counts.total + more})
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._counts.total)
+
+    def at(self, total: int = 0, reused: int = 0, passed: int = 0, failed: int = 0, retries: int = 0) -> None:
+        """Where the stage is, counted elsewhere."""
+        with self._counting:
+            before = self._counts
+            now = {"total": total, "reused": reused, "passed": passed, "failed": failed, "retries": retries}
+            self._counts = before.model_copy(update=now)
+            done = self._counts.done - self._counts.reused - (before.done - before.reused)
+            if done > 0:
+                self._rate.add(time.monotonic(), done)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._counts.done, total=total)
 
     def _count(self, **more: int) -> None:
         if min(more.values()) < 0:
@@ -119,7 +152,7 @@ class Stage:
         self._ended.set()
         if self._ticker is not None:
             self._ticker.join()
-        if self._bar is not None:
+        if self._bar is not None and self._beside is None:
             self._bar.stop()
         counts, seconds = self._counts, round(time.monotonic() - self._started, 3)
         adds_up = counts.done == counts.total
@@ -143,12 +176,8 @@ class Stage:
 class _Moving(ProgressColumn):
     """What moves beside the bar; drawn from the stage itself, so that the rate falls while nothing comes."""
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__()
-        self._stage = stage
-
     def render(self, task: Task) -> Text:
-        at = self._stage.now()
+        at = task.fields["stage"].now()
         speed = _speed(at) or ["eta -:--:--"]
         return Text(
             "  ".join([f"{at.done}/{at.total} {at.unit}", *speed, _clock(at.seconds), *_others(at)]), no_wrap=True

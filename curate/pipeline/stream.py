@@ -1,58 +1,68 @@
-"""How every stage runs on Ray Data: one block a piece through its operators, a receipt a piece out of them."""
+"""How stages run on Ray Data: one row a partition through every operator of a plan."""
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import pyarrow as pa
 import ray
-from ray.data import DataContext, Dataset
+from ray.data import ActorPoolStrategy, Dataset
 
 from curate.pipeline.cluster import resources
 from curate.schema.errors import CurateError
 
 Row = dict[str, Any]
 
+MOST_BLOCKS = 4096
+"""Blocks that a plan begins with; each holds a row or more."""
 
-def pieces_dataset(rows: Sequence[Row]) -> Dataset:
-    """A Ray Data set of work items, one block each, so that a block stays a piece through every operator.
 
-    Blocks must not be split or merged on the way: what is committed is a whole piece, and the batch that a model sees
-    follows from the piece (law 6). So the size limit at which Ray splits blocks is lifted; the size of a piece is the
-    recipe's `partition`.
-    """
-    context = DataContext.get_current()
-    context.target_max_block_size = None
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    for name in ("ray.data", "ray.data._internal"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it logs is raised too
-    return ray.data.from_items(list(rows), override_num_blocks=len(rows))
+def rows_dataset(table: pa.Table) -> Dataset:
+    """A Ray Data set of work, one row a unit or partition."""
+    step = -(-table.num_rows // MOST_BLOCKS)
+    return ray.data.from_arrow([table.slice(at, step) for at in range(0, table.num_rows, step)])
 
 
 def then(
-    dataset: Dataset, fn: Any, *, cpus: float, gpus: float = 0, actors: int | None = None, **given: Any
+    dataset: Dataset,
+    fn: Any,
+    *,
+    cpus: float,
+    gpus: float = 0,
+    actors: tuple[int, int] | None = None,
+    **given: Any,
 ) -> Dataset:
-    """The pipeline with one more operator, which sees a whole piece at a time as an Arrow table.
+    """The plan with one more operator, which sees one row at a time as an Arrow table.
+
+    What is committed is a whole partition, and the batch that a model sees follows from the partition (law 6): so a
+    partition is a row, and it does not matter how Ray splits or merges blocks.
 
     Args:
-        fn: a function, which runs as stateless tasks, or a class, which runs as `actors` actors.
+        fn: a function, which runs as stateless tasks, or a class, which runs as a pool of actors.
         cpus, gpus: what Ray reserves for one task or actor.
+        actors: fewest and most actors of the pool; Ray starts more while there is work and room, on nodes that join
+            later too.
         given: further arguments of the function, or of the class's constructor.
     """
+    more: dict[str, Any] = {"fn_kwargs": given}
     if isinstance(fn, type):
-        more: dict[str, Any] = {"concurrency": actors, "fn_constructor_kwargs": given}
-    else:
-        more = {"fn_kwargs": given}
-    return dataset.map_batches(
-        fn, batch_size=None, batch_format="pyarrow", num_cpus=cpus, num_gpus=gpus or None, **more
-    )
+        assert actors is not None
+        more = {
+            "fn_constructor_kwargs": given,
+            "compute": ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
+        }
+    return dataset.map_batches(fn, batch_size=1, batch_format="pyarrow", num_cpus=cpus, num_gpus=gpus or None, **more)
 
 
-def receipts(dataset: Dataset) -> Iterator[Row]:
-    """Run the pipeline; its last operator's rows as they come, in no fixed order.
+def one_a_block(dataset: Dataset) -> Dataset:
+    """The same rows, each in a block of its own, so that partitions of one unit are worked on side by side."""
+    return dataset.repartition(target_num_rows_per_block=1)
+
+
+def results(dataset: Dataset) -> Iterator[Row]:
+    """Run the plan; its last operator's rows as they come, in no fixed order.
 
     Raises:
         CurateError: what a task met that the user can mend (a full disk, a missing model).
@@ -86,12 +96,18 @@ def ray_map(fn: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     at_once = 2 * max(1, int(resources().get("CPU", 1)))
     shared = ray.put(fn)
     waiting: deque[Any] = deque()
-    for item in items:
-        waiting.append(task.remote(shared, item))
-        if len(waiting) >= at_once:
+    try:
+        for item in items:
+            waiting.append(task.remote(shared, item))
+            if len(waiting) >= at_once:
+                yield ray.get(waiting.popleft())
+        while waiting:
             yield ray.get(waiting.popleft())
-    while waiting:
-        yield ray.get(waiting.popleft())
+    except Exception as exc:
+        mendable = _cause(exc)
+        if mendable is not None:
+            raise CurateError(mendable.message, mendable.hint) from None
+        raise
 
 
 def _call(fn: Callable[[Any], Any], item: Any) -> Any:

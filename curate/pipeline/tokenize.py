@@ -1,57 +1,58 @@
-"""Tokenize: survivors to ids, one file a piece with every stream, keyed by sample (law 9).
+"""Tokenize: kept samples to ids, one fragment a token stream and partition, keyed by sample (law 9).
 
-A piece commits `pieces/part-*.arrow` (the rows that pack gathers), then `tokenized/part-*.parquet` (one row a survivor:
-the failure, if any), which is the piece's commit. Both names say which survivors they hold. When a threshold has moved,
-rows of samples that an older file of the same range and the same tokenizers holds are taken from it: tokenizers do not
-let a sample's ids depend on its neighbours, so the bytes are those of a fresh run.
+A fragment serves whatever subset of its partition is kept: when a threshold moves, or a stream is added, only samples
+that no fragment of the stream holds are encoded, into a fragment of their own. Tokenizers do not let a sample's ids
+depend on its neighbours, so ids are those of a fresh run.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from curate.media.guarded import decodes
 from curate.media.views import View
-from curate.pipeline.blocks import (
-    FAIL,
-    batches,
-    failure_columns,
-    failure_of,
-    failure_text,
-    pack_views,
-    unpack_views,
-    view_name,
-)
+from curate.pipeline.annotate import Context
+from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.decode_stage import decode_samples
+from curate.pipeline.examined import decoded
+from curate.pipeline.fetch import PARTITION, partition_of
 from curate.pipeline.models import models
-from curate.pipeline.pieces import KEY_HEX, Piece
-from curate.pipeline.pools import COMMIT_CPUS, pools
-from curate.pipeline.progress import Stage
-from curate.pipeline.stream import pieces_dataset, receipts, then
+from curate.pipeline.partitions import KEY_HEX, Partition
+from curate.pipeline.pools import pools
+from curate.pipeline.stream import results, rows_dataset, then
 from curate.pipeline.whereabouts import tells
 from curate.schema.codec import CodecCard
-from curate.schema.ids import digest_of_rows, key_of
+from curate.schema.ids import digest_of_rows
 from curate.schema.recipe import Stream
-from curate.schema.verdict import Failure
-from curate.shards.ipc import open_ipc
-from curate.shards.pieces import Place, Tokens, index_pieces, write_piece
-from curate.shards.schema import StreamSpec
-from curate.storage import Store
+from curate.schema.tables import SAMPLES
+from curate.schema.verdict import Failure, Outcome
+from curate.shards.fragments import read_failed, read_ids, write_fragment
+from curate.shards.schema import KEY_NAMES, StreamSpec
+from curate.storage.bucket import adopt
 from curate.storage.retry import retries
-from curate.storage.tables import read_table, write_table
+from curate.storage.tables import read_table
 from curate.tokenizers.views import clock_of, items_of, view_of
 
-VERSION = 1
-FAILED = f"{FAIL}tokenize"
-IDENTITY = ("sample_id", "content_id", "kind", "start_us", "end_us")
+VERSION = 2
+
+RESULT = pa.schema(
+    [
+        *PARTITION,
+        pa.field("failed", pa.int64(), nullable=False),
+        pa.field("fragments", pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),  # by stream, all in use
+        pa.field("images", pa.int64(), nullable=False),  # decoded
+        pa.field("files", pa.int64(), nullable=False),  # of video and audio, decoded
+        pa.field("seconds", pa.float64(), nullable=False),  # of video and audio, decoded
+    ]
+)
+"""What comes out of the plan: a row a partition."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class StreamPlan:
 
     Attributes:
         tokenizer: name that `zoo.load` takes, wherever a process stands.
-        crops: of each picture, as in the recipe.
+        crops: of each image, as in the recipe.
     """
 
     use: Stream
@@ -79,150 +80,191 @@ class StreamPlan:
         return StreamSpec.of(self.use.name, self.card, clock_of(self.card, self.use.fps, self.use.pad))
 
     def made_by(self) -> Any:
-        """The digest of the whole card, since that is what pieces and shards carry."""
-        return [self.use.model_dump(mode="json"), self.spec.codec, self.crops]
+        """The digest of the whole card, since that is what fragments and shards carry."""
+        return [VERSION, self.use.model_dump(mode="json"), self.spec.codec, self.crops]
 
 
 @dataclass(frozen=True)
-class TokenPiece:
-    """The survivors of one piece of samples.
+class Work:
+    """Kept samples of a partition.
 
     Attributes:
-        piece: the range.
-        keep: survivors' sample ids, in the range's order.
-        captions: file with the columns sample_id and caption.
-        prefix: names of files of this range and these tokenizers start so.
-        arrow, receipt: the two files.
+        verdicts: the partition's verdict fragment, which says which they are.
     """
 
-    piece: Piece
-    keep: list[str]
-    captions: str
-    prefix: str
-    arrow: str
-    receipt: str
-
-    @classmethod
-    def of(cls, piece: Piece, keep: list[str], captions: str, streams: Sequence[StreamPlan]) -> TokenPiece:
-        made_by = ["tokenize", VERSION, captions, [s.made_by() for s in streams]]
-        prefix = f"part-{piece.number}-{key_of([piece.key, made_by])[:KEY_HEX]}-"
-        name = prefix + digest_of_rows(keep)[:KEY_HEX]
-        return cls(piece, keep, captions, prefix, f"pieces/{name}.arrow", f"tokenized/{name}.parquet")
+    partition: Partition
+    verdicts: str
 
 
 def tokenize(
-    build: Store, work: Sequence[TokenPiece], streams: Sequence[StreamPlan], cluster: Cluster, stage: Stage
-) -> None:
-    """Tokenize the pieces that are not committed yet."""
-    # listed once, here: a task that looked for itself would list what all others commit
-    there = {stat.path for stat in build.files("tokenized")}
-    older: dict[str, list[str]] = {}
-    for stem in sorted(PurePosixPath(path).stem for path in there):
-        older.setdefault(f"{stem.rpartition('-')[0]}-", []).append(stem)
-    rows = [
-        {
-            "samples": t.piece.path,
-            "start": t.piece.start,
-            "rows": t.piece.rows,
-            "item": json.dumps(_item(t, older.get(t.prefix, []))),
-        }
-        for t in work
-        if t.receipt not in there
-    ]
-    if not rows:
-        return
-    size = pools(cluster, len(rows))
-    encoded = then(pieces_dataset(rows), Encode, cpus=size.actor_cpus, actors=size.actors, build=build, streams=streams)
-    dataset = then(encoded, commit, cpus=COMMIT_CPUS, build=build, streams=streams)
-    for receipt in receipts(dataset):
-        stage.add(receipt["rows"], receipt["failed"])
-        stage.count(retries=receipt["retries"])
+    context: Context, work: Sequence[Work], streams: Sequence[StreamPlan], captions: str, cluster: Cluster
+) -> Iterator[dict[str, Any]]:
+    """Encode what no fragment holds; rows of RESULT as they come, in no fixed order.
 
-
-def _item(t: TokenPiece, older: list[str]) -> dict[str, Any]:
-    """What a task is told of a piece; `older` are files that may hold some of its survivors, without folder and end."""
-    return {
-        "piece": f"part-{t.piece.number}",
-        "keep": t.keep,
-        "captions": t.captions,
-        "older": older,
-        "arrow": t.arrow,
-        "receipt": t.receipt,
-    }
-
-
-def _older(build: Store, stems: Sequence[str], keep: set[str]) -> dict[str, Place]:
-    """Where files of the same range and tokenizers hold survivors already."""
-    found: dict[str, Place] = {}
-    for stem in stems:
-        held = index_pieces(build, [f"pieces/{stem}.arrow"])
-        found |= {sid: at for sid, at in held.items() if sid in keep and sid not in found}
-    return found
+    Args:
+        captions: group of signals whose fragments hold the field `caption`.
+    """
+    table = pa.Table.from_pylist(
+        [
+            {
+                "partition": one.partition.name,
+                "source": one.partition.source,
+                "rows": one.partition.rows,
+                "whole": 0,
+                "verdicts": one.verdicts,
+            }
+            for one in work
+        ],
+        schema=pa.schema([*PARTITION, pa.field("verdicts", pa.string(), nullable=False)]),
+    )
+    size = pools(cluster)
+    plan = then(
+        rows_dataset(table),
+        Encode,
+        cpus=size.actor_cpus,
+        actors=size.actors,
+        context=context,
+        streams=streams,
+        captions=captions,
+    )
+    yield from results(plan)
 
 
 class Encode:
-    """A worker that decodes the survivors of a piece, a batch at a time, and holds the tokenizers."""
+    """A worker that decodes the kept samples of a partition, a batch at a time, and holds the tokenizers."""
 
-    def __init__(self, build: Store, streams: Sequence[StreamPlan]) -> None:
-        self._build, self._streams = build, streams
-        self._views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
-        for stream in streams:
-            models().load_tokenizer(stream.tokenizer, stream.card)
+    def __init__(self, context: Context, streams: Sequence[StreamPlan], captions: str) -> None:
+        adopt(context.stores)
+        self._context, self._streams, self._captions = context, streams, captions
 
     @tells("tokenize")
-    def __call__(self, work: pa.Table) -> pa.Table:
-        """Ids of the piece's survivors that no older file holds; the others come without ids."""
-        row = work.to_pylist()[0]
-        item = json.loads(row["item"])
-        samples = read_table(self._build, row["samples"]).slice(row["start"], row["rows"])
-        keep = set(item.pop("keep"))
-        alive = [i for i, sid in enumerate(samples.column("sample_id").to_pylist()) if sid in keep]
-        samples = samples.take(pa.array(alive, pa.int64()))
-        old = _older(self._build, item.pop("older"), keep)
-        item["held"] = {sid: [path, at] for sid, (path, at) in old.items()}
-        captions = read_table(self._build, item["captions"], ["sample_id", "caption"])
-        texts = dict(zip(*(captions.column(name).to_pylist() for name in ("sample_id", "caption")), strict=True))
-        parts = [self._encoded(self._decoded(some, old, texts)) for some in batches(samples)]
-        done = pa.concat_tables(parts)
-        return done.append_column("item", pa.array([json.dumps(item)] + [None] * (done.num_rows - 1), pa.string()))
-
-    def _decoded(self, samples: pa.Table, old: Mapping[str, Place], captions: Mapping[str, str | None]) -> pa.Table:
-        """Views of those of a batch that `old` does not hold; the others come without views."""
-        rows = samples.to_pylist()
-        fresh = [i for i, row in enumerate(rows) if row["sample_id"] not in old]
-        arrays, failures = decode_samples(self._build, [rows[i] for i in fresh], self._views, "tokenize")
-        at = {i: n for n, i in enumerate(fresh)}
-        columns: dict[str, Any] = {name: samples.column(name) for name in (*IDENTITY, "width", "height")}
-        columns["caption_text"] = pa.array([captions[row["sample_id"]] for row in rows], pa.string())
-        columns["fresh"] = pa.array([i in at for i in range(len(rows))], pa.bool_())
-        texts = [failure_text(failures[at[i]]) if i in at else None for i in range(len(rows))]
-        columns[FAILED] = pa.array(texts, pa.string())
-        for view in self._views:
-            columns |= pack_views(view, [arrays[view][at[i]] if i in at else None for i in range(len(rows))])
-        return pa.table(columns)
-
-    def _encoded(self, block: pa.Table) -> pa.Table:
-        """A batch with its ids, without views."""
-        fresh = block.column("fresh").to_pylist()
-        failures = [failure_of(t) for t in block.column(FAILED).to_pylist()]
-        sizes = list(zip(block.column("width").to_pylist(), block.column("height").to_pylist(), strict=True))
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Encode and commit what is missing of a partition; the answer is its row of RESULT."""
+        build, paths, board = self._context.build, self._context.paths, self._context.board
+        partition = partition_of(block)
+        kept = kept_samples(build, block.column("verdicts")[0].as_py())
+        held: dict[str, list[str]] = {}
+        lacking: dict[str, pa.Array] = {}
+        ids = pc.fill_null(kept.column("id"), "").combine_chunks()
         for stream in self._streams:
-            arrays = unpack_views(block, stream.view) if stream.view is not None else []
-            given = items_of(stream.card, arrays, block.column("caption_text").to_pylist(), sizes)
-            todo = [i for i, f in enumerate(failures) if fresh[i] and f is None and given[i] is not None]
-            ids: list[NDArray[np.generic] | None] = [None] * block.num_rows
-            stage = f"tokenize:{stream.use.name}"
-            encoded = models().encode(stream.tokenizer, stage, [given[i] for i in todo])
-            for i, got in zip(todo, encoded, strict=True):
-                checked = _checked(stream, got)
-                if isinstance(checked, Failure):
-                    failures[i] = checked
-                else:
-                    ids[i] = checked
-            block = block.append_column(stream.use.name, _ids_column(stream, ids))
-        texts = pa.array([failure_text(f) for f in failures], pa.string())
-        block = block.set_column(block.column_names.index(FAILED), FAILED, texts)
-        return block.select([*IDENTITY, FAILED, *(s.use.name for s in self._streams)])
+            prefix = paths.tokens_prefix(partition.name, partition.source, stream.use.name, stream.made_by())
+            held[stream.use.name] = self._context.committed.below(prefix)
+            found = [read_ids(build, path) for path in held[stream.use.name]]
+            there = pa.concat_arrays(found) if found else pa.array([], pa.string())
+            lacking[stream.use.name] = pc.invert(pc.is_in(ids, value_set=there))
+        wanted = lacking[self._streams[0].use.name]
+        for mask in lacking.values():
+            wanted = pc.or_(wanted, mask)
+        todo = kept.filter(wanted)
+        board.add("tokenize", reused=kept.num_rows - todo.num_rows)
+        if todo.num_rows:
+            made = self._encode(partition, todo)
+            for stream in self._streams:
+                mine = ids.filter(lacking[stream.use.name])
+                path = made[stream.use.name].commit(self._context, partition, mine)
+                if path is not None:
+                    held[stream.use.name].append(path)
+            bad = len({i for stream in made.values() for i in stream.failed})
+            board.add("tokenize", passed=todo.num_rows - bad, failed=bad, retries=retries.take())
+        failed = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
+        counts = decodes()
+        columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
+        columns |= {
+            "failed": [len(failed & set(ids.to_pylist())) if failed else 0],
+            "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
+            "images": [counts.images],
+            "files": [counts.files],
+            "seconds": [counts.seconds],
+        }
+        return pa.table(columns, schema=RESULT)
+
+    def _encode(self, partition: Partition, todo: pa.Table) -> dict[str, _Made]:
+        """Ids of all streams for some samples of a partition.
+
+        Args:
+            todo: rows of the verdicts.
+        """
+        build, paths = self._context.build, self._context.paths
+        samples = read_table(build, paths.samples(partition.name, partition.source))
+        captions = read_table(build, paths.signals(partition.name, partition.source, self._captions), ["caption"])
+        samples = samples.append_column("caption", captions.column("caption"))
+        wanted = set(zip(todo.column("record_id").to_pylist(), todo.column("id").to_pylist(), strict=True))
+        keys = zip(samples.column("record_id").to_pylist(), samples.column("sample_id").to_pylist(), strict=True)
+        samples = samples.take(pa.array([i for i, key in enumerate(keys) if key in wanted], pa.int64()))
+        made = {s.use.name: _Made(s) for s in self._streams}
+        for stream in self._streams:
+            models().load_tokenizer(stream.tokenizer, stream.card)
+        views = sorted({s.view for s in self._streams if s.view is not None}, key=view_name)
+        texts = samples.column("caption").to_pylist()
+        done = 0
+        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize"):
+            some = texts[done : done + len(batch.views)]
+            done += len(batch.views)
+            for stream in made.values():
+                stream.encode(batch.samples, batch.views, batch.failures, some)
+        return made
+
+
+class _Made:
+    """One stream's ids of a partition while they are made."""
+
+    def __init__(self, stream: StreamPlan) -> None:
+        self._stream = stream
+        self._keys: list[pa.Table] = []
+        self._ids: list[NDArray[np.generic] | None] = []
+        self._failures: list[Failure | None] = []
+
+    @property
+    def failed(self) -> list[int]:
+        """Places of samples that failed."""
+        return [i for i, failure in enumerate(self._failures) if failure is not None]
+
+    def encode(
+        self,
+        samples: pa.Table,
+        views: Sequence[Mapping[View, NDArray[np.generic]]],
+        failures: Sequence[Failure | None],
+        captions: Sequence[str | None],
+    ) -> None:
+        """Ids of a batch; a sample that could not be decoded has none in streams of media."""
+        stream = self._stream
+        arrays = [got.get(stream.view) for got in views] if stream.view is not None else []
+        sizes = list(zip(samples.column("width").to_pylist(), samples.column("height").to_pylist(), strict=True))
+        given = items_of(stream.card, arrays, captions, sizes)
+        undecoded = list(failures) if stream.view is not None else [None] * len(failures)
+        todo = [i for i, f in enumerate(undecoded) if f is None and given[i] is not None]
+        ids: list[NDArray[np.generic] | None] = [None] * samples.num_rows
+        encoded = models().encode(stream.tokenizer, f"tokenize:{stream.use.name}", [given[i] for i in todo])
+        for i, got in zip(todo, encoded, strict=True):
+            checked = _checked(stream, got)
+            if isinstance(checked, Failure):
+                undecoded[i] = checked
+            else:
+                ids[i] = checked
+        self._keys.append(samples.select(KEY_NAMES))
+        self._ids += ids
+        self._failures += undecoded
+
+    def commit(self, context: Context, partition: Partition, wanted: pa.StringArray) -> str | None:
+        """Write the rows of the samples `wanted` as a fragment; its path, or None where there are none."""
+        keys = pa.concat_tables(self._keys)
+        places = np.flatnonzero(pc.is_in(keys.column("sample_id"), value_set=wanted).to_numpy())
+        if not len(places):
+            return None
+        keys = keys.take(pa.array(places))
+        name = self._stream.use.name
+        prefix = context.paths.tokens_prefix(partition.name, partition.source, name, self._stream.made_by())
+        path = f"{prefix}{digest_of_rows(keys.column('sample_id').to_pylist())[:KEY_HEX]}.arrow"
+        ids = [self._ids[i] for i in places]
+        write_fragment(context.build, path, self._stream.spec, keys, ids, [self._failures[i] for i in places])
+        return path
+
+
+def kept_samples(build: Any, verdicts: str) -> pa.Table:
+    """`id` and `record_id` of the samples that a verdict fragment keeps."""
+    table = read_table(build, verdicts, ["level", "id", "record_id", "outcome"])
+    kept = pc.and_(pc.equal(table.column("level"), "sample"), pc.equal(table.column("outcome"), str(Outcome.KEPT)))
+    return table.filter(kept).select(["id", "record_id"])
 
 
 def _checked(stream: StreamPlan, got: NDArray[np.generic] | Failure) -> NDArray[np.generic] | Failure:
@@ -238,40 +280,3 @@ def _checked(stream: StreamPlan, got: NDArray[np.generic] | Failure) -> NDArray[
         return stream.spec.check(got)
     except ValueError as exc:
         return Failure.of(stage, exc)
-
-
-def _ids_column(stream: StreamPlan, ids: Sequence[NDArray[np.generic] | None]) -> pa.Array:
-    """Flat ids as a list column; null where the sample has none."""
-    offsets = np.concatenate([[0], np.cumsum([0 if a is None else a.size for a in ids])]).astype(np.int32)
-    flat = np.concatenate([np.zeros(0, stream.card.numpy_dtype), *(a for a in ids if a is not None)])
-    mask = pa.array([a is None for a in ids], pa.bool_())
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=mask)
-
-
-@tells("tokenize")
-def commit(block: pa.Table, build: Store, streams: Sequence[StreamPlan]) -> pa.Table:
-    """Write the piece: fresh rows and those of older files, in the range's order; the answer is its receipt."""
-    item = json.loads(block.column("item")[0].as_py())
-    failures = [failure_of(t) for t in block.column(FAILED).to_pylist()]
-    specs = [s.spec for s in streams]
-    rows = []
-    for i, key in enumerate(block.select(IDENTITY).to_pylist()):
-        if key["sample_id"] in item["held"]:
-            path, at = item["held"][key["sample_id"]]
-            held = pa.Table.from_batches(open_ipc(build.local(path))[1])
-            rows.append(Tokens(**key, ids={s.name: _ids(held, at, s) for s in specs}))
-        elif failures[i] is None:
-            rows.append(Tokens(**key, ids={s.name: _ids(block, i, s) for s in specs}))
-    write_piece(build, item["arrow"], specs, rows)
-    write_table(build, item["receipt"], pa.table({"sample_id": block.column("sample_id")} | failure_columns(failures)))
-    return pa.table(
-        {"rows": [block.num_rows], "failed": [sum(f is not None for f in failures)], "retries": [retries.take()]}
-    )
-
-
-def _ids(table: pa.Table, row: int, spec: StreamSpec) -> NDArray[np.generic] | None:
-    value = table.column(spec.name)[row]
-    if not value.is_valid:
-        return None
-    flat: NDArray[np.generic] = value.values.to_numpy(zero_copy_only=False).astype(spec.numpy_dtype, copy=False)
-    return flat.reshape(-1, *spec.shape[1:])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -23,28 +24,40 @@ def note(exc: BaseException, where: str) -> None:
 
 
 def tells(stage: str) -> Callable[[F], F]:
-    """A decorator of operators: what they raise carries the stage and the piece. A CurateError says all by itself."""
+    """A decorator of operators: what they raise carries the stage and the partition. A CurateError says all by itself."""
 
     def decorate(operator: F) -> F:
-        @functools.wraps(operator)
-        def call(*args: Any, **kwargs: Any) -> Any:
+        @contextmanager
+        def told(args: Sequence[Any]) -> Iterator[None]:
             try:
-                return operator(*args, **kwargs)
+                yield
             except CurateError:
                 raise
             except Exception as exc:
-                note(exc, f"the stage {stage}, {_piece(next(a for a in args if isinstance(a, pa.Table)))}")
+                note(exc, f"the stage {stage}, {_partition(next(a for a in args if isinstance(a, pa.Table)))}")
                 raise
 
-        return call  # type: ignore[return-value]
+        @functools.wraps(operator)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            with told(args):
+                yield from operator(*args, **kwargs)
+
+        @functools.wraps(operator)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with told(args):
+                return operator(*args, **kwargs)
+
+        return generate if inspect.isgeneratorfunction(operator) else call  # type: ignore[return-value]
 
     return decorate
 
 
-def _piece(block: pa.Table) -> str:
-    if "piece" in block.column_names:
-        return str(block.column("piece")[0].as_py())
-    return str(json.loads(block.column("item")[0].as_py())["piece"])
+def _partition(block: pa.Table) -> str:
+    """What a block is about, from its first row: a partition, or a unit that is being listed."""
+    for column, word in (("partition", "partition"), ("address", "unit")):
+        if column in block.column_names:
+            return f"{word} {block.column(column)[0].as_py()}"
+    return "some partitions"
 
 
 def whereabouts(exc: BaseException) -> str:

@@ -27,6 +27,11 @@ SUFFIXES = IMAGE | VIDEO | AUDIO | ARRAY
 that a picture that is not read here fails with a reason instead of being passed over."""
 
 
+def is_timed(name: str) -> bool:
+    """Whether a file name, or the path of a URL, ends as those of video or audio do."""
+    return name.partition("?")[0].rpartition(".")[2].lower() in VIDEO | AUDIO
+
+
 def is_media(name: str) -> bool:
     """Whether a file name ends as media do, in any case."""
     stem, dot, suffix = name.rpartition(".")

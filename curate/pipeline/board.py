@@ -1,0 +1,71 @@
+"""Counts of a stage that many tasks make at once: they tell an actor, the driver asks it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from curate.pipeline.progress import Stage
+
+ASKED_SECONDS = 0.5
+"""How often the driver asks."""
+
+
+class _Board:
+    """Sums by stage and by what is counted."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[str, int]] = {}
+
+    def add(self, stage: str, counts: dict[str, int]) -> None:
+        sums = self._sums.setdefault(stage, {})
+        for name, count in counts.items():
+            sums[name] = sums.get(name, 0) + count
+
+    def sums(self) -> dict[str, dict[str, int]]:
+        return self._sums
+
+
+class Board:
+    """A handle that tasks count on; a message of it waits for nobody.
+
+    What is shown while a stage runs is for people: a task that is done twice counts twice. What a run accounts for is
+    summed from what the tasks return.
+    """
+
+    def __init__(self) -> None:
+        self._actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
+
+    def add(self, stage: str, **counts: int) -> None:
+        """So many more inputs of a stage: `total`, `passed`, `failed`, `reused`, `retries`."""
+        self._actor.add.remote(stage, {name: n for name, n in counts.items() if n})
+
+    def sums(self) -> dict[str, dict[str, int]]:
+        """What was counted up to now."""
+        return dict(ray.get(self._actor.sums.remote()))
+
+    @contextmanager
+    def shown(self, stages: Mapping[str, Stage]) -> Iterator[None]:
+        """Keep the stages' progress at what the tasks say."""
+        ended = threading.Event()
+
+        def ask() -> None:
+            while not ended.wait(ASKED_SECONDS):
+                try:
+                    sums = self.sums()
+                except ray.exceptions.RayError:
+                    continue  # the actor is being started again; what is shown waits
+                for name, stage in stages.items():
+                    stage.at(**sums.get(name, {}))
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            asking.join()

@@ -1,0 +1,194 @@
+"""Samples of a partition in batches, each decoded once: from records that are probed and cut on the way, or again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from curate.media.clips import Span
+from curate.media.examine import CutHow, Examined, Request, Viewed
+from curate.media.guarded import decode_many, examine
+from curate.media.views import View
+from curate.pipeline.blocks import VIEW, failure_array, pack_view, view_name
+from curate.pipeline.groups import DECODE
+from curate.pipeline.media_store import MediaReader
+from curate.pipeline.model_service import CARRIED
+from curate.schema.errors import MediaError
+from curate.schema.fields import TIMED
+from curate.schema.ids import sample_id
+from curate.schema.tables import FAILURE_NAMES, PROBE_NAMES, RECORDS, SAMPLES
+from curate.schema.verdict import Failure
+from curate.storage import Store
+
+DECODE_SECONDS = 120.0
+"""Time limit for decoding one sample; reaching it is a failure of that sample."""
+
+BATCH_ROWS, BATCH_TIMED = 128, 32
+"""Most samples, and most clips and segments among them, that models see together. Their views are what a worker holds
+in memory, so that does not grow with `partition`; and what shares a batch follows from the place in the partition
+(law 6)."""
+
+WINDOW_ROWS, WINDOW_BYTES = 256, 64 << 20
+"""Most records, and most bytes of them, that are handed to the decoder together."""
+
+
+@dataclass
+class Batch:
+    """Some samples with their views.
+
+    Attributes:
+        rows: of SAMPLES, a column a list.
+        views: one dict a sample; empty where it failed.
+        failures: why a sample could not be decoded.
+    """
+
+    rows: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in SAMPLES.names})
+    views: list[Mapping[View, NDArray[np.generic]]] = field(default_factory=list)
+    failures: list[Failure | None] = field(default_factory=list)
+    timed: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.views) >= BATCH_ROWS or self.timed >= BATCH_TIMED
+
+    @property
+    def samples(self) -> pa.Table:
+        """Its rows of the table of samples."""
+        return pa.table(self.rows, schema=SAMPLES)
+
+    def add(self, row: Mapping[str, Any], views: Mapping[View, NDArray[np.generic]], error: MediaError | None) -> None:
+        """One more sample."""
+        for name, values in self.rows.items():
+            values.append(row.get(name))
+        self.views.append(views)
+        self.failures.append(None if error is None else Failure.of("annotate:decode", error))
+        self.timed += row["kind"] in TIMED
+
+    def table(self, views: Sequence[View]) -> pa.Table:
+        """What signals see: keys, probed fields, DECODE, and a column a view."""
+        samples = self.samples
+        pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
+        samples = samples.append_column("pixels", pixels).select(["sample_id", "kind", "text", *CARRIED])
+        samples = samples.append_column(DECODE, failure_array(self.failures))
+        for view in views:
+            samples = samples.append_column(VIEW + view_name(view), pack_view([got.get(view) for got in self.views]))
+        return samples
+
+
+class Records:
+    """The table of records of a partition while it is made.
+
+    Args:
+        fetched: the table of FETCHED.
+    """
+
+    def __init__(self, fetched: pa.Table) -> None:
+        self.rows = fetched.to_pylist()
+        self._found: list[dict[str, Any]] = [{} for _ in self.rows]
+
+    def add(self, at: int, found: Examined) -> None:
+        """What the decoder says of record `at`."""
+        row = self._found[at]
+        if found.probe is not None:
+            row |= {"kind": found.probe.kind} | {name: getattr(found.probe, name) for name in PROBE_NAMES}
+        if found.error is not None:
+            row |= Failure.of(found.stage, found.error).__dict__
+
+    def sample(self, at: int, span: Span) -> dict[str, Any]:
+        """The row of a sample of record `at`."""
+        record, found = self.rows[at], self._found[at]
+        row = {**record, **found}
+        row["sample_id"] = sample_id(record["content_id"], span.start_us, span.end_us)
+        row["start_us"], row["end_us"] = span.start_us, span.end_us
+        if found["kind"] in TIMED:
+            row["duration"] = (span.end_us - span.start_us) / 1e6
+        return row
+
+    def table(self) -> pa.Table:
+        """The table of RECORDS."""
+        merged = [{**row, **found} for row, found in zip(self.rows, self._found, strict=True)]
+        return pa.table({name: [row.get(name) for row in merged] for name in RECORDS.names}, schema=RECORDS)
+
+
+def examined(build: Store, records: Records, how: CutHow, views: Sequence[View]) -> Iterator[Batch]:
+    """Probe, cut and decode records; their samples in batches, in order. What is found of records is added to them."""
+    there = [i for i, row in enumerate(records.rows) if row["error"] is None]
+    batch = Batch()
+    for window, items in _windows(build, records.rows, there, lambda row: row["uri"]):
+        for got in examine(items, how, views, limit_s=DECODE_SECONDS):
+            at = window[got.index]
+            if isinstance(got, Examined):
+                records.add(at, got)
+                continue
+            batch.add(records.sample(at, got.span), got.views, got.error)
+            if batch.is_full:
+                yield batch
+                batch = Batch()
+    if batch.views:
+        yield batch
+
+
+def decoded(build: Store, samples: pa.Table, views: Sequence[View], stage: str = "annotate") -> Iterator[Batch]:
+    """Samples decoded again, in the batches of `examined`.
+
+    Args:
+        samples: of SAMPLES.
+    """
+    rows = samples.to_pylist()
+    batch = Batch()
+    for got in views_of(build, rows, views):
+        batch.add(rows[got.index], got.views, got.error)
+        if batch.is_full:
+            yield batch
+            batch = Batch()
+    if batch.views:
+        yield batch
+
+
+def views_of(build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> Iterator[Viewed]:
+    """The views of samples, in order; `index` is the place in `rows`.
+
+    Args:
+        rows: of SAMPLES.
+    """
+    if not views:
+        yield from (Viewed(i, _span(row) or Span(0, 0), {}, None) for i, row in enumerate(rows))
+        return
+    for window, items in _windows(build, rows, range(len(rows)), lambda row: row["sample_id"]):
+        requests = [
+            Request(data, row["kind"], _span(row), "", row["sample_id"])
+            for (data, _), row in zip(items, (rows[i] for i in window), strict=True)
+        ]
+        for got in decode_many(requests, views, limit_s=DECODE_SECONDS):
+            yield Viewed(window[got.index], got.span, got.views, got.error)
+
+
+def _span(row: Mapping[str, Any]) -> Span | None:
+    return Span(row["start_us"], row["end_us"]) if row["kind"] in TIMED else None
+
+
+def _windows(
+    build: Store, rows: Sequence[Mapping[str, Any]], there: Sequence[int], name: Any
+) -> Iterator[tuple[list[int], list[tuple[bytes, str]]]]:
+    """Runs of rows with their media: their places, and for each its bytes and its name. Clips of one file share them."""
+    reader = MediaReader(build, [rows[i] for i in there])
+    held: list[int] = []
+    items: list[tuple[bytes, str]] = []
+    size = 0
+    for k, i in enumerate(there):
+        if held and (len(held) == WINDOW_ROWS or size + rows[i]["bytes"] > WINDOW_BYTES):
+            yield held, items
+            held, items, size = [], [], 0
+        same = bool(held) and (rows[i]["media"], rows[i]["offset"]) == (rows[held[-1]]["media"], rows[held[-1]]["offset"])
+        data = items[-1][0] if same else reader.read(k)
+        held.append(i)
+        items.append((data, name(rows[i])))
+        size += 0 if same else rows[i]["bytes"]
+    if held:
+        yield held, items

@@ -1,0 +1,220 @@
+"""List and fetch: the first two operators of the plan. A unit is read by the task that lists it; its records flow on,
+a partition a row, to the task that fetches their media.
+
+A partition commits `media/*.tar`, then `fetched/*.parquet`: where that is, the tar is too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curate.pipeline.board import Board
+from curate.pipeline.listing import Listing
+from curate.pipeline.media_store import MediaTar, read_media
+from curate.pipeline.partitions import Partition, partition_name, slices
+from curate.pipeline.paths import Paths
+from curate.pipeline.retry import good_rows
+from curate.pipeline.whereabouts import tells
+from curate.schema.ids import content_id
+from curate.schema.recipe import Fetch
+from curate.schema.tables import FAILURE_NAMES, FETCHED
+from curate.schema.verdict import Failure
+from curate.sources.base import Source, Unit
+from curate.sources.entry import Entry, entries_of, entries_table, identities
+from curate.sources.read import read_all
+from curate.storage import Store
+from curate.storage.bucket import adopt
+from curate.storage.retry import retries
+from curate.storage.tables import write_table
+
+AT_ONCE = 64
+"""Entries held in memory together, unless a source fetches more at once."""
+
+HELD_BYTES = 64 << 20
+"""Bytes of entries that are read together, as far as listing tells them."""
+
+UNITS = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("address", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("detail", pa.map_(pa.string(), pa.string()), nullable=False),
+    ]
+)
+"""Units of all sources, as they go to the tasks that list them."""
+
+PARTITION = pa.schema(
+    [
+        pa.field("partition", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("whole", pa.int64(), nullable=False),  # of these, records that stand for a unit that cannot be read
+    ]
+)
+"""What every row of the plan begins with."""
+
+
+def partition_of(block: pa.Table) -> Partition:
+    """The partition that a row is about."""
+    return Partition(*(block.column(name)[0].as_py() for name in ("partition", "source", "rows")))
+
+
+def nested(table: pa.Table) -> pa.Array:
+    """A whole table as one cell of a row, without a copy."""
+    rows = table.combine_chunks().to_struct_array()
+    rows = rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows
+    return pa.LargeListArray.from_arrays(pa.array([0, len(rows)], pa.int64()), rows)
+
+
+def unnested(block: pa.Table, column: str, schema: pa.Schema | None = None) -> pa.Table:
+    """Inverse of `nested`: the table in the first row."""
+    rows = block.column(column)[0].values
+    return pa.Table.from_struct_array(rows) if schema is None else pa.Table.from_struct_array(rows).cast(schema)
+
+
+@tells("ingest")
+def list_unit(
+    block: pa.Table,
+    build: Store,
+    sources: Mapping[str, Source],
+    size: int,
+    board: Board,
+    stores: dict[str, str],
+) -> Iterator[pa.Table]:
+    """List a unit: its records, a partition a row.
+
+    Args:
+        block: one row of UNITS.
+        sources: by name.
+        size: the recipe's `partition`.
+        stores: environment that stores are reached by (`storage.bucket.reach`).
+    """
+    adopt(stores)
+    row = block.select(UNITS.names).to_pylist()[0]
+    unit = Unit(**{**row, "detail": dict(row["detail"])})
+    source = sources[unit.source]
+    for entries in slices(source.read(unit, build), size):
+        name = partition_name(source.name, source.fingerprint(), unit.name, identities(entries))
+        board.add("ingest", total=len(entries))
+        head = pa.table(
+            {
+                "partition": [name],
+                "source": [source.name],
+                "rows": [len(entries)],
+                "whole": [sum(e.is_whole for e in entries)],
+            },
+            schema=PARTITION,
+        )
+        yield head.append_column("entries", nested(entries_table(entries)))
+
+
+@tells("ingest")
+def fetch_partition(
+    block: pa.Table,
+    build: Store,
+    paths: Paths,
+    committed: Listing,
+    fetch: Mapping[str, dict[str, Any]],
+    board: Board,
+    stores: dict[str, str],
+) -> pa.Table:
+    """Fetch a partition's media, hash and commit them, where that is not done.
+
+    Args:
+        block: one row of `list_unit`.
+        committed: what earlier runs committed.
+        fetch: the fetch section of each table, by the source's name, as plain data.
+
+    Returns:
+        The row without its entries.
+    """
+    adopt(stores)
+    partition = partition_of(block)
+    place = paths.fetched(partition.name, partition.source)
+    if committed.holds(place):
+        board.add("ingest", reused=partition.rows)
+    else:
+        failed = _fetch(build, paths, partition, entries_of(unnested(block, "entries")), fetch)
+        again = retries.take()
+        board.add("ingest", passed=partition.rows - failed, failed=failed, retries=again)
+    return block.select(PARTITION.names)
+
+
+def _fetch(
+    build: Store, paths: Paths, partition: Partition, entries: Sequence[Entry], fetch: Mapping[str, dict[str, Any]]
+) -> int:
+    """Fetch and commit; how many failed."""
+    limits = {name: Fetch.model_validate(options) for name, options in fetch.items()}
+    media = paths.media(partition.name, partition.source)
+    fetched = paths.fetched(partition.name, partition.source)
+    columns: dict[str, list[Any]] = {name: [] for name in FETCHED.names}
+    kept = good_rows(build, fetched)
+    failed = 0
+    with build.placed(media) as temporary:
+        tar = MediaTar(temporary)
+        for some in _windows(entries, limits):
+            held = {i: data for i, e in enumerate(some) if (data := _held(build, kept.get(e.record_id))) is not None}
+            todo = [e for i, e in enumerate(some) if i not in held]
+            read = iter(read_all(todo, limits))
+            for i, entry in enumerate(some):
+                got = held[i] if i in held else next(read)
+                row = _row(entry, got, tar, media)
+                failed += isinstance(got, Failure)
+                for name, values in columns.items():
+                    values.append(row.get(name))
+        tar.close()
+    write_table(build, fetched, pa.table(columns, schema=FETCHED))
+    return failed
+
+
+def _windows(entries: Sequence[Entry], limits: Mapping[str, Fetch]) -> Iterator[list[Entry]]:
+    """Runs of entries that are read together: few enough to be held in memory, enough to wait for at once."""
+    at_once = max([AT_ONCE, *(limit.concurrency for limit in limits.values())])
+    held: list[Entry] = []
+    size = 0
+    for entry in entries:
+        more = getattr(entry.location, "bytes", 0)
+        if held and (len(held) == at_once or size + more > HELD_BYTES):
+            yield held
+            held, size = [], 0
+        held.append(entry)
+        size += more
+    if held:
+        yield held
+
+
+def _row(entry: Entry, got: bytes | Failure, tar: MediaTar, media: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "record_id": entry.record_id,
+        "source": entry.source,
+        "uri": entry.uri,
+        "text": entry.text,
+        "licence": entry.licence,
+        "meta": entry.meta,
+    }
+    if isinstance(got, Failure):
+        return row | {name: getattr(got, name) for name in FAILURE_NAMES}
+    about = {"uri": entry.uri, "source": entry.source, "text": entry.text, "licence": entry.licence}
+    member, offset = tar.add(entry.record_id, entry.uri, got, about)
+    return row | {
+        "content_id": content_id(got),
+        "bytes": len(got),
+        "media": media,
+        "member": member,
+        "offset": offset,
+    }
+
+
+def _held(build: Store, row: dict[str, Any] | None) -> bytes | None:
+    """Media of a row that an earlier run had, if its tar still holds them: a killed retry may have replaced it."""
+    if row is None:
+        return None
+    try:
+        data = read_media(build, row["media"], row["offset"], row["bytes"])
+    except OSError:  # the tar is gone, or a shorter one stands in its place
+        return None
+    return data if content_id(data) == row["content_id"] else None

@@ -1,0 +1,155 @@
+"""A group of signals on one partition: computed batch by batch, checked, committed as one fragment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, failures_of
+from curate.pipeline.listing import Listing
+from curate.pipeline.models import models
+from curate.pipeline.partitions import Partition
+from curate.pipeline.paths import Group, Paths
+from curate.schema.fields import SignalField
+from curate.schema.verdict import Failure
+from curate.signals.base import Signal
+from curate.storage import Store
+from curate.storage.tables import read_table, write_table
+
+DECODE = "decode"
+"""Column of a batch: why a sample could not be decoded, of FAILURE_TYPE."""
+
+SIGNALS = b"curate.signals"
+"""Metadata of a group's fragment: a JSON object, by signal the digest of what its values depend on."""
+
+
+class GroupFragment:
+    """The fragment of a group while it is made.
+
+    Values of signals that an older fragment of the group holds are taken over, so that a signal that is added to a
+    group computes itself alone.
+
+    Attributes:
+        group: the group.
+        missing: signals of it that are to be computed.
+    """
+
+    def __init__(self, group: Group, paths: Paths) -> None:
+        self.group = group
+        self._digests = {s.name: paths.signals_as[s.name] for s in group.signals}
+        self._held: dict[str, pa.Table] = {}
+        self._parts: list[pa.Table] = []
+
+    @property
+    def missing(self) -> list[Signal]:
+        return [s for s in self.group.signals if s.name not in self._held]
+
+    def take_over(self, build: Store, committed: Listing, partition: Partition, samples: pa.Table) -> None:
+        """Look for values in older fragments of the same samples."""
+        for path in committed.below(f"signals/{self.group.name}/{partition.name}-"):
+            table = read_table(build, path)
+            if not table.column("sample_id").equals(samples.column("sample_id")):
+                continue
+            said = json.loads((table.schema.metadata or {}).get(SIGNALS, b"{}"))
+            for signal in self.missing:
+                if said.get(signal.name) == self._digests[signal.name]:
+                    self._held[signal.name] = table.select([*(f.name for f in signal.gives), FAIL + signal.name])
+
+    def computed(self, batch: pa.Table, start: int) -> pa.Table:
+        """A batch with the columns of the group.
+
+        Args:
+            batch: samples with their views, and DECODE.
+            start: its first row's place in the partition.
+        """
+        for held in self._held.values():
+            for column in held.column_names:
+                batch = batch.append_column(column, held.column(column).slice(start, batch.num_rows))
+        if self.missing:
+            for name, column in _computed(batch, self.missing).items():
+                batch = batch.append_column(name, column)
+        self._parts.append(batch.select(["sample_id", *self._columns()]))
+        return batch
+
+    def commit(self, build: Store, path: str) -> None:
+        """Write the fragment."""
+        schema = pa.schema(
+            [
+                pa.field("sample_id", pa.string(), nullable=False),
+                *(pa.field(f.name, f.type) for s in self.group.signals for f in s.gives),
+                *(pa.field(FAIL + s.name, FAILURE_TYPE) for s in self.group.signals),
+            ],
+            metadata={SIGNALS: json.dumps(self._digests, sort_keys=True).encode()},
+        )
+        table = pa.concat_tables(self._parts).cast(schema) if self._parts else schema.empty_table()
+        write_table(build, path, table)
+
+    def _columns(self) -> list[str]:
+        fields = [f.name for s in self.group.signals for f in s.gives]
+        return [*fields, *(FAIL + s.name for s in self.group.signals)]
+
+
+def _computed(batch: pa.Table, signals: Sequence[Signal]) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """Columns of the signals for all rows; those that could not be decoded have that failure of each signal."""
+    decode = batch.column(DECODE)
+    if decode.null_count == batch.num_rows:
+        answer = models().compute(signals, batch)
+        return {n: c for s in signals for n, c in _in_range(s, answer).items()}
+    alive = np.flatnonzero(decode.is_null().to_numpy(zero_copy_only=False))
+    place = np.full(batch.num_rows, -1)
+    place[alive] = np.arange(len(alive))
+    rows = pa.array(place, pa.int64(), mask=place < 0)
+    columns: dict[str, Any] = {}
+    answer = models().compute(signals, batch.take(pa.array(alive))) if len(alive) else None
+    failed = failures_of(decode)
+    for signal in signals:
+        own = _in_range(signal, answer) if answer is not None else {}
+        for field in signal.gives:
+            columns[field.name] = own[field.name].take(rows) if own else pa.nulls(batch.num_rows, field.type)
+        found = failures_of(own[FAIL + signal.name].take(rows)) if own else [None] * batch.num_rows
+        columns[FAIL + signal.name] = failure_array([d or f for d, f in zip(failed, found, strict=True)])
+    return columns
+
+
+def _in_range(signal: Signal, answer: pa.Table) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """A signal's columns. A value that is not finite or lies outside its declared range is a failure, not a number to
+    compare with."""
+    columns: dict[str, Any] = {f.name: answer.column(f.name) for f in signal.gives}
+    failures = answer.column(FAIL + signal.name)
+    wrong: dict[int, Failure] = {}
+    for field in signal.gives:
+        if field.is_number:
+            for row in np.flatnonzero(_outside(field, columns[field.name])).tolist():
+                value = columns[field.name][row].as_py()
+                said = f"{field.name} is {float(value):g}, outside {field.range_text()}"
+                wrong.setdefault(row, Failure(f"annotate:{signal.name}", "RangeError", said))
+    if failures.null_count < len(failures) or wrong:
+        found = [wrong.get(i, _placed(signal, f)) for i, f in enumerate(failures_of(failures))]
+        failures = failure_array(found)
+        good = pa.array([i if f is None else None for i, f in enumerate(found)], pa.int64())
+        columns = {name: column.take(good) for name, column in columns.items()}
+    return columns | {FAIL + signal.name: failures}
+
+
+def _placed(signal: Signal, failure: Failure | None) -> Failure | None:
+    """A failure that says in which signal it came up."""
+    if failure is None or failure.stage.startswith("annotate:"):
+        return failure
+    return Failure(f"annotate:{signal.name}", failure.error, failure.message, failure.attempt)
+
+
+def _outside(field: SignalField, column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Rows whose value is there and is not finite, or outside the field's range."""
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    values = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64)
+    low, high = field.range
+    bad = ~np.isfinite(values)
+    if low is not None:
+        bad |= values < low
+    if high is not None:
+        bad |= values > high
+    return np.asarray(there & bad)

@@ -1,0 +1,133 @@
+"""Which file holds what of a partition. A fragment's name carries the fingerprints of all that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curate.media.views import View
+from curate.pipeline.blocks import view_name
+from curate.pipeline.partitions import KEY_HEX, fragment
+from curate.schema.ids import key_of
+from curate.schema.recipe import Cut
+from curate.signals.base import Signal
+
+FETCH_VERSION = 1
+CUT_VERSION = 3
+ANNOTATE_VERSION = 3
+"""Versions of our own code: raised when results change."""
+
+LIGHT = "light"
+"""The group of all signals without a model."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Signals that share a fragment, and a worker.
+
+    Attributes:
+        name: `light`, or the name of the one signal that has a model.
+        signals: in an order that respects what they read of each other.
+    """
+
+    name: str
+    signals: tuple[Signal, ...]
+
+    @property
+    def gpus(self) -> float:
+        """Share of a GPU that a worker takes where there is one."""
+        return max((s.cost.gpus for s in self.signals), default=0.0)
+
+    @property
+    def needs(self) -> list[View]:
+        """Views of all its signals, each once, in a fixed order."""
+        return sorted({view for s in self.signals for view in s.needs}, key=view_name)
+
+
+def groups_of(signals: Sequence[Signal]) -> list[Group]:
+    """Groups in an order that respects what they read of each other.
+
+    A signal without a model that reads what a model gives comes after it, in a group of its own.
+    """
+    light: list[Signal] = []
+    rest: list[Group] = []
+    by_models: set[str] = set()
+    for signal in signals:
+        if signal.cost.model or by_models & set(signal.after):
+            by_models |= {f.name for f in signal.gives}
+            rest.append(Group(signal.name, (signal,)))
+        else:
+            light.append(signal)
+    return [*([Group(LIGHT, tuple(light))] if light else []), *rest]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths of fragments, from a recipe's options.
+
+    Attributes:
+        fetched_as: by source, fingerprint of what fetching depends on.
+        cut_as: options of the recipe's `cut` that the samples depend on.
+        signals_as: by signal, fingerprint of what its values depend on beside the samples.
+        groups: by group, the names of its signals.
+    """
+
+    fetched_as: Mapping[str, Any]
+    cut_as: Any
+    signals_as: Mapping[str, str]
+    groups: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, fetch: Mapping[str, Any], cut: Cut, signals: Sequence[Signal]) -> Paths:
+        """Of the fetch section of each source (None where it has none), `cut`, and all signals."""
+        return cls(
+            fetched_as={source: ["fetch", FETCH_VERSION, options] for source, options in fetch.items()},
+            # min_seconds is a rule of `decide`: moving it must not cut again
+            cut_as=["cut", CUT_VERSION, cut.shots.model_dump(), cut.max_seconds, cut.max_samples],
+            signals_as=_signals_as(signals),
+            groups={g.name: tuple(s.name for s in g.signals) for g in groups_of(signals)},
+        )
+
+    def fetched(self, partition: str, source: str) -> str:
+        """What the source says, and where the media lie: the commit of fetching."""
+        return fragment("fetched", partition, self.fetched_as[source])
+
+    def media(self, partition: str, source: str) -> str:
+        """The tar of media."""
+        return fragment("media", partition, self.fetched_as[source], "tar")
+
+    def records(self, partition: str, source: str) -> str:
+        """The table of records."""
+        return fragment("records", partition, self._cut(source))
+
+    def samples(self, partition: str, source: str) -> str:
+        """The table of samples."""
+        return fragment("samples", partition, self._cut(source))
+
+    def signals(self, partition: str, source: str, group: str) -> str:
+        """The fragment of a group of signals."""
+        made_by = ["signals", self._cut(source), [self.signals_as[name] for name in self.groups[group]]]
+        return fragment(f"signals/{group}", partition, made_by)
+
+    def tokens_prefix(self, partition: str, source: str, stream: str, made_by: Any) -> str:
+        """Names of a stream's fragments of a partition begin so; the digest of what they hold follows."""
+        key = key_of(["tokens", self._cut(source), made_by])[:KEY_HEX]
+        return f"tokenized/{stream}/{partition}-{key}-"
+
+    def _cut(self, source: str) -> Any:
+        return [self.fetched_as[source], self.cut_as]
+
+
+def _signals_as(signals: Sequence[Signal]) -> dict[str, str]:
+    """By signal, the digest of its code, model and options, and of those of the signals that it reads."""
+    found: dict[str, str] = {}
+    giver = {f.name: s.name for s in signals for f in s.gives}
+    for signal in signals:  # each after those that it reads
+        upstream = sorted({found[giver[field]] for field in signal.after if field in giver})
+        options = signal.options.model_dump(mode="json")
+        needs = [view_name(v) for v in signal.needs]
+        found[signal.name] = key_of(
+            ["annotate", ANNOTATE_VERSION, signal.name, signal.version(), options, needs, upstream]
+        )
+    return found
