@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import tarfile
@@ -16,13 +15,21 @@ _SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,5})$")
 
 
 class MediaTar:
-    """Writes a WebDataset tar. Times and owners are zero, so equal media give equal tars."""
+    """Writes a WebDataset tar. Times and owners are zero, so equal media give equal tars.
+
+    Headers are made from a template: of a tiny image they would cost more than its hash otherwise.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._tar = tarfile.open(path, mode="w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 - closed by `close`
+        self._file = path.open("wb")
+        self._at = 0
 
     def add(self, key: str, uri: str, data: bytes, about: dict[str, Any]) -> tuple[str, int]:
-        """Add media and its JSON; the member's name and the offset of its first byte in the tar."""
+        """Add media and its JSON; the member's name and the offset of its first byte in the tar.
+
+        Args:
+            key: ASCII, of at most 80 characters.
+        """
         found = _SUFFIX.search(uri.split("?", 1)[0])
         suffix = found.group(1).lower() if found else "bin"
         name = f"{key}.{suffix if suffix != 'json' else 'bin'}"
@@ -31,14 +38,39 @@ class MediaTar:
         return name, offset
 
     def _add(self, name: str, data: bytes) -> int:
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        at = self._tar.offset
-        self._tar.addfile(info, io.BytesIO(data))
-        return at + len(info.tobuf(tarfile.GNU_FORMAT))
+        header = _header(name, len(data))
+        self._file.write(header)
+        at = self._at + len(header)
+        self._file.write(data)
+        padding = -len(data) % tarfile.BLOCKSIZE
+        self._file.write(bytes(padding))
+        self._at = at + len(data) + padding
+        return at
 
     def close(self) -> None:
-        self._tar.close()
+        """End the tar, as `tarfile` does: two empty blocks, and zeros up to a whole record."""
+        self._file.write(bytes(2 * tarfile.BLOCKSIZE + -(self._at + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE))
+        self._file.close()
+
+
+_TEMPLATE = tarfile.TarInfo("").tobuf(tarfile.GNU_FORMAT)
+_SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)
+"""Fields of a header, POSIX.1-1988."""
+
+
+def _header(name: str, size: int) -> bytes:
+    """The header that `tarfile` makes."""
+    raw = name.encode("ascii")
+    if len(raw) > 99 or size > 0o77777777777:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        return info.tobuf(tarfile.GNU_FORMAT)
+    header = bytearray(_TEMPLATE)
+    header[: len(raw)] = raw
+    header[_SIZE] = b"%011o\0" % size
+    header[_CHECKSUM] = b" " * 8
+    header[_CHECKSUM] = b"%06o\0 " % sum(header)
+    return bytes(header)
 
 
 def read_media(build: Store, media: str, offset: int, size: int) -> bytes:

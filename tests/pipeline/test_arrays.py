@@ -63,7 +63,7 @@ def test_a_folder_of_rasters_becomes_token_shards_and_bad_ones_fail_with_the_rea
     samples = {s["sample_id"]: records[s["record_id"]] for s in rows_below(build, "samples")}
     failed = {
         (records | samples)[row["id"]]: (row["stage"], row["message"])
-        for row in rows_below(build, "ledger")
+        for row in rows_below(build, "verdicts")
         if row["outcome"] == "failed"
     }
     assert failed.keys() == {"five_channels.npy", "nan.npy", "pickled.npy", "cut.npy"}
@@ -123,7 +123,7 @@ def test_masks_from_a_tar_and_a_folder_are_tokenized_and_an_array_beside_a_pictu
     assert sorted(r.rpartition("#")[2] for r in records) == sorted(
         ["a", "b", "grey", "pictured", "c.npy", "too.jpg"]
     ), records
-    [failed] = [row for row in rows_below(build, "ledger") if row["outcome"] == "failed"]
+    [failed] = [row for row in rows_below(build, "verdicts") if row["outcome"] == "failed"]
     assert "0 outside a mask and 1 inside" in failed["message"]
 
 

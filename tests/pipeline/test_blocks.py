@@ -1,8 +1,9 @@
-"""What crosses between workers, and what happens to a piece with a bad member. Operators are functions: no Ray here."""
+"""What crosses between workers, and what happens to a batch with a bad member. Operators are functions: no Ray here."""
 
 from __future__ import annotations
 
-import json
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.media.views import Audio, Frames
-from curate.pipeline import annotate
-from curate.pipeline.blocks import drop_views, failure_of, failure_text, pack_views, unpack_views, view_name
-from curate.pipeline.decode_stage import GAP_BYTES, MediaReader
+from curate.pipeline.blocks import (
+    FAIL,
+    VIEW,
+    drop_views,
+    failure_array,
+    failure_columns,
+    failures_of,
+    pack_view,
+    unpack_views,
+    view_name,
+)
+from curate.pipeline.fetch import nested, unnested
+from curate.pipeline.groups import DECODE, GroupFragment
+from curate.pipeline.media_store import GAP_BYTES, MediaReader, MediaTar, read_media
+from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
-from curate.pipeline.pieces import MOST_TIMED, parts, split
+from curate.pipeline.paths import LIGHT, Group, Paths, groups_of
 from curate.schema.fields import Resources, SignalField
-from curate.schema.recipe import SignalUse
+from curate.schema.recipe import Cut, SignalUse
 from curate.schema.verdict import Failure
 from curate.signals import registry
 from curate.signals.base import Batch, Result, Signal
@@ -30,7 +43,7 @@ SMALL, LARGE, SOUND = Frames(size=32), Frames(size=64, crop=False), Audio(16000)
 
 def test_a_view_crosses_without_a_change_and_without_a_copy() -> None:
     pictures = [np.arange(2 * 3 * 5 * 3, dtype=np.uint8).reshape(2, 3, 5, 3), None, np.zeros((1, 8, 4, 3), np.uint8)]
-    table = pa.table(pack_views(SMALL, pictures))
+    table = pa.table({VIEW + view_name(SMALL): pack_view(pictures)})
     back = unpack_views(table, SMALL)
     assert back[1] is None
     for given_, got in zip(pictures, back, strict=True):
@@ -38,8 +51,11 @@ def test_a_view_crosses_without_a_change_and_without_a_copy() -> None:
             assert got is not None
             assert np.array_equal(given_, got)
             assert not got.flags.writeable, "it lies in the block"
+    [_, last] = unpack_views(table.slice(1), SMALL)
+    assert last is not None
+    assert np.array_equal(last, pictures[2]), "a part of a table too"
     sound = np.array([-32768, 0, 32767], np.int16)
-    [heard] = unpack_views(pa.table(pack_views(SOUND, [sound])), SOUND)
+    [heard] = unpack_views(pa.table({VIEW + view_name(SOUND): pack_view([sound])}), SOUND)
     assert heard is not None
     assert heard.dtype == np.int16
     assert np.array_equal(heard, sound)
@@ -47,9 +63,11 @@ def test_a_view_crosses_without_a_change_and_without_a_copy() -> None:
 
 def test_only_views_that_a_later_worker_needs_cross() -> None:
     block = pa.table(
-        {"sample_id": ["a"]}
-        | pack_views(SMALL, [np.zeros((1, 32, 32, 3), np.uint8)])
-        | pack_views(LARGE, [np.zeros((1, 64, 48, 3), np.uint8)])
+        {
+            "sample_id": ["a"],
+            VIEW + view_name(SMALL): pack_view([np.zeros((1, 32, 32, 3), np.uint8)]),
+            VIEW + view_name(LARGE): pack_view([np.zeros((1, 64, 48, 3), np.uint8)]),
+        }
     )
     left = drop_views(block, [LARGE])
     assert [n for n in left.column_names if n.startswith("view:")] == [f"view:{view_name(LARGE)}"]
@@ -61,33 +79,40 @@ def test_equal_views_have_one_name() -> None:
     assert view_name(Frames(size=224)) != view_name(Frames(size=224, crop=False))
 
 
-@given(st.builds(Failure, st.text(), st.text(), st.text(), st.integers(1, 9)))
-def test_a_failure_crosses_as_text(failure: Failure) -> None:
-    assert failure_of(failure_text(failure)) == failure
+@given(st.lists(st.none() | st.builds(Failure, st.text(), st.text(), st.text(), st.integers(1, 9)), max_size=5))
+def test_failures_cross_as_a_column(failures: list[Failure | None]) -> None:
+    column = failure_array(failures)
+    assert failures_of(column) == failures
+    flat = failure_columns(column)
+    assert [m is None for m in flat["message"].to_pylist()] == [f is None for f in failures]
 
 
-@given(st.lists(st.text(max_size=3), max_size=40), st.integers(1, 9))
-def test_pieces_cover_the_input_in_order(rows: list[str], size: int) -> None:
-    pieces = split(rows, size)
-    assert [i for p in pieces for i in range(p.start, p.start + p.rows)] == list(range(len(rows)))
-    assert all(0 < p.rows <= size for p in pieces)
-    assert len({p.number for p in pieces}) == len(pieces)
+@given(st.lists(st.integers(-9, 9), max_size=9))
+def test_a_table_crosses_as_one_cell(values: list[int]) -> None:
+    table = pa.table({"a": pa.array(values, pa.int8()), "b": pa.array([str(v) for v in values], pa.string())})
+    block = pa.table({"x": nested(table)})
+    assert unnested(block, "x") == table
+    assert unnested(pa.concat_tables([block, block]).slice(1), "x") == table
 
 
-@given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 9), st.integers(0, 20))
-def test_a_part_ends_at_so_many_rows_or_so_much_cost(costs: list[int], size: int, most: int) -> None:
-    found = list(parts(costs, size, most))
-    assert [i for part in found for i in part] == list(range(len(costs)))
-    assert all(len(part) == 1 or (len(part) <= size and sum(costs[i] for i in part) <= most) for part in found)
-    assert list(parts(costs[:-1], size, most))[:-1] == found[: max(0, len(list(parts(costs[:-1], size, most))) - 1)]
-
-
-def test_clips_make_smaller_pieces_than_images() -> None:
-    rows = [str(i) for i in range(1000)]
-    assert [p.rows for p in split(rows, 512, costs=[0] * 1000, most=MOST_TIMED)] == [512, 488]
-    assert {p.rows for p in split(rows, 512, costs=[1] * 1000, most=MOST_TIMED)} == {MOST_TIMED, 1000 % MOST_TIMED}
-    assert [p.rows for p in split(rows[:9], 4, costs=[1] * 9, most=MOST_TIMED)] == [4, 4, 1], "an explicit size holds"
-    assert [p.number for p in split(rows[:9], 4, prefix="00007")] == ["00007-000", "00007-001", "00007-002"]
+def test_a_tar_is_that_of_tarfile(tmp_path: Path) -> None:
+    tar = MediaTar(tmp_path / "a.tar")
+    about = {"uri": "x", "text": "é"}
+    places = [tar.add("0" * 32, "a/x.PNG?y=1", b"abc", about), tar.add("1" * 32, "b", bytes(512), about)]
+    tar.close()
+    with tarfile.open(tmp_path / "a.tar") as read:
+        members = read.getmembers()
+        assert [m.name for m in members[::2]] == [name for name, _ in places] == ["0" * 32 + ".png", "1" * 32 + ".bin"]
+        assert [m.offset_data for m in members[::2]] == [offset for _, offset in places]
+        assert {(m.mtime, m.uid, m.uname, m.mode) for m in members} == {(0, 0, "", 0o644)}
+    again = io.BytesIO()
+    with tarfile.open(fileobj=again, mode="w", format=tarfile.GNU_FORMAT) as ours, tarfile.open(tmp_path / "a.tar") as read:
+        for member in read:
+            info = tarfile.TarInfo(member.name)
+            info.size = member.size
+            ours.addfile(info, read.extractfile(member))
+    assert (tmp_path / "a.tar").read_bytes() == again.getvalue()
+    assert read_media(Folder(tmp_path), "a.tar", places[1][1], 512) == bytes(512)
 
 
 def test_media_that_stand_together_are_read_with_one_request(tmp_path: Path) -> None:
@@ -123,43 +148,42 @@ class Fragile(Signal):
         return [{"length": float("nan") if t == "nan" else float(len(t or ""))} for t in batch.text]
 
 
-def block_of(texts: list[str], decode: list[str | None] | None = None) -> pa.Table:
+def computed(texts: list[str], decode: list[Failure | None] | None = None) -> tuple[pa.Table, list[Failure | None]]:
+    """What the signal says of some samples."""
     n = len(texts)
-    item = json.dumps({"missing": ["fragile"], "files": {}})
     columns: dict[str, Any] = {
         "sample_id": [f"s{i}" for i in range(n)],
         "kind": ["image"] * n,
         "text": texts,
-        **{name: pa.nulls(n, pa.float64()) for name in annotate.CARRIED},
-        annotate.DECODE: pa.array(decode if decode is not None else [None] * n, pa.string()),
-        "item": [item] * n,
+        **{name: pa.nulls(n, pa.float64()) for name in CARRIED},
+        DECODE: failure_array(decode if decode is not None else [None] * n),
     }
-    return pa.table(columns)
+    signals = [Fragile()]
+    fragment = GroupFragment(Group(LIGHT, tuple(signals)), Paths.of({}, Cut(), signals))
+    out = fragment.computed(pa.table(columns), 0)
+    return out, failures_of(out.column(FAIL + "fragile"))
 
 
 def test_a_batch_with_one_bad_member_loses_that_one_member() -> None:
-    out = annotate.compute(block_of(["four", "bad", "seventh"]), [Fragile()])
+    out, failures = computed(["four", "bad", "seventh"])
     assert out["length"].to_pylist() == [4, None, 7]
-    failures = [failure_of(t) for t in out["fail:fragile"].to_pylist()]
-    assert [f is None for f in failures] == [True, False, True]
-    assert failures[1] == Failure("annotate:fragile", "ValueError", "cannot read bad", 2)
+    assert failures == [None, Failure("annotate:fragile", "ValueError", "cannot read bad", 2), None]
 
 
 @pytest.mark.parametrize(("text", "says"), [("nan", "length is nan"), ("x" * 101, "length is 101, outside 0 to 100")])
 def test_a_value_outside_the_declared_range_is_a_failure(text: str, says: str) -> None:
-    out = annotate.compute(block_of(["four", text]), [Fragile()])
+    out, [_, failure] = computed(["four", text])
     assert out["length"].to_pylist() == [4, None]
-    failure = failure_of(out["fail:fragile"].to_pylist()[1])
     assert failure is not None
     assert failure.error == "RangeError"
     assert says in failure.message
 
 
 def test_a_sample_that_could_not_be_decoded_is_shown_to_no_signal() -> None:
-    broken = failure_text(Failure("annotate:decode", "MediaError", "cut off"))
-    out = annotate.compute(block_of(["four", "bad", "seventh"], [None, broken, None]), [Fragile()])
+    broken = Failure("annotate:decode", "MediaError", "cut off")
+    out, failures = computed(["four", "bad", "seventh"], [None, broken, None])
     assert out["length"].to_pylist() == [4, None, 7]
-    assert out["fail:fragile"].to_pylist() == [None, None, None]
+    assert failures == [None, broken, None]
 
 
 def test_a_text_that_the_tokenizer_refuses_takes_no_other_along() -> None:
@@ -171,15 +195,11 @@ def test_a_text_that_the_tokenizer_refuses_takes_no_other_along() -> None:
     assert (bad.stage, bad.error) == ("tokenize:caption", "ValueError")
 
 
-def test_models_on_cpus_share_a_worker_and_one_on_gpus_has_its_own() -> None:
-    names = ("sharpness", "conse", "voice_activity", "asr", "clip")
+def test_light_signals_share_a_fragment_and_each_model_has_its_own() -> None:
+    names = ("sharpness", "conse", "brightness", "asr")
     signals = registry.order([registry.build(SignalUse(name=name)) for name in names])
-    first, *rest = annotate.groups(signals, gpus=0)
-    assert [s.name for s in first.signals] == ["sharpness"]
-    assert [[s.name for s in g.signals] for g in rest] == [["conse", "voice_activity", "asr", "clip"]]
-    first, *rest = annotate.groups(signals, gpus=1)
-    assert [g.gpus for g in rest] == [0, 0.25]
-    assert [s.name for s in rest[-1].signals] == ["clip"]
+    found = [(g.name, [s.name for s in g.signals]) for g in groups_of(signals)]
+    assert found == [(LIGHT, ["sharpness", "brightness"]), ("conse", ["conse"]), ("asr", ["asr"])]
 
 
 def test_a_signal_declares_what_its_worker_takes() -> None:

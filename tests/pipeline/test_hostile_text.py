@@ -162,7 +162,7 @@ def rows(build: Path, table: str) -> list[dict]:
 
 def test_nothing_is_lost(made: Made) -> None:
     manifest = read_manifest(made.out)
-    records = [row for row in rows(made.out, "ledger") if row["level"] == "record"]
+    records = [row for row in rows(made.out, "verdicts") if row["level"] == "record"]
     assert Counter(row["uri"] for row in records) == Counter([*made.captions, *made.failed])
     assert manifest.counts.records["total"] == len(records)
     assert sum(n for name, n in manifest.counts.records.items() if name != "total") == len(records)

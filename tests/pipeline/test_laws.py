@@ -17,7 +17,7 @@ Copy = Callable[[Path], Path]
 
 def ledger(build: Path, level: str) -> dict[str, dict[str, object]]:
     """Verdicts by uri (records) or id (samples)."""
-    rows = ds.dataset(build / "ledger", format="parquet").to_table().to_pylist()
+    rows = ds.dataset(build / "verdicts", format="parquet").to_table().to_pylist()
     return {row["uri" if level == "record" else "id"]: row for row in rows if row["level"] == level}
 
 

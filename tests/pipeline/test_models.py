@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from curate.media.views import Frames
-from curate.pipeline.blocks import failure_of, pack_views
-from curate.pipeline.model_service import CARRIED, FAILURE
+from curate.pipeline.blocks import FAIL, VIEW, failures_of, pack_view, view_name
+from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import Models
 from curate.schema.recipe import SignalUse
 from curate.signals import registry
@@ -32,7 +32,7 @@ def block(texts: list[str], signal: Signal) -> pa.Table:
     for view in signal.needs:
         assert isinstance(view, Frames)
         shape = (1, view.size, view.size, 3)
-        columns |= pack_views(view, [rng.integers(0, 256, shape, np.uint8) for _ in texts])
+        columns[VIEW + view_name(view)] = pack_view([rng.integers(0, 256, shape, np.uint8) for _ in texts])
     return pa.table(columns)
 
 
@@ -41,11 +41,11 @@ def test_a_helper_that_died_between_two_calls_is_not_noticed() -> None:
     sharpness = registry.build(SignalUse(name="sharpness"))
     rows = block(["a", "b"], sharpness)
     models.load_signal(sharpness)
-    first = models.compute(sharpness, rows)
+    first = models.compute([sharpness], rows)
     pid = models._helper.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    assert models.compute(sharpness, rows) == first
+    assert models.compute([sharpness], rows) == first
     assert models._helper.pid != pid
 
 
@@ -67,9 +67,24 @@ def test_poison_costs_one_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     flag = tmp_path / "flag"
     flag.touch()
     poison = registry.build(SignalUse.model_validate({"name": "poison_signal:Poison", "while_there": str(flag)}))
-    answer = Models().compute(poison, block(["one", "poison", "three"], poison))
+    answer = Models().compute([poison], block(["one", "poison", "three"], poison))
     assert answer.column("letters").to_pylist() == [3.0, None, 5.0]
-    dead = failure_of(answer.column(FAILURE)[1].as_py())
+    dead = failures_of(answer.column(FAIL + "poison"))[1]
     assert dead is not None
     assert (dead.stage, dead.error, dead.attempt) == ("annotate:poison", "Crashed", 2)
     assert "SIGSEGV" in dead.message
+
+
+def test_a_sample_that_kills_one_signal_of_several_costs_that_one_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    flag = tmp_path / "flag"
+    flag.touch()
+    poison = registry.build(SignalUse.model_validate({"name": "poison_signal:Poison", "while_there": str(flag)}))
+    sharpness = registry.build(SignalUse(name="sharpness"))
+    answer = Models().compute([sharpness, poison], block(["one", "poison", "three"], sharpness))
+    assert answer.column("letters").to_pylist() == [3.0, None, 5.0]
+    assert answer.column("sharpness").null_count == 0
+    assert [f is None for f in failures_of(answer.column(FAIL + "poison"))] == [True, False, True]
+    assert failures_of(answer.column(FAIL + "sharpness")) == [None] * 3

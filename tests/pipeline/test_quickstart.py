@@ -18,14 +18,14 @@ from curate.shards.commit import read_manifest
 
 @pytest.fixture(scope="module")
 def records(quickstart: Path) -> dict[str, dict[str, Any]]:
-    rows = ds.dataset(quickstart / "ledger", format="parquet").to_table().to_pylist()
+    rows = ds.dataset(quickstart / "verdicts", format="parquet").to_table().to_pylist()
     return {row["uri"]: row for row in rows if row["level"] == "record"}
 
 
 @pytest.fixture(scope="module")
 def samples(quickstart: Path) -> dict[str, list[dict[str, Any]]]:
     out: dict[str, list[dict[str, Any]]] = {}
-    for row in ds.dataset(quickstart / "ledger", format="parquet").to_table().to_pylist():
+    for row in ds.dataset(quickstart / "verdicts", format="parquet").to_table().to_pylist():
         if row["level"] == "sample":
             out.setdefault(row["uri"], []).append(row)
     return out

@@ -73,7 +73,7 @@ def site(broken: Path, asked: Counter[str]) -> Iterator[str]:
 
 
 def verdicts(build: Path, level: str) -> dict[str, dict[str, Any]]:
-    rows = ds.dataset(build / "ledger", format="parquet").to_table().to_pylist()
+    rows = ds.dataset(build / "verdicts", format="parquet").to_table().to_pylist()
     return {row["uri"]: row for row in rows if row["level"] == level}
 
 

@@ -44,7 +44,7 @@ def test_a_plug_in_that_breaks_in_the_driver(project: Project, tmp_path: Path, m
     assert said_well(done).endswith(r"LookupError: no version, and a\u001b[31m colour")
 
 
-def test_a_task_that_breaks_says_its_stage_and_piece(
+def test_a_task_that_breaks_says_its_stage_and_partition(
     small_build: Path, project: Project, copy_of: Callable[[Path], Path]
 ) -> None:
     build = copy_of(small_build)
@@ -53,7 +53,7 @@ def test_a_task_that_breaks_says_its_stage_and_piece(
     command = ("run", project.recipe, "--out", build, "--workers", 1)
     project.recipe.write_text(RECIPE)
     sentence = said_well(project.curate(*command, ok=False))
-    assert re.search(r"in the stage annotate, part-\d{5}-\d{3}: FileNotFoundError: .*/media/part-", sentence)
+    assert re.search(r"in the stage annotate, partition here-[0-9a-f]{16}: FileNotFoundError: .*/media/here-", sentence)
 
 
 @pytest.mark.long
@@ -85,9 +85,9 @@ def test_workers_that_are_killed_again_and_again(small_build: Path, project: Pro
 
 def test_the_innermost_note_tells_where() -> None:
     exc = ValueError("what\nis wrong")
-    note(exc, "the stage cut, part-00001")
+    note(exc, "the stage cut, partition web-1")
     note(exc, "the stage cut")
-    assert whereabouts(exc) == "the stage cut, part-00001"
+    assert whereabouts(exc) == "the stage cut, partition web-1"
     assert cause_of(exc) == "ValueError: what\nis wrong"
     assert whereabouts(ValueError("elsewhere")) == ""
 

@@ -10,12 +10,12 @@ import pytest
 from scipy.io import wavfile
 
 from curate.media.guarded import close
-from curate.pipeline.cut import CUT, cut_piece
+from curate.pipeline.examined import Records, decoded, examined
+from curate.pipeline.ingest import cut_how
 from curate.schema.ids import content_id
 from curate.schema.recipe import Cut
-from curate.schema.tables import RECORDS, SAMPLES
+from curate.schema.tables import FETCHED, RECORDS, SAMPLES
 from curate.storage import open_store
-from curate.storage.tables import read_table, write_table
 
 
 @pytest.fixture(autouse=True)
@@ -25,36 +25,38 @@ def _no_helper_is_left() -> object:
 
 
 def cut_wav(folder: Path, seconds: float, options: Cut, keep: float = 1.0) -> tuple[list[dict], list[dict]]:
-    """Samples and verdicts of a record that is a WAV, or the first part of one."""
+    """Samples and records of a record that is a WAV, or the first part of one."""
     path = folder / "sound.wav"
     rng = np.random.default_rng(0)
     wavfile.write(path, 8000, rng.integers(-9000, 9000, int(8000 * seconds), dtype=np.int16))
     data = path.read_bytes()[: int(path.stat().st_size * keep)]
     build = open_store(folder / "build")
     build.write("media/a.tar", data)
-    row = dict.fromkeys(RECORDS.names) | {
+    row = dict.fromkeys(FETCHED.names) | {
         "record_id": "r", "source": "s", "uri": "sound.wav", "meta": "{}", "content_id": content_id(data),
-        "bytes": len(data), "media": "media/a.tar", "member": "sound.wav", "offset": 0, "kind": "audio",
-        "duration": seconds, "has_audio": True,
+        "bytes": len(data), "media": "media/a.tar", "member": "sound.wav", "offset": 0,
     }  # fmt: skip
-    write_table(build, "records/a.parquet", pa.Table.from_pylist([row], schema=RECORDS))
-    work = {"records": "records/a.parquet", "wanted": ["r"], "samples": "samples/a.parquet", "cut": "cut/a.parquet"}
-    cut_piece(pa.Table.from_pylist([work]), build, options.model_dump())
-    samples, done = read_table(build, "samples/a.parquet"), read_table(build, "cut/a.parquet")
-    assert (samples.schema.names, done.schema.names) == (SAMPLES.names, CUT.names)
-    return samples.to_pylist(), done.to_pylist()
+    records = Records(pa.Table.from_pylist([row], schema=FETCHED))
+    batches = [batch.samples for batch in examined(build, records, cut_how(options), [])]
+    samples = pa.concat_tables(batches) if batches else SAMPLES.empty_table()
+    again = [batch.samples for batch in decoded(build, samples, [])]
+    assert [len(b) for b in again] == [len(b) for b in batches], "decoded again, they come in the same batches"
+    table = records.table()
+    assert (samples.schema, table.schema) == (SAMPLES, RECORDS)
+    return samples.to_pylist(), table.to_pylist()
 
 
 def test_a_record_that_would_make_too_many_samples_fails_with_the_way_out(tmp_path: Path) -> None:
     samples, [done] = cut_wav(tmp_path, 30, Cut(min_seconds=0.5, max_seconds=1.0, max_samples=29))
     assert samples == []
-    assert done["error"] == "MediaError"
+    assert (done["stage"], done["error"], done["kind"]) == ("cut", "MediaError", "audio")
     assert "more than 29 samples (cut.max_samples)" in done["message"]
 
 
 def test_a_record_that_makes_just_as_many_does_not(tmp_path: Path) -> None:
     samples, [done] = cut_wav(tmp_path, 30, Cut(min_seconds=0.5, max_seconds=1.0, max_samples=30))
-    assert len(samples) == done["samples"] == 30
+    assert len(samples) == 30
+    assert done["error"] is None
 
 
 def test_the_missing_half_of_a_record_is_one_sample(tmp_path: Path) -> None:
