@@ -1,4 +1,5 @@
-"""The helper process itself: `python -m curate.helper.child SOCKET LIFELINE`, started by `process.Helper` only.
+"""The helper process itself: `python -m curate.helper.child SOCKET LIFELINE INBOX OUTBOX`, started by
+`process.Helper` only. The last two are memory shared with it, which it writes to and which it reads.
 
 The first message is `{service, options, memory_bytes}`; then each is `[method, args, kwargs]`. Answers are
 `["gave", value]`, `["raised", class name, message, hint]` or `["memory"]`.
@@ -20,9 +21,9 @@ from curate.schema.errors import CurateError
 _MESSAGE_CHARS = 10_000
 
 
-def main(fd: int, lifeline: int) -> None:
+def main(fd: int, lifeline: int, inbox: int, outbox: int) -> None:
     """Serve until the parent closes its end."""
-    for inherited in (fd, lifeline):
+    for inherited in (fd, lifeline, inbox, outbox):
         os.set_inheritable(inherited, False)  # what the service starts must not keep them open
     die_with(lifeline)
     no_core()
@@ -39,25 +40,25 @@ def main(fd: int, lifeline: int) -> None:
         wire.send(sock, wire.encode(answer))
         while answer[0] == "gave":
             try:
-                _serve(sock, service, limit)
+                _serve(sock, service, limit, inbox, outbox)
             except (EOFError, BrokenPipeError):
                 return
 
 
-def _serve(sock: socket.socket, service: Any, limit: MemoryLimit) -> None:
+def _serve(sock: socket.socket, service: Any, limit: MemoryLimit, inbox: int, outbox: int) -> None:
     """One call."""
 
     def admit(size: int) -> None:
         limit.lift(size, getattr(service, "held_bytes", 0))
 
-    method, args, kwargs = wire.receive(sock, admit=admit)
+    method, args, kwargs = wire.receive(sock, admit=admit, memory=inbox)
     failed: list[object] = []
     try:
         parts = wire.encode(["gave", getattr(service, method)(*args, **kwargs)])
     except Exception as error:
         failed = ["memory"] if ran_out(error) else _raised(error)
     # not inside `except`: the call's frames, and all that they hold, are gone only here
-    wire.send(sock, wire.encode(failed) if failed else parts)
+    wire.send(sock, wire.encode(failed) if failed else parts, memory=outbox)
 
 
 def _raised(error: Exception) -> list[object]:
@@ -67,4 +68,4 @@ def _raised(error: Exception) -> list[object]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:5]))

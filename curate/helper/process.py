@@ -32,6 +32,9 @@ ANSWER_BYTES = 4 << 30
 _START_TRIES = 2
 """A start that dies is tried once more: something outside may have killed it."""
 
+_HEAP_BYTES = 32 * MIB
+"""What a process with a memory limit keeps of its heap's end when it is freed."""
+
 _STDERR_BYTES = 8192
 _PIPE_BYTES = 1 << 16
 _ENDING_SECONDS = 5.0
@@ -197,24 +200,29 @@ class _Child:
         self.idle = True
         ours, theirs = socket.socketpair()
         beat, lifeline = os.pipe()
+        self._outbox, self._inbox = wire.shared_memory(), wire.shared_memory()
         # Ray and tests add to sys.path: the child must find the same modules
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path)}
         if memory_bytes is not None:
             # else glibc keeps what was freed: after a large picture the next one finds its room in pieces
             env["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
+            # to say so lets it return the heap's end at every free, and have it zeroed again at the next call
+            env["MALLOC_TRIM_THRESHOLD_"] = str(_HEAP_BYTES)
+        given = theirs.fileno(), beat, self._outbox, self._inbox
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "curate.helper.child", str(theirs.fileno()), str(beat)],
+                [sys.executable, "-P", "-m", "curate.helper.child", *map(str, given)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=(theirs.fileno(), beat),
+                pass_fds=given,
                 env=env,
                 start_new_session=True,
             )
         except BaseException:
             ours.close()
-            os.close(lifeline)
+            for fd in (lifeline, self._outbox, self._inbox):
+                os.close(fd)
             raise
         finally:
             theirs.close()
@@ -227,9 +235,8 @@ class _Child:
         os.set_blocking(self._stderr.fileno(), False)
         self._said = b""
         self._pidfd = os.pidfd_open(self.pid)
-        self.end = weakref.finalize(
-            self, _end, self._owner, self._process, self._socket, self._stderr, (lifeline, self._pidfd)
-        )
+        fds = lifeline, self._pidfd, self._outbox, self._inbox
+        self.end = weakref.finalize(self, _end, self._owner, self._process, self._socket, self._stderr, fds)
 
     def usable(self) -> bool:
         """Whether it lives, and is this process's own: a fork shares the socket and must not use it."""
@@ -240,8 +247,10 @@ class _Child:
         until = time.monotonic() + limit_s
         self.idle = False
         try:
-            wire.send(self._socket, request, lambda: self._wait(select.POLLOUT, until, limit_s))
-            answer = wire.receive(self._socket, lambda: self._wait(select.POLLIN, until, limit_s), self._admit)
+            wire.send(self._socket, request, lambda: self._wait(select.POLLOUT, until, limit_s), self._outbox)
+            answer = wire.receive(
+                self._socket, lambda: self._wait(select.POLLIN, until, limit_s), self._admit, self._inbox
+            )
         except (EOFError, ConnectionError) as error:
             raise self._died() from error
         except WireError as error:

@@ -1,11 +1,14 @@
 """Messages between a worker and its helper process: a JSON tree, with bytes, arrays and tables as raw buffers beside.
 
-A message is three parts after 8 bytes (two little-endian uint32, the lengths of the first two parts, at most
-`HEADER_BYTES` together):
+A message is three parts after 12 bytes (three little-endian uint32: the lengths of the first two parts, at most
+`HEADER_BYTES` together, and where the third lies, 0 or 1):
 
 1. JSON, what the buffers are, in order: `["bytes", n]`, `["array", dtype, [shape]]` or `["table", n]`;
 2. JSON, the value: `{"$": i}` stands for buffer i, and a dict whose only key is "$" is written `{"$": [value]}`;
-3. the buffers, back to back. Lengths are 64 bits wide.
+3. the buffers, back to back. Lengths are 64 bits wide. They follow on the socket (0), or lie in the memory that both
+   sides share for this direction (1): a file without a name, which ends with the processes that hold it. Each side
+   speaks only when it is asked, so what lies there is read before the next message is written. The receiver copies it
+   out before it looks at it: nothing that the other side does to the memory later is seen.
 
 Values are None, bool, int, float, str, bytes, lists and tuples (a tuple arrives as a list), dicts with str keys, numpy
 arrays of numbers and booleans, and pyarrow tables without extension types. There is no pickle: either side only ever
@@ -15,6 +18,7 @@ builds these types, however the bytes lie.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import sys
@@ -39,10 +43,20 @@ HEADER_BYTES = 16 << 20
 DTYPES = frozenset(("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8"))
 """Arrays that may travel, as numpy spells them. Others than little-endian ones are turned before they are sent."""
 
-_PREFIX = struct.Struct("<II")
+SHARED_BYTES = 256 << 20
+"""Most bytes of buffers that go through shared memory, where they stand beside the receiver's copy. More go through the
+socket, piece by piece."""
+
+_SMALL = 32 << 10
+"""Fewer bytes go through the socket with their header."""
+
+_KEPT_BYTES = 64 << 20
+"""What shared memory keeps for the next message: to map and to zero it anew costs as much as to copy it."""
+
+_PREFIX = struct.Struct("<III")
 _MAX_DIMS = 16
 _AT_ONCE = 64
-"""Buffers handed to one sendmsg; the kernel takes 1,024."""
+"""Buffers handed to the kernel at once; it takes 1,024."""
 _EXTENSION = b"ARROW:extension:"
 
 
@@ -57,44 +71,85 @@ def encode(value: object) -> list[Buffer]:
     table = json.dumps(kinds, separators=(",", ":")).encode()
     if len(table) + len(tree) > HEADER_BYTES:
         raise WireError(f"more than {HEADER_BYTES:,} bytes of plain values in one message: send arrays or tables")
-    return [_PREFIX.pack(len(table), len(tree)) + table + tree, *buffers]
+    return [_PREFIX.pack(len(table), len(tree), 0) + table + tree, *buffers]
 
 
-def send(sock: socket.socket, parts: Sequence[Buffer], wait: Callable[[], None] | None = None) -> None:
+def shared_memory() -> int:
+    """A file descriptor of memory for the buffers of one direction; empty, without a name, not to be sealed."""
+    return os.memfd_create("curate", os.MFD_CLOEXEC)
+
+
+def send(
+    sock: socket.socket, parts: Sequence[Buffer], wait: Callable[[], None] | None = None, memory: int | None = None
+) -> None:
     """Send what `encode` made.
 
     Args:
         wait: for a socket that does not block: returns when it can be written to.
+        memory: of `shared_memory`, that the other side reads; None: all goes through the socket.
 
     Raises:
         OSError: the other side is gone.
     """
-    waiting = [view for part in parts if len(view := memoryview(part))]
-    while waiting:
-        try:
-            sent = sock.sendmsg(waiting[:_AT_ONCE])
-        except BlockingIOError:
-            if wait is None:
-                raise
-            wait()
-            continue
-        done = 0
-        while done < len(waiting) and sent >= len(waiting[done]):
-            sent -= len(waiting[done])
-            done += 1
-        del waiting[:done]
-        if sent:
-            waiting[0] = waiting[0][sent:]
+    head, *buffers = parts
+    if memory is not None and _SMALL <= sum(map(len, buffers)) <= SHARED_BYTES and _shared(memory, buffers):
+        table_bytes, tree_bytes, _ = _PREFIX.unpack_from(head)
+        head, buffers = _PREFIX.pack(table_bytes, tree_bytes, 1) + head[_PREFIX.size :], []
+
+    def write(views: list[memoryview]) -> int:
+        while True:
+            try:
+                return sock.sendmsg(views)
+            except BlockingIOError:
+                if wait is None:
+                    raise
+                wait()
+
+    _write_all([head, *buffers], write)
+
+
+def _shared(memory: int, buffers: Sequence[Buffer]) -> bool:
+    """Whether the buffers lie in shared memory now; there may be none left."""
+    at = 0
+
+    def write(views: list[memoryview]) -> int:
+        nonlocal at
+        written = os.pwritev(memory, views, at)
+        at += written
+        return written
+
+    try:
+        _write_all(buffers, write)
+    except OSError:
+        return False
+    return True
+
+
+def _write_all(buffers: Sequence[Buffer], write: Callable[[list[memoryview]], int]) -> None:
+    """Hand all buffers to `write`, which tells how many bytes it took."""
+    waiting = [view for buffer in buffers if len(view := memoryview(buffer))]
+    begin = 0
+    while begin < len(waiting):
+        taken = write(waiting[begin : begin + _AT_ONCE])
+        while begin < len(waiting) and taken >= len(waiting[begin]):
+            taken -= len(waiting[begin])
+            begin += 1
+        if taken:
+            waiting[begin] = waiting[begin][taken:]
 
 
 def receive(
-    sock: socket.socket, wait: Callable[[], None] | None = None, admit: Callable[[int], None] | None = None
+    sock: socket.socket,
+    wait: Callable[[], None] | None = None,
+    admit: Callable[[int], None] | None = None,
+    memory: int | None = None,
 ) -> Any:
     """The next message's value.
 
     Args:
         wait: for a socket that does not block: returns when it can be read.
         admit: called with the bytes that all buffers take, before memory is taken for them; may raise.
+        memory: of `shared_memory`, that the other side writes to.
 
     Raises:
         EOFError: the other side is gone.
@@ -118,16 +173,39 @@ def receive(
 
     prefix = bytearray(_PREFIX.size)
     fill(memoryview(prefix))
-    table_bytes, tree_bytes = _PREFIX.unpack(prefix)
+    table_bytes, tree_bytes, place = _PREFIX.unpack(prefix)
     if table_bytes + tree_bytes > HEADER_BYTES:
         raise WireError("a header longer than the protocol has")
+    if place > (memory is not None):
+        raise WireError("buffers in a place that is none")
     header = bytearray(table_bytes + tree_bytes)
     fill(memoryview(header))
     kinds = _kinds(header[:table_bytes])
+    total = sum(size for size, _, _ in kinds)
     if admit is not None:
-        admit(sum(size for size, _, _ in kinds))
-    buffers = [_filled(size, dtype, shape, fill) for size, dtype, shape in kinds]
+        admit(total)
+    take = fill if not place or memory is None else _reading(memory)
+    buffers = [_filled(size, dtype, shape, take) for size, dtype, shape in kinds]
+    if place and memory is not None and total > _KEPT_BYTES:
+        os.ftruncate(memory, _KEPT_BYTES)
     return _loads(header[table_bytes:], lambda found: _buffer_or_dict(found, buffers))
+
+
+def _reading(memory: int) -> Callable[[memoryview], None]:
+    """What fills views from shared memory, one after the other. It copies: a mapping could change under its reader, or
+    end (SIGBUS)."""
+    at = 0
+
+    def fill(view: memoryview) -> None:
+        nonlocal at
+        while len(view):
+            got = os.preadv(memory, [view], at)
+            if not got:
+                raise WireError("buffers longer than the memory that they are said to lie in")
+            at += got
+            view = view[got:]
+
+    return fill
 
 
 def _plain(value: object, kinds: list[list[object]], buffers: list[Buffer]) -> object:

@@ -16,6 +16,7 @@ from curate.media.chain import links
 from curate.media.channels import Polarity, mix, names_of, planar
 from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO, Span
+from curate.media.decodes import counted
 from curate.media.energy import Meter
 from curate.media.kept import Kept
 from curate.media.sniff import named
@@ -363,6 +364,7 @@ class _Sound:
             for frame in frames:
                 if frame.samples:
                     self._add(frame)
+                    counted.audio_s += frame.samples / frame.sample_rate
             if self._run is not None and self._run.at + self._run.length >= self._begin + self._window.size:
                 break
         self._place()

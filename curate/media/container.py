@@ -56,6 +56,11 @@ class Deadline:
         self.limit_s = limit_s
         self._end = time.monotonic() + limit_s
 
+    def renew(self, limit_s: float) -> None:
+        """Begin anew, for what is decoded next with what is open."""
+        self.limit_s = limit_s
+        self._end = time.monotonic() + limit_s
+
     def left(self) -> float | None:
         """Seconds that are left, 0 or more; None without a limit."""
         return None if self._end == float("inf") else max(0.0, self._end - time.monotonic())

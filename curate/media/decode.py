@@ -71,16 +71,11 @@ def decode(
     """
     check_request(kind, span)
     deadline = Deadline(limit_s)
-    frames = sorted({view for view in views if isinstance(view, Frames)})
-    sounds: list[Audio | Energy] = [*sorted({view for view in views if isinstance(view, Audio)})]
-    sounds += {Energy()} & set(views)
+    frames, sounds = sorted_views(views)
     out = Decoded()
     if kind == "image":
         if frames:
-            picture = decode_picture(data, name)
-            for view in frames:
-                out.views[view] = _crops(picture, view, key) if view.crops > 1 else render(picture, view)[np.newaxis]
-                out.times[view] = np.zeros(view.crops, np.float64)
+            picture_views(out, decode_picture(data, name), frames, key)
     elif kind == "array":
         if Array() in views:
             out.views[Array()] = read_array(data, name)
@@ -88,10 +83,23 @@ def decode(
         _video(out, data, frames, sounds, span, deadline, reader, name)
     elif sounds:
         whole = span or Span(0, audio_spans(data, deadline, name)[-1].end_us)
-        _sounds(out, data, sounds, whole, None, deadline, name)
+        sound_views(out, data, sounds, whole, None, deadline, name)
         if not out.views:
             raise MediaError(f"{name or 'The file'} has no audio stream.")
     return out
+
+
+def sorted_views(views: Sequence[View]) -> tuple[list[Frames], list[Audio | Energy]]:
+    """The views of pictures and those of sound, each once, in the order of the result."""
+    sounds: list[Audio | Energy] = [*sorted({view for view in views if isinstance(view, Audio)})]
+    return sorted({view for view in views if isinstance(view, Frames)}), [*sounds, *({Energy()} & set(views))]
+
+
+def picture_views(out: Decoded, picture: Image, views: list[Frames], key: str) -> None:
+    """The views of a picture that `decode_picture` gave."""
+    for view in views:
+        out.views[view] = _crops(picture, view, key) if view.crops > 1 else render(picture, view)[np.newaxis]
+        out.times[view] = np.zeros(view.crops, np.float64)
 
 
 def _crops(picture: Image, view: Frames, key: str) -> NDArray[np.uint8]:
@@ -125,19 +133,19 @@ def _video(
     with PyAVReader(data, deadline, name) as exact:
         whole = span or Span(0, max(exact.duration_us(), exact.claimed_us() or 0))
         if frames and reader is PyAVReader:
-            _frames(out, exact, frames, whole)
+            frame_views(out, exact, frames, whole)
         zero = exact.zero
     if frames and reader is not PyAVReader:
         other = reader(data, deadline)
         try:
-            _frames(out, other, frames, whole)
+            frame_views(out, other, frames, whole)
         finally:
             other.close()
     if sounds:
-        _sounds(out, data, sounds, whole, zero, deadline, name)
+        sound_views(out, data, sounds, whole, zero, deadline, name)
 
 
-def _sounds(
+def sound_views(
     out: Decoded,
     data: bytes,
     views: list[Audio | Energy],
@@ -146,6 +154,7 @@ def _sounds(
     deadline: Deadline,
     name: str,
 ) -> None:
+    """The views of the sound of a span, as `read_sound` says; none where there is no audio stream."""
     meter = Meter(span) if Energy() in views else None
     rates = [view.rate for view in views if isinstance(view, Audio)]
     sound = read_sound(data, span, rates, zero, deadline, name, meter)
@@ -158,7 +167,8 @@ def _sounds(
             out.views[view] = meter.energies()
 
 
-def _frames(out: Decoded, reader: VideoReader, views: list[Frames], span: Span) -> None:
+def frame_views(out: Decoded, reader: VideoReader, views: list[Frames], span: Span) -> None:
+    """The views of the pictures of a span. Raises MediaError where the video ends before it."""
     picks = sorted((span.start_us + int(t * MICRO), view) for view in views for t in _picks(view, span))
     shown: dict[Frames, list[NDArray[np.uint8]]] = {view: [] for view in views}
     times: dict[Frames, list[float]] = {view: [] for view in views}

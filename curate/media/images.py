@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from curate.media import image_metadata as metadata
 from curate.media.colour import Numbers, lab
+from curate.media.decodes import counted
 from curate.media.image_metadata import Metadata
 from curate.media.jpeg import check_strips, decode_jpeg
 from curate.media.sniff import named, refused, unreadable
@@ -36,6 +37,9 @@ five."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """The only Pillow readers that may look at the data (EPS, for one, would start Ghostscript)."""
+
+_STAY_OPEN = frozenset({"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP"})
+"""Formats whose pixels are the same after their size and orientation were asked for."""
 
 _MAX_PAGES = 64
 """Pages of a TIFF that are looked at for one that is not a thumbnail."""
@@ -170,7 +174,7 @@ def display_size(picture: Image, data: bytes, name: str = "") -> tuple[int, int]
         raise MediaError(named(name, f"is a {picture.format} picture that is not read ({_one_line(error)})")) from error
 
 
-def decode_picture(data: bytes, name: str = "") -> Image:
+def decode_picture(data: bytes, name: str = "", opened: Image | None = None) -> Image:
     """Decode a picture to an 8-bit sRGB Pillow image, mode `RGB`, in display orientation.
 
     `docs/inputs.md` says what is read, honoured, ignored and refused, line by line. In short:
@@ -185,8 +189,14 @@ def decode_picture(data: bytes, name: str = "") -> Image:
       its reference white. CMYK without a profile is converted by Pillow's formula.
     * Alpha is laid over white, after the conversion to sRGB.
     * Data that ends before the last pixel is a MediaError, never grey; a missing end marker is no damage.
+
+    Args:
+        data: the whole file.
+        name: for messages only.
+        opened: what `open_picture` gave of it, of which only the header was read; it is of no use afterwards.
     """
-    picture = open_picture(data, name)
+    counted.images += 1
+    picture = opened if opened is not None and opened.format in _STAY_OPEN else open_picture(data, name)
     if picture is None:
         raise MediaError(named(name, "is not a picture that can be read"))
     kind = picture.format

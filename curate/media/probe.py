@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from curate.media import container as boxes
 from curate.media.arrays import is_array, read_array
@@ -12,6 +13,9 @@ from curate.media.images import display_size, open_picture
 from curate.media.joined import joined
 from curate.media.video import PyAVReader
 from curate.schema.errors import MediaError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -56,35 +60,63 @@ def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
     """
     if is_array(data):
         read_array(data, name)
-        return Probe("array", None, None, None, None, False, "npy", None)
+        return ARRAY
     picture = open_picture(data, name)
     if picture is not None:
-        width, height = display_size(picture, data, name)
-        codec = "jpeg" if picture.format == "MPO" else (picture.format or "").lower()
-        return Probe("image", width, height, None, None, False, codec, None)
+        return probe_picture(picture, data, name)
     deadline = boxes.Deadline(limit_s)
+    streams = streams_of(data, name, deadline)
+    if streams.video:
+        with PyAVReader(data, deadline, name) as reader:
+            return probe_video(reader, streams, data, name, deadline)
+    return probe_audio(data, name, deadline)
+
+
+ARRAY = Probe("array", None, None, None, None, False, "npy", None)
+
+
+def probe_picture(picture: Image, data: bytes, name: str) -> Probe:
+    """Of a picture as `open_picture` gives it. Raises MediaError."""
+    width, height = display_size(picture, data, name)
+    codec = "jpeg" if picture.format == "MPO" else (picture.format or "").lower()
+    return Probe("image", width, height, None, None, False, codec, None)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What streams a container has: at least one.
+
+    Attributes:
+        rate: Hz of the audio, where its header states it.
+    """
+
+    video: bool
+    audio: bool
+    rate: int | None
+
+
+def streams_of(data: bytes, name: str, deadline: boxes.Deadline) -> Streams:
+    """Raises MediaError for data that is no container, or one with neither video nor sound."""
     with boxes.opened(data, name, deadline) as container:
         has_video = boxes.video_stream(container) is not None
         sound = boxes.audio_stream(container)
-        has_audio = sound is not None
         rate = sound.codec_context.sample_rate if sound is not None and sound.codec_context is not None else 0
-    if has_video:
-        return _probe_video(data, name, deadline, has_audio, rate or None)
-    if has_audio:
-        return _probe_audio(data, name, deadline)
-    raise MediaError(f"{name or 'The file'} holds neither video nor sound.")
+    if not has_video and sound is None:
+        raise MediaError(f"{name or 'The file'} holds neither video nor sound.")
+    return Streams(has_video, sound is not None, rate or None)
 
 
-def _probe_video(data: bytes, name: str, deadline: boxes.Deadline, has_audio: bool, rate: int | None) -> Probe:
-    with PyAVReader(data, deadline, name) as reader:
-        width, height = reader.display_size()
-        codec = reader.stream.codec_context.codec.canonical_name
-        chain = joined(data, deadline, name)
-        end = chain[-1].end_us if chain else reader.duration_us()
-        return Probe("video", width, height, end / MICRO, reader.fps, has_audio, codec, rate)
+def probe_video(reader: PyAVReader, streams: Streams, data: bytes, name: str, deadline: boxes.Deadline) -> Probe:
+    """Of a video that was opened; its frames are still to be read. Raises MediaError."""
+    width, height = reader.display_size()
+    codec = reader.stream.codec_context.codec.canonical_name
+    chain = joined(data, deadline, name)
+    end = chain[-1].end_us if chain else reader.duration_us()
+    return Probe("video", width, height, end / MICRO, reader.fps, streams.audio, codec, streams.rate)
 
 
-def _probe_audio(data: bytes, name: str, deadline: boxes.Deadline) -> Probe:
+def probe_audio(data: bytes, name: str, deadline: boxes.Deadline) -> Probe:
+    """Of a sound without video. Raises MediaError."""
     with boxes.opened(data, name, deadline) as container:
         stream = boxes.audio_stream(container)
         if stream is None:

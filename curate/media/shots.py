@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from curate.media.container import Deadline
 from curate.media.decode import SLACK_US
 from curate.media.joined import joined
 from curate.media.timeline import TAIL_US
-from curate.media.video import PyAVReader
+from curate.media.video import PyAVReader, Seen
 from curate.schema.errors import CurateError
 
 if TYPE_CHECKING:
@@ -59,14 +60,18 @@ def find_shots(
     deadline = Deadline(limit_s)
     chain = joined(data, deadline, name)
     if not chain:
-        return _shots(data, _detector(detector, threshold, min_frames), deadline, name)
+        detect = shot_detector(detector, threshold, min_frames)
+        with PyAVReader(data, deadline, name) as reader:
+            return shots_of(reader, detect)
     out: list[Span] = []
     for link in chain:
         length = link.end_us - link.begin_us
         if not link.opens:
             some = [Span(0, length, missing=True)]
         elif link.has_video:
-            some = _shots(link.data, _detector(detector, threshold, min_frames), deadline, name)
+            detect = shot_detector(detector, threshold, min_frames)
+            with PyAVReader(link.data, deadline, name) as reader:
+                some = shots_of(reader, detect)
         else:
             some = audio_spans(link.data, deadline, name)
         out += [Span(link.begin_us + s.start_us, link.begin_us + s.end_us, s.missing) for s in _fitted(some, length)]
@@ -83,23 +88,33 @@ def _fitted(spans: list[Span], length: int) -> list[Span]:
     return out
 
 
-def _shots(data: bytes, detect: SceneDetector, deadline: Deadline, name: str) -> list[Span]:
-    """The shots of one recording."""
+def shots_of(
+    reader: PyAVReader, detect: SceneDetector, watch: Callable[[Seen, list[int]], None] | None = None
+) -> list[Span]:
+    """The shots of one recording, as `find_shots` says.
+
+    Args:
+        reader: opened, nothing of it read yet.
+        detect: of `shot_detector`.
+        watch: is given each frame, and when the shots begin that were found with it; others may be found at the end.
+    """
     from scenedetect.common import FrameTimecode
 
     rate = Fraction(25)  # of no effect: frames are counted, their times are looked up below
     starts: list[int] = []
     cuts: list[int] = []
     end = 0
-    with PyAVReader(data, deadline, name) as reader:
-        for picture, pixels in reader.small_pictures(LONG_SIDE):
-            at = FrameTimecode(len(starts), rate)
-            starts.append(picture.start_us)
-            end = max(end, picture.end_us)
-            cuts += [cut.frame_num for cut in detect.process_frame(at, pixels)]
-        shown = reader.held_us(end)
-        there = max(reader.packets_end_us(), reader.claimed_us() or 0)
-        breaks_off = reader.audio_breaks_off_us()
+    for seen, pixels in reader.small_pictures(LONG_SIDE):
+        at = FrameTimecode(len(starts), rate)
+        starts.append(seen.picture.start_us)
+        end = max(end, seen.picture.end_us)
+        found = [cut.frame_num for cut in detect.process_frame(at, pixels)]
+        cuts += found
+        if watch is not None:
+            watch(seen, [starts[cut] for cut in found])
+    shown = reader.held_us(end)
+    there = max(reader.packets_end_us(), reader.claimed_us() or 0)
+    breaks_off = reader.audio_breaks_off_us()
     cuts += [cut.frame_num for cut in detect.post_process(FrameTimecode(len(starts), rate))]
     if breaks_off is not None and breaks_off + TAIL_US < shown:
         there, shown = max(there, shown), max(1, breaks_off)
@@ -108,7 +123,8 @@ def _shots(data: bytes, detect: SceneDetector, deadline: Deadline, name: str) ->
     return [*spans, Span(shown, there, missing=True)] if there > shown + SLACK_US else spans
 
 
-def _detector(name: str, threshold: float | None, min_frames: int) -> SceneDetector:
+def shot_detector(name: str, threshold: float | None, min_frames: int) -> SceneDetector:
+    """As `find_shots` says. Raises CurateError for one that does not exist."""
     from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
     if name not in DEFAULT_THRESHOLD:

@@ -18,6 +18,7 @@ from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO
 from curate.media.clock import NO_PTS
 from curate.media.cropping import Cutter, crops_of
+from curate.media.decodes import counted
 from curate.media.reader import Picture
 from curate.media.sniff import named
 from curate.media.timeline import COUNTED, LOST, TAIL_US, Timeline, breaks_off, measure, on_clock
@@ -46,7 +47,7 @@ _BACKWARDS_US = MICRO
 """By how much the next frame must come earlier than one, for the one's time to be believed no more. What follows it
 would stand still otherwise until that time has passed."""
 
-_LOOK_AHEAD = 16
+LOOK_AHEAD = 16
 """The most B-frames in a row that H.264 and HEVC allow to depend on a later frame."""
 
 _B = 3  # AV_PICTURE_TYPE_B
@@ -57,14 +58,35 @@ _BT709, _BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """A decoded frame, its time, whether damage may show in it, and whether its time cannot be true."""
+class Shown:
+    """A decoded frame.
+
+    Attributes:
+        start_us, end_us: its time, the end by its own duration.
+        damaged: whether damage may show in it.
+        misplaced: whether its time cannot be true.
+        moved: whether its time is not that of its own stamp, but follows from the frames before it.
+    """
 
     frame: VideoFrame
     start_us: int
     end_us: int
     damaged: bool
     misplaced: bool
+    moved: bool
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether another way to it, from another key frame, may show it or its time otherwise."""
+        return self.damaged or self.misplaced or self.moved
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame as it came, and as it is shown; its end is that of its own duration."""
+
+    shown: Shown
+    picture: Picture
 
 
 class PyAVReader:
@@ -111,6 +133,7 @@ class PyAVReader:
         self._timeline: Timeline = measure(data, name, self._deadline)
         self.stream = self._open()
         self._base = boxes.time_base(self.stream)
+        self._tick_s = float(self._base)
         self._crops, self._cutter = crops_of(data, self.stream), Cutter()
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.fps: float | None = float(rate) if rate else None
@@ -145,6 +168,11 @@ class PyAVReader:
         if self._clock == "dts" and self._zero == self._first and track is not None and track.begin_us is not None:
             return Fraction(track.begin_us, MICRO)  # frames bear the decoding times of packets some frames later
         return self._zero * self._base
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is an audio stream."""
+        return self._timeline.audio is not None
 
     def packets_end_us(self) -> int:
         """Where the last packet of the video ends on the media's clock, whether or not it can be decoded."""
@@ -187,11 +215,20 @@ class PyAVReader:
             return None
         return self.audio_end_us()
 
+    @property
+    def tainted(self) -> bool:
+        """Whether damage may show in what was decoded last."""
+        return self._tainted
+
     def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
         """See `VideoReader.pictures`."""
-        last: _Shown | None = None
+        return self.pictures_of(self.frames_from(start_us), start_us, end_us)
+
+    def pictures_of(self, run: Iterator[Shown], start_us: int, end_us: int) -> Iterator[Picture]:
+        """As `pictures`, of a run of frames that begins with the one on display at `start_us`."""
+        last: Shown | None = None
         beyond = 0
-        for shown in self._from(start_us):
+        for shown in run:
             if last is not None and not beyond:
                 yield self._picture(last, shown.start_us)
             inside = shown.start_us < end_us
@@ -199,7 +236,7 @@ class PyAVReader:
                 at = start_us if last is None else last.end_us
                 raise MediaError(f"The video's times are damaged after {at / MICRO:.3f} s.")
             # a B-frame at the end of the span may depend on a frame after it, so that one must be sound too
-            if not inside and (last is None or last.frame.pict_type != _B or beyond == _LOOK_AHEAD):
+            if not inside and (last is None or last.frame.pict_type != _B or beyond == LOOK_AHEAD):
                 return
             if shown.damaged:
                 raise MediaError(f"The video is damaged at {shown.start_us / MICRO:.3f} s.")
@@ -218,11 +255,11 @@ class PyAVReader:
             return end_us
         return self.audio_end_us()
 
-    def _end_us(self, last: _Shown) -> int:
+    def _end_us(self, last: Shown) -> int:
         """Where the display of a last frame ends; what it states of that is believed as `timeline` says."""
         return max(last.start_us + 1, min(last.end_us, self.packets_end_us()))
 
-    def small_pictures(self, long_side: int) -> Iterator[tuple[Picture, NDArray[np.uint8]]]:
+    def small_pictures(self, long_side: int) -> Iterator[tuple[Seen, NDArray[np.uint8]]]:
         """Every frame that decodes, damaged ones too, with its pixels scaled by libswscale: uint8 `(h, w, 3)` BGR.
 
         For shot detection, which must get through a damaged file. Cropped, not rotated; the long side of the first
@@ -232,7 +269,8 @@ class PyAVReader:
         scale = min(1.0, long_side / max(width, height))
         size = max(2, round(width * scale)), max(2, round(height * scale))
         for shown in self._from_zero():
-            yield self._picture(shown, self._end_us(shown)), self._convert(shown.frame, "bgr24", size)
+            seen = Seen(shown, self._picture(shown, self._end_us(shown)))
+            yield seen, self._convert(shown.frame, "bgr24", size)
 
     def display_size(self) -> tuple[int, int]:
         """(width, height) of the first frame as it is shown."""
@@ -318,47 +356,49 @@ class PyAVReader:
         assert self._container is not None
         return packet.opaque == LOST if self._container.format.name in COUNTED else packet.is_corrupt
 
-    def _timed(self, frames: Iterable[tuple[VideoFrame, bool]]) -> Iterator[_Shown]:
+    def _timed(self, frames: Iterable[tuple[VideoFrame, bool]]) -> Iterator[Shown]:
         at: int | None = None
         due = self._zero
         far = int(Fraction(_BACKWARDS_US, MICRO) / self._base)
-        waiting: _Shown | None = None
+        waiting: Shown | None = None
         for frame, tainted in frames:
             stamp = self._stamp(frame)
+            moved = self._clock is not None and (stamp is None or (at is not None and stamp < at))
             stamp = due if stamp is None else stamp
             if waiting is not None:
                 yield replace(waiting, misplaced=at is not None and stamp + far < at)
             # times never run backwards: a frame whose time does is shown as soon as it is there
             at = stamp if at is None else max(at, stamp)
             due = at + (frame.duration or self._frame_ticks)
+            counted.video_s += max(0, due - at) * self._tick_s
             # where audio leads, the first frame is on display from its beginning on
             start_us = 0 if stamp == self._first else self._us(at)
-            waiting = _Shown(frame, start_us, self._us(due), tainted, False)
+            waiting = Shown(frame, start_us, self._us(due), tainted, False, moved)
         if waiting is not None:
             yield waiting
 
-    def _from_zero(self) -> Iterator[_Shown]:
+    def _from_zero(self) -> Iterator[Shown]:
         if self._unread is None:
             self.stream = self._open()
             return self._timed(self._frames(self._all_packets()))
         frames, self._unread = self._unread, None
         return self._timed(frames)
 
-    def _from(self, start_us: int) -> Iterator[_Shown]:
-        """Frames from the one on display at `start_us` on."""
+    def frames_from(self, start_us: int) -> Iterator[Shown]:
+        """Frames from the one on display at `start_us` on, to the end."""
         for packets in self._shortcuts(start_us):
             run = self._timed(self._frames(packets))
             shown = next(run, None)
             if shown is None or shown.start_us > start_us + TOLERANCE_US:
                 continue
-            found, rest = _advance(shown, run, start_us)
+            found, rest = advance(shown, run, start_us)
             if not found.damaged:
                 return chain([found], rest)
         run = self._from_zero()
         shown = next(run, None)
         if shown is None:
             return iter(())
-        found, rest = _advance(shown, run, start_us)
+        found, rest = advance(shown, run, start_us)
         return chain([found], rest)
 
     def _shortcuts(self, start_us: int) -> Iterator[Iterable[Packet[VideoStream]]]:
@@ -410,11 +450,19 @@ class PyAVReader:
         num, den = self._base.numerator * MICRO, self._base.denominator
         return (2 * (ticks - self._zero) * num + den) // (2 * den)
 
-    def _picture(self, shown: _Shown, end_us: int) -> Picture:
+    def _picture(self, shown: Shown, end_us: int) -> Picture:
         return Picture(shown.start_us, end_us, self._display(shown.frame), partial(self._rgb, shown.frame))
 
     def _rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        return turn(self._convert(frame, "rgb24", self._size(frame)), display_matrix(frame, self._matrix))
+        return self.rgb(frame, self.matrix(frame))
+
+    def rgb(self, frame: VideoFrame, matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        """The pixels of a frame as its display matrix shows them."""
+        return turn(self._convert(frame, "rgb24", self._size(frame)), matrix)
+
+    def matrix(self, frame: VideoFrame) -> tuple[int, int, int, int]:
+        """The display matrix of a frame, else of the stream."""
+        return display_matrix(frame, self._matrix)
 
     def _size(self, frame: VideoFrame) -> tuple[int, int]:
         """(width, height) of what is shown of a frame, in its own pixels."""
@@ -496,7 +544,7 @@ def turn(pixels: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArra
     return np.ascontiguousarray(pixels)
 
 
-def _advance(shown: _Shown, run: Iterator[_Shown], start_us: int) -> tuple[_Shown, Iterator[_Shown]]:
+def advance(shown: Shown, run: Iterator[Shown], start_us: int) -> tuple[Shown, Iterator[Shown]]:
     """The frame on display at `start_us`, from `shown` on, and those after it."""
     following = next(run, None)
     while following is not None and following.start_us <= start_us + TOLERANCE_US:

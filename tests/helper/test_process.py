@@ -153,13 +153,13 @@ def test_inputs_do_not_count_against_the_memory_limit(helper: Helper) -> None:
 
 
 def framed(table: bytes, tree: bytes, rest: bytes = b"") -> bytes:
-    return struct.pack("<II", len(table), len(tree)) + table + tree + rest
+    return struct.pack("<III", len(table), len(tree), 0) + table + tree + rest
 
 
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"\xff" * 8, "gave an answer that cannot be read: a header longer than the protocol has"),
+        (b"\xff" * 12, "gave an answer that cannot be read: a header longer than the protocol has"),
         (framed(b'[["bytes",1000000000000]]', b"0"), "an answer that cannot be read: buffers longer than its memory"),
         (framed(b'[["array","|O",[1]]]', b'["gave",{"$":0}]', b"12345678"), "gave an answer that cannot be read"),
         (framed(b"[]", b'["raised",1,2,3]'), "gave an answer that is none"),
@@ -276,9 +276,9 @@ def test_no_other_open_file_reaches_it(helper: Helper, tmp_path: Path) -> None:
     with (tmp_path / "secret").open("w") as secret:
         os.set_inheritable(secret.fileno(), True)
         files = helper.call("open_files", limit_s=30)
-    # stdin and stdout, stderr and the lifeline, the socket
+    # stdin and stdout, the memory of both directions, stderr and the lifeline, the socket
     kinds = sorted(name.partition(":")[0] for name in files)
-    assert kinds == ["/dev/null", "/dev/null", "pipe", "pipe", "socket"]
+    assert kinds == ["/dev/null", "/dev/null", "/memfd", "/memfd", "pipe", "pipe", "socket"]
 
 
 @pytest.mark.parametrize("restarts", [3, pytest.param(50, marks=pytest.mark.long)])

@@ -69,7 +69,7 @@ def heard(raw: bytes) -> Any:
 
 def message(table: object, tree: object, rest: bytes = b"") -> bytes:
     first, second = json.dumps(table).encode(), json.dumps(tree).encode()
-    return struct.pack("<II", len(first), len(second)) + first + second + rest
+    return struct.pack("<III", len(first), len(second), 0) + first + second + rest
 
 
 def same(a: Any, b: Any) -> bool:
@@ -160,12 +160,12 @@ OFFSETS = bent_table(struct.pack("<ii", 0, 77), struct.pack("<ii", 0, 1 << 30))
 NO_UTF8 = bent_table(b"x" * 77, b"\xff" * 77)
 
 LIES = {
-    "a header longer than the protocol's": struct.pack("<II", 2**32 - 1, 2**32 - 1),
-    "no JSON": struct.pack("<II", 2, 2) + b"[]{{",
-    "no JSON for buffers": struct.pack("<II", 2, 2) + b"{{[]",
-    "no text": struct.pack("<II", 2, 2) + b"[]\xff\xfe",
-    "JSON nested deep": struct.pack("<II", 2, 400_000) + b"[]" + b"[" * 400_000,
-    "a number with 100,000 digits": struct.pack("<II", 2, 100_000) + b"[]" + b"9" * 100_000,
+    "a header longer than the protocol's": struct.pack("<III", 2**32 - 1, 2**32 - 1, 0),
+    "no JSON": struct.pack("<III", 2, 2, 0) + b"[]{{",
+    "no JSON for buffers": struct.pack("<III", 2, 2, 0) + b"{{[]",
+    "no text": struct.pack("<III", 2, 2, 0) + b"[]\xff\xfe",
+    "JSON nested deep": struct.pack("<III", 2, 400_000, 0) + b"[]" + b"[" * 400_000,
+    "a number with 100,000 digits": struct.pack("<III", 2, 100_000, 0) + b"[]" + b"9" * 100_000,
     "buffers that are no list": message({"a": 1}, None),
     "a negative length": message([["bytes", -1]], None),
     "a length that is true": message([["array", "|u1", [True]]], None, b"x"),

@@ -1,0 +1,293 @@
+"""Views of the clips of one video from one run over its frames (law 4).
+
+Two ways. Where the clips are known (`Film`), their frames are read one after the other, without a seek between them.
+Where they are not, because the same run finds the shots (`Gatherer`), frames are kept as they were decoded until their
+shot closes: only then it is known where its clips begin, and so which of them are shown.
+
+Both give what `decode` gives, for frames about which there is no doubt. Damage, and times that do not follow from the
+frame itself, may look otherwise from another key frame: such clips are left to `decode`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.media.clips import MICRO, Span, cut_spans
+from curate.media.decode import frame_views
+from curate.media.reader import Picture
+from curate.media.spool import Aside, Spool
+from curate.media.video import LOOK_AHEAD, TOLERANCE_US, PyAVReader, Seen, Shown, advance
+from curate.media.views import Decoded, Frames
+from curate.schema.errors import MediaError
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+HELD_BYTES = 256 << 20
+"""Frames of shots that are still open, in memory: 7 s of 720p at 25 Hz."""
+
+FILE_BYTES = 2 << 30
+"""What of them is put into a temporary file beyond that: 27 s of 1080p. Clips whose frames find no room are decoded a
+second time."""
+
+VIEW_BYTES, VIEW_FILE_BYTES = 64 << 20, 4 << 30
+"""Views of clips until all shots are found, in memory and in a temporary file: two hours of them in the file. What
+finds no room is decoded a second time."""
+
+_NEAR_US = 2 * MICRO
+"""A clip that begins so soon after the one before is reached by decoding on."""
+
+_PLANAR = frozenset(
+    {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv420p10le", "yuv422p10le", "gray"}
+)
+"""Formats of frames that are put into a file: planes of rows, and nothing beside."""
+
+
+class Film:
+    """Clips of one video, read in their order.
+
+    Args:
+        reader: opened; of one recording (not `joined`).
+    """
+
+    def __init__(self, reader: PyAVReader) -> None:
+        self._reader = reader
+        self._run: Iterator[Shown] | None = None
+        self._last: deque[Shown] = deque(maxlen=LOOK_AHEAD + 3)  # as many as a clip reads beyond its end
+
+    def views(self, span: Span, views: list[Frames]) -> Decoded | None:
+        """The views of a clip; None where `decode` must say what becomes of it."""
+        out = Decoded()
+        try:
+            frame_views(out, self, views, span)
+        except MediaError:
+            self._run = None
+            return None
+        return out
+
+    def duration_us(self) -> int:
+        """See `VideoReader`."""
+        return self._reader.duration_us()
+
+    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
+        """See `VideoReader.pictures`."""
+        return self._reader.pictures_of(self._from(start_us), start_us, end_us)
+
+    def close(self) -> None:
+        """See `VideoReader`."""
+        self._run = None
+        self._last.clear()
+
+    def _from(self, start_us: int) -> Iterator[Shown]:
+        last = self._last
+        near = self._run is not None and last and last[0].start_us <= start_us + TOLERANCE_US
+        if near and start_us <= last[-1].start_us + _NEAR_US:
+            first, run = last[0], self._on(list(last)[1:])
+        else:
+            last.clear()
+            self._run = self._reader.frames_from(start_us)
+            run = self._on([])
+            found = next(run, None)
+            if found is None:
+                return
+            first = found
+        first, run = advance(first, run, start_us)
+        yield first
+        yield from run
+
+    def _on(self, again: list[Shown]) -> Iterator[Shown]:
+        """Frames that were read before, then new ones."""
+        yield from again
+        assert self._run is not None
+        for shown in self._run:
+            if shown.doubtful:
+                raise MediaError("There is doubt about a frame.")
+            self._last.append(shown)
+            yield shown
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A frame of an open shot: in memory, or its planes `aside` in a file."""
+
+    picture: Picture
+    doubtful: bool
+    size: int
+    frame: VideoFrame | None
+    aside: Aside | None = None
+
+
+class Gatherer:
+    """Views of the clips of a video while its shots are found.
+
+    Args:
+        reader: whose frames they are.
+        views: of pictures.
+        max_seconds: of a clip, as for `cut_spans`.
+    """
+
+    def __init__(self, reader: PyAVReader, views: list[Frames], max_seconds: float) -> None:
+        self._reader, self._views, self._max_seconds = reader, views, max_seconds
+        self._held: deque[_Held] = deque()
+        self._open_us = 0
+        self._closed: list[Span] = []
+        self._made: dict[Span, tuple[Decoded, Aside]] = {}
+        self._in_memory = 0
+        self._spilled = 0
+        self._frames = Spool(0, FILE_BYTES)
+        self._results = Spool(VIEW_BYTES, VIEW_FILE_BYTES)
+        self._room = True
+
+    def see(self, seen: Seen, cuts_us: Sequence[int]) -> None:
+        """Take in the next frame, and the shots that were found to begin with it or before it."""
+        if not self._room:
+            return
+        frame = seen.shown.frame
+        size = sum(plane.buffer_size for plane in frame.planes)
+        self._held.append(_Held(seen.picture, seen.shown.doubtful, size, frame))
+        self._in_memory += size
+        for at in cuts_us:
+            if at > self._open_us:
+                self._closed += cut_spans([Span(self._open_us, at)], self._max_seconds)
+                self._open_us = at
+        while self._closed and self._made_of(self._closed[0], ended=False):
+            del self._closed[0]
+        self._forget(self._closed[0].start_us if self._closed else self._open_us)
+        self._spill()
+
+    def finish(self, clips: Sequence[Span]) -> None:
+        """All frames were seen, and these are the clips: those at the end are made, and all else is let go."""
+        for clip in clips:
+            if clip not in self._made and self._room and not clip.missing and not self._reader.tainted:
+                self._made_of(clip, ended=True)
+        while self._held:
+            self._drop()
+        self._frames.close()
+
+    def take(self, clip: Span) -> Decoded | None:
+        """The views of a clip, once; None where they were not made."""
+        found = self._made.pop(clip, None)
+        if found is None:
+            return None
+        out, aside = found
+        out.views = dict(zip(self._views, aside.look(), strict=True))
+        aside.drop()
+        return out
+
+    def close(self) -> None:
+        """Free all."""
+        self._held.clear()
+        self._made.clear()
+        self._frames.close()
+        self._results.close()
+
+    def _made_of(self, clip: Span, *, ended: bool) -> bool:
+        """Make the views of a clip, if that can be done; False while frames after it are awaited."""
+        starts = [held.picture.start_us for held in self._held]
+        first = bisect_right(starts, clip.start_us + TOLERANCE_US) - 1
+        end = max(bisect_left(starts, clip.end_us), first + 1)
+        if not ended and len(starts) <= end + LOOK_AHEAD:
+            return False
+        if first < 0 or any(held.doubtful for held in list(self._held)[first : end + LOOK_AHEAD + 1]):
+            return True
+        pictures = [held.picture for held in list(self._held)[first : end + 1]]
+        run = [replace(a, end_us=b.start_us) for a, b in pairwise(pictures)]
+        if end == len(starts):  # the last one ends as the stream does
+            run.append(replace(pictures[-1], end_us=self._reader.held_us(pictures[-1].end_us)))
+        out = Decoded()
+        try:
+            frame_views(out, _Pictures(run), self._views, clip)
+        except MediaError:
+            return True
+        aside = self._results.put([out.views[view] for view in self._views])
+        if aside is None:
+            self._room = False
+        else:
+            out.views = {}
+            self._made[clip] = out, aside
+        return True
+
+    def _forget(self, before_us: int) -> None:
+        """Drop the frames that no clip from `before_us` on shows."""
+        while len(self._held) > 1 and self._held[1].picture.start_us <= before_us + TOLERANCE_US:
+            self._drop()
+
+    def _drop(self) -> None:
+        held = self._held.popleft()
+        if held.aside is None:
+            self._in_memory -= held.size
+        else:
+            self._spilled -= 1
+            held.aside.drop()
+
+    def _spill(self) -> None:
+        """Put the oldest frames in memory into the file, or drop the oldest of all, until those in memory are few."""
+        while self._in_memory > HELD_BYTES and len(self._held) > self._spilled + 1:
+            oldest = self._held[self._spilled]
+            frame = oldest.frame
+            aside = self._frames.put(_planes(frame)) if frame is not None and frame.format.name in _PLANAR else None
+            if aside is None or frame is None:
+                self._drop()
+                continue
+            like = _Like(frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
+            rgb = partial(_unspilled, self._reader, aside, like, self._reader.matrix(frame))
+            picture = replace(oldest.picture, rgb=rgb)
+            self._held[self._spilled] = replace(oldest, picture=picture, frame=None, aside=aside)
+            self._in_memory -= oldest.size
+            self._spilled += 1
+
+
+@dataclass(frozen=True)
+class _Like:
+    """What a frame is beside its planes, as far as its conversion goes."""
+
+    width: int
+    height: int
+    layout: str
+    colorspace: int
+    color_range: int
+
+
+def _planes(frame: VideoFrame) -> list[NDArray[np.uint8]]:
+    return [np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
+
+
+def _unspilled(reader: PyAVReader, aside: Aside, like: _Like, matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """The pixels of a frame whose planes lie in a file."""
+    from av import VideoFrame
+
+    frame = VideoFrame(like.width, like.height, like.layout)
+    frame.colorspace, frame.color_range = like.colorspace, like.color_range
+    for plane, rows in zip(frame.planes, aside.look(), strict=True):
+        own = np.zeros((plane.height, plane.line_size), np.uint8)
+        width = min(plane.line_size, rows.shape[1])
+        own[:, :width] = rows[: plane.height, :width]
+        plane.update(own.tobytes())
+    return reader.rgb(frame, matrix)
+
+
+class _Pictures:
+    """Pictures that were read before, as a `VideoReader` of one clip."""
+
+    def __init__(self, run: list[Picture]) -> None:
+        self._run = run
+
+    def duration_us(self) -> int:
+        """See `VideoReader`."""
+        return self._run[-1].end_us
+
+    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
+        """See `VideoReader.pictures`."""
+        return iter(self._run)
+
+    def close(self) -> None:
+        """See `VideoReader`."""
