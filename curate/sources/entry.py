@@ -92,7 +92,7 @@ class Entry:
     Attributes:
         source: name of the source in the recipe.
         uri: how the source calls the record: a path relative to the folder, `name.tar/key`, or a table's own words.
-        ordinal: 0, or how often the same uri came before in the same unit.
+        ordinal: 0, or how often the same uri came before in the same unit; -1 where it stands for the unit.
         text: the source's text, None where it has none.
         licence: the record's own, else the source's.
         meta: whatever else the source says: a JSON object with sorted keys, ASCII.
@@ -113,12 +113,12 @@ class Entry:
     @classmethod
     def whole(cls, source: str, unit: str, licence: str | None, error: str, message: str) -> Entry:
         """What stands for a unit that cannot be read, or for the rest of it: a broken entry with the unit's name."""
-        return cls(source, unit, 0, None, licence, "{}", Broken(error, message), unit)
+        return cls(source, unit, -1, None, licence, "{}", Broken(error, message), unit)
 
     @property
     def is_whole(self) -> bool:
         """Whether it stands for its unit and is no record of it."""
-        return self.uri == self.unit and isinstance(self.location, Broken)
+        return self.ordinal < 0
 
     @property
     def record_id(self) -> str:
@@ -181,6 +181,9 @@ def numbered(entries: Iterable[Entry]) -> Iterator[Entry]:
     """Entries of one unit, each with its ordinal."""
     before: dict[str, int] = {}
     for entry in entries:
+        if entry.is_whole:
+            yield entry
+            continue
         seen = before.get(entry.uri, 0)
         before[entry.uri] = seen + 1
         yield replace(entry, ordinal=seen) if seen else entry

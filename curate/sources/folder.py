@@ -25,7 +25,7 @@ from curate.schema.ids import ID_HEX, content_id
 from curate.sources.base import Source, Unit, looked, readable
 from curate.sources.entry import Broken, Entry, File, Location, meta_json
 from curate.sources.media_types import is_array, is_media, media_among
-from curate.sources.paths import address_of, in_bucket, listed_after, objects_below
+from curate.sources.paths import LAST, address_of, in_bucket, listed_after, objects_below
 from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words, reason
 from curate.storage import Stat, Store, is_remote
 from curate.storage.tables import read_table, write_table
@@ -35,8 +35,6 @@ AT_ONCE = 16
 
 FEWEST, MEAN, MOST = 512, 1024, 4096
 """Names of a page."""
-
-_LAST = "\U0010ffff"  # no name in a folder comes behind it
 
 HELD = 4096
 """Names of a bucket that wait for those of their sidecars."""
@@ -326,7 +324,7 @@ def _beside(begin: str, at: str, after: Callable[[str], Iterator[Stat]]) -> Iter
     """Names behind `at` that begin so. Folders among them are stepped over, a request each."""
     while at:
         inside, slash, _ = at[len(begin) :].partition("/")
-        found = after(f"{begin}{inside}/{_LAST}" if slash else at)
+        found = after(f"{begin}{inside}/{LAST}" if slash else at)
         at = ""
         for item in found:
             if not item.path.startswith(begin):

@@ -24,6 +24,9 @@ from curate.storage.retry import retried
 PAGE = 1000
 """Objects of one request for a list."""
 
+LAST = "\U0010ffff"
+"""What no name that goes on with another character comes behind."""
+
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them
 
@@ -102,20 +105,36 @@ def _matching_objects(pattern: str) -> tuple[str, list[Stat]]:
 
 
 def objects_below(folder: str) -> Iterator[Stat]:
-    """All objects below an `s3://` address, in the order of their names, which are relative to it. One request for
-    about a thousand of them, and no more is held.
+    """All objects below an `s3://` address, in the order of their names, which are relative to it.
+
+    Each thousand costs a request, and no more is held. Some servers of their own kind (SeaweedFS) go through folders
+    as they would on a disk, where `a/b` comes before `a-b`; what they list is held and sorted.
 
     Raises:
-        CurateError: the bucket cannot be listed, not in order, or holds a name that no request can carry.
+        CurateError: the bucket cannot be listed, or holds a name that no request can carry.
     """
     store, prefix = in_bucket(folder)
     start = len(prefix) + 1 if prefix else 0
-    for stat in listed_after(store, prefix, ""):
+    found = listed_after(store, prefix, "")
+    is_sorted: bool | None = None  # not known before it matters
+    for stat in found:
+        if is_sorted is None and "/" in stat.path[start:]:
+            is_sorted = _is_in_order(store, prefix, stat.path[: stat.path.index("/", start)])
+            if not is_sorted:
+                found = iter(sorted([stat, *found], key=lambda stat: stat.path))
+                yield from (Stat(stat.path[start:], stat.bytes) for stat in found)
+                return
         yield Stat(stat.path[start:], stat.bytes)
 
 
+def _is_in_order(store: Store, prefix: str, folder: str) -> bool:
+    """Whether a store lists by whole names: then those in a folder come behind all that begin with `folder.`."""
+    behind = next(listed_after(store, prefix, f"{folder}.{LAST}"), None)
+    return behind is not None and behind.path.startswith(f"{folder}/")
+
+
 def listed_after(store: Store, prefix: str, after: str) -> Iterator[Stat]:
-    """Files of a store below a prefix whose paths come after `after`, in the order of their paths.
+    """Files of a store below a prefix that come after `after`, as the store has them in order.
 
     Raises:
         CurateError: as `objects_below`.
@@ -136,11 +155,6 @@ def listed_after(store: Store, prefix: str, after: str) -> Iterator[Stat]:
 
     while found := _page(store, page):
         for item in found:
-            if item["path"] <= after:
-                raise CurateError(
-                    f"{store} lists its objects in no order, so that a long list of them cannot be gone through",
-                    "name its objects in a table",
-                )
             after = item["path"]
             yield Stat(after, item["size"])
 

@@ -50,7 +50,7 @@ from curate.sources.base import Source, Unit, looked, lost, readable
 from curate.sources.entry import Broken, Entry, Location, TarMember, meta_json, numbered
 from curate.sources.media_types import is_array, is_media
 from curate.sources.paths import matching
-from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words
+from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words, reason
 from curate.storage import Stat, Store
 
 MAX_NAME = 4096
@@ -87,7 +87,8 @@ class Tars(Source):
             base, tars = self._tars()
             if not tars:
                 raise CurateError(f"source {self.name!r}: no file matches {self._said!r} in {base}", looked(self._said))
-            raw_file(f"{base}/{tars[0].path}", tars[0].bytes).read(_BLOCK)
+            with raw_file(f"{base}/{tars[0].path}", tars[0].bytes) as first:
+                first.read(_BLOCK)
 
     def units(self, build: Store) -> Iterator[Unit]:
         with readable(self.name):
@@ -140,13 +141,16 @@ def list_tar(source: str, tar: Path | str, name: str, licence: str | None = None
         head = file.read(8)
         file.seek(0)
         reader = _Reader(file)
-        for member in reader:
-            if not _is_passed_over(member.name):
-                key, ending = split_key(member.name)
-                group = groups.get(key)
-                if group is None:
-                    group = groups[key] = _Group()
-                group.add(member, ending.lower(), file)
+        try:
+            for member in reader:
+                if not _is_passed_over(member.name):
+                    key, ending = split_key(member.name)
+                    group = groups.get(key)
+                    if group is None:
+                        group = groups[key] = _Group()
+                    group.add(member, ending.lower(), file)
+        except OSError as exc:
+            reader.damage = f"the tar cannot be read to its end: {reason(exc)}"
     return numbered(_entries(source, address, name, licence, groups, _damage(reader.damage, head, address, state)))
 
 
@@ -273,7 +277,6 @@ class _Reader:
                     self.damage = f"the tar states two sizes of the member {name}: what follows is not read"
                     return
                 at, offset = info.offset_data, tar.offset
-                tar.members.clear()  # it keeps them for lookups that nobody does
                 if not info.isdir():
                     yield Member(info.name, info.offset_data, info.size, _fault(info))
             self.damage = self._after(tar.offset)
