@@ -27,12 +27,20 @@ def content_id(data: bytes) -> str:
 
 def key_of(value: Any) -> str:
     """A 32-hex-digit id of any JSON value; equal values give equal ids whatever the order of their keys."""
-    return content_id(json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode())
+    return content_id(_ENCODER.encode(value).encode())
 
 
-def record_id(source: str, uri: str, ordinal: int = 0) -> str:
-    """The id of a record: where it was listed. `ordinal` tells a uri listed more than once in one source apart."""
-    return key_of(["record", source, uri, ordinal])
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+
+def record_id(source: str, uri: str, ordinal: int = 0, unit: str = "") -> str:
+    """The id of a record: where it was listed, and nothing that another unit of its source says.
+
+    Args:
+        ordinal: how often the uri came before in its unit.
+        unit: name of the unit, where the same uri may stand in another one; empty where uris of the source are unique.
+    """
+    return key_of(["record", source, unit, uri, ordinal] if unit else ["record", source, uri, ordinal])
 
 
 def sample_id(content: str, start_us: int = 0, end_us: int = 0) -> str:

@@ -24,12 +24,11 @@ import io
 import re
 from collections import deque
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from curate.schema.errors import CurateError
 from curate.sources.entry import BadCell, replaced
-from curate.sources.rows import Row, check_all_given, refuse_other_than_text
+from curate.sources.rows import Opener, Row, check_all_given, refuse_other_than_text
 from curate.sources.sidecar import SourceError
 
 LONGEST = 16 << 20
@@ -48,12 +47,12 @@ _OPENS = re.compile(r'(?:^|,)"(?![",\r\n]|$)')
 _WORD = "word"
 
 
-def read_csv(table: Path, name: str, own: Collection[str], uri: str) -> tuple[list[str], Iterator[Row]]:
+def read_csv(table: Opener, name: str, own: Collection[str], uri: str) -> tuple[list[str], Iterator[Row]]:
     """The names of the header, and the rows as they come; empty cells are None, blank lines are no rows. Of columns of
     one name, such as those without one that spreadsheets leave at the end, the last is read.
 
     Args:
-        table: UTF-8, with or without a byte order mark; lines end in LF, CR LF or CR.
+        table: opens it: UTF-8, with or without a byte order mark; lines end in LF, CR LF or CR.
         name: what messages call it.
         own: columns whose bytes must be UTF-8, or the row cannot be read. Other cells are `BadCell` where they are not.
         uri: the column of uris.
@@ -71,8 +70,8 @@ def read_csv(table: Path, name: str, own: Collection[str], uri: str) -> tuple[li
     return columns, _rows(table, name, columns, own, uri)
 
 
-def _opened(table: Path) -> TextIO:
-    return table.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+def _opened(table: Opener) -> TextIO:
+    return io.TextIOWrapper(table(), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 class _Records:
@@ -152,7 +151,7 @@ def _header(records: _Records, name: str) -> list[str]:
     return [replaced(column) for column in columns]
 
 
-def _rows(table: Path, name: str, columns: list[str], own: Collection[str], uri: str) -> Iterator[Row]:
+def _rows(table: Opener, name: str, columns: list[str], own: Collection[str], uri: str) -> Iterator[Row]:
     looks = _Looks(len(columns), columns.index(uri))
     is_trusted: bool | None = None  # not known before it matters
     with _opened(table) as file:
@@ -186,7 +185,7 @@ def _rows(table: Path, name: str, columns: list[str], own: Collection[str], uri:
         check_all_given(name, "lines", records.read, accounted)
 
 
-def _is_well_written(table: Path, name: str, columns: list[str], uri: str) -> bool:
+def _is_well_written(table: Opener, name: str, columns: list[str], uri: str) -> bool:
     """Whether a table whose fields have lines that look like rows is to be read as RFC 4180 has it nevertheless.
 
     Two stray quotes of which one opens a field and the next one ends another make a field too. But stray quotes do not

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from curate.schema.ids import record_id
+import pyarrow as pa
+
+from curate.schema.ids import content_id, record_id
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,28 @@ class Broken:
 
 Location = File | TarMember | Url | Broken
 
-_LOCATIONS: dict[str, type[File | TarMember | Url | Broken]] = {
-    "file": File,
-    "tar": TarMember,
-    "url": Url,
-    "broken": Broken,
-}
-_NAMES = {kind: name for name, kind in _LOCATIONS.items()}
+ENTRIES = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("ordinal", pa.int64(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("licence", pa.string()),
+        pa.field("meta", pa.string(), nullable=False),
+        pa.field("location", pa.string(), nullable=False),  # file, tar, url or broken: what the columns below say
+        pa.field("address", pa.binary()),  # of file, tar or url: paths of this machine may hold any bytes
+        pa.field("offset", pa.int64()),  # of tar
+        pa.field("bytes", pa.int64()),  # of file and tar
+        pa.field("error", pa.string()),  # of broken
+        pa.field("message", pa.string()),
+    ]
+)
+"""Entries as they travel between tasks."""
+
 _ESCAPED = re.compile("[\udc80-\udcff]+")
-_COLUMNS = ("path", "tar", "offset", "bytes", "url", "error", "message")
+_JSON = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
+_SORTED_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=True, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -77,11 +92,13 @@ class Entry:
     Attributes:
         source: name of the source in the recipe.
         uri: how the source calls the record: a path relative to the folder, `name.tar/key`, or a table's own words.
-        ordinal: 0, or how often the same uri came before in the same source.
+        ordinal: 0, or how often the same uri came before in the same unit; -1 where it stands for the unit.
         text: the source's text, None where it has none.
         licence: the record's own, else the source's.
         meta: whatever else the source says: a JSON object with sorted keys, ASCII.
         location: where the bytes are.
+        unit: what tells the record from one of the same uri in another unit, mostly the unit's name; part of its id.
+            Empty where uris of the source are unique.
     """
 
     source: str
@@ -91,11 +108,22 @@ class Entry:
     licence: str | None
     meta: str
     location: Location
+    unit: str = ""
+
+    @classmethod
+    def whole(cls, source: str, unit: str, licence: str | None, error: str, message: str) -> Entry:
+        """What stands for a unit that cannot be read, or for the rest of it: a broken entry with the unit's name."""
+        return cls(source, unit, -1, None, licence, "{}", Broken(error, message), unit)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it stands for its unit and is no record of it."""
+        return self.ordinal < 0
 
     @property
     def record_id(self) -> str:
-        """The id of the record: 32 hex digits, of source, uri and ordinal."""
-        return record_id(self.source, self.uri, self.ordinal)
+        """The id of the record: 32 hex digits, of source, unit, uri and ordinal."""
+        return record_id(self.source, self.uri, self.ordinal, self.unit)
 
     def identity(self) -> list[Any]:
         """All that listing knows of the content, as a JSON value; partitions are named by it.
@@ -107,21 +135,58 @@ class Entry:
         at = self.location
         size = at.bytes if isinstance(at, File | TarMember) else None
         broken = [at.error, at.message] if isinstance(at, Broken) else None
-        return [self.source, self.uri, self.ordinal, self.text, self.licence, self.meta, size, broken]
+        return [self.source, self.unit, self.uri, self.ordinal, self.text, self.licence, self.meta, size, broken]
 
-    def to_row(self) -> dict[str, Any]:
-        """Flat columns: the attributes, `location` as its kind, and the kind's own columns, None where absent."""
-        own = {name: getattr(self, name) for name in ("source", "uri", "ordinal", "text", "licence", "meta")}
-        place = {name: getattr(self.location, name, None) for name in _COLUMNS}
-        return own | {"location": _NAMES[type(self.location)]} | place
 
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Entry:
-        """The entry that `to_row` made the row of."""
-        kind = _LOCATIONS[row["location"]]
-        location = kind(**{name: row[name] for name in kind.__dataclass_fields__})
-        own = {name: row[name] for name in ("source", "uri", "ordinal", "text", "licence", "meta")}
-        return cls(**own, location=location)
+def identities(entries: Iterable[Entry]) -> list[str]:
+    """The digest of each entry's identity, 32 hex digits."""
+    return [content_id(_JSON.encode(entry.identity()).encode()) for entry in entries]
+
+
+def entries_table(entries: Sequence[Entry]) -> pa.Table:
+    """Entries as a table of the schema ENTRIES, a row each."""
+    places = [_place(entry.location) for entry in entries]
+    own = ([getattr(entry, name) for entry in entries] for name in ENTRIES.names[:7])
+    columns = [*own, *(zip(*places, strict=True) if places else [()] * 6)]
+    return pa.table([pa.array(cells, f.type) for cells, f in zip(columns, ENTRIES, strict=True)], schema=ENTRIES)
+
+
+def entries_of(table: pa.Table) -> list[Entry]:
+    """Inverse of `entries_table`."""
+    columns = [column.to_pylist() for column in table.select(ENTRIES.names).columns]
+    return [
+        Entry(source, uri, ordinal, text, licence, meta, _location(*place), unit)
+        for source, unit, uri, ordinal, text, licence, meta, *place in zip(*columns, strict=True)
+    ]
+
+
+def _place(at: Location) -> tuple[str, bytes | None, int | None, int | None, str | None, str | None]:
+    if isinstance(at, TarMember):
+        return "tar", at.tar.encode("utf-8", "surrogateescape"), at.offset, at.bytes, None, None
+    if isinstance(at, File):
+        return "file", at.path.encode("utf-8", "surrogateescape"), None, at.bytes, None, None
+    if isinstance(at, Url):
+        return "url", at.url.encode("utf-8", "surrogateescape"), None, None, None, None
+    return "broken", None, None, None, at.error, at.message
+
+
+def _location(kind: str, address: bytes | None, offset: int, size: int, error: str, message: str) -> Location:
+    if address is None:
+        return Broken(error, message)
+    place = address.decode("utf-8", "surrogateescape")
+    return TarMember(place, offset, size) if kind == "tar" else File(place, size) if kind == "file" else Url(place)
+
+
+def numbered(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries of one unit, each with its ordinal."""
+    before: dict[str, int] = {}
+    for entry in entries:
+        if entry.is_whole:
+            yield entry
+            continue
+        seen = before.get(entry.uri, 0)
+        before[entry.uri] = seen + 1
+        yield replace(entry, ordinal=seen) if seen else entry
 
 
 @dataclass(frozen=True)
@@ -140,7 +205,7 @@ class BadCell:
 
 def meta_json(value: Mapping[str, Any]) -> str:
     """`meta` as it is stored: sorted keys, ASCII, numbers that JSON has no word for as null."""
-    return json.dumps(_plain(value), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return _SORTED_JSON.encode(_plain(value)) if value else "{}"
 
 
 def clean(text: str | None) -> str | None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Collection, Iterator
-from itertools import chain, islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curate.schema.errors import CurateError, first_line
+from curate.sources.ahead import raw_file
 from curate.sources.entry import BadCell
 from curate.sources.rows import Row, check_all_given
+from curate.storage import is_remote
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+MOST_ROWS = 1 << 16
+"""Rows that are read on their own; a larger row group is read in several ranges."""
 
-MAX_UNREAD = 1 << 20
-"""Rows of one row group of which nothing can be read: that there are so many is the file's own claim (law 14)."""
+FEW_ROWS = 1 << 10
+"""Rows of neighbouring row groups that are read together."""
+
+MAX_CLAIMED = 1 << 20
+"""Rows that a row group may state whatever its size; that there are more is to be believed of large files (law 14)."""
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _BATCH = 4096
@@ -27,108 +33,168 @@ _FEW = 64
 """Rows of a batch where some of it cannot be read, and all of it fails."""
 
 
-def read_parquet(table: Path, name: str, own: Collection[str]) -> tuple[list[str], Iterator[Row]]:
-    """The names of all columns, and the rows as they come.
+@dataclass(frozen=True)
+class Range:
+    """Neighbouring rows that are read together: a row group, some small ones, or a part of a large one.
+
+    Attributes:
+        group: the row group that it begins in, from 0.
+        offset: rows of that row group before it.
+        row: rows of the table before it.
+        rows: how many there are.
+        bytes: of the row groups, as they are stored; for a part its share.
+    """
+
+    group: int
+    offset: int
+    row: int
+    rows: int
+    bytes: int
+
+
+class ParquetTable:
+    """A Parquet table, opened: its footer is read.
 
     Columns of bytes are not read, but for those of `own`. A cell that is no UTF-8, or a time that Python's calendar has
     not, is a `BadCell`; so are the cells of pages that cannot be read or decrypted, or whose checksum is wrong.
 
     Args:
+        address: of the file or object.
+        size: its bytes.
+        name: what messages call it.
         own: the columns of uri, text and licence.
 
     Raises:
         CurateError: not a Parquet file; a name of a column that is not UTF-8; a column of `own` that is there twice;
-            more than MAX_UNREAD rows of a row group, or rows of none, that cannot be read.
+            row groups whose rows are not those of the table; one that states more rows than the file has bytes.
+        FileNotFoundError: it is gone.
     """
-    import pyarrow as pa
 
-    try:
-        file = _open(table)
-        fields = list(file.schema_arrow)
-        names = [field.name for field in fields]
-    except UnicodeDecodeError as exc:
-        raise CurateError(f"{name}: the name of one of its columns is not UTF-8") from exc
-    except (pa.ArrowException, OSError) as exc:
-        raise CurateError(f"{name} is not a parquet file: {exc}") from exc
-    twice = sorted(column for column in own if names.count(column) > 1)
-    if twice:
-        raise CurateError(f"{name} has more than one column named {', '.join(twice)}")
-    are_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    left = {field.name for field in fields if any(are(field.type) for are in are_bytes)} - set(own)
-    wanted = [column for column in dict.fromkeys(names) if column not in left]
-    return names, _rows(table, file, wanted, name)
+    def __init__(self, address: str, size: int, name: str, own: Collection[str]) -> None:
+        self._address, self._size, self._name = address, size, name
+        try:
+            self._file = self._open()
+            fields = list(self._file.schema_arrow)
+            self.names = [field.name for field in fields]
+        except UnicodeDecodeError as exc:
+            raise CurateError(f"{name}: the name of one of its columns is not UTF-8") from exc
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError) as exc:
+            raise CurateError(f"{name} is not a parquet file: {exc}") from exc
+        twice = sorted(column for column in own if self.names.count(column) > 1)
+        if twice:
+            raise CurateError(f"{name} has more than one column named {', '.join(twice)}")
+        are_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+        left = {field.name for field in fields if any(are(field.type) for are in are_bytes)} - set(own)
+        self._wanted = [column for column in dict.fromkeys(self.names) if column not in left]
+        footer = self._file.metadata
+        self._groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+        check_all_given(name, "rows", footer.num_rows, sum(self._groups))
+        for i, rows in enumerate(self._groups, 1):
+            if rows < 0 or rows > max(MAX_CLAIMED, size):
+                raise CurateError(f"{name}: its row group {i} states {rows} rows, and the file has {size} bytes")
 
+    def ranges(self) -> Iterator[Range]:
+        """All rows, in order: a range for each row group, but for those of few rows and of many."""
+        small: Range | None = None
+        row = 0
+        for group, rows in enumerate(self._groups):
+            size = sum(self._file.metadata.row_group(group).column(i).total_compressed_size for i in self._columns)
+            if small is not None and small.rows + rows > FEW_ROWS:
+                yield small
+                small = None
+            if small is not None:
+                small = replace(small, rows=small.rows + rows, bytes=small.bytes + size)
+            elif rows <= FEW_ROWS:
+                small = Range(group, 0, row, rows, size) if rows else None
+            else:
+                for start in range(0, rows, MOST_ROWS):
+                    some = min(MOST_ROWS, rows - start)
+                    yield Range(group, start, row + start, some, size * some // rows)
+            row += rows
+        if small is not None:
+            yield small
 
-def _open(table: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    import pyarrow.parquet as pq
+    @property
+    def _columns(self) -> range:
+        return range(self._file.metadata.num_columns)
 
-    return pq.ParquetFile(table, metadata=metadata, page_checksum_verification=True)
+    def rows(self, start: int, count: int) -> Iterator[Row]:
+        """`count` rows from `start` on; fewer where there are no more.
 
+        Those of a row group that ends before it should are rows of bad cells.
+        """
+        before = 0
+        for group, rows in enumerate(self._groups):
+            first, last = max(0, start - before), min(rows, start + count - before)
+            if first < last:
+                yield from self._rows(group, first, last)
+            before += rows
 
-def _open_as_stored(table: Path) -> pq.ParquetFile:
-    """The file without the Arrow schema that its writer left beside Parquet's own.
-
-    With it, Arrow makes a column of strings a dictionary again, for which all of it has to be UTF-8.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with table.open("rb") as file:
-        file.seek(-8, 2)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(-8 - length, 2)
-        footer = file.read().replace(b"ARROW:schema", b"ARROW-schema")
-    return _open(table, pq.read_metadata(pa.BufferReader(b"PAR1" + footer)))
-
-
-def _rows(table: Path, file: pq.ParquetFile, columns: list[str], name: str) -> Iterator[Row]:
-    """Row groups batch by batch; from the first batch that cannot be read, column by column."""
-    import pyarrow as pa
-
-    total = 0
-    for group in range(file.num_row_groups):
-        rows, given = file.metadata.row_group(group).num_rows, 0
-        batches = file.iter_batches(_BATCH, row_groups=[group], columns=columns)
-        while True:
+    def _rows(self, group: int, first: int, last: int) -> Iterator[Row]:
+        """Rows of a row group, batch by batch; from the first batch that cannot be read, column by column."""
+        columns = self._wanted
+        given, seen = first, 0
+        batches = self._file.iter_batches(_BATCH, row_groups=[group], columns=columns)
+        while given < last:
             try:
                 batch = next(batches, None)
             except (pa.ArrowException, OSError):
                 break  # what is wrong, and with which column, is found below
             if batch is None:
                 break
+            seen += batch.num_rows
+            if seen <= given:
+                continue
+            batch = batch.slice(given - seen + batch.num_rows, last - given)
             by_name = dict(zip(batch.schema.names, batch.columns, strict=True))
             for cells in zip(*(_values(by_name[column]) for column in columns), strict=True):
                 given += 1
                 yield dict(zip(columns, cells, strict=True))
-        alone = [_column(table, file, group, column, given, rows) for column in columns] if given < rows else []
-        unread = 0
-        for cells in zip(*alone, strict=True):
-            given += 1
-            unread += all(isinstance(cell, BadCell) for cell in cells)
-            if unread > MAX_UNREAD:
-                raise CurateError(f"{name}: of {rows} rows of its row group {group + 1} most cannot be read")
-            yield dict(zip(columns, cells, strict=True))
-        total += given
-    check_all_given(name, "rows", file.metadata.num_rows, total)
+        if given < last:
+            alone = [self._column(group, column, given, last) for column in columns]
+            for cells in zip(*alone, strict=True):
+                yield dict(zip(columns, cells, strict=True))
 
+    def _column(self, group: int, column: str, start: int, stop: int) -> Iterator[Any]:
+        """Cells `start` to `stop` of a column of a row group; those that cannot be read are bad ones."""
+        why = "its row group ends before it"
+        is_dictionary = "dictionary<" in str(self._file.schema_arrow.field(column).type)
+        for one in (self._file, self._open_as_stored()) if is_dictionary else (self._file,):
+            seen = 0
+            try:
+                for batch in one.iter_batches(_FEW, row_groups=[group], columns=[column]):
+                    seen += batch.num_rows
+                    skip = start - seen + batch.num_rows
+                    if skip < batch.num_rows:
+                        for cell in _values(batch.column(column).slice(skip, stop - start)):
+                            start += 1
+                            yield cell
+                    if start >= stop:
+                        return
+            except (pa.ArrowException, OSError) as exc:
+                why = _UNPRINTABLE.sub("?", first_line(exc).replace(self._address, self._name))
+        for _ in range(start, stop):
+            yield BadCell(f"<cannot be read: {why}>", f"cannot be read: {why}")
 
-def _column(table: Path, file: pq.ParquetFile, group: int, column: str, start: int, stop: int) -> Iterator[Any]:
-    """Cells `start` to `stop` of a column of a row group; those that cannot be read are bad ones."""
-    import pyarrow as pa
+    def _open(self, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+        """Of an object the footer is read, and each row group's columns that are wanted, by as few ranges as can be."""
+        is_object = is_remote(self._address)
+        where = pa.PythonFile(raw_file(self._address, self._size, 0), "r") if is_object else self._address
+        return pq.ParquetFile(where, metadata=metadata, page_checksum_verification=True, pre_buffer=is_object)
 
-    why = "its row group ends before it"
-    is_dictionary = "dictionary<" in str(file.schema_arrow.field(column).type)
-    for one in (file, _open_as_stored(table)) if is_dictionary else (file,):
-        try:
-            batches = one.iter_batches(_FEW, row_groups=[group], columns=[column])
-            cells = chain.from_iterable(_values(batch.column(column)) for batch in batches)
-            for cell in islice(cells, start, stop):
-                start += 1
-                yield cell
-        except (pa.ArrowException, OSError) as exc:
-            why = _UNPRINTABLE.sub("?", first_line(exc).replace(str(table), table.name))
-    for _ in range(start, stop):
-        yield BadCell(f"<cannot be read: {why}>", f"cannot be read: {why}")
+    def _open_as_stored(self) -> pq.ParquetFile:
+        """The file without the Arrow schema that its writer left beside Parquet's own.
+
+        With it, Arrow makes a column of strings a dictionary again, for which all of it has to be UTF-8.
+        """
+        with raw_file(self._address, self._size) as file:
+            file.seek(-8, 2)
+            length = int.from_bytes(file.read(4), "little")
+            file.seek(-8 - length, 2)
+            footer = (io.BufferedReader(file).read()).replace(b"ARROW:schema", b"ARROW-schema")
+        return self._open(pq.read_metadata(pa.BufferReader(b"PAR1" + footer)))
 
 
 def _values(cells: pa.Array) -> list[Any]:
@@ -140,8 +206,6 @@ def _values(cells: pa.Array) -> list[Any]:
 
 def _value(cell: pa.Scalar) -> Any:
     """What Arrow says of one cell, with bad ones in the places that Python has no value for."""
-    import pyarrow as pa
-
     try:
         return cell.as_py()
     except Exception as exc:
@@ -163,8 +227,6 @@ def _value(cell: pa.Scalar) -> Any:
 def _shown(cell: pa.Scalar) -> str | None:
     """A time that Python has no value for: a date as ISO 8601 and RFC 9557 write it, in years of any number of digits;
     another as its number."""
-    import pyarrow as pa
-
     number = getattr(cell, "value", None)
     if pa.types.is_timestamp(cell.type):
         at = str(np.datetime64(number, cell.type.unit))

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+import obstore
 from obstore.exceptions import InvalidPathError
 
 from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
-from curate.storage import Store, is_remote, open_store
+from curate.storage import Bucket, Folder, Stat, Store, is_remote, open_store
+from curate.storage.retry import retried
+
+PAGE = 1000
+"""Objects of one request for a list."""
+
+LAST = "\U0010ffff"
+"""What no name that goes on with another character comes behind."""
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them
@@ -56,13 +65,13 @@ def in_bucket(address: str) -> tuple[Store, str]:
     return open_store(scheme + mark + bucket), key
 
 
-def matching(text: str, root: Path, env: Mapping[str, str]) -> tuple[str, list[str]]:
+def matching(text: str, root: Path, env: Mapping[str, str]) -> tuple[str, list[Stat]]:
     """The files that a recipe's path or pattern (`*`, `?`, `[ab]`, `**`) means, by path, and the folder they start in.
 
     The folder is all before the first part that holds a pattern. What stands for `${NAME}` is taken as it is.
 
     Returns:
-        The folder's address, and the files' paths relative to it.
+        The folder's address, and the files by their paths relative to it, with their sizes.
     """
     pattern = substitute(text, env, glob.escape)
     if is_remote(pattern):
@@ -70,13 +79,14 @@ def matching(text: str, root: Path, env: Mapping[str, str]) -> tuple[str, list[s
     pattern = str(Path(glob.escape(str(root.absolute()))) / Path(pattern).expanduser())
     base = Path(*_plain_parts(Path(pattern).parts))
     if base.is_file():
-        return str(base.parent), [base.name]
+        return str(base.parent), [Stat(base.name, base.stat().st_size)]
     # not Path.glob: it knows no escapes
     found = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
-    return str(base), [path.relative_to(base).as_posix() for path in sorted(found) if path.is_file()]
+    stats = (Folder(base).stat(path.relative_to(base).as_posix()) for path in sorted(found))
+    return str(base), [stat for stat in stats if stat is not None]
 
 
-def _matching_objects(pattern: str) -> tuple[str, list[str]]:
+def _matching_objects(pattern: str) -> tuple[str, list[Stat]]:
     """The same in a bucket."""
     scheme, mark, rest = pattern.partition("://")
     parts = rest.split("/")
@@ -86,30 +96,77 @@ def _matching_objects(pattern: str) -> tuple[str, list[str]]:
     if len(base) == len(parts):
         name, base = base[-1], base[:-1]
         store, path = in_bucket(scheme + mark + "/".join([*base, name]))
-        folder = scheme + mark + "/".join(base)
-        return folder, [name] if path and store.stat(path) is not None else []
+        stat = store.stat(path) if path else None
+        return scheme + mark + "/".join(base), [Stat(name, stat.bytes)] if stat is not None else []
     folder = scheme + mark + "/".join(base)
-    found = objects_below(folder)
     left = parts[len(base) :]
-    return folder, sorted((path for path in found if _fits(path.split("/"), left)), key=lambda path: path.split("/"))
+    found = (stat for stat in objects_below(folder) if _fits(stat.path.split("/"), left))
+    return folder, sorted(found, key=lambda stat: stat.path.split("/"))
 
 
-def objects_below(folder: str) -> dict[str, int]:
-    """Names of all objects below an `s3://` address, relative to it, with their sizes.
+def objects_below(folder: str) -> Iterator[Stat]:
+    """All objects below an `s3://` address, in the order of their names, which are relative to it.
+
+    Each thousand costs a request, and no more is held. Some servers of their own kind (SeaweedFS) go through folders
+    as they would on a disk, where `a/b` comes before `a-b`; what they list is held and sorted.
 
     Raises:
         CurateError: the bucket cannot be listed, or holds a name that no request can carry.
     """
     store, prefix = in_bucket(folder)
+    start = len(prefix) + 1 if prefix else 0
+    found = listed_after(store, prefix, "")
+    is_sorted: bool | None = None  # not known before it matters
+    for stat in found:
+        if is_sorted is None and "/" in stat.path[start:]:
+            is_sorted = _is_in_order(store, prefix, stat.path[: stat.path.index("/", start)])
+            if not is_sorted:
+                found = iter(sorted([stat, *found], key=lambda stat: stat.path))
+                yield from (Stat(stat.path[start:], stat.bytes) for stat in found)
+                return
+        yield Stat(stat.path[start:], stat.bytes)
+
+
+def _is_in_order(store: Store, prefix: str, folder: str) -> bool:
+    """Whether a store lists by whole names: then those in a folder come behind all that begin with `folder.`."""
+    behind = next(listed_after(store, prefix, f"{folder}.{LAST}"), None)
+    return behind is not None and behind.path.startswith(f"{folder}/")
+
+
+def listed_after(store: Store, prefix: str, after: str) -> Iterator[Stat]:
+    """Files of a store below a prefix that come after `after`, as the store has them in order.
+
+    Raises:
+        CurateError: as `objects_below`.
+    """
+    if not isinstance(store, Bucket):
+        yield from (stat for stat in store.files(prefix) if stat.path > after)
+        return
+    pages: Any = None
+
+    def page() -> Sequence[Any]:
+        nonlocal pages
+        try:
+            pages = pages or obstore.list(store.client, prefix=prefix or None, offset=after or None, chunk_size=PAGE)
+            return next(pages, ())
+        except Exception:
+            pages = None  # the next try goes on behind what came before
+            raise
+
+    while found := _page(store, page):
+        for item in found:
+            after = item["path"]
+            yield Stat(after, item["size"])
+
+
+def _page(store: Store, page: Callable[[], Sequence[Any]]) -> Sequence[Any]:
     try:
-        found = store.files(prefix)
+        return retried(page, str(store))
     except InvalidPathError as exc:
         raise CurateError(
-            f"{folder} holds an object whose name has a line break, or `.` or `..` as a part",
+            f"{store} holds an object whose name has a line break, or `.` or `..` as a part",
             "such a name cannot be asked for, nor be listed past: rename it",
         ) from exc
-    start = len(prefix) + 1 if prefix else 0
-    return {stat.path[start:]: stat.bytes for stat in found}
 
 
 def _plain_parts(parts: Sequence[str]) -> list[str]:

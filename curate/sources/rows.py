@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+from collections.abc import Callable
 from typing import Any
 
 from curate.schema.errors import CurateError
@@ -10,6 +11,9 @@ from curate.sources.sidecar import SourceError
 
 Row = dict[str, Any] | SourceError
 """A row of a table, of whose cells some may be `BadCell`, or why it cannot be read."""
+
+Opener = Callable[[], io.BufferedReader]
+"""Opens a table to be read from its beginning."""
 
 _UTF16 = "UTF-16 or UTF-32"
 _OTHER = {
@@ -24,14 +28,14 @@ _OTHER = {
 }
 
 
-def refuse_other_than_text(table: Path, name: str) -> None:
+def refuse_other_than_text(table: Opener, name: str) -> None:
     """Refuses what begins as another format does. Each such beginning holds bytes that UTF-8 has not, or that no text
     of lines begins with; a byte order mark of UTF-16 alone may also be one bad line, so a zero byte has to follow it.
 
     Raises:
         CurateError: the table is UTF-16, compressed, an archive or Parquet.
     """
-    with table.open("rb") as file:
+    with table() as file:
         head = file.read(64)
     for magic, what in _OTHER.items():
         if head.startswith(magic) and (what != _UTF16 or b"\0" in head):

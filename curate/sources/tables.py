@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeGuard
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any, ClassVar, TypeGuard
 from urllib.parse import unquote, urljoin
 
+from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
 from curate.schema.recipe import TableSource
+from curate.sources.ahead import is_there, raw_file, state_of
+from curate.sources.base import Source, Unit, looked, lost, readable
 from curate.sources.csv_rows import read_csv
-from curate.sources.entry import BadCell, Broken, Entry, File, Location, Url, clean, meta_json
+from curate.sources.entry import BadCell, Broken, Entry, File, Location, Url, clean, meta_json, numbered
 from curate.sources.json_rows import read_jsonl
-from curate.sources.parquet_rows import read_parquet
-from curate.sources.paths import in_bucket
-from curate.sources.rows import Row
+from curate.sources.parquet_rows import MOST_ROWS, ParquetTable
+from curate.sources.paths import address_of, in_bucket, substitute
+from curate.sources.rows import Opener, Row, refuse_other_than_text
 from curate.sources.sidecar import MAX_BYTES, SourceError, reason
-from curate.storage import is_remote
+from curate.storage import Store, is_remote
 from curate.storage.retry import StoreUnavailable
 
 MAX_URI = 8192
@@ -30,12 +35,23 @@ MAX_URI = 8192
 AT_ONCE = 16
 """Objects whose size is asked for together."""
 
+WINDOW = 1024
+"""Rows that wait for the sizes of their objects."""
+
+BLOCK = MOST_ROWS
+"""Rows of a table of lines in which a uri that comes again is counted."""
+
 _UNKNOWN = -1
+_WEB_OR_BUCKET = re.compile(r"(?i:https?)://|s3://")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-def list_table(source: TableSource, table: Path | str, base_url: str | None = None) -> list[Entry]:
-    """One entry for each row, in the order of the rows.
+class Tables(Source):
+    """One entry for each row of a table, in the order of the rows.
+
+    A unit is a row group of a Parquet table, some small ones, or at most 65,536 rows of a larger one (`ParquetTable`);
+    of a CSV or JSONL table, which has to be read from its beginning, the whole. Ids of rows are local to the row group,
+    or to every 65,536 rows of a table of lines: the same uri may stand in another.
 
     The uri is as the table writes it: `http(s)://`, `s3://`, `file://`, an absolute path, or a relative one, which
     `base_url` is put before, or which starts in the table's folder and may not leave it. A table in a bucket names no
@@ -44,33 +60,157 @@ def list_table(source: TableSource, table: Path | str, base_url: str | None = No
 
     Broken entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a text
     or a `meta` above MAX_BYTES, a uri, text or licence that is not UTF-8, a scheme that is not read, a file that is not
-    there and an object that cannot be asked for.
-
-    Args:
-        source: names the columns.
-        table: the file, or the `s3://` address of an object; its suffix says what it is.
-        base_url: http(s) or s3, put before relative uris; complete, without variables.
-
-    Raises:
-        CurateError: another suffix; not readable as what it is called; a column that is not there; a bucket that cannot
-            be read, of the table or of every row of it.
+    there and an object that cannot be asked for. A bucket that cannot be read, of every row of a unit, is an error.
     """
-    address = str(table)
-    if is_remote(address):
-        store, key = in_bucket(address)
-        home, name, file = address.rpartition("/")[0], PurePosixPath(key).name, store.local(key)
-    else:
-        home, name, file = str(Path(address).parent.resolve()), Path(address).name, Path(address)
-    columns, rows = _read(file, name, source)
-    asked = [("uri", source.uri)]
-    # the default `text` is a guess, not a demand
-    asked += [("text", source.text)] if source.text is not None and "text" in source.model_fields_set else []
-    asked += [("licence_column", source.licence_column)] if source.licence_column is not None else []
-    for key, column in asked:
-        if column not in columns:
-            hint = clean(f"{nearest(column, columns)}it has: {', '.join(columns) or 'none'}") or ""
-            raise CurateError(f"{key}: {name} has no column {column!r}", hint)
-    return _sized([_entry(source, row, f"{name}#{i}", home, base_url) for i, row in enumerate(rows, 1)])
+
+    kind: ClassVar[str] = "table"
+
+    def __init__(self, spec: recipe.TableSource, root: Path, env: Mapping[str, str]) -> None:
+        super().__init__(spec, root, env)
+        self._spec = spec
+        self.address = address_of(spec.path, root, env)
+        self.base_url = substitute(spec.base_url, env) if spec.base_url is not None else None
+        if is_remote(self.address):
+            self._home, self._table = self.address.rpartition("/")[0], self.address.rpartition("/")[2]
+        else:
+            self._home, self._table = str(Path(self.address).parent.resolve()), Path(self.address).name
+        self._own = {column for column in (spec.uri, spec.text, spec.licence_column) if column is not None}
+
+    def check(self) -> None:
+        with readable(self.name):
+            if not is_there(self.address):
+                raise CurateError(f"source {self.name!r}: there is no table {self.address}", looked(self._spec.path))
+            if self.base_url is not None and not _WEB_OR_BUCKET.match(self.base_url):
+                raise CurateError(
+                    f"source {self.name!r}: base_url {self._spec.base_url!r} is not http://, https:// or s3://"
+                )
+            size = state_of(self.address)[0]
+            if self._suffix == ".parquet":
+                table = ParquetTable(self.address, size, self._table, self._own)
+                self._check_columns(table.names)
+                if next(table.ranges(), None) is None:
+                    raise self.nothing(None)
+            elif self._suffix == ".csv":
+                self._check_columns(read_csv(self._opener(size), self._table, self._own, self._spec.uri)[0])
+            else:
+                self._check_lines(size)
+
+    def _check_lines(self, size: int) -> None:
+        """A JSONL table by its first MAX_BYTES; columns other than the uri's may come later."""
+        with self._opener(size)() as file:
+            head = file.read(MAX_BYTES)
+        is_all = len(head) == size
+        columns: dict[str, None] = {}
+        if not is_all:
+            refuse_other_than_text(lambda: io.BufferedReader(io.BytesIO(head)), self._table)
+            head = head[: max(head.rfind(b"\n"), head.rfind(b"\r")) + 1]
+        try:
+            for _ in read_jsonl(lambda: io.BufferedReader(io.BytesIO(head)), self._table, columns):
+                pass
+        except CurateError:
+            if is_all:
+                raise
+        if is_all or columns:
+            self._check_columns(list(columns), None if is_all else "uri")
+
+    def _check_columns(self, columns: Sequence[str], only: str | None = None) -> None:
+        """Refuse a column that is asked for and not there."""
+        spec = self._spec
+        asked = [("uri", spec.uri)]
+        # the default `text` is a guess, not a demand
+        asked += [("text", spec.text)] if spec.text is not None and "text" in spec.model_fields_set else []
+        asked += [("licence_column", spec.licence_column)] if spec.licence_column is not None else []
+        for key, column in asked:
+            if column not in columns and only in (None, key):
+                hint = clean(f"{nearest(column, columns)}it has: {', '.join(columns) or 'none'}") or ""
+                raise CurateError(f"{key}: {self._table} has no column {column!r}", hint)
+
+    @property
+    def _suffix(self) -> str:
+        suffix = Path(self._table).suffix.lower()
+        if suffix not in (".parquet", ".csv", ".jsonl", ".ndjson"):
+            raise CurateError(f"{self._table}: a table is .parquet, .csv or .jsonl")
+        return suffix
+
+    def _opener(self, size: int) -> Opener:
+        return lambda: io.BufferedReader(raw_file(self.address, size))
+
+    def units(self, build: Store) -> Iterator[Unit]:
+        with readable(self.name):
+            size = state_of(self.address)[0]
+            if self._suffix != ".parquet":
+                yield Unit(self.name, self._table, self.address, size, {})
+                return
+            for some in ParquetTable(self.address, size, self._table, self._own).ranges():
+                name = f"{self._table}#{some.group}" + (f"+{some.offset}" if some.offset else "")
+                detail: dict[str, int | str] = {"row": some.row, "rows": some.rows, "size": size}
+                yield Unit(self.name, name, self.address, some.bytes, detail)
+
+    def read(self, unit: Unit, build: Store) -> Iterator[Entry]:
+        try:
+            state = state_of(self.address)
+            yield from _sized(self._entries(unit, state[0]))
+            is_same = state_of(self.address) == state
+        except OSError as exc:
+            yield lost(unit, self.licence, exc)
+        else:
+            if not is_same:
+                yield self._whole(unit, "the table changed while it was read")
+
+    def _whole(self, unit: Unit, why: str) -> Entry:
+        return Entry.whole(self.name, unit.name, self.licence, "SourceError", why)
+
+    def _entries(self, unit: Unit, size: int) -> Iterator[Entry]:
+        if self._suffix == ".parquet":
+            yield from self._of_range(unit, size)
+            return
+        columns: dict[str, None] = {}
+        opener = self._opener(size)
+        if self._suffix == ".csv":
+            names, rows = read_csv(opener, self._table, self._own, self._spec.uri)
+            self._check_columns(names)
+        else:
+            rows = read_jsonl(opener, self._table, columns)
+        blocks = iter(rows)
+        for start in count(0, BLOCK):
+            some = islice(blocks, BLOCK)
+            first = next(some, None)
+            if first is None:
+                break
+            yield from numbered(self._of_rows(chain([first], some), start, f"{self._table}#{start // BLOCK}"))
+        if self._suffix != ".csv":
+            self._check_columns(list(columns))
+
+    def _of_range(self, unit: Unit, size: int) -> Iterator[Entry]:
+        row, rows = int(unit.detail["row"]), int(unit.detail["rows"])
+        try:
+            if size != int(unit.detail["size"]):
+                raise SourceError("the table has changed since it was listed")
+            table = ParquetTable(self.address, size, self._table, self._own)
+        except (SourceError, CurateError) as exc:
+            if isinstance(exc, StoreUnavailable):
+                raise
+            yield self._whole(unit, exc.message if isinstance(exc, CurateError) else str(exc))
+            return
+        given = 0
+        for entry in numbered(self._of_rows(table.rows(row, rows), row, unit.name)):
+            given += 1
+            yield entry
+        if given != rows:
+            yield self._whole(unit, f"the table has changed since it was listed: {given} of {rows} rows are left")
+
+    def _of_rows(self, rows: Iterable[Row], start: int, unit: str) -> Iterator[Entry]:
+        for i, row in enumerate(rows, start + 1):
+            yield replace(_entry(self._spec, row, f"{self._table}#{i}", self._home, self.base_url), unit=unit)
+
+    def fingerprint(self) -> Any:
+        """`base_url` as the recipe writes it: where a server runs today names no partitions."""
+        fetch = self._spec.fetch.model_dump(exclude={"concurrency"})
+        return [self.kind, self._spec.base_url, fetch]
+
+    def nothing(self, said: Entry | None) -> CurateError:
+        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, Broken) else ""
+        return CurateError(f"source {self.name!r}: the table {self.address} has no rows", why)
 
 
 def _entry(source: TableSource, row: Row, name: str, home: str, base_url: str | None) -> Entry:
@@ -175,16 +315,16 @@ def _file(name: str, home: str) -> File:
     return File(str(path), path.stat().st_size)
 
 
-def _sized(entries: list[Entry]) -> list[Entry]:
-    """The entries with the sizes of objects, which are asked for at once; with a reason in place of those that cannot.
+def _sized(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """The entries of a unit with the sizes of objects, which are asked for a window at once; with a reason in place of
+    those that cannot.
 
     A stranger's table may name a bucket that is not to be read: that is the fault of its rows. Where no row at all can
     be read, the fault is likely this user's, and is raised.
     """
-    wanted = list(dict.fromkeys(e.location.path for e in entries if _is_unsized(e.location)))
-    if not wanted:
-        return entries
     unread: dict[str, StoreUnavailable] = {}  # not to wait as long for each object of a bucket
+    first: CurateError | None = None
+    is_any_good = False
 
     def sized(address: str) -> Location | CurateError:
         bucket = address.split("/")[2]
@@ -202,30 +342,19 @@ def _sized(entries: list[Entry]) -> list[Entry]:
         return File(address, stat.bytes) if stat is not None else Broken("SourceError", "there is no such file")
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = dict(zip(wanted, pool.map(sized, wanted), strict=True))
-    errors = [at for at in found.values() if isinstance(at, CurateError)]
-    out = []
-    for entry in entries:
-        at = found[entry.location.path] if _is_unsized(entry.location) else entry.location
-        at = Broken(type(at).__name__, reason(at)) if isinstance(at, CurateError) else at
-        out.append(replace(entry, location=at))
-    if errors and all(isinstance(entry.location, Broken) for entry in out):
-        raise errors[0]
-    return out
+        while window := list(islice(entries, WINDOW)):
+            wanted = list(dict.fromkeys(e.location.path for e in window if _is_unsized(e.location)))
+            found = dict(zip(wanted, pool.map(sized, wanted), strict=True))
+            for entry in window:
+                at = found[entry.location.path] if _is_unsized(entry.location) else entry.location
+                if isinstance(at, CurateError):
+                    first = first or at
+                    at = Broken(type(at).__name__, reason(at))
+                is_any_good |= not isinstance(at, Broken)
+                yield entry if at is entry.location else replace(entry, location=at)
+    if first is not None and not is_any_good:
+        raise first
 
 
 def _is_unsized(at: Location) -> TypeGuard[File]:
     return isinstance(at, File) and at.bytes == _UNKNOWN
-
-
-def _read(table: Path, name: str, source: TableSource) -> tuple[list[str], Iterable[Row]]:
-    """Column names, and the rows as they come. `name` is what messages call the table."""
-    own = {column for column in (source.uri, source.text, source.licence_column) if column is not None}
-    suffix = Path(name).suffix.lower()
-    if suffix == ".parquet":
-        return read_parquet(table, name, own)
-    if suffix == ".csv":
-        return read_csv(table, name, own, source.uri)
-    if suffix in (".jsonl", ".ndjson"):
-        return read_jsonl(table, name)
-    raise CurateError(f"{name}: a table is .parquet, .csv or .jsonl")

@@ -27,6 +27,7 @@ Tars come from strangers. Nothing of them is ever unpacked to a disk or unpickle
 | bytes after the end mark (two tars joined) | records before it are listed; the tar is broken |
 | gzip, bzip2, xz, zstd; something else; no bytes | the tar is broken |
 | an end mark only | no records: an error where no other tar of the source has some |
+| it is gone, or another one, before all of it is listed | what was listed is kept; the tar is broken |
 
 "The tar is broken" is one more entry, whose uri is the tar's name: it fails at reading, so the ledger has it.
 """
@@ -34,23 +35,32 @@ Tars come from strangers. Nothing of them is ever unpacked to a disk or unpickle
 from __future__ import annotations
 
 import io
+import re
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
-from curate.sources.ahead import ReadAhead
-from curate.sources.entry import Broken, Entry, Location, TarMember, meta_json
+from curate.schema import recipe
+from curate.schema.errors import CurateError
+from curate.sources.ahead import State, raw_file, state_of
+from curate.sources.base import Source, Unit, looked, lost, readable
+from curate.sources.entry import Broken, Entry, Location, TarMember, meta_json, numbered
 from curate.sources.media_types import is_array, is_media
-from curate.sources.paths import in_bucket
-from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words
-from curate.storage import is_remote
+from curate.sources.paths import matching
+from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words, reason
+from curate.storage import Stat, Store
 
 MAX_NAME = 4096
 """Characters of a member's name; what Linux takes for a path. tar itself has no limit."""
 
 _SIDECARS = ("txt", "json")
+_NO_WORDS = Words(None, None, {})
 _BLOCK = 512
+_TYPE, _FILE, _PAX = 156, b"0\0", ord("x")
+_TIME = re.compile(rb"[1-9][0-9]{1,2} [acm]time=[0-9]+(\.[0-9]+)?")
 _LARGEST_OCTAL = 8**11 - 1  # of a header; only PAX states larger sizes
 _LONGEST_END = 64 << 20  # zeros that a tar may end in; writers pad to 10 KiB
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -63,13 +73,56 @@ def split_key(name: str) -> tuple[str, str]:
     return folder + slash + stem, ending
 
 
-def list_tar(source: str, tar: Path | str, name: str, licence: str | None = None) -> list[Entry]:
+class Tars(Source):
+    """Tars by name, each a unit, and their records by `list_tar`. Only tasks open them."""
+
+    kind: ClassVar[str] = "webdataset"
+
+    def __init__(self, spec: recipe.TarSource, root: Path, env: Mapping[str, str]) -> None:
+        super().__init__(spec, root, env)
+        self._said, self._root, self._env = spec.path, root, dict(env)
+
+    def check(self) -> None:
+        with readable(self.name):
+            base, tars = self._tars()
+            if not tars:
+                raise CurateError(f"source {self.name!r}: no file matches {self._said!r} in {base}", looked(self._said))
+            with raw_file(f"{base}/{tars[0].path}", tars[0].bytes) as first:
+                first.read(_BLOCK)
+
+    def units(self, build: Store) -> Iterator[Unit]:
+        with readable(self.name):
+            base, tars = self._tars()
+        for tar in tars:
+            yield Unit(self.name, tar.path, f"{base}/{tar.path}", tar.bytes, {})
+
+    def _tars(self) -> tuple[str, list[Stat]]:
+        return matching(self._said, self._root, self._env)
+
+    def read(self, unit: Unit, build: Store) -> Iterator[Entry]:
+        try:
+            yield from list_tar(self.name, unit.address, unit.name, self.licence)
+        except OSError as exc:
+            yield lost(unit, self.licence, exc)
+
+    def fingerprint(self) -> Any:
+        return [self.kind]
+
+    def nothing(self, said: Entry | None) -> CurateError:
+        base, tars = self._tars()
+        some = f"{base}/{tars[0].path}" * bool(tars) + (f" and {len(tars) - 1} more" if len(tars) > 1 else "")
+        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, Broken) else ""
+        return CurateError(f"source {self.name!r}: no records in {some}", why or "looked for members with a name")
+
+
+def list_tar(source: str, tar: Path | str, name: str, licence: str | None = None) -> Iterator[Entry]:
     """The records of one tar, in the order of their first members; uris are `name/key`.
 
-    Only headers and sidecars are read. A record is broken when one of its members repeats an ending, is a link or a
-    device, lies outside the tar's own folder by its name, or is cut off; when none of them is media or several are;
-    and when a sidecar cannot be read. Where the tar itself is damaged, cut off or compressed, a broken entry with the
-    uri `name` says so after the records that were found.
+    Only headers and sidecars are read, all of them before the first record is given: members of a key may lie apart.
+    A record is broken when one of its members repeats an ending, is a link or a device, lies outside the tar's own
+    folder by its name, or is cut off; when none of them is media or several are; and when a sidecar cannot be read.
+    Where the tar itself is damaged, cut off or compressed, or changes meanwhile, a broken entry with the uri `name`
+    says so after the records that were found.
     Hidden members and members of `__name__` folders are passed over, as webdataset does.
 
     Args:
@@ -77,97 +130,156 @@ def list_tar(source: str, tar: Path | str, name: str, licence: str | None = None
         tar: the file, or the `s3://` address of an object.
         name: what uris call it.
         licence: of records whose sidecar states none.
+
+    Raises:
+        OSError: it cannot be opened.
     """
+    address = str(tar)
     groups: dict[str, _Group] = {}
-    entries = []
-    with _Bounded.of(tar) as file:
+    state = state_of(address)
+    with _Bounded(raw_file(address, state[0]), state[0]) as file:
         head = file.read(8)
         file.seek(0)
         reader = _Reader(file)
-        for info in reader:
-            key, ending = split_key(info.name)
-            if not _is_passed_over(info):
-                groups.setdefault(key, _Group()).add(info, ending, file)
+        try:
+            for member in reader:
+                if not _is_passed_over(member.name):
+                    key, ending = split_key(member.name)
+                    group = groups.get(key)
+                    if group is None:
+                        group = groups[key] = _Group()
+                    group.add(member, ending.lower(), file)
+        except OSError as exc:
+            reader.damage = f"the tar cannot be read to its end: {reason(exc)}"
+    return numbered(_entries(source, address, name, licence, groups, _damage(reader.damage, head, address, state)))
+
+
+def _damage(damage: str, head: bytes, address: str, state: State) -> str:
+    """What is wrong with a whole tar, nothing where it is as it should be."""
+    for magic, what in _COMPRESSED.items():
+        if head.startswith(magic):
+            return f"the tar is compressed with {what}; only plain tars are read: unpack it"
+    try:
+        is_same = state_of(address) == state
+    except FileNotFoundError:
+        is_same = False
+    return damage if is_same else "the tar changed while it was read"
+
+
+def _entries(
+    source: str, tar: str, name: str, licence: str | None, groups: dict[str, _Group], damage: str
+) -> Iterator[Entry]:
     for key, group in groups.items():
-        words = Words(None, None, {})
+        words = _NO_WORDS
         location: Location
         try:
             words = group.words()
-            location = group.locate(str(tar))
+            location = group.locate(tar)
         except SourceError as exc:
             location = Broken("SourceError", str(exc))
         uri = f"{name}/{_short(_text(key))}"
-        entries.append(Entry(source, uri, 0, words.text, words.licence or licence, meta_json(words.meta), location))
-    for magic, what in _COMPRESSED.items():
-        if head.startswith(magic):
-            reader.damage = f"the tar is compressed with {what}; only plain tars are read: unpack it"
-    if reader.damage:
-        entries.append(Entry(source, name, 0, None, licence, "{}", Broken("SourceError", reader.damage)))
-    return entries
+        meta = meta_json(words.meta)
+        yield Entry(source, uri, 0, words.text, words.licence or licence, meta, location, name)
+    if damage:
+        yield Entry.whole(source, name, licence, "SourceError", damage)
 
 
-@dataclass
+class Member(NamedTuple):
+    """A member as its headers state it.
+
+    Attributes:
+        name: bytes that are not UTF-8 as half surrogates.
+        offset: where its bytes start in the tar.
+        size: how many there are.
+        fault: why it is no file whose bytes lie there, empty where it is.
+    """
+
+    name: str
+    offset: int
+    size: int
+    fault: str = ""
+
+
+@dataclass(slots=True)
 class _Group:
     """Members of one key, and the first thing that is wrong with them."""
 
-    members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
     sidecars: dict[str, bytes] = field(default_factory=dict)
     problem: str = ""
 
-    def add(self, info: tarfile.TarInfo, ending: str, file: _Bounded) -> None:
+    def add(self, member: Member, ending: str, file: _Bounded) -> None:
         """A member, and its content where it is a sidecar; of a longer one a little more than is allowed.
 
         Sidecars are read as they come: a bucket's bytes beside the header are at hand.
         """
-        problem = _problem(info, file.size)
-        if ending.lower() in self.members:
-            problem = problem or f"the tar holds more than one member {_short(_text(info.name))}"
+        problem = _problem(member, file.size)
+        if ending in self.members:
+            problem = problem or f"the tar holds more than one member {_short(_text(member.name))}"
         self.problem = self.problem or problem
-        self.members.setdefault(ending.lower(), info)
-        if ending.lower() in _SIDECARS and not self.problem:
-            file.seek(info.offset_data)
-            self.sidecars[ending.lower()] = file.read(min(info.size, MAX_BYTES + 1))
+        self.members.setdefault(ending, member)
+        if ending in _SIDECARS and not self.problem:
+            file.seek(member.offset)
+            self.sidecars[ending] = file.read(min(member.size, MAX_BYTES + 1))
 
     def words(self) -> Words:
         """What the sidecars say; nothing where a member has a problem."""
-        return Words(None, None, {}) if self.problem else read_words(*map(self.sidecars.get, _SIDECARS))
+        return _NO_WORDS if self.problem or not self.sidecars else read_words(*map(self.sidecars.get, _SIDECARS))
 
     def locate(self, tar: str) -> TarMember:
         if self.problem:
             raise SourceError(self.problem)
-        shown = {ending: info for ending, info in self.members.items() if is_media(f"x.{ending}")}
-        media = [info for ending, info in shown.items() if not is_array(f"x.{ending}")] or list(shown.values())
+        shown = {ending: member for ending, member in self.members.items() if is_media(f"x.{ending}")}
+        media = [member for ending, member in shown.items() if not is_array(f"x.{ending}")] or list(shown.values())
         if not media:
-            names = ", ".join(sorted(_text(info.name) for info in self.members.values()))
+            names = ", ".join(sorted(_text(member.name) for member in self.members.values()))
             raise SourceError(f"none of its members is media: {names}")
         if len(media) > 1:
-            names = ", ".join(sorted(_text(info.name) for info in media))
+            names = ", ".join(sorted(_text(member.name) for member in media))
             raise SourceError(f"more than one of its members is media, which is not read yet: {names}")
-        return TarMember(tar, media[0].offset_data, media[0].size)
+        return TarMember(tar, media[0].offset, media[0].size)
 
 
 class _Reader:
-    """Members of a tar in order; afterwards `damage` says what could not be read of it."""
+    """Members of a tar in order; afterwards `damage` says what could not be read of it.
+
+    Headers as nearly all tars have them are read here; tarfile reads each that is unusual, and says what is damaged.
+    """
 
     def __init__(self, file: _Bounded) -> None:
         self._file = file
+        self._plain = _Plain(file)
         self.damage = ""
 
-    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+    def __iter__(self) -> Iterator[Member]:
+        offset = 0
+        tar: tarfile.TarFile | None = None
+        at = -1
         try:
-            with tarfile.open(fileobj=self._file, mode="r:") as tar:
-                at = -1
-                while (info := tar.next()) is not None:
-                    if info.size < 0 or info.offset_data <= at:
-                        self.damage = f"the tar is damaged near byte {max(at, 0)}: what follows is not read"
-                        return
-                    if self._has_two_sizes(info):
-                        name = _short(_text(info.name))
-                        self.damage = f"the tar states two sizes of the member {name}: what follows is not read"
-                        return
-                    at = info.offset_data
-                    yield info
-                self.damage = self._after(tar.offset)
+            while True:
+                while (tar is None or not tar.pax_headers) and (found := self._plain.member(offset)) is not None:
+                    member, offset = found
+                    at = member.offset
+                    yield member
+                if tar is None:
+                    self._file.seek(offset)
+                    tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115 -- the file is its caller's
+                else:
+                    tar.offset = offset
+                info = tar.next()
+                if info is None:
+                    break
+                if info.size < 0 or info.offset_data <= at:
+                    self.damage = f"the tar is damaged near byte {max(at, 0)}: what follows is not read"
+                    return
+                if self._has_two_sizes(info):
+                    name = _short(_text(info.name))
+                    self.damage = f"the tar states two sizes of the member {name}: what follows is not read"
+                    return
+                at, offset = info.offset_data, tar.offset
+                if not info.isdir():
+                    yield Member(info.name, info.offset_data, info.size, _fault(info))
+            self.damage = self._after(tar.offset)
         except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as exc:
             self.damage = f"the tar is damaged or cut off, or no tar: {exc}"
 
@@ -193,6 +305,81 @@ class _Reader:
         return ""
 
 
+class _Plain:
+    """Headers of files that say nothing but name and size, in ASCII, with or without a time in PAX before them.
+
+    Much of the work of `tarfile` is for what they have not. For those that are read here it gives the same.
+    """
+
+    def __init__(self, file: _Bounded) -> None:
+        self._file = file
+        self._owner = b""  # mode, uid and gid of the last header, which are numbers
+        self._time = b""
+
+    def member(self, offset: int) -> tuple[Member, int] | None:
+        """The member whose header is at an offset and where the next one begins; None where tarfile has to look."""
+        header = self._header(offset)
+        if header is not None and header[_TYPE] == _PAX:
+            size = self._size(header)
+            self._file.seek(offset + _BLOCK)
+            if not 0 < size <= _BLOCK or not _is_time(self._file.read(_BLOCK)[:size]):
+                return None
+            offset += 2 * _BLOCK
+            header = self._header(offset)
+        if header is None or header[_TYPE] not in _FILE or header[0] == 0:
+            return None
+        size, start = self._size(header), offset + _BLOCK
+        after = start + -(-size // _BLOCK) * _BLOCK
+        name = _string(header[:100])
+        if size < 0 or after > self._file.size or name.endswith("/"):
+            return None
+        prefix = _string(header[345:500]) if header[345] else ""
+        return Member(f"{prefix}/{name}" if prefix else name, start, size), after
+
+    def _header(self, offset: int) -> bytes | None:
+        """The block at an offset, where it is ASCII, its checksum is right, and numbers are where they should be."""
+        self._file.seek(offset)
+        header = self._file.read(_BLOCK)
+        if len(header) < _BLOCK or not header.isascii():
+            return None
+        # 512 bytes below 128 add up to less than Adler's modulus of 65521
+        total = (zlib.adler32(header) & 0xFFFF) - 1 - (zlib.adler32(header[148:156]) & 0xFFFF) + 1 + 8 * 32
+        if _number(header[148:156]) != total:
+            return None
+        if header[100:124] != self._owner:
+            if min(map(_number, (header[100:108], header[108:116], header[116:124]))) < 0:
+                return None
+            self._owner = header[100:124]
+        if header[136:148] != self._time:
+            if _number(header[136:148]) < 0:
+                return None
+            self._time = header[136:148]
+        return header
+
+    def _size(self, header: bytes) -> int:
+        return _number(header[124:136])
+
+
+def _number(field: bytes) -> int:
+    """An octal number; -1 where it is none, or one that only tarfile reads."""
+    try:
+        return int(field.rstrip(b" \0") or b"0", 8)
+    except ValueError:
+        return -1
+
+
+def _string(field: bytes) -> str:
+    """ASCII up to the first zero byte."""
+    return field.partition(b"\0")[0].decode()
+
+
+def _is_time(said: bytes) -> bool:
+    """Whether a PAX header says a time and nothing else, as writers do that know more of it than whole seconds."""
+    return all(
+        _TIME.fullmatch(line) and int(line.partition(b" ")[0]) == len(line) + 1 for line in said[:-1].split(b"\n")
+    ) and said.endswith(b"\n")
+
+
 class _Bounded(io.BufferedReader):
     """A file of which no more is asked than there is: headers state sizes, and Python sets room aside for them."""
 
@@ -200,47 +387,38 @@ class _Bounded(io.BufferedReader):
         super().__init__(raw)
         self.size = size
 
-    @classmethod
-    def of(cls, tar: Path | str) -> _Bounded:
-        """The file, or the object, at an address."""
-        if not is_remote(tar):
-            return cls(io.FileIO(tar), Path(tar).stat().st_size)
-        store, path = in_bucket(str(tar))
-        stat = store.stat(path)
-        if stat is None:
-            raise FileNotFoundError(store.name(path))
-        return cls(ReadAhead(store, path, stat.bytes), stat.bytes)
-
     def read(self, count: int | None = -1, /) -> bytes:
         if count is None or count < 0:
             raise ValueError("a header states a size below 0")
         return super().read(min(count, max(0, self.size - self.tell())))
 
 
-def _is_passed_over(info: tarfile.TarInfo) -> bool:
-    if info.isdir():
-        return True
-    base = info.name.rpartition("/")[2]
-    metadata = info.name.startswith("__") and "__/" in info.name
-    return metadata or (base.startswith(".") and base.strip(".") != "")
+def _is_passed_over(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    return (name.startswith("__") and "__/" in name) or (base.startswith(".") and base.strip(".") != "")
 
 
-def _problem(info: tarfile.TarInfo, size: int) -> str:
-    name = _short(_text(info.name))
-    if len(info.name) > MAX_NAME:
-        return f"the member {name} has a name of {len(info.name)} characters, more than {MAX_NAME}"
-    if info.name.startswith("/") or ".." in info.name.split("/"):
-        return f"the member {name} has an unsafe name: it lies outside the tar's folder"
-    if not info.name.isprintable():
-        return f"the member {name} has a name that is not printable UTF-8"
+def _fault(info: tarfile.TarInfo) -> str:
+    """Why a member is no file whose bytes lie in the tar."""
     if info.issym() or info.islnk():
-        return f"the member {name} is a link: not followed"
+        return "is a link: not followed"
     if info.issparse():
-        return f"the member {name} is a sparse file, whose bytes do not lie together"
-    if not info.isfile():
-        return f"the member {name} is not a file"
-    if info.offset_data + info.size > size:
-        return f"the member {name} is cut off: the tar ends before it does"
+        return "is a sparse file, whose bytes do not lie together"
+    return "" if info.isfile() else "is not a file"
+
+
+def _problem(member: Member, size: int) -> str:
+    name = member.name
+    if len(name) > MAX_NAME:
+        return f"the member {_short(_text(name))} has a name of {len(name)} characters, more than {MAX_NAME}"
+    if name.startswith("/") or (".." in name and ".." in name.split("/")):
+        return f"the member {_text(name)} has an unsafe name: it lies outside the tar's folder"
+    if not name.isprintable():
+        return f"the member {_text(name)} has a name that is not printable UTF-8"
+    if member.fault:
+        return f"the member {_text(name)} {member.fault}"
+    if member.offset + member.size > size:
+        return f"the member {_text(name)} is cut off: the tar ends before it does"
     return ""
 
 

@@ -14,17 +14,19 @@ import pytest
 from faulty_proxy import BUSY, PASSING, FaultyProxy, faulty_proxy, seeded
 from hypothesis import given
 from hypothesis import strategies as st
+from listed import list_entries
 from object_store import ObjectStore
 from pydantic import TypeAdapter
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import Source
 from curate.schema.verdict import Failure
+from curate.sources import ahead
 from curate.sources.ahead import FIRST, LARGEST, ReadAhead
-from curate.sources.entry import Broken, Entry, File, TarMember, Url
-from curate.sources.listing import list_entries
+from curate.sources.entry import Broken, Entry, File, TarMember, Url, entries_table
 from curate.sources.paths import _fits
 from curate.sources.read import read_all
+from curate.sources.tars import list_tar
 from curate.storage import Bucket, Folder, bucket, open_store, retry
 
 
@@ -292,14 +294,12 @@ class Counted(Folder):
 
 def listed_with(tmp_path: Path, monkeypatch, members: dict[str, bytes | str]) -> tuple[int, int, int]:
     """Requests, bytes asked for, and bytes of the tar, when it is listed."""
-    from curate.sources import tars
-
     path = tar(tmp_path / "t.tar", members)
     store = Counted(tmp_path)
     object.__setattr__(store, "asked", [])
-    monkeypatch.setattr(tars, "in_bucket", lambda _: (store, "t.tar"))
-    found = tars.list_tar("s", "s3://b/t.tar", "t.tar")
-    assert [e.identity() for e in found] == [e.identity() for e in tars.list_tar("s", path, "t.tar")]
+    monkeypatch.setattr(ahead, "in_bucket", lambda _: (store, "t.tar"))
+    found = list_tar("s", "s3://b/t.tar", "t.tar")
+    assert [e.identity() for e in found] == [e.identity() for e in list_tar("s", path, "t.tar")]
     return len(store.asked), sum(size for _, size in store.asked), path.stat().st_size
 
 
@@ -350,8 +350,8 @@ def test_patterns_mean_in_a_bucket_what_they_mean_on_disk(tmp_path_factory, path
 
 def test_a_location_in_a_bucket_holds_no_endpoint_and_no_credentials(here, s3):
     there = upload(here, s3.fresh())
-    rows = [e.to_row() for one in SOURCES for e in list_entries(one, Path("/"), {"MEDIA": there})]
-    said = json.dumps(rows)
+    found = [e for one in SOURCES for e in list_entries(one, Path("/"), {"MEDIA": there})]
+    said = str(entries_table(found).to_pylist())
     for word in (s3.secret, s3.key, s3.endpoint, "127.0.0.1"):
         assert word not in said
     assert isinstance(open_store(there), Bucket)

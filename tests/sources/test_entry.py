@@ -9,8 +9,19 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.schema.ids import key_of
-from curate.sources.entry import Broken, Entry, File, TarMember, Url, clean, meta_json
+from curate.sources.entry import (
+    ENTRIES,
+    Broken,
+    Entry,
+    File,
+    TarMember,
+    Url,
+    clean,
+    entries_of,
+    entries_table,
+    identities,
+    meta_json,
+)
 
 LOCATIONS = [
     File("/a/b.jpg", 7),
@@ -26,8 +37,15 @@ def entry(location=LOCATIONS[0], **changes):
 
 def test_entries_survive_an_arrow_table():
     entries = [entry(location, uri=f"{i}") for i, location in enumerate(LOCATIONS)]
-    rows = pa.Table.from_pylist([e.to_row() for e in entries]).to_pylist()
-    assert [Entry.from_row(row) for row in rows] == entries
+    entries += [
+        entry(File("/caf\udce9/b.jpg", 0), unit="t#1", text=None),
+        Entry.whole("s", "t.tar", "MIT", "E", "gone"),
+    ]
+    table = entries_table(entries)
+    assert table.schema == ENTRIES
+    assert entries_of(table) == entries
+    assert entries_of(pa.concat_tables([table, table]).slice(2, 7)) == (entries * 2)[2:9]
+    assert entries_of(entries_table([])) == []
 
 
 def test_identity_names_the_content_and_no_machine():
@@ -40,15 +58,19 @@ def test_identity_names_the_content_and_no_machine():
         entry(licence="CC0-1.0"),
         entry(uri="c.jpg"),
         entry(ordinal=1),
+        entry(unit="t.parquet#1"),
         entry(meta='{"x": 1}'),
         entry(Broken("SourceError", "is a link")),
     ]
-    assert len({key_of(e.identity()) for e in [entry(), *others]}) == 8
+    digests = identities([entry(), *others])
+    assert len(set(digests)) == len(digests) == 9
+    assert {len(digest) for digest in digests} == {32}
 
 
 def test_record_ids_differ_for_the_same_uri_listed_twice():
     assert entry().record_id != entry(ordinal=1).record_id
     assert entry().record_id == entry(text="other").record_id
+    assert len({e.record_id for e in (entry(), entry(unit="a"), entry(unit="b"), entry(unit="a", ordinal=1))}) == 4
 
 
 json_values = st.recursive(

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from listed import list_folder
 
 from curate.sources.entry import Broken, File
-from curate.sources.folder import list_folder
 from curate.sources.sidecar import MAX_BYTES
 
 

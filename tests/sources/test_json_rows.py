@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from listed import list_table
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
 from curate.sources.entry import Broken, Entry
-from curate.sources.tables import list_table
 
 FIRST, LAST = '{"uri": "http://h/1", "text": "one"}\n', '{"uri": "http://h/9", "text": "nine"}\n'
 SOURCE = TableSource(kind="table", name="s", path="unused")

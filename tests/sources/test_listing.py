@@ -7,12 +7,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from listed import list_entries
 from pydantic import TypeAdapter
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import Source
 from curate.sources.entry import Broken, Url
-from curate.sources.listing import list_entries
 
 
 def source(kind: str, path: str, **more) -> Source:

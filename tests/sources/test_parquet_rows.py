@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from listed import list_table
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
 from curate.sources.entry import Broken, Entry
-from curate.sources.tables import list_table
 
 URIS = [f"http://h/{i}" for i in range(4)]
 RAW = [b"one", b"C\xc9TEz", b"x", None]

@@ -7,11 +7,11 @@ import os
 import tarfile
 
 from http_faults import BODY, fault_server
+from listed import list_entries
 
 from curate.schema.recipe import Fetch, TableSource
 from curate.schema.verdict import Failure
 from curate.sources.entry import Broken, Entry, File, TarMember, Url
-from curate.sources.listing import list_entries
 from curate.sources.read import read_all
 from curate.sources.tars import list_tar
 

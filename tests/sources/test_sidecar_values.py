@@ -7,9 +7,9 @@ import json
 import tarfile
 
 import pytest
+from listed import list_folder
 
 from curate.sources.entry import Broken, Entry, File, TarMember
-from curate.sources.folder import list_folder
 from curate.sources.tars import list_tar
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from listed import list_table
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
 from curate.sources.entry import Broken, File, Url
-from curate.sources.tables import list_table
 
 ROWS = [
     {"uri": "https://example.org/a.jpg", "text": "A cat, asleep.\nIn two lines.", "by": "Ann"},

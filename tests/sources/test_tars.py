@@ -69,7 +69,7 @@ def test_members_of_a_key_are_one_record_even_when_they_lie_apart(tmp_path):
             ("a.json", b'{"caption": "second", "licence": "MIT"}'),
         ],
     )
-    entries = list_tar("s", tar, "t.tar", "CC0-1.0")
+    entries = list(list_tar("s", tar, "t.tar", "CC0-1.0"))
     assert [(e.uri, e.text, e.licence, content(e)) for e in entries] == [
         ("t.tar/b/1", "first", "CC0-1.0", b"one"),
         ("t.tar/a", "second", "MIT", b"two"),
@@ -137,7 +137,7 @@ def test_a_name_that_is_not_utf8_is_broken_and_can_be_stored(tmp_path):
     "name", ["a\x1b[31m.jpg", "a\n.jpg", "a\0b.jpg", "gpj.\u202eexe.jpg", "a\x7f.jpg", "\u200b.jpg", "\ufeff.jpg"]
 )
 def test_names_that_are_not_printable_are_broken(tmp_path, name):
-    entries = list_tar("s", make(tmp_path / "t.tar", [(name, b"x"), ("z.jpg", b"good")]), "t.tar")
+    entries = list(list_tar("s", make(tmp_path / "t.tar", [(name, b"x"), ("z.jpg", b"good")]), "t.tar"))
     if "\0" not in name:  # a C string ends there: the header holds the beginning
         assert "a name that is not printable UTF-8" in message(entries[0])
     assert content(entries[-1]) == b"good"
@@ -149,7 +149,7 @@ def test_a_name_without_end_is_broken_and_shown_short(tmp_path, form):
     with tarfile.open(tmp_path / "t.tar", "w", format=form) as tar:
         for name in (f"{long}.jpg", f"{long}/{long}.jpg", f"{'y' * 4000}.jpg"):
             tar.addfile(tarfile.TarInfo(name), io.BytesIO())
-    entries = list_tar("s", tmp_path / "t.tar", "t.tar")
+    entries = list(list_tar("s", tmp_path / "t.tar", "t.tar"))
     for entry in entries[:2]:
         assert "characters, more than 4096" in message(entry)
         assert len(entry.uri) < 4200
