@@ -37,8 +37,9 @@ class Kind:
     Attributes:
         base: `module:Class` of the class that a plugin derives from, or of the protocol whose methods it has; empty
             where only what is made of it can be looked at.
-        builtin: where the names are. A package: each of its files whose class derives from `base` itself is one, under
-            the `name` that the class sets. Or `module:table`: name to `module:Class`, or a function that gives that.
+        builtin: where the names are. A package: each class in a file of it that derives from `base` itself is one,
+            called what it sets `name` (or `kind`) to. Or `module:table`: name to `module:Class`, or a function that
+            gives that.
         unknown: how the error about an unknown name begins, where `unknown <kind>` is not it.
     """
 
@@ -65,6 +66,7 @@ VIEWS = {
     "raw": "curate.shards.views:RawView",
     "sequence": "curate.shards.sequence:SequenceView",
 }
+"""Views that ship with curate: they lie in files with much else."""
 
 
 def find(kind: str, name: str) -> Any:
@@ -192,11 +194,13 @@ def _bases(node: ast.ClassDef) -> list[str]:
 
 
 def _name(node: ast.ClassDef) -> str:
-    """What the class sets `name` to in its body; empty where it does not."""
+    """What the class sets `name`, or else `kind`, to in its body; empty where it sets neither."""
+    said = {}
     for line in node.body:
-        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "name":
-            return str(ast.literal_eval(line.value))
-    return ""
+        if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(line.value, ast.Constant):
+            target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+            said[ast.unparse(target)] = line.value.value
+    return str(said.get("name") or said.get("kind") or "")
 
 
 def _imported(where: str) -> Any:
