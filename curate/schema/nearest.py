@@ -17,3 +17,9 @@ def nearest(word: str, among: Iterable[str]) -> str:
     """`did you mean 'X'? ` to begin a hint with, or nothing."""
     found = closest(word, among)
     return f"did you mean {found!r}? " if found else ""
+
+
+def meant(word: str, among: Iterable[str]) -> str:
+    """`; did you mean `X`?` to end a message with, or nothing."""
+    found = closest(word, among)
+    return f"; did you mean `{found}`?" if found else ""

@@ -14,7 +14,7 @@ from curate.schema.fields import Resources, SignalField
 from curate.schema.recipe import Caption
 from curate.signals import base
 from curate.signals.base import Batch, Result, Signal, each
-from curate.signals.captioner import CAPTION_VIEW, Captioner, TransformersCaptioner
+from curate.signals.captioner import CAPTION_VIEW, Captioner, captioner_of
 
 Source = Literal["given", "captioner", "composed"]
 PARTS = ("conse_tags", "ocr_text", "asr_text")
@@ -26,7 +26,7 @@ class CaptionOptions(base.Options):
 
     Attributes:
         prefer: the first source in this order that has a text wins.
-        captioner: local folder or hub id of a transformers image-to-text model.
+        captioner: local folder or hub id of a transformers image-to-text model, or a captioner of one's own.
         max_chars: longer captions are cut at a word.
         available: the fields of `PARTS` that this build computes.
     """
@@ -61,7 +61,7 @@ class CaptionSignal(Signal):
         self.after = tuple(field for field in PARTS if field in self._use.available and "composed" in self._use.prefer)
         self._captioner: Captioner | None = None
         if self._use.captioner is not None and "captioner" in self._use.prefer:
-            self._captioner = TransformersCaptioner(self._use.captioner)
+            self._captioner = captioner_of(self._use.captioner)
             self.needs = (CAPTION_VIEW,)
             self.cost = Resources(cpus=1, gpus=0.5, model=True)
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from curate import plugins
 from curate.media.views import Frames
 from curate.schema.errors import CurateError
 from curate.signals.package_files import package_version
@@ -31,6 +32,25 @@ class Captioner(Protocol):
 
     def __call__(self, frame: NDArray[Any]) -> str:
         """The caption of a picture, uint8 `(H, W, 3)` sRGB; may be empty."""
+
+
+BUILTIN = {"transformers": "curate.signals.captioner:TransformersCaptioner"}
+
+
+def captioner_of(name: str) -> Captioner:
+    """The captioner that a recipe names; nothing is loaded.
+
+    Args:
+        name: an entry point or `package.module:Class` of a class without arguments that is a `Captioner`; else a local
+            folder or a hub id of a transformers model.
+
+    Raises:
+        CurateError: another's class that cannot be had or made, or a path where no model lies.
+    """
+    if not plugins.is_foreign("captioner", name):
+        return TransformersCaptioner(name)
+    made: Captioner = plugins.make("captioner", name, {})
+    return made
 
 
 class TransformersCaptioner:

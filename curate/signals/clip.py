@@ -15,10 +15,10 @@ from pydantic import Field
 from curate.media.views import Frames
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, SignalField
+from curate.schema.nearest import meant
 from curate.signals import base
 from curate.signals.base import Batch, Result, Signal, each
 from curate.signals.clip_weights import check_weights, fetch_weights, weights_name
-from curate.signals.nearest import nearest
 from curate.signals.onnx_tower import on_cpu
 from curate.signals.package_files import package_file, package_version
 from curate.signals.torchvision_shim import ensure_torchvision
@@ -206,7 +206,7 @@ def _config(model: str) -> dict[str, Any]:
     names = sorted(path.stem for path in folder.glob("*.json"))
     if model not in names:
         raise CurateError(
-            f"open_clip has no model `{model}`{nearest(model, names)}",
+            f"open_clip has no model `{model}`{meant(model, names)}",
             "all names: python -c 'import open_clip; print(open_clip.list_models())'",
         )
     config: dict[str, Any] = json.loads((folder / f"{model}.json").read_text("utf-8"))

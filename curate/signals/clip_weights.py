@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.schema.errors import CurateError
-from curate.signals.nearest import nearest
+from curate.schema.nearest import meant
 from curate.signals.torchvision_shim import ensure_torchvision
 
 HUB = "hf-hub:"
@@ -38,7 +38,7 @@ def check_weights(model: str, pretrained: str) -> None:
         _local(Path(pretrained).expanduser())
     elif pretrained not in (tags := _tags(model)):
         raise CurateError(
-            f"`{pretrained}` is no weights tag of {model}{nearest(pretrained, tags)}",
+            f"`{pretrained}` is no weights tag of {model}{meant(pretrained, tags)}",
             f"tags of {model}: {', '.join(tags) or 'none'}; or hf-hub:ORG/NAME, or a local .safetensors file",
         )
 

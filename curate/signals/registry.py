@@ -1,41 +1,25 @@
-"""Signals by name: those in this folder, and users' own as `package.module:Class`."""
+"""Signals by name, made with the options of a recipe and put in an order that respects what they read of each other."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
-from functools import cache
 
 from pydantic import ValidationError
 
-import curate.signals
+from curate import plugins
 from curate.schema.errors import CurateError
+from curate.schema.nearest import meant
 from curate.schema.recipe import SignalUse
 from curate.signals.base import Signal
-from curate.signals.nearest import nearest
 from curate.signals.probed import PROBED_FIELDS
 
 _ELSEWHERE = {"caption": "it always runs last; the recipe's `caption:` section sets it"}
 """Signals that are not named under `annotate`, and where they come from."""
 
 
-@cache
-def _found() -> dict[str, type[Signal]]:
-    """Name to class of each signal that a recipe's `annotate` may name. A new file in this folder is all it takes."""
-    found: dict[str, type[Signal]] = {}
-    for module in sorted(m.name for m in pkgutil.iter_modules(curate.signals.__path__)):
-        namespace = vars(importlib.import_module(f"curate.signals.{module}"))
-        classes = [v for v in namespace.values() if isinstance(v, type) and issubclass(v, Signal)]
-        for cls in (c for c in classes if c.__module__ == f"curate.signals.{module}" and c is not Signal):
-            if cls.name not in _ELSEWHERE:
-                found[cls.name] = cls
-    return dict(sorted(found.items()))
-
-
 def names() -> list[str]:
-    """Names of the signals that ship with curate, sorted."""
-    return list(_found())
+    """Signals that a recipe's `annotate` may name, sorted: those that ship with curate, and those of entry points."""
+    return [name for name in plugins.names("signal") if name not in _ELSEWHERE]
 
 
 def get(name: str) -> type[Signal]:
@@ -47,31 +31,15 @@ def get(name: str) -> type[Signal]:
     Raises:
         CurateError: there is none; with the nearest name and the list.
     """
-    if ":" in name:
-        return _imported(name)
     if name in _ELSEWHERE:
         raise CurateError(f"signal `{name}` is not to be listed under annotate", _ELSEWHERE[name])
-    found = _found()
-    if name not in found:
+    cls: type[Signal] = plugins.find("signal", name)
+    if not plugins.is_path(name) and cls.name != name:
         raise CurateError(
-            f"unknown signal `{name}`{nearest(name, found)}",
-            f"signals: {', '.join(found)}; or package.module:Class for one of your own",
+            f"the signal of the entry point `{name}` calls itself `{cls.name}`",
+            "a build knows it by one name: make the two the same",
         )
-    return found[name]
-
-
-def _imported(path: str) -> type[Signal]:
-    module, _, attribute = path.partition(":")
-    try:
-        value = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as exc:
-        raise CurateError(
-            f"signal `{path}` cannot be imported: {exc}",
-            "write package.module:Class, and install the package where curate runs, on every worker",
-        ) from exc
-    if not (isinstance(value, type) and issubclass(value, Signal)):
-        raise CurateError(f"`{path}` is not a subclass of curate.signals.base.Signal")
-    return value
+    return cls
 
 
 def build(use: SignalUse) -> Signal:
@@ -94,7 +62,7 @@ def _option_error(name: str, cls: type[Signal], exc: ValidationError) -> CurateE
     option = ".".join(str(part) for part in first["loc"]) or "options"
     hint = f"options of {name}: {', '.join(allowed)}" if allowed else f"{name} has no options"
     if first["type"] == "extra_forbidden":
-        return CurateError(f"unknown option `{option}` of signal `{name}`{nearest(option, allowed)}", hint)
+        return CurateError(f"unknown option `{option}` of signal `{name}`{meant(option, allowed)}", hint)
     given = "" if first["type"] == "missing" else f", not {first['input']!r}"
     return CurateError(f"option `{option}` of signal `{name}`: {first['msg'].lower()}{given}", hint)
 
@@ -129,5 +97,6 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
 
 
 def _giver(field: str) -> str:
-    givers = [name for name, cls in _found().items() if field in {f.name for f in cls.gives}]
+    shipped = {name: plugins.find("signal", name) for name in plugins.builtin("signal") if name not in _ELSEWHERE}
+    givers = [name for name, cls in sorted(shipped.items()) if field in {f.name for f in cls.gives}]
     return f"add the signal {givers[0]}" if givers else "name a signal that gives it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,49 +9,14 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from curate import plugins
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
 from curate.schema.package_data import data_folder
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.builtin import ARCHITECTURES
 from curate.tokenizers.folders import CARD, read_card
-
-_CLASSES = {
-    "image-fsq": "curate.tokenizers.image.fsq:ImageFSQ",
-    "video-fsq": "curate.tokenizers.video.fsq:VideoFSQ",
-    "audio-rvq": "curate.tokenizers.audio.rvq:AudioRVQ",
-    "text-bpe": "curate.tokenizers.text.bpe:TextBPE",
-    "mask-vq": "curate.tokenizers.labels.mask_vq:MaskVQ",
-    "labelled": "curate.tokenizers.labels.labelled:Labelled",
-    "cosmos-di": "curate.tokenizers.adapters.cosmos:CosmosDI",
-    "cosmos-dv": "curate.tokenizers.adapters.cosmos:CosmosDV",
-    "chameleon-vq": "curate.tokenizers.adapters.chameleon:ChameleonVQ",
-    "emu3-vq": "curate.tokenizers.adapters.emu3:Emu3Picture",
-    "emu3-vq-video": "curate.tokenizers.adapters.emu3:Emu3Clip",
-    "llamagen-vq": "curate.tokenizers.adapters.llamagen:LlamaGenVQ",
-    "taming-vqgan": "curate.tokenizers.adapters.taming:TamingVQGAN",
-    "ibq": "curate.tokenizers.adapters.open_magvit2:IBQ",
-    "open-magvit2": "curate.tokenizers.adapters.open_magvit2:OpenMagvit2",
-    "titok": "curate.tokenizers.adapters.titok:TiTok",
-    "4m-vq": "curate.tokenizers.adapters.fourm_vq:FourMVQ",
-    "4m-memcodes": "curate.tokenizers.adapters.fourm_memcodes:FourMMemcodes",
-    "4m-memcodes-pictures": "curate.tokenizers.adapters.fourm_memcodes:MemcodesOfPictures",
-    "4m-words": "curate.tokenizers.fourm.words:WordsTokenizer",
-    "4m-wordpiece": "curate.tokenizers.fourm.wordpiece:WordPiece4M",
-    "lyra": "curate.tokenizers.adapters.lyra:Lyra",
-    "encodec": "curate.tokenizers.adapters.audio_transformers:Encodec",
-    "dac": "curate.tokenizers.adapters.audio_transformers:Dac",
-    "mimi": "curate.tokenizers.adapters.audio_transformers:Mimi",
-    "features": "curate.tokenizers.features.quantised:QuantisedFeatures",
-    "features-topk": "curate.tokenizers.features.topk_streams:TopKIds",
-    "features-topk-odds": "curate.tokenizers.features.topk_streams:TopKOdds",
-    "continuous": "curate.tokenizers.features.continuous:ContinuousFeatures",
-    "t5": "curate.tokenizers.features.t5:T5Features",
-    "vqvae": "curate.tokenizers.adapters.vqvae:VQVAE",
-    "dvae": "curate.tokenizers.adapters.dvae:DVAE",
-}
-"""Class of each architecture; importing waits until a tokenizer is loaded."""
-
 
 DEFAULTS = {
     "image": "image-fsq-64k",
@@ -64,8 +28,14 @@ DEFAULTS = {
 
 
 def names() -> list[str]:
-    """The tokenizers that ship with the project."""
-    return sorted(card.parent.name for card in data_folder("tokenizers").glob(f"*/{CARD}"))
+    """The tokenizers that ship with the project, and those that installed distributions give."""
+    return plugins.names("tokenizer")
+
+
+def shipped() -> dict[str, str]:
+    """The tokenizers that ship with the project, each with the class that reads its weights."""
+    cards = data_folder("tokenizers").glob(f"*/{CARD}")
+    return {card.parent.name: ARCHITECTURES[read_card(card.parent).architecture] for card in cards}
 
 
 def folder(name: str) -> Path:
@@ -91,7 +61,7 @@ def located(name: str, base: Path) -> str:
         name: as in a recipe.
         base: the recipe's folder, which relative paths start from; the current folder is tried after it.
     """
-    if _is_class(name) or name in names():
+    if plugins.is_path(name) or name in names():
         return name
     for candidate in (base / name, Path(name)):
         if (candidate / CARD).is_file():
@@ -101,7 +71,7 @@ def located(name: str, base: Path) -> str:
 
 def card(name: str) -> CodecCard:
     """The codec card, without loading weights."""
-    if _is_class(name):
+    if plugins.is_foreign("tokenizer", name):
         return _own(name).card
     return read_card(folder(name))
 
@@ -110,10 +80,11 @@ def load(name: str, device: str = "cpu") -> Tokenizer:
     """The tokenizer, ready to encode and decode; its weights are checked against the card's digest.
 
     Args:
-        name: of the zoo, a folder, or `package.module:Class` of a class without arguments that is a `Tokenizer`.
+        name: of the zoo, a folder, or the entry point or `package.module:Class` of a class without arguments that is a
+            `Tokenizer`.
         device: where networks run; a class of one's own chooses itself.
     """
-    if _is_class(name):
+    if plugins.is_foreign("tokenizer", name):
         return _own(name)
     loaded_by: Any = class_of(card(name).architecture).load
     where = {"device": device} if "device" in inspect.signature(loaded_by).parameters else {}
@@ -143,17 +114,14 @@ def class_of(architecture: str) -> Any:
     """The class that reads the weights of an architecture.
 
     Raises:
-        CurateError: there is none.
+        CurateError: there is none, with the nearest; or it cannot be imported.
     """
-    if architecture not in _CLASSES:
-        raise CurateError(f"no architecture {architecture!r}", f"there are: {', '.join(sorted(_CLASSES))}")
-    module, _, name = _CLASSES[architecture].partition(":")
-    return getattr(importlib.import_module(module), name)
+    return plugins.find("architecture", architecture)
 
 
 def importable() -> list[str]:
     """Architectures whose published weights `adopt` reads."""
-    return sorted(name for name in _CLASSES if hasattr(class_of(name), "adopt"))
+    return [name for name in plugins.names("architecture") if hasattr(class_of(name), "adopt")]
 
 
 def options_of(architecture: str) -> dict[str, inspect.Parameter]:
@@ -197,19 +165,14 @@ def _type_of(architecture: str, option: str) -> Any:
     return get_type_hints(class_of(architecture).adopt)[option]
 
 
-def _is_class(name: str) -> bool:
-    return ":" in name and "/" not in name
-
-
 def _own(name: str) -> Tokenizer:
-    module, _, attribute = name.partition(":")
-    try:
-        made = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, ValueError, TypeError) as exc:
-        raise CurateError(
-            f"tokenizer `{name}` cannot be imported: {exc}",
-            "write package.module:Class, and install the package where curate runs, on every worker",
-        ) from exc
+    """Another's tokenizer, made."""
+    made = plugins.make("tokenizer", name, {})
     if not isinstance(made, Tokenizer):
         raise CurateError(f"`{name}` is not a Tokenizer: it needs card, encode and decode (curate.tokenizers.base)")
+    if not plugins.is_path(name) and made.card.name != name:
+        raise CurateError(
+            f"the tokenizer of the entry point `{name}` is called `{made.card.name}` on its card",
+            "a build's manifest knows it by its card: mend one of the two",
+        )
     return made

@@ -163,7 +163,7 @@ def test_an_encoder_of_ones_own_is_named_by_its_class(tmp_path: Path, monkeypatc
     np.testing.assert_allclose(encoder(picture), expected, atol=1e-6)
     with pytest.raises(CurateError, match="is no encoder: it has no digest, size"):
         encoder_of({"library": "my_encoders:Nothing"})
-    with pytest.raises(CurateError, match="cannot be made"):
+    with pytest.raises(CurateError, match="cannot be imported"):
         encoder_of({"library": "my_encoders:Absent"})
 
 

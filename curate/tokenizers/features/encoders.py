@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curate import plugins
 from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
-from curate.schema.nearest import nearest
 from curate.signals.efficientnet import WEIGHTS_DIGEST as EFFICIENTNET_DIGEST
 from curate.signals.onnx_tower import digest_of_state, on_cpu
 from curate.signals.package_files import package_file
@@ -254,42 +253,19 @@ class EfficientNetEncoder(TorchEncoder):
         return dense if self.kind == "dense" else functional.adaptive_avg_pool2d(dense, 1).flatten(1)
 
 
-_ENCODERS: dict[str, Any] = {
-    "efficientnet-lite0": EfficientNetEncoder,
-    "open_clip": OpenClipEncoder,
-    "timm": TimmEncoder,
-}
-
-
 def encoder_of(spec: Mapping[str, Any], device: str = "cpu") -> Encoder:
     """The encoder that `{"library": NAME, **arguments}` describes: what a tokenizer's folder says in JSON.
 
-    The name may be `package.module:Class` of one's own, for a model that none of the libraries has, such as ImageBind:
-    a class that is made with the arguments and `device`, and is an `Encoder`; best a `TorchEncoder`.
+    The name may be an entry point or `package.module:Class` of one's own, for a model that none of the libraries has,
+    such as ImageBind: a class that is made with the arguments and `device`, and is an `Encoder`; best a `TorchEncoder`.
 
     Raises:
         CurateError: no such library or model, or arguments that it does not take, or the class is no encoder.
     """
     arguments = dict(spec)
     library = str(arguments.pop("library", ""))
-    if ":" not in library and library not in _ENCODERS:
-        known = sorted(_ENCODERS)
-        raise CurateError(
-            f"no encoder library {library!r}",
-            f"{nearest(library, known)}there are: {', '.join(known)}; or package.module:Class of one of your own",
-        )
-    try:
-        made = _class_of(library)(**arguments, device=device)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise CurateError(f"the encoder {library} cannot be made with {arguments}: {error}") from error
+    made = plugins.make("encoder", library, {**arguments, "device": device})
     if lacking := [name for name in (*Encoder.__annotations__, "__call__") if not hasattr(made, name)]:
         raise CurateError(f"`{library}` is no encoder: it has no {', '.join(lacking)}", "see Encoder in this module")
     encoder: Encoder = made
     return encoder
-
-
-def _class_of(library: str) -> Any:
-    if library in _ENCODERS:
-        return _ENCODERS[library]
-    module, _, attribute = library.partition(":")
-    return getattr(importlib.import_module(module), attribute)
