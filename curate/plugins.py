@@ -49,7 +49,7 @@ class Kind:
 
 
 KINDS = {
-    "source": Kind(),
+    "source": Kind("curate.sources.base:Source", "curate.sources"),
     "signal": Kind("curate.signals.base:Signal", "curate.signals"),
     "captioner": Kind("curate.signals.captioner:Captioner", "curate.signals.captioner:BUILTIN"),
     "dedup": Kind(),

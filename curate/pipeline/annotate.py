@@ -18,6 +18,7 @@ from curate.media.examine import CutHow
 from curate.media.guarded import decodes
 from curate.pipeline.blocks import FAIL, drop_views, view_name
 from curate.pipeline.board import Board
+from curate.pipeline.decodes import DECODES, decode_columns
 from curate.pipeline.examined import BATCH_ROWS, Batch, Records, decoded, examined
 from curate.pipeline.fetch import PARTITION, nested, partition_of, unnested
 from curate.pipeline.groups import GroupFragment
@@ -37,9 +38,7 @@ RESULT = pa.schema(
     [
         *PARTITION,
         pa.field("samples", pa.int64(), nullable=False),
-        pa.field("images", pa.int64(), nullable=False),  # decoded
-        pa.field("files", pa.int64(), nullable=False),  # of video and audio, decoded
-        pa.field("seconds", pa.float64(), nullable=False),  # of video and audio, decoded
+        *DECODES,
     ]
 )
 """What comes out of the plan: a row a partition."""
@@ -139,14 +138,8 @@ class Annotate:
         self, block: pa.Table, samples: int, flowing: Sequence[pa.Table] = (), missing: Sequence[str] = ()
     ) -> pa.Table:
         """The row that goes on."""
-        counts = decodes()
         columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
-        columns |= {
-            "samples": [samples],
-            "images": [counts.images],
-            "files": [counts.files],
-            "seconds": [counts.seconds],
-        }
+        columns |= {"samples": [samples], **decode_columns(decodes())}
         table = pa.table(columns, schema=RESULT)
         if self._later:
             batch = pa.concat_tables(flowing) if flowing else Batch().table([])

@@ -22,7 +22,7 @@ from curate.pipeline.model_service import CARRIED
 from curate.schema.errors import MediaError
 from curate.schema.fields import TIMED
 from curate.schema.ids import sample_id
-from curate.schema.tables import FAILURE_NAMES, PROBE_NAMES, RECORDS, SAMPLES
+from curate.schema.tables import PROBE_NAMES, RECORDS, SAMPLES
 from curate.schema.verdict import Failure
 from curate.storage import Store
 
@@ -176,7 +176,7 @@ def _span(row: Mapping[str, Any]) -> Span | None:
 def _windows(
     build: Store, rows: Sequence[Mapping[str, Any]], there: Sequence[int], name: Any
 ) -> Iterator[tuple[list[int], list[tuple[bytes, str]]]]:
-    """Runs of rows with their media: their places, and for each its bytes and its name. Clips of one file share them."""
+    """Runs of rows with their media: places, and for each its bytes and its name. Clips of one file share them."""
     reader = MediaReader(build, [rows[i] for i in there])
     held: list[int] = []
     items: list[tuple[bytes, str]] = []
@@ -185,7 +185,8 @@ def _windows(
         if held and (len(held) == WINDOW_ROWS or size + rows[i]["bytes"] > WINDOW_BYTES):
             yield held, items
             held, items, size = [], [], 0
-        same = bool(held) and (rows[i]["media"], rows[i]["offset"]) == (rows[held[-1]]["media"], rows[held[-1]]["offset"])
+        before = rows[held[-1]] if held else {"media": None, "offset": None}
+        same = (rows[i]["media"], rows[i]["offset"]) == (before["media"], before["offset"])
         data = items[-1][0] if same else reader.read(k)
         held.append(i)
         items.append((data, name(rows[i])))

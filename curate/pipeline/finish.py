@@ -16,8 +16,9 @@ from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import ray_map
 from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split
-from curate.shards.commit import describe_file, write_lists, write_manifest
+from curate.shards.commit import describe_file, write_manifest
 from curate.shards.ipc import open_ipc
+from curate.shards.lists import write_lists
 from curate.shards.pack import ShardResult, stream_entries
 from curate.signals.base import Signal
 from curate.storage import Store

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from curate.media.decodes import Decodes
 from curate.media.examine import CutHow
 from curate.pipeline.annotate import Annotate, Compute, Context
 from curate.pipeline.board import Board
 from curate.pipeline.cluster import Cluster
+from curate.pipeline.decodes import add_row
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
@@ -36,14 +38,12 @@ class Ingested:
     Attributes:
         partitions: of all sources, with samples in each; by name, so in an order that no scheduling decides.
         records: by source, those that are more than a word on a unit that cannot be read.
-        images, files, seconds: decodes of images, of files of video and audio, and their decoded seconds.
+        decodes: what was decoded.
     """
 
     partitions: list[tuple[Partition, int]]
     records: dict[str, int]
-    images: int
-    files: int
-    seconds: float
+    decodes: Decodes
 
 
 def fetch_options(recipe: Recipe) -> dict[str, dict[str, object] | None]:
@@ -86,7 +86,7 @@ def ingest(
     )
     records = {source.name: 0 for source in sources}
     if not units.num_rows:
-        return Ingested([], records, 0, 0, 0.0)
+        return Ingested([], records, Decodes())
     board = Board()
     groups = groups_of(signals)
     on_gpu = next((i for i, g in enumerate(groups) if cluster.gpus and g.gpus), len(groups))
@@ -140,14 +140,13 @@ def ingest(
             later=later[i + 1 :],
         )
     found: dict[str, tuple[Partition, int]] = {}
-    images = files = 0
-    seconds = 0.0
+    counts = Decodes()
     with board.shown(stages):
         for row in results(plan):
             partition = Partition(row["partition"], row["source"], row["rows"])
             found[partition.name] = (partition, row["samples"])
             records[partition.source] += row["rows"] - row["whole"]
-            images, files, seconds = images + row["images"], files + row["files"], seconds + row["seconds"]
+            add_row(counts, row)
     for name, sums in board.sums().items():
         stages[name].at(**sums)
-    return Ingested([found[name] for name in sorted(found)], records, images, files, seconds)
+    return Ingested([found[name] for name in sorted(found)], records, counts)

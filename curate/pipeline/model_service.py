@@ -17,6 +17,7 @@ from curate.schema.verdict import Failure
 from curate.signals.base import Batch, Result, Signal
 from curate.tokenizers.base import Tokenizer
 
+
 def answer_schema(signals: Sequence[Signal]) -> pa.Schema:
     """What `compute` gives: a column a field, and of each signal its failures."""
     fields = [(field.name, field.type) for signal in signals for field in signal.gives]

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from curate.schema.errors import CurateError
 from curate.sources.base import Source
-from curate.storage import Folder, Store
+from curate.storage import Folder, Store, is_remote
 from curate.storage.place import temporary_name
 
 LOOK_SECONDS = 60.0
@@ -29,7 +29,7 @@ def check_nodes(build: Store, sources: Sequence[Source], console: Console) -> No
     """
     known = ray.nodes()  # type: ignore[no-untyped-call]
     nodes = {n["NodeID"]: n["NodeManagerAddress"] for n in known if n["Alive"] and n["Resources"].get("CPU")}
-    places = {f"source {s.name}": path for s in sources if (path := s.local_path) is not None}
+    places = {f"source {s.name}": place for s in sources if not is_remote(place := s.place)}
     if len(nodes) < 2 or not (places or isinstance(build, Folder)):
         return
     token: Path | None = None

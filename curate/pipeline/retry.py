@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -40,7 +40,12 @@ def forget_failures(build: Store, hold: Hold) -> dict[str, int]:
     hold.retract()
     found = dict.fromkeys(STAGES, 0)
     stale: set[str] = set()
-    for folder, stage in (("fetched", "ingest"), ("records", "cut"), ("signals", "annotate"), ("tokenized", "tokenize")):
+    for folder, stage in (
+        ("fetched", "ingest"),
+        ("records", "cut"),
+        ("signals", "annotate"),
+        ("tokenized", "tokenize"),
+    ):
         paths = [s.path for s in build.files(folder)]
         parts = [paths[at : at + LOOKED_AT] for at in range(0, len(paths), LOOKED_AT)]
         for path, failed in (one for some in ray_map(partial(_failures, build, folder), parts) for one in some):
@@ -85,6 +90,6 @@ def _count(build: Store, folder: str, path: str) -> int:
         table = read_table(build, path)
         return sum(table.num_rows - table.column(n).null_count for n in table.column_names if n.startswith(FAIL))
     table = read_table(build, path, ["stage"])
-    failed: Iterable[str] = table.column("stage").drop_null().to_pylist()
+    stages: list[str] = table.column("stage").drop_null().to_pylist()
     # a failure of fetching stands in `fetched` and is counted there; what it says of the record follows
-    return sum(folder == "fetched" or not stage == "ingest" for stage in failed)
+    return len(stages) if folder == "fetched" else len(stages) - stages.count("ingest")

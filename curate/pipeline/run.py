@@ -9,16 +9,17 @@ The driver holds a few hundred bytes a partition, and nothing of a sample (law 1
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 
 from curate.decide.decide import Decided, decide
 from curate.decide.partitions import PartitionFiles
+from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
 from curate.pipeline.board import Board
 from curate.pipeline.causes import cause_lines, causes
 from curate.pipeline.cluster import Cluster
+from curate.pipeline.decodes import add_row
 from curate.pipeline.engine import RayEngine
 from curate.pipeline.finish import CardWriter, finish
 from curate.pipeline.ingest import Ingested, fetch_options, ingest
@@ -39,25 +40,6 @@ from curate.sources.entry import Entry
 from curate.storage import Store
 from curate.storage.bucket import reach
 from curate.storage.tables import read_table
-
-
-@dataclass
-class Decodes:
-    """What a run decoded: each image and each file of video or audio once before `decide`, and what was kept once more.
-
-    Attributes:
-        images: decoded.
-        files: of video and audio, decoded.
-        seconds: of video and audio, decoded.
-    """
-
-    images: int = 0
-    files: int = 0
-    seconds: float = 0.0
-
-    def add(self, images: int, files: int, seconds: float) -> None:
-        """So many more."""
-        self.images, self.files, self.seconds = self.images + images, self.files + files, self.seconds + seconds
 
 
 def run(
@@ -99,7 +81,7 @@ def run(
         ):
             stages = {"ingest": first, "annotate": second}
             found = ingest(build, recipe, sources, plan.signals, paths, cluster, stages)
-        decodes.add(found.images, found.files, found.seconds)
+        decodes.add(found.decodes)
         for source in sources:
             if not found.records[source.name]:
                 raise source.nothing(_said(build, paths, found, source))
@@ -173,7 +155,7 @@ def _decide_and_tokenize(
                 name = row["partition"]
                 fragments = dict(row["fragments"])
                 tokenized[name] = Tokenized(name, decided.verdicts[name], fragments)
-                decodes.add(row["images"], row["files"], row["seconds"])
+                add_row(decodes, row)
                 if row["failed"]:
                     failures += row["failed"]
                     failed[name] = [path for some in fragments.values() for path in some]

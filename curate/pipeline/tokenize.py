@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from curate.media.guarded import decodes
 from curate.media.views import View
 from curate.pipeline.annotate import Context
-from curate.pipeline.blocks import view_name
+from curate.pipeline.blocks import failure_array, failure_columns, view_name
 from curate.pipeline.cluster import Cluster
+from curate.pipeline.decodes import DECODES, decode_columns
 from curate.pipeline.examined import decoded
 from curate.pipeline.fetch import PARTITION, partition_of
 from curate.pipeline.models import models
@@ -47,9 +48,7 @@ RESULT = pa.schema(
         *PARTITION,
         pa.field("failed", pa.int64(), nullable=False),
         pa.field("fragments", pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),  # by stream, all in use
-        pa.field("images", pa.int64(), nullable=False),  # decoded
-        pa.field("files", pa.int64(), nullable=False),  # of video and audio, decoded
-        pa.field("seconds", pa.float64(), nullable=False),  # of video and audio, decoded
+        *DECODES,
     ]
 )
 """What comes out of the plan: a row a partition."""
@@ -167,14 +166,11 @@ class Encode:
             bad = len({i for stream in made.values() for i in stream.failed})
             board.add("tokenize", passed=todo.num_rows - bad, failed=bad, retries=retries.take())
         failed = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
-        counts = decodes()
         columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
         columns |= {
             "failed": [len(failed & set(ids.to_pylist())) if failed else 0],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
-            "images": [counts.images],
-            "files": [counts.files],
-            "seconds": [counts.seconds],
+            **decode_columns(decodes()),
         }
         return pa.table(columns, schema=RESULT)
 
@@ -200,8 +196,8 @@ class Encode:
         for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize"):
             some = texts[done : done + len(batch.views)]
             done += len(batch.views)
-            for stream in made.values():
-                stream.encode(batch.samples, batch.views, batch.failures, some)
+            for one in made.values():
+                one.encode(batch.samples, batch.views, batch.failures, some)
         return made
 
 
@@ -231,7 +227,7 @@ class _Made:
         arrays = [got.get(stream.view) for got in views] if stream.view is not None else []
         sizes = list(zip(samples.column("width").to_pylist(), samples.column("height").to_pylist(), strict=True))
         given = items_of(stream.card, arrays, captions, sizes)
-        undecoded = list(failures) if stream.view is not None else [None] * len(failures)
+        undecoded: list[Failure | None] = [f if stream.view is not None else None for f in failures]
         todo = [i for i, f in enumerate(undecoded) if f is None and given[i] is not None]
         ids: list[NDArray[np.generic] | None] = [None] * samples.num_rows
         encoded = models().encode(stream.tokenizer, f"tokenize:{stream.use.name}", [given[i] for i in todo])
@@ -255,8 +251,8 @@ class _Made:
         name = self._stream.use.name
         prefix = context.paths.tokens_prefix(partition.name, partition.source, name, self._stream.made_by())
         path = f"{prefix}{digest_of_rows(keys.column('sample_id').to_pylist())[:KEY_HEX]}.arrow"
-        ids = [self._ids[i] for i in places]
-        write_fragment(context.build, path, self._stream.spec, keys, ids, [self._failures[i] for i in places])
+        failures = pa.table(failure_columns(failure_array([self._failures[i] for i in places])))
+        write_fragment(context.build, path, self._stream.spec, keys, [self._ids[i] for i in places], failures)
         return path
 
 

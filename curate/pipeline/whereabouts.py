@@ -24,7 +24,7 @@ def note(exc: BaseException, where: str) -> None:
 
 
 def tells(stage: str) -> Callable[[F], F]:
-    """A decorator of operators: what they raise carries the stage and the partition. A CurateError says all by itself."""
+    """A decorator of operators: what they raise carries stage and partition. A CurateError says all by itself."""
 
     def decorate(operator: F) -> F:
         @contextmanager

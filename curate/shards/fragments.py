@@ -87,6 +87,12 @@ def read_ids(store: Store, path: str) -> pa.Array:
     return read_fragment(store, path).column("sample_id").combine_chunks()
 
 
+def read_failed(store: Store, path: str) -> pa.Array:
+    """The ids of the samples that failed in a fragment; raises as `read_fragment`."""
+    table = read_fragment(store, path)
+    return table.column("sample_id").filter(table.column("error").is_valid()).combine_chunks()
+
+
 def open_fragment(store: Store, path: str, spec: StreamSpec | None = None) -> tuple[pa.Schema, list[pa.RecordBatch]]:
     """The record batches of a fragment; raises as `read_fragment`."""
     schema, batches = open_ipc(store.local(path))

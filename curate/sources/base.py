@@ -54,6 +54,11 @@ class Source(ABC):
         self.name = spec.name
         self.licence = spec.licence
 
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """The address of a file or folder that every process that reads the source has to see."""
+
     @abstractmethod
     def check(self) -> None:
         """Whether it is there and what it is said to be, by a look that costs little whatever its size.

@@ -84,6 +84,10 @@ class Folders(Source):
         self._said = spec.path
         self.address = address_of(spec.path, root, env)
 
+    @property
+    def place(self) -> str:
+        return self.address
+
     def check(self) -> None:
         with readable(self.name):
             if is_remote(self.address):

@@ -76,6 +76,10 @@ class Tables(Source):
             self._home, self._table = str(Path(self.address).parent.resolve()), Path(self.address).name
         self._own = {column for column in (spec.uri, spec.text, spec.licence_column) if column is not None}
 
+    @property
+    def place(self) -> str:
+        return self.address
+
     def check(self) -> None:
         with readable(self.name):
             if not is_there(self.address):

@@ -82,6 +82,10 @@ class Tars(Source):
         super().__init__(spec, root, env)
         self._said, self._root, self._env = spec.path, root, dict(env)
 
+    @property
+    def place(self) -> str:
+        return self._tars()[0]
+
     def check(self) -> None:
         with readable(self.name):
             base, tars = self._tars()

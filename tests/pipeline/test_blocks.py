@@ -106,7 +106,10 @@ def test_a_tar_is_that_of_tarfile(tmp_path: Path) -> None:
         assert [m.offset_data for m in members[::2]] == [offset for _, offset in places]
         assert {(m.mtime, m.uid, m.uname, m.mode) for m in members} == {(0, 0, "", 0o644)}
     again = io.BytesIO()
-    with tarfile.open(fileobj=again, mode="w", format=tarfile.GNU_FORMAT) as ours, tarfile.open(tmp_path / "a.tar") as read:
+    with (
+        tarfile.open(fileobj=again, mode="w", format=tarfile.GNU_FORMAT) as ours,
+        tarfile.open(tmp_path / "a.tar") as read,
+    ):
         for member in read:
             info = tarfile.TarInfo(member.name)
             info.size = member.size
