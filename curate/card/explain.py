@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.card.shard_rows import shard_rows
-from curate.card.tables import FAILURE_PREFIX, LEDGER_VIEW, Tables, open_tables
+from curate.card.tables import FAILURE_PREFIX, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
 from curate.decide.sql import name as quoted
 from curate.schema.errors import CurateError
 from curate.schema.fields import TIMED
@@ -20,6 +20,7 @@ from curate.schema.recipe import Recipe, Rule
 from curate.schema.tables import FAILURE_NAMES, LEDGER, RECORDS, SAMPLES
 from curate.schema.verdict import Outcome
 from curate.shards.commit import read_manifest
+from curate.shards.lists import read_files
 from curate.storage import Store, open_store
 
 LISTED = 10
@@ -82,13 +83,14 @@ def explain(build: Store | Path | str, what: str) -> Story:
 
 def _tell(tables: Tables, found: _Found) -> Story:
     """Looks at the one partition of the record, and once more at the ledger for what is a duplicate of it."""
-    tables.look([found.part])
-    told = tables.rows("SELECT * FROM ledger WHERE record_id = ?", [found.record])
+    fields = _signal_columns(tables)
+    with tables.look([found.part], [LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, *fields]):
+        told = tables.rows("SELECT * FROM ledger WHERE record_id = ?", [found.record])
+        about = tables.row("SELECT * FROM records WHERE record_id = ?", [found.record])
+        rows = tables.rows("SELECT * FROM samples WHERE record_id = ? ORDER BY start_us, sample_id", [found.record])
+        rows = [row for row in rows if found.sample in (None, row["sample_id"])]
+        signals = _signals(tables, fields, [row["sample_id"] for row in rows])
     verdicts = {(row["level"], row["id"]): row for row in told}
-    about = tables.row("SELECT * FROM records WHERE record_id = ?", [found.record])
-    rows = tables.rows("SELECT * FROM samples WHERE record_id = ? ORDER BY start_us, sample_id", [found.record])
-    rows = [row for row in rows if found.sample in (None, row["sample_id"])]
-    signals = _signals(tables, found.part, [row["sample_id"] for row in rows])
     duplicates = _duplicates(tables, [found.record, *(row["sample_id"] for row in rows)])
     story = Story(
         record={
@@ -139,8 +141,8 @@ def _find(tables: Tables, what: str) -> _Found:
 
     One pass over the ledger's columns of ids and uris; only the first matches of each way are held.
     """
-    tables.look(tables.all, (LEDGER_VIEW,))
-    found = tables.rows(
+    best, count, rows = _NEAR + 1, 0, list[dict[str, Any]]()
+    for found in tables.over_ledger(
         f"""
         WITH named AS (SELECT level, id, record_id, uri, part, {_HOW} AS how FROM ledger)
         SELECT how, count(*) AS n, min({{first: CASE how WHEN {_NEAR} THEN uri ELSE id END, id: id,
@@ -148,12 +150,16 @@ def _find(tables: Tables, what: str) -> _Found:
         FROM named WHERE how IS NOT NULL GROUP BY how ORDER BY how LIMIT 1
         """,
         {"what": what},
-    )
-    if not found or found[0]["how"] == _NEAR:
-        near = ", ".join(row["uri"] for row in found[0]["rows"]) if found else ""
+    ):
+        if found["how"] < best:
+            best, count, rows = found["how"], 0, []
+        if found["how"] == best:
+            count += found["n"]
+            rows = sorted([*rows, *found["rows"]], key=lambda row: (row["first"], row["id"]))[:LISTED]
+    if best >= _NEAR:
+        near = ", ".join(row["uri"] for row in rows)
         hint = f"uris that contain it: {near}" if near else "a sample id, a record id or a uri of the ledger"
         raise CurateError(f"nothing in this build is called {what!r}", hint)
-    rows, count = found[0]["rows"], found[0]["n"]
     level = rows[0]["level"]
     if count > 1:
         names = "\n  ".join(f"{row['id']}  {_show(row['uri'])}" for row in rows)
@@ -184,41 +190,43 @@ def _verdict(verdict: dict[str, Any]) -> str:
     return str(outcome)
 
 
-def _signals(tables: Tables, part: int, samples: list[str]) -> dict[str, dict[str, Any]]:
-    """What each signal gave for samples of a partition, by sample and field."""
-    groups: dict[str, dict[str, str]] = {}
-    gives = [(f["name"], s["name"]) for s in tables.manifest.signals for f in s["fields"]]
-    signal_of = {name: signal for name, signal in gives if name in tables.fields}
-    for name, signal in signal_of.items():
-        columns = groups.setdefault(tables.fields[name], {})
+def _signal_columns(tables: Tables) -> dict[str, dict[str, str]]:
+    """For each group of signals, its fields and failures with their SQL; a vector is told by its length."""
+    out: dict[str, dict[str, str]] = {}
+    for name, group in tables.fields.items():
         vector = pa.types.is_fixed_size_list(tables.types[name])
-        columns[name] = f"'vector of ' || len({quoted(name)})" if vector else quoted(name)
-        if signal in tables.failures:
-            columns[FAILURE_PREFIX + signal] = quoted(FAILURE_PREFIX + signal)
-    columns_of = "".join(f", g{i}.{quoted(c)}" for i, columns in enumerate(groups.values()) for c in columns)
+        sql = f"'vector of ' || len({quoted(name)})" if vector else quoted(name)
+        out.setdefault(group, {})[name] = sql
+    for signal, group in tables.failures.items():
+        out.setdefault(group, {})[FAILURE_PREFIX + signal] = quoted(FAILURE_PREFIX + signal)
+    return out
+
+
+def _signals(tables: Tables, fields: dict[str, dict[str, str]], samples: list[str]) -> dict[str, dict[str, Any]]:
+    """What each signal gave for samples of the partition that is looked at, by sample and field."""
+    gives = sorted((f["name"], s["name"]) for s in tables.manifest.signals for f in s["fields"])
     out = {}
-    for row in tables.rows(f"SELECT s.sample_id{columns_of} FROM {tables.with_signals([part], groups, samples)}"):
-        said = {}
-        for name, signal in sorted(signal_of.items()):
-            failure = row.get(FAILURE_PREFIX + signal)
-            said[name] = (
-                f"failed in {failure['stage']}: {failure['error']}: {failure['message']}" if failure else row[name]
-            )
-        out[row["sample_id"]] = said
+    for row in tables.rows(tables.with_signals("s.sample_id", fields, samples)):
+        said = out.setdefault(row["sample_id"], dict[str, Any]())
+        for name, signal in gives:
+            if name in tables.fields:
+                failure = row.get(FAILURE_PREFIX + signal)
+                said[name] = (
+                    f"failed in {failure['stage']}: {failure['error']}: {failure['message']}" if failure else row[name]
+                )
     return out
 
 
 def _duplicates(tables: Tables, keepers: list[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Duplicates of records and samples, by level and id of the keeper."""
-    tables.look(tables.all, (LEDGER_VIEW,))
     out: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in tables.rows(
+    for row in tables.over_ledger(
         "SELECT level, duplicate_of, id, uri, match, similarity FROM ledger "
-        "WHERE duplicate_of IN (SELECT unnest($keepers)) ORDER BY id",
+        "WHERE duplicate_of IN (SELECT unnest($keepers))",
         {"keepers": keepers},
     ):
         out.setdefault((row.pop("level"), row.pop("duplicate_of")), []).append(row)
-    return out
+    return {keeper: sorted(found, key=lambda row: row["id"]) for keeper, found in out.items()}
 
 
 def _pointing(rows: list[dict[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.card.tables import LEDGER_VIEW, RECORDS_VIEW, SAMPLES_VIEW, Tables
+from curate.card.tables import LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
 from curate.decide.sql import name as quoted
 
 
@@ -23,9 +23,8 @@ def find(tables: Tables, wanted: Sequence[tuple[str, str]]) -> list[Key]:
     """Keys of the level and id of some verdicts, by one pass over the ledger's columns of ids."""
     if not wanted:
         return []
-    tables.look(tables.all, (LEDGER_VIEW,))
     sql = "SELECT level, id, part FROM ledger WHERE id IN (SELECT unnest(?))"
-    rows = tables.rows(sql, [sorted({key for _, key in wanted})])
+    rows = tables.over_ledger(sql, [sorted({key for _, key in wanted})])
     return [Key(r["level"], r["id"], r["part"]) for r in rows if (r["level"], r["id"]) in wanted]
 
 
@@ -39,20 +38,16 @@ class Rows:
             ids[key.level].add(key.id)
             parts.add(key.part)
         self._found: dict[tuple[str, str], dict[str, Any]] = {}
-        views = (LEDGER_VIEW, *((RECORDS_VIEW,) if ids["record"] else ()), SAMPLES_VIEW)
-        tables.look(sorted(parts), views)
-        if ids["record"]:
-            sql = "SELECT * FROM records WHERE record_id IN (SELECT unnest(?))"
-            for row in tables.rows(sql, [sorted(ids["record"])]):
-                self._found["record", row["record_id"]] = row
         groups: dict[str, dict[str, str]] = {}
         for field in fields:
             if field in tables.fields:
                 groups.setdefault(tables.fields[field], {})[field] = quoted(field)
-        columns = "".join(f", g{i}.{quoted(c)}" for i, group in enumerate(groups.values()) for c in group)
-        samples = tables.with_signals(sorted(parts), groups, sorted(ids["sample"]))
-        for row in tables.rows(f"SELECT s.*{columns} FROM {samples}"):
-            self._found["sample", row["sample_id"]] = row
+        with tables.look(sorted(parts), [LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, *groups]):
+            sql = "SELECT * FROM records WHERE record_id IN (SELECT unnest(?))"
+            for row in tables.rows(sql, [sorted(ids["record"])]):
+                self._found["record", row["record_id"]] = row
+            for row in tables.rows(tables.with_signals("s.*", groups, sorted(ids["sample"]))):
+                self._found["sample", row["sample_id"]] = row
 
     def of(self, level: str, key: str) -> dict[str, Any]:
         """The row of a record or sample that was asked for."""

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.card.tables import Tables
+from curate.schema.recipe import Recipe
 from curate.shards.order import order_keys, shard_of
 
 
@@ -58,12 +58,20 @@ def shard_rows(tables: Tables, samples: Sequence[str]) -> dict[str, ShardRow]:
 def _paths(tables: Tables, samples: Sequence[str]) -> Iterator[str]:
     """Shards, those first in which the samples lie if the order is a hash."""
     keys = order_keys(tables.manifest.seed, pa.array(samples, pa.string()))
+    size = Recipe.model_validate(tables.manifest.recipe).pack.shard_samples
     first = []
     for split in tables.manifest.splits:
-        if split.shards:
-            first += [split.shards[i] for i in np.unique(shard_of(keys, len(split.shards))).tolist()]
+        if split.samples:
+            holding = set(shard_of(keys, -(-split.samples // size)).tolist())
+            first += [path for path in split.shards if _number(path) in holding]
     yield from first
-    yield from (path for split in tables.manifest.splits for path in split.shards if path not in first)
+    seen = set(first)
+    yield from (path for split in tables.manifest.splits for path in split.shards if path not in seen)
+
+
+def _number(path: str) -> int:
+    """Of a shard `.../shard-00012-<digest>.arrow`, 12: a range of keys that no sample falls into has no shard."""
+    return int(path.rpartition("/")[2].removesuffix(".arrow").split("-")[1])
 
 
 def _in_shard(tables: Tables, path: str, wanted: set[str]) -> Iterator[tuple[str, ShardRow]]:

@@ -80,7 +80,7 @@ def swept(tables: Tables) -> dict[str, dict[str, str]]:
 
 
 def queries(tables: Tables, recipe: Recipe) -> dict[str, str]:
-    """Queries for `sweep`: `sample_values`, `record_values` where rules are for records, `failures`, `filled`, `words`."""
+    """Queries for `sweep`: `sample_values`, `record_values` where a rule needs it, `failures`, `filled`, `words`."""
     names = [f["name"] for _, f in _fields(tables)]
     numeric = [quoted(_VALUE + n) for n in names if _is_number(tables.types[n])]
     rest = [n for n in names if not _is_number(tables.types[n])]

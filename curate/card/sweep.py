@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from curate.card.tables import LEDGER_VIEW, RECORDS_VIEW, SAMPLES_VIEW, Tables
-from curate.decide.sql import name as quoted
+from curate.card.tables import CHUNK_ROWS, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
 
 JUDGED = {
     "record": "{0}.outcome <> 'failed'",
@@ -50,15 +49,11 @@ def sweep(
         "s.kind, s.licence, round(s.duration * 1e6)::BIGINT AS us, s.outcome = 'kept' AS kept",
         f"{JUDGED['sample'].format('s')} AS judged",
         *(f"{sql.format('s')} AS {name}" for name, sql in PROBED.items()),
-        *(f"g{i}.{quoted(name)}" for i, group in enumerate(signals.values()) for name in group),
     ]
-    views = (LEDGER_VIEW, SAMPLES_VIEW, *((RECORDS_VIEW,) if records else ()))
-    for i, parts in enumerate(tables.chunks()):
-        tables.look(parts, views)
-        tables.execute(
-            f"CREATE OR REPLACE TEMP TABLE chunk AS SELECT {', '.join(columns)} "
-            f"FROM {tables.with_signals(parts, signals)}"
-        )
-        for name, query in queries.items():
-            tables.execute(f"CREATE TEMP TABLE {name} AS {query}" if i == 0 else f"INSERT INTO {name} {query}")
+    stages = [LEDGER_FILES, SAMPLES_FILES, *([RECORDS_FILES] if records else []), *signals]
+    for i, parts in enumerate(tables.chunks(CHUNK_ROWS)):
+        with tables.look(parts, stages):
+            tables.execute(f"CREATE OR REPLACE TEMP TABLE chunk AS {tables.with_signals(', '.join(columns), signals)}")
+            for name, query in queries.items():
+                tables.execute(f"CREATE TEMP TABLE {name} AS {query}" if i == 0 else f"INSERT INTO {name} {query}")
     tables.execute("DROP TABLE chunk")

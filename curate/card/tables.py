@@ -7,6 +7,7 @@ build opens each file once, and a question about a few rows opens the partitions
 from __future__ import annotations
 
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,15 +33,15 @@ MEMORY = "192MiB"
 CHUNK_ROWS, CHUNK_FILES = 1 << 16, 256
 """Rows and partitions that are looked at together; a partition is never divided."""
 
-LEDGER_VIEW, RECORDS_VIEW, SAMPLES_VIEW = "ledger", "records", "samples"
-_STAGES = {"verdicts": LEDGER, "records": RECORDS, "samples": SAMPLES}
+LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES = "verdicts", "records", "samples"
+_SCHEMAS = {LEDGER_FILES: LEDGER, RECORDS_FILES: RECORDS, SAMPLES_FILES: SAMPLES}
 FAILURE_PREFIX = "failure:"
 
 
 class Tables:
     """SQL over a build's fragments, by the list of its files.
 
-    Views, of the partitions that are looked at; each has `part`, the number of the row's partition:
+    Views, while partitions are looked at; each has `part`, the number of the row's partition:
         ledger: LEDGER.
         records: RECORDS.
         samples: SAMPLES, and `outcome` and `stage` of the verdict. Samples of records that were dropped or are
@@ -58,6 +59,7 @@ class Tables:
 
     def __init__(self, con: DuckDBPyConnection, build: Store, manifest: Manifest, files: Iterable[File]) -> None:
         self._con = con
+        self._sources: dict[str, str] = {}
         self.build = build
         self.manifest = manifest
         self.files = sorted(files, key=lambda f: f.path)
@@ -67,7 +69,7 @@ class Tables:
             stage, _, name = file.path.rpartition("/")
             if name.endswith(".parquet"):
                 self._fragments[stage][name.rpartition("-")[0]] = file
-        self.partitions = sorted(self._fragments["verdicts"])
+        self.partitions = sorted(self._fragments[LEDGER_FILES])
         self.fields: dict[str, str] = {}
         self.types: dict[str, pa.DataType] = {}
         self.failures: dict[str, str] = {}
@@ -78,7 +80,7 @@ class Tables:
                 elif field.name != "sample_id":
                     self.fields[field.name] = group
                     self.types[field.name] = field.type
-        for stage, schema in _STAGES.items():
+        for stage, schema in _SCHEMAS.items():
             con.register(f"no_{stage}", schema.append(pa.field("file_row_number", pa.int64())).empty_table())
 
     def named(self, prefix: str, suffix: str) -> list[str]:
@@ -104,11 +106,6 @@ class Tables:
         """A local file with the bytes of a listed one; raises CurateError as `checked`."""
         return self.build.local(self.checked(relative))
 
-    @property
-    def all(self) -> Sequence[int]:
-        """All partitions, for questions that read a few columns and keep few rows."""
-        return range(len(self.partitions))
-
     def rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a query as dicts; for queries whose rows are few by what they ask."""
         cursor = self._con.execute(sql, parameters if isinstance(parameters, Mapping) else list(parameters))
@@ -124,68 +121,93 @@ class Tables:
         """Run a statement that makes or fills a table."""
         self._con.execute(sql)
 
-    def chunks(self) -> Iterator[list[int]]:
+    def chunks(self, most_rows: int) -> Iterator[list[int]]:
         """All partitions, in pieces to be looked at one after the other; one empty piece where there are none."""
         chunk, rows = list[int](), 0
         for part, name in enumerate(self.partitions):
-            sizes = [self._fragments[s][name].rows for s in ("verdicts", "samples") if name in self._fragments[s]]
-            if chunk and (rows + max(sizes) > CHUNK_ROWS or len(chunk) == CHUNK_FILES):
+            held = [self._fragments[s][name].rows for s in (LEDGER_FILES, SAMPLES_FILES) if name in self._fragments[s]]
+            if chunk and (rows + max(held) > most_rows or len(chunk) == CHUNK_FILES):
                 yield chunk
                 chunk, rows = [], 0
             chunk.append(part)
-            rows += max(sizes)
+            rows += max(held)
         if chunk or not self.partitions:
             yield chunk
 
-    def look(self, parts: Iterable[int], views: Sequence[str] = (LEDGER_VIEW, RECORDS_VIEW, SAMPLES_VIEW)) -> None:
-        """Make `views` those of some partitions; `samples` needs `ledger`."""
-        parts = list(parts)
-        if LEDGER_VIEW in views:
-            self.execute(f"CREATE OR REPLACE TEMP VIEW ledger AS SELECT * FROM {self._source('verdicts', parts)}")
-        if RECORDS_VIEW in views:
-            self.execute(f"CREATE OR REPLACE TEMP VIEW records AS SELECT * FROM {self._source('records', parts)}")
-        if SAMPLES_VIEW in views:
-            self.execute(
-                f"""
-                CREATE OR REPLACE TEMP VIEW samples AS
-                SELECT s.*, l.outcome, l.stage FROM {_counted(f"SELECT * FROM {self._source('samples', parts)}")} s
-                JOIN ledger l ON l.level = 'sample' AND l.part = s.part
-                    AND l.id = s.sample_id AND l.record_id = s.record_id
-                """
-            )
-
-    def with_signals(
-        self, parts: Sequence[int], values: Mapping[str, Mapping[str, str]], only: Sequence[str] | None = None
-    ) -> str:
-        """SQL of `samples s` joined with columns of signals; null where a group has no row of a sample.
+    @contextmanager
+    def look(self, parts: Sequence[int], stages: Iterable[str]) -> Iterator[None]:
+        """Have the fragments of some partitions at hand.
 
         Args:
-            parts: those that are looked at.
-            values: for each group, the names of columns wanted and their SQL over the group's columns.
+            stages: `verdicts` (the view `ledger`), `records`, `samples` (needs `verdicts`), and groups of signals.
+        """
+        found = {stage: self._of(stage, parts) for stage in stages}
+        paths = [self.checked(file.path) for _, files in found.values() for file in files]
+        with self.build.pinned(paths) as local:
+            there = dict(zip(paths, map(str, local), strict=True))
+            self._sources = {
+                stage: _source(stage, numbers, [there[file.path] for file in files])
+                for stage, (numbers, files) in found.items()
+            }
+            for view, stage in (("ledger", LEDGER_FILES), ("records", RECORDS_FILES)):
+                if stage in found:
+                    self.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {self._sources[stage]}")
+            if SAMPLES_FILES in found:
+                counted = _counted(f"SELECT * FROM {self._sources[SAMPLES_FILES]}")
+                self.execute(
+                    f"""
+                    CREATE OR REPLACE TEMP VIEW samples AS
+                    SELECT s.*, l.outcome, l.stage FROM {counted} s
+                    JOIN ledger l ON l.level = 'sample' AND l.part = s.part
+                        AND l.id = s.sample_id AND l.record_id = s.record_id
+                    """
+                )
+            yield
+
+    def over_ledger(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Iterator[dict[str, Any]]:
+        """The rows of a query on `ledger`, asked of some hundred fragments at a time."""
+        for parts in self.chunks(sys.maxsize):
+            with self.look(parts, [LEDGER_FILES]):
+                yield from self.rows(sql, parameters)
+
+    def with_signals(
+        self, columns: str, signals: Mapping[str, Mapping[str, str]], only: Sequence[str] | None = None
+    ) -> str:
+        """A query of samples, a row each, with columns of signals; null where a group has no row of a sample.
+
+        Args:
+            columns: SQL of what is wanted of `samples s`.
+            signals: for each group that is looked at, the names of columns wanted and their SQL over the group's.
             only: ids of the samples that are wanted, where they are few.
         """
         few = "" if only is None else f" WHERE sample_id IN ({', '.join(map(text, only)) or 'NULL'})"
-        joined = [f"(SELECT * FROM samples{few}) s"]
-        for i, (group, columns) in enumerate(values.items()):
-            said = "".join(f", {sql} AS {quoted(name)}" for name, sql in columns.items())
-            source = f"SELECT part, sample_id, file_row_number{said} FROM {self._source(group, parts)}{few}"
+        wanted, joined = [columns], [f"(SELECT * FROM samples{few}) s"]
+        for i, (group, values) in enumerate(signals.items()):
+            said = "".join(f", {sql} AS {quoted(name)}" for name, sql in values.items())
+            rows = _counted(f"SELECT part, sample_id, file_row_number{said} FROM {self._sources[group]}{few}")
+            wanted += [f"g{i}.{quoted(name)}" for name in values]
             # the same bytes twice in a partition have one sample id, and text of their own
             joined.append(
-                f"LEFT JOIN {_counted(source)} g{i} ON g{i}.part = s.part AND g{i}.sample_id = s.sample_id "
+                f"LEFT JOIN {rows} g{i} ON g{i}.part = s.part AND g{i}.sample_id = s.sample_id "
                 f"AND (g{i}.times = 1 OR g{i}.nth = s.nth)"
             )
-        return " ".join(joined)
+        return f"SELECT {', '.join(wanted)} FROM {' '.join(joined)}"
 
-    def _source(self, stage: str, parts: Sequence[int]) -> str:
-        """SQL of the rows of a stage's fragments, with `part` and `file_row_number`."""
+    def _of(self, stage: str, parts: Sequence[int]) -> tuple[list[int], list[File]]:
+        """A stage's fragments of some partitions, with their numbers. Where it has none of these, one of another,
+        without a number: for its columns."""
         fragments = self._fragments[stage]
         there = [part for part in parts if self.partitions[part] in fragments]
-        found = [fragments[self.partitions[part]] for part in there] or list(fragments.values())[:1]
-        if not found:
-            return f"(SELECT *, 0 AS part FROM no_{stage})"
-        files = scan([str(path) for path in self.build.locals([self.checked(file.path) for file in found])])
-        part = f"([{', '.join(map(str, there or [0]))}])[file_index::BIGINT + 1]"
-        return f"(SELECT *, {part} AS part, file_row_number FROM {files}{'' if there else ' WHERE false'})"
+        return there, [fragments[self.partitions[part]] for part in there] or list(fragments.values())[:1]
+
+
+def _source(stage: str, numbers: Sequence[int], files: Sequence[str]) -> str:
+    """SQL of the rows of fragments, with `part` and `file_row_number`."""
+    if not files:
+        return f"(SELECT *, 0 AS part FROM no_{stage})"
+    part = f"([{', '.join(map(str, numbers or [0]))}])[file_index::BIGINT + 1]"
+    none = "" if numbers else " WHERE false"
+    return f"(SELECT *, {part} AS part, file_row_number FROM {scan(files)}{none})"
 
 
 def _counted(source: str) -> str:

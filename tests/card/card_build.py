@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import tarfile
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import skimage
+from curate.shards.lists import write_lists
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from toy_tokenizers import ColourGrid, Steps
 
+from curate.card.facts import gather
+from curate.card.tables import Tables, open_tables
 from curate.card.write import write_card
 from curate.schema.ids import content_id, digest, record_id, sample_id
-from curate.schema.manifest import Counts, File, Manifest, Split, StreamEntry
+from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split, StreamEntry
 from curate.schema.tables import FAILURE, FAILURE_NAMES, LEDGER, RECORDS, SAMPLES
+from curate.shards.commit import write_manifest
 from curate.storage import Folder
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
@@ -341,8 +346,8 @@ class Builder:
         for source in sources:
             own = [i for i in items if i.source == source]
             for start in range(0, len(own), PARTITION):
-                name = "".join(c if c.isalnum() else "_" for c in source)
-                self._partition(f"{name}-{start:016x}", own[start : start + PARTITION])
+                plain = "".join(c if c.isalnum() else "_" for c in source)
+                self._partition(f"{plain}-{start:016x}", own[start : start + PARTITION])
         self._shard()
 
     def _partition(self, name: str, items: Sequence[Item]) -> None:
@@ -408,7 +413,7 @@ class Builder:
             codecs={t: tokenizer(t).card for t, _ in self.streams.values()},
             versions={"curate": "0.1", "numpy": np.__version__},
             hardware="x86_64, 1 thread",
-            files=self.files,
+            lists=write_lists(Folder(self.build), self.files),
         )
 
     def _add(self, item: Item) -> None:
@@ -559,7 +564,7 @@ class Builder:
         plain = [("sample_id", pa.string()), ("content_id", pa.string()), ("kind", pa.string())]
         schema = pa.schema([*plain, ("start_us", pa.int64()), ("end_us", pa.int64()), *types.items()])
         rows = sorted(self.tokens, key=lambda t: str(t["sample_id"]))
-        path = "tokens/train/shard-00000.arrow"
+        path = f"tokens/train/shard-00000-{'d' * 16}.arrow"
         with pa.ipc.new_file(self._path(path), schema) as writer:
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         self._list(path, len(rows))
@@ -598,11 +603,26 @@ class Card:
     readme: str
 
 
+@contextmanager
+def opened(builder: Builder) -> Iterator[Tables]:
+    """The tables of a build, after the pass that the card begins with."""
+    with open_tables(Folder(builder.build), builder.manifest(), builder.files) as tables:
+        gather(tables)
+        yield tables
+
+
+def committed(builder: Builder) -> Path:
+    """The folder of a build with its manifest in place."""
+    build = Folder(builder.build)
+    with build.held(MANIFEST) as hold:
+        write_manifest(hold, builder.manifest())
+    return builder.build
+
+
 def make_card(build: Path, items: Sequence[Item], **more: Any) -> Card:
     """A build of `items` and its card."""
     builder = Builder(build, items, **more)
     manifest = builder.manifest()
     assert write_card(Folder(build), manifest, builder.files, tokenizer) == ["card/index.html", "card/README.md"]
-    return Card(
-        build, manifest, builder.files, *((build / "card" / n).read_text("utf-8") for n in ("index.html", "README.md"))
-    )
+    texts = [(build / "card" / name).read_text("utf-8") for name in ("index.html", "README.md")]
+    return Card(build, manifest, builder.files, *texts)
