@@ -205,9 +205,9 @@ def _signal_columns(tables: Tables) -> dict[str, dict[str, str]]:
 def _signals(tables: Tables, fields: dict[str, dict[str, str]], samples: list[str]) -> dict[str, dict[str, Any]]:
     """What each signal gave for samples of the partition that is looked at, by sample and field."""
     gives = sorted((f["name"], s["name"]) for s in tables.manifest.signals for f in s["fields"])
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     for row in tables.rows(tables.with_signals("s.sample_id", fields, samples)):
-        said = out.setdefault(row["sample_id"], dict[str, Any]())
+        said = out.setdefault(row["sample_id"], {})
         for name, signal in gives:
             if name in tables.fields:
                 failure = row.get(FAILURE_PREFIX + signal)
