@@ -1,4 +1,5 @@
-"""The manifest: the one commit point of a build. It names every file, its digest and its rows; nothing else counts."""
+"""The manifest: the one commit point of a build. It names the lists of its files, each file with its digest and its
+rows; nothing else counts."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from curate.schema.codec import CodecCard
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -17,7 +18,8 @@ class _Part(BaseModel):
 
 
 class File(_Part):
-    """A file of the build. `digest` is its whole BLAKE3; `rows` of a tar are its records, of a card 0."""
+    """A file of the build. `digest` is its whole BLAKE3; `rows` of a tar are its records, of a list its files, of a
+    card 0."""
 
     path: str
     digest: str
@@ -76,9 +78,15 @@ class Counts(_Part):
 
 
 class Manifest(_Part):
-    """`manifest.json`. No wall clock, host name or random id occurs in it (law 6)."""
+    """`manifest.json`. No wall clock, host name or random id occurs in it (law 6).
+
+    `lists` are tables of all other files, a row each: path, digest, bytes, rows, sorted by path. `parent` is the digest
+    of the manifest of the version before, where there is one.
+    """
 
     format: int = FORMAT
+    version: int = 1
+    parent: str | None = None
     name: str
     recipe: dict[str, Any]
     seed: int
@@ -89,4 +97,4 @@ class Manifest(_Part):
     codecs: dict[str, CodecCard]
     versions: dict[str, str]
     hardware: str
-    files: list[File]
+    lists: list[File]

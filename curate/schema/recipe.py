@@ -197,7 +197,14 @@ class Tokenize(_Part):
 
 
 class Pack(_Part):
-    shard_samples: int = Field(1024, ge=1, description="samples in one shard; the last of a split may hold fewer")
+    shard_samples: int = Field(
+        1024, ge=1, description="samples in one shard: about so many, or with `order: partition` exactly"
+    )
+    order: Literal["hash", "partition"] = Field(
+        "hash",
+        description="hash: an order drawn from the seed, shards are ranges of it. partition: as partitions come, for "
+        "those who shuffle while streaming; packing then reads each partition once",
+    )
     splits: dict[Name, float] = Field(
         {"train": 1.0}, description="share of each split; all samples of one record go to one"
     )

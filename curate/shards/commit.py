@@ -1,4 +1,4 @@
-"""The commit point: one manifest, written last, names every file of the build (law 7)."""
+"""The commit point: one manifest, written last, names the lists of every file of the build (law 7)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_manifest(build: Store | Path | str) -> Manifest:
     """The manifest of a finished build.
 
     Raises:
-        CurateError: no build there, an unfinished one, one of a newer format, or an unreadable manifest.
+        CurateError: no build there, an unfinished one, one of another format, or an unreadable manifest.
     """
     build = open_store(build)
     place = build.name(MANIFEST)
@@ -69,8 +69,13 @@ def read_manifest(build: Store | Path | str) -> Manifest:
     version = said.get("format") if isinstance(said, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise CurateError(
-            f"{place}: format {version}, and this curate reads formats up to {FORMAT}",
+            f"{place}: format {version}, and this curate reads format {FORMAT}",
             "use the curate that made it, or a newer one",
+        )
+    if isinstance(version, int) and version < FORMAT:
+        raise CurateError(
+            f"{place}: a build of format {version}, and this curate reads format {FORMAT}",
+            "make it again into a new folder (curate run RECIPE --out NEW), or read it with the curate that made it",
         )
     try:
         return Manifest.model_validate(said)

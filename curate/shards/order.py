@@ -1,70 +1,123 @@
-"""The final order: which sample goes to which split, shard and row. A function of ids and the seed alone (law 6)."""
+"""The final order: which sample goes to which split, shard and row. A function of ids and the seed alone (law 6).
+
+All of it works on whole columns. A sample's key is H(seed, sample_id), 64 bits; shard i of n holds the keys of the i-th
+of n equal ranges, and its rows are sorted by (key, sample_id). So no table of samples is needed: each task takes the
+rows of its own range out of each partition.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
-from curate.schema.ids import order_key, unit_interval
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
+from curate.schema.ids import ID_HEX
+from curate.shards.shuffle import mix
 
-@dataclass(frozen=True)
-class ShardPlan:
-    """One shard to write.
+U64 = NDArray[np.uint64]
+Ids: TypeAlias = "pa.Array | pa.ChunkedArray | NDArray[Any]"
+"""A column of ids of 32 hex digits."""
 
-    Attributes:
-        split: name of the split.
-        path: relative to the build, `tokens/<split>/shard-00000.arrow`.
-        sample_ids: its rows, in order.
-    """
+_ORDER, _SPLIT = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
+"""Odd constants that keep the two draws apart: the golden ratio of SplitMix64, and that of R2 (Roberts 2018)."""
 
-    split: str
-    path: str
-    sample_ids: tuple[str, ...]
-
-
-def split_of(seed: int, content_id: str, splits: Mapping[str, float]) -> str:
-    """The split of a record's content, and so of all samples cut from it.
-
-    Shares are laid side by side in [0, 1) by name, so the order in which a recipe lists them does not matter.
-    """
-    drawn, edge = unit_interval(seed, content_id), 0.0
-    names = sorted(splits)
-    for name in names:
-        edge += splits[name]
-        if drawn < edge:
-            return name
-    return names[-1]  # shares add up to a hair below 1
+_NO_DIGIT = 255
+_DIGITS = np.full(256, _NO_DIGIT, np.uint8)
+_DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
-def final_order(
-    rows: Iterable[tuple[str, str]], *, seed: int, splits: Mapping[str, float], shard_samples: int
-) -> list[ShardPlan]:
-    """Plan the shards of all kept samples.
-
-    Args:
-        rows: (sample_id, content_id) of each kept sample, in any order.
-        seed: the recipe's seed.
-        splits: share of each split, above 0, adding up to 1.
-        shard_samples: samples in one shard; the last one of a split may hold fewer.
-
-    Returns:
-        Plans by split name and shard number. A split that no sample fell into has none.
+def id_words(ids: Ids) -> tuple[U64, U64]:
+    """The two halves of each id as big-endian numbers: uint64 `(n,)` twice; ids sort as (first, second) does.
 
     Raises:
-        ValueError: a sample that occurs twice.
+        ValueError: an id that is null, or not 32 small hex digits.
     """
-    members: dict[str, list[str]] = {name: [] for name in sorted(splits)}
-    seen: set[str] = set()
-    for sample, content in rows:
-        if sample in seen:
-            raise ValueError(f"sample {sample} occurs twice")
-        seen.add(sample)
-        members[split_of(seed, content, splits)].append(sample)
-    plans = []
-    for split, samples in members.items():
-        samples.sort(key=lambda sample: order_key(seed, sample))
-        for number, start in enumerate(range(0, len(samples), shard_samples)):
-            path = f"tokens/{split}/shard-{number:05d}.arrow"
-            plans.append(ShardPlan(split, path, tuple(samples[start : start + shard_samples])))
-    return plans
+    digits = _DIGITS[_characters(ids)]
+    if (digits == _NO_DIGIT).any():
+        bad = int(np.flatnonzero((digits == _NO_DIGIT).any(axis=1))[0])
+        raise ValueError(f"id {_text(ids, bad)!r} is not {ID_HEX} hex digits")
+    octets = np.ascontiguousarray((digits[:, 0::2] << 4) | digits[:, 1::2])
+    words = octets.view(">u8").astype(np.uint64)
+    return words[:, 0], words[:, 1]
+
+
+def order_keys(seed: int, ids: Ids) -> U64:
+    """H(seed, sample_id) of each id: uint64 `(n,)`, pseudo-random in the seed.
+
+    The first 8 bytes of the id, which are those of a BLAKE3 digest, are mixed with the seed by the finaliser of
+    SplitMix64 (Steele, Lea and Flood 2014). It is a bijection, so two keys are equal only where those 8 bytes are.
+
+    Raises:
+        ValueError: as `id_words`.
+    """
+    return keys_of_words(seed, id_words(ids)[0])
+
+
+def keys_of_words(seed: int, first: U64) -> U64:
+    """`order_keys` of ids whose first halves are known."""
+    return mix(first ^ _salt(seed, _ORDER))
+
+
+def splits_of_content(seed: int, content_ids: Ids, splits: Mapping[str, float]) -> NDArray[np.int64]:
+    """The split of each record's content, and so of all samples cut from it: its place among the sorted names.
+
+    Shares are laid side by side in [0, 1) by name, so the order in which a recipe lists them does not matter. The
+    number is drawn from the other half of the id than `order_keys` reads, so a split's samples lie all over the keys.
+
+    Raises:
+        ValueError: as `id_words`.
+    """
+    drawn = (mix(id_words(content_ids)[1] ^ _salt(seed, _SPLIT)) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+    edges = np.cumsum([splits[name] for name in sorted(splits)])[:-1]  # what is left is the last one's
+    return np.searchsorted(edges, drawn, side="right").astype(np.int64)
+
+
+def shard_of(keys: U64, n: int) -> NDArray[np.int64]:
+    """The shard of each key: shard i of n holds keys in [i * 2^64 / n, (i + 1) * 2^64 / n).
+
+    Args:
+        n: shards, 1 <= n < 2^32.
+    """
+    if not 1 <= n < 1 << 32:
+        raise ValueError(f"{n} shards")
+    half, count = np.uint64(32), np.uint64(n)
+    low = ((keys & np.uint64(0xFFFFFFFF)) * count) >> half
+    return (((keys >> half) * count + low) >> half).astype(np.int64)  # floor(key * n / 2^64)
+
+
+def _salt(seed: int, domain: int) -> np.uint64:
+    """A seed of any size, and what is drawn with it, as one number."""
+    salt = np.array([domain], np.uint64)
+    while True:
+        salt = mix(salt ^ np.uint64(seed & 0xFFFFFFFFFFFFFFFF))
+        seed >>= 64
+        if not seed:
+            return np.uint64(salt[0])
+
+
+def _characters(ids: Ids) -> NDArray[np.uint8]:
+    """The characters of each id, uint8 `(n, 32)`, a view of Arrow's buffer where there is one."""
+    column = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.string())
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if not pa.types.is_string(column.type):
+        column = column.cast(pa.string())
+    n = len(column)
+    if column.null_count:
+        raise ValueError("an id is null")
+    if not n:
+        return np.empty((0, ID_HEX), np.uint8)
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[column.offset : column.offset + n + 1]
+    wrong = np.flatnonzero(np.diff(bounds) != ID_HEX)
+    if len(wrong):
+        raise ValueError(f"id {_text(column, int(wrong[0]))!r} is not {ID_HEX} hex digits")
+    return np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]].reshape(n, ID_HEX)
+
+
+def _text(ids: Ids, row: int) -> str:
+    one = ids[row]
+    return str(one.as_py() if isinstance(one, pa.Scalar) else one)

@@ -5,9 +5,10 @@ Never a Python loop over Arrow scalars: what is per row here is at most one slic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,26 @@ class Ragged:
         offsets = self.offsets[start : stop + 1]
         values = self.values[offsets[0] : offsets[-1]]
         return Ragged(values, offsets - offsets[0], self.present[start:stop], self.varies)
+
+    def take(self, rows: Ints) -> Ragged:
+        """These rows, in this order, copied."""
+        steps, order = self.lengths[rows], np.arange(len(rows))
+        unit = prod(self.values.shape[1:])
+        source = (self.values.reshape(-1, unit), slice(0, len(rows)))
+        values, offsets = _assemble([source], self.offsets[rows], steps, order, unit, self.values.dtype)
+        return Ragged(values.reshape(-1, *self.values.shape[1:]), offsets, self.present[rows], self.varies)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of several, at least one, one after the other."""
+        ends = np.cumsum([0, *(len(p.values) for p in parts)])
+        offsets = [p.offsets[:-1] + end for p, end in zip(parts, ends, strict=False)]
+        return cls(
+            np.concatenate([p.values for p in parts]),
+            np.concatenate([*offsets, ends[-1:]]).astype(np.int64),
+            np.concatenate([p.present for p in parts]),
+            parts[0].varies,
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,7 @@ def _gather_stream(groups: _Groups, order: Ints, spec: StreamSpec) -> Ragged:
     unit, n = spec.unit, len(order)
     starts, steps = np.empty(n, np.int64), np.empty(n, np.int64)  # in file order, as are `sources`
     present = np.ones(n, np.bool_)
-    sources: list[tuple[NDArray[Any], slice]] = []
+    sources: _Sources = []
     for batch, part, row in groups:
         column = batch.column(spec.name)
         # Offsets count from the start of the child array, so the child is taken whole, not as `flatten` cuts it.
@@ -131,10 +152,23 @@ def _gather_stream(groups: _Groups, order: Ints, spec: StreamSpec) -> Ragged:
         if steps[part].min() < 0 or starts[part].min() < 0 or (starts[part] + steps[part]).max() > len(source):
             raise CurateError(f"stream {spec.name!r}: a row leaves its record batch", "check the build: curate verify")
         sources.append((source, part))
+    values, offsets = _assemble(sources, starts, steps, order, unit, spec.numpy_dtype)
+    return Ragged(values.reshape(-1, *spec.fixed), offsets, present, spec.shape[0] is None)
+
+
+_Sources = list[tuple[NDArray[Any], slice]]
+"""Steps `(steps, unit)`, and which of the rows are to be found there."""
+
+
+def _assemble(
+    sources: _Sources, starts: Ints, steps: Ints, order: Ints, unit: int, dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], Ints]:
+    """Values and offsets of rows that lie at `starts` of their sources, `steps` long; the i-th goes to `order[i]`."""
+    n = len(order)
     offsets = np.zeros(n + 1, np.int64)
     offsets[order + 1] = steps
     np.cumsum(offsets, out=offsets)
-    values = np.empty((int(offsets[-1]), unit), spec.numpy_dtype)
+    values = np.empty((int(offsets[-1]), unit), dtype)
     wide = int(steps[0]) if n else 1
     if wide > 1 and (steps == wide).all() and not (starts % wide).any():  # rows of one length: a row is one step
         sources = [(s[: len(s) // wide * wide].reshape(-1, unit * wide), part) for s, part in sources]
@@ -144,12 +178,10 @@ def _gather_stream(groups: _Groups, order: Ints, spec: StreamSpec) -> Ragged:
         _copy_rows(sources, starts, steps, offsets[order], values)
     else:
         _copy_steps(sources, starts, steps, order, offsets, values)
-    return Ragged(values.reshape(-1, *spec.fixed), offsets, present, spec.shape[0] is None)
+    return values, offsets
 
 
-def _copy_rows(
-    sources: list[tuple[NDArray[Any], slice]], starts: Ints, steps: Ints, places: Ints, values: NDArray[Any]
-) -> None:
+def _copy_rows(sources: _Sources, starts: Ints, steps: Ints, places: Ints, values: NDArray[Any]) -> None:
     """One slice copy a row."""
     for source, part in sources:
         rows = zip(starts[part].tolist(), steps[part].tolist(), places[part].tolist(), strict=True)
@@ -158,7 +190,7 @@ def _copy_rows(
 
 
 def _copy_steps(
-    sources: list[tuple[NDArray[Any], slice]],
+    sources: _Sources,
     starts: Ints,
     steps: Ints,
     order: Ints,
@@ -179,14 +211,21 @@ def _copy_steps(
     np.take(in_file_order, back, axis=0, out=values, mode="clip")
 
 
-def to_batch(rows: Rows, schema: pa.Schema, streams: Sequence[StreamSpec]) -> pa.RecordBatch:
-    """A record batch of `rows`, all of whose buffers are a function of their values alone (law 6)."""
-    columns = [pa.array(rows.keys[name], schema.field(name).type) for name in KEY_NAMES]
-    columns += [_to_list(rows.streams[spec.name], spec) for spec in streams]
+def to_batch(
+    keys: Mapping[str, pa.Array], rows: Mapping[str, Ragged], schema: pa.Schema, streams: Sequence[StreamSpec]
+) -> pa.RecordBatch:
+    """A record batch all of whose buffers are a function of its values alone (law 6).
+
+    Args:
+        keys: the key columns, laid out by Arrow from a column's first row on (as `take` does).
+        rows: the ids of each stream.
+    """
+    columns = [keys[name] for name in KEY_NAMES]
+    columns += [to_list(rows[spec.name], spec) for spec in streams]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _to_list(ragged: Ragged, spec: StreamSpec) -> pa.ListArray:
+def to_list(ragged: Ragged, spec: StreamSpec) -> pa.ListArray:
     offsets = ragged.offsets * spec.unit
     if offsets[-1] > np.iinfo(np.int32).max:
         raise ValueError(f"stream {spec.name!r}: {offsets[-1]} ids in one record batch; Arrow lists hold 2^31 - 1")

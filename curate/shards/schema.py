@@ -1,4 +1,4 @@
-"""The Arrow schema that token pieces and token shards share, and what it says of each stream.
+"""The Arrow schema that tokenized fragments and token shards share, and what it says of each stream.
 
 Columns: `sample_id`, `content_id`, `kind` (string), `start_us`, `end_us` (int64), then one column a stream, named as
 the stream, of type list<uint8|uint16|uint32>: the ids of the sample flattened in C order, or null where the sample
@@ -23,6 +23,7 @@ from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import key_of
 from curate.schema.manifest import Clock, Manifest
+from curate.schema.tables import FAILURE_NAMES
 
 STREAMS = b"curate.streams"
 KEYS = (
@@ -56,8 +57,8 @@ class StreamSpec:
     clock: Clock | None = None
 
     def __post_init__(self) -> None:
-        if self.name in KEY_NAMES:
-            raise ValueError(f"stream {self.name!r}: the name is that of a key column")
+        if self.name in (*KEY_NAMES, *FAILURE_NAMES):
+            raise ValueError(f"stream {self.name!r}: the name is that of another column")
         if self.dtype != (smallest_unsigned(self.vocabulary) if self.vocabulary else "float16"):
             raise ValueError(f"stream {self.name!r}: {self.dtype} is not the smallest type for {self.vocabulary} ids")
         if not self.shape or any(n is None or n < 1 for n in self.shape[1:]) or self.shape[0] == 0:
@@ -102,29 +103,45 @@ class StreamSpec:
                 features that are not finite float16.
         """
         array = np.asarray(ids)
+        self.check_type(array.dtype)
+        self.check_shape(array.shape, flat=False)
+        return self.check_values(array).reshape(-1)
+
+    def check_type(self, dtype: np.dtype[Any]) -> None:
+        """Refuse arrays of a type that ids, or features, do not come in; ValueError."""
+        if self.vocabulary and dtype.kind not in "ui":
+            raise ValueError(f"stream {self.name!r}: ids must be integers, not {dtype}")
+        if not self.vocabulary and dtype != np.float16:
+            raise ValueError(f"stream {self.name!r}: features must be float16, not {dtype}")
+
+    def check_shape(self, shape: tuple[int, ...], flat: bool = True) -> None:
+        """Refuse a sample's ids of another shape; ValueError.
+
+        Args:
+            flat: whether they may come in C order along one axis, too.
+        """
+        fits = len(shape) == len(self.shape) and all(
+            want in (None, got) for want, got in zip(self.shape, shape, strict=True)
+        )
+        if not fits and flat and len(shape) == 1:
+            fits = shape[0] % self.unit == 0 if self.shape[0] is None else shape[0] == self.unit
+        if not fits:
+            raise ValueError(f"stream {self.name!r}: shape {list(shape)}, expected {list(self.shape)}")
+
+    def check_values(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Values of any shape as they are stored, in the stream's dtype.
+
+        Raises:
+            ValueError: as `check`.
+        """
         if not self.vocabulary:
-            return self._check_features(array)
-        if array.dtype.kind not in "ui":
-            raise ValueError(f"stream {self.name!r}: ids must be integers, not {array.dtype}")
-        self._check_shape(array)
-        if array.size and (int(array.min()) < 0 or int(array.max()) >= self.vocabulary):
+            if not np.isfinite(array).all():
+                raise ValueError(f"stream {self.name!r}: features that are not finite")
+        elif array.size and (int(array.min()) < 0 or int(array.max()) >= self.vocabulary):
             raise ValueError(
                 f"stream {self.name!r}: ids {array.min()} to {array.max()} do not lie in 0 <= id < {self.vocabulary}"
             )
-        return array.astype(self.numpy_dtype, copy=False).reshape(-1)
-
-    def _check_features(self, array: NDArray[Any]) -> NDArray[Any]:
-        if array.dtype != np.float16:
-            raise ValueError(f"stream {self.name!r}: features must be float16, not {array.dtype}")
-        self._check_shape(array)
-        if not np.isfinite(array).all():
-            raise ValueError(f"stream {self.name!r}: features that are not finite")
-        return array.reshape(-1)
-
-    def _check_shape(self, array: NDArray[Any]) -> None:
-        fits = len(array.shape) == len(self.shape)
-        if not fits or any(want not in (None, got) for want, got in zip(self.shape, array.shape, strict=True)):
-            raise ValueError(f"stream {self.name!r}: shape {list(array.shape)}, expected {list(self.shape)}")
+        return array.astype(self.numpy_dtype, copy=False)
 
 
 def codec_digest(card: CodecCard) -> str:
@@ -133,7 +150,7 @@ def codec_digest(card: CodecCard) -> str:
 
 
 def shard_schema(streams: Sequence[StreamSpec]) -> pa.Schema:
-    """The schema of pieces and shards that hold `streams`, in this order."""
+    """The schema of shards that hold `streams`, in this order."""
     names = [s.name for s in streams]
     if len(set(names)) != len(names):
         raise ValueError(f"stream names must be unique: {names}")
@@ -147,7 +164,7 @@ def shard_schema(streams: Sequence[StreamSpec]) -> pa.Schema:
 
 
 def streams_in(schema: pa.Schema) -> list[StreamSpec]:
-    """The streams that a piece or shard says it holds.
+    """The streams that a shard says it holds.
 
     Raises:
         CurateError: the schema is not one of `shard_schema`.

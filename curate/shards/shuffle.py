@@ -54,14 +54,14 @@ class Permutation:
         high, low = x >> self._low, x & self._low_mask
         for number, key in enumerate(self._keys):
             if number % 2:
-                low = low ^ (_mix(high ^ key) & self._low_mask)
+                low = low ^ (mix(high ^ key) & self._low_mask)
             else:
-                high = high ^ (_mix(low ^ key) & self._high_mask)
+                high = high ^ (mix(low ^ key) & self._high_mask)
         joined: NDArray[Any] = (high << self._low) | low
         return joined
 
 
-def _mix(x: NDArray[Any]) -> NDArray[Any]:
+def mix(x: NDArray[Any]) -> NDArray[Any]:
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): uint64 to uint64, wrapping around."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

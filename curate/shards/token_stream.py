@@ -16,6 +16,7 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
 from curate.shards.commit import read_manifest
 from curate.shards.draw import Draw
+from curate.shards.lists import files_below
 from curate.shards.reader import Reader, find_split
 from curate.shards.rows import Ints
 from curate.shards.shuffle import Permutation
@@ -58,9 +59,9 @@ class TokenStream:
         self._shuffle, self._rank, self._world, self._batch = shuffle, rank, world, batch
         shards = find_split(self.manifest, split)
         self._samples = shards.samples
-        files = {f.path: f for f in self.manifest.files}
+        files = {f.path: f for f in files_below(self.build, self.manifest, f"tokens/{split}/")}
         if lost := [path for path in shards.shards if path not in files]:
-            raise CurateError(f"{self.build}: the manifest lists no file {lost[0]}", "check it: curate verify")
+            raise CurateError(f"{self.build}: the build lists no file {lost[0]}", "check it: curate verify")
         self._print = int(digest_of_rows(files[path].digest for path in shards.shards)[:13], 16)
         row_bytes = sum(files[path].bytes for path in shards.shards) // max(1, self._samples)
         self._look_ahead = max(1, min(LOOK_AHEAD, _LOOK_AHEAD_BYTES // max(1, row_bytes)))

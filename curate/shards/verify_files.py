@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -16,11 +17,15 @@ from curate.storage import Folder, Store
 from curate.storage.tables import table_rows
 
 
-def check_files(build: Store, manifest: Manifest, problems: Problems, deep: bool) -> set[str]:
-    """Check each file; returns the paths of those that may be read further."""
+def check_files(build: Store, manifest: Manifest, files: Sequence[File], problems: Problems, deep: bool) -> set[str]:
+    """Check each file; returns the paths of those that may be read further.
+
+    Args:
+        files: those of the manifest's lists.
+    """
     sound: set[str] = set()
     seen: set[str] = set()
-    for file in manifest.files:
+    for file in [*manifest.lists, *files]:
         if file.path in seen:
             problems.add(f"{file.path}: listed twice in the manifest")
             continue

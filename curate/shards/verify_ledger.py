@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from curate.schema.manifest import Manifest
+from curate.schema.manifest import File, Manifest
 from curate.schema.tables import LEDGER
 from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES
 from curate.shards.report import Problems
 from curate.storage import Store
-from curate.storage.tables import read_table
+
+MEMORY = "512MiB"
+"""What a query holds before it spills to disk."""
 
 _LEVELS = {"record": RECORD_OUTCOMES, "sample": SAMPLE_OUTCOMES}
 
@@ -54,41 +61,85 @@ _QUERIES = (
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger as read and recounted."""
+    """The ledger as recounted."""
 
-    table: pa.Table
     records: dict[str, int]
     samples: dict[str, int]
 
 
-def check_ledger(build: Store, manifest: Manifest, sound: set[str], problems: Problems) -> Ledger | None:
-    """Recount the ledger; None where a part of it cannot be read, since a part would only mislead."""
-    paths = sorted(f.path for f in manifest.files if f.path.startswith("ledger/"))
+@contextmanager
+def opened_ledger(
+    build: Store, files: Sequence[File], sound: set[str], problems: Problems
+) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    """A database whose view `ledger` is all verdict fragments, read from disk.
+
+    None where one of them cannot be read, since a part of the ledger would only mislead.
+    """
+    paths = [f.path for f in files if f.path.startswith("verdicts/")]
     if not paths:
         problems.add("ledger: the manifest lists no file of it")
-        return None
-    if any(path not in sound for path in paths):
+    elif any(path not in sound for path in paths):
         problems.add("ledger: not recounted, since a file of it is missing or changed")
-        return None
+    else:
+        with build.pinned(paths) as places:
+            if all(_is_ledger(path, place, problems) for path, place in zip(paths, places, strict=True)):
+                with connected() as db:
+                    view(db, "ledger", places)
+                    yield db
+                return
+    yield None
+
+
+@contextmanager
+def connected() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A fresh DuckDB on one thread that spills what does not fit into MEMORY, and downloads nothing."""
+    with tempfile.TemporaryDirectory(prefix="curate-verify-") as spill:
+        options: dict[str, str | bool | int | float | list[str]] = {
+            "temp_directory": spill,
+            "threads": 1,
+            "memory_limit": MEMORY,
+            "preserve_insertion_order": "false",
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
+        with duckdb.connect(":memory:", config=options) as db:
+            db.execute("SET enable_progress_bar_print = false")  # stdout is for the report
+            yield db
+
+
+def view(db: duckdb.DuckDBPyConnection, name: str, places: Sequence[Path]) -> None:
+    """Name some Parquet files of one schema as one table. Their names are taken as they are, not as patterns."""
+    quoted = ", ".join("'" + _escaped(str(place)).replace("'", "''") + "'" for place in places)
+    db.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{quoted}], hive_partitioning = false)")
+
+
+def _escaped(path: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+def _is_ledger(path: str, place: Path, problems: Problems) -> bool:
     try:
-        parts = [read_table(build, path) for path in paths]
+        schema = pq.read_schema(place)
     except (pa.ArrowException, OSError) as exc:
         problems.add(f"ledger: cannot be read: {' '.join(str(exc).split())}")
-        return None
-    for path, part in zip(paths, parts, strict=True):
-        if part.schema.names != LEDGER.names or part.schema.types != LEDGER.types:
-            problems.add(f"{path}: its columns are not those of a ledger")
-            return None
-    table = pa.concat_tables([part.cast(pa.schema([f.with_nullable(True) for f in LEDGER])) for part in parts])
-    with duckdb.connect(":memory:") as db:
-        db.execute("SET enable_progress_bar_print = false")  # stdout is for the report
-        db.execute("SET threads = 1")
-        db.register("ledger", table)
+        return False
+    if schema.names != LEDGER.names or schema.types != LEDGER.types:
+        problems.add(f"{path}: its columns are not those of a ledger")
+        return False
+    return True
+
+
+def check_ledger(db: duckdb.DuckDBPyConnection, manifest: Manifest, problems: Problems) -> Ledger | None:
+    """Recount the ledger of a database of `opened_ledger`; None where its files cannot be read to the end."""
+    try:
         for what, query in _QUERIES:
             row = db.execute(f"SELECT min(id), count(*) FROM ({query})").fetchone()
             if row is not None:
                 problems.many(f"ledger: {what}", str(row[0]), int(row[1]))
         counted = db.execute("SELECT level, outcome, count(*) FROM ledger GROUP BY ALL ORDER BY ALL").fetchall()
+    except duckdb.Error as exc:
+        problems.add(f"ledger: cannot be read: {' '.join(str(exc).split())}")
+        return None
     counts = {level: {"total": 0, **{str(o): 0 for o in outcomes}} for level, outcomes in _LEVELS.items()}
     for level, outcome, number in counted:
         if level not in counts:
@@ -102,7 +153,7 @@ def check_ledger(build: Store, manifest: Manifest, sound: set[str], problems: Pr
         if counts[level] != said:
             ordered = {name: said[name] for name in [*counts[level], *sorted(said)] if name in said}
             problems.add(f"ledger: its {level}s count {_text(counts[level])}, the manifest says {_text(ordered)}")
-    return Ledger(table, counts["record"], counts["sample"])
+    return Ledger(counts["record"], counts["sample"])
 
 
 def _text(counts: dict[str, int]) -> str:

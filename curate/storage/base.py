@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,13 @@ class Store(ABC):
     def read_range(self, path: str, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` on; fewer where the file ends before."""
 
+    def tail(self, path: str, size: int) -> tuple[bytes, int]:
+        """The last `size` bytes of a file, or all of it where it has fewer, and its size."""
+        found = self.stat(path)
+        if found is None:
+            raise FileNotFoundError(self.name(path))
+        return self.read_range(path, max(0, found.bytes - size), size), found.bytes
+
     @abstractmethod
     def chunks(self, path: str, size: int = 1 << 24) -> Iterator[bytes]:
         """A file's bytes in order, at most `size` at a time."""
@@ -82,7 +89,8 @@ class Store(ABC):
     def local(self, path: str) -> Path:
         """A local file with these bytes, to map or to hand to a library: the file itself, or a copy of it.
 
-        A copy may be removed once the caller has opened it; open it at once.
+        Open it at once. A copy stays until this process has asked for 64 others; one that is open can be read on then.
+        Who needs files for longer before they are opened says `pinned`.
         """
 
     @abstractmethod
@@ -96,9 +104,10 @@ class Store(ABC):
             CurateError: another run is at work, or nothing can be written here.
         """
 
-    def locals(self, paths: Sequence[str]) -> list[Path]:
-        """`local` of many files."""
-        return [self.local(path) for path in paths]
+    @contextmanager
+    def pinned(self, paths: Sequence[str]) -> Iterator[list[Path]]:
+        """`local` of many files, all of which stay until the block ends."""
+        yield [self.local(path) for path in paths]
 
     def existing(self, paths: Iterable[str]) -> set[str]:
         """Those of `paths` that are there."""

@@ -19,8 +19,8 @@ from obstore import exceptions
 from obstore.store import S3Store
 
 from curate.schema.errors import CurateError
+from curate.storage import copies
 from curate.storage.base import Hold, Stat, Store
-from curate.storage.copies import copy_of
 from curate.storage.lease import leased
 from curate.storage.retry import retried, status_of
 
@@ -112,6 +112,24 @@ class Bucket(Store):
         if size <= 0:
             return b""
         return b"".join(self._parts(path, SPAN, offset, offset + size))
+
+    def tail(self, path: str, size: int) -> tuple[bytes, int]:
+        def last() -> tuple[bytes, int]:
+            try:
+                found = obstore.get(self.client, path, options={"range": {"suffix": size}})
+            except exceptions.BaseError as exc:
+                if status_of(exc) == 416:  # the object is empty
+                    return b"", 0
+                raise
+            data, total = bytes(found.bytes()), int(found.meta["size"])
+            if len(data) != min(size, total):
+                raise ConnectionError("the answer was cut off")
+            return data, total
+
+        try:
+            return self._retried(last)
+        except FileNotFoundError:
+            raise FileNotFoundError(self.name(path)) from None
 
     def chunks(self, path: str, size: int = 1 << 24) -> Iterator[bytes]:
         return self._parts(path, size)
@@ -220,19 +238,25 @@ class Bucket(Store):
             self._retried(partial(obstore.delete, self.client, some))
 
     def local(self, path: str) -> Path:
+        return self._copied(path, copies.passing())
+
+    @contextmanager
+    def pinned(self, paths: Sequence[str]) -> Iterator[list[Path]]:
+        with copies.Pins() as pins, ThreadPoolExecutor(AT_ONCE) as pool:
+            yield list(pool.map(lambda path: self._copied(path, pins), paths))
+
+    def _copied(self, path: str, pins: copies.Pins) -> Path:
         while True:
             found = self._head(path)
             if found is None:
                 raise FileNotFoundError(self.name(path))
             name = [self.endpoint, self.bucket, self.prefix, path, found["e_tag"], found["size"]]
             try:
-                return copy_of(name, Path(path).suffix, partial(self._parts, path, SPAN, etag=found["e_tag"]))
+                return copies.copy_of(
+                    name, Path(path).suffix, partial(self._parts, path, SPAN, etag=found["e_tag"]), pins
+                )
             except FileNotFoundError:
                 continue  # it was replaced, or removed, since we looked
-
-    def locals(self, paths: Sequence[str]) -> list[Path]:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(self.local, paths))
 
     def held(self, commit_point: str) -> AbstractContextManager[Hold]:
         return leased(self, commit_point)

@@ -42,6 +42,7 @@ def test_a_build_that_was_cut_off(tiny_build: TinyBuild) -> None:
     ("change", "says"),
     [
         (lambda said: said | {"format": FORMAT + 1}, "use the curate that made it"),
+        (lambda said: said | {"format": 1}, "make it again into a new folder"),
         (lambda said: {k: v for k, v in said.items() if k != "seed"}, "seed"),
         (lambda said: [], "the file"),
     ],

@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from curate.shards.pieces import Tokens, write_piece
-from curate.shards.rows import gather
+from curate.shards.rows import Ragged, gather
 from curate.shards.schema import KEY_NAMES, StreamSpec, shard_schema
-from curate.storage import Folder
 
 SPECS = [StreamSpec("grid", 64000, "uint16", (None, 2, 3)), StreamSpec("text", 200, "uint8", (None,))]
 SPECS += [StreamSpec("global", 70000, "uint32", (4,))]
@@ -72,6 +70,14 @@ def test_gather_equals_picking_by_hand(table: list[list[dict[str, Any]]], data: 
     part = got.part(half, len(picks))
     for i in range(len(part)):
         np.testing.assert_array_equal(part.streams["grid"][i], got.streams["grid"][half + i])
+    if picks:
+        turn = np.array(data.draw(st.lists(st.integers(0, len(picks) - 1), max_size=40)), np.int64)
+        for spec in SPECS:
+            whole = got.streams[spec.name]
+            joined = Ragged.concat([whole.part(0, half), whole.part(half, len(picks)), whole.take(turn)])
+            for i, row in enumerate([*range(len(picks)), *turn.tolist()]):
+                np.testing.assert_array_equal(joined[i], whole[row])
+            assert joined.values.dtype == spec.numpy_dtype
 
 
 @pytest.mark.parametrize(
@@ -102,10 +108,3 @@ def test_only_the_first_length_may_vary(shape: tuple[int | None, ...]) -> None:
 def test_a_type_larger_than_needed_is_refused() -> None:
     with pytest.raises(ValueError, match="smallest"):
         StreamSpec("s", 256, "uint16", (None,))
-
-
-def test_write_piece_refuses_a_stream_that_it_does_not_know(tmp_path: Any) -> None:
-    sample = Tokens("a", "b", "image", 0, 0, {"grd": np.zeros((1, 2, 3), int)})
-    with pytest.raises(ValueError, match="grd"):
-        write_piece(Folder(tmp_path), "p.arrow", SPECS, [sample])
-    assert list(tmp_path.iterdir()) == []

@@ -247,7 +247,7 @@ class TestRefused:
 
     def test_a_shard_that_is_gone_or_cut_short(self, tiny_build: TinyBuild) -> None:
         build = tiny_build(40, splits={"train": 1.0})
-        shard = build / "tokens/train/shard-00001.arrow"
+        shard = sorted((build / "tokens/train").iterdir())[1]
         raw = shard.read_bytes()
         shard.write_bytes(raw[:-100])
         with pytest.raises(CurateError, match="not a whole Arrow IPC file"):
@@ -260,7 +260,7 @@ class TestRefused:
         build = tiny_build(40, splits={"train": 1.0})
         shards = sorted((build / "tokens/train").iterdir())
         shards[0].write_bytes(shards[-1].read_bytes())
-        with pytest.raises(CurateError, match="does not hold 16 rows"):
+        with pytest.raises(CurateError, match=r"does not hold \d+ rows"):
             names(stream(build))
 
 

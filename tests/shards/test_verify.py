@@ -14,23 +14,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tiny import TinyBuild, commit, finish, make_samples
+from tiny import TinyBuild, finish, make_samples, rewrite_files
 
+from curate.schema.errors import CurateError
 from curate.schema.tables import LEDGER
 from curate.shards.commit import describe_file, read_manifest
 from curate.shards.ipc import open_ipc, write_ipc
+from curate.shards.lists import files_below, read_files
+from curate.shards.stream import stream
 from curate.shards.verify import verify
 from curate.storage import Folder
 
-SHARD = "tokens/train/shard-00000.arrow"
-LEDGER_FILE = "ledger/part-00000.parquet"
+VERDICTS = "verdicts/here-1.parquet"  # where the rows lie that tests change, but those of records
+SAMPLES = "samples/here-0.parquet"
 
 
-def reseal(build: Path) -> None:
-    """Make every digest and size in the manifest right again, as a forger would, so that only the content tells."""
+def shard_in(build: Path, split: str = "train") -> str:
+    """The first shard of a split."""
+    return next(s for s in read_manifest(build).splits if s.name == split).shards[0]
+
+
+def reseal(build: Path, rows: dict[str, int] | None = None) -> None:
+    """Make every digest and size in the lists right again, as a forger would, so that only the content tells."""
     manifest = read_manifest(build)
-    files = [describe_file(Folder(build), f.path, f.rows) for f in manifest.files]
-    commit(build, manifest.model_copy(update={"files": files}))
+    files = [
+        describe_file(Folder(build), f.path, (rows or {}).get(f.path, f.rows))
+        for f in read_files(Folder(build), manifest)
+    ]
+    rewrite_files(build, manifest, files)
 
 
 def edit_manifest(build: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -40,8 +51,16 @@ def edit_manifest(build: Path, change: Callable[[dict[str, Any]], None]) -> None
     place.write_text(json.dumps(said))
 
 
-def edit_shard(build: Path, column: str, change: Callable[[list[Any]], list[Any]], path: str = SHARD) -> None:
+def edit_entry(build: Path, of: str, **update: Any) -> None:
+    """Change what the lists say of a file."""
+    manifest = read_manifest(build)
+    files = read_files(Folder(build), manifest)
+    rewrite_files(build, manifest, [f.model_copy(update=update) if f.path == of else f for f in files])
+
+
+def edit_shard(build: Path, column: str, change: Callable[[list[Any]], list[Any]]) -> None:
     """Change the cells of one column of a shard, and seal the build again."""
+    path = shard_in(build)
     schema, (batch,) = open_ipc(build / path)
     at = schema.names.index(column)
     columns = batch.columns
@@ -52,14 +71,12 @@ def edit_shard(build: Path, column: str, change: Callable[[list[Any]], list[Any]
 
 def edit_ledger(build: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """Change the ledger, and seal the build again."""
-    table = change(pq.read_table(build / LEDGER_FILE))
-    pq.write_table(table.cast(LEDGER), build / LEDGER_FILE)
-    manifest = read_manifest(build)
-    files = [
-        describe_file(Folder(build), f.path, table.num_rows if f.path == LEDGER_FILE else f.rows)
-        for f in manifest.files
-    ]
-    commit(build, manifest.model_copy(update={"files": files}))
+    rows = {}
+    for file in files_below(Folder(build), read_manifest(build), "verdicts/"):
+        table = change(pq.read_table(build / file.path))
+        pq.write_table(table.cast(LEDGER), build / file.path)
+        rows[file.path] = table.num_rows
+    reseal(build, rows)
 
 
 def set_cell(table: pa.Table, row: str, column: str, value: Any) -> pa.Table:
@@ -84,18 +101,19 @@ def test_a_good_build(tiny_build: TinyBuild, deep: bool) -> None:
     assert report.ok
     assert report.records == {"total": 33, "sampled": 30, "dropped": 1, "duplicate": 1, "failed": 1}
     assert report.samples == {"total": 63, "kept": 60, "dropped": 1, "duplicate": 1, "failed": 1}
-    for stream in report.streams:
-        truth = sum(np.size(v) for s in samples if (v := s.ids.get(stream.name)) is not None)
-        assert stream.ids == truth
+    for found in report.streams:
+        truth = sum(np.size(v) for s in samples if (v := s.ids.get(found.name)) is not None)
+        assert found.ids == truth
     assert [s.name for s in report.streams] == ["tok_rgb@32", "tok_audio@16k", "caption"]
     assert json.loads(report.model_dump_json()).keys() == {"ok", "problems", "records", "samples", "streams"}
 
 
 class TestFiles:
-    @pytest.mark.parametrize("path", [SHARD, LEDGER_FILE, "samples/part-00000.parquet"])
+    @pytest.mark.parametrize("path", ["tokens", VERDICTS, SAMPLES])
     @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
     def test_a_flipped_bit(self, tiny_build: TinyBuild, path: str, where: float) -> None:
         build = tiny_build()
+        path = shard_in(build) if path == "tokens" else path
         raw = bytearray((build / path).read_bytes())
         raw[int(len(raw) * where)] ^= 1
         (build / path).write_bytes(raw)
@@ -103,22 +121,25 @@ class TestFiles:
 
     def test_a_missing_file(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
-        (build / SHARD).unlink()
-        problem(build, SHARD, "missing")
+        shard = shard_in(build)
+        (build / shard).unlink()
+        problem(build, shard, "missing")
 
     @pytest.mark.parametrize("deep", [True, False])
     def test_a_shard_cut_short(self, tiny_build: TinyBuild, deep: bool) -> None:
         build = tiny_build()
-        raw = (build / SHARD).read_bytes()
-        (build / SHARD).write_bytes(raw[: len(raw) // 2])
-        problem(build, SHARD, "bytes", deep=deep)
+        shard = shard_in(build)
+        raw = (build / shard).read_bytes()
+        (build / shard).write_bytes(raw[: len(raw) // 2])
+        problem(build, shard, "bytes", deep=deep)
 
     def test_a_shard_cut_short_and_sealed_again(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
-        raw = (build / SHARD).read_bytes()
-        (build / SHARD).write_bytes(raw[: len(raw) // 2])
+        shard = shard_in(build)
+        raw = (build / shard).read_bytes()
+        (build / shard).write_bytes(raw[: len(raw) // 2])
         reseal(build)
-        problem(build, SHARD, "not a whole Arrow IPC file")
+        problem(build, shard, "not a whole Arrow IPC file")
 
     @pytest.mark.parametrize("path", ["notes.txt", "tokens/train/shard-00009.arrow", ".hidden"])
     def test_a_file_too_many(self, tiny_build: TinyBuild, path: str) -> None:
@@ -129,24 +150,39 @@ class TestFiles:
     def test_wrong_rows(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
 
-        def change(said: dict[str, Any]) -> None:
-            next(f for f in said["files"] if f["path"] == "samples/part-00000.parquet")["rows"] = 59
+        edit_entry(build, SAMPLES, rows=59)
+        problem(build, SAMPLES, "60 rows", "59")
 
-        edit_manifest(build, change)
-        problem(build, "samples/part-00000.parquet", "60 rows", "59")
+    @pytest.mark.parametrize("change", ["missing", "changed", "of something else"])
+    def test_a_list_that_is_not_the_one_that_the_manifest_names(self, tiny_build: TinyBuild, change: str) -> None:
+        build = tiny_build()
+        entry = read_manifest(build).lists[0]
+        place = build / entry.path
+        if change == "missing":
+            place.unlink()
+        elif change == "changed":
+            place.write_bytes(place.read_bytes() + b" ")
+        else:
+            pq.write_table(pa.table({"a": [1]}), place)
+            other = describe_file(Folder(build), entry.path, 1).model_dump()
+            edit_manifest(build, lambda said: said.update(lists=[other]))
+        problem(build, entry.path)
+        with pytest.raises(CurateError, match="curate verify"):
+            stream(build)
 
-    @pytest.mark.parametrize("path", ["../outside", "/etc/hostname", "ledger/../../outside", "a//b"])
+    @pytest.mark.parametrize("path", ["../outside", "/etc/hostname", "verdicts/../../outside", "a//b"])
     def test_a_path_out_of_the_build(self, tiny_build: TinyBuild, path: str) -> None:
         build = tiny_build()
         (build.parent / "outside").write_bytes(b"x")
-        edit_manifest(build, lambda said: said["files"][0].update(path=path))
+        edit_entry(build, SAMPLES, path=path)
         problem(build, path, "not a plain path inside the build")
 
     def test_a_link_out_of_the_build(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
-        (build / SHARD).rename(build.parent / "elsewhere.arrow")
-        (build / SHARD).symlink_to(build.parent / "elsewhere.arrow")
-        problem(build, SHARD, "leads out of the build")
+        shard = shard_in(build)
+        (build / shard).rename(build.parent / "elsewhere.arrow")
+        (build / shard).symlink_to(build.parent / "elsewhere.arrow")
+        problem(build, shard, "leads out of the build")
 
     def test_a_tar_that_holds_more_records_than_it_should(self, tmp_path: Path) -> None:
         build = tmp_path / "build"
@@ -156,7 +192,7 @@ class TestFiles:
                 tar.addfile(tarfile.TarInfo(name), io.BytesIO())
         finish(build, make_samples(8), extra=[("media/shard-00000.tar", 2)])
         assert verify(build).ok
-        edit_manifest(build, lambda said: next(f for f in said["files"] if "tar" in f["path"]).update(rows=1))
+        edit_entry(build, "media/shard-00000.tar", rows=1)
         problem(build, "media/shard-00000.tar", "2 rows", "1")
 
 
@@ -222,24 +258,28 @@ class TestShards:
     def test_two_rows_of_one_stream_swapped(self, tiny_build: TinyBuild) -> None:
         """Ids of one sample under the key of another: every count is right, only the digest tells."""
         build = tiny_build()
-        schema, (batch,) = open_ipc(build / SHARD)
+        shard = shard_in(build)
+        schema, (batch,) = open_ipc(build / shard)
         cells = batch.column("caption").to_pylist()
         one, other = sorted(range(len(cells)), key=lambda i: len(cells[i]))[-2:]
         cells[one], cells[other] = cells[other], cells[one]
         columns = batch.columns
         at = schema.names.index("caption")
         columns[at] = pa.array(cells, schema.field(at).type)
-        write_ipc(Folder(build), SHARD, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
-        problem(build, SHARD)
-        size = (build / SHARD).stat().st_size
-        assert size == next(f.bytes for f in read_manifest(build).files if f.path == SHARD)
+        write_ipc(Folder(build), shard, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
+        problem(build, shard)
+        size = (build / shard).stat().st_size
+        assert size == next(
+            f.bytes for f in files_below(Folder(build), read_manifest(build), "tokens/") if f.path == shard
+        )
 
     def test_rows_out_of_their_order(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
-        schema, (batch,) = open_ipc(build / SHARD)
-        write_ipc(Folder(build), SHARD, schema, [batch.take(pa.array([1, 0, *range(2, batch.num_rows)]))])
+        shard = shard_in(build)
+        schema, (batch,) = open_ipc(build / shard)
+        write_ipc(Folder(build), shard, schema, [batch.take(pa.array([1, 0, *range(2, batch.num_rows)]))])
         reseal(build)
-        problem(build, f"{SHARD} row 1", "final order")
+        problem(build, f"{shard} row 1", "final order")
 
     def test_a_sample_twice(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
@@ -248,62 +288,70 @@ class TestShards:
 
     def test_an_id_that_is_not_below_the_vocabulary(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
-        row = next(i for i, v in enumerate(open_ipc(build / SHARD)[1][0].column("caption").to_pylist()) if v)
+        shard = shard_in(build)
+        row = next(i for i, v in enumerate(open_ipc(build / shard)[1][0].column("caption").to_pylist()) if v)
         edit_shard(build, "caption", lambda cells: [[300, *c[1:]] if i == row else c for i, c in enumerate(cells)])
-        problem(build, SHARD, "stream caption", "not below 300", f"row {row} ")
+        problem(build, shard, "stream caption", "not below 300", f"row {row} ")
 
     def test_a_sentinel_in_a_caption(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
-        row = next(i for i, v in enumerate(open_ipc(build / SHARD)[1][0].column("caption").to_pylist()) if v)
+        shard = shard_in(build)
+        row = next(i for i, v in enumerate(open_ipc(build / shard)[1][0].column("caption").to_pylist()) if v)
         edit_shard(build, "caption", lambda cells: [[2, *c[1:]] if i == row else c for i, c in enumerate(cells)])
-        problem(build, SHARD, "sentinel", f"row {row} ")
+        problem(build, shard, "sentinel", f"row {row} ")
 
     def test_a_grid_with_a_hole(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
-        row = next(i for i, v in enumerate(open_ipc(build / SHARD)[1][0].column("tok_rgb@32").to_pylist()) if v)
+        shard = shard_in(build)
+        row = next(i for i, v in enumerate(open_ipc(build / shard)[1][0].column("tok_rgb@32").to_pylist()) if v)
         edit_shard(build, "tok_rgb@32", lambda cells: [c[1:] if i == row else c for i, c in enumerate(cells)])
-        problem(build, SHARD, "does not fit [None, 4, 4]", f"row {row} ")
+        problem(build, shard, "does not fit [None, 4, 4]", f"row {row} ")
         problem(build, "stream tok_rgb@32 holds", "the manifest says")
 
     @pytest.mark.parametrize(("stream", "kind"), [("tok_rgb@32", "image"), ("tok_rgb@32", "video")])
     def test_a_picture_without_its_tokens(self, tiny_build: TinyBuild, stream: str, kind: str) -> None:
         build = tiny_build()
-        row = open_ipc(build / SHARD)[1][0].column("kind").to_pylist().index(kind)
+        shard = shard_in(build)
+        row = open_ipc(build / shard)[1][0].column("kind").to_pylist().index(kind)
         edit_shard(build, stream, lambda cells: [None if i == row else c for i, c in enumerate(cells)])
-        problem(build, SHARD, "is missing where the sample has it", f"row {row} ")
+        problem(build, shard, "is missing where the sample has it", f"row {row} ")
 
     @pytest.mark.parametrize("kind", ["audio", "video"])
     def test_a_sound_without_its_tokens(self, tiny_build: TinyBuild, kind: str) -> None:
         """Of a video too, where the table of samples says that it has sound."""
         build = tiny_build()
-        _, (batch,) = open_ipc(build / SHARD)
+        shard = shard_in(build)
+        _, (batch,) = open_ipc(build / shard)
         sounds = batch.column("tok_audio@16k").to_pylist()
         row = next(i for i, k in enumerate(batch.column("kind").to_pylist()) if k == kind and sounds[i])
         edit_shard(build, "tok_audio@16k", lambda cells: [None if i == row else c for i, c in enumerate(cells)])
-        problem(build, SHARD, "tok_audio@16k is missing", f"row {row} ")
+        problem(build, shard, "tok_audio@16k is missing", f"row {row} ")
 
     def test_tokens_that_a_kind_cannot_have(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
-        row = open_ipc(build / SHARD)[1][0].column("kind").to_pylist().index("image")
+        shard = shard_in(build)
+        row = open_ipc(build / shard)[1][0].column("kind").to_pylist().index("image")
         edit_shard(build, "tok_audio@16k", lambda cells: [[1] * 8 if i == row else c for i, c in enumerate(cells)])
-        problem(build, SHARD, "cannot have it", f"row {row} ")
+        problem(build, shard, "cannot have it", f"row {row} ")
 
     def test_a_span_that_is_not_the_ledgers(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
+        shard = shard_in(build)
         edit_shard(build, "end_us", lambda cells: [cells[0] + 1, *cells[1:]])
-        problem(build, "span is not the ledger's", f"{SHARD} row 0")
+        problem(build, "span is not the ledger's", f"{shard} row 0")
 
     def test_content_in_two_splits(self, tiny_build: TinyBuild) -> None:
         build = tiny_build()
-        held = open_ipc(build / "tokens/held/shard-00000.arrow")[1][0].column("content_id")[0].as_py()
+        held = open_ipc(build / shard_in(build, "held"))[1][0].column("content_id")[0].as_py()
         edit_shard(build, "content_id", lambda cells: [held, *cells[1:]])
-        problem(build, "more than one split", held)
+        problem(build, "more than one split", f"{shard_in(build)}", "row 0 ")
 
     def test_a_shard_of_another_codec(self, tiny_build: TinyBuild) -> None:
         """Equal ids under another bit order are other pictures: the codec's digest in the shard tells them apart."""
         build = tiny_build()
+        shard = shard_in(build)
         edit_manifest(build, lambda said: said["codecs"]["pictures"].update(index_order="the other way round"))
-        problem(build, SHARD, "codecs are not those of the manifest")
+        problem(build, shard, "codecs are not those of the manifest")
 
 
 def test_splits_that_do_not_add_up(tiny_build: TinyBuild) -> None:
@@ -317,4 +365,5 @@ def test_many_broken_rows_make_one_sentence(tiny_build: TinyBuild) -> None:
     edit_shard(build, "caption", lambda cells: [[299, 301] for _ in cells])
     sentences = [p for p in verify(build).problems if "not below" in p]
     assert len(sentences) == 1
-    assert "and 15 more" in sentences[0]
+    rows = next(s for s in read_manifest(build).splits if s.name == "train").shard_rows[0]
+    assert f"and {rows - 1} more" in sentences[0]

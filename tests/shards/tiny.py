@@ -1,10 +1,11 @@
-"""Small whole builds, written by the functions that the pipeline calls: pieces, shards, ledger, manifest."""
+"""Small whole builds, written by the functions that the pipeline calls: fragments, shards, verdicts, manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +13,24 @@ import pyarrow.parquet as pq
 
 from curate.schema import ids
 from curate.schema.codec import CodecCard
-from curate.schema.manifest import MANIFEST, Counts, Manifest
+from curate.schema.manifest import MANIFEST, Counts, File, Manifest
+from curate.schema.recipe import Pack
 from curate.schema.tables import LEDGER, SAMPLES
+from curate.schema.verdict import Failure
 from curate.shards.commit import describe_file, write_manifest
-from curate.shards.order import final_order
-from curate.shards.pack import splits_of, stream_entries, write_shard
-from curate.shards.pieces import Tokens, index_pieces, write_piece
-from curate.shards.schema import StreamSpec
+from curate.shards.fragments import write_fragment
+from curate.shards.lists import write_lists
+from curate.shards.pack import (
+    ShardResult,
+    Tokenized,
+    count_kept,
+    pack_range,
+    plan_pack,
+    splits_of,
+    stream_entries,
+)
+from curate.shards.pack_plan import PackTask
+from curate.shards.schema import KEY_NAMES, StreamSpec
 from curate.storage import Folder
 
 COMMON = {
@@ -64,6 +76,18 @@ CARDS = {
     ),
 }
 STREAMS = [StreamSpec.of(card.stream, card) for card in CARDS.values()]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One sample's ids; a stream that is absent from `ids`, or None there, is missing for this sample."""
+
+    sample_id: str
+    content_id: str
+    kind: str
+    start_us: int
+    end_us: int
+    ids: Mapping[str, Any]
 
 
 def make_samples(n: int) -> list[Tokens]:
@@ -114,7 +138,9 @@ def finish(
     build: Path,
     samples: list[Tokens],
     *,
-    piece: int = 5,
+    partition: int = 15,
+    tasks: int = 2,
+    order: Literal["hash", "partition"] = "hash",
     shard_samples: int = 16,
     splits: Mapping[str, float] | None = None,
     seed: int = 3,
@@ -122,46 +148,92 @@ def finish(
     streams: Sequence[StreamSpec] = STREAMS,
     cards: Mapping[str, CodecCard] = CARDS,
 ) -> Manifest:
-    """Write a whole build of `samples`; gathered from pieces of `piece` samples."""
+    """Write a whole build of `samples`, which come in partitions of `partition` samples."""
     shares = splits or {"train": 0.75, "held": 0.25}
     store = Folder(build)
-    paths = [f"pieces/piece-{i:05d}.arrow" for i in range(0, len(samples), piece)]
-    for i, path in enumerate(paths):
-        write_piece(store, path, streams, samples[i * piece : (i + 1) * piece])
-    places = index_pieces(store, paths)
-    plans = final_order(
-        [(s.sample_id, s.content_id) for s in samples], seed=seed, splits=shares, shard_samples=shard_samples
-    )
-    files = [write_shard(plan, places, store) for plan in plans]
-    store.remove(paths)
-    for folder in ("ledger", "samples"):
-        (build / folder).mkdir(parents=True, exist_ok=True)
+    pack = Pack(shard_samples=shard_samples, splits=dict(shares), order=order)
+    partitions = tokenized(store, samples, partition, streams)
+    plans, shards = packed(store, partitions, pack, tasks, streams, seed)
+    store.remove(path for one in partitions for paths in one.fragments.values() for path in paths)
+    files = [shard.file for shard in shards]
     ledger = make_ledger(samples)
-    pq.write_table(ledger, build / "ledger/part-00000.parquet")
+    store.remove(one.verdicts for one in partitions)
+    for folder in ("verdicts", "samples"):
+        (build / folder).mkdir(parents=True, exist_ok=True)
+    # in two fragments, records and samples of one partition in both
+    half = ledger.num_rows // 2
+    for name, part in (("here-0", ledger.slice(0, half)), ("here-1", ledger.slice(half))):
+        pq.write_table(part, build / f"verdicts/{name}.parquet")
+        files.append(describe_file(store, f"verdicts/{name}.parquet", part.num_rows))
     table = pa.Table.from_pylist([_sample_row(s) for s in samples], schema=SAMPLES)
-    pq.write_table(table, build / "samples/part-00000.parquet")
-    files.append(describe_file(store, "ledger/part-00000.parquet", ledger.num_rows))
-    files.append(describe_file(store, "samples/part-00000.parquet", len(samples)))
+    pq.write_table(table, build / "samples/here-0.parquet")
+    files.append(describe_file(store, "samples/here-0.parquet", len(samples)))
     files += [describe_file(store, path, rows) for path, rows in extra or []]
     records = len({s.content_id for s in samples})
     manifest = Manifest(
         name="tiny",
-        recipe={},
+        recipe={"pack": pack.model_dump(mode="json")},
         seed=seed,
         counts=Counts(
             records={"total": records + 3, "sampled": records, "dropped": 1, "duplicate": 1, "failed": 1},
             samples={"total": len(samples) + 3, "kept": len(samples), "dropped": 1, "duplicate": 1, "failed": 1},
         ),
-        splits=splits_of(list(shares), plans),
-        streams=stream_entries(store, plans, streams, {c.stream: (n, c.modality) for n, c in cards.items()}),
+        splits=splits_of(list(shares), plans, shards),
+        streams=stream_entries(shards, streams, {c.stream: (n, c.modality) for n, c in cards.items()}),
         signals=[],
         codecs=dict(cards),
         versions={},
         hardware="cpu",
-        files=sorted(files, key=lambda f: f.path),
+        lists=write_lists(store, files),
     )
     commit(build, manifest)
     return manifest
+
+
+def tokenized(
+    store: Folder,
+    samples: Sequence[Tokens],
+    partition: int,
+    streams: Sequence[StreamSpec] = STREAMS,
+    failures: Mapping[str, Failure] | None = None,
+) -> list[Tokenized]:
+    """Partitions of so many samples, all kept, as tokenize leaves them. `failures`: of samples, in the first stream."""
+    out = []
+    for number, start in enumerate(range(0, len(samples), partition)):
+        name, some = f"here-{number}", samples[start : start + partition]
+        fragments = {}
+        for at, spec in enumerate(streams):
+            failed = [(failures or {}).get(s.sample_id) if at == 0 else None for s in some]
+            ids_of = [None if f else s.ids.get(spec.name) for s, f in zip(some, failed, strict=True)]
+            fragments[spec.name] = [f"tokenized/{spec.name}/{name}.arrow"]
+            write_fragment(store, fragments[spec.name][0], spec, keys_of(some), ids_of, failed)
+        verdicts = f"verdicts/{name}.parquet"
+        (store.root / verdicts).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(make_ledger(list(some)), store.root / verdicts)
+        out.append(Tokenized(name, verdicts, fragments))
+    return out
+
+
+def keys_of(samples: Sequence[Tokens]) -> pa.Table:
+    """The key columns of some samples."""
+    return pa.table({name: [getattr(s, name) for s in samples] for name in KEY_NAMES})
+
+
+def packed(
+    store: Folder, partitions: list[Tokenized], pack: Pack, tasks: int, streams: Sequence[StreamSpec], seed: int
+) -> tuple[list[PackTask], list[ShardResult]]:
+    """Count, plan and pack, as the pipeline does."""
+    counts = [count_kept(store, one, seed, pack.splits) for one in partitions]
+    plans = plan_pack(counts, pack, tasks)
+    return plans, [shard for plan in plans for shard in pack_range(store, partitions, plan, streams, seed)]
+
+
+def rewrite_files(build: Path, manifest: Manifest, files: list[File]) -> None:
+    """Commit a manifest with other lists, and remove the lists that were there."""
+    old = [file.path for file in manifest.lists]
+    lists = write_lists(Folder(build), files)
+    Folder(build).remove(set(old) - {file.path for file in lists})
+    commit(build, manifest.model_copy(update={"lists": lists}))
 
 
 def commit(build: Path, manifest: Manifest) -> None:
