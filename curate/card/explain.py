@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from curate.card.tables import Tables, quoted
+from curate.card.shard_rows import shard_rows
+from curate.card.tables import FAILURE_PREFIX, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
+from curate.decide.sql import name as quoted
 from curate.schema.errors import CurateError
 from curate.schema.fields import TIMED
 from curate.schema.recipe import Recipe, Rule
-from curate.schema.tables import FAILURE_NAMES
+from curate.schema.tables import FAILURE_NAMES, LEDGER, RECORDS, SAMPLES
+from curate.schema.verdict import Outcome
 from curate.shards.commit import read_manifest
+from curate.shards.lists import read_files
 from curate.storage import Store, open_store
 
 LISTED = 10
@@ -71,34 +77,43 @@ def explain(build: Store | Path | str, what: str) -> Story:
     """
     build = open_store(build)
     manifest = read_manifest(build)
-    tables = Tables(build, manifest)
-    found = _find(tables, what)
-    verdict = tables.row("SELECT * FROM ledger WHERE level = 'record' AND id = ?", [found.record])
-    about = tables.row("SELECT * FROM records WHERE record_id = ?", [found.record])
+    with open_tables(build, manifest, read_files(build, manifest)) as tables:
+        return _tell(tables, _find(tables, what))
+
+
+def _tell(tables: Tables, found: _Found) -> Story:
+    """Looks at the one partition of the record, and once more at the ledger for what is a duplicate of it."""
+    fields = _signal_columns(tables)
+    with tables.look([found.part], [LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, *fields]):
+        told = tables.rows("SELECT * FROM ledger WHERE record_id = ?", [found.record])
+        about = tables.row("SELECT * FROM records WHERE record_id = ?", [found.record])
+        rows = tables.rows("SELECT * FROM samples WHERE record_id = ? ORDER BY start_us, sample_id", [found.record])
+        rows = [row for row in rows if found.sample in (None, row["sample_id"])]
+        signals = _signals(tables, fields, [row["sample_id"] for row in rows])
+    verdicts = {(row["level"], row["id"]): row for row in told}
+    duplicates = _duplicates(tables, [found.record, *(row["sample_id"] for row in rows)])
     story = Story(
         record={
             "record_id": found.record,
-            "about": {k: v for k, v in about.items() if v is not None and k not in ("record_id", *FAILURE_NAMES)},
-            "verdict": _verdict_of(verdict),
-            "duplicates": _duplicates(tables, "record", found.record),
+            "about": _said(about, [n for n in RECORDS.names if n not in ("record_id", *FAILURE_NAMES)]),
+            "verdict": _verdict_of(verdicts["record", found.record]),
+            "duplicates": duplicates.get(("record", found.record), []),
         },
-        limits=_limits(Recipe.model_validate(manifest.recipe)),
+        limits=_limits(Recipe.model_validate(tables.manifest.recipe)),
     )
-    rows = tables.rows("SELECT * FROM samples WHERE record_id = ? ORDER BY start_us, sample_id", [found.record])
-    tokens = _tokens(tables, [row["sample_id"] for row in rows if found.sample in (None, row["sample_id"])])
+    tokens = _tokens(tables, [row["sample_id"] for row in rows if row["outcome"] == Outcome.KEPT])
     for row in rows:
-        sid = row.pop("sample_id")
-        if found.sample is None or found.sample == sid:
-            story.samples.append(
-                {
-                    "sample_id": sid,
-                    "about": {k: v for k, v in row.items() if v is not None},
-                    "verdict": _verdict_of(tables.row("SELECT * FROM ledger WHERE level = 'sample' AND id = ?", [sid])),
-                    "signals": _signals(tables, sid),
-                    "duplicates": _duplicates(tables, "sample", sid),
-                    "tokens": tokens.get(sid, {}),
-                }
-            )
+        sid = row["sample_id"]
+        story.samples.append(
+            {
+                "sample_id": sid,
+                "about": _said(row, SAMPLES.names[1:]),
+                "verdict": _verdict_of(verdicts["sample", sid]),
+                "signals": signals[sid],
+                "duplicates": duplicates.get(("sample", sid), []),
+                "tokens": tokens.get(sid, {}),
+            }
+        )
     return story
 
 
@@ -106,37 +121,58 @@ def explain(build: Store | Path | str, what: str) -> Story:
 class _Found:
     record: str
     sample: str | None
+    part: int
+
+
+_HOW = """CASE
+    WHEN level = 'sample' AND id = $what THEN 0
+    WHEN level = 'record' AND id = $what THEN 1
+    WHEN level = 'record' AND uri = $what THEN 2
+    WHEN level = 'sample' AND starts_with(id, $what) THEN 3
+    WHEN level = 'record' AND starts_with(id, $what) THEN 4
+    WHEN level = 'record' AND ends_with(uri, $what) THEN 5
+    WHEN level = 'record' AND contains(uri, $what) THEN 6 END"""
+_NEAR = 6
 
 
 def _find(tables: Tables, what: str) -> _Found:
-    """The record, and the sample if a sample was named. A sample's id comes before a record's, an id before a uri."""
-    for exact in (True, False):
-        ids = "id = ?" if exact else "starts_with(id, ?)"
-        uris = "uri = ?" if exact else "ends_with(uri, ?)"
-        for condition, level in ((ids, "sample"), (ids, "record"), (uris, "record")):
-            rows = tables.rows(
-                f"SELECT id, record_id, uri FROM ledger WHERE level = '{level}' AND {condition} ORDER BY id", [what]
-            )
-            if len(rows) == 1:
-                return _Found(rows[0]["record_id"], rows[0]["id"] if level == "sample" else None)
-            if rows:
-                names = "\n  ".join(f"{row['id']}  {_show(row['uri'])}" for row in rows[:LISTED])
-                raise CurateError(f"{what!r} names {len(rows)} {level}s; say which", names)
-    near = [row["uri"] for row in tables.rows("SELECT uri FROM records WHERE contains(uri, ?) ORDER BY uri", [what])]
-    hint = (
-        f"uris that contain it: {', '.join(near[:LISTED])}"
-        if near
-        else "a sample id, a record id or a uri of the ledger"
-    )
-    raise CurateError(f"nothing in this build is called {what!r}", hint)
+    """The record, and the sample if a sample was named. A sample's id comes before a record's, an id before a uri, and
+    what is named whole before what is named in part.
+
+    One pass over the ledger's columns of ids and uris; only the first matches of each way are held.
+    """
+    best, count, rows = _NEAR + 1, 0, list[dict[str, Any]]()
+    for found in tables.over_ledger(
+        f"""
+        WITH named AS (SELECT level, id, record_id, uri, part, {_HOW} AS how FROM ledger)
+        SELECT how, count(*) AS n, min({{first: CASE how WHEN {_NEAR} THEN uri ELSE id END, id: id,
+            record_id: record_id, uri: uri, part: part, level: level}}, {LISTED}) AS rows
+        FROM named WHERE how IS NOT NULL GROUP BY how ORDER BY how LIMIT 1
+        """,
+        {"what": what},
+    ):
+        if found["how"] < best:
+            best, count, rows = found["how"], 0, []
+        if found["how"] == best:
+            count += found["n"]
+            rows = sorted([*rows, *found["rows"]], key=lambda row: (row["first"], row["id"]))[:LISTED]
+    if best >= _NEAR:
+        near = ", ".join(row["uri"] for row in rows)
+        hint = f"uris that contain it: {near}" if near else "a sample id, a record id or a uri of the ledger"
+        raise CurateError(f"nothing in this build is called {what!r}", hint)
+    level = rows[0]["level"]
+    if count > 1:
+        names = "\n  ".join(f"{row['id']}  {_show(row['uri'])}" for row in rows)
+        raise CurateError(f"{what!r} names {count} {level}s; say which", names)
+    return _Found(rows[0]["record_id"], rows[0]["id"] if level == "sample" else None, rows[0]["part"])
+
+
+def _said(row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: row[name] for name in names if row[name] is not None}
 
 
 def _verdict_of(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        k: v
-        for k, v in row.items()
-        if v is not None and k not in ("level", "id", "record_id", "source", "uri", "kind", "start_us", "end_us")
-    }
+    return _said(row, LEDGER.names[LEDGER.get_field_index("outcome") :])
 
 
 def _verdict(verdict: dict[str, Any]) -> str:
@@ -154,26 +190,43 @@ def _verdict(verdict: dict[str, Any]) -> str:
     return str(outcome)
 
 
-def _signals(tables: Tables, sid: str) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for view in sorted(set(tables.fields.values())):
-        names = [name for name, where in tables.fields.items() if where == view]
-        row = tables.row(
-            f"SELECT {', '.join(map(quoted, names))}, stage, error, message FROM {view} WHERE sample_id = ?", [sid]
-        )
-        for name in names:
-            failed = f"failed in {row['stage']}: {row['error']}: {row['message']}"
-            value = row[name]
-            if pa.types.is_fixed_size_list(tables.types[name]) and value is not None:
-                value = f"vector of {len(value)}"
-            out[name] = failed if row["error"] is not None else value
-    return dict(sorted(out.items()))
+def _signal_columns(tables: Tables) -> dict[str, dict[str, str]]:
+    """For each group of signals, its fields and failures with their SQL; a vector is told by its length."""
+    out: dict[str, dict[str, str]] = {}
+    for name, group in tables.fields.items():
+        vector = pa.types.is_fixed_size_list(tables.types[name])
+        sql = f"'vector of ' || len({quoted(name)})" if vector else quoted(name)
+        out.setdefault(group, {})[name] = sql
+    for signal, group in tables.failures.items():
+        out.setdefault(group, {})[FAILURE_PREFIX + signal] = quoted(FAILURE_PREFIX + signal)
+    return out
 
 
-def _duplicates(tables: Tables, level: str, key: str) -> list[dict[str, Any]]:
-    return tables.rows(
-        "SELECT id, uri, match, similarity FROM ledger WHERE level = ? AND duplicate_of = ? ORDER BY id", [level, key]
-    )
+def _signals(tables: Tables, fields: dict[str, dict[str, str]], samples: list[str]) -> dict[str, dict[str, Any]]:
+    """What each signal gave for samples of the partition that is looked at, by sample and field."""
+    gives = sorted((f["name"], s["name"]) for s in tables.manifest.signals for f in s["fields"])
+    out: dict[str, dict[str, Any]] = {}
+    for row in tables.rows(tables.with_signals("s.sample_id", fields, samples)):
+        said = out.setdefault(row["sample_id"], {})
+        for name, signal in gives:
+            if name in tables.fields:
+                failure = row.get(FAILURE_PREFIX + signal)
+                said[name] = (
+                    f"failed in {failure['stage']}: {failure['error']}: {failure['message']}" if failure else row[name]
+                )
+    return out
+
+
+def _duplicates(tables: Tables, keepers: list[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Duplicates of records and samples, by level and id of the keeper."""
+    out: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in tables.over_ledger(
+        "SELECT level, duplicate_of, id, uri, match, similarity FROM ledger "
+        "WHERE duplicate_of IN (SELECT unnest($keepers))",
+        {"keepers": keepers},
+    ):
+        out.setdefault((row.pop("level"), row.pop("duplicate_of")), []).append(row)
+    return {keeper: sorted(found, key=lambda row: row["id"]) for keeper, found in out.items()}
 
 
 def _pointing(rows: list[dict[str, Any]]) -> list[str]:
@@ -184,32 +237,23 @@ def _pointing(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _tokens(tables: Tables, sids: list[str]) -> dict[str, dict[str, str]]:
-    """For each kept sample, what each stream holds and in which shard."""
-    out: dict[str, dict[str, str]] = {}
-    wanted = pa.array(sids, pa.string())
-    for split in tables.manifest.splits:
-        for path in split.shards:
-            with pa.memory_map(str(tables.path(path))) as source:
-                table = pa.ipc.open_file(source).read_all()
-                hits = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
-                hits = hits.filter(pc.is_in(hits["sample_id"], wanted))
-                for row in hits.to_pylist():
-                    out[row["sample_id"]] = {
-                        s.name: "missing"
-                        if row[s.name] is None
-                        else f"{_size(row[s.name], s.shape)}, {path} row {row['row']}"
-                        for s in tables.manifest.streams
-                    }
-    return out
+def _tokens(tables: Tables, samples: list[str]) -> dict[str, dict[str, str]]:
+    """For each sample that is in the shards, what each stream holds and where."""
+    return {
+        sample: {
+            s.name: f"{_size(found.ids[s.name], s.shape)}, {found.path} row {found.row}"
+            if s.name in found.ids
+            else "missing"
+            for s in tables.manifest.streams
+        }
+        for sample, found in shard_rows(tables, samples).items()
+    }
 
 
-def _size(ids: list[int], shape: list[int | None]) -> str:
-    unit = 1
-    for n in shape[1:]:
-        unit *= n or 1
+def _size(ids: NDArray[Any], shape: list[int | None]) -> str:
+    unit = math.prod(n or 1 for n in shape[1:])
     whole = " x ".join(str(n) for n in (len(ids) // unit, *shape[1:]))
-    return f"{whole} ids, first {', '.join(map(str, ids[:4]))}"
+    return f"{whole} ids, first {', '.join(map(str, ids[:4].tolist()))}"
 
 
 def _limits(recipe: Recipe) -> dict[str, str]:

@@ -11,6 +11,16 @@ from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Outcome
 
 OUTCOMES = {"record": RECORD_OUTCOMES, "sample": SAMPLE_OUTCOMES}
 
+COUNTS = """
+    SELECT level, source, coalesce(kind, 'unknown') AS kind, outcome,
+        CASE outcome WHEN 'dropped' THEN rule WHEN 'duplicate' THEN "match"
+                     WHEN 'failed' THEN stage || ': ' || error END AS label,
+        count(*) AS n, max(threshold) AS threshold,
+        min(coalesce(value, similarity)) AS lowest, max(coalesce(value, similarity)) AS highest
+    FROM ledger GROUP BY ALL
+"""
+"""Query of the ledger's sums for `sweep`, whose table is to be called `counts`."""
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -65,7 +75,7 @@ class Funnel:
 
 
 def funnel(tables: Tables) -> Funnel:
-    """Counts the ledger and compares it with the manifest.
+    """Sums `counts` up and compares it with the manifest.
 
     Raises:
         CurateError: the ledger disagrees with the manifest or does not add up; a card of it would not be true.
@@ -90,17 +100,14 @@ def funnel(tables: Tables) -> Funnel:
 
 
 def _level(tables: Tables, name: str) -> Level:
-    found = tables.rows("SELECT outcome, count(*) AS n FROM ledger WHERE level = ? GROUP BY outcome", [name])
+    found = tables.rows("SELECT outcome, sum(n)::BIGINT AS n FROM counts WHERE level = ? GROUP BY outcome", [name])
     counted = {row["outcome"]: row["n"] for row in found}
     parts = {str(o): counted.get(str(o), 0) for o in OUTCOMES[name]}
     causes = tables.rows(
         """
-        SELECT outcome,
-               CASE outcome WHEN 'dropped' THEN rule WHEN 'duplicate' THEN "match"
-                            ELSE stage || ': ' || error END AS label,
-               count(*) AS n, max(threshold) AS threshold,
-               min(coalesce(value, similarity)) AS lowest, max(coalesce(value, similarity)) AS highest
-        FROM ledger WHERE level = ? AND outcome IN ('dropped', 'duplicate', 'failed')
+        SELECT outcome, label, sum(n)::BIGINT AS n, max(threshold) AS threshold,
+               min(lowest) AS lowest, max(highest) AS highest
+        FROM counts WHERE level = ? AND outcome IN ('dropped', 'duplicate', 'failed')
         GROUP BY outcome, label ORDER BY outcome, n DESC, label
         """,
         [name],
@@ -119,8 +126,7 @@ def _level(tables: Tables, name: str) -> Level:
 def _by_source(tables: Tables) -> list[Row]:
     rows: dict[tuple[str, str], Row] = {}
     for found in tables.rows(
-        "SELECT source, coalesce(kind, 'unknown') AS kind, level, outcome, count(*) AS n FROM ledger "
-        "GROUP BY ALL ORDER BY source, kind"
+        "SELECT source, kind, level, outcome, sum(n)::BIGINT AS n FROM counts GROUP BY ALL ORDER BY source, kind"
     ):
         key = (found["source"], found["kind"])
         row = rows.setdefault(key, Row(*key, _zeros("record"), _zeros("sample")))

@@ -6,12 +6,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.card.media import Media, Thumb
-from curate.card.tables import Tables, quoted
+from curate.card.rows import Key, Rows, find
+from curate.card.tables import Tables
 from curate.card.text import clip, middle, number, seconds
 from curate.schema.recipe import Recipe
 
 KEPT, PER_RULE, RULES, PAIRS, FAILED = 24, 6, 14, 10, 60
 _CAPTION, _URI = 220, 120
+
+
+FIRST = {
+    "kept_first": f"""
+        SELECT part, id, kind FROM ledger WHERE level = 'sample' AND outcome = 'kept'
+        QUALIFY row_number() OVER (PARTITION BY kind ORDER BY id) <= {KEPT}
+    """,
+    "dropped_first": f"""
+        SELECT part, level, id, rule, value, threshold FROM ledger WHERE outcome = 'dropped'
+        QUALIFY row_number() OVER (
+            PARTITION BY level, rule ORDER BY abs(value - threshold) DESC NULLS LAST, id) <= {PER_RULE}
+    """,
+    "duplicates_first": f"""
+        SELECT part, level, id, duplicate_of, "match", similarity FROM ledger WHERE outcome = 'duplicate'
+        ORDER BY similarity NULLS LAST, level, id LIMIT {PAIRS}
+    """,
+    "failed_first": f"""
+        SELECT level, id, uri, coalesce(kind, 'unknown') AS kind, stage, error, message, attempt FROM ledger
+        WHERE outcome = 'failed' ORDER BY level, stage, error, id LIMIT {FAILED}
+    """,
+}
+"""Queries for `sweep`: of each chunk those that could be shown."""
 
 
 @dataclass(frozen=True)
@@ -71,71 +94,87 @@ class Failed:
 
 
 class Gallery:
-    """Looks up rows of records and samples and makes tiles of them."""
+    """Chooses records and samples, looks up their rows, each table once, and makes tiles of them.
+
+    Attributes:
+        rows: rows of the samples and records that are shown.
+    """
 
     def __init__(self, tables: Tables, media: Media, recipe: Recipe) -> None:
         self._tables = tables
         self._media = media
-        self._recipe = recipe
-
-    def kept(self) -> list[Tile]:
-        """Kept samples in id order, which is a fair draw since ids are digests; each kind has its turn."""
-        rows = self._tables.rows(
+        self._keys = recipe.decide.near_duplicates[0].keep if recipe.decide.near_duplicates else []
+        self._kept = tables.rows(
             """
-            SELECT id FROM (
-                SELECT id, kind, row_number() OVER (PARTITION BY kind ORDER BY id) AS turn
-                FROM ledger WHERE level = 'sample' AND outcome = 'kept')
-            ORDER BY turn, kind LIMIT ?
+            SELECT part, id, kind, row_number() OVER (PARTITION BY kind ORDER BY id) AS turn FROM kept_first
+            QUALIFY turn <= ? ORDER BY turn, kind
             """,
             [KEPT],
         )
-        return self._tiles("sample", [r["id"] for r in rows])
+        self._dropped = tables.rows(
+            """
+            SELECT *, row_number() OVER (
+                PARTITION BY level, rule ORDER BY abs(value - threshold) DESC NULLS LAST, id) AS turn
+            FROM dropped_first QUALIFY turn <= ? ORDER BY turn
+            """,
+            [PER_RULE],
+        )
+        self._rules = tables.rows(
+            "SELECT level, label AS rule, max(threshold) AS threshold, sum(n)::BIGINT AS n FROM counts "
+            "WHERE outcome = 'dropped' GROUP BY ALL ORDER BY level, n DESC, rule LIMIT ?",
+            [RULES],
+        )
+        self._duplicates = tables.rows(
+            "SELECT * FROM duplicates_first ORDER BY similarity NULLS LAST, level, id LIMIT ?", [PAIRS]
+        )
+        shown = {(r["level"], r["rule"]) for r in self._rules}
+        wanted = [Key("sample", r["id"], r["part"]) for r in self._kept]
+        wanted += [Key(r["level"], r["id"], r["part"]) for r in self._dropped if (r["level"], r["rule"]) in shown]
+        wanted += [Key(r["level"], r["id"], r["part"]) for r in self._duplicates]
+        wanted += find(tables, [(r["level"], r["duplicate_of"]) for r in self._duplicates])
+        self.rows = Rows(tables, wanted, ["caption", "caption_source", *self._keys])
+
+    def kept(self) -> list[Tile]:
+        """Kept samples in id order, which is a fair draw since ids are digests; each kind has its turn."""
+        return [self._tile("sample", r["id"]) for r in self._kept[:KEPT]]
+
+    def kept_of(self, kind: str, count: int) -> list[dict[str, Any]]:
+        """Rows of the first kept samples of a kind, at most `KEPT`, in id order."""
+        return [self.rows.of("sample", r["id"]) for r in self._kept if r["kind"] == kind][:count]
 
     def dropped(self) -> list[RuleTiles]:
         """For each rule, records' rules first."""
-        rules = self._tables.rows(
-            "SELECT level, rule, max(threshold) AS threshold, count(*) AS n FROM ledger WHERE outcome = 'dropped' "
-            "GROUP BY level, rule ORDER BY level, n DESC, rule LIMIT ?",
-            [RULES],
-        )
-        out = []
-        for rule in rules:
-            rows = self._tables.rows(
-                "SELECT id, value, threshold FROM ledger WHERE outcome = 'dropped' AND level = ? AND rule = ? "
-                "ORDER BY abs(value - threshold) DESC NULLS LAST, id LIMIT ?",
-                [rule["level"], rule["rule"], PER_RULE],
+        return [
+            RuleTiles(
+                rule["level"],
+                rule["rule"],
+                rule["threshold"],
+                rule["n"],
+                [
+                    self._tile(r["level"], r["id"], r)
+                    for r in self._dropped
+                    if (r["level"], r["rule"]) == (rule["level"], rule["rule"])
+                ],
             )
-            tiles = self._tiles(rule["level"], [r["id"] for r in rows], {r["id"]: r for r in rows})
-            out.append(RuleTiles(rule["level"], rule["rule"], rule["threshold"], rule["n"], tiles))
-        return out
+            for rule in self._rules
+        ]
 
     def duplicates(self) -> list[Pair]:
         """Pairs: the least similar of each level first, since those are the ones to doubt; exact ones after them."""
-        rows = self._tables.rows(
-            "SELECT level, id, duplicate_of, \"match\", similarity FROM ledger WHERE outcome = 'duplicate' "
-            "ORDER BY similarity NULLS LAST, level, id LIMIT ?",
-            [PAIRS],
-        )
-        found = {
-            level: self._rows(
-                level, sorted({r[key] for r in rows if r["level"] == level for key in ("id", "duplicate_of")})
+        return [
+            Pair(
+                self._tile(row["level"], row["id"]),
+                self._tile(row["level"], row["duplicate_of"]),
+                row["match"] or "",
+                row["similarity"],
+                self._why(row),
             )
-            for level in ("record", "sample")
-        }
-        pairs = []
-        for row in rows:
-            one, other = (found[row["level"]][row[key]] for key in ("id", "duplicate_of"))
-            tiles = [self._tile(row["level"], x) for x in (one, other)]
-            pairs.append(Pair(tiles[0], tiles[1], row["match"] or "", row["similarity"], self._why(row, one, other)))
-        return pairs
+            for row in self._duplicates
+        ]
 
     def failed(self) -> list[Failed]:
         """By stage and error, then id."""
-        rows = self._tables.rows(
-            "SELECT level, id, uri, coalesce(kind, 'unknown') AS kind, stage, error, message, attempt FROM ledger "
-            "WHERE outcome = 'failed' ORDER BY level, stage, error, id LIMIT ?",
-            [FAILED],
-        )
+        rows = self._tables.rows("SELECT * FROM failed_first ORDER BY level, stage, error, id LIMIT ?", [FAILED])
         return [
             Failed(
                 r["level"],
@@ -150,50 +189,21 @@ class Gallery:
             for r in rows
         ]
 
-    def _why(self, row: dict[str, Any], one: dict[str, Any], keeper: dict[str, Any]) -> str:
+    def _why(self, row: dict[str, Any]) -> str:
         """Why the keeper was kept, from the stated order of preference."""
+        one, keeper = (self.rows.of(row["level"], row[key]) for key in ("id", "duplicate_of"))
         if row["level"] == "record":
             if bool((keeper["text"] or "").strip()) != bool((one["text"] or "").strip()):
                 return "The same bytes; the one that has text was kept."
             return "The same bytes; of equals the smallest record id was kept."
-        keys = self._recipe.decide.near_duplicates[0].keep if self._recipe.decide.near_duplicates else []
-        for key in keys:
-            mine, theirs = self._value(one, key), self._value(keeper, key)
+        for key in self._keys:
+            mine, theirs = _value(one, key), _value(keeper, key)
             if mine != theirs:
                 return f"Kept for its larger {key}: {number(theirs)} against {number(mine)}."
-        return f"Equal in {' and '.join(keys) or 'all that was compared'}; the smallest sample id was kept."
+        return f"Equal in {' and '.join(self._keys) or 'all that was compared'}; the smallest sample id was kept."
 
-    def _value(self, row: dict[str, Any], field: str) -> float | None:
-        """A probed or signal field of a sample."""
-        if field == "pixels":
-            return row["width"] * row["height"] if row["width"] and row["height"] else None
-        if field in row:
-            value: float | None = row[field]
-            return value
-        if field not in self._tables.fields:
-            return None
-        found = self._tables.rows(
-            f"SELECT {quoted(field)} AS v FROM {self._tables.fields[field]} WHERE sample_id = ?", [row["id"]]
-        )
-        return found[0]["v"] if found else None
-
-    def _tiles(self, level: str, ids: list[str], verdicts: dict[str, dict[str, Any]] | None = None) -> list[Tile]:
-        rows = self._rows(level, ids)
-        return [self._tile(level, rows[i], (verdicts or {}).get(i)) for i in ids]
-
-    def _rows(self, level: str, ids: list[str]) -> dict[str, dict[str, Any]]:
-        if not ids:
-            return {}
-        marks = ", ".join("?" for _ in ids)
-        rows = self._tables.rows(f"SELECT *, {level}_id AS id FROM {level}s WHERE {level}_id IN ({marks})", ids)
-        found = {r["id"]: r for r in rows}
-        if level == "sample" and "caption" in self._tables.fields:
-            view = self._tables.fields["caption"]
-            for r in self._tables.rows(f"SELECT sample_id, caption FROM {view} WHERE sample_id IN ({marks})", ids):
-                found[r["sample_id"]]["caption"] = r["caption"]
-        return found
-
-    def _tile(self, level: str, row: dict[str, Any], verdict: dict[str, Any] | None = None) -> Tile:
+    def _tile(self, level: str, key: str, verdict: dict[str, Any] | None = None) -> Tile:
+        row = self.rows.of(level, key)
         kind = row["kind"] or "unknown"
         caption = clip(row.get("caption") or row.get("text"), _CAPTION)
         facts = []
@@ -204,7 +214,7 @@ class Gallery:
         if row.get("start_us"):
             facts.append(f"from {row['start_us'] / 1e6:.2f} s")
         return Tile(
-            id=row["id"],
+            id=key,
             level=level,
             kind=kind,
             source=row["source"],
@@ -216,3 +226,11 @@ class Gallery:
             value=verdict["value"] if verdict else None,
             threshold=verdict["threshold"] if verdict else None,
         )
+
+
+def _value(row: dict[str, Any], field: str) -> float | None:
+    """A probed or signal field of a sample."""
+    if field == "pixels":
+        return row["width"] * row["height"] if row["width"] and row["height"] else None
+    value: float | None = row.get(field)
+    return value

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from curate.card.axis import Axis
 from curate.card.tables import Tables
 from curate.card.text import number
-from curate.card.thresholds import NOT_FAILED, Column, Threshold
+from curate.card.thresholds import Column, Threshold
 
 WIDTH, HEIGHT = 400, 176
 LEFT, RIGHT, TOP, FLOOR = 30.0, 392.0, 40.0, 150.0
@@ -64,15 +64,14 @@ class Spread:
 
 def spread(tables: Tables, column: Column, bounds: Sequence[Threshold]) -> Spread:
     """Counts in SQL over all that did not fail before the rules were applied; the same set that percentiles are of."""
-    value = f"CAST({column.value} AS DOUBLE)"
-    base = f"FROM {column.relation} WHERE {NOT_FAILED[column.level]} AND isfinite({value})"
-    facts = tables.row(
-        f"SELECT count(*) AS n, min({value}) AS lo, quantile_cont({value}, 0.5) AS mid, max({value}) AS hi {base}"
-    )
-    if not facts["n"]:
+    value, finite = column.value, f"isfinite({column.value})"
+    base = f"FROM {column.relation} WHERE judged AND {finite}"
+    facts = tables.row(f"SELECT count(*) AS n, min({value}) AS lo, max({value}) AS hi {base}")
+    median = column.quantile(tables, 0.5, finite)
+    if median is None:
         return Spread(0, 0, None, None, None, None)
     drawn = [b for b in bounds if b.value is not None]
-    axis = _axis(facts["lo"], facts["mid"], facts["hi"], [b.value for b in drawn if b.value is not None])
+    axis = _axis(facts["lo"], median, facts["hi"], [b.value for b in drawn if b.value is not None])
     edges = axis.edges(BINS)
     broken, parameters = ["FALSE"], list[object]()
     for bound in drawn:
@@ -82,14 +81,14 @@ def spread(tables: Tables, column: Column, bounds: Sequence[Threshold]) -> Sprea
     # the bin of a value is the number of inner borders at or below it
     bin_of = " + ".join(f"({value} >= {edge!r})::INT" for edge in edges[1:-1])
     found = tables.rows(
-        f"SELECT {bin_of} AS bin, ({' OR '.join(broken)}) AS out, count(*) AS n {base} GROUP BY ALL ORDER BY ALL",
+        f"SELECT {bin_of} AS bin, coalesce({' OR '.join(broken)}, FALSE) AS out, count(*) AS n {base} GROUP BY ALL",
         parameters,
     )
     inside, outside = [0] * BINS, [0] * BINS
     for row in found:
         (outside if row["out"] else inside)[row["bin"]] = row["n"]
     chart = _chart(axis, edges, inside, outside, drawn)
-    return Spread(facts["n"], sum(outside), facts["lo"], facts["mid"], facts["hi"], chart)
+    return Spread(facts["n"], sum(outside), facts["lo"], median, facts["hi"], chart)
 
 
 def _axis(low: float, median: float, high: float, bounds: list[float]) -> Axis:

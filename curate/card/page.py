@@ -19,7 +19,7 @@ from curate.card.tables import Tables
 from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES
 from curate.tokenizers.base import Tokenizer
 
-FILES = 400  # of the list of files; the manifest has all
+FILES = 400  # of the list of files; the build's own lists have all
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,13 @@ def show(tables: Tables, facts: Facts, loader: Callable[[str], Tokenizer]) -> Sh
         dropped=gallery.dropped(),
         duplicates=gallery.duplicates(),
         failed=gallery.failed(),
-        panels=panels(tables, media, facts.recipe, load),
+        panels=panels(tables, gallery, media, facts.recipe, load),
         token_text=token_text,
     )
 
 
 def render_page(facts: Facts, shown: Shown) -> str:
     """The whole page as one string. Its bytes follow from the build alone."""
-    files = sorted(facts.manifest.files, key=lambda f: f.path)
     return (
         html()
         .get_template("page.html")
@@ -72,7 +71,7 @@ def render_page(facts: Facts, shown: Shown) -> str:
             flow=flow(facts.funnel),
             levels=[facts.funnel.records, facts.funnel.samples],
             outcomes=(RECORD_OUTCOMES, SAMPLE_OUTCOMES),
-            files=files[:FILES],
+            files=facts.files[:FILES],
             recipe=yaml.safe_dump(facts.manifest.recipe, sort_keys=False, allow_unicode=True, width=100),
         )
     )

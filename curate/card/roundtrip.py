@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from curate.card.gallery import Gallery
 from curate.card.media import Media, data_uri, jpeg, loudest_line, span_of, spectrogram
+from curate.card.shard_rows import shard_rows
 from curate.card.tables import Tables
 from curate.card.text import clip, middle
 from curate.media.views import Audio, Frames
@@ -92,21 +92,18 @@ class Panel:
     missing: list[str] = field(default_factory=list)
 
 
-def panels(tables: Tables, media: Media, recipe: Recipe, load: Callable[[str], Tokenizer]) -> list[Panel]:
+def panels(
+    tables: Tables, gallery: Gallery, media: Media, recipe: Recipe, load: Callable[[str], Tokenizer]
+) -> list[Panel]:
     """Panels of kept samples, the first of each kind by id: images, then videos, then sounds."""
-    rows: list[dict[str, Any]] = []
-    for kind, count in (("image", IMAGES), ("video", VIDEOS), ("audio", SOUNDS)):
-        rows += tables.rows(
-            "SELECT s.* FROM samples s JOIN ledger l ON l.level = 'sample' AND l.id = s.sample_id "
-            "WHERE l.outcome = 'kept' AND s.kind = ? ORDER BY s.sample_id LIMIT ?",
-            [kind, count],
-        )
-    tokens = _tokens(tables, [r["sample_id"] for r in rows])
+    kinds = (("image", IMAGES), ("video", VIDEOS), ("audio", SOUNDS))
+    rows = [row for kind, count in kinds for row in gallery.kept_of(kind, count)]
+    tokens = shard_rows(tables, [row["sample_id"] for row in rows])
     streams = {s.name: s for s in recipe.tokenize.streams}
     crops = recipe.tokenize.crops
     out = []
     for row in rows:
-        caption, provenance = _caption(tables, row)
+        caption, provenance = _caption(row)
         panel = Panel(
             row["sample_id"],
             row["kind"],
@@ -117,7 +114,8 @@ def panels(tables: Tables, media: Media, recipe: Recipe, load: Callable[[str], T
             row["start_us"] / 1e6,
         )
         for entry in tables.manifest.streams:
-            ids = tokens.get(row["sample_id"], {}).get(entry.name)
+            found = tokens.get(row["sample_id"])
+            ids = found.ids.get(entry.name) if found else None
             if ids is None:
                 panel.missing.append(entry.name)
                 continue
@@ -255,27 +253,8 @@ def false_colour(ids: NDArray[Any], levels: Sequence[int], vocabulary: int, side
     return np.repeat(np.repeat(np.round(30 + 205 * colour).astype(np.uint8), k, axis=0), k, axis=1)
 
 
-def _caption(tables: Tables, row: dict[str, Any]) -> tuple[str, str]:
+def _caption(row: dict[str, Any]) -> tuple[str, str]:
     """The caption of a sample and where it is from: given, captioner, composed, none."""
-    if "caption" not in tables.fields:
+    if "caption" not in row:
         return (row["text"] or "", "given" if row["text"] else "none")
-    both = "caption, caption_source" if "caption_source" in tables.fields else "caption, NULL AS caption_source"
-    found = tables.rows(f"SELECT {both} FROM {tables.fields['caption']} WHERE sample_id = ?", [row["sample_id"]])
-    if not found:
-        return "", "none"
-    return found[0]["caption"] or "", found[0]["caption_source"] or "none"
-
-
-def _tokens(tables: Tables, samples: list[str]) -> dict[str, dict[str, NDArray[Any]]]:
-    """Flat ids of some samples by stream; a missing modality has no entry."""
-    wanted = pa.array(samples, pa.string())
-    names = [s.name for s in tables.manifest.streams]
-    out: dict[str, dict[str, NDArray[Any]]] = {}
-    for batch in tables.token_batches():
-        hits = pc.indices_nonzero(pc.is_in(batch.column("sample_id"), value_set=wanted)).to_pylist()
-        for i in hits:
-            row = {n: batch.column(n)[i] for n in names}
-            # copied: the memory map is closed after its shard
-            ids = {n: v.values.to_numpy(zero_copy_only=False).copy() for n, v in row.items() if v.is_valid}
-            out[batch.column("sample_id")[i].as_py()] = ids
-    return out
+    return row["caption"] or "", row.get("caption_source") or "none"

@@ -8,25 +8,21 @@ from typing import Any
 import pyarrow as pa
 
 from curate.card.histogram import Spread, spread
-from curate.card.tables import Tables, quoted
+from curate.card.sweep import PROBED, RECORD_VALUES
+from curate.card.tables import FAILURE_PREFIX, Tables
 from curate.card.text import number
 from curate.card.thresholds import Column, Threshold, thresholds
+from curate.decide.sql import name as quoted
+from curate.decide.sql import text
 from curate.schema.fields import KINDS
 from curate.schema.recipe import Recipe, Rule
 from curate.signals.probed import PROBED_FIELDS
 
-PROBED = {
-    "width": "x.width",
-    "height": "x.height",
-    "pixels": "x.width::BIGINT * x.height",
-    "duration": "x.duration",
-    "fps": "x.fps",
-}
-"""SQL of the fields that probing gives."""
-
 _ALWAYS = ("pixels", "duration")
-_SIGNAL_TABLES = "samples x JOIN {view} g USING (sample_id) JOIN ledger l ON l.level = 'sample' AND l.id = x.sample_id"
-_PROBED_TABLES = "{table} x JOIN ledger l ON l.level = '{level}' AND l.id = x.{level}_id"
+FEW = 12
+"""Values of a category that are listed; text with more different ones is no category."""
+
+_VALUE, _FAILED = "signal:", "failed:"
 
 
 @dataclass(frozen=True)
@@ -70,20 +66,71 @@ class Other:
     common: list[tuple[str, int]]
 
 
+def swept(tables: Tables) -> dict[str, dict[str, str]]:
+    """Columns of signals for `sweep`: numbers, text and tags; of other fields and of failures whether there is one."""
+    out: dict[str, dict[str, str]] = {}
+    for _, field in _fields(tables):
+        name = field["name"]
+        whole = _is_number(tables.types[name]) or _is_words(tables.types[name])
+        sql = quoted(name) if whole else f"{quoted(name)} IS NOT NULL"
+        out.setdefault(tables.fields[name], {})[_VALUE + name] = sql
+    for signal, group in tables.failures.items():
+        out.setdefault(group, {})[_FAILED + signal] = f"{quoted(FAILURE_PREFIX + signal)} IS NOT NULL"
+    return out
+
+
+def queries(tables: Tables, recipe: Recipe) -> dict[str, str]:
+    """Queries for `sweep`: `sample_values`, `record_values` where a rule needs it, `failures`, `filled`, `words`."""
+    names = [f["name"] for _, f in _fields(tables)]
+    numeric = [quoted(_VALUE + n) for n in names if _is_number(tables.types[n])]
+    rest = [n for n in names if not _is_number(tables.types[n])]
+    return {
+        "sample_values": f"SELECT {', '.join(['kind', 'judged', *PROBED, *numeric])} FROM chunk",
+        **({"record_values": RECORD_VALUES} if recipe.decide.records else {}),
+        "failures": _each([(s, f"count_if({quoted(_FAILED + s)})") for s in tables.failures], "chunk"),
+        "filled": _each([(n, _filled(tables.types[n], quoted(_VALUE + n))) for n in rest], "chunk"),
+        "words": " UNION ALL ".join(
+            ["SELECT '' AS field, '' AS v, 0::BIGINT AS n WHERE false"]
+            + [_words(n, tables.types[n]) for n in rest if _is_words(tables.types[n])]
+        ),
+    }
+
+
+def _each(counts: list[tuple[str, str]], table: str) -> str:
+    """A query with a row `name`, `n` for each of some aggregates, computed in one scan."""
+    if not counts:
+        return "SELECT '' AS name, 0::BIGINT AS n WHERE false"
+    pairs = ", ".join(f"{{name: {text(name)}, n: {sql}::BIGINT}}" for name, sql in counts)
+    return f"SELECT unnest([{pairs}], recursive := true) FROM {table}"
+
+
+def _filled(kind: pa.DataType, column: str) -> str:
+    return f"count({column})" if _is_words(kind) else f"count_if({column})"
+
+
+def _words(name: str, kind: pa.DataType) -> str:
+    """How often each value occurs; of text with more than `FEW` in the chunk one row, whose value is null."""
+    column = quoted(_VALUE + name)
+    if pa.types.is_list(kind):
+        return f"SELECT {text(name)}, v, count(*) FROM (SELECT unnest({column}) AS v FROM chunk) GROUP BY v"
+    return (
+        f"SELECT {text(name)}, CASE WHEN count(*) OVER () > {FEW} THEN NULL ELSE v END, n FROM "
+        f"(SELECT {column} AS v, count(*) AS n FROM chunk WHERE {column} IS NOT NULL GROUP BY v "
+        f"ORDER BY v LIMIT {FEW + 1})"
+    )
+
+
 def numbers(tables: Tables, recipe: Recipe) -> list[Number]:
     """Numeric fields: those of signals in recipe order, then probed ones that have a rule or always matter."""
     out = []
     for signal, field in _fields(tables):
         if _is_number(tables.types[field["name"]]):
-            view = tables.fields[field["name"]]
-            column = Column("sample", field["name"], f"g.{quoted(field['name'])}", _SIGNAL_TABLES.format(view=view))
+            column = Column("sample", field["name"], _VALUE + field["name"])
             out.append(_number(tables, column, recipe.decide.rules, signal, field))
     for level, rules in (("record", recipe.decide.records), ("sample", recipe.decide.rules)):
         ruled = {r.field for r in rules}
         for probed in PROBED_FIELDS:
             if probed.name in ruled or (level == "sample" and probed.name in _ALWAYS):
-                relation = _PROBED_TABLES.format(table=f"{level}s", level=level)
-                column = Column(level, probed.name, PROBED[probed.name], relation)
                 plain = {
                     "name": probed.name,
                     "unit": probed.unit,
@@ -91,31 +138,26 @@ def numbers(tables: Tables, recipe: Recipe) -> list[Number]:
                     "kinds": list(probed.kinds),
                     "about": probed.about,
                 }
-                out.append(_number(tables, column, rules, {}, plain))
+                out.append(_number(tables, Column(level, probed.name, probed.name), rules, {}, plain))
     return out
 
 
 def others(tables: Tables) -> list[Other]:
     """Fields that are not numbers, with their commonest values where they are categories or tags."""
-    out = []
-    for signal, field in _fields(tables):
-        kind = tables.types[field["name"]]
-        if _is_number(kind):
-            continue
-        view, column = tables.fields[field["name"]], quoted(field["name"])
-        count = tables.row(f"SELECT count({column}) AS n FROM {view}")["n"]
-        out.append(
-            Other(
-                field["name"],
-                _type_name(kind),
-                field.get("about") or "",
-                signal["name"],
-                signal.get("version") or "",
-                count,
-                _common(tables, kind, view, column, count),
-            )
+    counts = {r["name"]: r["n"] for r in tables.rows("SELECT name, sum(n)::BIGINT AS n FROM filled GROUP BY name")}
+    return [
+        Other(
+            field["name"],
+            _type_name(tables.types[field["name"]]),
+            field.get("about") or "",
+            signal["name"],
+            signal.get("version") or "",
+            counts[field["name"]],
+            _common(tables, tables.types[field["name"]], field["name"], counts[field["name"]]),
         )
-    return out
+        for signal, field in _fields(tables)
+        if not _is_number(tables.types[field["name"]])
+    ]
 
 
 def _fields(tables: Tables) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -129,13 +171,15 @@ def _number(tables: Tables, column: Column, rules: list[Rule], signal: dict[str,
     kinds = tuple(field.get("kinds") or KINDS)
     marks = ", ".join("?" for _ in kinds)
     counted = tables.row(
-        f"SELECT count(*) FILTER (x.kind NOT IN ({marks})) AS other, "
-        f"count(*) FILTER (x.kind IN ({marks}) AND ({column.value}) IS NULL) AS empty FROM {column.relation}",
+        f"SELECT count(*) FILTER (kind NOT IN ({marks})) AS other, "
+        f"count(*) FILTER (kind IN ({marks}) AND {column.value} IS NULL) AS empty FROM {column.relation}",
         [*kinds, *kinds],
     )
     failed = 0
     if signal:
-        failed = tables.row(f"SELECT count(stage) AS n FROM {tables.fields[field['name']]}")["n"]
+        failed = tables.row("SELECT coalesce(sum(n), 0)::BIGINT AS n FROM failures WHERE name = ?", [signal["name"]])[
+            "n"
+        ]
     low, high = field.get("range") or (None, None)
     options = ", ".join(f"{k} = {v}" for k, v in sorted((signal.get("options") or {}).items()))
     return Number(
@@ -170,22 +214,25 @@ def _range(low: float | None, high: float | None, unit: str) -> str:
     return f"{words} {unit}".strip() if high is not None else f"{words}, {unit}" if unit else words
 
 
-def _common(tables: Tables, kind: pa.DataType, view: str, column: str, count: int) -> list[tuple[str, int]]:
+def _common(tables: Tables, kind: pa.DataType, name: str, count: int) -> list[tuple[str, int]]:
     """The commonest values of tags, and of text that has few different ones."""
-    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
-        values = f"(SELECT unnest({column}) AS v FROM {view})"
-    elif pa.types.is_string(kind):
-        values = f"(SELECT {column} AS v FROM {view} WHERE {column} IS NOT NULL)"
-        if tables.row(f"SELECT count(DISTINCT v) AS n FROM {values}")["n"] > min(12, count / 4):
-            return []
-    else:
+    if not _is_words(kind):
         return []
-    rows = tables.rows(f"SELECT v, count(*) AS n FROM {values} GROUP BY v ORDER BY n DESC, v LIMIT 12")
-    return [(r["v"], r["n"]) for r in rows]
+    rows = tables.rows(
+        "SELECT v, sum(n)::BIGINT AS n FROM words WHERE field = ? GROUP BY v ORDER BY n DESC, v LIMIT ?",
+        [name, FEW + 1],
+    )
+    few = len(rows) <= min(FEW, count / 4) and all(r["v"] is not None for r in rows)
+    return [(r["v"], r["n"]) for r in rows[:FEW]] if few or pa.types.is_list(kind) else []
 
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def _is_words(kind: pa.DataType) -> bool:
+    """Text, or tags."""
+    return bool(pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type)))
 
 
 def _type_name(kind: pa.DataType) -> str:

@@ -1,72 +1,97 @@
-"""The tables of a build as DuckDB views. Aggregates run over the Parquet files; no table is loaded whole."""
+"""The tables of a build in DuckDB, a few partitions at a time: what is held does not grow with samples.
+
+Views are made over the fragments of the partitions that are looked at (`Tables.look`), so that a pass over all of a
+build opens each file once, and a question about a few rows opens the partitions that hold them and no others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
+from curate.decide.sql import MEMORY_VARIABLE, connect, scan, text
+from curate.decide.sql import name as quoted
 from curate.schema.errors import CurateError
-from curate.schema.manifest import Manifest
-from curate.schema.tables import FAILURE_NAMES, LEDGER, RECORDS, SAMPLES
+from curate.schema.manifest import File, Manifest
+from curate.schema.tables import LEDGER, RECORDS, SAMPLES
 from curate.storage import Folder, Store
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
-def quoted(name: str) -> str:
-    """An SQL identifier: names of fields come from signals, which users write."""
-    return '"' + name.replace('"', '""') + '"'
+MEMORY = "192MiB"
+"""What DuckDB holds before it spills, unless the environment says how much deciding may take."""
+
+CHUNK_ROWS, CHUNK_FILES = 1 << 16, 256
+"""Rows and partitions that are looked at together; a partition is never divided."""
+
+LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES = "verdicts", "records", "samples"
+_SCHEMAS = {LEDGER_FILES: LEDGER, RECORDS_FILES: RECORDS, SAMPLES_FILES: SAMPLES}
+FAILURE_PREFIX = "failure:"
 
 
 class Tables:
-    """SQL over a build's `records`, `samples`, `ledger` and signals, by the manifest's list of files.
+    """SQL over a build's fragments, by the list of its files.
+
+    Views, while partitions are looked at; each has `part`, the number of the row's partition:
+        ledger: LEDGER.
+        records: RECORDS.
+        samples: SAMPLES, and `outcome` and `stage` of the verdict. Samples of records that were dropped or are
+            duplicates lie in the same fragments, have no verdict and are left out.
 
     Attributes:
         build: where it lies.
-        manifest: as given; only files that it lists are ever read.
-        fields: signal field to the name of the view that holds it.
+        manifest: as given.
+        files: all that belongs to the build, by path; nothing else is ever read.
+        partitions: names of all partitions; `part` is a place in this list.
+        fields: signal field to the group of signals that holds it.
         types: signal field to its Arrow type.
+        failures: signals whose failures a group holds, with the group.
     """
 
-    def __init__(self, build: Store, manifest: Manifest) -> None:
+    def __init__(self, con: DuckDBPyConnection, build: Store, manifest: Manifest, files: Iterable[File]) -> None:
+        self._con = con
+        self._sources: dict[str, str] = {}
         self.build = build
         self.manifest = manifest
-        self._listed = {f.path for f in manifest.files}
-        # one thread: rows of equal sort keys and sums of floats come out the same everywhere (law 6)
-        offline: dict[str, str | bool | int | float | list[str]] = {
-            "threads": 1,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        self._sql = duckdb.connect(":memory:", config=offline)
-        self._sql.execute("SET enable_progress_bar_print = false")  # stdout is for results
-        self._view("records", self.files("records/", ".parquet"), RECORDS)
-        self._view("samples", self.files("samples/", ".parquet"), SAMPLES)
-        self._view("ledger", self.files("ledger/", ".parquet"), LEDGER)
+        self.files = sorted(files, key=lambda f: f.path)
+        self._listed = {f.path for f in self.files}
+        self._fragments: dict[str, dict[str, File]] = defaultdict(dict)
+        for file in self.files:
+            stage, _, name = file.path.rpartition("/")
+            if name.endswith(".parquet"):
+                self._fragments[stage][name.rpartition("-")[0]] = file
+        self.partitions = sorted(self._fragments[LEDGER_FILES])
         self.fields: dict[str, str] = {}
         self.types: dict[str, pa.DataType] = {}
-        stages: dict[str, list[str]] = {}
-        for path in self.files("signals/", ".parquet"):
-            stages.setdefault(path.rpartition("/")[0], []).append(path)
-        for i, (_, paths) in enumerate(sorted(stages.items())):
-            schema = self._view(f"signals_{i}", paths, None)
-            for field in schema:
-                if field.name not in {"sample_id", *FAILURE_NAMES}:
-                    self.fields[field.name] = f"signals_{i}"
+        self.failures: dict[str, str] = {}
+        for group in sorted(s for s in self._fragments if s.startswith("signals/")):
+            for field in pq.read_schema(self.path(next(iter(self._fragments[group].values())).path)):
+                if field.name.startswith(FAILURE_PREFIX):
+                    self.failures[field.name.removeprefix(FAILURE_PREFIX)] = group
+                elif field.name != "sample_id":
+                    self.fields[field.name] = group
                     self.types[field.name] = field.type
+        for stage, schema in _SCHEMAS.items():
+            con.register(f"no_{stage}", schema.append(pa.field("file_row_number", pa.int64())).empty_table())
 
-    def files(self, prefix: str, suffix: str) -> list[str]:
-        """Paths of the manifest, relative to the build, in name order."""
-        return sorted(p for p in self._listed if p.startswith(prefix) and p.endswith(suffix))
+    def named(self, prefix: str, suffix: str) -> list[str]:
+        """Paths of the build's files, in name order."""
+        return [f.path for f in self.files if f.path.startswith(prefix) and f.path.endswith(suffix)]
 
     def checked(self, relative: str) -> str:
-        """The path of a file that the manifest lists.
+        """The path of a file that belongs to the build.
 
         Raises:
-            CurateError: the manifest does not list it, or it would lie outside the build (law 11).
+            CurateError: it is not listed, or it would lie outside the build (law 11).
         """
         inside = True
         if isinstance(self.build, Folder):
@@ -81,9 +106,9 @@ class Tables:
         """A local file with the bytes of a listed one; raises CurateError as `checked`."""
         return self.build.local(self.checked(relative))
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """The rows of a query as dicts."""
-        cursor = self._sql.execute(sql, list(parameters))
+    def rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        """The rows of a query as dicts; for queries whose rows are few by what they ask."""
+        cursor = self._con.execute(sql, parameters if isinstance(parameters, Mapping) else list(parameters))
         names = [column[0] for column in cursor.description or []]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
@@ -92,20 +117,112 @@ class Tables:
         [only] = self.rows(sql, parameters)
         return only
 
-    def token_batches(self) -> Iterator[pa.RecordBatch]:
-        """All token rows, shard by shard in name order, memory-mapped."""
-        for path in self.files("tokens/", ".arrow"):
-            with pa.memory_map(str(self.path(path))) as source:
-                reader = pa.ipc.open_file(source)
-                for i in range(reader.num_record_batches):
-                    yield reader.get_batch(i)
+    def execute(self, sql: str) -> None:
+        """Run a statement that makes or fills a table."""
+        self._con.execute(sql)
 
-    def _view(self, name: str, paths: list[str], schema: pa.Schema | None) -> pa.Schema:
-        if paths:
-            table: Any = ds.dataset(
-                [str(p) for p in self.build.locals([self.checked(p) for p in paths])], schema=schema, format="parquet"
+    def chunks(self, most_rows: int) -> Iterator[list[int]]:
+        """All partitions, in pieces to be looked at one after the other; one empty piece where there are none."""
+        chunk, rows = list[int](), 0
+        for part, name in enumerate(self.partitions):
+            held = [self._fragments[s][name].rows for s in (LEDGER_FILES, SAMPLES_FILES) if name in self._fragments[s]]
+            if chunk and (rows + max(held) > most_rows or len(chunk) == CHUNK_FILES):
+                yield chunk
+                chunk, rows = [], 0
+            chunk.append(part)
+            rows += max(held)
+        if chunk or not self.partitions:
+            yield chunk
+
+    @contextmanager
+    def look(self, parts: Sequence[int], stages: Iterable[str]) -> Iterator[None]:
+        """Have the fragments of some partitions at hand.
+
+        Args:
+            stages: `verdicts` (the view `ledger`), `records`, `samples` (needs `verdicts`), and groups of signals.
+        """
+        found = {stage: self._of(stage, parts) for stage in stages}
+        paths = [self.checked(file.path) for _, files in found.values() for file in files]
+        with self.build.pinned(paths) as local:
+            there = dict(zip(paths, map(str, local), strict=True))
+            self._sources = {
+                stage: _source(stage, numbers, [there[file.path] for file in files])
+                for stage, (numbers, files) in found.items()
+            }
+            for view, stage in (("ledger", LEDGER_FILES), ("records", RECORDS_FILES)):
+                if stage in found:
+                    self.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {self._sources[stage]}")
+            if SAMPLES_FILES in found:
+                counted = _counted(f"SELECT * FROM {self._sources[SAMPLES_FILES]}")
+                self.execute(
+                    f"""
+                    CREATE OR REPLACE TEMP VIEW samples AS
+                    SELECT s.*, l.outcome, l.stage FROM {counted} s
+                    JOIN ledger l ON l.level = 'sample' AND l.part = s.part
+                        AND l.id = s.sample_id AND l.record_id = s.record_id
+                    """
+                )
+            yield
+
+    def over_ledger(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Iterator[dict[str, Any]]:
+        """The rows of a query on `ledger`, asked of some hundred fragments at a time."""
+        for parts in self.chunks(sys.maxsize):
+            with self.look(parts, [LEDGER_FILES]):
+                yield from self.rows(sql, parameters)
+
+    def with_signals(
+        self, columns: str, signals: Mapping[str, Mapping[str, str]], only: Sequence[str] | None = None
+    ) -> str:
+        """A query of samples, a row each, with columns of signals; null where a group has no row of a sample.
+
+        Args:
+            columns: SQL of what is wanted of `samples s`.
+            signals: for each group that is looked at, the names of columns wanted and their SQL over the group's.
+            only: ids of the samples that are wanted, where they are few.
+        """
+        few = "" if only is None else f" WHERE sample_id IN ({', '.join(map(text, only)) or 'NULL'})"
+        wanted, joined = [columns], [f"(SELECT * FROM samples{few}) s"]
+        for i, (group, values) in enumerate(signals.items()):
+            said = "".join(f", {sql} AS {quoted(name)}" for name, sql in values.items())
+            rows = _counted(f"SELECT part, sample_id, file_row_number{said} FROM {self._sources[group]}{few}")
+            wanted += [f"g{i}.{quoted(name)}" for name in values]
+            # the same bytes twice in a partition have one sample id, and text of their own
+            joined.append(
+                f"LEFT JOIN {rows} g{i} ON g{i}.part = s.part AND g{i}.sample_id = s.sample_id "
+                f"AND (g{i}.times = 1 OR g{i}.nth = s.nth)"
             )
-        else:
-            table = (schema or pa.schema([("sample_id", pa.string())])).empty_table()
-        self._sql.register(name, table)
-        return table.schema
+        return f"SELECT {', '.join(wanted)} FROM {' '.join(joined)}"
+
+    def _of(self, stage: str, parts: Sequence[int]) -> tuple[list[int], list[File]]:
+        """A stage's fragments of some partitions, with their numbers. Where it has none of these, one of another,
+        without a number: for its columns."""
+        fragments = self._fragments[stage]
+        there = [part for part in parts if self.partitions[part] in fragments]
+        return there, [fragments[self.partitions[part]] for part in there] or list(fragments.values())[:1]
+
+
+def _source(stage: str, numbers: Sequence[int], files: Sequence[str]) -> str:
+    """SQL of the rows of fragments, with `part` and `file_row_number`."""
+    if not files:
+        return f"(SELECT *, 0 AS part FROM no_{stage})"
+    part = f"([{', '.join(map(str, numbers or [0]))}])[file_index::BIGINT + 1]"
+    none = "" if numbers else " WHERE false"
+    return f"(SELECT *, {part} AS part, file_row_number FROM {scan(files)}{none})"
+
+
+def _counted(source: str) -> str:
+    """Rows of a query, numbered among those of one partition and sample id."""
+    same = "PARTITION BY part, sample_id"
+    return (
+        f"(SELECT *, row_number() OVER ({same} ORDER BY file_row_number) AS nth, count(*) OVER ({same}) AS times "
+        f"FROM ({source}))"
+    )
+
+
+@contextmanager
+def open_tables(build: Store, manifest: Manifest, files: Iterable[File]) -> Iterator[Tables]:
+    """The tables of a build, for as long as the block lasts; what does not fit into `MEMORY` spills to disk."""
+    with connect() as con:
+        if not os.environ.get(MEMORY_VARIABLE):
+            con.execute(f"SET memory_limit = '{MEMORY}'")
+        yield Tables(con, build, manifest, files)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curate.card.tables import Tables
 from curate.decide.rules import Bound, bounds
+from curate.decide.sql import name as quoted
 from curate.schema.recipe import Rule
-
-NOT_FAILED = {
-    "record": "l.outcome <> 'failed'",
-    # what failed only after the rules had been applied, in tokenize, was there when percentiles were taken
-    "sample": "(l.outcome <> 'failed' OR l.stage LIKE 'tokenize%')",
-}
 
 
 @dataclass(frozen=True)
@@ -23,14 +19,37 @@ class Column:
     Attributes:
         level: record or sample.
         field: its name in rules.
-        value: SQL of the value.
-        relation: SQL of the joined tables; has `x.kind`, the ledger as `l`, and what `value` needs.
+        column: its name in the table that `sweep` made of it, which has `kind` and `judged` too.
     """
 
     level: str
     field: str
-    value: str
-    relation: str
+    column: str
+
+    @property
+    def relation(self) -> str:
+        """That table."""
+        return f"{self.level}_values"
+
+    @property
+    def value(self) -> str:
+        """SQL of the value, float64."""
+        return f"CAST({quoted(self.column)} AS DOUBLE)"
+
+    def quantile(self, tables: Tables, share: float, condition: str, parameters: Sequence[object] = ()) -> float | None:
+        """The value below which `share` of those that are judged lie, linear between neighbours; None of none.
+
+        It sorts, since a sort spills to disk and DuckDB's own quantile holds every value.
+        """
+        base = f"FROM {self.relation} WHERE judged AND {condition} AND {self.value} IS NOT NULL"
+        count = tables.row(f"SELECT count(*) AS n {base}", parameters)["n"]
+        if not count:
+            return None
+        at = (count - 1) * share
+        below = math.floor(at)
+        found = tables.rows(f"SELECT {self.value} AS v {base} ORDER BY v LIMIT 2 OFFSET ?", [*parameters, below])
+        low, high = found[0]["v"], found[-1]["v"]
+        return float(low + (high - low) * (at - below)) if at > below else float(low)
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,7 @@ class Threshold:
         """SQL that is true where the bound is broken, with its parameters."""
         marks = ", ".join("?" for _ in self.bound.kinds)
         beyond = "<" if self.bound.op == ">=" else ">"
-        return f"(({value}) {beyond} ? AND x.kind IN ({marks}))", [self.value, *self.bound.kinds]
+        return f"(({value}) {beyond} ? AND kind IN ({marks}))", [self.value, *self.bound.kinds]
 
 
 def thresholds(tables: Tables, rules: Sequence[Rule], column: Column) -> list[Threshold]:
@@ -61,22 +80,13 @@ def thresholds(tables: Tables, rules: Sequence[Rule], column: Column) -> list[Th
         if bound.field != column.field:
             continue
         said = tables.row(
-            "SELECT count(*) AS n, max(threshold) AS value FROM ledger "
-            "WHERE level = ? AND outcome = 'dropped' AND rule = ?",
+            "SELECT coalesce(sum(n), 0)::BIGINT AS n, max(threshold) AS value FROM counts "
+            "WHERE level = ? AND outcome = 'dropped' AND label = ?",
             [column.level, bound.name],
         )
         value = bound.threshold if bound.threshold is not None else said["value"]
         if value is None:  # a percentile that dropped nothing is in no row of the ledger
-            value = _quantile(tables, column, bound)
+            kinds = ", ".join("?" for _ in bound.kinds)
+            value = column.quantile(tables, (bound.percentile or 0) / 100, f"kind IN ({kinds})", bound.kinds)
         out.append(Threshold(bound, value, said["n"]))
     return out
-
-
-def _quantile(tables: Tables, column: Column, bound: Bound) -> float | None:
-    marks = ", ".join("?" for _ in bound.kinds)
-    found: float | None = tables.row(
-        f"SELECT quantile_cont(CAST({column.value} AS DOUBLE), {(bound.percentile or 0) / 100!r}) AS q "
-        f"FROM {column.relation} WHERE {NOT_FAILED[column.level]} AND x.kind IN ({marks})",
-        list(bound.kinds),
-    )["q"]
-    return found

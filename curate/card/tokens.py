@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.card.axis import Axis
+from curate.card.shard_rows import token_batches
 from curate.card.tables import Tables
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
@@ -19,6 +21,8 @@ from curate.schema.manifest import StreamEntry
 TOP = 12
 LENGTH_BARS = 8
 _RANK_POINTS = 48
+AT_ONCE = 1 << 18
+"""Ids of a codebook that are counted together: they are widened to 64 bits for it."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class StreamStats:
 def stream_stats(tables: Tables) -> list[StreamStats]:
     """Statistics of each stream of the manifest."""
     counters = [_Counter(e, tables.manifest.codecs.get(e.tokenizer)) for e in tables.manifest.streams]
-    for batch in tables.token_batches():
+    for batch in token_batches(tables):
         for counter in counters:
             counter.add(batch)
     return [c.done() for c in counters]
@@ -133,12 +137,16 @@ class _Counter:
     def add(self, batch: pa.RecordBatch) -> None:
         column = batch.column(self.entry.name)
         self.missing += column.null_count
-        lengths, counts = np.unique(pc.list_value_length(column.drop_null()).to_numpy(), return_counts=True)
+        lengths, counts = np.unique(pc.list_value_length(column).drop_null().to_numpy(), return_counts=True)
         self.lengths.update({int(n) // self.fixed: int(c) for n, c in zip(lengths, counts, strict=True)})
         if not self.entry.vocabulary:
             return
-        ids: NDArray[np.int64] = column.flatten().to_numpy().astype(np.int64)
-        if ids.size and int(ids.max()) >= self.entry.vocabulary:
+        ids: NDArray[Any] = column.flatten().to_numpy()
+        for start in range(0, ids.size, AT_ONCE * self.books):
+            self._count(ids[start : start + AT_ONCE * self.books])
+
+    def _count(self, ids: NDArray[Any]) -> None:
+        if int(ids.max()) >= self.entry.vocabulary:
             raise CurateError(
                 f"{self.entry.name} holds id {ids.max()} of {self.entry.vocabulary}", "run: curate verify BUILD"
             )

@@ -11,13 +11,14 @@ from typing import Literal
 
 from rich.console import Console
 
-from curate.pipeline.causes import COLUMNS, cause_lines, causes
+from curate.decide.causes import causes_of
+from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
 from curate.schema.events import Summary
 from curate.schema.manifest import Manifest
 from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Outcome
+from curate.shards.lists import files_below
 from curate.storage import Store
-from curate.storage.tables import read_table
 
 TOO_MANY_FAILED = 3
 """Exit code of a run whose failure rate is above the recipe's `max_failed`."""
@@ -33,8 +34,7 @@ def summarise(build: Store, manifest: Manifest, max_failed: float) -> Summary:
     Raises:
         RuntimeError: the counts do not add up (law 1). It is a bug of ours.
     """
-    ledger = [file.path for file in manifest.files if file.path.startswith("ledger/")]
-    found = causes(read_table(build, path, COLUMNS) for path in ledger)
+    found = causes_of(build, [file.path for file in files_below(build, manifest, "verdicts/")])
     counts: dict[Literal["records", "samples"], dict[str, int]] = {
         "records": _in_order(manifest.counts.records, RECORD_OUTCOMES),
         "samples": _in_order(manifest.counts.samples, SAMPLE_OUTCOMES),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import tarfile
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import skimage
+from curate.shards.lists import write_lists
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from toy_tokenizers import ColourGrid, Steps
 
+from curate.card.facts import gather
+from curate.card.tables import Tables, open_tables
 from curate.card.write import write_card
 from curate.schema.ids import content_id, digest, record_id, sample_id
-from curate.schema.manifest import Counts, File, Manifest, Split, StreamEntry
-from curate.schema.tables import FAILURE, LEDGER, RECORDS, SAMPLES
+from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split, StreamEntry
+from curate.schema.tables import FAILURE, FAILURE_NAMES, LEDGER, RECORDS, SAMPLES
+from curate.shards.commit import write_manifest
 from curate.storage import Folder
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
@@ -124,6 +129,9 @@ FIELD_TYPES = {
     "caption": pa.string(),
     "caption_source": pa.string(),
 }
+GROUPS = {"light": ("sharpness", "brightness", "loudness"), "tags": ("tags",), "caption": ("caption",)}
+PARTITION = 4
+"""Records of a partition."""
 
 
 @dataclass
@@ -330,12 +338,24 @@ class Builder:
         self.name = name
         self.rules = list(rules)
         self.files: list[File] = []
-        self.records: list[dict[str, Any]] = []
-        self.samples: list[dict[str, Any]] = []
         self.ledger: list[dict[str, Any]] = []
         self.signals: list[dict[str, Any]] = []
         self.tokens: list[dict[str, Any]] = []
         self.by_name = {i.name: i for i in items}
+        sources = sorted({i.source for i in items})
+        for source in sources:
+            own = [i for i in items if i.source == source]
+            for start in range(0, len(own), PARTITION):
+                plain = "".join(c if c.isalnum() else "_" for c in source)
+                self._partition(f"{plain}-{start:016x}", own[start : start + PARTITION])
+        self._shard()
+
+    def _partition(self, name: str, items: Sequence[Item]) -> None:
+        self.partition = name
+        self.records: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []  # of signals, one a sample
+        self.verdicts: dict[str, list[dict[str, Any]]] = {"record": [], "sample": []}
         self.offsets: dict[str, int] = {}
         self._media(items)
         for item in items:
@@ -393,7 +413,7 @@ class Builder:
             codecs={t: tokenizer(t).card for t, _ in self.streams.values()},
             versions={"curate": "0.1", "numpy": np.__version__},
             hardware="x86_64, 1 thread",
-            files=self.files,
+            lists=write_lists(Folder(self.build), self.files),
         )
 
     def _add(self, item: Item) -> None:
@@ -409,7 +429,7 @@ class Builder:
         }
         where: dict[str, Any] = {"media": None, "member": None, "offset": None, "bytes": len(item.data)}
         if item.kind:
-            where |= {"media": "media/shard-00000.tar", "member": content, "offset": self.offsets[content]}
+            where |= {"media": self._media_path, "member": content, "offset": self.offsets[content]}
         common = {"record_id": item.record, "source": item.source, "uri": item.name, "kind": item.kind}
         failure = {k: v for k, v in item.why.items() if k in ("stage", "error", "message", "attempt")}
         self.records.append(
@@ -429,9 +449,12 @@ class Builder:
             keeper = self.by_name[item.same_as].record if item.same_as else None
             why = {k: v for k, v in item.why.items() if k != "field"}
             match = "exact" if keeper else None
-            self.ledger.append({**record, "outcome": item.outcome, **why, "duplicate_of": keeper, "match": match})
-            return
-        self.ledger.append({**record, "outcome": "sampled"})
+            why |= {"duplicate_of": keeper, "match": match}
+            self.verdicts["record"].append({**record, "outcome": item.outcome, **why})
+        else:
+            self.verdicts["record"].append({**record, "outcome": "sampled"})
+        if item.outcome == "failed" and item.of_record:
+            return  # nothing could be cut from it
         for start, end in item.clips or [(0, (item.duration or 0) if item.kind == "audio" else 0)]:
             self._sample(item, content, common, {**probe, **where}, round(1e6 * (start or 0)), round(1e6 * (end or 0)))
 
@@ -444,15 +467,19 @@ class Builder:
         row = {"sample_id": sample, "content_id": content, **common, **rest, **span, "duration": duration}
         self.samples.append({**row, "text": item.text, "licence": item.licence})
         signals = self._signals(item)
-        failure = {k: v for k, v in item.why.items() if k in ("stage", "error", "message", "attempt")}
-        self.signals.append({"sample_id": sample, **signals, **failure})
+        failure = {k: v for k, v in item.why.items() if k in FAILURE_NAMES}
+        failures = {f"failure:{s['name']}": failure or None for s in SIGNALS}
+        self.rows.append({"sample_id": sample, **signals, **failures})
+        if item.of_record:
+            return  # a sample of a record that was dropped or is a duplicate has no verdict
+        self.signals.append({"sample_id": sample, **signals})
         verdict = {"level": "sample", "id": sample, **common, **span, "outcome": item.outcome, **failure}
         if item.outcome == "dropped":
             verdict |= {k: item.why[k] for k in ("rule", "threshold")} | {"value": signals[item.why["field"]]}
         if item.same_as:
             keeper = sample_id(content_id(self.by_name[item.same_as].data))
             verdict |= {"duplicate_of": keeper, "match": "near", "similarity": item.why["similarity"]}
-        self.ledger.append(verdict)
+        self.verdicts["sample"].append(verdict)
         if item.outcome == "kept":
             self.tokens.append(
                 {"sample_id": sample, "content_id": content, "kind": item.kind, **span, **self._ids(item, span)}
@@ -494,8 +521,12 @@ class Builder:
         out["caption"] = text.encode([item.text or "A picture of brick."])[0]
         return out
 
+    @property
+    def _media_path(self) -> str:
+        return f"media/{self.partition}-{'a' * 16}.tar"
+
     def _media(self, items: Sequence[Item]) -> None:
-        path = self._path("media/shard-00000.tar")
+        path = self._path(self._media_path)
         names: set[str] = set()
         with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
             for item in items:
@@ -506,23 +537,34 @@ class Builder:
                     info = tarfile.TarInfo(name)
                     info.size = len(item.data)
                     tar.addfile(info, io.BytesIO(item.data))
-        self._list("media/shard-00000.tar", len(names))
+        self._list(self._media_path, len(names))
 
     def _tables(self) -> None:
-        self._parquet("records/part-00000.parquet", self.records, RECORDS)
-        self._parquet("samples/part-00000.parquet", self.samples, SAMPLES)
-        self._parquet("ledger/part-00000.parquet", self.ledger, LEDGER)
-        for signal in SIGNALS:
-            columns = [pa.field(f["name"], FIELD_TYPES[f["name"]]) for f in signal["fields"]]
-            schema = pa.schema([pa.field("sample_id", pa.string(), False), *columns, *FAILURE])
-            self._parquet(f"signals/{signal['name']}/part-00000.parquet", self.signals, schema)
+        name = f"{self.partition}-{'b' * 16}"
+        self._parquet(f"records/{name}.parquet", self.records, RECORDS)
+        self._parquet(f"samples/{name}.parquet", self.samples, SAMPLES)
+        for group, members in GROUPS.items():
+            fields = [f["name"] for s in SIGNALS for f in s["fields"] if s["name"] in members]
+            schema = pa.schema(
+                [
+                    pa.field("sample_id", pa.string(), False),
+                    *(pa.field(f, FIELD_TYPES[f]) for f in fields),
+                    *(pa.field(f"failure:{s}", pa.struct(FAILURE)) for s in members),
+                ]
+            )
+            self._parquet(f"signals/{group}/{name}.parquet", self.rows, schema)
+        rows = self.verdicts["record"] + self.verdicts["sample"]
+        self._parquet(f"verdicts/{self.partition}-{'c' * 16}.parquet", rows, LEDGER)
+        self.ledger += rows
+
+    def _shard(self) -> None:
         if not self.tokens:
             return
         types = {n: pa.list_(pa.from_numpy_dtype(tokenizer(t).card.numpy_dtype)) for n, (t, _) in self.streams.items()}
         plain = [("sample_id", pa.string()), ("content_id", pa.string()), ("kind", pa.string())]
         schema = pa.schema([*plain, ("start_us", pa.int64()), ("end_us", pa.int64()), *types.items()])
         rows = sorted(self.tokens, key=lambda t: str(t["sample_id"]))
-        path = "tokens/train/shard-00000.arrow"
+        path = f"tokens/train/shard-00000-{'d' * 16}.arrow"
         with pa.ipc.new_file(self._path(path), schema) as writer:
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         self._list(path, len(rows))
@@ -556,12 +598,31 @@ def tokenizer(name: str) -> Tokenizer:
 class Card:
     build: Path
     manifest: Manifest
+    files: list[File]
     html: str
     readme: str
 
 
+@contextmanager
+def opened(builder: Builder) -> Iterator[Tables]:
+    """The tables of a build, after the pass that the card begins with."""
+    with open_tables(Folder(builder.build), builder.manifest(), builder.files) as tables:
+        gather(tables)
+        yield tables
+
+
+def committed(builder: Builder) -> Path:
+    """The folder of a build with its manifest in place."""
+    build = Folder(builder.build)
+    with build.held(MANIFEST) as hold:
+        write_manifest(hold, builder.manifest())
+    return builder.build
+
+
 def make_card(build: Path, items: Sequence[Item], **more: Any) -> Card:
     """A build of `items` and its card."""
-    manifest = Builder(build, items, **more).manifest()
-    assert write_card(Folder(build), manifest, tokenizer) == ["card/index.html", "card/README.md"]
-    return Card(build, manifest, *((build / "card" / n).read_text("utf-8") for n in ("index.html", "README.md")))
+    builder = Builder(build, items, **more)
+    manifest = builder.manifest()
+    assert write_card(Folder(build), manifest, builder.files, tokenizer) == ["card/index.html", "card/README.md"]
+    texts = [(build / "card" / name).read_text("utf-8") for name in ("index.html", "README.md")]
+    return Card(build, manifest, builder.files, *texts)

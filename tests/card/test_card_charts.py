@@ -4,16 +4,17 @@ import itertools
 
 import numpy as np
 import pytest
-from card_build import Builder, items
+from card_build import Builder, items, opened
 from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.card.axis import Axis
+from curate.card.facts import gather
 from curate.card.flow import flow
-from curate.card.funnel import Funnel, Level, funnel
+from curate.card.funnel import Funnel, Level
 from curate.card.media import loudest_line, spectrogram, wave
 from curate.card.signals import numbers
-from curate.card.tables import Tables
+from curate.card.tables import open_tables
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Split
 from curate.schema.recipe import Recipe
@@ -27,9 +28,8 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
 
 def test_histograms_hold_every_value_and_colour_what_is_outside(builder: Builder) -> None:
     manifest = builder.manifest()
-    found = {
-        n.name: n for n in numbers(Tables(Folder(builder.build), manifest), Recipe.model_validate(manifest.recipe))
-    }
+    with opened(builder) as tables:
+        found = {n.name: n for n in numbers(tables, Recipe.model_validate(manifest.recipe))}
     assert list(found) == ["sharpness", "brightness", "loudness", "pixels", "duration"]
     values = {n: [s[n] for s in builder.signals if s[n] is not None] for n in ("sharpness", "brightness", "loudness")}
     for name, v in values.items():
@@ -47,7 +47,8 @@ def test_histograms_hold_every_value_and_colour_what_is_outside(builder: Builder
 def test_a_percentile_is_drawn_at_the_value_it_came_to(builder: Builder) -> None:
     manifest = builder.manifest()
     recipe = Recipe.model_validate(manifest.recipe)
-    loudness = next(n for n in numbers(Tables(Folder(builder.build), manifest), recipe) if n.name == "loudness")
+    with opened(builder) as tables:
+        loudness = next(n for n in numbers(tables, recipe) if n.name == "loudness")
     [bound] = loudness.bounds
     assert bound.value == -14.0
     assert bound.dropped == 1
@@ -58,7 +59,8 @@ def test_a_percentile_is_drawn_at_the_value_it_came_to(builder: Builder) -> None
 
 def test_failed_samples_are_in_no_histogram(builder: Builder) -> None:
     manifest = builder.manifest()
-    found = numbers(Tables(Folder(builder.build), manifest), Recipe.model_validate(manifest.recipe))
+    with opened(builder) as tables:
+        found = numbers(tables, Recipe.model_validate(manifest.recipe))
     pixels = next(n for n in found if n.name == "pixels")
     pictured = [r for r in builder.ledger if r["level"] == "sample" and r["kind"] in ("image", "video")]
     assert pixels.spread.count == len([r for r in pictured if r["outcome"] != "failed"]) == len(pictured) - 1
@@ -100,15 +102,18 @@ def test_the_drawing_of_any_funnel_has_no_overlaps(records: tuple[int, ...], sam
 def test_a_ledger_that_does_not_add_up_gives_no_card(builder: Builder) -> None:
     manifest = builder.manifest()
     manifest.counts.samples["kept"] += 1
-    with pytest.raises(CurateError, match="the ledger counts"):
-        funnel(Tables(Folder(builder.build), manifest))
+    with (
+        open_tables(Folder(builder.build), manifest, builder.files) as tables,
+        pytest.raises(CurateError, match="the ledger counts"),
+    ):
+        gather(tables)
 
 
 def test_files_outside_the_build_or_unlisted_are_not_read(builder: Builder) -> None:
-    tables = Tables(Folder(builder.build), builder.manifest())
-    for path in ("../secret.tar", "records/other.parquet", "/etc/passwd"):
-        with pytest.raises(CurateError, match="not a file of this build"):
-            tables.path(path)
+    with opened(builder) as tables:
+        for path in ("../secret.tar", "records/other.parquet", "/etc/passwd"):
+            with pytest.raises(CurateError, match="not a file of this build"):
+                tables.path(path)
 
 
 def test_a_wave_form_follows_the_sound() -> None:

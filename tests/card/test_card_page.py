@@ -134,7 +134,7 @@ def test_what_happened_is_shown(card: Card) -> None:
         "little-endian mixed radix, red first",
         "PSNR <b>30.50 dB</b>",
         "x86_64, 1 thread",
-        card.manifest.files[0].digest,
+        card.files[0].digest,
     ):
         assert words in card.html, words
     assert card.html.count("<audio") == 2 * 4  # two clips and two sounds, each original and decoded

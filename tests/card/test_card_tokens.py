@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from card_build import Builder, items
+from card_build import Builder, items, opened
 
 from curate.card.roundtrip import false_colour
-from curate.card.tables import Tables
 from curate.card.tokens import entropy, rank_curve, stream_stats
-from curate.storage import Folder
 
 
 def test_entropy_of_known_distributions() -> None:
@@ -19,7 +17,8 @@ def test_entropy_of_known_distributions() -> None:
 
 def test_statistics_are_those_of_all_ids(tmp_path_factory: pytest.TempPathFactory) -> None:
     builder = Builder(tmp_path_factory.mktemp("build"), items())
-    stats = {s.entry.name: s for s in stream_stats(Tables(Folder(builder.build), builder.manifest()))}
+    with opened(builder) as tables:
+        stats = {s.entry.name: s for s in stream_stats(tables)}
     for name, found in stats.items():
         ids = [t[name] for t in builder.tokens if t[name] is not None]
         assert found.ids == sum(i.size for i in ids) == found.entry.ids
@@ -37,7 +36,9 @@ def test_statistics_are_those_of_all_ids(tmp_path_factory: pytest.TempPathFactor
 
 def test_lengths_are_put_into_classes_that_add_up(tmp_path_factory: pytest.TempPathFactory) -> None:
     builder = Builder(tmp_path_factory.mktemp("build"), items())
-    for stats in stream_stats(Tables(Folder(builder.build), builder.manifest())):
+    with opened(builder) as tables:
+        found = stream_stats(tables)
+    for stats in found:
         assert sum(count for _, count, _ in stats.length_bars) == stats.entry.samples
         assert len(stats.length_bars) <= 8
 

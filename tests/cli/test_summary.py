@@ -7,17 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from curate.shards.lists import write_lists
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
 
 from curate.cli.summary import say_summary, summarise
-from curate.pipeline.causes import cause_lines, causes
+from curate.decide.causes import causes_of
+from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
 from curate.schema.events import Cause, Event, Summary
 from curate.schema.manifest import Counts, File, Manifest, Split, StreamEntry
@@ -59,7 +62,7 @@ def make(folder: Path, rows: Sequence[Row]) -> tuple[Store, Manifest]:
     table = pa.Table.from_pylist(list(rows), schema=LEDGER)
     files = []
     for number, part in enumerate((table.slice(0, 9), table.slice(9))):
-        path = f"ledger/part-{number:05d}.parquet"
+        path = f"verdicts/here-{number:016x}-{'0' * 16}.parquet"
         write_table(build, path, part)
         files.append(File(path=path, digest="0" * 64, bytes=1, rows=part.num_rows))
     sums = Counter((r["level"], r["outcome"]) for r in rows)
@@ -101,7 +104,7 @@ def make(folder: Path, rows: Sequence[Row]) -> tuple[Store, Manifest]:
         codecs={},
         versions={},
         hardware="x86_64 cpu",
-        files=files,
+        lists=write_lists(build, files),
     )
     return build, manifest
 
@@ -206,13 +209,19 @@ def test_sums_that_do_not_add_up_are_a_loud_bug(tmp_path: Path, lose: Callable[[
 _failure = st.tuples(st.sampled_from(["record", "sample"]), st.sampled_from("abc"), st.sampled_from("XYZ"))
 
 
+@settings(max_examples=25)
 @given(st.lists(_failure, max_size=40), st.integers(1, 50), st.randoms())
 def test_causes_are_those_of_a_plain_count(failures: list[tuple[str, str, str]], size: int, chance: Any) -> None:
     rows = [failed(level, i, stage, error) for i, (level, stage, error) in enumerate(failures)]
     rows += [row("sample", 100 + i, "kept") for i in range(3)]
     chance.shuffle(rows)
     table = pa.Table.from_pylist(rows, schema=LEDGER)
-    found = causes(table.slice(i, size) for i in range(0, len(rows), size))
+    with TemporaryDirectory() as folder:
+        build = Folder(Path(folder))
+        paths = [f"verdicts/{i}.parquet" for i in range(0, len(rows), size)]
+        for i, path in enumerate(paths):
+            write_table(build, path, table.slice(i * size, size))
+        found = causes_of(build, paths)
     assert {(c.level, c.stage, c.error): c.count for c in found} == Counter(failures)
     assert [c.count for c in found] == sorted((c.count for c in found), reverse=True)
     for cause in found:

@@ -1,0 +1,59 @@
+"""One pass over all fragments of a build: what the card counts, and candidates for what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from curate.card.tables import CHUNK_ROWS, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
+
+JUDGED = {
+    "record": "{0}.outcome <> 'failed'",
+    # what failed only after the rules had been applied, in tokenize, was there when percentiles were taken
+    "sample": "({0}.outcome <> 'failed' OR {0}.stage LIKE 'tokenize%')",
+}
+"""SQL that is true of those that had not failed when the rules were applied."""
+
+PROBED = {
+    "width": "{0}.width",
+    "height": "{0}.height",
+    "pixels": "{0}.width::BIGINT * {0}.height",
+    "duration": "{0}.duration",
+    "fps": "{0}.fps",
+}
+"""SQL of the fields that probing gives."""
+
+RECORD_VALUES = f"""
+    SELECT r.kind, {JUDGED["record"].format("l")} AS judged,
+        {", ".join(f"{sql.format('r')} AS {name}" for name, sql in PROBED.items())}
+    FROM records r JOIN ledger l ON l.level = 'record' AND l.part = r.part AND l.id = r.record_id
+"""
+"""Query of the probed columns of records, for `sweep`."""
+
+
+def sweep(
+    tables: Tables, signals: Mapping[str, Mapping[str, str]], queries: Mapping[str, str], *, records: bool
+) -> None:
+    """Make a table of each query's rows, over all partitions.
+
+    A query runs once for every chunk of partitions, so it selects sums to be summed up again, the first few of an
+    order, or narrow columns. It reads the views `ledger` and `records` of the chunk, and the table `chunk`: a row for
+    each sample with a verdict, with `kind`, `licence`, `us` (its length in microseconds, null for pictures), `kept`,
+    `judged`, the columns of `PROBED`, and those of signals that are asked for.
+
+    Args:
+        signals: for each group of signals, columns and their SQL.
+        queries: tables to make, each with its query.
+        records: whether a query reads them.
+    """
+    columns = [
+        "s.kind, s.licence, round(s.duration * 1e6)::BIGINT AS us, s.outcome = 'kept' AS kept",
+        f"{JUDGED['sample'].format('s')} AS judged",
+        *(f"{sql.format('s')} AS {name}" for name, sql in PROBED.items()),
+    ]
+    stages = [LEDGER_FILES, SAMPLES_FILES, *([RECORDS_FILES] if records else []), *signals]
+    for i, parts in enumerate(tables.chunks(CHUNK_ROWS)):
+        with tables.look(parts, stages):
+            tables.execute(f"CREATE OR REPLACE TEMP TABLE chunk AS {tables.with_signals(', '.join(columns), signals)}")
+            for name, query in queries.items():
+                tables.execute(f"CREATE TEMP TABLE {name} AS {query}" if i == 0 else f"INSERT INTO {name} {query}")
+    tables.execute("DROP TABLE chunk")
