@@ -1,137 +1,220 @@
-"""Near duplicates: samples whose embeddings point the same way.
+"""Near duplicates by cosine: samples whose embeddings point the same way.
 
 The method, the fastest of those measured (SemDeDup, Abbas et al. 2023, arXiv 2303.09540, section 3, widened by a second
-cell): spherical k-means cuts the vectors into cells, each row goes to its two nearest cells, and the rows of a cell are
-compared with each other exactly. Groups are the connected components over the pairs found.
+cell): spherical k-means, trained on rows drawn by a hash of their ids, cuts the vectors of a kind into cells; each row
+goes to its two nearest cells; the rows of a cell are compared with each other exactly. Links are the maximum spanning
+forest of each cell (`curate.decide.forest`).
 
-What is exact and what is not: every pair that is reported has a cosine of at least the threshold, always. Two rows that
-share no cell are not compared, so a pair can be missed; up to `EXACT_ROWS` rows there is one cell and none is.
+What is exact and what is not: every link has the cosine that is said. Two rows that share no cell are not compared, so
+a pair can be missed; up to `EXACT_ROWS` rows there is one cell and none is.
 
-Why the result depends on nothing but the vectors, their ids and the seed (law 6): rows are taken in the order of their
-ids, k-means trains on rows picked by a hash of the id and runs on one thread, and the verdict on a pair is computed in
-float64 from its two vectors alone. A float32 matrix product, whose last bits vary with the shape of a block, only says
-which pairs are worth that look.
+Why the links depend on nothing but the vectors, their ids and the seed (law 6): k-means trains on its rows in the order
+of a hash and on one thread; of a row whose second and third cell are as near as float32 can tell, the cells are chosen
+in float64; rows of a cell are in the order of their ids. On a GPU all that holds too, but cells may be others.
+
+Links are files `pairs/<key>-<threshold>/part-<i>-of-<n>.parquet`; the key is of the embedding's fragments and of what
+cells depend on. All n files together are complete, and serve every larger threshold as well.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from itertools import combinations_with_replacement
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from curate.decide.vectors import Vectors
+from curate.decide.engine import Held
+from curate.decide.forest import Edges, cosines, heaviest_forest, margin, slices, spanning_forest, unit
+from curate.decide.keys import EMPTY, Keys, distinct, hashed, keys_of, names_of, words
+from curate.decide.methods import LINKS, Material
+from curate.decide.partitions import STALE, Loaded, PartitionFiles, aligned, rows_of, signals_of
 from curate.schema.errors import CurateError
-from curate.schema.ids import order_key
+from curate.schema.fields import KINDS, SignalField
+from curate.schema.ids import digest_of_rows, key_of
+from curate.schema.recipe import NearDuplicates
+from curate.storage import Store
+from curate.storage.tables import write_table
 
 EXACT_ROWS = 4096
-"""Up to so many rows all pairs are compared."""
+"""Up to so many rows of a kind all pairs are compared."""
 
 TRAIN_ROWS_PER_CELL = 64
-"""k-means trains on at most so many rows for each cell."""
+"""k-means trains on about so many rows for each cell."""
 
-_BLOCK = 2048  # rows of a block of a matrix product: 16 MiB of float32 cosines
+TRAIN_BYTES = 256 << 20
+"""Most bytes of vectors that k-means trains on."""
+
+CELL_ROWS = 32_768
+CELL_BYTES = 64 << 20
+"""What one task compares with itself at most; larger cells are cut into chunks, each pair of them a task."""
+
+WAVE = 128
+"""So many buckets of cells are on their way at a time: at most 8 GiB of vectors."""
+
 _ASSIGN = 8192  # rows that FAISS assigns at once
-_WIDE = 1 << 21  # float64 numbers widened at once: 16 MiB
-
-Links = NDArray[np.int64]
-"""`(p, 2)` row numbers."""
+_NEAREST = 8  # cells that are looked at in float64 where float32 cannot tell
 
 
-class Cell(NamedTuple):
-    """Rows that are compared with each other.
+class Bucket(NamedTuple):
+    """Rows that go to one place.
 
     Attributes:
-        rows: int64 `(m,)`, ascending row numbers in the order of the ids.
-        vectors: float32 `(m, d)`, of unit length (or zero).
+        cells: first and last of its cells, inclusive.
+        chunk, chunks: of a cell that is too large for one place.
     """
 
-    rows: NDArray[np.int64]
+    cells: tuple[int, int]
+    chunk: int
+    chunks: int
+
+
+class Rows(NamedTuple):
+    """Rows of cells.
+
+    Attributes:
+        cell: int32 `(n,)`.
+        key: `(n,)`, sample.
+        vectors: float32 `(n, d)`, of unit length.
+    """
+
+    cell: NDArray[np.int32]
+    key: Keys
     vectors: NDArray[np.float32]
 
 
-Mapper = Callable[[Callable[[Cell], Links], Iterable[Cell]], Iterable[Links]]
-"""Runs a picklable function over cells, anywhere and in any order; the built-in `map` is one."""
+class Cosine:
+    """The method `cosine`; its options are those of NearDuplicates."""
+
+    def links(self, material: Material, spec: NearDuplicates) -> list[str]:
+        build, engine = material.build, material.engine
+        fragments = [p.signals[material.home] for group in material.groups for p in group]
+        made_from = [digest_of_rows(fragments), spec.embedding, spec.cells, material.seed, EXACT_ROWS, CELL_ROWS]
+        key = key_of(["cosine", *made_from])[:16]
+        there = _complete(build, key, spec.threshold)
+        if there is not None:
+            return there
+
+        sizes = {kind: _cells(spec, n) for kind, n in material.rows.items() if kind in material.field.kinds and n > 1}
+        centroids = self._train(material, sizes)
+        read = partial(unit_vectors, material.build, material.home, material.field)
+        items = [(group, loaded, *centroids) for group, loaded in zip(material.groups, material.loaded, strict=True)]
+        cells, said = engine.exchange(partial(_assign, read, sizes), items, 2)
+        counts = np.zeros(sum(sizes.values()), np.int64)
+        for some in engine.fetch(said):
+            counts += some
+        buckets = _buckets(counts, min(CELL_ROWS, CELL_BYTES // (4 * material.field.type.list_size)))
+
+        folder = f"pairs/{key}-{spec.threshold!r}"
+        jobs: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for number, bucket in enumerate(buckets):
+            jobs[bucket.cells].append(number)
+        names = {of: f"{folder}/part-{i:05d}-of-{max(1, len(jobs)):05d}.parquet" for i, of in enumerate(jobs)}
+        if not jobs:
+            write_table(build, f"{folder}/part-00000-of-00001.parquet", LINKS.empty_table())
+            return [f"{folder}/part-00000-of-00001.parquet"]
+        for wave in _waves(jobs):
+            some = [buckets[n] for of in wave for n in jobs[of]]
+            items = [
+                (group, loaded, mine)
+                for group, loaded, mine in zip(material.groups, material.loaded, cells, strict=True)
+            ]
+            rows = iter(engine.exchange(partial(_to_buckets, read, some), items, len(some)))
+            whole: list[Any] = []
+            for of in wave:
+                chunks = [next(rows) for _ in jobs[of]]
+                if len(chunks) == 1:
+                    whole.append((names[of], *chunks[0]))
+                else:
+                    self._chunked(material, spec.threshold, names[of], chunks)
+            for _ in engine.map(partial(_compare, build, spec.threshold), whole):
+                pass
+        return list(names.values())
+
+    def _train(self, material: Material, sizes: dict[str, int]) -> list[Held]:
+        """Held centroids of the kinds in the order of `sizes`, None where there is one cell."""
+        engine, dim = material.engine, material.field.type.list_size
+        large = {kind: k for kind, k in sizes.items() if k > 1}
+        share = {
+            kind: min(TRAIN_ROWS_PER_CELL * k, TRAIN_BYTES // (4 * dim)) / material.rows[kind]
+            for kind, k in large.items()
+        }
+        drawn: list[list[Held]] = []
+        if large:
+            read = partial(unit_vectors, material.build, material.home, material.field)
+            items = list(zip(material.groups, material.loaded, strict=True))
+            drawn = engine.exchange(partial(_draw, read, share, material.seed), items, len(large))
+        pieces = dict(zip(large, drawn, strict=True))
+        return engine.hold(
+            partial(_centroids, material.seed), [(sizes[kind], dim, *pieces.get(kind, ())) for kind in sizes]
+        )
+
+    def _chunked(self, material: Material, threshold: float, name: str, chunks: list[list[Held]]) -> None:
+        """A cell that is cut into chunks: all pairs of them, then one forest of their forests."""
+        engine = material.engine
+        whole = engine.hold(_joined, [tuple(pieces) for pieces in chunks])
+        pairs = combinations_with_replacement(range(len(whole)), 2)
+        links = engine.hold(
+            partial(_between, threshold), [(whole[i], None if i == j else whole[j]) for i, j in pairs]
+        )
+        for _ in engine.map(partial(_united, material.build, name), [tuple(links)]):
+            pass
 
 
-@dataclass(frozen=True)
-class Groups:
-    """Near duplicates: one entry for each row that is a duplicate, in the order of its id.
-
-    Attributes:
-        ids: the duplicates.
-        keepers: the keeper of each.
-        similarity: float64 `(len(ids),)`, cosine of the two. Membership is transitive, so in a chain a - b - c it can
-            be below the threshold: c is like b, b is like a, and a is kept.
-    """
-
-    ids: list[str]
-    keepers: list[str]
-    similarity: NDArray[np.float64]
+Read = Callable[[Sequence[PartitionFiles], Loaded], Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]]
 
 
-def near_duplicates(
-    ids: Sequence[str] | pa.StringArray,
-    vectors: Vectors,
-    keep_keys: NDArray[np.float64],
-    threshold: float,
-    cells: int | None = None,
-    seed: int = 0,
-    mapper: Mapper = map,
-    exact_rows: int = EXACT_ROWS,
-) -> Groups:
-    """Group rows by cosine and name the keeper of each group.
+def unit_vectors(
+    build: Store,
+    home: str,
+    field: SignalField,
+    group: Sequence[PartitionFiles],
+    loaded: Loaded,
+    wanted: NDArray[np.bool_] | None = None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Embeddings of a group, partition by partition: rows of the group, ascending, and float32 `(n, d)` of unit length.
+    Rows without one have none.
 
     Args:
-        ids: unique, in any order.
-        vectors: `(n, d)` of any float type and any length; may lie in a file. Zero vectors are like no other.
-        keep_keys: float64 `(n, k)`; the keeper has the largest first key, then the largest second, and so on; NaN is
-            the smallest of all; among equals it is the row of the smallest id.
-        threshold: cosine above 0, at most 1.
-        cells: k-means cells; where None, sqrt(n) rounded up to a power of two. 1 compares all pairs.
-        seed: of k-means.
-        mapper: runs the cells.
-        exact_rows: up to so many rows all pairs are compared, whatever `cells` says.
-
-    Memory: beside `vectors` (and a copy of them where the ids are not sorted) a few integers a row, the vectors that
-    k-means trains on, and as many cells as the mapper takes at once; up to `exact_rows` rows are one cell.
+        wanted: bool `(samples,)`, rows to read; partitions without any are not opened.
 
     Raises:
-        CurateError: a vector holds NaN or an infinity.
-        ValueError: shapes that do not fit, ids that are not unique, a threshold out of range.
+        CurateError: a vector is not as long as the field says, or holds NaN or an infinity.
     """
-    n = len(ids)
-    if len(vectors.shape) != 2 or vectors.shape[0] != n or keep_keys.ndim != 2 or len(keep_keys) != n:
-        raise ValueError(f"{n} ids, vectors {vectors.shape}, keep_keys {keep_keys.shape}: need (n, d) and (n, k)")
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold {threshold} is not a cosine above 0 and up to 1")
-    ids = _array(ids)
-    if pc.any(pc.less(ids[1:], ids[:-1])).as_py():
-        order = pc.sort_indices(ids).to_numpy()
-        ids, vectors, keep_keys = ids.take(order), vectors[order], keep_keys[order]
-    twice = ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
-    if len(twice):
-        raise ValueError(f"id {twice[0]} occurs twice")
-    _finite(ids, vectors)
-
-    k = cells if cells is not None else default_cells(n)
-    all_rows = np.arange(n)
-    compared = [_cell(vectors, all_rows)] if n <= exact_rows or k == 1 else cell_rows(ids, vectors, k, seed)
-    links = [np.empty((0, 2), np.int64), *mapper(partial(cell_links, threshold=threshold), compared)]
-    duplicate, keeper = _keepers(_components(n, np.concatenate(links)), keep_keys)
-    return Groups(
-        ids.take(duplicate).to_pylist(),
-        ids.take(keeper).to_pylist(),
-        row_cosines(vectors, np.stack([duplicate, keeper], axis=1)),
-    )
+    for number, files in enumerate(group):
+        here = rows_of(loaded, number)
+        if here.start == here.stop or (wanted is not None and not wanted[here].any()):
+            continue
+        table = signals_of(build, files, home, [field.name])
+        order = aligned(loaded.sample[here], keys_of(table["sample_id"]), home)
+        column = table[field.name].combine_chunks()
+        column = column if order is None else column.take(order)
+        present = pc.is_valid(column).to_numpy(zero_copy_only=False)
+        if wanted is not None:
+            present &= wanted[here]
+        flat = column.filter(pa.array(present)).flatten()
+        rows = here.start + np.flatnonzero(present)
+        dim = field.type.list_size
+        if len(flat) != dim * len(rows):
+            raise CurateError(f"{field.name} holds vectors that are not {dim} long", STALE)
+        vectors = flat.to_numpy(zero_copy_only=False).reshape(-1, dim)
+        for s in slices(vectors.shape):
+            bad = np.flatnonzero(~np.isfinite(vectors[s]).all(axis=1))
+            if len(bad):
+                sample = names_of(loaded.sample[rows[s][bad[:1]]])[0]
+                raise CurateError(
+                    f"the embedding of {sample} holds NaN or an infinity",
+                    "a signal gives finite vectors, null where it does not apply, or a failure; mend it and annotate "
+                    "again",
+                )
+        yield rows, unit(vectors)
 
 
 def default_cells(n: int) -> int:
@@ -139,220 +222,251 @@ def default_cells(n: int) -> int:
     return 1 << max(0, math.ceil(math.log2(math.sqrt(max(1, n)))))
 
 
-def cell_rows(ids: Sequence[str] | pa.StringArray, vectors: Vectors, k: int, seed: int) -> Iterator[Cell]:
-    """The cells of `cells` with at least two rows, with their vectors, one after the other."""
-    assigned = cells(ids, vectors, k, seed)
-    flat = assigned.ravel()
-    by_cell = np.argsort(flat, kind="stable")
-    for rows in np.split(by_cell // assigned.shape[1], np.flatnonzero(np.diff(flat[by_cell])) + 1):
-        if len(rows) > 1:
-            yield _cell(vectors, rows)
+def _cells(spec: NearDuplicates, n: int) -> int:
+    return 1 if n <= EXACT_ROWS else spec.cells or default_cells(n)
 
 
-def cells(ids: Sequence[str] | pa.StringArray, vectors: Vectors, k: int, seed: int) -> NDArray[np.int64]:
-    """The two nearest of `k` spherical k-means cells of each row, nearest first.
+def _complete(build: Store, key: str, threshold: float) -> list[str] | None:
+    """Links that are there and were made for a threshold no larger; of several the one that is nearest."""
+    found: dict[float, list[str]] = defaultdict(list)
+    for file in build.files("pairs"):
+        folder = file.path.split("/")[1]
+        if folder.startswith(f"{key}-"):
+            found[float(folder.removeprefix(f"{key}-"))].append(file.path)
+    for base in sorted((base for base in found if base <= threshold), reverse=True):
+        paths = found[base]
+        if len(paths) == int(paths[0].rsplit("-", 1)[1].removesuffix(".parquet")):
+            return paths
+    return None
 
-    Args:
-        ids: names of the rows; k-means trains on the `TRAIN_ROWS_PER_CELL * k` rows whose hash is smallest.
-        vectors: `(n, d)`, rows in the order of the ids.
-        k: cells; at most one for each training row is made.
-        seed: of the hash and of k-means.
 
-    Returns:
-        int64 `(n, 2)`, or `(n, 1)` where there is only one cell.
-    """
+def _draw(
+    read: Read, share: dict[str, float], seed: int, group: Sequence[PartitionFiles], loaded: Loaded
+) -> list[Rows]:
+    """Rows to train on, by kind."""
+    drawn = hashed(loaded.sample, seed)
+    picked: dict[str, list[Rows]] = {kind: [] for kind in share}
+    for rows, vectors in read(group, loaded):
+        for kind, part in share.items():
+            some = loaded.sample_kind[rows] == KINDS.index(kind)
+            some &= (drawn[rows] < np.uint64(min(part, 1) * (2**64 - 2**11))) & vectors.any(axis=1)
+            picked[kind].append(Rows(np.zeros(some.sum(), np.int32), loaded.sample[rows[some]], vectors[some]))
+    return [_joined(*pieces) for pieces in picked.values()]
+
+
+def _centroids(seed: int, k: int, dim: int, *pieces: Rows) -> NDArray[np.float32] | None:
+    """Centroids of at most `k` cells, `(k, d)`; None for one cell of everything."""
     import faiss
 
-    ids = _array(ids)
-    picked = np.array(
-        [row for _, row in heapq.nsmallest(TRAIN_ROWS_PER_CELL * k, _drawn(ids, vectors, seed))], np.int64
-    )
-    if not len(picked):
-        return np.zeros((len(ids), 1), np.int64)
-    k = min(k, len(picked))
-    out = np.empty((len(ids), min(2, k)), np.int64)
+    rows = _joined(*pieces)
+    if k == 1 or not len(rows.key):
+        return None
+    keys, which = distinct(rows.key)
+    one = np.empty(len(keys), np.int64)
+    one[which] = np.arange(len(which))
+    one = one[np.argsort(hashed(keys, seed), kind="stable")]
+    k = min(k, len(one))
     with _one_thread():
         kmeans = faiss.Kmeans(
-            vectors.shape[1],
+            dim,
             k,
             niter=10,
             seed=seed % (1 << 31),
             spherical=True,
             min_points_per_centroid=1,  # the default only prints a warning below 39
-            max_points_per_centroid=len(picked),  # they are a sample already
+            max_points_per_centroid=len(one),  # they are a sample already
         )
-        kmeans.train(_cell(vectors, picked).vectors)
-        centroids = kmeans.centroids
-        assert centroids is not None  # trained
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(centroids)
-        for start in range(0, len(ids), _ASSIGN):
-            out[start : start + _ASSIGN] = index.search(unit(vectors[start : start + _ASSIGN]), out.shape[1])[1]
-    return out
+        kmeans.train(rows.vectors[one])
+    assert kmeans.centroids is not None  # trained
+    return np.asarray(kmeans.centroids, np.float32)
 
 
-def _drawn(ids: pa.StringArray, vectors: Vectors, seed: int) -> Iterator[tuple[str, int]]:
-    """Key of the draw and row of each vector that is not zero."""
-    for start in range(0, len(ids), _ASSIGN):
-        usable = vectors[start : start + _ASSIGN].any(axis=1)
-        for row, name in zip(
-            np.flatnonzero(usable), ids[start : start + _ASSIGN].filter(usable).to_pylist(), strict=True
-        ):
-            yield order_key(seed, name), start + int(row)
+def _assign(
+    read: Read,
+    sizes: dict[str, int],
+    group: Sequence[PartitionFiles],
+    loaded: Loaded,
+    *centroids: NDArray[np.float32] | None,
+) -> tuple[tuple[NDArray[np.int32], NDArray[np.int32]], NDArray[np.int64]]:
+    """The cells of a group's samples: rows int32 `(n,)` and cells int32 `(n, 2)`, -1 for none; how many each cell has.
 
-
-def cell_pairs(ids: NDArray[np.int64], vectors: NDArray[np.float32], threshold: float) -> Iterator[Links]:
-    """All pairs of a cell with a cosine of at least `threshold`, block by block.
-
-    Args:
-        ids: int64 `(m,)`, ascending.
-        vectors: float32 `(m, d)`, of unit length (or zero).
-        threshold: cosine.
-
-    Yields:
-        int64 `(p, 2)`, ids i < j.
+    Cells are counted through all kinds. A zero vector is like no other, and has none.
     """
-    for pairs in _local_pairs(vectors, threshold):
-        yield ids[pairs]
+    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
+    search = {
+        kind: None if found is None else _Nearest(found) for kind, found in zip(sizes, centroids, strict=True)
+    }
+    out_rows, out_cells = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)]
+    for rows, vectors in read(group, loaded):
+        for kind, nearest in search.items():
+            some = np.flatnonzero((loaded.sample_kind[rows] == KINDS.index(kind)) & vectors.any(axis=1))
+            cell = np.full((len(some), 2), -1, np.int32)
+            cell[:, 0] = starts[kind]
+            if nearest is not None and len(some):
+                found = nearest(vectors[some])
+                cell[:, : found.shape[1]] = starts[kind] + found
+            out_rows.append(rows[some].astype(np.int32))
+            out_cells.append(cell)
+    rows, cells = np.concatenate(out_rows), np.concatenate(out_cells)
+    return (rows, cells), np.bincount(cells[cells >= 0], minlength=sum(sizes.values()))
 
 
-def cell_links(cell: Cell, threshold: float) -> Links:
-    """Links `(first, other)` that connect the same rows as all pairs of the cell do, but fewer than one a row.
+class _Nearest:
+    """The two nearest centroids, the same ones whatever rows are looked up together."""
 
-    A cell of m equal pictures has m * (m - 1) / 2 pairs; groups need only m - 1 of them.
-    """
-    m = len(cell.rows)
-    first = np.arange(m)
-    for pairs in _local_pairs(cell.vectors, threshold):
-        new = first[pairs]
-        new = new[new[:, 0] != new[:, 1]]
-        if len(new):
-            first = _components(m, new)[first]
-    other = np.flatnonzero(first != np.arange(m))
-    return np.stack([cell.rows[first[other]], cell.rows[other]], axis=1)
+    def __init__(self, centroids: NDArray[np.float32]) -> None:
+        import faiss
+
+        self.centroids = centroids
+        self.index = faiss.IndexFlatIP(centroids.shape[1])
+        if faiss.get_num_gpus():
+            self.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self.index)
+        self.index.add(centroids)
+
+    def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+        """int64 `(n, 2)`, or `(n, 1)` where there is only one."""
+        k = len(self.centroids)
+        many = min(_NEAREST, k)
+        out = np.empty((len(vectors), min(2, k)), np.int64)
+        with _one_thread():
+            for start in range(0, len(vectors), _ASSIGN):
+                some = vectors[start : start + _ASSIGN]
+                score, cell = self.index.search(some, many)
+                out[start : start + _ASSIGN] = cell[:, :2]
+                if many > 2:
+                    close = np.flatnonzero(score[:, 1] - score[:, 2] <= 2 * margin(some.shape[1]))
+                    out[start + close] = self._exact(some[close], np.sort(cell[close], axis=1))
+        return out
+
+    def _exact(self, vectors: NDArray[np.float32], cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        score = np.stack([cosines(vectors, self.centroids[c]) for c in cells.T], axis=1)
+        best = np.argsort(-score, axis=1, kind="stable")[:, :2]
+        return np.take_along_axis(cells, best, axis=1)
 
 
-def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Rows of `(n, d)` at unit length, float32; zero rows stay zero. A row's result does not depend on the others."""
-    out = np.empty(vectors.shape, np.float32)
-    for s in _slices(vectors):
-        wide = np.ascontiguousarray(vectors[s], np.float64)
-        length = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-        out[s] = wide / np.where(length > 0, length, 1)
+def _buckets(counts: NDArray[np.int64], most: int) -> list[Bucket]:
+    """Cells with at least two rows: as many neighbours in a bucket as fit, and chunks of those that do not."""
+    out: list[Bucket] = []
+    first, rows = 0, 0
+    for cell, n in enumerate(counts.tolist()):
+        if rows + n > most and rows:
+            out.append(Bucket((first, cell - 1), 0, 1))
+            rows = 0
+        if not rows:
+            first = cell
+        if n > most:
+            chunks = -(-n // most)
+            out += [Bucket((cell, cell), chunk, chunks) for chunk in range(chunks)]
+        elif n > 1:
+            rows += n
+    if rows:
+        out.append(Bucket((first, len(counts) - 1), 0, 1))
     return out
 
 
-def cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Cosine of each row of `a` with the same row of `b`, both `(p, d)`: float64 `(p,)`; 0 with a zero vector.
+def _waves(jobs: dict[tuple[int, int], list[int]]) -> Iterator[list[tuple[int, int]]]:
+    """Jobs of about `WAVE` buckets; the chunks of a cell stay together."""
+    wave: list[tuple[int, int]] = []
+    size = 0
+    for of, buckets in jobs.items():
+        if wave and size + len(buckets) > WAVE:
+            yield wave
+            wave, size = [], 0
+        wave.append(of)
+        size += len(buckets)
+    yield wave
 
-    Equal vectors give exactly 1, since the square root of a rounded square is exact.
-    """
-    out = np.zeros(len(a))
-    for s in _slices(a):
-        x, y = np.ascontiguousarray(a[s], np.float64), np.ascontiguousarray(b[s], np.float64)
-        scale = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-        np.divide((x * y).sum(axis=1), scale, out=out[s], where=scale > 0)
-    return np.clip(out, -1, 1)
 
-
-def row_cosines(vectors: Vectors, pairs: Links) -> NDArray[np.float64]:
-    """Cosine of the two rows of each pair, float64 `(p,)`, as near duplicates are compared."""
-    out = np.empty(len(pairs))
-    step = max(1, _WIDE // max(1, vectors.shape[1]))
-    for start in range(0, len(pairs), step):
-        i, j = pairs[start : start + step].T
-        out[start : start + step] = cosines(unit(vectors[i]), unit(vectors[j]))
+def _to_buckets(
+    read: Callable[..., Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]],
+    buckets: Sequence[Bucket],
+    group: Sequence[PartitionFiles],
+    loaded: Loaded,
+    assigned: tuple[NDArray[np.int32], NDArray[np.int32]],
+) -> list[Rows]:
+    """A group's rows of each bucket."""
+    cell_of = np.full((len(loaded.sample), 2), -1, np.int32)
+    cell_of[assigned[0]] = assigned[1]
+    drawn = hashed(loaded.sample, 1)
+    firsts = np.array([b.cells[0] for b in buckets])
+    lasts = np.array([b.cells[1] for b in buckets])
+    chunks = np.array([b.chunks for b in buckets])
+    # the first bucket of a cell; those of its other chunks follow
+    place = np.searchsorted(firsts, cell_of, side="right") - 1
+    place = np.where(place >= 0, np.searchsorted(firsts, firsts[place], side="left"), 0)
+    inside = (cell_of >= firsts[place]) & (cell_of <= lasts[place])
+    place = np.where(inside, place + (drawn[:, None] % chunks[place].astype(np.uint64)).astype(np.int64), -1)
+    pieces: list[list[Rows]] = [[] for _ in buckets]
+    for rows, vectors in read(group, loaded, (place >= 0).any(axis=1)):
+        row, side = np.nonzero(place[rows] >= 0)
+        bucket = place[rows[row], side]
+        order = np.argsort(bucket, kind="stable")
+        for some in np.split(order, np.flatnonzero(np.diff(bucket[order])) + 1):
+            if len(some):
+                at = rows[row[some]]
+                pieces[bucket[some[0]]].append(
+                    Rows(cell_of[at, side[some]], loaded.sample[at], vectors[row[some]])
+                )
+    out = []
+    for number in range(len(pieces)):
+        out.append(_joined(*pieces[number]))
+        pieces[number] = []
     return out
 
 
-def _local_pairs(vectors: NDArray[np.float32], threshold: float) -> Iterator[Links]:
-    """Pairs i < j of row positions with a cosine of at least `threshold`, block by block."""
-    m, d = vectors.shape
-    # |fl(x.y) - x.y| <= d u / (1 - d u) * |x|.|y| in any order of summation (Higham, Accuracy and Stability, 3.1),
-    # with u = 2^-24, and |x|.|y| <= 1 for unit vectors; some more for lengths that are 1 only to float32.
-    margin = (d + 8) * 2.0**-23
-    for i in range(0, m, _BLOCK):
-        for j in range(i, m, _BLOCK):
-            product = vectors[i : i + _BLOCK] @ vectors[j : j + _BLOCK].T
-            a, b = np.nonzero(product >= np.float32(threshold - margin))
-            found = product[a, b]
-            if i == j:
-                above = a < b
-                a, b, found = a[above], b[above], found[above]
-            near = np.flatnonzero(found < threshold + margin)
-            kept = np.ones(len(a), bool)
-            kept[near] = _verified(vectors, a[near] + i, b[near] + j, threshold)
-            if kept.any():
-                yield np.stack([a[kept] + i, b[kept] + j], axis=1)
+def _joined(*pieces: Rows) -> Rows:
+    pieces = tuple(p for p in pieces if len(p.key))
+    if not pieces:
+        return Rows(np.empty(0, np.int32), EMPTY, np.empty((0, 0), np.float32))
+    cell, key, vectors = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    return Rows(cell, key, vectors)
 
 
-def _verified(
-    vectors: NDArray[np.float32], a: NDArray[np.intp], b: NDArray[np.intp], threshold: float
-) -> NDArray[np.bool_]:
-    """Whether each pair's float64 cosine reaches the threshold."""
-    out = np.empty(len(a), bool)
-    step = max(1, _WIDE // max(1, vectors.shape[1]))
-    for start in range(0, len(a), step):
-        s = slice(start, start + step)
-        out[s] = cosines(vectors[a[s]], vectors[b[s]]) >= threshold
-    return out
+def _sorted(rows: Rows) -> Rows:
+    """Rows by cell and id; of a sample that comes twice, since two records are the same bytes, the first."""
+    first, last = words(rows.key)
+    order = np.lexsort((last, first, rows.cell))
+    new = np.ones(len(order), bool)
+    cell, key = rows.cell[order], rows.key[order]
+    new[1:] = (cell[1:] != cell[:-1]) | (key[1:] != key[:-1])
+    return Rows(cell[new], key[new], rows.vectors[order[new]])
 
 
-def _components(n: int, links: Links) -> NDArray[np.int64]:
-    """The smallest row number of each row's connected component, int64 `(n,)`."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(n, n))
-    count, label = connected_components(graph, directed=False)
-    smallest = np.full(count, n, np.int64)
-    np.minimum.at(smallest, label, np.arange(n))
-    return np.asarray(smallest[label])
-
-
-def _keepers(
-    component: NDArray[np.int64], keep_keys: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows that are not the keeper of their component, ascending, and the keeper of each."""
-    largest_first = -np.where(np.isnan(keep_keys), -np.inf, keep_keys)
-    # lexsort's last key is its first: component, then the keys in order; it is stable, so ties stay in row order.
-    order = np.lexsort((*largest_first.T[::-1], component))
-    sorted_component = component[order]
-    best = order[np.flatnonzero(np.r_[True, sorted_component[1:] != sorted_component[:-1]][: len(order)])]
-    keeper = np.empty(len(component), np.int64)
-    keeper[component[best]] = best
-    of_row = keeper[component]
-    duplicate = np.flatnonzero(of_row != np.arange(len(component)))
-    return duplicate, of_row[duplicate]
+def _compare(build: Store, threshold: float, name: str, *pieces: Rows) -> None:
+    """Write the links of the cells of one bucket."""
+    rows = _sorted(_joined(*pieces))
+    ends = np.flatnonzero(np.r_[True, rows.cell[1:] != rows.cell[:-1], True][: len(rows.cell) + 1])
+    links = [_table(EMPTY, (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)))]
+    for start, end in zip(ends, ends[1:], strict=False):
+        if end - start > 1:
+            links.append(_table(rows.key[start:end], spanning_forest(rows.vectors[start:end], threshold)))
+    write_table(build, name, pa.concat_tables(links).combine_chunks())
 
 
-def _array(ids: Sequence[str] | pa.StringArray) -> pa.StringArray:
-    """Ids outside Python's heap, where a million of them take 36 MB."""
-    return ids if isinstance(ids, pa.StringArray) else pa.array(ids, pa.string())
+def _between(threshold: float, one: Rows, other: Rows | None) -> tuple[Keys, Keys, NDArray[np.float64]]:
+    """Links of a chunk of a cell with itself, or with another."""
+    first = _sorted(one)
+    second = first if other is None else _sorted(other)
+    split = None if other is None else len(first.key)
+    key = first.key if other is None else np.concatenate([first.key, second.key])
+    vectors = first.vectors if other is None else np.concatenate([first.vectors, second.vectors])
+    a, b, w = spanning_forest(vectors, threshold, split)
+    return key[a], key[b], w
 
 
-def _cell(vectors: Vectors, rows: NDArray[np.int64]) -> Cell:
-    """Rows at unit length, widened a slice at a time."""
-    out = np.empty((len(rows), vectors.shape[1]), np.float32)
-    for s in _slices(out):
-        out[s] = unit(vectors[rows[s]])
-    return Cell(rows, out)
+def _united(build: Store, name: str, *links: tuple[Keys, Keys, NDArray[np.float64]]) -> None:
+    """Write the forest of the forests of a cell's chunks."""
+    a, b, w = (np.concatenate(column) for column in zip(*links, strict=True))
+    keys, which = distinct(np.concatenate([a, b]))
+    ends = which.reshape(2, -1)
+    edges = heaviest_forest(len(keys), ends.min(axis=0), ends.max(axis=0), w)
+    order = np.lexsort((edges[1], edges[0]))
+    write_table(build, name, _table(keys, (edges[0][order], edges[1][order], edges[2][order])))
 
 
-def _finite(ids: pa.StringArray, vectors: Vectors) -> None:
-    for s in _slices(vectors):
-        bad = np.flatnonzero(~np.isfinite(vectors[s]).all(axis=1))
-        if len(bad):
-            raise CurateError(
-                f"the embedding of {ids[s.start + int(bad[0])]} holds NaN or an infinity",
-                "a signal gives finite vectors, null where it does not apply, or a failure; mend it and annotate again",
-            )
-
-
-def _slices(vectors: Vectors) -> Iterator[slice]:
-    step = max(1, _WIDE // max(1, vectors.shape[1]))
-    for start in range(0, vectors.shape[0], step):
-        yield slice(start, start + step)
+def _table(keys: Keys, edges: Edges) -> pa.Table:
+    a, b, similarity = edges
+    return pa.table({"a": names_of(keys[a]), "b": names_of(keys[b]), "similarity": similarity}).cast(LINKS)
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""SQL of the probed fields, which are columns of records and samples and not of a signal."""
+"""The probed fields, which are columns of records and samples and not of a signal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from curate.decide.sql import name
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from curate.schema.fields import SignalField
 from curate.signals.probed import PROBED_FIELDS
 
@@ -12,6 +14,13 @@ PROBED: Mapping[str, SignalField] = {f.name: f for f in PROBED_FIELDS}
 """Probed fields by name: what `decide.records` rules may bound, and `decide.rules` too."""
 
 
-def probed_sql(field: str) -> str:
-    """SQL of a probed field over a table of RECORDS or SAMPLES."""
-    return "width::BIGINT * height" if field == "pixels" else name(field)
+def columns_of(fields: Iterable[str]) -> list[str]:
+    """Columns of RECORDS or SAMPLES that probed fields come from."""
+    return sorted({c for f in fields for c in (("width", "height") if f == "pixels" else (f,))})
+
+
+def probed(table: pa.Table, field: str) -> pa.ChunkedArray:
+    """A probed field of a table of RECORDS or SAMPLES."""
+    if field == "pixels":
+        return pc.multiply(table["width"].cast(pa.int64()), table["height"])
+    return table[field]

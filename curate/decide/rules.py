@@ -1,4 +1,4 @@
-"""Rules: bounds on number columns, checked before anything runs and applied as one SQL query.
+"""Rules: bounds on number columns, checked before anything runs and applied to whole columns.
 
 A bound works on float64: a float32 column is widened, never the threshold narrowed, so `value` and `threshold` in the
 ledger are the two numbers that were compared. A null value ("not applicable", "not evaluated") breaks no bound.
@@ -10,23 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from curate.decide.sql import name, one_row, text
+import numpy as np
+from numpy.typing import NDArray
+
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS, SignalField
 from curate.schema.nearest import closest
 from curate.schema.recipe import NearDuplicates, Rule
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-CANDIDATES = "candidates"
-"""Table that rules are applied to: `id`, `kind`, `failed`, and one float64 column for each field in use."""
-
-BROKEN = "broken"
-"""Table that `apply_rules` makes: `id`, `rule`, `value`, `threshold` of every row that breaks a bound."""
-
 
 @dataclass(frozen=True)
 class Bound:
@@ -49,9 +41,9 @@ class Bound:
     percentile: float | None
     kinds: tuple[str, ...]
 
-    @property
-    def kinds_sql(self) -> str:
-        return f"kind IN ({', '.join(map(text, self.kinds))})"
+    def looks_at(self, kind: NDArray[np.int8]) -> NDArray[np.bool_]:
+        """Rows of its kinds, from their numbers in KINDS."""
+        return np.isin(kind, [KINDS.index(k) for k in self.kinds])
 
 
 def bounds(rules: Sequence[Rule]) -> list[Bound]:
@@ -126,75 +118,23 @@ def check_near_duplicates(specs: Sequence[NearDuplicates], fields: Mapping[str, 
             _number(field, fields, "`keep` can sort by")
 
 
-def apply_rules(con: DuckDBPyConnection, rules: Sequence[Bound]) -> list[Bound]:
-    """Make the table `broken` from the table `candidates`: for each row that is not failed, the first bound it breaks.
+def first_broken(
+    rules: Sequence[Bound], values: Mapping[str, NDArray[np.float64]], kind: NDArray[np.int8]
+) -> NDArray[np.int16]:
+    """The number of the first bound that each row breaks, -1 where it breaks none.
 
-    Returns:
-        The bounds with percentiles resolved to absolute thresholds, see `resolve`.
-
-    Raises:
-        CurateError: a column that a bound looks at holds NaN.
+    Args:
+        rules: with percentiles resolved.
+        values: by field, `(n,)`, NaN for null.
+        kind: `(n,)`, numbers in KINDS, -1 for none.
     """
-    resolved = resolve(con, rules)
-    when, value = [], []
-    for i, b in enumerate(resolved):
-        if b.threshold is not None:
-            breaks = "<" if b.op == ">=" else ">"
-            when.append(f"WHEN {b.kinds_sql} AND {name(b.field)} {breaks} {_double(b.threshold)} THEN {i}")
-            value.append(f"WHEN {i} THEN {name(b.field)}")
-    first = f"CASE {' '.join(when)} END" if when else "NULL::INTEGER"
-    broken_value = f"CASE broke {' '.join(value)} END" if value else "NULL::DOUBLE"
-    con.execute("CREATE OR REPLACE TEMP TABLE bound (i INTEGER, rule VARCHAR, threshold DOUBLE)")
-    if resolved:
-        con.executemany(
-            "INSERT INTO bound VALUES (?, ?, ?)", [[i, b.name, b.threshold] for i, b in enumerate(resolved)]
-        )
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE {BROKEN} AS
-        WITH first AS (SELECT *, {first} AS broke FROM {CANDIDATES} WHERE NOT failed)
-        SELECT id, bound.rule, {broken_value} AS value, bound.threshold
-        FROM first JOIN bound ON bound.i = broke"""
-    )
-    return resolved
-
-
-def resolve(con: DuckDBPyConnection, rules: Sequence[Bound]) -> list[Bound]:
-    """`rules` with each percentile as the absolute threshold it comes out as.
-
-    The percentile is taken over all rows of `candidates` that did not fail, are of the bound's kinds and have a value,
-    before any rule, so the order of rules changes no threshold. It interpolates linearly between neighbours (Hyndman
-    and Fan's type 7, numpy's default). None where no row has a value.
-
-    Raises:
-        CurateError: a column that a bound looks at holds NaN.
-    """
-    _no_nan(con, rules)
-    out = []
-    for b in rules:
-        if b.percentile is None:
-            out.append(b)
-            continue
-        (threshold,) = one_row(
-            con,
-            f"SELECT quantile_cont({name(b.field)}, {_double(b.percentile / 100)}) FROM {CANDIDATES} "
-            f"WHERE NOT failed AND {b.kinds_sql}",
-        )
-        if threshold is not None and math.isnan(threshold):
-            raise CurateError(f"{b.name} lies between -inf and inf, so it is no number", "give an absolute threshold")
-        out.append(replace(b, threshold=threshold))
-    return out
-
-
-def _no_nan(con: DuckDBPyConnection, rules: Sequence[Bound]) -> None:
-    for field in sorted({b.field for b in rules}):
-        count, first = one_row(
-            con, f"SELECT count(*), min(id) FROM {CANDIDATES} WHERE NOT failed AND isnan({name(field)})"
-        )
-        if count:
-            raise CurateError(
-                f"{field} is NaN for {count} samples, the first {first}: no rule can be decided on that",
-                "a signal gives a number, null where it does not apply, or a failure; mend it and annotate again",
-            )
+    broke = np.full(len(kind), -1, np.int16)
+    for i, bound in enumerate(rules):
+        if bound.threshold is not None:
+            value = values[bound.field]
+            breaks = value < bound.threshold if bound.op == ">=" else value > bound.threshold
+            broke[breaks & (broke < 0) & bound.looks_at(kind)] = i
+    return broke
 
 
 def _number(wanted: str, fields: Mapping[str, SignalField], use: str) -> SignalField:
@@ -219,11 +159,6 @@ def _unknown(wanted: str, known: Iterable[str], what: str) -> tuple[str, str]:
 
 def _words(kinds: Iterable[str]) -> str:
     return " and ".join(k for k in KINDS if k in set(kinds))
-
-
-def _double(value: float) -> str:
-    """A SQL literal of exactly this float64; a plain `0.05` would be a DECIMAL."""
-    return f"'{value!r}'::DOUBLE"
 
 
 def _short(value: float) -> str:

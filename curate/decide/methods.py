@@ -1,0 +1,85 @@
+"""The seam for methods that find near duplicates: samples in, links with similarities out.
+
+A method links samples of one kind that are alike and writes the links to the build. What becomes of them (groups,
+keepers, verdicts) is the same for all methods: `curate.decide.groups`. A method is one file with a class like
+`curate.decide.near.Cosine`, and its name below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from curate.decide.engine import Engine, Held
+from curate.decide.partitions import PartitionFiles
+from curate.schema.errors import CurateError
+from curate.schema.fields import SignalField
+from curate.schema.nearest import closest
+from curate.schema.recipe import NearDuplicates
+from curate.storage import Store
+
+LINKS = pa.schema(
+    [
+        pa.field("a", pa.string(), nullable=False),  # sample ids, a < b
+        pa.field("b", pa.string(), nullable=False),
+        pa.field("similarity", pa.float64(), nullable=False),
+    ]
+)
+"""Links of near duplicates."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a method may look at.
+
+    Attributes:
+        build: holds the fragments, and takes the links.
+        groups: partitions, a group for each task.
+        loaded: for each group the held `curate.decide.partitions.Loaded`.
+        rows: samples by kind.
+        home: group of signals that has the field.
+        field: embedding, or whatever else the specification names.
+        seed: of the recipe.
+        engine: runs tasks.
+    """
+
+    build: Store
+    groups: Sequence[Sequence[PartitionFiles]]
+    loaded: Sequence[Held]
+    rows: Mapping[str, int]
+    home: str
+    field: SignalField
+    seed: int
+    engine: Engine
+
+
+class Method(Protocol):
+    """Finds near duplicates."""
+
+    def links(self, material: Material, spec: NearDuplicates) -> list[str]:
+        """Files of LINKS in the build, made here or found there: for every threshold from the specification's on, the
+        links at or above it connect all samples of one kind that are alike by that threshold.
+
+        All samples that have the field take part, whatever else becomes of them: then no rule changes a link.
+        """
+
+
+def method(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+        CurateError: there is none.
+    """
+    from curate.decide.near import Cosine
+
+    known: dict[str, Method] = {"cosine": Cosine()}
+    if name not in known:
+        near = closest(name, list(known))
+        raise CurateError(
+            f"there is no method {name} for near duplicates" + (f"; did you mean {near}?" if near else ""),
+            f"methods: {', '.join(known)}",
+        )
+    return known[name]
