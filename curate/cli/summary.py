@@ -7,11 +7,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Literal
 
 from rich.console import Console
 
 from curate.decide.causes import causes_of
+from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
 from curate.schema.events import Summary
@@ -24,12 +26,13 @@ TOO_MANY_FAILED = 3
 """Exit code of a run whose failure rate is above the recipe's `max_failed`."""
 
 
-def summarise(build: Store, manifest: Manifest, max_failed: float) -> Summary:
+def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Decodes) -> Summary:
     """The summary of a finished build.
 
     Args:
         build, manifest: the build.
         max_failed: of the recipe, 0 to 1.
+        decodes: what the run decoded.
 
     Raises:
         RuntimeError: the counts do not add up (law 1). It is a bug of ours.
@@ -60,6 +63,7 @@ def summarise(build: Store, manifest: Manifest, max_failed: float) -> Summary:
         failure_rate=rates,
         max_failed=max_failed,
         over=over,
+        decodes=asdict(decodes),
         exit_code=TOO_MANY_FAILED if over else 0,
     )
 

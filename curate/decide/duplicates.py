@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -52,9 +53,7 @@ def by_bucket(contents: Contents, buckets: int) -> list[Contents]:
     order = np.argsort(bucket, kind="stable")
     ends = np.searchsorted(bucket[order], np.arange(buckets + 1, dtype=np.uint64))
     group, *columns = contents
-    return [
-        Contents(group, *(column[order[a:b]] for column in columns)) for a, b in zip(ends, ends[1:], strict=False)
-    ]
+    return [Contents._make([group, *(column[order[a:b]] for column in columns)]) for a, b in pairwise(ends)]
 
 
 def copies(*contents: Contents) -> Copies:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 
-from curate.decide.decide import Decided
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
@@ -25,6 +25,8 @@ from curate.storage import Store
 from curate.storage.base import Hold
 from curate.storage.lease import LEASE
 from curate.storage.tables import table_rows
+from curate.tokenizers import zoo
+from curate.tokenizers.base import Tokenizer
 
 VERSIONS = (
     "curate-tokens",
@@ -48,9 +50,8 @@ VERSIONS = (
 DESCRIBED = 32
 """Files whose digests one task makes."""
 
-CardWriter = Callable[[Store, Manifest, Sequence[File], Mapping[str, str]], list[str]]
-"""`curate.card.write.write_card`: the room above, so it is handed down and not imported. The mapping gives for each
-tokenizer's name what `zoo.load` takes."""
+CardWriter = Callable[[Store, Manifest, Sequence[File], Callable[[str], Tokenizer]], list[str]]
+"""`curate.card.write.write_card`: the room above, so it is handed down and not imported."""
 
 
 def finish(
@@ -59,7 +60,7 @@ def finish(
     hold: Hold,
     cluster: Cluster,
     console: Console,
-    decided: Decided,
+    counts: Counts,
     shards: Sequence[ShardResult],
     splits: list[Split],
     paths: Sequence[str],
@@ -74,11 +75,11 @@ def finish(
     # on the cluster: it reads every byte of the build once more
     parts = ray_map(partial(_describe, build), [paths[i : i + DESCRIBED] for i in range(0, len(paths), DESCRIBED)])
     files = [file for part in parts for file in part] + [shard.file for shard in shards]
-    manifest = _manifest(plan, cluster, decided, shards, splits)
+    manifest = _manifest(plan, cluster, counts, shards, splits)
     with Stage(console, "card", 1, "page") as stage:
-        where = {s.card.name: s.tokenizer for s in plan.streams}
+        loader = Loader({s.card.name: s.tokenizer for s in plan.streams})
         # in a task, so that what it reads and draws is not held by this process
-        [written] = ray_map(partial(_card, build, manifest, write_card, where), [files])
+        [written] = ray_map(partial(_card, build, manifest, write_card, loader), [files])
         files += written
         stage.add(1)
     manifest.lists = write_lists(build, files)
@@ -89,20 +90,37 @@ def finish(
 
 
 def _card(
-    build: Store, manifest: Manifest, write_card: CardWriter, where: Mapping[str, str], files: Sequence[File]
+    build: Store, manifest: Manifest, write_card: CardWriter, loader: Loader, files: Sequence[File]
 ) -> list[File]:
-    return [describe_file(build, path, 0) for path in write_card(build, manifest, files, where)]
+    return [describe_file(build, path, 0) for path in write_card(build, manifest, files, loader)]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Tokenizers on one thread, as where ids are made: media of the card are decoded to the same bytes anywhere.
+
+    Attributes:
+        where: by tokenizer's name, what `zoo.load` takes.
+    """
+
+    where: Mapping[str, str]
+
+    def __call__(self, name: str) -> Tokenizer:
+        import torch
+
+        torch.set_num_threads(1)
+        return zoo.load(self.where[name])
 
 
 def _manifest(
-    plan: Plan, cluster: Cluster, decided: Decided, shards: Sequence[ShardResult], splits: list[Split]
+    plan: Plan, cluster: Cluster, counts: Counts, shards: Sequence[ShardResult], splits: list[Split]
 ) -> Manifest:
     recipe = plan.file.recipe
     return Manifest(
         name=recipe.name,
         recipe=recipe.model_dump(mode="json"),
         seed=recipe.seed,
-        counts=Counts(records=_total(decided.records), samples=_total(decided.samples)),
+        counts=counts,
         splits=splits,
         streams=stream_entries(
             shards,
@@ -115,10 +133,6 @@ def _manifest(
         hardware=cluster.hardware(),
         lists=[],
     )
-
-
-def _total(outcomes: Mapping[str, int]) -> dict[str, int]:
-    return {"total": sum(outcomes.values()), **outcomes}
 
 
 def _signal(signal: Signal) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 
+from curate.decide.causes import causes_of
 from curate.decide.decide import Decided, decide
+from curate.decide.ledger import conserve
 from curate.decide.partitions import PartitionFiles
 from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
 from curate.pipeline.board import Board
-from curate.pipeline.causes import cause_lines, causes
+from curate.pipeline.causes import cause_lines
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import add_row
 from curate.pipeline.engine import RayEngine
@@ -32,9 +34,9 @@ from curate.pipeline.progress import Stage
 from curate.pipeline.retry import forget_failures
 from curate.pipeline.tokenize import Work, tokenize
 from curate.schema.errors import CurateError
-from curate.schema.manifest import MANIFEST, Manifest
+from curate.schema.manifest import MANIFEST, Counts, Manifest
 from curate.schema.verdict import Outcome
-from curate.shards.pack import ShardResult, Tokenized
+from curate.shards.pack import Tokenized
 from curate.sources.base import Source
 from curate.sources.entry import Entry
 from curate.storage import Store
@@ -86,12 +88,12 @@ def run(
             if not found.records[source.name]:
                 raise source.nothing(_said(build, paths, found, source))
         partitions = {partition.name: partition for partition, _ in found.partitions}
-        decided, tokenized = _decide_and_tokenize(plan, build, cluster, console, paths, partitions, decodes)
+        decided, counts, tokenized = _decide_and_tokenize(plan, build, cluster, console, paths, partitions, decodes)
         with Stage(console, "pack", 0, "samples") as stage:
             specs = [s.spec for s in plan.streams]
             shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
-        files = _files(paths, partitions.values(), decided, tokenized, shards)
-        return finish(plan, build, hold, cluster, console, decided, shards, splits, files, write_card), decodes
+        files = _files(paths, partitions.values(), decided, tokenized)
+        return finish(plan, build, hold, cluster, console, counts, shards, splits, files, write_card), decodes
 
 
 def _said(build: Store, paths: Paths, found: Ingested, source: Source) -> Entry | None:
@@ -111,7 +113,7 @@ def _decide_and_tokenize(
     paths: Paths,
     partitions: Mapping[str, Partition],
     decodes: Decodes,
-) -> tuple[Decided, list[Tokenized]]:
+) -> tuple[Decided, Counts, list[Tokenized]]:
     """Verdicts, and tokens of the samples that are kept.
 
     A sample that cannot be tokenized is failed, not kept; what was a duplicate of it may then be a keeper, so verdicts
@@ -122,6 +124,7 @@ def _decide_and_tokenize(
     files = [_decided_on(paths, partition, [g.name for g in groups]) for partition in partitions.values()]
     homes = {f.name: g.name for g in groups for s in g.signals for f in s.gives}
     options = recipe.decide.model_copy(update={"rules": plan.rules})
+    records = sum(partition.rows for partition in partitions.values())
     failed: dict[str, Sequence[str]] = {}
     engine = RayEngine()
     while True:
@@ -137,30 +140,30 @@ def _decide_and_tokenize(
                 engine,
                 failed,
             )
-            _count(stage, decided.samples)
-        if not decided.samples[str(Outcome.KEPT)]:
-            level = "records" if not decided.records[str(Outcome.SAMPLED)] else "samples"
-            what = "no record could be sampled" if level == "records" else "no sample was kept"
-            raise CurateError(_nothing(build, decided, level, what), _hint(build))
+            counts = Counts(**conserve((f.counts for f in decided.fragments), records))
+            stage.expect(counts.samples["total"])
+            stage.count(**{outcome: n for outcome, n in counts.samples.items() if outcome != "total"})
+        verdicts = dict(zip(partitions, decided.fragments, strict=True))
+        if not counts.samples[Outcome.KEPT]:
+            raise CurateError(_nothing(build, decided, counts), _hint(build))
         board = Board()
         context = Context(build, paths, Listing.of(build, ["tokenized"]), board, reach())
-        work = [Work(partitions[name], verdicts) for name, verdicts in decided.verdicts.items() if decided.kept[name]]
+        work = [Work(partitions[name], fragment.path) for name, fragment in verdicts.items() if fragment.kept]
         tokenized: dict[str, Tokenized] = {}
         failures = 0
-        with (
-            Stage(console, "tokenize", decided.samples[str(Outcome.KEPT)], "samples") as stage,
-            board.shown({"tokenize": stage}),
-        ):
-            for row in tokenize(context, work, plan.streams, homes["caption"], cluster):
-                name = row["partition"]
-                fragments = dict(row["fragments"])
-                tokenized[name] = Tokenized(name, decided.verdicts[name], fragments)
-                add_row(decodes, row)
-                if row["failed"]:
-                    failures += row["failed"]
-                    failed[name] = [path for some in fragments.values() for path in some]
+        with Stage(console, "tokenize", counts.samples[Outcome.KEPT], "samples") as stage:
+            with board.shown({"tokenize": stage}):
+                for row in tokenize(context, work, plan.streams, homes["caption"], cluster):
+                    name = row["partition"]
+                    fragments = dict(row["fragments"])
+                    tokenized[name] = Tokenized(name, verdicts[name].path, fragments)
+                    add_row(decodes, row)
+                    if row["failed"]:
+                        failures += row["failed"]
+                        failed[name] = [path for some in fragments.values() for path in some]
+            stage.at(total=counts.samples[Outcome.KEPT], **board.sums().get("tokenize", {}))
         if not failures:
-            return decided, [tokenized[name] for name in sorted(tokenized)]
+            return decided, counts, [tokenized[name] for name in sorted(tokenized)]
 
 
 def _decided_on(paths: Paths, partition: Partition, groups: Sequence[str]) -> PartitionFiles:
@@ -170,11 +173,7 @@ def _decided_on(paths: Paths, partition: Partition, groups: Sequence[str]) -> Pa
 
 
 def _files(
-    paths: Paths,
-    partitions: Iterable[Partition],
-    decided: Decided,
-    tokenized: Sequence[Tokenized],
-    shards: Sequence[ShardResult],
+    paths: Paths, partitions: Iterable[Partition], decided: Decided, tokenized: Sequence[Tokenized]
 ) -> list[str]:
     """All files of the build but shards, lists and the card."""
     files: list[str] = []
@@ -187,20 +186,17 @@ def _files(
             paths.samples(name, source),
             *(paths.signals(name, source, group) for group in paths.groups),
         ]
-    files += [*decided.verdicts.values(), *decided.pairs]
+    files += [*(f.path for f in decided.fragments), *decided.pairs]
     files += [path for one in tokenized for some in one.fragments.values() for path in some]
     return files
 
 
-def _count(stage: Stage, outcomes: Mapping[str, int]) -> None:
-    stage.expect(sum(outcomes.values()))
-    stage.count(**outcomes)
-
-
-def _nothing(build: Store, decided: Decided, level: str, what: str) -> str:
-    counts = decided.records if level == "records" else decided.samples
-    said = f"{what}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
-    return "\n".join([said, *cause_lines(causes(build, list(decided.verdicts.values())))])
+def _nothing(build: Store, decided: Decided, counts: Counts) -> str:
+    of, what = counts.samples, "no sample was kept"
+    if not counts.records[Outcome.SAMPLED]:
+        of, what = counts.records, "no record could be sampled"
+    said = f"{what}: " + ", ".join(f"{n} {outcome}" for outcome, n in of.items() if n and outcome != "total")
+    return "\n".join([said, *cause_lines(causes_of(build, [f.path for f in decided.fragments]))])
 
 
 def _hint(build: Store) -> str:

@@ -105,6 +105,10 @@ class Summary(_Event):
     )
     max_failed: float = Field(ge=0, le=1, description="of the recipe")
     over: list[Literal["records", "samples"]] = Field(description="what failed at a rate above max_failed")
+    decodes: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        description="what this run decoded: images, files of video and audio, seconds of video and of audio, and clips "
+        "that were decoded once more on their own; nothing where all was committed before"
+    )
     exit_code: Literal[0, 3] = Field(description="3 where a failure rate is above max_failed; the build is whole")
 
 

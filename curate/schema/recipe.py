@@ -140,8 +140,10 @@ class Rule(_Part):
 
 
 class NearDuplicates(_Part):
-    """Pairs of one kind whose embeddings have a cosine of at least `threshold`; groups are connected components."""
+    """Pairs of one kind whose embeddings have a cosine of at least `threshold`; groups are connected components, over
+    all samples that have the embedding, dropped ones too."""
 
+    method: str = Field("cosine", description="how pairs are found; `cosine` compares embeddings")
     embedding: str = Field(description="a vector field of a signal")
     threshold: float = Field(0.95, gt=0, le=1, description="cosine")
     keep: list[str] = Field(["pixels", "duration"], description="largest first; ties go to the smallest sample_id")
@@ -226,13 +228,13 @@ class Recipe(_Part):
     )
     seed: int = Field(0, ge=0)
     partition: int = Field(
-        512,
+        1024,
         ge=1,
-        le=4096,
-        description="most records, or samples, in one committed piece: what one worker does at a time, what is done "
-        "again after a crash, and a file of each stage. A piece also ends at 32 videos or sounds (or clips of them), "
-        "and at 128 MiB of listed files. A smaller number lets more CPUs share a few hundred images; a larger one "
-        "makes fewer files",
+        le=65_536,
+        description="most records in one partition, a slice of a tar, of a table's row group or of a page of a folder: "
+        "what one worker does at a time, what is done again after a crash, and a file of each stage. A partition also "
+        "ends at 32 records named as video or audio, and at 128 MiB of listed files. A smaller number lets "
+        "more CPUs share a few hundred images; a larger one makes fewer files",
     )
     sources: list[Source] = Field(min_length=1)
     cut: Cut = Cut()
