@@ -56,7 +56,7 @@ def gather(tables: Tables) -> Facts:
     manifest = tables.manifest
     recipe = Recipe.model_validate(manifest.recipe)
     wanted = {"counts": COUNTS, "kept": _KEPT, **queries(tables, recipe), **FIRST}
-    sweep(tables, swept(tables), wanted, records=bool(recipe.decide.records))
+    sweep(tables, swept, wanted, records=bool(recipe.decide.records))
     kinds = tables.rows("SELECT kind, sum(n)::BIGINT AS n, sum(us)::BIGINT AS us FROM kept GROUP BY kind ORDER BY kind")
     licences = tables.rows("SELECT licence, sum(n)::BIGINT AS n FROM kept GROUP BY 1 ORDER BY n DESC, 1")
     split = next((s.name for s in manifest.splits if s.samples), "train")

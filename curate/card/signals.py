@@ -72,7 +72,7 @@ def swept(tables: Tables) -> dict[str, dict[str, str]]:
     for _, field in _fields(tables):
         name = field["name"]
         whole = _is_number(tables.types[name]) or _is_words(tables.types[name])
-        sql = quoted(name) if whole else f"{quoted(name)} IS NOT NULL"
+        sql = quoted(name) if whole else tables.filled(name)
         out.setdefault(tables.fields[name], {})[_VALUE + name] = sql
     for signal, group in tables.failures.items():
         out.setdefault(group, {})[_FAILED + signal] = f"{quoted(FAILURE_PREFIX + signal)} IS NOT NULL"

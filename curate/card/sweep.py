@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from curate.card.tables import CHUNK_ROWS, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
 
@@ -31,7 +31,11 @@ RECORD_VALUES = f"""
 
 
 def sweep(
-    tables: Tables, signals: Mapping[str, Mapping[str, str]], queries: Mapping[str, str], *, records: bool
+    tables: Tables,
+    signals: Callable[[Tables], Mapping[str, Mapping[str, str]]],
+    queries: Mapping[str, str],
+    *,
+    records: bool,
 ) -> None:
     """Make a table of each query's rows, over all partitions.
 
@@ -41,7 +45,7 @@ def sweep(
     `judged`, the columns of `PROBED`, and those of signals that are asked for.
 
     Args:
-        signals: for each group of signals, columns and their SQL.
+        signals: gives for each group of signals, when a chunk is looked at, columns and their SQL.
         queries: tables to make, each with its query.
         records: whether a query reads them.
     """
@@ -50,10 +54,11 @@ def sweep(
         f"{JUDGED['sample'].format('s')} AS judged",
         *(f"{sql.format('s')} AS {name}" for name, sql in PROBED.items()),
     ]
-    stages = [LEDGER_FILES, SAMPLES_FILES, *([RECORDS_FILES] if records else []), *signals]
+    stages = [LEDGER_FILES, SAMPLES_FILES, *([RECORDS_FILES] if records else []), *tables.groups]
     for i, parts in enumerate(tables.chunks(CHUNK_ROWS)):
         with tables.look(parts, stages):
-            tables.execute(f"CREATE OR REPLACE TEMP TABLE chunk AS {tables.with_signals(', '.join(columns), signals)}")
+            rows = tables.with_signals(", ".join(columns), signals(tables))
+            tables.execute(f"CREATE OR REPLACE TEMP TABLE chunk AS {rows}")
             for name, query in queries.items():
                 tables.execute(f"CREATE TEMP TABLE {name} AS {query}" if i == 0 else f"INSERT INTO {name} {query}")
     tables.execute("DROP TABLE chunk")

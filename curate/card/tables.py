@@ -55,10 +55,12 @@ class Tables:
         fields: signal field to the group of signals that holds it.
         types: signal field to its Arrow type.
         failures: signals whose failures a group holds, with the group.
+        groups: all groups of signals.
     """
 
     def __init__(self, con: DuckDBPyConnection, build: Store, manifest: Manifest, files: Iterable[File]) -> None:
         self._con = con
+        self._local: dict[str, list[str]] = {}
         self._sources: dict[str, str] = {}
         self.build = build
         self.manifest = manifest
@@ -73,7 +75,8 @@ class Tables:
         self.fields: dict[str, str] = {}
         self.types: dict[str, pa.DataType] = {}
         self.failures: dict[str, str] = {}
-        for group in sorted(s for s in self._fragments if s.startswith("signals/")):
+        self.groups = sorted(stage for stage in self._fragments if stage.startswith("signals/"))
+        for group in self.groups:
             for field in pq.read_schema(self.path(next(iter(self._fragments[group].values())).path)):
                 if field.name.startswith(FAILURE_PREFIX):
                     self.failures[field.name.removeprefix(FAILURE_PREFIX)] = group
@@ -112,7 +115,7 @@ class Tables:
         names = [column[0] for column in cursor.description or []]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    def row(self, sql: str, parameters: Sequence[Any] = ()) -> dict[str, Any]:
+    def row(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> dict[str, Any]:
         """The one row of a query."""
         [only] = self.rows(sql, parameters)
         return only
@@ -145,10 +148,8 @@ class Tables:
         paths = [self.checked(file.path) for _, files in found.values() for file in files]
         with self.build.pinned(paths) as local:
             there = dict(zip(paths, map(str, local), strict=True))
-            self._sources = {
-                stage: _source(stage, numbers, [there[file.path] for file in files])
-                for stage, (numbers, files) in found.items()
-            }
+            self._local = {stage: [there[file.path] for file in files] for stage, (_, files) in found.items()}
+            self._sources = {s: _source(s, numbers, self._local[s]) for s, (numbers, _) in found.items()}
             for view, stage in (("ledger", LEDGER_FILES), ("records", RECORDS_FILES)):
                 if stage in found:
                     self.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {self._sources[stage]}")
@@ -169,6 +170,18 @@ class Tables:
         for parts in self.chunks(sys.maxsize):
             with self.look(parts, [LEDGER_FILES]):
                 yield from self.rows(sql, parameters)
+
+    def filled(self, field: str) -> str:
+        """SQL that is true where a signal field of what is looked at has a value.
+
+        Embeddings are most of a build's tables: where the fragments' footers say that none is null, none is read.
+        """
+        found = self.row(
+            "SELECT bool_and(stats_null_count IS NOT DISTINCT FROM 0) AS whole "
+            "FROM parquet_metadata($files) WHERE split_part(path_in_schema, ', ', 1) = $field",
+            {"files": self._local[self.fields[field]], "field": field},
+        )
+        return "true" if found["whole"] else f"{quoted(field)} IS NOT NULL"
 
     def with_signals(
         self, columns: str, signals: Mapping[str, Mapping[str, str]], only: Sequence[str] | None = None
