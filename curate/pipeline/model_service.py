@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curate import plugins
 from curate.media.views import View
 from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, unpack_views
 from curate.schema.errors import CurateError
@@ -39,8 +39,7 @@ class ModelService:
 
     def load_signal(self, path: str, options: str) -> None:
         """Load a signal: its class as `module:Class`, its options as JSON."""
-        module, _, name = path.partition(":")
-        cls: type[Signal] = getattr(importlib.import_module(module), name)
+        cls: type[Signal] = plugins.find("signal", path)
         signal = cls(cls.Options.model_validate(json.loads(options)))
         signal.load()
         self._signals[path + options] = signal

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from curate.media.guarded import decodes
 from curate.media.views import View
 from curate.pipeline.annotate import Context
-from curate.pipeline.blocks import failure_array, failure_columns, view_name
+from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import DECODES, decode_columns
 from curate.pipeline.examined import decoded
@@ -251,7 +251,7 @@ class _Made:
         name = self._stream.use.name
         prefix = context.paths.tokens_prefix(partition.name, partition.source, name, self._stream.made_by())
         path = f"{prefix}{digest_of_rows(keys.column('sample_id').to_pylist())[:KEY_HEX]}.arrow"
-        failures = pa.table(failure_columns(failure_array([self._failures[i] for i in places])))
+        failures = [self._failures[i] for i in places]
         write_fragment(context.build, path, self._stream.spec, keys, [self._ids[i] for i in places], failures)
         return path
 
