@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -52,9 +53,7 @@ def by_bucket(contents: Contents, buckets: int) -> list[Contents]:
     order = np.argsort(bucket, kind="stable")
     ends = np.searchsorted(bucket[order], np.arange(buckets + 1, dtype=np.uint64))
     group, *columns = contents
-    return [
-        Contents(group, *(column[order[a:b]] for column in columns)) for a, b in zip(ends, ends[1:], strict=False)
-    ]
+    return [Contents._make([group, *(column[order[a:b]] for column in columns)]) for a, b in pairwise(ends)]
 
 
 def copies(*contents: Contents) -> Copies:
@@ -81,7 +80,7 @@ def copies(*contents: Contents) -> Copies:
     again = (content[1:] == content[:-1]) & (record[1:] == record[:-1])
     if again.any():
         raise CurateError(
-            f"{again.sum()} records are listed more than once, the first {name_of(record[1:][again].min())}",
+            f"{again.sum()} records are listed more than once, the first {name_of(np.sort(record[1:][again])[0])}",
             "remove the build's records and run again",
         )
     first = np.ones(len(order), bool)

@@ -27,7 +27,7 @@ class Engine(Protocol):
         """Results that stay where they are, one an item."""
 
     def exchange(self, fn: Callable[..., Any], items: Iterable[Item], parts: int) -> list[list[Held]]:
-        """All to all: `fn` gives `parts` values for each item; the answer has for each part those of all items in order.
+        """All to all: `fn` gives `parts` values for each item; the answer has each part's values of all items in order.
 
         The parts of one item usually go to different tasks: `[(part, *values) for part, values in enumerate(answer)]`
         are the items of the next step.

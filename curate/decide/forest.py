@@ -1,8 +1,8 @@
 """Links of vectors that are compared with each other: the maximum spanning forest over their cosines.
 
-All pairs of m look-alikes are m * (m - 1) / 2. Groups are connected components, and those need only m - 1: of each cycle
-of pairs the one of the smallest cosine can go (single linkage, Gower and Ross 1969). What is left has, for *every*
-threshold at or above the one it was made for, the components that all pairs have.
+m look-alikes have m * (m - 1) / 2 pairs. Groups are connected components, and those need only m - 1 of them: of each
+cycle of pairs the one of the smallest cosine can go (single linkage, Gower and Ross 1969). For *every* threshold
+at or above the one it was made for, what is left has the components that all pairs have.
 
 The forest is that of the cosines in float64, computed from the two vectors alone, with ties in the order of the rows,
 so it depends neither on the shape of a block nor on the machine. A float32 matrix product, whose last bits vary with
@@ -244,9 +244,7 @@ class _Tree:
             self.a, self.b, self.w = heaviest_forest(self.rows, a, b, w)
             self._new, self._waiting = [], 0
 
-    def hopeless(
-        self, a: NDArray[np.int64], b: NDArray[np.int64], most: NDArray[np.floating]
-    ) -> NDArray[np.bool_]:
+    def hopeless(self, a: NDArray[np.int64], b: NDArray[np.int64], most: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Pairs of a cosine of at most `most` whose rows a path of larger cosines connects."""
         levels = np.unique(np.quantile(self.w, np.linspace(0, 1, LEVELS), method="lower"))
         label = np.empty((len(levels) + 1, self.rows), np.int32)
@@ -256,4 +254,4 @@ class _Tree:
             label[number] = components(self.rows, self.a[above], self.b[above])
         at = np.searchsorted(levels, most, side="right")  # the lowest level that is above the pair
         flat = label.ravel()
-        return flat[at * self.rows + a] == flat[at * self.rows + b]
+        return np.asarray(flat[at * self.rows + a] == flat[at * self.rows + b])

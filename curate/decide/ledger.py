@@ -1,113 +1,153 @@
-"""The ledger: one row for each record and each sample, and the sums that must come out (law 1)."""
+"""The ledger: one row for each record and each sample, a fragment a partition, and the sums that must come out (law 1).
+
+The rows of a partition are its records in order, then those of its samples whose record is sampled. All fragments
+together are the ledger.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from curate.decide.sql import connect, one_row, scan
+from curate.decide.groups import Verdicts
+from curate.decide.keys import Keys, keys_of, names_of
+from curate.decide.partitions import Loaded, PartitionFiles
+from curate.decide.rules import Bound
+from curate.decide.survey import State
 from curate.schema.errors import CurateError
-from curate.schema.tables import FAILURE_NAMES, LEDGER
-from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Failure, Outcome
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+from curate.schema.fields import KINDS
+from curate.schema.tables import FAILURE, FAILURE_NAMES, LEDGER
+from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Outcome
+from curate.storage import Store
+from curate.storage.tables import read_table, write_named_table
 
 RECORD = "record"
 SAMPLE = "sample"
 
-_OUTCOMES = {RECORD: RECORD_OUTCOMES, SAMPLE: SAMPLE_OUTCOMES}
-_PASSED = {RECORD: Outcome.SAMPLED, SAMPLE: Outcome.KEPT}
+OUTCOMES = {RECORD: RECORD_OUTCOMES, SAMPLE: SAMPLE_OUTCOMES}
 
-_BROKEN_BUILD = "the build may hold files of different runs: remove its ledger, samples and signals and run again"
+Counts = Mapping[str, Mapping[str, int]]
+"""By level, by outcome."""
 
-VERDICTS = "verdicts"
-"""DuckDB table that ledger rows are made from: `id`, and the columns of LEDGER from `outcome` on. They are the verdict;
-the columns before say what it is about."""
-
-_CHUNK = 1 << 16  # rows of one Arrow chunk of the ledger, so that chunks follow from the number of rows alone
+_BROKEN_BUILD = "the build may hold files of different runs: remove its records, samples and signals and run again"
 
 
-def record_rows(con: DuckDBPyConnection, records: Sequence[str]) -> pa.Table:
-    """Ledger rows of records.
+@dataclass(frozen=True)
+class Fragment:
+    """The verdicts of one partition.
+
+    Attributes:
+        path: of its rows of LEDGER, in the build; named by its bytes.
+        counts: rows by level and outcome; all outcomes of a level are there.
+        kept: kept samples by kind.
+    """
+
+    path: str
+    counts: Counts
+    kept: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Verdicts of one level: outcomes as numbers of its OUTCOMES, `(n,)`, and columns that they come with."""
+
+    level: str
+    outcome: NDArray[np.int64]
+    rules: Sequence[Bound]
+    broke: NDArray[np.int16]
+    values: Mapping[str, NDArray[np.float64]]
+    keeper: Keys
+    similarity: NDArray[np.float64] | None
+    failures: Mapping[str, pa.Array]
+
+
+def write_verdicts(
+    build: Store,
+    record_rules: Sequence[Bound],
+    rules: Sequence[Bound],
+    group: Sequence[PartitionFiles],
+    loaded: Loaded,
+    state: State,
+    verdicts: Verdicts | None,
+) -> list[Fragment]:
+    """Write the verdicts of a task's partitions, one fragment each.
 
     Args:
-        con: has the table `verdicts`, one row a record.
-        records: Parquet files of RECORDS.
-
-    Returns:
-        A table of LEDGER, sorted by `id`.
-
-    Raises:
-        CurateError: a record without a verdict or with two, a verdict without a record, a record that is listed twice.
+        build: takes the fragments.
+        record_rules, rules: with percentiles resolved.
+        group, loaded, state: of the task.
+        verdicts: on near duplicates; None where none are looked for.
     """
-    return _rows(
-        con, RECORD, "record_id AS id, record_id, source, uri, kind, NULL AS start_us, NULL AS end_us", records
-    )
+    outcome, keeper, similarity = _sample_outcomes(loaded, state, verdicts)
+    failures = _sample_failures(loaded, outcome)
+    record = _record_outcomes(loaded, state)
+    record_keeper = np.zeros(len(record), "S16")
+    record_keeper[state.copies] = state.keeper
+    out = []
+    for part, files in enumerate(group):
+        records = read_table(build, files.records, ["record_id", "source", "uri", "kind", *FAILURE_NAMES])
+        samples = read_table(
+            build, files.samples, ["sample_id", "record_id", "source", "uri", "kind", "start_us", "end_us"]
+        )
+        r = slice(int(loaded.record_starts[part]), int(loaded.record_starts[part + 1]))
+        s = loaded.sample_starts[part] + np.flatnonzero(
+            state.listed[loaded.sample_starts[part] : loaded.sample_starts[part + 1]]
+        )
+        if len(records) != r.stop - r.start or not np.array_equal(keys_of(records["record_id"]), loaded.record[r]):
+            raise CurateError(f"{build.name(files.records)} was replaced while it was decided on", _BROKEN_BUILD)
+        about = samples.take(pa.array(s - loaded.sample_starts[part]))
+        levels = [
+            _rows(
+                records.append_column("id", records["record_id"]),
+                _Level(
+                    RECORD,
+                    record[r],
+                    record_rules,
+                    state.record_broke[r],
+                    {f: v[r] for f, v in loaded.record_values.items()},
+                    record_keeper[r],
+                    None,
+                    {name: records[name] for name in FAILURE_NAMES},
+                ),
+            ),
+            _rows(
+                about.rename_columns(["id", *about.column_names[1:]]),
+                _Level(
+                    SAMPLE,
+                    outcome[s],
+                    rules,
+                    state.broke[s],
+                    {f: v[s] for f, v in loaded.sample_values.items()},
+                    keeper[s],
+                    similarity[s],
+                    {name: failures[name].take(pa.array(s)) for name in FAILURE_NAMES},
+                ),
+            ),
+        ]
+        path = write_named_table(build, f"verdicts/{files.name}", pa.concat_tables(levels).combine_chunks())
+        numbers = {RECORD: record[r], SAMPLE: outcome[s]}
+        counts = {
+            level: dict(zip(map(str, names), np.bincount(numbers[level], minlength=len(names)).tolist(), strict=True))
+            for level, names in OUTCOMES.items()
+        }
+        kept = loaded.sample_kind[s][outcome[s] == _number(SAMPLE, Outcome.KEPT)]
+        kinds = np.bincount(kept[kept >= 0], minlength=len(KINDS)).tolist()
+        out.append(Fragment(path, counts, {kind: n for kind, n in zip(KINDS, kinds, strict=True) if n}))
+    return out
 
 
-def sample_rows(con: DuckDBPyConnection, samples: Sequence[str]) -> pa.Table:
-    """Ledger rows of samples, as `record_rows`; `samples` are Parquet files of SAMPLES."""
-    return _rows(con, SAMPLE, "sample_id AS id, record_id, source, uri, kind, start_us, end_us", samples)
-
-
-def override(rows: pa.Table, later: Iterable[tuple[str, Failure]]) -> pa.Table:
-    """Ledger rows with the failures of a later stage, such as records that could not be cut.
-
-    A duplicate stays one of the row that failed: the same bytes fail the same way.
+def conserve(
+    counts: Iterable[Counts], records: int | None = None, samples: int | None = None
+) -> dict[str, dict[str, int]]:
+    """Sum up the fragments of a ledger, and check the sums.
 
     Args:
-        rows: of LEDGER, of one level.
-        later: pairs of id and failure.
-
-    Raises:
-        CurateError: an id that is not there, comes twice, or did not pass: a later stage never sees those.
-    """
-    failures: dict[str, Failure] = {}
-    for key, failure in later:
-        if key in failures:
-            raise CurateError(f"{key} failed twice", _BROKEN_BUILD)
-        failures[key] = failure
-    if not failures:
-        return rows
-    which = pc.index_in(rows["id"], pa.array(list(failures), pa.string()))
-    failed = rows.select(["level", "id", "outcome"]).filter(pc.is_valid(which))
-    before = {row["id"]: row for row in failed.to_pylist()}
-    for key in failures:
-        row = before.get(key)
-        if row is None or row["outcome"] != _PASSED[row["level"]]:
-            was = "is not in the ledger" if row is None else f"was {row['outcome']} before"
-            raise CurateError(f"a later stage failed on {key}, which {was}", _BROKEN_BUILD)
-    after = [{"outcome": str(Outcome.FAILED), **asdict(failure)} for failure in failures.values()]
-    for name in ("outcome", *FAILURE_NAMES):
-        field = LEDGER.field(name)
-        column = pc.coalesce(pa.array([row[name] for row in after], field.type).take(which), rows[name])
-        rows = rows.set_column(LEDGER.get_field_index(name), field, column)
-    return rows
-
-
-def assemble(*rows: pa.Table) -> pa.Table:
-    """The whole ledger, sorted by level (records first) and id. Tables are of LEDGER.
-
-    Records and then samples, each sorted, are not copied.
-    """
-    whole = pa.concat_tables([LEDGER.empty_table(), *rows])
-    level, key = whole["level"], whole["id"]
-    later = pc.or_(
-        pc.greater(level[:-1], level[1:]), pc.and_(pc.equal(level[:-1], level[1:]), pc.greater(key[:-1], key[1:]))
-    )
-    return whole.sort_by([("level", "ascending"), ("id", "ascending")]) if pc.any(later).as_py() else whole
-
-
-def conserve(ledger: pa.Table, records: int | None = None, samples: int | None = None) -> dict[str, dict[str, int]]:
-    """Check the ledger and sum it up.
-
-    Args:
-        ledger: of LEDGER, whole.
+        counts: of all fragments.
         records, samples: how many there must be by an independent count, where there is one.
 
     Returns:
@@ -115,105 +155,99 @@ def conserve(ledger: pa.Table, records: int | None = None, samples: int | None =
         "samples": {total, kept, dropped, duplicate, failed}}`.
 
     Raises:
-        CurateError: `problems` finds any.
+        CurateError: they do not add up.
     """
-    found = problems(ledger, records, samples)
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise CurateError(f"the ledger does not add up: {found[0]}{more}", _BROKEN_BUILD)
-    return {f"{level}s": _sums(ledger, level) for level in (RECORD, SAMPLE)}
-
-
-def problems(ledger: pa.Table, records: int | None = None, samples: int | None = None) -> list[str]:
-    """What is wrong with a ledger, one sentence for each kind of problem with a count and one example; empty if sound.
-
-    Sound means: the counts are as given; outcomes are those of the level; no id occurs twice; a verdict carries what it
-    must (dropped: rule, value, threshold; duplicate: keeper, match, and a similarity if near; failed: stage, error,
-    message, attempt) and nothing of another verdict; a sample's record is `sampled`, and a `sampled` record has a
-    sample; a duplicate's keeper is a row of the same level that passed, or a record that passed and could then not be
-    cut.
-    """
-    if not ledger.schema.equals(LEDGER):
-        return ["its columns are not those of a ledger"]
-    out = []
+    out = {f"{level}s": {"total": 0, **{str(o): 0 for o in names}} for level, names in OUTCOMES.items()}
+    for one in counts:
+        for level in OUTCOMES:
+            sums = out[f"{level}s"]
+            for outcome, n in one[level].items():
+                if outcome not in sums or outcome == "total":
+                    raise CurateError(f"the ledger does not add up: no {level} is {outcome}", _BROKEN_BUILD)
+                sums[outcome] += n
+                sums["total"] += n
     for level, count in ((RECORD, records), (SAMPLE, samples)):
-        rows = _count(ledger, level)
-        if count is not None and rows != count:
-            out.append(f"{rows} {level}s in the ledger, {count} in the build")
-    with connect() as con:
-        con.register("ledger", ledger)
-        for sentence, query in _CHECKS.items():
-            wrong, first = con.execute(f"SELECT count(*), min(id) FROM ({query})").fetchall()[0]
-            if wrong:
-                out.append(f"{sentence}: {wrong}, the first {first}")
+        total = out[f"{level}s"]["total"]
+        if count is not None and total != count:
+            raise CurateError(
+                f"the ledger does not add up: {total} {level}s in the ledger, {count} in the build", _BROKEN_BUILD
+            )
+    if bool(out["records"][str(Outcome.SAMPLED)]) != bool(out["samples"]["total"]):
+        sampled, total = out["records"][str(Outcome.SAMPLED)], out["samples"]["total"]
+        raise CurateError(f"the ledger does not add up: {sampled} sampled records have {total} samples", _BROKEN_BUILD)
     return out
 
 
-def _outcomes_sql() -> str:
-    allowed = {level: ", ".join(f"'{o}'" for o in outcomes) for level, outcomes in _OUTCOMES.items()}
-    return " OR ".join(f"(level = '{level}' AND outcome IN ({names}))" for level, names in allowed.items())
+def _number(level: str, outcome: Outcome) -> int:
+    return OUTCOMES[level].index(outcome)
 
 
-_DROP_NULL = "rule IS NULL AND value IS NULL AND threshold IS NULL"
-_DUPLICATE_NULL = "duplicate_of IS NULL AND match IS NULL AND similarity IS NULL"
-_FAILURE_NULL = " AND ".join(f"{name} IS NULL" for name in FAILURE_NAMES)
-_FAILURE_SET = " AND ".join(f"{name} IS NOT NULL" for name in FAILURE_NAMES)
-
-_CHECKS = {
-    "outcomes that their level does not have": f"SELECT id FROM ledger WHERE NOT coalesce({_outcomes_sql()}, false)",
-    "ids that occur twice": "SELECT id FROM ledger GROUP BY level, id HAVING count(*) > 1",
-    "records whose id is not their record_id": "SELECT id FROM ledger WHERE level = 'record' AND id <> record_id",
-    "verdicts that lack a column or carry one of another verdict": f"""SELECT id FROM ledger WHERE NOT CASE outcome
-        WHEN 'dropped' THEN rule IS NOT NULL AND value IS NOT NULL AND threshold IS NOT NULL
-            AND {_DUPLICATE_NULL} AND {_FAILURE_NULL}
-        WHEN 'duplicate' THEN duplicate_of IS NOT NULL AND {_DROP_NULL} AND {_FAILURE_NULL}
-            AND coalesce((match = 'exact' AND similarity IS NULL) OR (match = 'near' AND similarity IS NOT NULL), false)
-        WHEN 'failed' THEN {_FAILURE_SET} AND {_DROP_NULL} AND {_DUPLICATE_NULL}
-        ELSE {_DROP_NULL} AND {_DUPLICATE_NULL} AND {_FAILURE_NULL} END""",
-    "samples whose record was not sampled": """SELECT id FROM ledger s WHERE level = 'sample' AND NOT EXISTS (
-        SELECT 1 FROM ledger r WHERE r.level = 'record' AND r.outcome = 'sampled' AND r.id = s.record_id)""",
-    "sampled records without a sample": """SELECT id FROM ledger r WHERE level = 'record' AND outcome = 'sampled'
-        AND NOT EXISTS (SELECT 1 FROM ledger s WHERE s.level = 'sample' AND s.record_id = r.id)""",
-    "duplicates whose keeper was not kept": """SELECT id FROM ledger d WHERE outcome = 'duplicate' AND NOT EXISTS (
-        SELECT 1 FROM ledger k WHERE k.level = d.level AND k.id = d.duplicate_of AND (
-            k.outcome IN ('sampled', 'kept')
-            OR (k.level = 'record' AND k.outcome = 'failed' AND split_part(k.stage, ':', 1) = 'cut')))""",
-}
+def _record_outcomes(loaded: Loaded, state: State) -> NDArray[np.int64]:
+    out = np.full(len(loaded.record), _number(RECORD, Outcome.SAMPLED), np.int64)
+    out[state.copies] = _number(RECORD, Outcome.DUPLICATE)
+    out[state.record_broke >= 0] = _number(RECORD, Outcome.DROPPED)
+    out[loaded.record_failed] = _number(RECORD, Outcome.FAILED)
+    return out
 
 
-def _rows(con: DuckDBPyConnection, level: str, about: str, files: Sequence[str]) -> pa.Table:
-    reader = con.sql(
-        f"""WITH about AS (SELECT '{level}' AS level, {about} FROM {scan(files)})
-        SELECT {", ".join(LEDGER.names)} FROM about JOIN {VERDICTS} USING (id) ORDER BY id"""
-    ).to_arrow_reader(_CHUNK)
-    rows = _in_chunks(pa.Table.from_batches([batch]).cast(LEDGER) for batch in reader)
-    (listed,) = one_row(con, f"SELECT count(*) FROM {scan(files)}")
-    (decided,) = one_row(con, f"SELECT count(*) FROM {VERDICTS}")
-    if listed != len(rows):
-        raise CurateError(f"{listed} {level}s and {len(rows)} verdicts on them", _BROKEN_BUILD)
-    twice = pc.sum(pc.equal(rows["id"][:-1], rows["id"][1:])).as_py() or 0
-    if len(rows) != decided or twice:
-        raise CurateError(f"{decided} verdicts, but {len(rows) - twice} {level}s that they are on", _BROKEN_BUILD)
-    return rows
+def _sample_outcomes(
+    loaded: Loaded, state: State, verdicts: Verdicts | None
+) -> tuple[NDArray[np.int64], Keys, NDArray[np.float64]]:
+    """Outcome, keeper and similarity of each sample, listed or not."""
+    out = np.full(len(loaded.sample), _number(SAMPLE, Outcome.KEPT), np.int64)
+    out[loaded.later_failed] = _number(SAMPLE, Outcome.FAILED)
+    keeper = np.zeros(len(out), "S16")
+    similarity = np.full(len(out), np.nan)
+    if verdicts is not None:
+        names = np.array([_number(SAMPLE, o) for o in (Outcome.KEPT, Outcome.FAILED, Outcome.DUPLICATE)])
+        out[verdicts.row] = names[verdicts.outcome]
+        keeper[verdicts.row] = verdicts.keeper
+        similarity[verdicts.row] = verdicts.similarity
+    out[state.broke >= 0] = _number(SAMPLE, Outcome.DROPPED)
+    out[loaded.sample_failed] = _number(SAMPLE, Outcome.FAILED)
+    return out, keeper, similarity
 
 
-def _in_chunks(tables: Iterable[pa.Table]) -> pa.Table:
-    """The rows of `tables`, of LEDGER, `_CHUNK` to a chunk."""
-    whole, rest = [], LEDGER.empty_table()
-    for table in tables:
-        rest = pa.concat_tables([rest, table])
-        while len(rest) >= _CHUNK:
-            whole.append(rest.slice(0, _CHUNK).combine_chunks())
-            rest = rest.slice(_CHUNK)
-    return pa.concat_tables([*whole, rest.combine_chunks()])
+def _sample_failures(loaded: Loaded, outcome: NDArray[np.int64]) -> dict[str, pa.Array]:
+    """FAILURE columns of all samples of a task; null where they did not fail."""
+    whole = pa.concat_tables([loaded.failures, loaded.later]).combine_chunks()
+    at = np.full(len(outcome), -1)
+    at[whole["row"].to_numpy()[::-1]] = np.arange(len(whole))[::-1]  # of a signal before that of tokenizing
+    where = pa.array(at, mask=(at < 0) | (outcome != _number(SAMPLE, Outcome.FAILED)))
+    return {f.name: whole[f.name].combine_chunks().take(where).cast(f.type) for f in FAILURE}
 
 
-def _count(ledger: pa.Table, level: str, outcome: str | None = None) -> int:
-    mask = pc.equal(ledger["level"], level)
-    if outcome is not None:
-        mask = pc.and_(mask, pc.equal(ledger["outcome"], outcome))
-    return int(pc.sum(mask).as_py() or 0)
+def _rows(about: pa.Table, verdict: _Level) -> pa.Table:
+    """Rows of LEDGER."""
+    n = len(about)
+    is_a = {o: verdict.outcome == i for i, o in enumerate(OUTCOMES[verdict.level])}
+    columns = {name: about[name] for name in about.column_names if name in LEDGER.names}
+    columns["level"] = pa.repeat(verdict.level, n)
+    columns["outcome"] = pa.array(list(map(str, OUTCOMES[verdict.level]))).take(pa.array(verdict.outcome))
+    dropped, duplicate = is_a[Outcome.DROPPED], is_a[Outcome.DUPLICATE]
+    columns |= _dropped(verdict, dropped)
+    names = names_of(verdict.keeper)
+    columns["duplicate_of"] = pc.if_else(pa.array(duplicate), names, pa.scalar(None, pa.string()))
+    how = "exact" if verdict.similarity is None else "near"
+    columns["match"] = pc.if_else(pa.array(duplicate), how, pa.scalar(None, pa.string()))
+    if verdict.similarity is not None:
+        columns["similarity"] = pa.array(verdict.similarity, mask=~duplicate)
+    failed = pa.array(is_a[Outcome.FAILED])
+    for field in FAILURE:
+        columns[field.name] = pc.if_else(failed, verdict.failures[field.name], pa.scalar(None, field.type))
+    arrays = [columns.get(f.name, pa.nulls(n, f.type)) for f in LEDGER]
+    return pa.table(arrays, names=LEDGER.names).cast(LEDGER)
 
 
-def _sums(ledger: pa.Table, level: str) -> dict[str, int]:
-    return {"total": _count(ledger, level), **{str(o): _count(ledger, level, o) for o in _OUTCOMES[level]}}
+def _dropped(verdict: _Level, dropped: NDArray[np.bool_]) -> dict[str, pa.Array]:
+    """Rule, value and threshold of the rows that are dropped."""
+    value = np.zeros(len(dropped))
+    for number in np.unique(verdict.broke[dropped]):
+        some = dropped & (verdict.broke == number)
+        value[some] = verdict.values[verdict.rules[number].field][some]
+    which = pa.array(verdict.broke, mask=~dropped)
+    return {
+        "rule": pa.array([b.name for b in verdict.rules], pa.string()).take(which),
+        "value": pa.array(value, mask=~dropped),
+        "threshold": pa.array([b.threshold for b in verdict.rules], pa.float64()).take(which),
+    }

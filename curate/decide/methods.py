@@ -2,7 +2,7 @@
 
 A method links samples of one kind that are alike and writes the links to the build. What becomes of them (groups,
 keepers, verdicts) is the same for all methods: `curate.decide.groups`. A method is one file with a class like
-`curate.decide.near.Cosine`, and its name below.
+`curate.decide.near.Cosine`, and its name in `curate.decide.named_methods`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import pyarrow as pa
 
 from curate.decide.engine import Engine, Held
 from curate.decide.partitions import PartitionFiles
-from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
-from curate.schema.nearest import closest
 from curate.schema.recipe import NearDuplicates
 from curate.storage import Store
 
@@ -65,21 +63,3 @@ class Method(Protocol):
 
         All samples that have the field take part, whatever else becomes of them: then no rule changes a link.
         """
-
-
-def method(name: str) -> Method:
-    """The method of a name.
-
-    Raises:
-        CurateError: there is none.
-    """
-    from curate.decide.near import Cosine
-
-    known: dict[str, Method] = {"cosine": Cosine()}
-    if name not in known:
-        near = closest(name, list(known))
-        raise CurateError(
-            f"there is no method {name} for near duplicates" + (f"; did you mean {near}?" if near else ""),
-            f"methods: {', '.join(known)}",
-        )
-    return known[name]

@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,9 +161,7 @@ class Cosine:
         engine = material.engine
         whole = engine.hold(_joined, [tuple(pieces) for pieces in chunks])
         pairs = combinations_with_replacement(range(len(whole)), 2)
-        links = engine.hold(
-            partial(_between, threshold), [(whole[i], None if i == j else whole[j]) for i, j in pairs]
-        )
+        links = engine.hold(partial(_between, threshold), [(whole[i], None if i == j else whole[j]) for i, j in pairs])
         for _ in engine.map(partial(_united, material.build, name), [tuple(links)]):
             pass
 
@@ -293,9 +291,7 @@ def _assign(
     Cells are counted through all kinds. A zero vector is like no other, and has none.
     """
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
-    search = {
-        kind: None if found is None else _Nearest(found) for kind, found in zip(sizes, centroids, strict=True)
-    }
+    search = {kind: None if found is None else _Nearest(found) for kind, found in zip(sizes, centroids, strict=True)}
     out_rows, out_cells = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)]
     for rows, vectors in read(group, loaded):
         for kind, nearest in search.items():
@@ -307,8 +303,9 @@ def _assign(
                 cell[:, : found.shape[1]] = starts[kind] + found
             out_rows.append(rows[some].astype(np.int32))
             out_cells.append(cell)
-    rows, cells = np.concatenate(out_rows), np.concatenate(out_cells)
-    return (rows, cells), np.bincount(cells[cells >= 0], minlength=sum(sizes.values()))
+    cells = np.concatenate(out_cells)
+    counts = np.bincount(cells[cells >= 0], minlength=sum(sizes.values())).astype(np.int64)
+    return (np.concatenate(out_rows), cells), counts
 
 
 class _Nearest:
@@ -318,7 +315,7 @@ class _Nearest:
         import faiss
 
         self.centroids = centroids
-        self.index = faiss.IndexFlatIP(centroids.shape[1])
+        self.index: Any = faiss.IndexFlatIP(centroids.shape[1])
         if faiss.get_num_gpus():
             self.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self.index)
         self.index.add(centroids)
@@ -404,9 +401,7 @@ def _to_buckets(
         for some in np.split(order, np.flatnonzero(np.diff(bucket[order])) + 1):
             if len(some):
                 at = rows[row[some]]
-                pieces[bucket[some[0]]].append(
-                    Rows(cell_of[at, side[some]], loaded.sample[at], vectors[row[some]])
-                )
+                pieces[bucket[some[0]]].append(Rows(cell_of[at, side[some]], loaded.sample[at], vectors[row[some]]))
     out = []
     for number in range(len(pieces)):
         out.append(_joined(*pieces[number]))
@@ -437,7 +432,7 @@ def _compare(build: Store, threshold: float, name: str, *pieces: Rows) -> None:
     rows = _sorted(_joined(*pieces))
     ends = np.flatnonzero(np.r_[True, rows.cell[1:] != rows.cell[:-1], True][: len(rows.cell) + 1])
     links = [_table(EMPTY, (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)))]
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         if end - start > 1:
             links.append(_table(rows.key[start:end], spanning_forest(rows.vectors[start:end], threshold)))
     write_table(build, name, pa.concat_tables(links).combine_chunks())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -123,25 +124,25 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         records, samples = records + len(part.record), samples + len(part.sample)
         parts.append(part)
 
-    def joined(column: str) -> NDArray[np.generic]:
+    def joined(column: str) -> Any:
         return np.concatenate([getattr(p, column) for p in parts])
 
-    def by_field(column: str) -> dict[str, NDArray[np.generic]]:
+    def by_field(column: str) -> dict[str, Any]:
         return {f: np.concatenate([getattr(p, column)[f] for p in parts]) for f in getattr(parts[0], column)}
 
-    starts = {
-        c: np.cumsum([0, *(len(getattr(p, c)) for p in parts)], dtype=np.int64) for c in ("record", "sample")
-    }
-    plain = ("record", "content", "record_kind", "record_failed", "without_text", "has_content")
-    plain += ("sample", "sample_record", "sample_kind", "sample_failed")
+    starts = {c: np.cumsum([0, *(len(getattr(p, c)) for p in parts)], dtype=np.int64) for c in ("record", "sample")}
+    plain = [
+        *("record", "content", "record_kind", "record_failed", "without_text", "has_content"),
+        *("sample", "sample_record", "sample_kind", "sample_failed"),
+    ]
     fields = ("record_values", "sample_values", "record_nan", "sample_nan")
+    columns: dict[str, Any] = {c: joined(c) for c in plain} | {c: by_field(c) for c in fields}
     return Loaded(
         record_starts=starts["record"],
         sample_starts=starts["sample"],
         failures=pa.concat_tables(p.failures for p in parts).combine_chunks(),
         later=pa.concat_tables(p.later for p in parts).combine_chunks(),
-        **{c: joined(c) for c in plain},
-        **{c: by_field(c) for c in fields},
+        **columns,
     )
 
 
@@ -234,7 +235,7 @@ def aligned(samples: Keys, given: Keys, group: str) -> NDArray[np.int64] | None:
         (strange, f"rows of the signals {group} have no sample"),
     ):
         if len(wrong):
-            raise CurateError(f"{len(wrong)} {said}, the first {name_of(wrong.min())}", STALE)
+            raise CurateError(f"{len(wrong)} {said}, the first {name_of(np.sort(wrong)[0])}", STALE)
     if len(given) > len(samples):
         _refuse_twice(given, f"samples have several rows of the signals {group}")
     return order[at]
@@ -253,7 +254,7 @@ def _refuse_twice(keys: Keys, said: str) -> None:
 
 
 def _kinds(column: pa.ChunkedArray) -> NDArray[np.int8]:
-    return pc.fill_null(pc.index_in(column, pa.array(KINDS)), -1).to_numpy().astype(np.int8)
+    return np.asarray(pc.fill_null(pc.index_in(column, pa.array(KINDS)), -1).to_numpy(), np.int8)
 
 
 def _numbers(column: pa.ChunkedArray, start: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -321,4 +322,3 @@ def _receipts(build: Store, path: str) -> Iterator[pa.Table]:
         file = pa.ipc.open_file(source, options=options)
         for number in range(file.num_record_batches):
             yield pa.Table.from_batches([file.get_batch(number)])
-

@@ -145,9 +145,7 @@ def _merged(asked: Mapping[Bin, bool], ask: Pass) -> dict[Bin, Counts]:
     for answer in ask(asked):
         for one, (numbers, times) in answer.items():
             if one in out:
-                both, which = np.unique(
-                    np.concatenate([out[one][0], numbers]).view(np.uint64), return_inverse=True
-                )
+                both, which = np.unique(np.concatenate([out[one][0], numbers]).view(np.uint64), return_inverse=True)
                 sums = np.bincount(which, weights=np.concatenate([out[one][1], times]), minlength=len(both))
                 out[one] = both.view(np.int64), sums.astype(np.int64)
             else:

@@ -15,10 +15,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.decide.named_methods import method
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS, SignalField
 from curate.schema.nearest import closest
 from curate.schema.recipe import NearDuplicates, Rule
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -107,6 +109,7 @@ def check_near_duplicates(specs: Sequence[NearDuplicates], fields: Mapping[str, 
     """
     vectors = {n: f for n, f in fields.items() if f.is_embedding}
     for spec in specs:
+        method(spec.method)
         if spec.embedding not in fields:
             raise CurateError(*_unknown(spec.embedding, vectors, "vector fields"))
         if spec.embedding not in vectors:

@@ -1,0 +1,91 @@
+"""Tasks of `decide` as Ray tasks: tables stay in the object store, the driver holds references only."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError
+
+from curate.decide.engine import Held, Item
+from curate.pipeline.cluster import resources
+from curate.schema.errors import CurateError
+
+
+class RayEngine:
+    """`curate.decide.engine.Engine` on the connected cluster; tasks take one CPU each.
+
+    What a lost node held is made again from the tasks that made it.
+    """
+
+    def __init__(self) -> None:
+        self._at_once = 4 * max(1, int(resources().get("CPU", 1)))
+
+    def map(self, fn: Callable[..., Any], items: Iterable[Item]) -> Iterator[Any]:
+        task, waiting = _task(fn, 1), deque[Any]()
+        with _mendable():
+            for item in items:
+                waiting.append(task(*item))
+                if len(waiting) >= self._at_once:
+                    yield ray.get(waiting.popleft())
+            while waiting:
+                yield ray.get(waiting.popleft())
+
+    def hold(self, fn: Callable[..., Any], items: Iterable[Item]) -> list[Held]:
+        return self._bounded(_task(fn, 1), items)
+
+    def exchange(self, fn: Callable[..., Any], items: Iterable[Item], parts: int) -> list[list[Held]]:
+        made = self._bounded(_task(fn, parts), items)
+        return [made] if parts == 1 else [list(part) for part in zip(*made, strict=True)] or [[] for _ in range(parts)]
+
+    def fetch(self, held: Iterable[Held]) -> Iterator[Any]:
+        with _mendable():
+            for one in held:
+                yield ray.get(one)
+
+    def _bounded(self, task: Callable[..., Any], items: Iterable[Item]) -> list[Any]:
+        """All tasks' references, once all but a few are done."""
+        made: list[Any] = []
+        pending: list[Any] = []
+        for item in items:
+            made.append(task(*item))
+            pending.append(made[-1][0] if isinstance(made[-1], list) else made[-1])
+            if len(pending) >= self._at_once:
+                _, pending = ray.wait(pending, num_returns=1, fetch_local=False)
+        return made
+
+
+def _task(fn: Callable[..., Any], returns: int) -> Callable[..., Any]:
+    shared = ray.put(fn)
+    task = ray.remote(num_cpus=1, num_returns=returns)(_call if returns != 1 else _call_one)
+
+    def start(*arguments: Any) -> Any:
+        return task.remote(shared, returns, *arguments)
+
+    return start
+
+
+def _call(fn: Callable[..., Any], returns: int, *arguments: Any) -> Any:
+    return tuple(fn(*arguments))
+
+
+def _call_one(fn: Callable[..., Any], returns: int, *arguments: Any) -> Any:
+    return fn(*arguments)
+
+
+@contextmanager
+def _mendable() -> Iterator[None]:
+    """What a task met that the user can mend, as it was raised there."""
+    try:
+        yield
+    except CurateError as exc:
+        cause = getattr(exc, "cause", exc)  # Ray's copy is of both classes
+        raise CurateError(cause.message, cause.hint) from None
+    except (OutOfDiskError, ObjectStoreFullError) as exc:
+        raise CurateError(
+            "no space left on the disk for what tasks exchange",
+            "free some where Ray's session lies (RAY_TMPDIR moves it) and run the same command again",
+        ) from exc
