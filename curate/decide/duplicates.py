@@ -80,7 +80,7 @@ def copies(*contents: Contents) -> Copies:
     again = (content[1:] == content[:-1]) & (record[1:] == record[:-1])
     if again.any():
         raise CurateError(
-            f"{again.sum()} records are listed more than once, the first {name_of(record[1:][again].min())}",
+            f"{again.sum()} records are listed more than once, the first {name_of(np.sort(record[1:][again])[0])}",
             "remove the build's records and run again",
         )
     first = np.ones(len(order), bool)

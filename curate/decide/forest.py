@@ -1,8 +1,8 @@
 """Links of vectors that are compared with each other: the maximum spanning forest over their cosines.
 
 m look-alikes have m * (m - 1) / 2 pairs. Groups are connected components, and those need only m - 1 of them: of each
-cycle of pairs the one of the smallest cosine can go (single linkage, Gower and Ross 1969). What is left has, for *every*
-threshold at or above the one it was made for, the components that all pairs have.
+cycle of pairs the one of the smallest cosine can go (single linkage, Gower and Ross 1969). For *every* threshold
+at or above the one it was made for, what is left has the components that all pairs have.
 
 The forest is that of the cosines in float64, computed from the two vectors alone, with ties in the order of the rows,
 so it depends neither on the shape of a block nor on the machine. A float32 matrix product, whose last bits vary with
@@ -254,4 +254,4 @@ class _Tree:
             label[number] = components(self.rows, self.a[above], self.b[above])
         at = np.searchsorted(levels, most, side="right")  # the lowest level that is above the pair
         flat = label.ravel()
-        return flat[at * self.rows + a] == flat[at * self.rows + b]
+        return np.asarray(flat[at * self.rows + a] == flat[at * self.rows + b])

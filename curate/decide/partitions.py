@@ -131,8 +131,10 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         return {f: np.concatenate([getattr(p, column)[f] for p in parts]) for f in getattr(parts[0], column)}
 
     starts = {c: np.cumsum([0, *(len(getattr(p, c)) for p in parts)], dtype=np.int64) for c in ("record", "sample")}
-    plain = ("record", "content", "record_kind", "record_failed", "without_text", "has_content")
-    plain += ("sample", "sample_record", "sample_kind", "sample_failed")
+    plain = [
+        *("record", "content", "record_kind", "record_failed", "without_text", "has_content"),
+        *("sample", "sample_record", "sample_kind", "sample_failed"),
+    ]
     fields = ("record_values", "sample_values", "record_nan", "sample_nan")
     columns: dict[str, Any] = {c: joined(c) for c in plain} | {c: by_field(c) for c in fields}
     return Loaded(
@@ -233,7 +235,7 @@ def aligned(samples: Keys, given: Keys, group: str) -> NDArray[np.int64] | None:
         (strange, f"rows of the signals {group} have no sample"),
     ):
         if len(wrong):
-            raise CurateError(f"{len(wrong)} {said}, the first {name_of(wrong.min())}", STALE)
+            raise CurateError(f"{len(wrong)} {said}, the first {name_of(np.sort(wrong)[0])}", STALE)
     if len(given) > len(samples):
         _refuse_twice(given, f"samples have several rows of the signals {group}")
     return order[at]

@@ -105,7 +105,7 @@ def settle_records(rules: Sequence[Bound], task: int, loaded: Loaded, *found: Co
     if empty.any():
         raise CurateError(
             f"{empty.sum()} records have neither samples nor a failure, "
-            f"the first {name_of(loaded.record[empty].min())}",
+            f"the first {name_of(np.sort(loaded.record[empty])[0])}",
             STALE,
         )
     names = np.sort(loaded.sample[listed])
@@ -139,5 +139,5 @@ def _not_numbers(
     for field in fields:
         rows = nan[field][counted[nan[field]]]
         if len(rows):
-            out[field] = len(rows), bytes(keys[rows].min())
+            out[field] = len(rows), bytes(np.sort(keys[rows])[0])
     return out

@@ -96,3 +96,10 @@ def test_near_duplicates_need_a_vector_and_numbers_to_keep_by(tables):
     assert refusal(embedding="lok").hint == "vector fields: look, sound"
     assert refusal(embedding="motion").message.startswith(f"motion is {pa.float32()}, not a vector")
     assert refusal(embedding="look", keep=["tags"]).message == "tags is string, not a number"
+
+
+def test_a_method_that_does_not_exist_comes_with_the_nearest_name(tables):
+    with pytest.raises(CurateError) as caught:
+        check_near_duplicates([NearDuplicates(embedding="look", method="cosin")], tables.fields)
+    assert caught.value.message == "there is no method cosin for near duplicates; did you mean cosine?"
+    assert caught.value.hint == "methods: cosine"
