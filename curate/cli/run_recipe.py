@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +55,8 @@ def run_recipe(
     from curate.pipeline.nodes import check_nodes
     from curate.pipeline.run import run
 
+    # what Ray Data logs of its insides is not for this command's user; what goes wrong is raised as well
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     progress = progress_console(quiet, as_json)
     file = RecipeFile.load(name)
     plan = make_plan(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import ray
@@ -38,8 +39,10 @@ class RayEngine:
         return self._bounded(_task(fn, 1), items)
 
     def exchange(self, fn: Callable[..., Any], items: Iterable[Item], parts: int) -> list[list[Held]]:
+        if parts == 1:  # Ray would give the list of one value, not the value
+            return [self._bounded(_task(partial(_only, fn), 1), items)]
         made = self._bounded(_task(fn, parts), items)
-        return [made] if parts == 1 else [list(part) for part in zip(*made, strict=True)] or [[] for _ in range(parts)]
+        return [list(part) for part in zip(*made, strict=True)] or [[] for _ in range(parts)]
 
     def fetch(self, held: Iterable[Held]) -> Iterator[Any]:
         with _mendable():
@@ -74,6 +77,11 @@ def _call(fn: Callable[..., Any], returns: int, *arguments: Any) -> Any:
 
 def _call_one(fn: Callable[..., Any], returns: int, *arguments: Any) -> Any:
     return fn(*arguments)
+
+
+def _only(fn: Callable[..., Any], *arguments: Any) -> Any:
+    [value] = fn(*arguments)
+    return value
 
 
 @contextmanager

@@ -67,6 +67,9 @@ def results(dataset: Dataset) -> Iterator[Row]:
     Raises:
         CurateError: what a task met that the user can mend (a full disk, a missing model).
     """
+    context = dataset.context  # of this data set alone
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
     try:
         yield from dataset.iter_rows()
     except Exception as exc:
