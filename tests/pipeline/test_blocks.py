@@ -199,10 +199,10 @@ def test_a_text_that_the_tokenizer_refuses_takes_no_other_along() -> None:
 
 
 def test_light_signals_share_a_fragment_and_each_model_has_its_own() -> None:
-    names = ("sharpness", "conse", "brightness", "asr")
+    names = ("sharpness", "conse", "brightness", "clip")
     signals = registry.order([registry.build(SignalUse(name=name)) for name in names])
     found = [(g.name, [s.name for s in g.signals]) for g in groups_of(signals)]
-    assert found == [(LIGHT, ["sharpness", "brightness"]), ("conse", ["conse"]), ("asr", ["asr"])]
+    assert found == [(LIGHT, ["sharpness", "brightness"]), ("conse", ["conse"]), ("clip", ["clip"])]
 
 
 def test_a_signal_declares_what_its_worker_takes() -> None:
