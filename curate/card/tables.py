@@ -6,7 +6,6 @@ build opens each file once, and a question about a few rows opens the partitions
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,18 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.decide.sql import MEMORY_VARIABLE, connect, scan, text
-from curate.decide.sql import name as quoted
 from curate.schema.errors import CurateError
 from curate.schema.manifest import File, Manifest
 from curate.schema.tables import LEDGER, RECORDS, SAMPLES
 from curate.storage import Folder, Store
+from curate.storage.sql import connect, quoted, scan, text
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-MEMORY = "192MiB"
-"""What DuckDB holds before it spills, unless the environment says how much deciding may take."""
 
 CHUNK_ROWS, CHUNK_FILES = 1 << 16, 256
 """Rows and partitions that are looked at together; a partition is never divided."""
@@ -234,8 +229,6 @@ def _counted(source: str) -> str:
 
 @contextmanager
 def open_tables(build: Store, manifest: Manifest, files: Iterable[File]) -> Iterator[Tables]:
-    """The tables of a build, for as long as the block lasts; what does not fit into `MEMORY` spills to disk."""
+    """The tables of a build, for as long as the block lasts; what does not fit into memory spills to disk."""
     with connect() as con:
-        if not os.environ.get(MEMORY_VARIABLE):
-            con.execute(f"SET memory_limit = '{MEMORY}'")
         yield Tables(con, build, manifest, files)
