@@ -13,7 +13,7 @@ from curate.schema.errors import CurateError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-MEMORY = "192MiB"
+MEMORY = "384MiB"
 """What DuckDB holds before it spills."""
 
 MEMORY_VARIABLE = "CURATE_SQL_MEMORY"
