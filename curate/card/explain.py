@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from curate.card.shard_rows import shard_rows
 from curate.card.tables import FAILURE_PREFIX, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
-from curate.decide.sql import name as quoted
 from curate.schema.errors import CurateError
 from curate.schema.fields import TIMED
 from curate.schema.recipe import Recipe, Rule
@@ -22,6 +21,7 @@ from curate.schema.verdict import Outcome
 from curate.shards.commit import read_manifest
 from curate.shards.lists import read_files
 from curate.storage import Store, open_store
+from curate.storage.sql import quoted
 
 LISTED = 10
 """Matches that are listed where a name is not unique."""

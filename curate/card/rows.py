@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.card.tables import LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
-from curate.decide.sql import name as quoted
+from curate.schema.errors import CurateError
+from curate.storage.sql import quoted
 
 
 @dataclass(frozen=True)
@@ -50,5 +51,12 @@ class Rows:
                 self._found["sample", row["sample_id"]] = row
 
     def of(self, level: str, key: str) -> dict[str, Any]:
-        """The row of a record or sample that was asked for."""
-        return self._found[level, key]
+        """The row of a record or sample that was asked for.
+
+        Raises:
+            CurateError: the ledger names it, and no table holds it.
+        """
+        row = self._found.get((level, key))
+        if row is None:
+            raise CurateError(f"there is no row of {level} {key}, which the ledger names", "run: curate verify BUILD")
+        return row

@@ -12,11 +12,10 @@ from curate.card.sweep import PROBED, RECORD_VALUES
 from curate.card.tables import FAILURE_PREFIX, Tables
 from curate.card.text import number
 from curate.card.thresholds import Column, Threshold, thresholds
-from curate.decide.sql import name as quoted
-from curate.decide.sql import text
 from curate.schema.fields import KINDS
 from curate.schema.recipe import Recipe, Rule
 from curate.signals.probed import PROBED_FIELDS
+from curate.storage.sql import quoted, text
 
 _ALWAYS = ("pixels", "duration")
 FEW = 12

@@ -6,7 +6,6 @@ build opens each file once, and a question about a few rows opens the partitions
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,20 +16,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.decide.sql import MEMORY_VARIABLE, connect, scan, text
-from curate.decide.sql import name as quoted
 from curate.schema.errors import CurateError
 from curate.schema.manifest import File, Manifest
 from curate.schema.tables import LEDGER, RECORDS, SAMPLES
 from curate.storage import Folder, Store
+from curate.storage.sql import connect, quoted, scan, text
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-MEMORY = "192MiB"
-"""What DuckDB holds before it spills, unless the environment says how much deciding may take."""
-
-CHUNK_ROWS, CHUNK_FILES = 1 << 16, 256
+CHUNK_ROWS, CHUNK_FILES = 1 << 15, 256
 """Rows and partitions that are looked at together; a partition is never divided."""
 
 LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES = "verdicts", "records", "samples"
@@ -154,11 +149,10 @@ class Tables:
                 if stage in found:
                     self.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {self._sources[stage]}")
             if SAMPLES_FILES in found:
-                counted = _counted(f"SELECT * FROM {self._sources[SAMPLES_FILES]}")
                 self.execute(
                     f"""
                     CREATE OR REPLACE TEMP VIEW samples AS
-                    SELECT s.*, l.outcome, l.stage FROM {counted} s
+                    SELECT s.*, l.outcome, l.stage FROM {self._sources[SAMPLES_FILES]} s
                     JOIN ledger l ON l.level = 'sample' AND l.part = s.part
                         AND l.id = s.sample_id AND l.record_id = s.record_id
                     """
@@ -197,12 +191,14 @@ class Tables:
         wanted, joined = [columns], [f"(SELECT * FROM samples{few}) s"]
         for i, (group, values) in enumerate(signals.items()):
             said = "".join(f", {sql} AS {quoted(name)}" for name, sql in values.items())
-            rows = _counted(f"SELECT part, sample_id, file_row_number{said} FROM {self._sources[group]}{few}")
+            rows = f"SELECT part, sample_id, file_row_number{said} FROM {self._sources[group]}{few}"
+            twice = f"SELECT part, sample_id FROM {self._sources[group]}{few} GROUP BY ALL HAVING count(*) > 1"
             wanted += [f"g{i}.{quoted(name)}" for name in values]
-            # the same bytes twice in a partition have one sample id, and text of their own
+            # the same bytes twice in a partition have one sample id, and text of their own: rows are in one order
             joined.append(
-                f"LEFT JOIN {rows} g{i} ON g{i}.part = s.part AND g{i}.sample_id = s.sample_id "
-                f"AND (g{i}.times = 1 OR g{i}.nth = s.nth)"
+                f"LEFT JOIN (SELECT r.*, t.part IS NULL AS once FROM ({rows}) r LEFT JOIN ({twice}) t "
+                f"ON t.part = r.part AND t.sample_id = r.sample_id) g{i} ON g{i}.part = s.part "
+                f"AND g{i}.sample_id = s.sample_id AND (g{i}.once OR g{i}.file_row_number = s.file_row_number)"
             )
         return f"SELECT {', '.join(wanted)} FROM {' '.join(joined)}"
 
@@ -223,19 +219,8 @@ def _source(stage: str, numbers: Sequence[int], files: Sequence[str]) -> str:
     return f"(SELECT *, {part} AS part, file_row_number FROM {scan(files)}{none})"
 
 
-def _counted(source: str) -> str:
-    """Rows of a query, numbered among those of one partition and sample id."""
-    same = "PARTITION BY part, sample_id"
-    return (
-        f"(SELECT *, row_number() OVER ({same} ORDER BY file_row_number) AS nth, count(*) OVER ({same}) AS times "
-        f"FROM ({source}))"
-    )
-
-
 @contextmanager
 def open_tables(build: Store, manifest: Manifest, files: Iterable[File]) -> Iterator[Tables]:
-    """The tables of a build, for as long as the block lasts; what does not fit into `MEMORY` spills to disk."""
+    """The tables of a build, for as long as the block lasts; what does not fit into memory spills to disk."""
     with connect() as con:
-        if not os.environ.get(MEMORY_VARIABLE):
-            con.execute(f"SET memory_limit = '{MEMORY}'")
         yield Tables(con, build, manifest, files)

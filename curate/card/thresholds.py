@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from curate.card.tables import Tables
 from curate.decide.rules import Bound, bounds
-from curate.decide.sql import name as quoted
 from curate.schema.recipe import Rule
+from curate.storage.sql import quoted
 
 
 @dataclass(frozen=True)

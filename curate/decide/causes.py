@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from curate.decide.sql import connect, scan
 from curate.schema.events import Cause
 from curate.storage import Store
+from curate.storage.sql import connect, scan
 
 _FILES = 256
 """Fragments that one query reads."""

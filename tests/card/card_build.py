@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import wave
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import skimage
-from curate.shards.lists import write_lists
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from toy_tokenizers import ColourGrid, Steps
@@ -28,6 +28,8 @@ from curate.schema.ids import content_id, digest, record_id, sample_id
 from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split, StreamEntry
 from curate.schema.tables import FAILURE, FAILURE_NAMES, LEDGER, RECORDS, SAMPLES
 from curate.shards.commit import write_manifest
+from curate.shards.lists import write_lists
+from curate.shards.order import order_keys, shard_of
 from curate.storage import Folder
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
@@ -130,6 +132,7 @@ FIELD_TYPES = {
     "caption_source": pa.string(),
 }
 GROUPS = {"light": ("sharpness", "brightness", "loudness"), "tags": ("tags",), "caption": ("caption",)}
+SEED = 7
 PARTITION = 4
 """Records of a partition."""
 
@@ -332,7 +335,11 @@ class Builder:
         rules: Sequence[dict[str, Any]] = RULES,
         name: str = "tiny",
         streams: Streams = STREAMS,
+        order: str = "hash",
+        shard_samples: int = 4,
     ) -> None:
+        self.order = order
+        self.shard_samples = shard_samples
         self.build = build
         self.streams = streams
         self.name = name
@@ -348,7 +355,7 @@ class Builder:
             for start in range(0, len(own), PARTITION):
                 plain = "".join(c if c.isalnum() else "_" for c in source)
                 self._partition(f"{plain}-{start:016x}", own[start : start + PARTITION])
-        self._shard()
+        self._shards()
 
     def _partition(self, name: str, items: Sequence[Item]) -> None:
         self.partition = name
@@ -397,8 +404,9 @@ class Builder:
                 "annotate": [{"name": s["name"]} for s in SIGNALS[:4]],
                 "decide": {"rules": self.rules, "near_duplicates": [{"embedding": "vector", "threshold": 0.95}]},
                 "tokenize": {"streams": [{"name": n, "tokenizer": t} for n, (t, _) in self.streams.items()]},
+                "pack": {"order": self.order, "shard_samples": self.shard_samples},
             },
-            seed=7,
+            seed=SEED,
             counts=Counts(**counts),
             splits=[
                 Split(
@@ -557,17 +565,21 @@ class Builder:
         self._parquet(f"verdicts/{self.partition}-{'c' * 16}.parquet", rows, LEDGER)
         self.ledger += rows
 
-    def _shard(self) -> None:
-        if not self.tokens:
-            return
+    def _shards(self) -> None:
         types = {n: pa.list_(pa.from_numpy_dtype(tokenizer(t).card.numpy_dtype)) for n, (t, _) in self.streams.items()}
         plain = [("sample_id", pa.string()), ("content_id", pa.string()), ("kind", pa.string())]
         schema = pa.schema([*plain, ("start_us", pa.int64()), ("end_us", pa.int64()), *types.items()])
-        rows = sorted(self.tokens, key=lambda t: str(t["sample_id"]))
-        path = f"tokens/train/shard-00000-{'d' * 16}.arrow"
-        with pa.ipc.new_file(self._path(path), schema) as writer:
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        self._list(path, len(rows))
+        rows, places = self.tokens, np.arange(len(self.tokens)) // self.shard_samples
+        if self.order == "hash":
+            keys = order_keys(SEED, pa.array([str(t["sample_id"]) for t in rows], pa.string()))
+            rows = [rows[i] for i in np.argsort(keys)]
+            places = shard_of(np.sort(keys), max(1, -(-len(rows) // self.shard_samples)))
+        for number in sorted(set(places.tolist())):
+            own = [row for row, place in zip(rows, places, strict=True) if place == number]
+            path = f"tokens/train/shard-{number:05d}-{'d' * 16}.arrow"
+            with pa.ipc.new_file(self._path(path), schema) as writer:
+                writer.write_table(pa.Table.from_pylist(own, schema=schema), max_chunksize=2)
+            self._list(path, len(own))
 
     def _parquet(self, path: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
         full = [{name: row.get(name) for name in schema.names} for row in rows]
@@ -601,6 +613,17 @@ class Card:
     files: list[File]
     html: str
     readme: str
+
+
+@dataclass(frozen=True)
+class Watched(Folder):
+    """A folder that counts how often each file is opened."""
+
+    opened: Counter[str] = field(default_factory=Counter)
+
+    def local(self, path: str) -> Path:
+        self.opened[path] += 1
+        return super().local(path)
 
 
 @contextmanager

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from curate.card.axis import Axis
 from curate.card.facts import gather
 from curate.card.flow import flow
-from curate.card.funnel import Funnel, Level
+from curate.card.funnel import Funnel, Level, funnel
 from curate.card.media import loudest_line, spectrogram, wave
-from curate.card.signals import numbers
+from curate.card.signals import numbers, others
 from curate.card.tables import open_tables
+from curate.card.thresholds import Column, thresholds
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Split
-from curate.schema.recipe import Recipe
+from curate.schema.recipe import Recipe, Rule
 from curate.storage import Folder
 
 
@@ -55,6 +56,28 @@ def test_a_percentile_is_drawn_at_the_value_it_came_to(builder: Builder) -> None
     assert loudness.spread.outside == 1  # the clips of the film are videos, which this rule is not for
     assert loudness.spread.chart is not None
     assert [line.label for line in loudness.spread.chart.lines] == ["≥ p25 = -14"]
+
+
+@pytest.mark.parametrize("percent", [0, 7.5, 50, 100])
+def test_a_percentile_that_dropped_nothing_is_that_of_all_values(builder: Builder, percent: float) -> None:
+    rule = Rule(field="sharpness", min_percentile=percent, kinds=["image"])
+    with opened(builder) as tables:
+        [bound] = thresholds(tables, [rule], Column("sample", "sharpness", "signal:sharpness"))
+    verdicts = {r["id"]: r for r in builder.ledger if r["level"] == "sample"}
+    values = [
+        s["sharpness"]
+        for s in builder.signals
+        if s["sharpness"] is not None and verdicts[s["sample_id"]]["kind"] == "image"
+    ]
+    assert bound.value == pytest.approx(np.percentile(np.float32(values), percent), rel=1e-6)
+
+
+def test_chunks_of_partitions_give_the_same_sums(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(builder) as tables:
+        together = others(tables), funnel(tables)
+    monkeypatch.setattr("curate.card.sweep.CHUNK_ROWS", 1)
+    with opened(builder) as tables:
+        assert (others(tables), funnel(tables)) == together
 
 
 def test_failed_samples_are_in_no_histogram(builder: Builder) -> None:

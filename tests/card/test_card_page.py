@@ -1,15 +1,33 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import re
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import yaml
-from card_build import STREAMS, TRAINED, Card, Item, fault, items, make_card, photo, picture_item, tone, wav
+from card_build import (
+    STREAMS,
+    TRAINED,
+    Builder,
+    Card,
+    Item,
+    Watched,
+    fault,
+    items,
+    make_card,
+    photo,
+    picture_item,
+    tokenizer,
+    tone,
+    wav,
+)
 
 from curate.card.readme import hub_licence, size_category
+from curate.card.write import write_card
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>' \u202egpj.exe"
@@ -145,6 +163,17 @@ def test_the_same_build_gives_the_same_bytes_wherever_it_lies(card: Card, tmp_pa
     assert again.html == card.html
     assert again.readme == card.readme
     assert str(tmp_path) not in again.html
+
+
+def test_a_task_can_write_the_card_and_opens_each_file_a_fixed_number_of_times(tmp_path: Path) -> None:
+    builder = Builder(tmp_path, items())
+    watched = Watched(tmp_path)
+    task = partial(write_card, watched, builder.manifest(), builder.files, tokenizer)
+    assert pickle.loads(pickle.dumps(task)).args[1] == builder.manifest()
+    task()
+    for path, times in watched.opened.items():
+        # a pass for sums, one for keepers of duplicates, one for what is shown; and once for the columns of signals
+        assert times <= 3, path
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from card_build import Builder, committed, items
+from card_build import Builder, Watched, committed, items, photo, picture_item
 
 from curate.card.explain import Story, explain
 from curate.schema.errors import CurateError
@@ -32,7 +32,7 @@ def test_a_kept_picture_has_its_signals_its_duplicates_and_its_tokens(build: Pat
     assert cat["signals"]["caption"] == "A ginger cat looks at the camera"
     assert [d["uri"] for d in cat["duplicates"]] == ["copies/cat small.jpg"]
     assert cat["tokens"]["tok_rgb@256"].startswith("1 x 32 x 32 ids, first ")
-    assert "tokens/train/shard-00000-" in cat["tokens"]["caption"]
+    assert "tokens/train/shard-0000" in cat["tokens"]["caption"]
     assert cat["tokens"]["tok_audio@16k"] == "missing"
     assert "signal sharpness = " in story.text()
     assert "(recipe: min 20)" in story.text()
@@ -72,3 +72,29 @@ def test_names_that_fit_many_or_none(build: Path) -> None:
     with pytest.raises(CurateError, match="nothing in this build") as nothing:
         explain(build, "no such thing")
     assert "of the ledger" in nothing.value.hint
+
+
+def test_one_partition_and_one_shard_are_opened(build: Path) -> None:
+    watched = Watched(build)
+    explain(watched, "chelsea.png")
+    opened = [path for path in watched.opened if not path.startswith("verdicts/")]
+    own = [path for path in opened if "folder-0000000000000000-" in path]
+    assert {path.partition("/")[0] for path in own} == {"records", "samples", "signals"}
+    [shard] = set(opened) - set(own)
+    assert shard.startswith("tokens/train/")
+    assert len(list((build / "tokens/train").iterdir())) > 2
+
+
+def test_the_shard_is_found_in_partition_order_too(tmp_path: Path) -> None:
+    ordered = committed(Builder(tmp_path, items(), order="partition"))
+    [cat] = explain(ordered, "chelsea.png").samples
+    assert cat["tokens"]["caption"].endswith(" row 1")
+    assert "shard-00000-" in cat["tokens"]["caption"]
+
+
+def test_the_same_bytes_twice_in_a_partition_keep_their_own_words(tmp_path: Path) -> None:
+    rocket = photo("rocket.jpg", 64)
+    copy = picture_item("copy.jpg", rocket, "words of the copy", outcome="duplicate", of_record=True, same_as="a.jpg")
+    twice = committed(Builder(tmp_path, [copy, picture_item("a.jpg", rocket, "A rocket")]))
+    [kept] = explain(twice, "a.jpg").samples
+    assert kept["signals"]["caption"] == "A rocket"

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from curate.shards.lists import write_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -26,6 +25,7 @@ from curate.schema.events import Cause, Event, Summary
 from curate.schema.manifest import Counts, File, Manifest, Split, StreamEntry
 from curate.schema.recipe import Recipe
 from curate.schema.tables import LEDGER
+from curate.shards.lists import write_lists
 from curate.storage import Folder, Store
 from curate.storage.tables import write_table
 
@@ -209,7 +209,7 @@ def test_sums_that_do_not_add_up_are_a_loud_bug(tmp_path: Path, lose: Callable[[
 _failure = st.tuples(st.sampled_from(["record", "sample"]), st.sampled_from("abc"), st.sampled_from("XYZ"))
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(_failure, max_size=40), st.integers(1, 50), st.randoms())
 def test_causes_are_those_of_a_plain_count(failures: list[tuple[str, str, str]], size: int, chance: Any) -> None:
     rows = [failed(level, i, stage, error) for i, (level, stage, error) in enumerate(failures)]
