@@ -368,7 +368,7 @@ def test_a_process_that_dies_while_it_packs_leaves_whole_shards_and_a_rerun_give
     packed(calm, partitions, PACK, 1, STREAMS, 0)
     pid = os.fork()
     if pid == 0:
-        packed(DiesAt(killed.root), partitions, PACK, 1, STREAMS, 0)  # type: ignore[arg-type]
+        packed(DiesAt(killed.root), partitions, PACK, 1, STREAMS, 0)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     want, left = shards_of(calm), shards_of(killed)
