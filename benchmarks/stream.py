@@ -17,21 +17,25 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import pyarrow as pa
 
 from curate.schema.codec import CodecCard
 from curate.schema.ids import content_id
 from curate.schema.manifest import MANIFEST, Counts, Manifest
+from curate.schema.recipe import Pack
 from curate.shards.bench import bench
 from curate.shards.commit import write_manifest
+from curate.shards.fragments import write_fragment
+from curate.shards.lists import write_lists
 from curate.shards.masked import MaskedView
-from curate.shards.order import final_order
-from curate.shards.pack import splits_of, stream_entries, write_shard
-from curate.shards.pieces import Tokens, index_pieces, write_piece
+from curate.shards.pack import Tokenized, count_kept, pack_range, plan_pack, splits_of, stream_entries
 from curate.shards.schema import StreamSpec
 from curate.shards.stream import stream
 from curate.storage import Folder
+from curate.storage.tables import write_table
 
-PIECE = 4096
+PARTITION = 4096
+PACK = Pack(shard_samples=10240)
 
 
 def card(name: str, modality: str, vocabulary: int, grid: tuple[int, int] | None = None) -> CodecCard:
@@ -65,36 +69,44 @@ def synthesise(build: Path, samples: int) -> None:
     ]
     streams = [StreamSpec.of(c.name, c) for c in cards]
     rng = np.random.default_rng(0)
-    pieces = []
-    for start in range(0, samples, PIECE):
-        rows = []
-        for i in range(start, min(start + PIECE, samples)):
-            ids = {
-                "tok_rgb": rng.integers(0, 16384, (1, 14, 14)),
-                "tok_audio": rng.integers(0, 1024, (256, 1)),
-                "caption": rng.integers(32, 50257, rng.integers(20, 61)),
-            }
-            name = content_id(str(i).encode())
-            rows.append(Tokens(name, name, "video", 0, 5_120_000, ids))
-        pieces.append(f"pieces/piece-{start:08d}.arrow")
-        write_piece(store, pieces[-1], streams, rows)
-    places = index_pieces(store, pieces)
-    plans = final_order([(s, s) for s in places], seed=0, splits={"train": 1.0}, shard_samples=10240)
-    files = [write_shard(plan, places, store) for plan in plans]
-    store.remove(pieces)
+    partitions = []
+    for start in range(0, samples, PARTITION):
+        n = min(PARTITION, samples - start)
+        names = [content_id(str(i).encode()) for i in range(start, start + n)]
+        keys = pa.table(
+            {"sample_id": names, "content_id": names, "kind": ["video"] * n}
+            | {"start_us": [0] * n, "end_us": [5_120_000] * n}
+        )
+        ids = {
+            "tok_rgb": [rng.integers(0, 16384, (1, 14, 14)) for _ in names],
+            "tok_audio": [rng.integers(0, 1024, (256, 1)) for _ in names],
+            "caption": [rng.integers(32, 50257, rng.integers(20, 61)) for _ in names],
+        }
+        one = Tokenized(
+            f"synthetic-{start}",
+            f"verdicts/synthetic-{start}.parquet",
+            {spec.name: [f"tokenized/{spec.name}/synthetic-{start}.arrow"] for spec in streams},
+        )
+        for spec in streams:
+            write_fragment(store, one.fragments[spec.name][0], spec, keys, ids[spec.name], [None] * n)
+        write_table(store, one.verdicts, pa.table({"id": names, "level": ["sample"] * n, "outcome": ["kept"] * n}))
+        partitions.append(one)
+    plans = plan_pack([count_kept(store, one, 0, PACK.splits) for one in partitions], PACK)
+    shards = [shard for plan in plans for shard in pack_range(store, partitions, plan, streams, 0)]
+    store.remove(path for one in partitions for path in (one.verdicts, *one.paths))
     nothing = Counts(records={}, samples={})
     manifest = Manifest(
         name="synthetic",
         recipe={},
         seed=0,
         counts=nothing,
-        splits=splits_of(["train"], plans),
-        streams=stream_entries(store, plans, streams, {c.name: (c.name, c.modality) for c in cards}),
+        splits=splits_of(["train"], plans, shards),
+        streams=stream_entries(shards, streams, {c.name: (c.name, c.modality) for c in cards}),
         signals=[],
         codecs={c.name: c for c in cards},
         versions={},
         hardware="",
-        files=files,
+        lists=write_lists(store, [shard.file for shard in shards]),
     )
     with store.held(MANIFEST) as hold:
         write_manifest(hold, manifest)

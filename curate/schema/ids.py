@@ -1,4 +1,4 @@
-"""Names that come from content: records, samples, partitions, and the final order.
+"""Names that come from content: records, samples, partitions.
 
 All digests are BLAKE3. Ids are 128 bits as 32 hex digits: with a billion samples the chance of any collision is
 about 1.5e-21 (birthday bound n^2 / 2^129).
@@ -54,12 +54,12 @@ def sample_id(content: str, start_us: int = 0, end_us: int = 0) -> str:
 
 
 def order_key(seed: int, sample: str) -> str:
-    """Sort key of the final order: pseudo-random in the seed, a function of the sample alone."""
+    """A sort key that is pseudo-random in the seed, a function of the sample alone."""
     return content_id(f"{seed}:{sample}".encode())
 
 
 def unit_interval(seed: int, key: str) -> float:
-    """A number in [0, 1) drawn from the seed and a key; splits use it."""
+    """A number in [0, 1) drawn from the seed and a key."""
     return int(content_id(f"{seed}/{key}".encode())[:13], 16) / float(1 << 52)
 
 

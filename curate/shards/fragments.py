@@ -7,6 +7,7 @@ such modality, or failed) and failure columns. It serves whatever subset of its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -78,7 +79,7 @@ def read_fragment(store: Store, path: str, spec: StreamSpec | None = None) -> pa
         CurateError: it is not whole, no fragment, or (where `spec` is given) one of another stream or codec.
         FileNotFoundError: a remote store has no such file.
     """
-    schema, batches = open_fragment(store, path, spec)
+    schema, batches = open_fragment(store.local(path), store.name(path), spec)
     return pa.Table.from_batches(batches, schema)
 
 
@@ -93,15 +94,19 @@ def read_failed(store: Store, path: str) -> pa.Array:
     return table.column("sample_id").filter(table.column("error").is_valid()).combine_chunks()
 
 
-def open_fragment(store: Store, path: str, spec: StreamSpec | None = None) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    """The record batches of a fragment; raises as `read_fragment`."""
-    schema, batches = open_ipc(store.local(path))
+def open_fragment(place: Path, name: str, spec: StreamSpec | None = None) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    """Schema and record batches of a fragment that lies at `place`; raises as `read_fragment`.
+
+    Args:
+        name: what messages call it.
+    """
+    schema, batches = open_ipc(place)
     names = schema.names
     if names != [*(f.name for f in KEYS), *names[len(KEYS) : len(KEYS) + 1], *FAILURE_NAMES]:
-        raise CurateError(f"{store.name(path)}: not a tokenized fragment", "remove it and run the same command again")
+        raise CurateError(f"{name}: not a tokenized fragment", "remove it and run the same command again")
     if spec is not None and not schema.equals(fragment_schema(spec), check_metadata=True):
         raise CurateError(
-            f"{store.name(path)}: holds another stream, or one of another codec, than {spec.name!r}",
+            f"{name}: holds another stream, or one of another codec, than {spec.name!r}",
             "remove it and run the same command again",
         )
     return schema, batches

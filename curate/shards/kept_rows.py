@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ class Tokenized:
     name: str
     verdicts: str
     fragments: Mapping[str, Sequence[str]]
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of all its fragments."""
+        return [path for paths in self.fragments.values() for path in paths]
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,22 @@ class KeptRows:
 
 
 class Partition:
-    """A partition's verdicts and fragments, opened."""
+    """A partition's verdicts and fragments, opened.
 
-    def __init__(self, build: Store, one: Tokenized, seed: int, streams: Sequence[StreamSpec] | None = None) -> None:
-        self._build, self._one, self._seed = build, one, seed
+    Args:
+        places: local files of its fragments (`Tokenized.paths`), by path.
+        streams: of the build; those of its fragments where None.
+    """
+
+    def __init__(
+        self,
+        build: Store,
+        one: Tokenized,
+        seed: int,
+        places: Mapping[str, Path],
+        streams: Sequence[StreamSpec] | None = None,
+    ) -> None:
+        self._build, self._one, self._seed, self._places = build, one, seed, places
         self._streams = streams
         self._names = [s.name for s in streams] if streams is not None else sorted(one.fragments)
 
@@ -96,7 +114,7 @@ class Partition:
             name: [
                 batch
                 for path in self._one.fragments.get(name, ())
-                for batch in open_fragment(self._build, path, specs.get(name))[1]
+                for batch in open_fragment(self._places[path], self._build.name(path), specs.get(name))[1]
             ]
             for name in self._names
         }

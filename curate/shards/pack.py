@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,9 @@ __all__ = [
     "splits_of",
     "stream_entries",
 ]
+
+
+_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ def count_kept(build: Store, one: Tokenized, seed: int, splits: Mapping[str, flo
     Raises:
         CurateError: a kept sample that some stream has no row of, or a file that is not what it should be.
     """
-    content = Partition(build, one, seed).packed().column("content_id")
+    with build.pinned(one.paths) as places:
+        of = dict(zip(one.paths, places, strict=True))
+        content = Partition(build, one, seed, of).packed().column("content_id")
     counts = np.bincount(splits_of_content(seed, content, splits), minlength=len(splits))
     return dict(zip(sorted(splits), counts.tolist(), strict=True))
 
@@ -98,11 +104,10 @@ def pack_range(
     """
     parts: list[KeptRows] = []
     before = dict(task.before)
-    for group in _in_groups([partitions[i] for i in task.partitions], build):
-        for one in group:
-            part = Partition(build, one, seed, streams).rows_of(task, before)
-            if len(part):
-                parts.append(part)
+    for one, places in _opened(build, [partitions[i] for i in task.partitions]):
+        part = Partition(build, one, seed, places, streams).rows_of(task, before)
+        if len(part):
+            parts.append(part)
     if not parts:
         return []
     rows = KeptRows.concat(parts)
@@ -177,13 +182,15 @@ def _sum(counts: Sequence[FrameCounts]) -> FrameCounts:
     )
 
 
-def _in_groups(partitions: Sequence[Tokenized], build: Store, size: int = 16) -> Iterator[Sequence[Tokenized]]:
-    """Partitions, some at a time: their fragments are copied from a remote store together."""
-    for start in range(0, len(partitions), size):
-        group = partitions[start : start + size]
-        paths = [path for one in group for some in one.fragments.values() for path in some]
-        with build.pinned(paths if build.remote else []):
-            yield group
+def _opened(build: Store, partitions: Sequence[Tokenized]) -> Iterator[tuple[Tokenized, dict[str, Path]]]:
+    """Partitions and local files of their fragments, which a remote store gives for some partitions together."""
+    for start in range(0, len(partitions), _TOGETHER):
+        group = partitions[start : start + _TOGETHER]
+        paths = [path for one in group for path in one.paths]
+        with build.pinned(paths) as places:
+            of = dict(zip(paths, places, strict=True))
+            for one in group:
+                yield one, of
 
 
 def _no_sample_twice(rows: KeptRows, order: Ints) -> None:

@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.schema.errors import CurateError
 from curate.schema.manifest import File, Manifest
 from curate.schema.tables import LEDGER
 from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES
@@ -92,7 +93,11 @@ def opened_ledger(
 
 @contextmanager
 def connected() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A fresh DuckDB on one thread that spills what does not fit into MEMORY, and downloads nothing."""
+    """A fresh DuckDB on one thread that spills what does not fit into MEMORY, and downloads nothing.
+
+    Raises:
+        CurateError: there is not enough memory, or no room to spill.
+    """
     with tempfile.TemporaryDirectory(prefix="curate-verify-") as spill:
         options: dict[str, str | bool | int | float | list[str]] = {
             "temp_directory": spill,
@@ -104,7 +109,13 @@ def connected() -> Iterator[duckdb.DuckDBPyConnection]:
         }
         with duckdb.connect(":memory:", config=options) as db:
             db.execute("SET enable_progress_bar_print = false")  # stdout is for the report
-            yield db
+            try:
+                yield db
+            except duckdb.OutOfMemoryException as exc:
+                raise CurateError(
+                    f"verify needs more than {MEMORY} of memory, or more room in {tempfile.gettempdir()}",
+                    "set TMPDIR to a folder on a larger disk",
+                ) from exc
 
 
 def view(db: duckdb.DuckDBPyConnection, name: str, places: Sequence[Path]) -> None:
@@ -137,6 +148,8 @@ def check_ledger(db: duckdb.DuckDBPyConnection, manifest: Manifest, problems: Pr
             if row is not None:
                 problems.many(f"ledger: {what}", str(row[0]), int(row[1]))
         counted = db.execute("SELECT level, outcome, count(*) FROM ledger GROUP BY ALL ORDER BY ALL").fetchall()
+    except duckdb.OutOfMemoryException:
+        raise  # it says nothing about the ledger
     except duckdb.Error as exc:
         problems.add(f"ledger: cannot be read: {' '.join(str(exc).split())}")
         return None

@@ -142,6 +142,8 @@ def _kept(ledger: duckdb.DuckDBPyConnection, problems: Problems) -> RowSums | No
     try:
         for batch in ledger.sql(query).to_arrow_reader(1 << 16):
             sums = sums and sums.plus(batch, "id")
+    except duckdb.OutOfMemoryException:
+        raise  # it says nothing about the ledger
     except (duckdb.Error, pa.ArrowException, OSError) as exc:
         problems.add(f"ledger: cannot be read: {' '.join(str(exc).split())}")
     return sums
@@ -220,6 +222,8 @@ class _Silent:
             )
             try:
                 found = db.execute(query).fetchall()
+            except duckdb.OutOfMemoryException:
+                raise  # it says nothing about the samples
             except duckdb.Error as exc:
                 problems.add(f"samples: cannot be read: {' '.join(str(exc).split())}")
                 return

@@ -9,8 +9,11 @@ import pytest
 from tiny import TinyBuild, commit
 
 from curate.schema.errors import CurateError
-from curate.schema.manifest import FORMAT
+from curate.schema.manifest import FORMAT, File, Manifest
+from curate.shards import lists
 from curate.shards.commit import read_manifest
+from curate.shards.lists import files_below, read_files, write_lists
+from curate.storage import Folder
 from curate.storage.place import placed
 
 
@@ -83,3 +86,18 @@ def test_a_commit_sweeps_up_after_killed_writers(tiny_build: TinyBuild) -> None:
     left.write_bytes(b"half")
     commit(build, read_manifest(build))
     assert not left.exists()
+
+
+def test_lists_are_sorted_tables_that_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "MOST_ROWS", 4)
+    store = Folder(tmp_path)
+    files = [File(path=f"{folder}/{i}", digest=f"{i:064x}", bytes=i, rows=2 * i) for i in range(5) for folder in "ba"]
+    entries = write_lists(store, files)
+    assert [entry.rows for entry in entries] == [4, 4, 2]
+    assert all(entry.path.startswith(f"versions/1/files-{i:05d}-") for i, entry in enumerate(entries))
+    assert entries == write_lists(store, reversed(files)), "in any order"
+    manifest = Manifest.model_construct(lists=entries)
+    assert read_files(store, manifest) == sorted(files, key=lambda file: file.path)
+    assert files_below(store, manifest, "b/") == sorted((f for f in files if f.path[0] == "b"), key=lambda f: f.path)
+    assert files_below(store, manifest, "c/") == []
+    assert write_lists(store, []) == []

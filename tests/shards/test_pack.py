@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from object_store import ObjectStore
 from tiny import CARDS, STREAMS, TinyBuild, Tokens, finish, keys_of, make_samples, packed, tokenized
 
 from curate.schema.errors import CurateError
@@ -33,7 +34,7 @@ from curate.shards.pack import Tokenized, count_kept, pack_range, plan_pack, spl
 from curate.shards.reader import iter_rows
 from curate.shards.schema import StreamSpec, streams_in
 from curate.shards.verify import verify
-from curate.storage import Folder
+from curate.storage import Folder, open_store
 
 SHARES = {"train": 0.75, "held": 0.25}
 PACK = Pack(shard_samples=16, splits=SHARES)
@@ -367,7 +368,7 @@ def test_a_process_that_dies_while_it_packs_leaves_whole_shards_and_a_rerun_give
     packed(calm, partitions, PACK, 1, STREAMS, 0)
     pid = os.fork()
     if pid == 0:
-        packed(DiesAt(killed.root), partitions, PACK, 1, STREAMS, 0)  # type: ignore[arg-type]
+        packed(DiesAt(killed.root), partitions, PACK, 1, STREAMS, 0)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     want, left = shards_of(calm), shards_of(killed)
@@ -417,3 +418,14 @@ def test_ids_that_share_their_first_half_lie_in_the_order_of_ids(tmp_path: Path)
     ids = open_ipc(tmp_path / result.path)[1][0].column("sample_id")
     assert ids.to_pylist() == sorted(names)
     assert len(set(id_words(ids)[0].tolist())) == 1
+
+
+def test_a_bucket_holds_the_same_shards(tmp_path: Path, s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CURATE_CACHE", str(tmp_path / "cache"))
+    made = []
+    for store in (Folder(tmp_path / "folder"), open_store(s3.fresh())):
+        partitions = tokenized(store, make_samples(60), 15)
+        plans, results = packed(store, partitions, PACK, 2, STREAMS, 0)
+        made.append({r.path: store.read(r.path) for r in results})
+        assert sum(split.samples for split in splits_of(list(SHARES), plans, results)) == 60
+    assert made[0] == made[1]

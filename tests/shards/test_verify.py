@@ -18,11 +18,13 @@ from tiny import TinyBuild, finish, make_samples, rewrite_files
 
 from curate.schema.errors import CurateError
 from curate.schema.tables import LEDGER
+from curate.shards import verify_ledger
 from curate.shards.commit import describe_file, read_manifest
 from curate.shards.ipc import open_ipc, write_ipc
 from curate.shards.lists import files_below, read_files
 from curate.shards.stream import stream
 from curate.shards.verify import verify
+from curate.shards.verify_shards import RowSums
 from curate.storage import Folder
 
 VERDICTS = "verdicts/here-1.parquet"  # where the rows lie that tests change, but those of records
@@ -367,3 +369,84 @@ def test_many_broken_rows_make_one_sentence(tiny_build: TinyBuild) -> None:
     assert len(sentences) == 1
     rows = next(s for s in read_manifest(build).splits if s.name == "train").shard_rows[0]
     assert f"and {rows - 1} more" in sentences[0]
+
+
+def swap(build: Path, one: int, other: int) -> None:
+    """Two rows of a shard change places, and the build is sealed again."""
+    path = shard_in(build)
+    schema, (batch,) = open_ipc(build / path)
+    rows = list(range(batch.num_rows))
+    rows[one], rows[other] = rows[other], rows[one]
+    write_ipc(Folder(build), path, schema, [batch.take(pa.array(rows))])
+    reseal(build)
+
+
+def test_partitions_order_is_no_order_of_ids(tiny_build: TinyBuild) -> None:
+    """`order: partition` promises which rows, not which come first; all else is checked alike."""
+    build = tiny_build(60, order="partition")
+    assert verify(build).problems == []
+    swap(build, 0, 5)
+    assert verify(build).problems == []
+    edit_shard(build, "sample_id", lambda cells: [cells[1], *cells[1:]])
+    problem(build, "lies in shards twice")
+
+
+def test_a_row_that_is_replaced_by_another(tiny_build: TinyBuild) -> None:
+    """Counts are right, the sums are not: then both rows are named."""
+    build = tiny_build(60, order="partition")
+    stranger, kept = "0" * 32, open_ipc(build / shard_in(build))[1][0].column("sample_id")[0].as_py()
+    edit_shard(build, "sample_id", lambda cells: [stranger, *cells[1:]])
+    problem(build, "a kept sample that is in no shard", kept)
+    problem(build, "whose sample the ledger does not say is kept", stranger, f"{shard_in(build)} row 0")
+
+
+def test_an_id_that_is_none(tiny_build: TinyBuild) -> None:
+    build = tiny_build()
+    edit_shard(build, "sample_id", lambda cells: ["me", *cells[1:]])
+    problem(build, shard_in(build), "'me' is not 32 hex digits")
+    problem(build, "a kept sample that is in no shard")
+
+
+def test_splits_that_are_not_the_recipes(tiny_build: TinyBuild) -> None:
+    build = tiny_build()
+    edit_manifest(build, lambda said: said["recipe"]["pack"].update(splits={"train": 1.0}))
+    problem(build, "manifest.json", "not those of its recipe")
+
+
+def test_samples_of_records_that_are_not_sampled_are_no_fault(tiny_build: TinyBuild) -> None:
+    build = tiny_build()
+    table = pq.read_table(build / SAMPLES)
+    pq.write_table(pa.concat_tables([table, table.slice(0, 3)]), build / SAMPLES)
+    reseal(build, {SAMPLES: 63})
+    assert verify(build).problems == []
+
+
+def test_sums_do_not_depend_on_order_and_tell_any_change() -> None:
+    n = 1000
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "id": [rng.bytes(16).hex() for _ in range(n)],
+            "kind": ["image", "video"] * (n // 2),
+            "start_us": rng.integers(0, 9, n),
+            "end_us": rng.integers(9, 99, n),
+        }
+    )
+    whole = RowSums().plus(table, "id")
+    assert whole is not None
+    turned = table.take(pa.array(rng.permutation(n)))
+    halves = RowSums().plus(turned.slice(0, 300), "id")
+    assert halves is not None
+    assert halves.plus(turned.slice(300), "id") == whole
+    for name, cell in (("id", "0" * 32), ("kind", "audio"), ("start_us", 100), ("end_us", 100)):
+        cells = table[name].to_pylist()
+        cells[500] = cell
+        other = table.set_column(table.schema.names.index(name), name, pa.array(cells))
+        assert RowSums().plus(other, "id") != whole
+
+
+def test_too_little_memory_is_no_fault_of_the_build(tiny_build: TinyBuild, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = tiny_build()
+    monkeypatch.setattr(verify_ledger, "MEMORY", "64KiB")
+    with pytest.raises(CurateError, match="verify needs more than 64KiB of memory"):
+        verify(build)

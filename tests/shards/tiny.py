@@ -31,7 +31,8 @@ from curate.shards.pack import (
 )
 from curate.shards.pack_plan import PackTask
 from curate.shards.schema import KEY_NAMES, StreamSpec
-from curate.storage import Folder
+from curate.storage import Folder, Store
+from curate.storage.tables import write_table
 
 COMMON = {
     "index_order": "as written",
@@ -191,7 +192,7 @@ def finish(
 
 
 def tokenized(
-    store: Folder,
+    store: Store,
     samples: Sequence[Tokens],
     partition: int,
     streams: Sequence[StreamSpec] = STREAMS,
@@ -208,8 +209,7 @@ def tokenized(
             fragments[spec.name] = [f"tokenized/{spec.name}/{name}.arrow"]
             write_fragment(store, fragments[spec.name][0], spec, keys_of(some), ids_of, failed)
         verdicts = f"verdicts/{name}.parquet"
-        (store.root / verdicts).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(make_ledger(list(some)), store.root / verdicts)
+        write_table(store, verdicts, make_ledger(list(some)))
         out.append(Tokenized(name, verdicts, fragments))
     return out
 
@@ -220,7 +220,7 @@ def keys_of(samples: Sequence[Tokens]) -> pa.Table:
 
 
 def packed(
-    store: Folder, partitions: list[Tokenized], pack: Pack, tasks: int, streams: Sequence[StreamSpec], seed: int
+    store: Store, partitions: list[Tokenized], pack: Pack, tasks: int, streams: Sequence[StreamSpec], seed: int
 ) -> tuple[list[PackTask], list[ShardResult]]:
     """Count, plan and pack, as the pipeline does."""
     counts = [count_kept(store, one, seed, pack.splits) for one in partitions]
