@@ -97,7 +97,11 @@ class Tars(Source):
             yield Unit(self.name, tar.path, f"{base}/{tar.path}", tar.bytes, {})
 
     def _tars(self) -> tuple[str, list[Stat]]:
-        return matching(self._said, self._root, self._env)
+        base, tars = matching(self._said, self._root, self._env)
+        odd = [_text(tar.path) for tar in tars if _text(tar.path) != tar.path]
+        if odd:
+            raise CurateError(f"source {self.name!r}: the name {odd[0]} is not UTF-8", "uris begin with it: rename it")
+        return base, tars
 
     def read(self, unit: Unit, build: Store) -> Iterator[Entry]:
         try:
@@ -266,6 +270,7 @@ class _Reader:
                     tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115 -- the file is its caller's
                 else:
                     tar.offset = offset
+                    self._file.seek(0)  # tarfile checks that the member before is whole where it has to seek
                 info = tar.next()
                 if info is None:
                     break

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from curate.schema import recipe
 from curate.schema.errors import CurateError
-from curate.sources import folder, paths, tables
+from curate.sources import folder, parquet_rows, paths, tables
 from curate.sources.base import Source, Unit
 from curate.sources.entry import Broken, Entry, File, TarMember, Url, identities
 from curate.sources.folder import FEWEST, MOST, Named
@@ -139,11 +139,13 @@ def test_a_record_does_not_depend_on_the_units_beside_its_own(tmp_path, build):
         ([2000, 2000], ["t#0", "t#1"]),
         ([100, 100, 2000, 100], ["t#0", "t#2", "t#3"]),
         ([600, 600, 424, 1], ["t#0", "t#1", "t#3"]),
-        ([2 * MOST_ROWS + 5, 10], ["t#0", f"t#0+{MOST_ROWS}", f"t#0+{2 * MOST_ROWS}", "t#1"]),
+        ([6005, 10], ["t#0", "t#0+3000", "t#0+6000", "t#1"]),
         ([10, 0, 2000], ["t#0", "t#2"]),
     ],
 )
-def test_row_groups_are_units_but_for_small_and_large_ones(tmp_path, build, groups, names):
+def test_row_groups_are_units_but_for_small_and_large_ones(tmp_path, build, monkeypatch, groups, names):
+    assert (FEW_ROWS, MOST_ROWS) == (1024, 65_536)
+    monkeypatch.setattr(parquet_rows, "MOST_ROWS", 3000)
     path = tmp_path / "t.parquet"
     total = sum(groups)
     schema = pa.schema([("uri", pa.string()), ("n", pa.int64())])
@@ -157,12 +159,11 @@ def test_row_groups_are_units_but_for_small_and_large_ones(tmp_path, build, grou
     source = opened("table", path)
     units = units_of(source, build)
     assert [unit.name.replace(".parquet", "") for unit in units] == names
-    assert all(0 < int(unit.detail["rows"]) <= MOST_ROWS for unit in units)
+    assert all(0 < int(unit.detail["rows"]) <= 3000 for unit in units)
     entries = entries_in(source, build, units)
     assert [e.uri for e in entries] == [f"http://h/{i}" for i in range(total)]
     assert [e.meta for e in entries[-3:]] == [f'{{"n": {i}}}' for i in range(total - 3, total)]
     assert {e.unit for e in entries} == {unit.name for unit in units}
-    assert FEW_ROWS == 1024
 
 
 def test_a_table_of_lines_is_one_unit_and_counts_a_uri_again_in_every_block(tmp_path, build, monkeypatch):
