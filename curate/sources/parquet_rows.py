@@ -105,7 +105,11 @@ class ParquetTable:
                     )
 
     def ranges(self) -> Iterator[Range]:
-        """All rows, in order: a range for each row group, but for those of few rows and of many."""
+        """All rows, in order: a range for each row group, but for those of few rows and of many.
+
+        Pages have no index that Arrow reads by: for a part of a row group what is before it is decoded as well, and of
+        an object all of the columns that are wanted is fetched. Beside the media that rows name this is little.
+        """
         small: Range | None = None
         row = 0
         for group, rows in enumerate(self._groups):

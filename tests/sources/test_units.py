@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import pickle
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -19,12 +20,14 @@ from pydantic import TypeAdapter
 
 from curate.schema import recipe
 from curate.schema.errors import CurateError
+from curate.schema.verdict import Failure
 from curate.sources import folder, parquet_rows, paths, tables
 from curate.sources.base import Source, Unit
 from curate.sources.entry import Broken, Entry, File, TarMember, Url, identities
 from curate.sources.folder import FEWEST, MOST, Named
 from curate.sources.listing import open_source
 from curate.sources.parquet_rows import FEW_ROWS, MOST_ROWS
+from curate.sources.read import read_all
 from curate.storage import Folder, Stat, Store
 
 
@@ -426,3 +429,29 @@ def test_pages_are_written_once(tmp_path, build):
     assert units_of(source, build) == [unit]
     assert path.stat().st_mtime_ns == before
     assert path.name == f"s-{unit.name}.parquet"
+
+
+def test_members_of_a_tar_that_lie_together_are_read_together(tmp_path, build, monkeypatch):
+    members = {f"{i:03}.{end}": bytes([i]) * 700 for i in range(200) for end in ("jpg", "cls")}
+    path = tar(tmp_path / "t.tar", members | {f"{i}.mp4": bytes([i]) * 5_000_000 for i in range(4)})
+    store = Watched.at(tmp_path, monkeypatch)
+    source = opened("webdataset", "s3://b/t.tar")
+    entries = entries_in(source, build, units_of(source, build))
+    store.asked.clear()
+    got = read_all(entries, {})
+    assert got == [bytes([i]) * 700 for i in range(200)] + [bytes([i]) * 5_000_000 for i in range(4)]
+    assert store.asked["read_range"] == 4  # the small ones and the first large one have fewer than 8 MiB
+    path.write_bytes(path.read_bytes()[: 100 * 2 * 1536 + 600])
+    left = read_all(entries[::-1], {})[::-1]
+    assert left == read_all(entries, {})
+    assert left[:100] == got[:100]
+    changed = Failure("ingest", "SourceError", "it has changed since it was listed")
+    assert left[100:] == [changed] * 104
+
+
+def test_a_source_takes_nothing_of_the_environment_along(tmp_path):
+    env = {"MEDIA": str(tmp_path), "AWS_SECRET_ACCESS_KEY": "SECRET-WORD"}
+    for kind, path in (("folder", "${MEDIA}"), ("webdataset", "${MEDIA}/*.tar"), ("table", "${MEDIA}/t.csv")):
+        source = pickle.dumps(open_source(spec(kind, path), Path("/"), env))
+        assert b"SECRET-WORD" not in source
+        assert len(source) < 2000
