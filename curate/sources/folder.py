@@ -223,7 +223,7 @@ def _walk(top: Path, folder: Path, prefix: str) -> Iterator[Named]:
             raise
         return  # removed since its name was listed
     here = [item for item in here if not item[0].startswith(".")]
-    siblings = {name for name, _, _ in here}
+    siblings = {name for name, is_folder, _ in here if not is_folder}
     media = media_among(siblings)
     for name, is_folder, is_link in sorted(here, key=lambda item: _shown(item[0]) + "/" * item[1]):
         if is_folder:

@@ -66,7 +66,8 @@ class ParquetTable:
 
     Raises:
         CurateError: not a Parquet file; a name of a column that is not UTF-8; a column of `own` that is there twice;
-            row groups whose rows are not those of the table; one that states more rows than the file has bytes.
+            row groups whose rows are not those of the table; one that states fewer rows than values of a column of
+            `own`, or more than the file has bytes.
         FileNotFoundError: it is gone.
     """
 
@@ -94,9 +95,21 @@ class ParquetTable:
         for i, rows in enumerate(self._groups, 1):
             if rows < 0 or rows > max(MAX_CLAIMED, size):
                 raise CurateError(f"{name}: its row group {i} states {rows} rows, and the file has {size} bytes")
+            for j in range(footer.num_columns):
+                cells = footer.row_group(i - 1).column(j)
+                is_asked = cells.path_in_schema in own and footer.schema.column(j).max_repetition_level == 0
+                if is_asked and cells.num_values > rows:
+                    raise CurateError(
+                        f"{name}: its row group {i} states {rows} rows, and {cells.num_values} of "
+                        f"{cells.path_in_schema}: nothing is read of it"
+                    )
 
     def ranges(self) -> Iterator[Range]:
-        """All rows, in order: a range for each row group, but for those of few rows and of many."""
+        """All rows, in order: a range for each row group, but for those of few rows and of many.
+
+        Pages have no index that Arrow reads by: for a part of a row group what is before it is decoded as well, and of
+        an object all of the columns that are wanted is fetched. Beside the media that rows name this is little.
+        """
         small: Range | None = None
         row = 0
         for group, rows in enumerate(self._groups):

@@ -65,18 +65,26 @@ def in_bucket(address: str) -> tuple[Store, str]:
     return open_store(scheme + mark + bucket), key
 
 
-def matching(text: str, root: Path, env: Mapping[str, str]) -> tuple[str, list[Stat]]:
-    """The files that a recipe's path or pattern (`*`, `?`, `[ab]`, `**`) means, by path, and the folder they start in.
+def pattern_of(text: str, root: Path, env: Mapping[str, str]) -> str:
+    """The address that a recipe's path or pattern (`*`, `?`, `[ab]`, `**`) means, for `matching`.
 
-    The folder is all before the first part that holds a pattern. What stands for `${NAME}` is taken as it is.
+    What stands for `${NAME}` is taken as it is.
+    """
+    pattern = substitute(text, env, glob.escape)
+    if is_remote(pattern):
+        return pattern
+    return str(Path(glob.escape(str(root.absolute()))) / Path(pattern).expanduser())
+
+
+def matching(pattern: str) -> tuple[str, list[Stat]]:
+    """The files that a pattern means, by path, and the folder they start in: all before the first part that holds a
+    sign of a pattern.
 
     Returns:
         The folder's address, and the files by their paths relative to it, with their sizes.
     """
-    pattern = substitute(text, env, glob.escape)
     if is_remote(pattern):
         return _matching_objects(pattern)
-    pattern = str(Path(glob.escape(str(root.absolute()))) / Path(pattern).expanduser())
     base = Path(*_plain_parts(Path(pattern).parts))
     if base.is_file():
         return str(base.parent), [Stat(base.name, base.stat().st_size)]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from curate.schema.recipe import Fetch
 from curate.schema.verdict import Failure
-from curate.sources.entry import Broken, Entry, File, Location, TarMember, Url
+from curate.sources.ahead import LARGEST, SHORT
+from curate.sources.entry import Broken, Entry, File, TarMember, Url
 from curate.sources.fetch import Request, fetch_all
 from curate.sources.paths import in_bucket
-from curate.sources.sidecar import SourceError, reason
+from curate.sources.sidecar import reason
 from curate.storage import is_remote
 from curate.storage.retry import TRIES, StoreUnavailable
 
@@ -45,45 +46,74 @@ def read_all(entries: Sequence[Entry], fetch: Mapping[str, Fetch], max_bytes: in
         if isinstance(entry.location, Url):
             remote[i] = Request(entry.location.url, fetch.get(entry.source, Fetch()))
     fetched = dict(zip(remote, fetch_all(list(remote.values()), STAGE), strict=True)) if remote else {}
-    stored = [i for i, e in enumerate(entries) if _address(e.location) is not None]
+    done = dict(fetched)
+    stored: list[File | TarMember] = []
+    for i, entry in enumerate(entries):
+        at = entry.location
+        if isinstance(at, Broken):
+            done[i] = Failure(STAGE, at.error, at.message[:500])
+        elif isinstance(at, File | TarMember):
+            if at.bytes > max_bytes:
+                done[i] = Failure(STAGE, "SourceError", f"it has {at.bytes} bytes, more than {max_bytes}")
+            else:
+                stored.append(at)
+    runs = list(_runs(stored))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        objects = dict(zip(stored, pool.map(lambda i: _read(entries[i].location, max_bytes), stored), strict=True))
-    done = fetched | objects
-    return [done[i] if i in done else _read(e.location, max_bytes) for i, e in enumerate(entries)]
+        is_far = any(is_remote(_address(run[0])) for run in runs)
+        read = (got for some in (pool.map(_read, runs) if is_far else map(_read, runs)) for got in some)
+        return [done[i] if i in done else next(read) for i in range(len(entries))]
 
 
-def _address(at: Location) -> str | None:
-    """The address of what lies in a bucket."""
-    path = at.path if isinstance(at, File) else at.tar if isinstance(at, TarMember) else ""
-    return path if is_remote(path) else None
+def _address(at: File | TarMember) -> str:
+    return at.path if isinstance(at, File) else at.tar
 
 
-def _read(at: Location, max_bytes: int) -> bytes | Failure:
-    if isinstance(at, Broken):
-        return Failure(STAGE, at.error, at.message[:500])
-    assert isinstance(at, File | TarMember)
+def _runs(places: Iterable[File | TarMember]) -> Iterator[list[File | TarMember]]:
+    """Members of a tar that lie close to each other are read together; others are alone."""
+    run: list[File | TarMember] = []
+    for at in places:
+        if run and not _continues(run[0], run[-1], at):
+            yield run
+            run = []
+        run.append(at)
+    if run:
+        yield run
+
+
+def _continues(first: File | TarMember, last: File | TarMember, at: File | TarMember) -> bool:
+    if not (isinstance(first, TarMember) and isinstance(last, TarMember) and isinstance(at, TarMember)):
+        return False
+    gap = at.offset - last.offset - last.bytes
+    return at.tar == first.tar and 0 <= gap <= SHORT and at.offset + at.bytes - first.offset <= LARGEST
+
+
+def _read(run: Sequence[File | TarMember]) -> list[bytes | Failure]:
+    """The content of each place of a run, by one request."""
+    first, last = run[0], run[-1]
+    start = first.offset if isinstance(first, TarMember) else 0
+    # of a file one byte more is asked for, to see whether it has grown
+    stop = last.offset + last.bytes if isinstance(last, TarMember) else last.bytes + 1
+    got = _span(_address(first), start, stop - start)
+    if isinstance(got, Failure):
+        return [got] * len(run)
+    out: list[bytes | Failure] = []
+    for at in run:
+        data = got[at.offset - start : at.offset - start + at.bytes] if isinstance(at, TarMember) else got
+        whole = len(data) == at.bytes
+        out.append(data if whole else Failure(STAGE, "SourceError", "it has changed since it was listed"))
+    return out
+
+
+def _span(path: str, offset: int, size: int) -> bytes | Failure:
+    """A part of what is at an address, less where it ends before; or why there is none."""
     try:
-        if at.bytes > max_bytes:
-            raise SourceError(f"it has {at.bytes} bytes, more than {max_bytes}")
-        path, offset = (at.path, 0) if isinstance(at, File) else (at.tar, at.offset)
-        # of a file one byte more is asked for, to see whether it has grown
-        data = _span(path, offset, at.bytes + isinstance(at, File))
-        if len(data) != at.bytes:
-            raise SourceError("it has changed since it was listed")
-        return data
+        if is_remote(path):
+            store, key = in_bucket(path)
+            return store.read_range(key, offset, size)
+        with Path(path).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
     except OSError as exc:
         return Failure(STAGE, type(exc).__name__, reason(exc))
     except StoreUnavailable as exc:
         return Failure(STAGE, type(exc).__name__, reason(exc), TRIES)
-    except SourceError as exc:
-        return Failure.of(STAGE, exc)
-
-
-def _span(path: str, offset: int, size: int) -> bytes:
-    """A part of what is at an address; less where it ends before."""
-    if is_remote(path):
-        store, key = in_bucket(path)
-        return store.read_range(key, offset, size)
-    with Path(path).open("rb") as file:
-        file.seek(offset)
-        return file.read(size)

@@ -205,7 +205,7 @@ class Tables(Source):
 
     def _of_rows(self, rows: Iterable[Row], start: int, unit: str) -> Iterator[Entry]:
         for i, row in enumerate(rows, start + 1):
-            yield replace(_entry(self._spec, row, f"{self._table}#{i}", self._home, self.base_url), unit=unit)
+            yield _entry(self._spec, row, f"{self._table}#{i}", unit, self._home, self.base_url)
 
     def fingerprint(self) -> Any:
         """`base_url` as the recipe writes it: where a server runs today names no partitions."""
@@ -217,10 +217,10 @@ class Tables(Source):
         return CurateError(f"source {self.name!r}: the table {self.address} has no rows", why)
 
 
-def _entry(source: TableSource, row: Row, name: str, home: str, base_url: str | None) -> Entry:
+def _entry(source: TableSource, row: Row, name: str, unit: str, home: str, base_url: str | None) -> Entry:
     """The entry of one row; `name` is what it is called where it has no uri."""
     if isinstance(row, SourceError):
-        return Entry(source.name, name, 0, None, source.licence, "{}", Broken("SourceError", str(row)))
+        return Entry(source.name, name, 0, None, source.licence, "{}", Broken("SourceError", str(row)), unit)
     uri = text = licence = None
     meta = "{}"
     location: Location
@@ -233,7 +233,7 @@ def _entry(source: TableSource, row: Row, name: str, home: str, base_url: str | 
         location = _locate(uri, home, base_url)
     except SourceError as exc:
         location = Broken("SourceError", str(exc))
-    return Entry(source.name, uri or name, 0, text, licence or source.licence, meta, location)
+    return Entry(source.name, uri or name, 0, text, licence or source.licence, meta, location, unit)
 
 
 def _string(row: Mapping[str, Any], column: str | None, longest: int = MAX_BYTES) -> str | None:

@@ -49,7 +49,7 @@ from curate.sources.ahead import State, raw_file, state_of
 from curate.sources.base import Source, Unit, looked, lost, readable
 from curate.sources.entry import Broken, Entry, Location, TarMember, meta_json, numbered
 from curate.sources.media_types import is_array, is_media
-from curate.sources.paths import matching
+from curate.sources.paths import matching, pattern_of
 from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words, reason
 from curate.storage import Stat, Store
 
@@ -60,7 +60,7 @@ _SIDECARS = ("txt", "json")
 _NO_WORDS = Words(None, None, {})
 _BLOCK = 512
 _TYPE, _FILE, _PAX = 156, b"0\0", ord("x")
-_TIME = re.compile(rb"[1-9][0-9]{1,2} [acm]time=[0-9]+(\.[0-9]+)?")
+_TIME = re.compile(rb"([1-9][0-9]) [acm]time=[0-9]+(?:\.[0-9]+)?\n")
 _LARGEST_OCTAL = 8**11 - 1  # of a header; only PAX states larger sizes
 _LONGEST_END = 64 << 20  # zeros that a tar may end in; writers pad to 10 KiB
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -80,7 +80,7 @@ class Tars(Source):
 
     def __init__(self, spec: recipe.TarSource, root: Path, env: Mapping[str, str]) -> None:
         super().__init__(spec, root, env)
-        self._said, self._root, self._env = spec.path, root, dict(env)
+        self._said, self._pattern = spec.path, pattern_of(spec.path, root, env)
 
     @property
     def place(self) -> str:
@@ -101,7 +101,11 @@ class Tars(Source):
             yield Unit(self.name, tar.path, f"{base}/{tar.path}", tar.bytes, {})
 
     def _tars(self) -> tuple[str, list[Stat]]:
-        return matching(self._said, self._root, self._env)
+        base, tars = matching(self._pattern)
+        odd = [_text(tar.path) for tar in tars if _text(tar.path) != tar.path]
+        if odd:
+            raise CurateError(f"source {self.name!r}: the name {odd[0]} is not UTF-8", "uris begin with it: rename it")
+        return base, tars
 
     def read(self, unit: Unit, build: Store) -> Iterator[Entry]:
         try:
@@ -270,6 +274,7 @@ class _Reader:
                     tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115 -- the file is its caller's
                 else:
                     tar.offset = offset
+                    self._file.seek(0)  # tarfile checks that the member before is whole where it has to seek
                 info = tar.next()
                 if info is None:
                     break
@@ -322,17 +327,17 @@ class _Plain:
 
     def member(self, offset: int) -> tuple[Member, int] | None:
         """The member whose header is at an offset and where the next one begins; None where tarfile has to look."""
-        header = self._header(offset)
+        header = self._checked(self._file.block(offset, _BLOCK))
         if header is not None and header[_TYPE] == _PAX:
-            size = self._size(header)
-            self._file.seek(offset + _BLOCK)
-            if not 0 < size <= _BLOCK or not _is_time(self._file.read(_BLOCK)[:size]):
+            said = self._file.block(offset + _BLOCK, 2 * _BLOCK)
+            size = _number(header[124:136])
+            if not 0 < size <= _BLOCK or not _is_time(said[:size]):
                 return None
             offset += 2 * _BLOCK
-            header = self._header(offset)
+            header = self._checked(said[_BLOCK:])
         if header is None or header[_TYPE] not in _FILE or header[0] == 0:
             return None
-        size, start = self._size(header), offset + _BLOCK
+        size, start = _number(header[124:136]), offset + _BLOCK
         after = start + -(-size // _BLOCK) * _BLOCK
         name = _string(header[:100])
         if size < 0 or after > self._file.size or name.endswith("/"):
@@ -340,10 +345,8 @@ class _Plain:
         prefix = _string(header[345:500]) if header[345] else ""
         return Member(f"{prefix}/{name}" if prefix else name, start, size), after
 
-    def _header(self, offset: int) -> bytes | None:
-        """The block at an offset, where it is ASCII, its checksum is right, and numbers are where they should be."""
-        self._file.seek(offset)
-        header = self._file.read(_BLOCK)
+    def _checked(self, header: bytes) -> bytes | None:
+        """A block that is ASCII, its checksum right and its numbers where they should be."""
         if len(header) < _BLOCK or not header.isascii():
             return None
         # 512 bytes below 128 add up to less than Adler's modulus of 65521
@@ -359,9 +362,6 @@ class _Plain:
                 return None
             self._time = header[136:148]
         return header
-
-    def _size(self, header: bytes) -> int:
-        return _number(header[124:136])
 
 
 def _number(field: bytes) -> int:
@@ -379,9 +379,11 @@ def _string(field: bytes) -> str:
 
 def _is_time(said: bytes) -> bool:
     """Whether a PAX header says a time and nothing else, as writers do that know more of it than whole seconds."""
-    return all(
-        _TIME.fullmatch(line) and int(line.partition(b" ")[0]) == len(line) + 1 for line in said[:-1].split(b"\n")
-    ) and said.endswith(b"\n")
+    while found := _TIME.match(said):
+        if int(found[1]) != found.end():
+            return False
+        said = said[found.end() :]
+    return not said
 
 
 class _Bounded(io.BufferedReader):
@@ -390,6 +392,13 @@ class _Bounded(io.BufferedReader):
     def __init__(self, raw: io.RawIOBase, size: int) -> None:
         super().__init__(raw)
         self.size = size
+
+    def block(self, offset: int, count: int) -> bytes:
+        """The bytes at a place; none where it has not all of them."""
+        if offset + count > self.size:
+            return b""
+        self.seek(offset)
+        return super().read(count)
 
     def read(self, count: int | None = -1, /) -> bytes:
         if count is None or count < 0:

@@ -32,6 +32,11 @@ def test_a_uri_listed_twice_makes_two_records() -> None:
     assert ids.record_id("web", "a.jpg") != ids.record_id("folder", "a.jpg")
 
 
+def test_a_uri_in_two_units_makes_two_records() -> None:
+    made = {ids.record_id("web", "a.jpg", ordinal, unit) for unit in ("", "t#0", "t#1") for ordinal in (0, 1)}
+    assert len(made) == 6
+
+
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.none(), max_size=5))
 def test_key_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
     assert ids.key_of(value) == ids.key_of(dict(reversed(value.items())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +21,8 @@ def units_of(source: Source, build: Folder) -> list[Unit]:
 
 
 def entries_in(source: Source, build: Folder, units: list[Unit]) -> list[Entry]:
-    """Entries of some units, each read by a source that has been to another process."""
+    """Entries of some units, each read by a source that has been to another process, its numbers as text as there."""
+    units = [replace(unit, detail={key: str(value) for key, value in unit.detail.items()}) for unit in units]
     return [entry for unit in units for entry in pickle.loads(pickle.dumps(source)).read(unit, build)]
 
 

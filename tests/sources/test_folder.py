@@ -130,3 +130,21 @@ def test_pipes_and_names_that_are_not_utf8_are_broken_entries(folder):
     entries = listed(folder)
     assert message(entries["pipe.mp4"]) == "it is not a file"
     assert message(entries["caf\\xe9.jpg"]) == "its name is not UTF-8"
+
+
+def test_a_name_that_is_not_utf8_and_one_that_is_written_like_it_are_two_records(folder):
+    put(Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")))
+    put(folder / "caf\\xe9.jpg")
+    one, two = list_folder("s", folder)
+    assert one.uri == two.uri == "caf\\xe9.jpg"
+    assert one.record_id != two.record_id
+
+
+def test_a_folder_called_as_media_are_is_no_sibling(folder):
+    put(folder / "a.npy")
+    put(folder / "a.jpg/x.png")
+    put(folder / "b.jpg")
+    put(folder / "b.txt/y.png")
+    assert {uri: type(e.location) for uri, e in listed(folder).items()} == dict.fromkeys(
+        ("a.jpg/x.png", "a.npy", "b.jpg", "b.txt/y.png"), File
+    )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from listed import list_table
+from listed import entries_in, list_table, units_of
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
+from curate.sources import json_rows
 from curate.sources.entry import Broken, Entry
+from curate.sources.listing import open_source
+from curate.storage import Folder
 
 FIRST, LAST = '{"uri": "http://h/1", "text": "one"}\n', '{"uri": "http://h/9", "text": "nine"}\n'
 SOURCE = TableSource(kind="table", name="s", path="unused")
@@ -105,3 +108,37 @@ OBJECTS = [{"uri": "http://h/1"}, {"uri": "http://h/2"}]
 def test_what_is_no_json_lines_is_refused_in_a_sentence(tmp_path, raw, says):
     with pytest.raises(CurateError, match=says):
         entries_of(tmp_path, raw)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_a_line_that_is_too_long_to_be_held_fails_alone(tmp_path, monkeypatch, end):
+    monkeypatch.setattr(json_rows, "LONGEST", 1 << 21)
+    long = '{"uri": "http://h/2", "text": "' + "w" * (5 << 20) + '"}'
+    entries = entries_of(tmp_path, FIRST + long + end + (LAST if end else ""))
+    assert "larger than 1048576 bytes" in entries.pop(1).location.message
+    assert [e.text for e in entries] == ["one", "nine"][: len(entries)]
+
+
+def test_lines_that_end_in_cr_are_read_a_piece_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_rows, "LONGEST", 100)
+    entries = entries_of(tmp_path, (FIRST + LAST).replace("\n", "\r") * 50)
+    assert [e.text for e in entries] == ["one", "nine"] * 50
+
+
+def test_a_large_table_is_checked_by_its_beginning_and_read_to_its_end(tmp_path, monkeypatch):
+    more = '{"uri": "http://h/1", "by": "' + "Ann" * 100 + '"}\n'
+    more *= 4000
+    late = '{"uri": "http://h/9", "text": "nine"}\n'
+    (tmp_path / "t.jsonl").write_text(more + late)
+    asked = SOURCE.model_copy(update={"path": str(tmp_path / "t.jsonl")})
+    source = open_source(asked, tmp_path, {})
+    source.check()
+    entries = entries_in(source, Folder(tmp_path), units_of(source, Folder(tmp_path)))
+    assert (len(entries), entries[-1].text) == (4001, "nine")
+    other = TableSource(kind="table", name="s", path=str(tmp_path / "t.jsonl"), licence_column="licence")
+    source = open_source(other, tmp_path, {})
+    source.check()  # the column may come late
+    with pytest.raises(CurateError, match="has no column 'licence'"):
+        entries_in(source, Folder(tmp_path), units_of(source, Folder(tmp_path)))
+    with pytest.raises(CurateError, match="has no column 'url'"):
+        open_source(asked.model_copy(update={"uri": "url"}), tmp_path, {}).check()

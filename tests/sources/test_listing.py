@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -113,3 +114,10 @@ def test_one_bad_tar_among_good_ones_is_a_broken_entry(tmp_path):
     assert good.uri == "1.tar/x"
     assert bad.uri == "2.tar"
     assert isinstance(bad.location, Broken)
+
+
+def test_a_tar_whose_name_is_not_utf8_is_refused(tmp_path):
+    tar(tmp_path / "1.tar", "x.jpg")
+    (tmp_path / "1.tar").rename(tmp_path / os.fsdecode(b"caf\xe9.tar"))
+    with pytest.raises(CurateError, match=r"the name caf\\xe9.tar is not UTF-8"):
+        uris("webdataset", "*.tar", tmp_path)

@@ -15,6 +15,7 @@ from listed import list_table
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
+from curate.sources import parquet_rows
 from curate.sources.entry import Broken, Entry
 
 URIS = [f"http://h/{i}" for i in range(4)]
@@ -228,6 +229,25 @@ def test_a_file_that_states_another_number_of_rows_than_its_row_groups_is_refuse
     path.write_bytes(raw.replace(true, false))
     with pytest.raises(CurateError, match=rf"t\.parquet states {stated} rows, and 4000 are accounted for"):
         entries_of(tmp_path)
+
+
+def test_a_row_group_that_states_more_rows_than_the_file_has_bytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_rows, "MAX_CLAIMED", 1000)
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"uri": ["http://h/1"] * 4000}), path)
+    assert path.stat().st_size < 4000
+    with pytest.raises(CurateError, match="row group 1 states 4000 rows, and the file has"):
+        entries_of(tmp_path)
+
+
+@pytest.mark.parametrize("most", [700, 2000, 2500])
+def test_a_page_that_cannot_be_read_fails_the_same_rows_in_whatever_ranges_they_are_read(tmp_path, monkeypatch, most):
+    damaged(tmp_path / "t.parquet", 1, compression="snappy")
+    whole = [(e.uri, e.location) for e in entries_of(tmp_path)]
+    monkeypatch.setattr(parquet_rows, "MOST_ROWS", most)
+    parts = entries_of(tmp_path)
+    assert [(e.uri, e.location) for e in parts] == whole
+    assert len({e.unit for e in parts}) == (9 if most == 700 else 3)
 
 
 def _varint(number: int) -> bytes:
