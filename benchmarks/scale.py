@@ -11,8 +11,8 @@ streams `caption` (text-bpe-8k) and a grid of mean colours (`parts/colour_grid.p
 pictures takes more than 20 ms of CPU each, and would be all that is measured).
 
 The baseline is `parts/scale_bare.py` with as many processes: the same signals and tokenizers in one loop a tar, one
-decode, exact duplicates by a dict; no near duplicates, no card, no order, nothing that survives a fault. Its CPU seconds
-a sample are the denominator of `ours / bare`, both less those of a run of 64 samples, which is the fixed cost.
+decode, exact duplicates by a dict; no near duplicates, no card, no order, nothing that survives a fault. Its CPU
+seconds a sample are the denominator of `ours / bare`, both less those of a run of 64 samples, which is the fixed cost.
 
 CPU seconds and peaks are of all processes of the run, Ray's own too, sampled from /proc four times a second. A stage's
 CPU seconds are those between its start and its end; `+` marks stages that ran while another one did and so hold each
@@ -33,6 +33,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ def bars_of(fixed: Run, runs: Sequence[Run], requests: Sequence[Requests]) -> li
         bars.append(Bar(f"{run.samples:,}: driver peak, MB", run.driver_peak / MB, 700))
         if run.samples >= 1_000_000:
             bars.append(Bar(f"{run.samples:,}: minutes", run.wall / 60, 40 * run.samples / 1_000_000))
-    for small, large in zip(runs, runs[1:], strict=False):
+    for small, large in pairwise(runs):
         times = large.samples / small.samples
         name = f"t({large.samples:,}) / t({small.samples:,})"
         bars.append(Bar(name, large.wall / small.wall, 1.05 * times))

@@ -219,7 +219,6 @@ def run(command: Sequence[str | Path], env: Mapping[str, str], log: Path) -> Mea
     peaks: dict[str, int] = {}
     for one in watch.members.values():
         peaks[one.role] = max(peaks.get(one.role, 0), one.peak)
-    peaks["driver"] = max(peaks.get("driver", 0), used.ru_maxrss * 1024)
     said = log.read_text(errors="replace")[-3000:]
     return Measured(driver.returncode, wall, total_cpu(watch.members.values()), peaks, moments, said)
 

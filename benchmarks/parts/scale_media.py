@@ -22,7 +22,10 @@ PER_TAR = 1024
 _VERSION = 1
 _SEED = 16
 _CELLS = 8
-_WORDS = "red small old quiet bright river stone garden window boat field horse lamp paper tower bridge".split()
+_WORDS = (
+    *("red", "small", "old", "quiet", "bright", "river", "stone", "garden"),
+    *("window", "boat", "field", "horse", "lamp", "paper", "tower", "bridge"),
+)
 Role = str
 """`plain`, `exact` (the bytes of an earlier one), `near` (an earlier one, changed a little), `dark` (mean below 12,
 which the rule drops) or `broken`."""
