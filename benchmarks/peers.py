@@ -174,7 +174,15 @@ def checked(measured: Measured, what: str) -> Measured:
 def curate(recipe: str, work: Path, workers: int) -> Measured:
     """A whole run of this checkout's command."""
     (work / "recipe.yaml").write_text(recipe)
-    command = [sys.executable, "-m", "curate.cli.main", "run", work / "recipe.yaml", "--out", work / "build"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "curate.cli.main",
+        "run",
+        work / "recipe.yaml",
+        "--out",
+        work / "build",
+    ]
     command += ["--json", "--no-dashboard", "--workers", str(workers)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return checked(process_tree.run(command, {"PYTHONPATH": os.pathsep.join(paths)}, work / "ours.log"), "curate run")

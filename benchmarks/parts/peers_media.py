@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,14 +83,14 @@ def make_clips(cache: Path, count: int) -> Path:
     return _made(cache / f"peers-{_VERSION}" / f"clips-{count}", _clip, count)
 
 
-def _made(folder: Path, make: object, count: int) -> Path:
+def _made(folder: Path, make: Callable[[Path, int], None], count: int) -> Path:
     """The folder, made by `make(folder, i)` where it is not there; it gets its name when it is whole."""
     if not folder.exists():
         print(f"making {count:,} files in {folder}", file=sys.stderr, flush=True)
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
         unfinished.mkdir(parents=True)
         with ProcessPoolExecutor() as pool:
-            list(pool.map(functools.partial(make, unfinished), range(count), chunksize=8))  # type: ignore[arg-type]
+            list(pool.map(functools.partial(make, unfinished), range(count), chunksize=8))
         unfinished.rename(folder)
     return folder
 
@@ -156,9 +157,9 @@ def served(folder: Path, work: Path) -> Iterator[tuple[str, str]]:
 class _Handler(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def copyfile(self, source: object, outputfile: object) -> None:
+    def copyfile(self, source: Any, outputfile: Any) -> None:
         self.wfile.flush()
-        self.connection.sendfile(source)  # type: ignore[arg-type]
+        self.connection.sendfile(source)
 
     def log_message(self, *args: object) -> None:
         """Nothing is logged."""

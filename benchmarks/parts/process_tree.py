@@ -78,11 +78,11 @@ def total_cpu(processes: Iterable[Process]) -> float:
 
 def role_of(said: str, name: str) -> str:
     """What a process is: its command line, its short name."""
-    if said.startswith("ray::"):
-        return "worker"
     if "curate.helper" in said:
         return "helper"
-    return name
+    if said.startswith("ray::") or name.startswith("ray::") or "default_worker.py" in said:
+        return "worker"
+    return "ray" if "/ray/" in said else name
 
 
 @dataclass(frozen=True)

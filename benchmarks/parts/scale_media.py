@@ -113,7 +113,7 @@ def picture(g: int) -> NDArray[np.uint8]:
     start = grain * 7919 % ((1 << 20) - side * side * 3)
     times = side // _CELLS
     noise = _noise()[start : start + side * side * 3].reshape(side, side, 3)
-    return np.minimum(cells, 252).repeat(times, 0).repeat(times, 1) + noise
+    return np.asarray(np.minimum(cells, 252).repeat(times, 0).repeat(times, 1) + noise, np.uint8)
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

@@ -44,10 +44,14 @@ def test_a_process_whose_parent_is_gone_is_the_commands_by_its_mark(tmp_path: Pa
     from parts.process_tree import run
 
     leave = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', %r], start_new_session=True)"
-    inner = leave % burn(0.5, 0)
-    script = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {inner!r}]); time.sleep(1.5)"
+    burnt = tmp_path / "burnt"
+    inner = leave % f"{burn(0.5, 0)}open({str(burnt)!r}, 'w'); time.sleep(2)"
+    wait = f"while not os.path.exists({str(burnt)!r}): time.sleep(0.05)"
+    script = (
+        f"import os, subprocess, sys, time\nsubprocess.run([sys.executable, '-c', {inner!r}])\n{wait}\ntime.sleep(0.6)"
+    )
     found = run([sys.executable, "-c", script], {}, tmp_path / "log")
-    assert 0.4 <= found.cpu < 1.3
+    assert 0.5 <= found.cpu < 1.3
 
 
 def test_a_command_that_fails_says_so(tmp_path: Path) -> None:
@@ -55,6 +59,16 @@ def test_a_command_that_fails_says_so(tmp_path: Path) -> None:
 
     found = run([sys.executable, "-c", "import sys; sys.exit('no such thing')"], {}, tmp_path / "log")
     assert (found.code, found.said.strip()) == (1, "no such thing")
+
+
+def test_roles_are_told_by_command_line_and_name() -> None:
+    from parts.process_tree import role_of
+
+    assert role_of("python -m curate.helper.child 7", "python") == "helper"
+    assert role_of("ray::MapWorker(x)", "ray::MapWorker") == role_of("", "ray::IDLE") == "worker"
+    assert role_of("python site-packages/ray/_private/workers/default_worker.py --x", "python") == "worker"
+    assert role_of("site-packages/ray/core/src/ray/raylet/raylet --x", "raylet") == "ray"
+    assert role_of("sleep 1", "sleep") == "sleep"
 
 
 def test_a_name_may_hold_anything() -> None:
