@@ -1,6 +1,6 @@
 # make quickstart   create the environment and run the main job
 # make test         create the environment if need be, check style and types, run the default tests
-# make scale        whole runs of 10,000, 100,000 and 1,000,000 tiny pictures beside a bare loop: an hour, 20 GB
+# make scale        whole runs of 10,000, 100,000 and 1,000,000 tiny pictures beside a bare loop: an hour, 25 GB
 # make peers        install img2dataset and data-juicer in environments of their own, for benchmarks/peers.py
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)

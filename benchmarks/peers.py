@@ -279,6 +279,8 @@ def main() -> None:
         for peer, why in failed.items():
             print(f"{peer} cannot be installed: {why}")
         sys.exit(1 if failed else 0)
+    if args.keep is not None and args.keep.exists() and any(args.keep.iterdir()):
+        parser.error(f"--keep {args.keep} is not empty: a build that is there would be gone on with")
     rows: list[Row] = []
     skipped: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="peers-") as temporary:

@@ -313,6 +313,8 @@ def main() -> None:
     args = parser.parse_args()
     if min(args.samples) <= FIXED:
         parser.error(f"--samples must be above {FIXED}, which is the run of the fixed cost")
+    if args.keep is not None and args.keep.exists() and any(args.keep.iterdir()):
+        parser.error(f"--keep {args.keep} is not empty: a build that is there would be gone on with")
     sizes = sorted(set(args.samples))
     runs: list[Run] = []
     requests: list[Requests] = []
