@@ -1,11 +1,13 @@
 # make quickstart   create the environment and run the main job
 # make test         create the environment if need be, check style and types, run the default tests
+# make scale        whole runs of 10,000, 100,000 and 1,000,000 tiny pictures beside a bare loop: an hour, 25 GB
+# make peers        install img2dataset and data-juicer in environments of their own, for benchmarks/peers.py
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 OUT ?= build/quickstart
 
-.PHONY: quickstart test check long bench clean
+.PHONY: quickstart test check long bench scale peers clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt requirements-nodeps.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"curate needs Python 3.11 or newer, this is {v.major}.{v.minor}; say make PYTHON=/path/to/python3.11")'
@@ -32,6 +34,12 @@ long: $(VENV)/.ready
 
 bench: quickstart
 	$(BIN)/python benchmarks/stages.py $(OUT)
+
+scale: $(VENV)/.ready
+	$(BIN)/python benchmarks/scale.py
+
+peers: $(VENV)/.ready
+	$(BIN)/python benchmarks/peers.py --install
 
 clean:
 	rm -rf build $(VENV)
