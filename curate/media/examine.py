@@ -23,6 +23,7 @@ from curate.media.shots import find_shots, shot_detector, shots_of
 from curate.media.video import PyAVReader
 from curate.media.views import Array, Decoded, View
 from curate.schema.errors import MediaError
+from curate.schema.fields import TIMED
 from curate.schema.ids import content_id, sample_id
 
 if TYPE_CHECKING:
@@ -126,9 +127,9 @@ def examine(
     Raises:
         CurateError: a shot detector that does not exist.
     """
-    shot_detector(cut.detector, cut.threshold, cut.min_frames)
-    for index, (data, name) in enumerate(items):
-        yield from _examined(index, data, name, cut, views, limit_s, sample_s)
+    for event in examining(items, cut, views, limit_s, sample_s):
+        if not isinstance(event, Slow):
+            yield event
 
 
 def decode_many(
@@ -146,11 +147,32 @@ def decode_many(
     """
     for request in requests:
         check_request(request.kind, request.span)
+    for event in decoding(requests, views, limit_s):
+        if not isinstance(event, Slow):
+            yield event
+
+
+class Slow:
+    """What is yielded before what may take long: probing and cutting of a video or a sound, clips of a video."""
+
+
+def examining(
+    items: Sequence[tuple[bytes, str]], cut: CutHow, views: Sequence[View], limit_s: float, sample_s: float
+) -> Iterator[Examined | Viewed | Slow]:
+    """As `examine`, with a `Slow` before each record of video or sound."""
+    shot_detector(cut.detector, cut.threshold, cut.min_frames)
+    for index, (data, name) in enumerate(items):
+        yield from _examined(index, data, name, cut, views, limit_s, sample_s)
+
+
+def decoding(requests: Sequence[Request], views: Sequence[View], limit_s: float) -> Iterator[Viewed | Slow]:
+    """As `decode_many`, of requests that were checked, with a `Slow` before the clips of each file."""
     for _, group in groupby(enumerate(requests), lambda at: (id(at[1].data), at[1].kind)):
         some = list(group)
         first = some[0][1]
-        if first.kind in ("video", "audio"):
+        if first.kind in TIMED:
             counted.files += 1
+            yield Slow()
         if first.kind == "video" and len(some) > 1 and all(request.span is not None for _, request in some):
             yield from _clips(some, views, limit_s)
         else:
@@ -174,7 +196,7 @@ def cut_up(whole: Sequence[Span], cut: CutHow) -> tuple[Span, ...]:
 
 def _examined(
     index: int, data: bytes, name: str, cut: CutHow, views: Sequence[View], limit_s: float, sample_s: float
-) -> Iterator[Examined | Viewed]:
+) -> Iterator[Examined | Viewed | Slow]:
     picture = values = None
     try:
         if is_array(data):
@@ -185,6 +207,7 @@ def _examined(
         yield Examined(index, None, error, PROBING)
         return
     if values is None and picture is None:
+        yield Slow()
         yield from _timed(index, data, name, cut, views, limit_s, sample_s)
         return
     whole = Span(0, 0)

@@ -1,8 +1,10 @@
-"""`probe`, `find_shots`, `audio_spans` and `decode` in a helper process: media cannot take the worker along (law 10).
+"""`examine`, `decode_many` and the functions for one file in a helper process: media cannot take the worker along (law
+10).
 
-The functions are those of `probe.py`, `shots.py`, `audio.py` and `decode.py`, with the same arguments and results.
-One helper serves this process; it imports FFmpeg and Pillow once and keeps the file that it was given last, so that the
-clips of one video do not send it again. Its answers are checked: a codec that a file took over speaks through it.
+They are those of `examine.py`, `probe.py`, `shots.py`, `audio.py` and `decode.py`, with the same arguments and results.
+One helper serves this process; it imports FFmpeg and Pillow once. The first two send it batches; for the others it
+keeps the file that it was given last, so that the clips of one video do not send it again. Its answers are checked: a
+codec that a file took over speaks through it.
 
 Beside the errors of those functions there is one more, `Quarantined`, a MediaError: the file killed the helper twice,
 took more time or memory than it may, or made our code raise what it does not promise.
@@ -10,34 +12,47 @@ took more time or memory than it may, or made our code raise what it does not pr
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
+from typing import Any, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from curate.helper.errors import HelperError
+from curate.helper.errors import HelperDied, HelperError, WireError
 from curate.helper.limits import MIB
 from curate.helper.process import Helper
 from curate.helper.quarantine import attempt
-from curate.media import kept
-from curate.media.arrays import DTYPES
-from curate.media.audio import audio_spans as audio_spans_here
+from curate.media import answers
 from curate.media.clips import Span
-from curate.media.container import Deadline
 from curate.media.decode import check_request
-from curate.media.decode import decode as decode_here
+from curate.media.decodes import Decodes
+from curate.media.examine import (
+    CUTTING,
+    LIMIT_S,
+    PROBING,
+    SAMPLE_LIMIT_S,
+    CutHow,
+    Examined,
+    Request,
+    Viewed,
+    cut_up,
+)
 from curate.media.probe import Probe
-from curate.media.probe import probe as probe_here
-from curate.media.shots import find_shots as find_shots_here
-from curate.media.views import Array, Audio, Decoded, Energy, Frames, View
-from curate.schema.errors import CurateError, MediaError, Quarantined
-from curate.schema.fields import KINDS
+from curate.media.service import ANSWER_SECONDS, NotHeld
+from curate.media.views import Decoded, View
+from curate.schema.errors import MediaError, Quarantined
+from curate.schema.fields import TIMED
+from curate.schema.ids import content_id, sample_id
+
+__all__ = ["CutHow", "Decodes", "Examined", "Request", "Viewed"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+BATCH, BATCH_BYTES = 32, 64 * MIB
+"""Files that are sent together, and their bytes; one that is larger goes alone."""
+
+_REMEMBERED = 64
+"""Batches that were given up of late: the helper is told with each call, so that it lets go of them."""
 
 MEMORY_BYTES = 3072 * MIB
 """What a call may take beside the file itself. Measured: the largest picture that is let in 1.8 GiB (16-bit grey), 8K
@@ -57,7 +72,7 @@ def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
     Raises:
         MediaError: as there; `Quarantined` for a file that is too much for the helper.
     """
-    return _media.ask("probe", data, limit_s, _probed, name)
+    return _media.ask("probe", data, limit_s, answers.probed, name)
 
 
 def find_shots(
@@ -75,7 +90,7 @@ def find_shots(
         MediaError: as there; `Quarantined` for a file that is too much for the helper.
         CurateError: a detector that does not exist.
     """
-    return _media.ask("find_shots", data, limit_s, _spans, detector, threshold, min_frames, name)
+    return _media.ask("find_shots", data, limit_s, answers.spans_of, detector, threshold, min_frames, name)
 
 
 def audio_spans(data: bytes, *, limit_s: float = 60, name: str = "") -> list[Span]:
@@ -84,7 +99,7 @@ def audio_spans(data: bytes, *, limit_s: float = 60, name: str = "") -> list[Spa
     Raises:
         MediaError: as there; `Quarantined` for a file that is too much for the helper.
     """
-    return _media.ask("audio_spans", data, limit_s, _spans, name)
+    return _media.ask("audio_spans", data, limit_s, answers.spans_of, name)
 
 
 def decode(
@@ -104,13 +119,97 @@ def decode(
         ValueError: a kind that does not exist, an empty span of a video or a sound.
     """
     check_request(kind, span)  # here: a ValueError from the helper would be the file's doing
-    wanted = [{"of": type(view).__name__} | asdict(view) for view in views]
+    wanted = [answers.view_row(view) for view in views]
     times = None if span is None else [span.start_us, span.end_us]
 
     def decoded(answer: object) -> Decoded:
-        return _decoded(answer, views)
+        return answers.decoded(answer, views)
 
     return _media.ask("decode", data, limit_s, decoded, kind, wanted, times, name, key)
+
+
+def examine(
+    items: Sequence[tuple[bytes, str]],
+    cut: CutHow,
+    views: Sequence[View],
+    *,
+    limit_s: float = LIMIT_S,
+    sample_s: float = SAMPLE_LIMIT_S,
+) -> Iterator[Examined | Viewed]:
+    """As `examine.examine`, in the helper process; what comes is made while it is asked for.
+
+    Where a batch kills the helper, those of its records that are not done go one by one, as `probe`, `find_shots` or
+    `audio_spans`, and `decode`; so a record or a sample that kills it costs itself, with the error that these give.
+
+    Raises:
+        CurateError: a shot detector that does not exist.
+    """
+    for first, some in _batches(items, [max(1, len(data)) for data, _ in items]):
+        reading = _Records(first, len(some), cut.max_samples, views)
+        rows = [answers.view_row(view) for view in views]
+        held = sum(len(data) for data, _ in some)
+        yield from _media.parts(
+            reading,
+            held,
+            sample_s,
+            max(limit_s, 2 * sample_s),
+            "examine",
+            [[data, name] for data, name in some],
+            astuple(cut),
+            rows,
+            limit_s,
+            sample_s,
+        )
+        known, done = reading.known, reading.done
+        for data, name in some[reading.place :]:
+            index = first + reading.place
+            if known is None:
+                known, done = _examined_alone(index, data, name, cut, limit_s), 0
+                yield known
+            for span in known.spans[done:]:
+                assert known.probe is not None
+                timed = known.probe.kind in TIMED
+                key = sample_id(content_id(data), span.start_us, span.end_us)
+                request = Request(data, known.probe.kind, span if timed else None, key=key)
+                yield _viewed_alone(index, request, views, sample_s)
+            known = None
+            reading.place += 1
+
+
+def decode_many(
+    requests: Sequence[Request], views: Sequence[View], *, limit_s: float = SAMPLE_LIMIT_S
+) -> Iterator[Viewed]:
+    """As `examine.decode_many`, in the helper process: a file that many clips are of is sent once. Where a batch kills
+    the helper, those of its samples that are not done go one by one, as `decode`.
+
+    Raises:
+        ValueError: a kind that does not exist, an empty span of a video or a sound.
+    """
+    for request in requests:
+        check_request(request.kind, request.span)
+    new = [i == 0 or request.data is not requests[i - 1].data for i, request in enumerate(requests)]
+    costs = [max(1, len(request.data)) if new[i] else 0 for i, request in enumerate(requests)]
+    for first, some in _batches(requests, costs):
+        reading = _Samples(first, some, views)
+        files: list[bytes] = []
+        asked: list[list[object]] = []
+        for request in some:
+            if not files or files[-1] is not request.data:
+                files.append(request.data)
+            span = (None, None) if request.span is None else (request.span.start_us, request.span.end_us)
+            asked.append([len(files) - 1, request.kind, *span, request.name, request.key])
+        rows = [answers.view_row(view) for view in views]
+        held = sum(map(len, files))
+        yield from _media.parts(reading, held, limit_s, 2 * limit_s, "decode_many", files, asked, rows, limit_s)
+        for request in some[reading.place :]:
+            yield _viewed_alone(first + reading.place, request, views, limit_s)
+            reading.place += 1
+
+
+def decodes() -> Decodes:
+    """How much was decoded since this was asked last, by all functions here. What a helper did before it died, and was
+    not told of, is left out."""
+    return _media.decodes.take()
 
 
 def helper_pid() -> int | None:
@@ -123,79 +222,122 @@ def close() -> None:
     _media.close()
 
 
-class NotHeld(Exception):
-    """The helper has not got the file: it was started anew since it was sent."""
+class _Reading(Protocol[T_co]):
+    """Reads the parts of a batch's answer in their order."""
+
+    def part(self, answer: Any) -> tuple[Sequence[T_co], str]:
+        """The events of a part, and how it goes on. Raises for what cannot be."""
+        ...
 
 
-class MediaService:
-    """The helper's side. `file` numbers the files of one worker; `data` is None for the one that came last."""
+class _Records:
+    """The answer to `examine`: of each record what it is, then its samples.
 
-    RAISES = (MediaError, CurateError, NotHeld)
+    Attributes:
+        place: of the first record that is not done, in the batch.
+        known, done: what is known of it, and how many of its samples are done.
+    """
 
-    def __init__(self) -> None:
-        import av  # noqa: F401 - every call needs it, and what is mapped now is not counted against the limit
-        from PIL import Image
+    def __init__(self, first: int, count: int, most: int, views: Sequence[View]) -> None:
+        self._first, self._count, self._most, self._views = first, count, most, views
+        self.place = self.done = 0
+        self.known: Examined | None = None
 
-        Image.init()
-        self._file = -1
-        self._data = b""
+    def part(self, answer: Any) -> tuple[list[Examined | Viewed], str]:
+        """See `_Reading`."""
+        before = self.place, self.done, self.known
+        try:
+            rows, state = answer
+            return [self._event(row) for row in rows], _state(state, self.place == self._count)
+        except BaseException:
+            self.place, self.done, self.known = before
+            raise
 
-    @property
-    def held_bytes(self) -> int:
-        return len(self._data)
+    def _event(self, row: Any) -> Examined | Viewed:
+        if self.place >= self._count:
+            raise ValueError("more records than were asked for")
+        index = self._first + self.place
+        event: Examined | Viewed
+        if self.known is None:
+            event = self.known = answers.examined(row, index, self._most)
+            self.done = 0
+        else:
+            event = answers.viewed(row, index, self.known.spans[self.done], self._views)
+            self.done += 1
+        if self.done == len(self.known.spans):
+            self.place, self.known = self.place + 1, None
+        return event
 
-    def forget(self) -> None:
-        """Free the last file before the next one comes."""
-        self._file, self._data = -1, b""
-        kept.forget()
 
-    def probe(self, file: int, data: bytes | None, limit_s: float, name: str) -> dict[str, Any]:
-        return asdict(probe_here(self._held(file, data), name, limit_s=limit_s))
+class _Samples:
+    """The answer to `decode_many`. `place`: of the first sample that is not done, in the batch."""
 
-    def find_shots(
-        self,
-        file: int,
-        data: bytes | None,
-        limit_s: float,
-        detector: str,
-        threshold: float | None,
-        min_frames: int,
-        name: str,
-    ) -> NDArray[np.int64]:
-        import cv2
+    def __init__(self, first: int, requests: Sequence[Request], views: Sequence[View]) -> None:
+        self._first, self._requests, self._views = first, requests, views
+        self.place = 0
 
-        cv2.setNumThreads(1)  # each of its threads reserves 70 MB of address space, one for each core
-        spans = find_shots_here(self._held(file, data), detector, threshold, min_frames, limit_s=limit_s, name=name)
-        return _rows(spans)
-
-    def audio_spans(self, file: int, data: bytes | None, limit_s: float, name: str) -> NDArray[np.int64]:
-        return _rows(audio_spans_here(self._held(file, data), Deadline(limit_s), name))
-
-    def decode(
-        self,
-        file: int,
-        data: bytes | None,
-        limit_s: float,
-        kind: str,
-        wanted: list[dict[str, Any]],
-        times: list[int] | None,
-        name: str,
-        key: str,
-    ) -> list[list[object]]:
-        views = [_view(**view) for view in wanted]
-        span = None if times is None else Span(times[0], times[1])
-        found = decode_here(self._held(file, data), kind, views, span, limit_s=limit_s, name=name, key=key)
-        return [
-            [views.index(view), array, found.times.get(view) if isinstance(view, Frames) else None]
-            for view, array in found.views.items()
+    def part(self, answer: Any) -> tuple[list[Viewed], str]:
+        """See `_Reading`."""
+        rows, state = answer
+        there = self._requests[self.place :][: len(rows)]
+        found = [
+            answers.viewed(row, self._first + self.place + i, request.span or Span(0, 0), self._views)
+            for i, (row, request) in enumerate(zip(rows, there, strict=True))
         ]
+        state = _state(state, self.place + len(rows) == len(self._requests))
+        self.place += len(rows)
+        return found, state
 
-    def _held(self, file: int, data: bytes | None) -> bytes:
-        if data is not None:
-            self._file, self._data = file, data
-        elif file != self._file:
-            raise NotHeld(f"file {file}")
-        return self._data
+
+def _state(state: Any, complete: bool) -> str:
+    if state not in ("more", "slow", "done") or (state == "done") > complete:
+        raise ValueError("an answer that does not go on")
+    return str(state)
+
+
+def _batches(items: Sequence[T], costs: Sequence[int]) -> Iterator[tuple[int, Sequence[T]]]:
+    """Runs of items with the number of the first: few files each, and not many bytes."""
+    first = files = held = 0
+    for i, cost in enumerate(costs):
+        if i > first and cost and (files == BATCH or held + cost > BATCH_BYTES):
+            yield first, items[first:i]
+            first, files, held = i, 0, 0
+        files += bool(cost)
+        held += cost
+    if first < len(items):
+        yield first, items[first:]
+
+
+def _examined_alone(index: int, data: bytes, name: str, cut: CutHow, limit_s: float) -> Examined:
+    """A record by a call for each step."""
+    try:
+        found = probe(data, name, limit_s=limit_s)
+    except MediaError as error:
+        return Examined(index, None, error, PROBING)
+    if found.kind not in TIMED:
+        return Examined(index, found, spans=(Span(0, 0),))
+    try:
+        if found.kind == "audio":
+            whole = audio_spans(data, limit_s=limit_s)
+        else:
+            whole = find_shots(data, cut.detector, cut.threshold, cut.min_frames, limit_s=limit_s)
+        return Examined(index, found, spans=cut_up(whole, cut))
+    except MediaError as error:
+        return Examined(index, found, error, CUTTING)
+
+
+def _viewed_alone(index: int, request: Request, views: Sequence[View], limit_s: float) -> Viewed:
+    """A sample by a call of its own."""
+    span = request.span or Span(0, 0)
+    if not views:
+        return Viewed(index, span)
+    try:
+        found = decode(
+            request.data, request.kind, views, request.span, limit_s=limit_s, name=request.name, key=request.key
+        )
+    except MediaError as error:
+        return Viewed(index, span, error=error)
+    return Viewed(index, span, found.views)
 
 
 class _Media:
@@ -206,23 +348,64 @@ class _Media:
         self._lock = threading.Lock()
         self._file = 0
         self._data = b""
+        self._stream = 0
+        self._ended: list[int] = []
+        self.decodes = Decodes()
 
     def ask(self, method: str, data: bytes, limit_s: float, read: Callable[[Any], T], *args: object) -> T:
         """What `read` makes of the answer. Raises as the public functions say."""
         hard = limit_s + GRACE_SECONDS + len(data) // _GRACE_BYTES
 
         def call() -> T:
-            answer = self._answer(method, data, limit_s, hard, *args)
-            try:
-                return read(answer)
-            except (LookupError, TypeError, ValueError) as error:
-                raise self.helper.reject() from error
+            return self._read(read, self._answer(method, data, limit_s, hard, *args))
 
         with self._lock:
             try:
                 return attempt(call)
             except HelperError as failed:
                 raise Quarantined(failed.error, failed.message or failed.error) from failed
+
+    def parts(
+        self, reading: _Reading[T], held: int, short_s: float, long_s: float, method: str, *args: object
+    ) -> Iterator[T]:
+        """What `reading` makes of the parts of a batch's answer. It ends early where the helper dies or fails: the rest
+        is for the caller.
+
+        Args:
+            held: bytes of files in the batch.
+            short_s, long_s: limits of a part; of one that the helper says is slow, and those after it.
+        """
+        self._stream += 1
+        stream = self._stream
+        grace = GRACE_SECONDS + ANSWER_SECONDS + held // _GRACE_BYTES
+        call: tuple[Any, ...] = (method, stream, self._ended, *args)
+        limit_s, state = short_s, ""
+        try:
+            while True:
+                with self._lock:
+                    answer = self.helper.call(*call, limit_s=limit_s + grace)
+                    found, state = self._read(reading.part, answer)
+                yield from found
+                if state == "done":
+                    return
+                if state == "slow":
+                    limit_s = long_s
+                call = ("more", stream, self._ended)
+        except (HelperDied, HelperError, NotHeld, MediaError, WireError):
+            return
+        finally:
+            # not told to the helper now: this may run while a call does, wherever a generator is collected
+            if state != "done":
+                self._ended = [*self._ended[-_REMEMBERED:], stream]
+
+    def _read(self, read: Callable[[Any], T], answer: Any) -> T:
+        try:
+            value, counts = answer
+            found = read(value)
+            self.decodes.add(answers.decodes(counts))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self.helper.reject() from error
+        return found
 
     def close(self) -> None:
         with self._lock:
@@ -241,66 +424,4 @@ class _Media:
             return self.helper.call(method, self._file, data, limit_s, *args, limit_s=hard)
 
 
-_media = _Media("curate.media.guarded:MediaService", MEMORY_BYTES)
-
-
-def _view(of: str, **options: Any) -> View:
-    kinds: dict[str, type[View]] = {"Frames": Frames, "Audio": Audio, "Energy": Energy, "Array": Array}
-    return kinds[of](**options)
-
-
-def _probed(answer: Any) -> Probe:
-    found = Probe(**answer)
-    if found.kind not in KINDS or type(found.codec) is not str or type(found.has_audio) is not bool:
-        raise ValueError("a probe of no kind")
-    for count in (found.width, found.height, found.audio_rate):
-        if count is not None and (type(count) is not int or count < 0):
-            raise ValueError("a probe with a size that is none")
-    for number in (found.duration, found.fps):
-        if number is not None and (type(number) is not float or not 0 <= number < math.inf):
-            raise ValueError("a probe with a number that is none")
-    return found
-
-
-def _rows(spans: Sequence[Span]) -> NDArray[np.int64]:
-    return np.array([(span.start_us, span.end_us, span.missing) for span in spans], np.int64).reshape(-1, 3)
-
-
-def _spans(answer: Any) -> list[Span]:
-    if not _is_array(answer, np.int64, 2) or answer.shape[1] != 3:
-        raise ValueError("spans that are none")
-    return [Span(begin, end, bool(missing)) for begin, end, missing in answer.tolist()]
-
-
-def _decoded(answer: Any, views: Sequence[View]) -> Decoded:
-    out = Decoded()
-    for index, array, times in answer:
-        view = views[index]
-        if isinstance(view, Audio):
-            fits = _is_array(array, np.int16, 1)
-        elif isinstance(view, Energy):
-            fits = _is_array(array, np.float64, 1) and bool(((array >= 0) & (array < np.inf)).all())
-        elif isinstance(view, Array):
-            fits = isinstance(array, np.ndarray) and array.dtype.name in DTYPES and array.size > 0
-        else:
-            fits = _is_array(array, np.uint8, 4) and _are_frames(array.shape, view)
-            fits = fits and _is_array(times, np.float64, 1) and len(times) == len(array)
-            out.times[view] = times
-        if not fits:
-            raise ValueError(f"not the view {view}")
-        out.views[view] = array
-    return out
-
-
-def _is_array(value: object, dtype: type[np.generic], dims: int) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == dims
-
-
-def _are_frames(shape: tuple[int, ...], view: Frames) -> bool:
-    count, height, width, colours = shape
-    sizes = {height, width}
-    return (
-        1 <= count <= max(view.crops, view.max_frames)
-        and colours == 3
-        and (sizes == {view.size} if view.crop else min(sizes) >= 1 and max(sizes) <= view.size)
-    )
+_media = _Media("curate.media.service:MediaService", MEMORY_BYTES)
