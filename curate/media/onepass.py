@@ -255,8 +255,8 @@ class Gatherer:
 class _Packer:
     """Takes the planes out of frames of one form, and puts them in again.
 
-    PyAV can set some of what libswscale looks at (where chroma samples lie) only by copying a frame; and of a frame that
-    its decoder cropped only a copy has planes that lie in its memory as a whole.
+    PyAV can set some of what libswscale looks at (where chroma samples lie) only by copying a frame; and of a frame
+    that its decoder cropped only a copy has planes that lie in its memory as a whole.
     """
 
     def __init__(self, like: VideoFrame) -> None:
@@ -280,8 +280,11 @@ class _Packer:
         return self._frame
 
     def _copied(self, frame: VideoFrame) -> VideoFrame:
+        from av import VideoFrame
+
         self._graph.push(frame)
-        copy: VideoFrame = self._graph.pull()
+        copy = self._graph.pull()
+        assert isinstance(copy, VideoFrame)
         return copy
 
 
