@@ -17,7 +17,8 @@ _NO_MEMORY = -4
 
 
 _MUCH = 128 * MIB
-"""What calls may leave mapped before the garbage collector is asked: it takes 20 ms."""
+"""What calls may leave mapped, beyond what was left when the garbage collector was asked last, before it is asked
+again: it takes 20 ms."""
 
 
 def die_with(lifeline: int) -> None:
@@ -59,7 +60,7 @@ class MemoryLimit:
 
     def __init__(self, allowance: int | None) -> None:
         self._allowance = allowance
-        self._floor = mapped_bytes()
+        self._floor = self._settled = mapped_bytes()
 
     def lift(self, given: int, held: int = 0) -> None:
         """Set the limit for a call that is handed `given` bytes, which are not of its making; nor are the `held` ones,
@@ -68,9 +69,9 @@ class MemoryLimit:
         if self._allowance is None:
             return
         mapped = mapped_bytes()
-        if mapped > self._floor + _MUCH:
+        if mapped > self._settled + _MUCH:
             gc.collect()
-            mapped = mapped_bytes()
+            mapped = self._settled = mapped_bytes()
         soft = min(mapped, self._floor + self._allowance + held) + self._allowance + given
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

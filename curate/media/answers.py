@@ -1,7 +1,7 @@
 """How what was found of media is written in the helper's answers, and how it is read.
 
-What comes out of a process that a file may have taken over is checked in every part. Readers raise LookupError, TypeError
-or ValueError.
+What comes out of a process that a file may have taken over is checked in every part. Readers raise LookupError,
+TypeError or ValueError.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""`examine`, `decode_many` and the functions for one file in a helper process: media cannot take the worker along (law 10).
+"""`examine`, `decode_many` and the functions for one file in a helper process: media cannot take the worker along (law
+10).
 
-They are those of `examine.py`, `probe.py`, `shots.py`, `audio.py` and `decode.py`, with the same arguments and results. One helper serves this process; it imports FFmpeg and Pillow once. The first two send it batches; for the
-others it keeps the file that it was given last, so that the clips of one video do not send it again. Its answers are
-checked: a codec that a file took over speaks through it.
+They are those of `examine.py`, `probe.py`, `shots.py`, `audio.py` and `decode.py`, with the same arguments and results.
+One helper serves this process; it imports FFmpeg and Pillow once. The first two send it batches; for the others it
+keeps the file that it was given last, so that the clips of one video do not send it again. Its answers are checked: a
+codec that a file took over speaks through it.
 
 Beside the errors of those functions there is one more, `Quarantined`, a MediaError: the file killed the helper twice,
 took more time or memory than it may, or made our code raise what it does not promise.

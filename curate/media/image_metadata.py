@@ -17,6 +17,7 @@ import numpy as np
 
 from curate.media import boxes, colour
 from curate.media.container import opened
+from curate.media.kept import Kept
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -140,9 +141,16 @@ def _exif(image: Image, data: bytes) -> Exif:
     return image.getexif()
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+_CHUNKS: Kept[list[tuple[bytes, bytes]]] = Kept()
+
+
+def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     """Type and content of the chunks of a PNG whose CRC is right; without the content of those that hold
-    pixels."""
+    pixels. The last file's are kept."""
+    return _CHUNKS.of(data, lambda: list(_png_chunks(data)))
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = len(PNG)
     while at + 12 <= len(data):
         size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]

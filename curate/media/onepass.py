@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -143,6 +144,7 @@ class Gatherer:
         self._made: dict[Span, tuple[Decoded, Aside]] = {}
         self._in_memory = 0
         self._spilled = 0
+        self._packers: dict[tuple[int, int, str, int, int], _Packer] = {}
         self._frames = Spool(0, FILE_BYTES)
         self._results = Spool(VIEW_BYTES, VIEW_FILE_BYTES)
         self._room = True
@@ -234,45 +236,63 @@ class Gatherer:
         while self._in_memory > HELD_BYTES and len(self._held) > self._spilled + 1:
             oldest = self._held[self._spilled]
             frame = oldest.frame
-            aside = self._frames.put(_planes(frame)) if frame is not None and frame.format.name in _PLANAR else None
-            if aside is None or frame is None:
+            if frame is None or frame.format.name not in _PLANAR:
                 self._drop()
                 continue
-            like = _Like(frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
-            rgb = partial(_unspilled, self._reader, aside, like, self._reader.matrix(frame))
+            form = frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)
+            packer = self._packers.get(form) or self._packers.setdefault(form, _Packer(frame))
+            aside = self._frames.put(packer.planes(frame))
+            if aside is None:
+                self._drop()
+                continue
+            rgb = partial(_unspilled, self._reader, packer, aside, self._reader.matrix(frame))
             picture = replace(oldest.picture, rgb=rgb)
             self._held[self._spilled] = replace(oldest, picture=picture, frame=None, aside=aside)
             self._in_memory -= oldest.size
             self._spilled += 1
 
 
-@dataclass(frozen=True)
-class _Like:
-    """What a frame is beside its planes, as far as its conversion goes."""
+class _Packer:
+    """Takes the planes out of frames of one form, and puts them in again.
 
-    width: int
-    height: int
-    layout: str
-    colorspace: int
-    color_range: int
+    PyAV can set some of what libswscale looks at (where chroma samples lie) only by copying a frame; and of a frame
+    that its decoder cropped only a copy has planes that lie in its memory as a whole.
+    """
+
+    def __init__(self, like: VideoFrame) -> None:
+        from av.filter import Graph
+
+        graph = Graph()
+        graph.threads = 1
+        source = graph.add_buffer(width=like.width, height=like.height, format=like.format, time_base=Fraction(1, 25))
+        graph.link_nodes(source, graph.add("copy"), graph.add("buffersink")).configure()
+        self._graph = graph
+        self._frame = self._copied(like)
+
+    def planes(self, frame: VideoFrame) -> list[NDArray[np.uint8]]:
+        """The bytes of each plane."""
+        return [np.frombuffer(memoryview(plane), np.uint8) for plane in self._copied(frame).planes]
+
+    def frame(self, planes: list[NDArray[np.uint8]]) -> VideoFrame:
+        """The frame of these planes, until the next one is asked for."""
+        for own, content in zip(self._frame.planes, planes, strict=True):
+            own.update(content.tobytes())
+        return self._frame
+
+    def _copied(self, frame: VideoFrame) -> VideoFrame:
+        from av import VideoFrame
+
+        self._graph.push(frame)
+        copy = self._graph.pull()
+        assert isinstance(copy, VideoFrame)
+        return copy
 
 
-def _planes(frame: VideoFrame) -> list[NDArray[np.uint8]]:
-    return [np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
-
-
-def _unspilled(reader: PyAVReader, aside: Aside, like: _Like, matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+def _unspilled(
+    reader: PyAVReader, packer: _Packer, aside: Aside, matrix: tuple[int, int, int, int]
+) -> NDArray[np.uint8]:
     """The pixels of a frame whose planes lie in a file."""
-    from av import VideoFrame
-
-    frame = VideoFrame(like.width, like.height, like.layout)
-    frame.colorspace, frame.color_range = like.colorspace, like.color_range
-    for plane, rows in zip(frame.planes, aside.look(), strict=True):
-        own = np.zeros((plane.height, plane.line_size), np.uint8)
-        width = min(plane.line_size, rows.shape[1])
-        own[:, :width] = rows[: plane.height, :width]
-        plane.update(own.tobytes())
-    return reader.rgb(frame, matrix)
+    return reader.rgb(packer.frame(aside.look()), matrix)
 
 
 class _Pictures:

@@ -122,7 +122,6 @@ class MediaService:
     ) -> list[object]:
         """Begin a batch of records, [data, name]; the answer is its first part."""
         views = [view_of(**view) for view in wanted]
-        _one_thread()
         events = examining([(data, name) for data, name in items], CutHow(*cut), views, limit_s, sample_s)
         return self._begin(stream, ended, _Stream(events, views, sum(len(data) for data, _ in items)))
 
@@ -154,6 +153,7 @@ class MediaService:
         until = time.monotonic() + ANSWER_SECONDS
         for event in own.events:
             if isinstance(event, Slow):
+                _one_thread()
                 return _counted([rows, "slow"])
             if isinstance(event, Examined):
                 rows.append(examined_row(event))

