@@ -38,7 +38,7 @@ class RayEngine:
         return self._bounded(_task(fn, 1), items)
 
     def exchange(self, fn: Callable[..., Any], items: Iterable[Item], parts: int) -> list[list[Held]]:
-        made = self._bounded(_task(fn, parts), items)
+        made = self._bounded(_task(fn, parts, several=True), items)
         return [made] if parts == 1 else [list(part) for part in zip(*made, strict=True)] or [[] for _ in range(parts)]
 
     def fetch(self, held: Iterable[Held]) -> Iterator[Any]:
@@ -58,22 +58,22 @@ class RayEngine:
         return made
 
 
-def _task(fn: Callable[..., Any], returns: int) -> Callable[..., Any]:
+def _task(fn: Callable[..., Any], returns: int, several: bool = False) -> Callable[..., Any]:
+    """Starts `fn` on an item; `several`: it gives `returns` values, though that may be one."""
     shared = ray.put(fn)
-    task = ray.remote(num_cpus=1, num_returns=returns)(_call if returns != 1 else _call_one)
+    task = ray.remote(num_cpus=1, num_returns=returns)(_call)
 
     def start(*arguments: Any) -> Any:
-        return task.remote(shared, returns, *arguments)
+        return task.remote(shared, several, *arguments)
 
     return start
 
 
-def _call(fn: Callable[..., Any], returns: int, *arguments: Any) -> Any:
-    return tuple(fn(*arguments))
-
-
-def _call_one(fn: Callable[..., Any], returns: int, *arguments: Any) -> Any:
-    return fn(*arguments)
+def _call(fn: Callable[..., Any], several: bool, *arguments: Any) -> Any:
+    values = fn(*arguments)
+    if not several:
+        return values
+    return tuple(values) if len(values) > 1 else values[0]
 
 
 @contextmanager
