@@ -1,19 +1,17 @@
 """How long do verdicts on a million samples take, and how much memory?
 
-Records, samples and signals are made up, seeded, and written as a build holds them: one Parquet file for each piece and
-signal, in the order of the listing, which is not that of the ids. There are four number signals, two absolute rules and
-a percentile, 2 % records with the bytes of another, 1 % that are too small, 1 % failures in ingest and in each signal,
-and an embedding of `tiny_image`'s length: overlapping topics, and 5 % copies of other samples at a cosine of 0.97 and
-above.
+Fragments of records, samples and signals are made up, seeded, and written as a build holds them, a partition at a time.
+There are four number signals in one group and an embedding in another, two absolute rules and a percentile; 2 % records
+with the bytes of another, 1 % that are too small, 1 % failures in ingest and in each signal; embeddings are overlapping
+topics, and 5 % are copies of others at a cosine of 0.97 and above.
 
-Verdicts (`decide_records`, `decide_samples`, `assemble`, `conserve`) are made in a process of their own, which says its
-peak resident memory after each step. "Read" are the bytes of the columns that verdicts are made from, in memory: ids,
-what the ledger copies from records and samples, the fields in use, and embeddings.
+`decide` runs twice on a local Ray: on fresh fragments, and again with one threshold moved. Printed are wall seconds of
+both after Ray is up, CPU seconds of all processes, and the largest resident memory of the driver, of any worker, and of
+Ray's own processes (the object store, which `--store` sizes, counts as one of these), sampled twice a second.
 
-    python benchmarks/decide.py                    # 100,000 and 1,000,000 samples, GB in a temporary folder
-    python benchmarks/decide.py --rows 200000 --near none
-    python benchmarks/decide.py --rows 20000 --ledger /tmp/ledger.parquet
-    python benchmarks/decide.py --json
+    python benchmarks/decide.py                    # 100,000 and 1,000,000 samples
+    python benchmarks/decide.py --rows 10000000 --dim 16
+    python benchmarks/decide.py --rows 200000 --near none --json
 """
 
 from __future__ import annotations
@@ -21,12 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,25 +41,24 @@ POOL = 8192
 """So many samples at a time have copies made of them."""
 
 
-def make(folder: Path, rows: int, dim: int, piece: int, seed: int) -> dict[str, Any]:
-    """Write records, samples and signals of `rows` samples; what verdicts have to find."""
+def make(folder: Path, rows: int, dim: int, partition: int, seed: int) -> dict[str, Any]:
+    """Write the fragments of `rows` samples; what verdicts have to find."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
     topics = rng.standard_normal((max(2, min(rows // 100, 4096)), dim), dtype=np.float32)
     pool = np.empty((0, dim), np.float32)
-    truth = {"samples": rows, "records": 0, "exact": 0, "near": 0, "read_bytes": 0}
-    for number, start in enumerate(range(0, rows, piece)):
-        count = min(piece, rows - start)
-        truth["read_bytes"] += _about(folder, f"part-{number:05d}.parquet", rng, start, count, truth)
+    truth = {"samples": rows, "records": 0, "exact": 0, "near": 0}
+    for number, start in enumerate(range(0, rows, partition)):
+        count = min(partition, rows - start)
         vectors = _drawn(rng, topics, count)
         place = rng.permutation(count)
-        if number:  # the first piece has nothing to copy
+        if number:  # the first partition has nothing to copy
             copies = place[: count // 20]
             vectors[copies] = _turned(rng, pool[rng.integers(len(pool), size=len(copies))])
             truth["near"] += len(copies)
         pool = np.concatenate([pool, vectors[place[count // 20 :][: count // 10]]])[-POOL:]
-        truth["read_bytes"] += _signals(folder, f"part-{number:05d}.parquet", rng, start, vectors)
+        _partition(folder, f"synthetic-{number:06d}", rng, start, vectors, truth)
     return truth
 
 
@@ -85,91 +84,80 @@ def _turned(rng: np.random.Generator, vectors: NDArray[np.float32]) -> NDArray[n
     return turned
 
 
-def _about(folder: Path, name: str, rng: np.random.Generator, start: int, count: int, truth: dict[str, Any]) -> int:
-    """Samples and their records, with more records that have no sample: copies, too small ones, failures."""
-    import pyarrow as pa
-
-    from curate.schema.ids import record_id
-    from curate.schema.tables import RECORDS, SAMPLES
-
-    samples, records = [], []
-    for i in range(start, start + count):
-        uri = f"https://images.example.org/{i % 997:03d}/{i:012d}.jpg"
-        width, height = (int(v) for v in rng.integers(256, 2048, 2))
-        video = i % 5 == 0
-        both = {
-            "record_id": record_id("synthetic", uri),
-            "content_id": sample_name(i),
-            "source": "synthetic",
-            "uri": uri,
-            "kind": "video" if video else "image",
-            "text": f"a made-up caption of sample number {i}, as long as captions are",
-            "media": f"media/{name}.tar",
-            "member": f"{i:012d}.jpg",
-            "bytes": 123_456,
-            "offset": 512 + 123_456 * (i - start),
-            "width": width,
-            "height": height,
-            "duration": float(rng.uniform(1, 10)) if video else None,
-            "codec": "h264" if video else "jpeg",
-        }
-        samples.append({**both, "sample_id": both["content_id"], "start_us": 0, "end_us": 10**6 if video else 0})
-        records.append({**both, "meta": "{}"})
-        if i % 50 == 0:
-            records.append({**records[-1], "record_id": record_id("synthetic", uri, 1), "text": None})
-            truth["exact"] += 1
-        if i % 100 == 0:
-            small, gone = f"{uri}?small", f"{uri}?gone"
-            records.append({**records[-1], "record_id": record_id("synthetic", small), "uri": small, "width": 64})
-            records[-1]["content_id"] = records[-1]["record_id"]
-            records.append(
-                {"record_id": record_id("synthetic", gone), "source": "synthetic", "uri": gone, "meta": "{}"}
-            )
-            records[-1] |= _failure("ingest")
-    truth["records"] += len(records)
-    written = {"records": pa.Table.from_pylist(records, RECORDS), "samples": pa.Table.from_pylist(samples, SAMPLES)}
-    for kind, table in written.items():
-        _write(folder / kind / name, table)
-    return sum(table.select([c for c in table.column_names if c in _READ]).nbytes for table in written.values())
-
-
-_READ = ("record_id", "sample_id", "content_id", "source", "uri", "kind", "text", "start_us", "end_us", "width")
-_READ += ("height", "stage", "error", "message", "attempt")
-
-
-def _signals(folder: Path, name: str, rng: np.random.Generator, start: int, vectors: NDArray[np.float32]) -> int:
-    """Signals of a piece: one file each; the bytes of all."""
+def _partition(
+    folder: Path, name: str, rng: np.random.Generator, start: int, vectors: NDArray[np.float32], truth: dict[str, Any]
+) -> None:
+    """Fragments of one partition: its samples' records, and more of them that are copies, too small, or failed."""
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    from curate.schema.tables import FAILURE
+    from curate.decide.keys import names_of
+    from curate.schema.tables import FAILURE, RECORDS, SAMPLES
 
-    count, dim = vectors.shape
-    ids = pa.array([sample_name(i) for i in range(start, start + count)], pa.string())
-    read = 0
+    n = len(vectors)
+    number = np.arange(start, start + n)
+    copy, small, gone = np.flatnonzero(number % 50 == 0), np.flatnonzero(number % 100 == 0), np.arange(0, n, 100)
+    truth["records"] += n + len(copy) + len(small) + len(gone)
+    truth["exact"] += len(copy)
+
+    def ids(count: int) -> pa.Array:
+        return names_of(np.frombuffer(rng.bytes(16 * count), "S16"))
+
+    row = np.concatenate([np.arange(n), copy, small])  # of what is media
+    media = len(row)
+    total = media + len(gone)
+    content = pa.concat_arrays([ids(n).take(pa.array(row[: n + len(copy)])), ids(len(small))])
+    record = ids(total)
+    some = pa.array(np.concatenate([row, gone]))
+    uri = pc.binary_join_element_wise(
+        "https://images.example.org/photos/", pa.array(number).take(some).cast(pa.string()), ".jpg", ""
+    )
+    video = (number % 5 == 0)[row]
+    width, height = rng.integers(256, 2048, (2, n)).astype(np.int32)
+    wide = width[row]
+    wide[-len(small) :] = 64
+    about: dict[str, pa.Array] = {
+        "source": pa.repeat("synthetic", media),
+        "uri": uri.slice(0, media),
+        "kind": pa.array(["image", "video"]).take(pa.array(video.astype(int))),
+        "text": pc.binary_join_element_wise("a made-up caption of sample ", pa.array(row).cast(pa.string()), ""),
+        "media": pa.repeat(f"media/{name}.tar", media),
+        "member": uri.slice(0, media),
+        "bytes": pa.repeat(pa.scalar(123_456, pa.int64()), media),
+        "offset": pa.array(512 + 123_456 * np.arange(media)),
+        "width": pa.array(wide),
+        "height": pa.array(height[row]),
+        "duration": pa.array(rng.uniform(1, 10, n)[row], mask=~video),
+        "codec": pa.array(["jpeg", "h264"]).take(pa.array(video.astype(int))),
+        "content_id": content,
+        "record_id": record.slice(0, media),
+    }
+    zero = pa.repeat(pa.scalar(0, pa.int64()), media)
+    samples = {**about, "sample_id": content, "start_us": zero, "end_us": zero}
+    failed = {f.name: [None] * media + [_FAILURE[f.name]] * len(gone) for f in FAILURE}
+    records = {k: pa.concat_arrays([v, pa.nulls(len(gone), v.type)]) for k, v in about.items()}
+    records |= {"record_id": record, "uri": uri, "source": pa.repeat("synthetic", total)}
+    records |= {"meta": pa.repeat("{}", total), **{f.name: pa.array(failed[f.name], f.type) for f in FAILURE}}
+    for kind, given, schema in (("records", records, RECORDS), ("samples", samples, SAMPLES)):
+        columns = [given.get(f.name, pa.nulls(total if kind == "records" else media, f.type)) for f in schema]
+        _write(folder / kind / f"{name}.parquet", pa.table(columns, names=schema.names).cast(schema))
+
+    light: dict[str, pa.Array] = {"sample_id": content}
     for signal in (*NUMBERS, EMBEDDING):
-        failed = rng.random(count) < 0.01
-        why = [_failure(f"annotate:{signal}") if f else {} for f in failed]
+        broken = (rng.random(n) < 0.01)[row]
+        why = pa.array([_FAILURE if b else None for b in broken], pa.struct(FAILURE))
         if signal == EMBEDDING:
-            values = pa.FixedSizeListArray.from_arrays(vectors.ravel(), dim, mask=pa.array(failed))
+            values = pa.FixedSizeListArray.from_arrays(vectors[row].ravel(), vectors.shape[1], mask=pa.array(broken))
+            table = pa.table({"sample_id": content, signal: values, f"failure:{signal}": why})
+            _write(folder / "signals" / signal / f"{name}.parquet", table)
         else:
-            values = pa.array(rng.uniform(0, 10, count).astype(np.float32), mask=failed)
-        columns = {f.name: pa.array([w.get(f.name) for w in why], f.type) for f in FAILURE}
-        table = pa.table({"sample_id": ids, signal: values, **columns})
-        _write(folder / signal / name, table)
-        read += table.nbytes
-    return read
+            light[signal] = pa.array(rng.uniform(0, 10, n).astype(np.float32)[row], mask=broken)
+            light[f"failure:{signal}"] = why
+    _write(folder / "signals" / "light" / f"{name}.parquet", pa.table(light))
 
 
-def _failure(stage: str) -> dict[str, Any]:
-    return {"stage": stage, "error": "MediaError", "message": "cannot decode: invalid data found", "attempt": 1}
-
-
-def sample_name(i: int) -> str:
-    """The id of the i-th sample."""
-    from curate.schema.ids import content_id
-
-    return content_id(f"sample {i}".encode())
+_FAILURE = {"stage": "annotate", "error": "MediaError", "message": "cannot decode: invalid data found", "attempt": 1}
 
 
 def _write(path: Path, table: pa.Table) -> None:
@@ -179,79 +167,135 @@ def _write(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def verdicts(folder: Path, near: str, dim: int, ledger: str | None) -> dict[str, Any]:
-    """Decide on what `make` wrote; seconds and peak memory of each step, and what came out."""
+def verdicts(folder: Path, near: str, dim: int, cpus: int, store: int) -> dict[str, Any]:
+    """Decide on what `make` wrote, twice."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    import ray
 
-    from curate.decide.ledger import assemble, conserve
-    from curate.decide.near import near_duplicates
-    from curate.decide.records import decide_records
-    from curate.decide.samples import decide_samples
+    from curate.decide.decide import decide
+    from curate.decide.ledger import conserve
+    from curate.decide.partitions import PartitionFiles
+    from curate.pipeline.engine import RayEngine
     from curate.schema.fields import SignalField
     from curate.schema.recipe import Decide, NearDuplicates, Rule
+    from curate.storage import Folder
 
     fields = {name: SignalField(name, pa.float32(), "score", (0, 10)) for name in NUMBERS}
     fields[EMBEDDING] = SignalField(EMBEDDING, pa.list_(pa.float32(), dim), kinds=("image", "video"))
-    spec = Decide(
-        records=[Rule(field="width", min=256)],
-        rules=[
-            Rule(field="sharpness", min=0.5),
-            Rule(field="aesthetic", min=0.5),
-            Rule(field="clip_score", min_percentile=5),
-        ],
-        near_duplicates=[NearDuplicates(embedding=EMBEDDING, threshold=THRESHOLD, keep=["pixels", "brightness"])]
-        if near == "cells"
-        else [],
+    homes = {**dict.fromkeys(NUMBERS, "light"), EMBEDDING: EMBEDDING}
+    names = sorted(p.stem for p in (folder / "records").iterdir())
+    partitions = [
+        PartitionFiles(
+            n,
+            f"records/{n}.parquet",
+            f"samples/{n}.parquet",
+            {g: f"signals/{g}/{n}.parquet" for g in ("light", EMBEDDING)},
+        )
+        for n in names
+    ]
+    spec = NearDuplicates(embedding=EMBEDDING, threshold=THRESHOLD, keep=["pixels", "brightness"])
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        object_store_memory=store << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
     )
-    files = {kind.name: sorted(map(str, kind.iterdir())) for kind in folder.iterdir()}
-    # libraries loaded: what they take is not what verdicts take
-    import duckdb
-    import faiss
-    import numpy as np
-
-    duckdb.connect(":memory:").close()
-    near_duplicates(["a", "b"], np.eye(2), np.zeros((2, 0)), 0.5)
-    assert faiss.__version__
-
-    steps: list[dict[str, Any]] = []
-    last = perf_counter(), process_time()
-
-    def step(name: str) -> None:
-        nonlocal last
-        now = perf_counter(), process_time()
-        seconds, cpu = (round(b - a, 2) for a, b in zip(last, now, strict=True))
-        steps.append({"step": name, "seconds": seconds, "cpu_seconds": cpu, "peak_mib": round(peak_mib())})
-        last = now
-
-    step("start")
-    records = decide_records(files["records"], spec.records)
-    step("records")
-    samples = decide_samples(files["samples"], {s: files[s] for s in (*NUMBERS, EMBEDDING)}, spec, fields, seed=0)
-    step("samples")
-    if ledger is not None:
-        pq.write_table(pa.concat_tables([records, samples]), ledger)
-    whole = assemble(records, samples)
-    ledger_bytes = whole.nbytes
-    del records, samples
-    step("assemble")
-    sums = conserve(whole)
-    step("conserve")
-    return {"steps": steps, "sums": sums, "ledger_mib": round(ledger_bytes / 2**20)}
+    engine = RayEngine()
+    list(engine.map(_warm, [()] * cpus))
+    out: dict[str, Any] = {}
+    with peaks() as memory:
+        for what, least in (("fresh", 0.5), ("moved", 0.6)):
+            options = Decide(
+                records=[Rule(field="width", min=256)],
+                rules=[
+                    Rule(field="sharpness", min=least),
+                    Rule(field="aesthetic", min=0.5),
+                    Rule(field="clip_score", min_percentile=5),
+                ],
+                near_duplicates=[spec] if near == "cells" else [],
+            )
+            start, cpu = perf_counter(), cpu_seconds()
+            decided = decide(Folder(folder), partitions, options, fields, homes, homes, 0, engine)
+            out[f"{what}_seconds"] = round(perf_counter() - start, 2)
+            out[f"{what}_cpu_seconds"] = round(cpu_seconds() - cpu, 1)
+            out[f"{what}_sums"] = conserve(f.counts for f in decided.fragments)
+    return {**out, "partitions": len(names), "links_files": len(decided.pairs), "peak_mib": memory}
 
 
-def peak_mib() -> float:
-    """The most memory that this process has had resident, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+def _warm() -> None:
+    """What a worker loads once."""
+    import faiss  # noqa: F401
+    import scipy.sparse.csgraph  # noqa: F401
+
+    import curate.decide.decide  # noqa: F401
+
+
+def processes() -> Iterator[tuple[str, Path]]:
+    """This process and all below it, each with what it is: `driver`, `worker` or `ray`."""
+    parent: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has ended
+    for pid in parent:
+        at: int | None = pid
+        while at and at != os.getpid():
+            at = parent.get(at)
+        if at:
+            try:
+                title = Path(f"/proc/{pid}/cmdline").read_text()
+            except OSError:
+                continue
+            kind = "driver" if pid == os.getpid() else "worker" if title.startswith("ray::") else "ray"
+            yield kind, Path(f"/proc/{pid}")
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of all processes."""
+    ticks = 0
+    for _, process in processes():
+        try:
+            ticks += sum(map(int, (process / "stat").read_text().rpartition(")")[2].split()[11:13]))
+        except OSError:
+            continue
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def peaks() -> Iterator[dict[str, int]]:
+    """The largest resident memory of any process of each kind, MiB, sampled twice a second."""
+    most: dict[str, int] = {}
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.5):
+            for kind, process in processes():
+                try:
+                    said = (process / "status").read_text()
+                except OSError:
+                    continue
+                if "VmRSS:" in said:
+                    most[kind] = max(most.get(kind, 0), int(said.split("VmRSS:")[1].split()[0]) >> 10)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        thread.join()
 
 
 def child(*arguments: str) -> dict[str, Any]:
-    """The answer of this script in a process of its own, whose peak starts from this small one's."""
+    """The answer of this script in a process of its own."""
     libraries = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     done = subprocess.run(
         [sys.executable, __file__, *arguments], env={**os.environ, **libraries}, stdout=subprocess.PIPE, check=True
     )
-    answer: dict[str, Any] = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
@@ -259,64 +303,54 @@ def measure(folder: Path, rows: int, args: argparse.Namespace) -> dict[str, Any]
     """One size: made (unless it is there already) and decided."""
     truth = folder / "truth.json"
     if not truth.exists():
-        given = ["--dim", args.dim, "--piece", args.piece, "--seed", args.seed]
+        given = ["--dim", args.dim, "--partition", args.partition, "--seed", args.seed]
         made = child("--rows", str(rows), "--make", str(folder / "data"), *map(str, given))
         truth.write_text(json.dumps(made))
-    start = perf_counter()
-    ledger = ["--ledger", args.ledger] if args.ledger else []
-    out = child("--verdicts", str(folder / "data"), "--near", args.near, "--dim", str(args.dim), *ledger)
-    sizes = [f.stat().st_size for f in (folder / "data").rglob("*.parquet")]
-    return {
-        **json.loads(truth.read_text()),
-        "files": len(sizes),
-        "file_bytes": sum(sizes),
-        "seconds": round(perf_counter() - start, 1),
-        **out,
-    }
+    given = ["--near", args.near, "--dim", args.dim, "--cpus", args.cpus, "--store", args.store]
+    out = child("--verdicts", str(folder / "data"), *map(str, given))
+    return {**json.loads(truth.read_text()), **out}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--dim", type=int, default=768, help="length of the embedding")
-    parser.add_argument("--piece", type=int, default=1024, help="samples of one file")
+    parser.add_argument("--dim", type=int, default=64, help="length of the embedding")
+    parser.add_argument("--partition", type=int, default=1024, help="samples of one fragment")
     parser.add_argument("--near", choices=("cells", "none"), default="cells", help="near duplicates, or without")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--store", type=int, default=1024, help="MiB of Ray's object store; more than that is spilled")
     parser.add_argument("--folder", type=Path, help="keep what is made here, and use it again")
-    parser.add_argument("--ledger", help="write the ledger rows here, to compare two versions of the code")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--verdicts", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.make:
-        print(json.dumps(make(args.make, args.rows[0], args.dim, args.piece, args.seed)))
+        print(json.dumps(make(args.make, args.rows[0], args.dim, args.partition, args.seed)))
         return
     if args.verdicts:
-        print(json.dumps(verdicts(args.verdicts, args.near, args.dim, args.ledger)))
+        print(json.dumps(verdicts(args.verdicts, args.near, args.dim, args.cpus, args.store)))
         return
+    results = []
     with tempfile.TemporaryDirectory(prefix="curate-benchmark-") as scratch:
         for rows in args.rows:
             folder = (args.folder or Path(scratch)) / str(rows)
             folder.mkdir(parents=True, exist_ok=True)
-            result = measure(folder, rows, args)
-            print(json.dumps(result) if args.json else _text(result), flush=True)
+            results.append(measure(folder, rows, args))
+            print(_text(results[-1]), flush=True)
+    if args.json:
+        print(json.dumps({"runs": results}))
 
 
 def _text(result: dict[str, Any]) -> str:
-    peak, start = result["steps"][-1]["peak_mib"], result["steps"][0]["peak_mib"]
-    read = result["read_bytes"] / 2**20
-    steps = "\n".join(
-        f"  {s['step']:10} {s['seconds']:8.2f} s, {s['cpu_seconds']:8.2f} s of CPU, peak {s['peak_mib']:6} MiB"
-        for s in result["steps"]
-    )
-    files = f"{result['files']:,} files, {result['file_bytes'] / 2**20:,.0f} MiB"
+    memory = ", ".join(f"{kind} {mib} MiB" for kind, mib in sorted(result["peak_mib"].items()))
     return f"""\
-{result["samples"]:,} samples, {result["records"]:,} records, {files}
-{steps}
-  peak less the libraries: {peak - start} MiB, {(peak - start) / read:.2f} of the {read:,.0f} MiB read
-  the ledger: {result["ledger_mib"]} MiB
+{result["samples"]:,} samples, {result["records"]:,} records, {result["partitions"]:,} partitions
+  fresh        {result["fresh_seconds"]:8.2f} s, {result["fresh_cpu_seconds"]:8.1f} s of CPU
+  moved rule   {result["moved_seconds"]:8.2f} s, {result["moved_cpu_seconds"]:8.1f} s of CPU
+  largest processes: {memory}
   made up: {result["exact"]:,} exact and {result["near"]:,} near duplicates
-  found: {json.dumps(result["sums"])}
+  found: {json.dumps(result["fresh_sums"])}
 """
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from curate.pipeline.pieces import Piece, split
 
 from curate.media.decode import Span, decode
 from curate.media.views import View
@@ -37,7 +38,6 @@ from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster, connect
 from curate.pipeline.media_store import read_media
 from curate.pipeline.model_service import CARRIED
-from curate.pipeline.pieces import Piece, split
 from curate.pipeline.plan import Plan, make_plan
 from curate.pipeline.progress import Stage, console
 from curate.schema.errors import MediaError

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 BLOCK = 2048  # rows of a block of a matrix product: 16 MiB of float32 cosines
 DENSE = 16  # pairs for each row of a block above which it is thinned before they are looked at
-LEVELS = 16  # cosines at which the forest's components are known while a block is thinned
+LEVELS = 8  # cosines at which the forest's components are known while a block is thinned
 ROUNDS = 4  # of thinning
 _WIDE = 1 << 21  # float64 numbers widened at once: 16 MiB
 
@@ -155,9 +155,10 @@ def _forest(vectors: NDArray[np.float32], threshold: float, split: int | None) -
         product = x @ y.T
         if i == j:
             product[np.tril_indices(len(x))] = -1
-        a, b = np.nonzero(product >= np.float32(threshold - margin(d)))
-        if len(a) > DENSE * (len(x) + len(y)):
-            a, b = _thinned(tree, vectors, i, j, product, a, b, threshold)
+        some = product >= np.float32(threshold - margin(d))
+        if np.count_nonzero(some) > DENSE * (len(x) + len(y)):
+            some = _thinned(tree, vectors, i, j, product, threshold)
+        a, b = np.nonzero(some)
         _add(tree, vectors, a + i, b + j, threshold)
     tree.settle()
     return tree.a, tree.b, tree.w
@@ -172,50 +173,38 @@ def _add(
 
 
 def _thinned(
-    tree: _Tree,
-    vectors: NDArray[np.float32],
-    i: int,
-    j: int,
-    product: NDArray[np.float32],
-    a: NDArray[np.int64],
-    b: NDArray[np.int64],
-    threshold: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of the pairs (a, b) of a dense block those that the forest may need; some are added to it on the way.
+    tree: _Tree, vectors: NDArray[np.float32], i: int, j: int, product: NDArray[np.floating], threshold: float
+) -> NDArray[np.bool_]:
+    """Of the pairs of a dense block those that the forest may still need, as a mask; some are added to it on the way.
 
     Each row is linked with the best of its partners first. Then most pairs have a path of better pairs already.
     """
-    x, y = vectors[i : i + product.shape[0]], vectors[j : j + product.shape[1]]
-    w: NDArray[np.floating] = product[a, b]
+    n, m = product.shape
     error = margin(vectors.shape[1])
-    enough = DENSE * (len(x) + len(y))
     for turn in range(ROUNDS):
-        best = np.unique(np.concatenate([_best(a, w, len(x)), _best(b, w, len(y))]))
-        _add(tree, vectors, a[best] + i, b[best] + j, threshold)
+        a = np.concatenate([np.arange(n), product.argmax(axis=0)])
+        b = np.concatenate([product.argmax(axis=1), np.arange(m)])
+        some = product[a, b] >= threshold - error
+        _add(tree, vectors, a[some] + i, b[some] + j, threshold)
         tree.settle()
-        useful = ~tree.hopeless(a + i, b + j, w + error)
-        a, b, w = a[useful], b[useful], w[useful]
-        if len(a) <= enough:
+        product[a, b] = -1
+        path = tree.paths(slice(i, i + n), slice(j, j + m))
+        product[product + error < path] = -1
+        useful = product >= threshold - error
+        if np.count_nonzero(useful) <= DENSE * (n + m):
             break
         if turn == 0:  # look-alikes may be nearer to each other than float32 can tell
-            w = (_wide_unit(x) @ _wide_unit(y).T)[a, b]
+            wide = _wide_unit(vectors[i : i + n]) @ _wide_unit(vectors[j : j + m]).T
+            product = np.where(useful, wide, -1)
             error *= 2.0**-29
-    return a, b
+    return useful
 
 
 def _wide_unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     wide = vectors.astype(np.float64)
-    wide /= np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    length = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    wide /= length
     return wide
-
-
-def _best(row: NDArray[np.int64], w: NDArray[np.floating], rows: int) -> NDArray[np.int64]:
-    """For each of `rows` rows that has a pair: the number of its pair of the largest weight."""
-    most = np.full(rows, -2, w.dtype)
-    np.maximum.at(most, row, w)
-    top = np.flatnonzero(w == most[row])
-    _, one = np.unique(row[top], return_index=True)
-    return top[one]
 
 
 class _Tree:
@@ -244,14 +233,11 @@ class _Tree:
             self.a, self.b, self.w = heaviest_forest(self.rows, a, b, w)
             self._new, self._waiting = [], 0
 
-    def hopeless(self, a: NDArray[np.int64], b: NDArray[np.int64], most: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Pairs of a cosine of at most `most` whose rows a path of larger cosines connects."""
-        levels = np.unique(np.quantile(self.w, np.linspace(0, 1, LEVELS), method="lower"))
-        label = np.empty((len(levels) + 1, self.rows), np.int32)
-        label[-1] = np.arange(self.rows)
-        for number, level in enumerate(levels):
+    def paths(self, a: slice, b: slice) -> NDArray[np.float64]:
+        """How good a path connects each row of `a` with each of `b` at least: cosines, -1 where none is known."""
+        out = np.full((a.stop - a.start, b.stop - b.start), -1.0)
+        for level in np.unique(np.quantile(self.w, np.linspace(0, 1, LEVELS), method="lower")):
             above = self.w >= level
-            label[number] = components(self.rows, self.a[above], self.b[above])
-        at = np.searchsorted(levels, most, side="right")  # the lowest level that is above the pair
-        flat = label.ravel()
-        return np.asarray(flat[at * self.rows + a] == flat[at * self.rows + b])
+            label = components(self.rows, self.a[above], self.b[above])
+            np.copyto(out, level, where=label[a, None] == label[None, b])
+        return out

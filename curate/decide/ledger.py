@@ -15,16 +15,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.decide.groups import Verdicts
-from curate.decide.keys import Keys, keys_of, names_of
+from curate.decide.keys import Keys, names_of
 from curate.decide.partitions import Loaded, PartitionFiles
 from curate.decide.rules import Bound
 from curate.decide.survey import State
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
-from curate.schema.tables import FAILURE, FAILURE_NAMES, LEDGER
+from curate.schema.tables import FAILURE, LEDGER
 from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Outcome
 from curate.storage import Store
-from curate.storage.tables import read_table, write_named_table
+from curate.storage.tables import write_named_table
 
 RECORD = "record"
 SAMPLE = "sample"
@@ -84,26 +84,31 @@ def write_verdicts(
         verdicts: on near duplicates; None where none are looked for.
     """
     outcome, keeper, similarity = _sample_outcomes(loaded, state, verdicts)
-    failures = _sample_failures(loaded, outcome)
+    whole = pa.concat_tables([loaded.failures, loaded.later])  # of a signal before that of tokenizing
+    failures = _failures(whole, outcome == _number(SAMPLE, Outcome.FAILED))
     record = _record_outcomes(loaded, state)
+    record_failures = _failures(loaded.record_failures, loaded.record_failed)
     record_keeper = np.zeros(len(record), "S16")
     record_keeper[state.copies] = state.keeper
+    kinds = pa.array(KINDS)
     out = []
     for part, files in enumerate(group):
-        records = read_table(build, files.records, ["record_id", "source", "uri", "kind", *FAILURE_NAMES])
-        samples = read_table(
-            build, files.samples, ["sample_id", "record_id", "source", "uri", "kind", "start_us", "end_us"]
-        )
-        r = slice(int(loaded.record_starts[part]), int(loaded.record_starts[part + 1]))
-        s = loaded.sample_starts[part] + np.flatnonzero(
-            state.listed[loaded.sample_starts[part] : loaded.sample_starts[part + 1]]
-        )
-        if len(records) != r.stop - r.start or not np.array_equal(keys_of(records["record_id"]), loaded.record[r]):
-            raise CurateError(f"{build.name(files.records)} was replaced while it was decided on", _BROKEN_BUILD)
-        about = samples.take(pa.array(s - loaded.sample_starts[part]))
+        start, end = (int(row) for row in loaded.record_starts[part : part + 2])
+        r = np.arange(start, end)
+        s = np.arange(*loaded.sample_starts[part : part + 2])
+        s = s[state.listed[s]]
+        about = loaded.about.slice(start, end - start)
+        names = names_of(loaded.record[r])
+        kind = loaded.record_kind[r]
         levels = [
             _rows(
-                records.append_column("id", records["record_id"]),
+                {
+                    "id": names,
+                    "record_id": names,
+                    "source": about["source"],
+                    "uri": about["uri"],
+                    "kind": kinds.take(pa.array(kind, mask=kind < 0)),
+                },
                 _Level(
                     RECORD,
                     record[r],
@@ -112,11 +117,22 @@ def write_verdicts(
                     {f: v[r] for f, v in loaded.record_values.items()},
                     record_keeper[r],
                     None,
-                    {name: records[name] for name in FAILURE_NAMES},
+                    {name: column.slice(start, end - start) for name, column in record_failures.items()},
                 ),
-            ),
+            )
+        ]
+        of = pa.array(loaded.sample_record[s] - start)
+        levels.append(
             _rows(
-                about.rename_columns(["id", *about.column_names[1:]]),
+                {
+                    "id": names_of(loaded.sample[s]),
+                    "record_id": names.take(of),
+                    "source": about["source"].take(of),
+                    "uri": about["uri"].take(of),
+                    "kind": kinds.take(pa.array(loaded.sample_kind[s])),
+                    "start_us": pa.array(loaded.spans[s, 0]),
+                    "end_us": pa.array(loaded.spans[s, 1]),
+                },
                 _Level(
                     SAMPLE,
                     outcome[s],
@@ -125,19 +141,20 @@ def write_verdicts(
                     {f: v[s] for f, v in loaded.sample_values.items()},
                     keeper[s],
                     similarity[s],
-                    {name: failures[name].take(pa.array(s)) for name in FAILURE_NAMES},
+                    {name: column.take(pa.array(s)) for name, column in failures.items()},
                 ),
-            ),
-        ]
+            )
+        )
         path = write_named_table(build, f"verdicts/{files.name}", pa.concat_tables(levels).combine_chunks())
         numbers = {RECORD: record[r], SAMPLE: outcome[s]}
         counts = {
-            level: dict(zip(map(str, names), np.bincount(numbers[level], minlength=len(names)).tolist(), strict=True))
-            for level, names in OUTCOMES.items()
+            level: dict(zip(map(str, all_), np.bincount(numbers[level], minlength=len(all_)).tolist(), strict=True))
+            for level, all_ in OUTCOMES.items()
         }
-        kept = loaded.sample_kind[s][outcome[s] == _number(SAMPLE, Outcome.KEPT)]
-        kinds = np.bincount(kept[kept >= 0], minlength=len(KINDS)).tolist()
-        out.append(Fragment(path, counts, {kind: n for kind, n in zip(KINDS, kinds, strict=True) if n}))
+        kept = np.bincount(
+            loaded.sample_kind[s[outcome[s] == _number(SAMPLE, Outcome.KEPT)]], minlength=len(KINDS)
+        ).tolist()
+        out.append(Fragment(path, counts, {k: n for k, n in zip(KINDS, kept, strict=True) if n}))
     return out
 
 
@@ -208,20 +225,19 @@ def _sample_outcomes(
     return out, keeper, similarity
 
 
-def _sample_failures(loaded: Loaded, outcome: NDArray[np.int64]) -> dict[str, pa.Array]:
-    """FAILURE columns of all samples of a task; null where they did not fail."""
-    whole = pa.concat_tables([loaded.failures, loaded.later]).combine_chunks()
-    at = np.full(len(outcome), -1)
-    at[whole["row"].to_numpy()[::-1]] = np.arange(len(whole))[::-1]  # of a signal before that of tokenizing
-    where = pa.array(at, mask=(at < 0) | (outcome != _number(SAMPLE, Outcome.FAILED)))
-    return {f.name: whole[f.name].combine_chunks().take(where).cast(f.type) for f in FAILURE}
+def _failures(failures: pa.Table, failed: NDArray[np.bool_]) -> dict[str, pa.Array]:
+    """FAILURE columns of all rows; null where they did not fail. Of several failures of a row the first."""
+    rows = failures["row"].to_numpy()
+    at = np.full(len(failed), -1)
+    at[rows[::-1]] = np.arange(len(rows))[::-1]
+    where = pa.array(at, mask=(at < 0) | ~failed)
+    return {f.name: failures[f.name].combine_chunks().take(where) for f in FAILURE}
 
 
-def _rows(about: pa.Table, verdict: _Level) -> pa.Table:
-    """Rows of LEDGER."""
-    n = len(about)
+def _rows(columns: dict[str, pa.Array], verdict: _Level) -> pa.Table:
+    """Rows of LEDGER, from the columns that say what they are about."""
+    n = len(verdict.outcome)
     is_a = {o: verdict.outcome == i for i, o in enumerate(OUTCOMES[verdict.level])}
-    columns = {name: about[name] for name in about.column_names if name in LEDGER.names}
     columns["level"] = pa.repeat(verdict.level, n)
     columns["outcome"] = pa.array(list(map(str, OUTCOMES[verdict.level]))).take(pa.array(verdict.outcome))
     dropped, duplicate = is_a[Outcome.DROPPED], is_a[Outcome.DUPLICATE]

@@ -1,4 +1,4 @@
-"""What verdicts look at, of one group of partitions, in memory: about 100 bytes a sample and no text but failures'."""
+"""What verdicts look at and the ledger says, of one group of partitions, in memory: about 200 bytes a sample."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ class Loaded:
         sample_failed: bool `(s,)`, of a signal.
         sample_values: float64 `(s,)` by field, NaN for null.
         record_nan, sample_nan: by field the rows that hold NaN and not null.
-        failures, later: tables of FAILURES on samples: of signals, and of tokenizing.
+        spans: int64 `(s, 2)`, start and end of each sample in microseconds.
+        about: `source` and `uri` of each record; a sample has those of its record.
+        record_failures, failures, later: tables of FAILURES: on records; on samples of signals, and of tokenizing.
     """
 
     record_starts: NDArray[np.int64]
@@ -90,6 +92,9 @@ class Loaded:
     sample_record: NDArray[np.int64]
     sample_kind: NDArray[np.int8]
     sample_failed: NDArray[np.bool_]
+    spans: NDArray[np.int64]
+    about: pa.Table
+    record_failures: pa.Table
     failures: pa.Table
     later: pa.Table
     record_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -133,15 +138,15 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
     starts = {c: np.cumsum([0, *(len(getattr(p, c)) for p in parts)], dtype=np.int64) for c in ("record", "sample")}
     plain = [
         *("record", "content", "record_kind", "record_failed", "without_text", "has_content"),
-        *("sample", "sample_record", "sample_kind", "sample_failed"),
+        *("sample", "sample_record", "sample_kind", "sample_failed", "spans"),
     ]
+    tables = ("about", "record_failures", "failures", "later")
     fields = ("record_values", "sample_values", "record_nan", "sample_nan")
     columns: dict[str, Any] = {c: joined(c) for c in plain} | {c: by_field(c) for c in fields}
     return Loaded(
         record_starts=starts["record"],
         sample_starts=starts["sample"],
-        failures=pa.concat_tables(p.failures for p in parts).combine_chunks(),
-        later=pa.concat_tables(p.later for p in parts).combine_chunks(),
+        **{c: pa.concat_tables(getattr(p, c) for p in parts).combine_chunks() for c in tables},
         **columns,
     )
 
@@ -149,9 +154,10 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
 def _load_one(
     build: Store, wanted: Wanted, files: PartitionFiles, later: Sequence[str], first_record: int, first_sample: int
 ) -> Loaded:
-    about = ["record_id", "content_id", "kind", "text", "stage", "error"]
+    about = ["record_id", "content_id", "kind", "text", "source", "uri", *FAILURE_NAMES]
     records = read_table(build, files.records, [*about, *columns_of(wanted.records)])
-    samples = read_table(build, files.samples, ["sample_id", "record_id", "kind", *columns_of(wanted.samples)])
+    about = ["sample_id", "record_id", "kind", "start_us", "end_us"]
+    samples = read_table(build, files.samples, [*about, *columns_of(wanted.samples)])
     record, sample = keys_of(records["record_id"]), keys_of(samples["sample_id"])
     _refuse_twice(record, f"records of {files.name} are listed more than once")
     known = np.argsort(record, kind="stable")
@@ -163,12 +169,14 @@ def _load_one(
     has_content = pc.is_valid(records["content_id"]).to_numpy()
     content[has_content] = keys_of(records["content_id"].drop_null())
     blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(records["text"], "")), "").to_numpy()
+    failed = np.flatnonzero(pc.or_(pc.is_valid(records["stage"]), pc.is_valid(records["error"])).to_numpy())
+    why = {name: records[name].take(pa.array(failed)) for name in FAILURE_NAMES}
     out = Loaded(
         record_starts=np.array([first_record]),
         record=record,
         content=content,
         record_kind=_kinds(records["kind"]),
-        record_failed=pc.or_(pc.is_valid(records["stage"]), pc.is_valid(records["error"])).to_numpy(),
+        record_failed=np.isin(np.arange(len(record)), failed),
         without_text=blank,
         has_content=has_content,
         sample_starts=np.array([first_sample]),
@@ -176,6 +184,9 @@ def _load_one(
         sample_record=first_record + known[of],
         sample_kind=_kinds(samples["kind"]),
         sample_failed=np.zeros(len(sample), bool),
+        spans=np.stack([samples["start_us"].to_numpy(), samples["end_us"].to_numpy()], axis=1),
+        about=records.select(["source", "uri"]),
+        record_failures=pa.table({"row": first_record + failed, **why}).cast(FAILURES),
         failures=FAILURES.empty_table(),
         later=_tokenizing(build, later, sample, first_sample),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import ray
@@ -39,10 +38,8 @@ class RayEngine:
         return self._bounded(_task(fn, 1), items)
 
     def exchange(self, fn: Callable[..., Any], items: Iterable[Item], parts: int) -> list[list[Held]]:
-        if parts == 1:  # Ray would give the list of one value, not the value
-            return [self._bounded(_task(partial(_only, fn), 1), items)]
-        made = self._bounded(_task(fn, parts), items)
-        return [list(part) for part in zip(*made, strict=True)] or [[] for _ in range(parts)]
+        made = self._bounded(_task(fn, parts, several=True), items)
+        return [made] if parts == 1 else [list(part) for part in zip(*made, strict=True)] or [[] for _ in range(parts)]
 
     def fetch(self, held: Iterable[Held]) -> Iterator[Any]:
         with _mendable():
@@ -61,27 +58,22 @@ class RayEngine:
         return made
 
 
-def _task(fn: Callable[..., Any], returns: int) -> Callable[..., Any]:
+def _task(fn: Callable[..., Any], returns: int, several: bool = False) -> Callable[..., Any]:
+    """Starts `fn` on an item; `several`: it gives `returns` values, though that may be one."""
     shared = ray.put(fn)
-    task = ray.remote(num_cpus=1, num_returns=returns)(_call if returns != 1 else _call_one)
+    task = ray.remote(num_cpus=1, num_returns=returns)(_call)
 
     def start(*arguments: Any) -> Any:
-        return task.remote(shared, returns, *arguments)
+        return task.remote(shared, several, *arguments)
 
     return start
 
 
-def _call(fn: Callable[..., Any], returns: int, *arguments: Any) -> Any:
-    return tuple(fn(*arguments))
-
-
-def _call_one(fn: Callable[..., Any], returns: int, *arguments: Any) -> Any:
-    return fn(*arguments)
-
-
-def _only(fn: Callable[..., Any], *arguments: Any) -> Any:
-    [value] = fn(*arguments)
-    return value
+def _call(fn: Callable[..., Any], several: bool, *arguments: Any) -> Any:
+    values = fn(*arguments)
+    if not several:
+        return values
+    return tuple(values) if len(values) > 1 else values[0]
 
 
 @contextmanager

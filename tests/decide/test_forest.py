@@ -95,7 +95,7 @@ def test_two_chunks_of_a_cell_are_compared_across(n, seed, data):
         )
     )
     got = heaviest_forest(n, a, b, w)
-    assert groups(n, zip(*got[:2], strict=True)) == groups(n, all_pairs(vectors, 0.5))
+    assert groups(n, list(zip(*got[:2], strict=True))) == groups(n, all_pairs(vectors, 0.5))
 
 
 @pytest.mark.parametrize(("block", "dense"), [(1, 1), (7, 1), (64, 1), (64, 1000), (2048, 16)])
