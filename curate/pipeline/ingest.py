@@ -23,7 +23,7 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import one_a_block, results, rows_dataset, then
+from curate.pipeline.stream import results, rows_dataset, then
 from curate.schema.recipe import Cut, Recipe, TableSource
 from curate.signals.base import Signal
 from curate.sources.base import Source
@@ -107,7 +107,7 @@ def ingest(
     )
     fetch = {name: options for name, options in fetch_options(recipe).items() if options is not None}
     plan = then(
-        one_a_block(plan),
+        plan,
         fetch_partition,
         cpus=FETCH_CPUS,
         build=build,

@@ -56,11 +56,6 @@ def then(
     return dataset.map_batches(fn, batch_size=1, batch_format="pyarrow", num_cpus=cpus, num_gpus=gpus or None, **more)
 
 
-def one_a_block(dataset: Dataset) -> Dataset:
-    """The same rows, each in a block of its own, so that partitions of one unit are worked on side by side."""
-    return dataset.repartition(target_num_rows_per_block=1)
-
-
 def results(dataset: Dataset) -> Iterator[Row]:
     """Run the plan; its last operator's rows as they come, in no fixed order.
 
@@ -70,6 +65,8 @@ def results(dataset: Dataset) -> Iterator[Row]:
     context = dataset.context  # of this data set alone
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # a row a block: partitions of one unit are worked on side by side, whatever they weigh
+    context.target_max_block_size = 1
     try:
         yield from dataset.iter_rows()
     except Exception as exc:
