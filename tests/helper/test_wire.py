@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
 import struct
 import threading
@@ -161,6 +162,7 @@ NO_UTF8 = bent_table(b"x" * 77, b"\xff" * 77)
 
 LIES = {
     "a header longer than the protocol's": struct.pack("<III", 2**32 - 1, 2**32 - 1, 0),
+    "buffers in memory that is not shared": struct.pack("<III", 2, 1, 1) + b"[]0",
     "no JSON": struct.pack("<III", 2, 2, 0) + b"[]{{",
     "no JSON for buffers": struct.pack("<III", 2, 2, 0) + b"{{[]",
     "no text": struct.pack("<III", 2, 2, 0) + b"[]\xff\xfe",
@@ -202,6 +204,30 @@ def test_a_message_that_lies_is_refused(raw: bytes) -> None:
 def test_a_message_that_ends_early_is_an_end(raw: bytes) -> None:
     with pytest.raises((EOFError, MemoryError)):
         heard(raw)
+
+
+@pytest.mark.parametrize("size", [1000, 100_000, 80 << 20])
+def test_buffers_cross_in_shared_memory(size: int) -> None:
+    memory = wire.shared_memory()
+    data = np.random.default_rng(1).bytes(size)
+    here, there = socket.socketpair()
+    with here, there:
+        for value in ([data, np.frombuffer(data, np.uint8)], [b"x" * 50_000, np.zeros((3, 0))]):
+            wire.send(here, wire.encode(value), memory=memory)
+            assert same(wire.receive(there, memory=memory), value)
+    assert os.fstat(memory).st_size <= 64 << 20
+    os.close(memory)
+
+
+def test_memory_that_is_shorter_than_said_is_refused() -> None:
+    memory = wire.shared_memory()
+    here, there = socket.socketpair()
+    with here, there:
+        wire.send(here, wire.encode([bytes(100_000)]), memory=memory)
+        os.ftruncate(memory, 99_999)
+        with pytest.raises(WireError, match="longer than the memory"):
+            wire.receive(there, memory=memory)
+    os.close(memory)
 
 
 def test_memory_is_asked_for_before_it_is_taken() -> None:
