@@ -266,7 +266,8 @@ def cpu_seconds() -> float:
 
 @contextmanager
 def peaks() -> Iterator[dict[str, int]]:
-    """The largest resident memory of any process of each kind, MiB, sampled twice a second."""
+    """The largest resident memory of any process of each kind, MiB, sampled twice a second; `own` is without files and
+    without the pages of the object store that it has looked at."""
     most: dict[str, int] = {}
     done = threading.Event()
 
@@ -277,8 +278,9 @@ def peaks() -> Iterator[dict[str, int]]:
                     said = (process / "status").read_text()
                 except OSError:
                     continue
-                if "VmRSS:" in said:
-                    most[kind] = max(most.get(kind, 0), int(said.split("VmRSS:")[1].split()[0]) >> 10)
+                for key, name in (("VmRSS:", kind), ("RssAnon:", f"{kind} own")):
+                    if key in said:
+                        most[name] = max(most.get(name, 0), int(said.split(key)[1].split()[0]) >> 10)
 
     thread = threading.Thread(target=look)
     thread.start()
