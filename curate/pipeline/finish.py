@@ -64,12 +64,14 @@ def finish(
     shards: Sequence[ShardResult],
     splits: list[Split],
     paths: Sequence[str],
+    work: Sequence[str],
     write_card: CardWriter,
 ) -> Manifest:
     """Write the card, commit the manifest, and remove what it does not name: an earlier recipe's fragments.
 
     Args:
         paths: all files of the build but shards and the card.
+        work: fragments of `WORK` folders that the next run may take up.
     """
     paths = sorted(paths)
     # on the cluster: it reads every byte of the build once more
@@ -84,7 +86,7 @@ def finish(
         stage.add(1)
     manifest.lists = write_lists(build, files)
     write_manifest(hold, manifest)
-    keep = {MANIFEST, LEASE, *(f.path for f in files), *(f.path for f in manifest.lists)}
+    keep = {MANIFEST, LEASE, *work, *(f.path for f in files), *(f.path for f in manifest.lists)}
     build.remove(stat.path for stat in build.files() if stat.path not in keep)
     return manifest
 

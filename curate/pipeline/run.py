@@ -92,8 +92,9 @@ def run(
         with Stage(console, "pack", 0, "samples") as stage:
             specs = [s.spec for s in plan.streams]
             shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
-        files = _files(paths, partitions.values(), decided, tokenized)
-        return finish(plan, build, hold, cluster, console, counts, shards, splits, files, write_card), decodes
+        files = _files(paths, partitions.values(), decided)
+        work = [*decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
+        return finish(plan, build, hold, cluster, console, counts, shards, splits, files, work, write_card), decodes
 
 
 def _said(build: Store, paths: Paths, found: Ingested, source: Source) -> Entry | None:
@@ -172,9 +173,7 @@ def _decided_on(paths: Paths, partition: Partition, groups: Sequence[str]) -> Pa
     return PartitionFiles(name, paths.records(name, source), paths.samples(name, source), signals)
 
 
-def _files(
-    paths: Paths, partitions: Iterable[Partition], decided: Decided, tokenized: Sequence[Tokenized]
-) -> list[str]:
+def _files(paths: Paths, partitions: Iterable[Partition], decided: Decided) -> list[str]:
     """All files of the build but shards, lists and the card."""
     files: list[str] = []
     for partition in partitions:
@@ -186,9 +185,7 @@ def _files(
             paths.samples(name, source),
             *(paths.signals(name, source, group) for group in paths.groups),
         ]
-    files += [*(f.path for f in decided.fragments), *decided.pairs]
-    files += [path for one in tokenized for some in one.fragments.values() for path in some]
-    return files
+    return [*files, *(f.path for f in decided.fragments)]
 
 
 def _nothing(build: Store, decided: Decided, counts: Counts) -> str:

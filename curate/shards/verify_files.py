@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from curate.schema.errors import CurateError
-from curate.schema.manifest import MANIFEST, File, Manifest
+from curate.schema.manifest import MANIFEST, WORK, File, Manifest
 from curate.shards.commit import file_digest
 from curate.shards.ipc import open_ipc
 from curate.shards.report import Problems
@@ -38,7 +38,7 @@ def check_files(build: Store, manifest: Manifest, files: Sequence[File], problem
         if wrong := _wrong_rows(build, file, deep):
             problems.add(f"{file.path}: {wrong}")
     for stat in build.files():
-        if stat.path not in seen and stat.path != MANIFEST:
+        if stat.path not in seen and stat.path != MANIFEST and not stat.path.startswith(WORK):
             problems.add(f"{stat.path}: not listed in the manifest")
     return sound
 

@@ -74,7 +74,7 @@ class Counted(Store):
 def main(*folders: str) -> None:
     from curate.card.write import write_card
     from curate.pipeline.cluster import connect
-    from curate.pipeline.plan import list_all, make_plan
+    from curate.pipeline.plan import make_plan, open_sources
     from curate.pipeline.progress import console
     from curate.pipeline.run import run
     from curate.schema.recipe_file import RecipeFile
@@ -83,7 +83,7 @@ def main(*folders: str) -> None:
         for folder in map(Path, folders):
             file = RecipeFile.load(str(folder / "images.yaml"))
             build = Counted(Folder(folder / "build"), folder / "log")
-            run(make_plan(file), list_all(file, {}), build, cluster, console(quiet=True), write_card)
+            run(make_plan(file), open_sources(file, {}), build, cluster, console(quiet=True), write_card)
     print(os.getpid())
 
 

@@ -68,11 +68,11 @@ def check(build: Path, said: str, *truths: Truth) -> None:
     assert verify(build).problems == []
     shown = sum(split.samples for split in manifest.splits)
     assert shown == samples["kept"], "no sample is lost on the way to the shards"
-    files = Counter(Path(file.path).parent.as_posix() for file in manifest.files)
-    pieces = files["cut"]
-    assert pieces <= 2 + records["total"] // 512 + 250 // 32, "files grow with partitions"
-    for folder in ("samples", "pieces", "tokenized", *(f"signals/{s['name']}" for s in manifest.signals)):
-        assert files[folder] <= 2 * pieces, folder
+    files = Counter(path.relative_to(build).parent.as_posix() for path in build.rglob("*") if path.is_file())
+    partitions = files["records"]
+    assert partitions <= 2 + records["total"] // 1024 + 250 // 32, "files grow with partitions"
+    assert max(n for folder, n in files.items() if not folder.startswith("tokens/")) <= partitions, "one a partition"
+    assert sum(files.values()) <= 12 * partitions + 8
 
 
 def test_two_thousand_images_at_default_settings(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_thousands_of_all_kinds_at_default_settings(tmp_path: Path) -> None:
     written = {
         p.relative_to(build).parts[0] for p, was in before.items() if (p.stat().st_ino, p.stat().st_mtime_ns) != was
     }
-    assert written <= {"card", "ledger", "manifest.json"}, "all that is dear is taken up"
+    assert written <= {"card", "entries", "verdicts", "versions", "manifest.json"}, "all that is dear is taken up"
     kinds = Counter(ds.dataset(build / "samples", format="parquet").to_table()["kind"].to_pylist())
     assert kinds["video"] >= 49
     assert kinds["audio"] == 199
