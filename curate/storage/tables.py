@@ -24,9 +24,9 @@ def read_table(store: Store, path: str, columns: Sequence[str] | None = None) ->
     """
     with _opened(store, path) as file:
         if columns is None:
-            return file.read()
+            return file.read(use_threads=False)
         names = list(dict.fromkeys(columns))
-        return file.read(columns=names).select(names)
+        return file.read(columns=names, use_threads=False).select(names)
 
 
 def table_rows(store: Store, path: str) -> int:
