@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -52,6 +53,13 @@ Out = Annotated[
 ]
 
 
+class Stop(StrEnum):
+    """Where a run may be asked to end."""
+
+    INGEST = "ingest"
+    DECIDE = "decide"
+
+
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a built-in recipe.")],
@@ -68,6 +76,10 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try what failed again, in a finished build too; the rest is reused.")
     ] = False,
+    until: Annotated[
+        Stop | None,
+        typer.Option(help="End after fetching, or with the verdicts; the same command without it goes on from there."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="For machines: progress and result as JSON, one object a line on stdout.")
@@ -76,7 +88,7 @@ def run(
         bool, typer.Option("--dashboard/--no-dashboard", help="Ray's dashboard beside a fresh local Ray.")
     ] = True,
 ) -> None:
-    """Run a recipe: ingest, cut, annotate, decide, tokenize, pack, card.
+    """Run a recipe: ingest, annotate, decide, tokenize, pack, card.
 
     A run that was interrupted goes on where it stopped when the same command is given again. A run with a changed
     recipe recomputes only what the change touches; a moved threshold recomputes no model.
@@ -88,6 +100,8 @@ def run(
         curate run pipelines/quickstart.yaml --out build/quickstart --workers 2
 
         curate run my.yaml --address auto --out s3://bucket/mine
+
+        curate run my.yaml --until ingest             # fetch now, decode and score later
 
         curate run my.yaml --retry-failed             # after the network, the store or a codec was mended
 
@@ -107,6 +121,7 @@ def run(
         as_json=as_json,
         dashboard=dashboard,
         retry_failed=retry_failed,
+        until=until,
     )
     if code:
         raise typer.Exit(code)

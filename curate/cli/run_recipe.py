@@ -41,6 +41,7 @@ def run_recipe(
     as_json: bool,
     dashboard: bool,
     retry_failed: bool,
+    until: str | None,
 ) -> int:
     """Run the recipe and print the result: counts, the card's path, the command that streams it.
 
@@ -75,7 +76,12 @@ def run_recipe(
         ):
             say_dashboard(progress, cluster.dashboard)
             check_nodes(build, sources, progress)
-            manifest, decodes = run(plan, sources, build, cluster, progress, write_card, retry_failed=retry_failed)
+            manifest, decodes = run(
+                plan, sources, build, cluster, progress, write_card, retry_failed=retry_failed, until=until
+            )
+    if manifest is None:
+        progress.print(f"ended after {until}, as asked; the same command without --until goes on")
+        return 0
     summary = summarise(build, manifest, file.recipe.max_failed, decodes)
     result = progress if as_json else Console(highlight=False, soft_wrap=True, markup=False)
     say_summary(summary, said, result, Console(file=sys.stderr, highlight=False, soft_wrap=True))

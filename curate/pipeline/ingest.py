@@ -36,12 +36,12 @@ class Ingested:
     """What came of the plan.
 
     Attributes:
-        partitions: of all sources, with samples in each; by name, so in an order that no scheduling decides.
+        partitions: of all sources, by name, so in an order that no scheduling decides.
         records: by source, those that are more than a word on a unit that cannot be read.
         decodes: what was decoded.
     """
 
-    partitions: list[tuple[Partition, int]]
+    partitions: list[Partition]
     records: dict[str, int]
     decodes: Decodes
 
@@ -65,7 +65,7 @@ def ingest(
     cluster: Cluster,
     stages: Mapping[str, Stage],
 ) -> Ingested:
-    """List, fetch, cut and annotate whatever is not committed yet.
+    """List, fetch, cut and annotate whatever is not committed yet; where there is no stage `annotate`, only fetch.
 
     Args:
         stages: `ingest` (records) and `annotate` (samples), whose progress is shown while the plan runs.
@@ -117,17 +117,18 @@ def ingest(
         board=board,
         stores=stores,
     )
-    plan = then(
-        plan,
-        Annotate,
-        cpus=size.actor_cpus,
-        actors=size.actors,
-        context=context,
-        cut=cut_how(recipe.cut),
-        here=here,
-        later=later,
-    )
-    for i, group in enumerate(later):
+    if "annotate" in stages:
+        plan = then(
+            plan,
+            Annotate,
+            cpus=size.actor_cpus,
+            actors=size.actors,
+            context=context,
+            cut=cut_how(recipe.cut),
+            here=here,
+            later=later,
+        )
+    for i, group in enumerate(later if "annotate" in stages else []):
         share = group.gpus if cluster.gpus else 0
         plan = then(
             plan,
@@ -139,14 +140,15 @@ def ingest(
             group=group,
             later=later[i + 1 :],
         )
-    found: dict[str, tuple[Partition, int]] = {}
+    found: list[Partition] = []
     counts = Decodes()
     with board.shown(stages):
         for row in results(plan):
             partition = Partition(row["partition"], row["source"], row["rows"])
-            found[partition.name] = (partition, row["samples"])
+            found.append(partition)
             records[partition.source] += row["rows"] - row["whole"]
-            add_row(counts, row)
+            if "annotate" in stages:
+                add_row(counts, row)
     for name, sums in board.sums().items():
         stages[name].at(**sums)
-    return Ingested([found[name] for name in sorted(found)], records, counts)
+    return Ingested(sorted(found, key=lambda p: p.name), records, counts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 
@@ -171,6 +173,21 @@ class Stage:
                 f"the stage {counts.stage} does not add up: {counts.total} {counts.unit} in, {counts.done} accounted "
                 f"for ({', '.join(f'{n} {name}' for name, n in said.items())}); this is a bug of curate"
             )
+
+
+@contextmanager
+def together(*stages: Stage) -> Iterator[None]:
+    """Stages that are at work at the same time; they begin and end in this order."""
+    for stage in stages:
+        stage.__enter__()
+    try:
+        yield
+    except BaseException as exc:
+        for stage in stages:
+            stage.__exit__(type(exc), exc, exc.__traceback__)
+        raise
+    for stage in stages:
+        stage.__exit__(None, None, None)
 
 
 class _Moving(ProgressColumn):

@@ -30,7 +30,7 @@ from curate.pipeline.pack import pack
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.plan import Plan
-from curate.pipeline.progress import Stage
+from curate.pipeline.progress import Stage, together
 from curate.pipeline.retry import forget_failures
 from curate.pipeline.tokenize import Work, tokenize
 from curate.schema.errors import CurateError
@@ -53,7 +53,8 @@ def run(
     write_card: CardWriter,
     *,
     retry_failed: bool = False,
-) -> tuple[Manifest, Decodes]:
+    until: str | None = None,
+) -> tuple[Manifest | None, Decodes]:
     """Make the build, or go on with it.
 
     Args:
@@ -64,6 +65,10 @@ def run(
         console: where progress goes.
         write_card: makes the card of the finished tables.
         retry_failed: forget failures of an earlier run first, so that they are tried again.
+        until: `ingest` or `decide`: end there, with what was committed; the same run without it goes on.
+
+    Returns:
+        The manifest of the finished build, None where it ended before; and what was decoded.
 
     Raises:
         CurateError: no space, another run on the same build, a source without records, nothing kept.
@@ -77,18 +82,23 @@ def run(
             again = forget_failures(build, hold)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals)
-        with (
-            Stage(console, "ingest", 0, "records") as first,
-            Stage(console, "annotate", 0, "samples", beside=first) as second,
-        ):
-            stages = {"ingest": first, "annotate": second}
+        stages = {"ingest": Stage(console, "ingest", 0, "records")}
+        if until != "ingest":
+            stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"])
+        with together(*stages.values()):
             found = ingest(build, recipe, sources, plan.signals, paths, cluster, stages)
         decodes.add(found.decodes)
         for source in sources:
             if not found.records[source.name]:
                 raise source.nothing(_said(build, paths, found, source))
-        partitions = {partition.name: partition for partition, _ in found.partitions}
-        decided, counts, tokenized = _decide_and_tokenize(plan, build, cluster, console, paths, partitions, decodes)
+        if until == "ingest":
+            return None, decodes
+        partitions = {partition.name: partition for partition in found.partitions}
+        decided, counts, tokenized = _decide_and_tokenize(
+            plan, build, cluster, console, paths, partitions, decodes, until
+        )
+        if tokenized is None:
+            return None, decodes
         with Stage(console, "pack", 0, "samples") as stage:
             specs = [s.spec for s in plan.streams]
             shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
@@ -99,7 +109,7 @@ def run(
 
 def _said(build: Store, paths: Paths, found: Ingested, source: Source) -> Entry | None:
     """The first entry that stands for a unit of a source that gave nothing else."""
-    for partition, _ in found.partitions:
+    for partition in found.partitions:
         if partition.source == source.name:
             row = read_table(build, paths.fetched(partition.name, source.name)).slice(0, 1).to_pylist()[0]
             return Entry.whole(source.name, row["uri"], row["licence"], row["error"], row["message"])
@@ -114,8 +124,9 @@ def _decide_and_tokenize(
     paths: Paths,
     partitions: Mapping[str, Partition],
     decodes: Decodes,
-) -> tuple[Decided, Counts, list[Tokenized]]:
-    """Verdicts, and tokens of the samples that are kept.
+    until: str | None,
+) -> tuple[Decided, Counts, list[Tokenized] | None]:
+    """Verdicts, and tokens of the samples that are kept; verdicts alone where the run ends with `decide`.
 
     A sample that cannot be tokenized is failed, not kept; what was a duplicate of it may then be a keeper, so verdicts
     are made again until tokenizing finds no new failure. Every round fails at least one sample, so it ends.
@@ -147,6 +158,8 @@ def _decide_and_tokenize(
         verdicts = dict(zip(partitions, decided.fragments, strict=True))
         if not counts.samples[Outcome.KEPT]:
             raise CurateError(_nothing(build, decided, counts), _hint(build))
+        if until == "decide":
+            return decided, counts, None
         board = Board()
         context = Context(build, paths, Listing.of(build, ["tokenized"]), board, reach())
         work = [Work(partitions[name], fragment.path) for name, fragment in verdicts.items() if fragment.kept]
