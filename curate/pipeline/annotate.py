@@ -20,7 +20,7 @@ from curate.pipeline.blocks import FAIL, drop_views, view_name
 from curate.pipeline.board import Board
 from curate.pipeline.decodes import DECODES, decode_columns
 from curate.pipeline.examined import BATCH_ROWS, Batch, Records, decoded, examined
-from curate.pipeline.fetch import PARTITION, nested, partition_of, unnested
+from curate.pipeline.fetch import PARTITION, TOLD, nested, partition_of, told_column, unnested
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.listing import Listing
 from curate.pipeline.model_service import CARRIED
@@ -37,7 +37,8 @@ from curate.storage.tables import read_table, table_rows, write_table
 RESULT = pa.schema(
     [
         *PARTITION,
-        pa.field("samples", pa.int64(), nullable=False),
+        pa.field("ingest", pa.struct(TOLD)),
+        pa.field("annotate", pa.struct(TOLD)),
         *DECODES,
     ]
 )
@@ -98,7 +99,7 @@ class Annotate:
         if is_examined and not mine and not later:
             rows = table_rows(build, samples_path)
             board.add("annotate", total=rows, reused=rows)
-            return self._result(block, rows)
+            return self._result(block, (rows, rows, 0, 0))
         samples = read_table(build, samples_path) if is_examined else None
         if samples is not None:
             for fragment in mine:
@@ -111,7 +112,7 @@ class Annotate:
         records = Records(read_table(build, paths.fetched(name, source))) if samples is None else None
         parts: list[pa.Table] = []
         flowing: list[pa.Table] = []
-        done = 0
+        done = failed = again = 0
         for batch in (
             examined(build, records, self._cut, views) if records is not None else decoded(build, samples, views)
         ):
@@ -123,8 +124,9 @@ class Annotate:
             for fragment in mine:
                 table = fragment.computed(table, done)
             done += table.num_rows
-            failed = failed_rows(table)
-            board.add("annotate", passed=table.num_rows - failed, failed=failed, retries=retries.take())
+            bad, tries = failed_rows(table), retries.take()
+            failed, again = failed + bad, again + tries
+            board.add("annotate", passed=table.num_rows - bad, failed=bad, retries=tries)
             if later:
                 flowing.append(drop_views(table, [v for g in later for v in g.needs]))
         if records is not None:
@@ -132,14 +134,18 @@ class Annotate:
             write_table(build, records_path, records.table())
         for fragment in mine:
             fragment.commit(build, paths.signals(name, source, fragment.group.name))
-        return self._result(block, done, flowing, [g.name for g in later])
+        return self._result(block, (done, 0, failed, again), flowing, [g.name for g in later])
 
     def _result(
-        self, block: pa.Table, samples: int, flowing: Sequence[pa.Table] = (), missing: Sequence[str] = ()
+        self,
+        block: pa.Table,
+        told: tuple[int, int, int, int],
+        flowing: Sequence[pa.Table] = (),
+        missing: Sequence[str] = (),
     ) -> pa.Table:
         """The row that goes on."""
-        columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
-        columns |= {"samples": [samples], **decode_columns(decodes())}
+        columns: dict[str, Any] = {name: block.column(name) for name in (*PARTITION.names, "ingest")}
+        columns |= {"annotate": told_column("annotate", *told)[1], **decode_columns(decodes())}
         table = pa.table(columns, schema=RESULT)
         if self._later:
             batch = pa.concat_tables(flowing) if flowing else Batch().table([])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -13,6 +14,26 @@ from curate.pipeline.progress import Stage
 
 ASKED_SECONDS = 0.5
 """How often the driver asks."""
+
+
+@dataclass
+class Told:
+    """What the rows of a plan say of a stage, summed: each partition once, however often its task was done."""
+
+    total: int = 0
+    reused: int = 0
+    failed: int = 0
+    retries: int = 0
+
+    def add(self, row: Mapping[str, int]) -> None:
+        """One partition's struct of `fetch.TOLD`."""
+        for name, count in row.items():
+            setattr(self, name, getattr(self, name) + count)
+
+    def end(self, stage: Stage) -> None:
+        """The stage's last word."""
+        passed = self.total - self.reused - self.failed
+        stage.at(total=self.total, reused=self.reused, passed=passed, failed=self.failed, retries=self.retries)
 
 
 class _Board:

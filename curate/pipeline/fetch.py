@@ -57,6 +57,21 @@ PARTITION = pa.schema(
 )
 """What every row of the plan begins with."""
 
+TOLD = (
+    pa.field("total", pa.int64(), nullable=False),
+    pa.field("reused", pa.int64(), nullable=False),
+    pa.field("failed", pa.int64(), nullable=False),
+    pa.field("retries", pa.int64(), nullable=False),
+)
+"""What a stage says of a partition, as the board is told while it works. The row is what counts: a task that is done
+twice gives one row."""
+
+
+def told_column(name: str, total: int, reused: int, failed: int, retried: int) -> tuple[pa.Field, pa.Array]:
+    """A column of one such struct."""
+    values = dict(zip((f.name for f in TOLD), (total, reused, failed, retried), strict=True))
+    return pa.field(name, pa.struct(TOLD)), pa.array([values], pa.struct(TOLD))
+
 
 def partition_of(block: pa.Table) -> Partition:
     """The partition that a row is about."""
@@ -136,12 +151,13 @@ def fetch_partition(
     partition = partition_of(block)
     place = paths.fetched(partition.name, partition.source)
     if committed.holds(place):
-        board.add("ingest", reused=partition.rows)
+        told = (partition.rows, partition.rows, 0, 0)
     else:
         failed = _fetch(build, paths, partition, entries_of(unnested(block, "entries")), fetch)
-        again = retries.take()
-        board.add("ingest", passed=partition.rows - failed, failed=failed, retries=again)
-    return block.select(PARTITION.names)
+        told = (partition.rows, 0, failed, retries.take())
+    total, reused, failed, again = told
+    board.add("ingest", reused=reused, passed=total - reused - failed, failed=failed, retries=again)
+    return block.select(PARTITION.names).append_column(*told_column("ingest", *told))
 
 
 def _fetch(

@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate.media.decodes import Decodes
 from curate.media.examine import CutHow
 from curate.pipeline.annotate import Annotate, Compute, Context
-from curate.pipeline.board import Board
+from curate.pipeline.board import Board, Told
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import add_row
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
@@ -142,13 +142,16 @@ def ingest(
         )
     found: list[Partition] = []
     counts = Decodes()
+    told = {name: Told() for name in stages}
     with board.shown(stages):
         for row in results(plan):
             partition = Partition(row["partition"], row["source"], row["rows"])
             found.append(partition)
+            for name, sums in told.items():
+                sums.add(row[name])
             records[partition.source] += row["rows"] - row["whole"]
             if "annotate" in stages:
                 add_row(counts, row)
-    for name, sums in board.sums().items():
-        stages[name].at(**sums)
+    for name, stage in stages.items():
+        told[name].end(stage)
     return Ingested(sorted(found, key=lambda p: p.name), records, counts)

@@ -18,7 +18,7 @@ from curate.decide.ledger import conserve
 from curate.decide.partitions import PartitionFiles
 from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
-from curate.pipeline.board import Board
+from curate.pipeline.board import Board, Told
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import add_row
@@ -164,7 +164,7 @@ def _decide_and_tokenize(
         context = Context(build, paths, Listing.of(build, ["tokenized"]), board, reach())
         work = [Work(partitions[name], fragment.path) for name, fragment in verdicts.items() if fragment.kept]
         tokenized: dict[str, Tokenized] = {}
-        failures = 0
+        told = Told()
         with Stage(console, "tokenize", counts.samples[Outcome.KEPT], "samples") as stage:
             with board.shown({"tokenize": stage}):
                 for row in tokenize(context, work, plan.streams, homes["caption"], cluster):
@@ -172,11 +172,11 @@ def _decide_and_tokenize(
                     fragments = dict(row["fragments"])
                     tokenized[name] = Tokenized(name, verdicts[name].path, fragments)
                     add_row(decodes, row)
-                    if row["failed"]:
-                        failures += row["failed"]
+                    told.add(row["tokenize"])
+                    if row["tokenize"]["failed"]:
                         failed[name] = [path for some in fragments.values() for path in some]
-            stage.at(total=counts.samples[Outcome.KEPT], **board.sums().get("tokenize", {}))
-        if not failures:
+            told.end(stage)
+        if not told.failed:
             return decided, counts, [tokenized[name] for name in sorted(tokenized)]
 
 

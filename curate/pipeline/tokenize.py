@@ -23,7 +23,7 @@ from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import DECODES, decode_columns
 from curate.pipeline.examined import decoded
-from curate.pipeline.fetch import PARTITION, partition_of
+from curate.pipeline.fetch import PARTITION, TOLD, partition_of, told_column
 from curate.pipeline.models import models
 from curate.pipeline.partitions import KEY_HEX, Partition
 from curate.pipeline.pools import pools
@@ -46,7 +46,7 @@ VERSION = 2
 RESULT = pa.schema(
     [
         *PARTITION,
-        pa.field("failed", pa.int64(), nullable=False),
+        pa.field("tokenize", pa.struct(TOLD), nullable=False),
         pa.field("fragments", pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),  # by stream, all in use
         *DECODES,
     ]
@@ -155,7 +155,8 @@ class Encode:
         for mask in lacking.values():
             wanted = pc.or_(wanted, mask)
         todo = kept.filter(wanted)
-        board.add("tokenize", reused=kept.num_rows - todo.num_rows)
+        reused, new, again = kept.num_rows - todo.num_rows, 0, 0
+        board.add("tokenize", reused=reused)
         if todo.num_rows:
             made = self._encode(partition, todo)
             for stream in self._streams:
@@ -163,12 +164,14 @@ class Encode:
                 path = made[stream.use.name].commit(self._context, partition, mine)
                 if path is not None:
                     held[stream.use.name].append(path)
-            bad = len({i for stream in made.values() for i in stream.failed})
-            board.add("tokenize", passed=todo.num_rows - bad, failed=bad, retries=retries.take())
+            new = len({i for stream in made.values() for i in stream.failed})
+            again = retries.take()
+            board.add("tokenize", passed=todo.num_rows - new, failed=new, retries=again)
         failed = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
         columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
+        bad = len(failed & set(ids.to_pylist())) if failed else 0
         columns |= {
-            "failed": [len(failed & set(ids.to_pylist())) if failed else 0],
+            "tokenize": told_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
             **decode_columns(decodes()),
         }
