@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import shutil
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="give the stages every partition this many times")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # as `curate run` has it
     source = args.build.resolve()
     manifest = read_manifest(source)
     plan = make_plan(RecipeFile(Path("recipe"), Recipe.model_validate(manifest.recipe), {}))

@@ -76,7 +76,7 @@ def run(
         bool, typer.Option("--dashboard/--no-dashboard", help="Ray's dashboard beside a fresh local Ray.")
     ] = True,
 ) -> None:
-    """Run a recipe: ingest, cut, annotate, decide, tokenize, pack, card.
+    """Run a recipe: ingest, annotate, decide, tokenize, pack, card.
 
     A run that was interrupted goes on where it stopped when the same command is given again. A run with a changed
     recipe recomputes only what the change touches; a moved threshold recomputes no model.
