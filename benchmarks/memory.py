@@ -1,22 +1,20 @@
-"""Peak memory of `annotate` and `tokenize` while the input grows: `python benchmarks/memory.py --times 1 10`.
+"""Peak memory of a whole run over media while the input grows: `python benchmarks/memory.py --times 1 10`.
 
-The quickstart's media, repeated with changed bytes (each copy is another content), through a whole `curate run` with
-signals that need no large model. Every half second the resident memory of the driver, of Ray's workers and of their
-helper processes is read. Flat means that the peaks at ten or a hundred times the input stay where they were.
+The quickstart's pictures, videos and sounds, repeated with changed bytes (each copy is another content), through a
+whole `curate run` with signals that need no large model. Flat means that the peaks at ten or a hundred times the input
+stay where they were. `scale.py` does the same for pictures alone, up to a million.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import struct
-import subprocess
 import sys
 import tempfile
-import time
-from collections import defaultdict
 from pathlib import Path
+
+from parts.process_tree import Measured, run
 
 from curate.demo.prepare import prepare
 
@@ -39,7 +37,8 @@ tokenize:
 pack: {splits: {train: 1.0}}
 max_failed: 1.0
 """
-STAGES = ("ingest", "cut", "annotate", "decide", "tokenize", "pack", "card")
+ROLES = ("driver", "worker", "helper")
+"""Of processes: the command, Ray's workers, and their helper processes."""
 
 
 def changed(data: bytes, suffix: str, copy: int) -> bytes:
@@ -62,68 +61,13 @@ def repeat(media: Path, to: Path, times: int) -> int:
     return count
 
 
-def processes(driver: int) -> dict[int, str]:
-    """Command lines of a process and of all that descend from it."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
-    found = [driver]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    lines = {}
-    for pid in found:
-        try:
-            lines[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return lines
-
-
-def resident(pid: int) -> float:
-    """Resident memory in MiB; 0 where the process is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-
-
-def role(pid: int, said: str, driver: int) -> str | None:
-    """What a process of the run is, as far as it is counted."""
-    if pid == driver:
-        return "driver"
-    if "curate.helper.child" in said:
-        return "helper"
-    return "worker" if said.startswith("ray::") else None
-
-
-def measure(project: Path, workers: int) -> dict[str, dict[str, float]]:
-    """Run, and give the peak in MiB of the driver, of the largest worker and of the largest helper, a stage each."""
-    command = ["run", project / "memory.yaml", "--out", project / "build", "--workers", workers, "--json"]
-    log = (project / "log").open("wb")
-    started = time.monotonic()
-    run = subprocess.Popen(
-        [sys.executable, "-m", "curate.cli.main", *map(str, command), "--no-dashboard"],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    peaks: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    stage = "start"
-    while run.poll() is None:
-        for line in (project / "log").read_text().splitlines():
-            if line.startswith('{"event": "stage_start"'):
-                stage = json.loads(line)["stage"]
-        for pid, said in processes(run.pid).items():
-            kind = role(pid, said, run.pid)
-            if kind:
-                peaks[stage][kind] = max(peaks[stage][kind], resident(pid))
-        time.sleep(0.5)
-    if run.returncode:
-        raise SystemExit((project / "log").read_text()[-3000:])
-    peaks["all"]["seconds"] = time.monotonic() - started
-    return {name: dict(peaks[name]) for name in (*STAGES, "all") if name in peaks}
+def measure(project: Path, workers: int) -> Measured:
+    """A whole run of the project's recipe."""
+    command = [sys.executable, "-m", "curate.cli.main", "run", project / "memory.yaml", "--out", project / "build"]
+    done = run([*command, "--workers", str(workers), "--no-dashboard"], {}, project / "log")
+    if done.code:
+        raise SystemExit(done.said)
+    return done
 
 
 def main() -> None:
@@ -139,14 +83,11 @@ def main() -> None:
             count = repeat(media, project / "media", times)
             (project / "memory.yaml").write_text(RECIPE)
             found[times] = measure(project, args.workers)
-            print(f"{times} x: {count} files, {found[times]['all']['seconds']:.0f} s")
-            for stage in (name for name in STAGES if name in found[times]):  # a short one may not have been seen
-                print(f"  {stage:<9}", ", ".join(f"{k} {v:.0f} MiB" for k, v in sorted(found[times][stage].items())))
+            peaks = ", ".join(f"{role} {found[times].peaks[role] / 2**20:.0f} MiB" for role in ROLES)
+            print(f"{times} x: {count} files, {found[times].wall:.0f} s: {peaks}")
         first, last = args.times[0], args.times[-1]
-        for stage in ("annotate", "tokenize"):
-            for kind in sorted(found[first][stage]):
-                ratio = found[last][stage][kind] / found[first][stage][kind]
-                print(f"{stage} {kind}: {last} x over {first} x = {ratio:.2f}")
+        for role in ROLES:
+            print(f"{role}: {last} x over {first} x = {found[last].peaks[role] / found[first].peaks[role]:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """How much of the bare speed of decoding and of models do `annotate` and `tokenize` keep?
 
-The samples of a finished build go through both stages on Ray, and through the bare sum of their parts: decode, every
+The media of a finished build go through both stages on Ray, and through the bare sum of their parts: decode, every
 signal, every tokenizer, in as many plain processes as Ray has CPUs, one thread each, all at work at once, nothing
 written, nothing sent. The ratio is the bare seconds divided by the stage's: 1.00 would be no overhead and a perfect
 balance. Starting Ray is left out. Starting workers and loading models is in the stage's seconds; `ratio with load`
-adds it to the bare side too.
+adds it to the bare side too. So is probing and cutting, which the bare side is spared.
 
     curate run quickstart --out build/quickstart
     python benchmarks/stages.py build/quickstart
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import shutil
@@ -22,30 +23,38 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
-from curate.pipeline.pieces import Piece, split
 
 from curate.media.decode import Span, decode
 from curate.media.views import View
-from curate.pipeline import annotate as annotating
-from curate.pipeline import tokenize as tokenizing
+from curate.pipeline.annotate import Annotate, Context
 from curate.pipeline.blocks import view_name
+from curate.pipeline.board import Board
 from curate.pipeline.cluster import Cluster, connect
+from curate.pipeline.fetch import PARTITION
+from curate.pipeline.ingest import cut_how, fetch_options
+from curate.pipeline.listing import Listing
 from curate.pipeline.media_store import read_media
 from curate.pipeline.model_service import CARRIED
+from curate.pipeline.partitions import Partition
+from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.plan import Plan, make_plan
-from curate.pipeline.progress import Stage, console
+from curate.pipeline.pools import pools
+from curate.pipeline.stream import results, rows_dataset, then
+from curate.pipeline.tokenize import Work, kept_samples, tokenize
 from curate.schema.errors import MediaError
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
 from curate.shards.commit import read_manifest
 from curate.signals.base import Batch, Signal
 from curate.storage import Folder
+from curate.storage.bucket import reach
 from curate.tokenizers import zoo
 from curate.tokenizers.views import items_of
 
@@ -79,19 +88,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=Path, help="a finished build whose media and samples are used")
     parser.add_argument("--workers", type=int, default=None, help="CPUs of the local Ray; default all")
-    parser.add_argument("--repeat", type=int, default=1, help="give the stages every piece this many times")
+    parser.add_argument("--repeat", type=int, default=1, help="give the stages every partition this many times")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # as `curate run` has it
     source = args.build.resolve()
     manifest = read_manifest(source)
     plan = make_plan(RecipeFile(Path("recipe"), Recipe.model_validate(manifest.recipe), {}))
     with tempfile.TemporaryDirectory(prefix="curate-bench-", dir=source.parent) as folder:
         build = Path(folder)
-        for name in ("samples", "media"):
-            shutil.copytree(source / name, build / name)
-        pieces = _pieces(build, plan)
+        partitions = _partitions(build, source, plan.file.recipe, args.repeat)
+        paths = Paths.of(fetch_options(plan.file.recipe), plan.file.recipe.cut, plan.signals)
         with connect(None, args.workers) as cluster:
-            rows = [step(build, plan, pieces, cluster, args.repeat) for step in (_annotate, _tokenize)]
+            rows = [step(build, plan, paths, partitions, cluster, args.repeat) for step in (_annotate, _tokenize)]
     if args.json:
         print(json.dumps([asdict(r) | {"ratio": r.ratio, "ratio_with_load": r.ratio_with_load} for r in rows]))
         return
@@ -107,22 +116,34 @@ def main() -> None:
         )
 
 
-def _pieces(build: Path, plan: Plan) -> list[Piece]:
-    pieces: list[Piece] = []
-    for i, path in enumerate(sorted((build / "samples").glob("*.parquet"))):
-        ids = pq.read_table(path, columns=["sample_id"])["sample_id"].to_pylist()
-        pieces += split(ids, plan.file.recipe.partition, path.relative_to(build).as_posix(), f"{i:05d}")
-    return pieces
+def _partitions(build: Path, source: Path, recipe: Recipe, times: int) -> list[Partition]:
+    """Media and `fetched` fragments of a finished build, under `times` names, so that each time makes files of its own.
+
+    The verdicts go along: they say what is tokenized.
+    """
+    shutil.copytree(source / "media", build / "media")
+    found: list[Partition] = []
+    for name in ("fetched", "verdicts"):
+        (build / name).mkdir()
+    for path in sorted((source / "fetched").glob("*.parquet")):
+        name, _, made_by = path.name.rpartition("-")
+        of = max((s.name for s in recipe.sources if name.startswith(f"{s.name}-")), key=len)
+        [verdicts] = (source / "verdicts").glob(f"{name}-*")
+        for k in range(times):
+            shutil.copy(path, build / f"fetched/{name}.{k}-{made_by}")
+            shutil.copy(verdicts, build / f"verdicts/{name}.{k}.parquet")
+            found.append(Partition(f"{name}.{k}", of, pq.read_metadata(path).num_rows))
+    return found
 
 
-def _rows(build: Path, piece: Piece) -> Rows:
-    rows: Rows = pq.read_table(build / piece.path).slice(piece.start, piece.rows).to_pylist()
+def _once(partitions: Sequence[Partition]) -> list[Partition]:
+    """Each under the first of its names."""
+    return [p for p in partitions if p.name.endswith(".0")]
+
+
+def _rows(build: Path, paths: Paths, partition: Partition) -> Rows:
+    rows: Rows = pq.read_table(build / paths.samples(partition.name, partition.source)).to_pylist()
     return rows
-
-
-def _again(pieces: list[Piece], times: int) -> list[Piece]:
-    """Every piece under other numbers too, so that each time it makes files of its own."""
-    return [replace(p, number=f"{p.number}-{k}" if k else p.number) for k in range(times) for p in pieces]
 
 
 def _side_by_side(
@@ -148,24 +169,40 @@ def _row(stage: str, samples: Rows, times: int, cluster: Cluster, took: float, b
     return Row(stage, len(samples) * times, pictures * times, video, audio, cluster.cpus, took, run * times, load)
 
 
-def _annotate(build: Path, plan: Plan, pieces: list[Piece], cluster: Cluster, times: int) -> Row:
-    samples = [row for p in pieces for row in _rows(build, p)]
+def _annotate(build: Path, plan: Plan, paths: Paths, partitions: list[Partition], cluster: Cluster, times: int) -> Row:
+    rows = [{"partition": p.name, "source": p.source, "rows": p.rows, "whole": 0} for p in partitions]
+    context = _context(build, paths)
+    size = pools(cluster)
     start = time.perf_counter()
-    with Stage(console(), "annotate", len(samples) * times, "samples") as stage:
-        annotating.annotate(Folder(build), _again(pieces, times), plan.signals, cluster, stage)
+    work = then(
+        rows_dataset(pa.Table.from_pylist(rows, PARTITION)),
+        Annotate,
+        cpus=size.actor_cpus,
+        actors=size.actors,
+        context=context,
+        cut=cut_how(plan.file.recipe.cut),
+        here=groups_of(plan.signals),
+        later=[],
+    )
+    for _ in results(work):
+        pass
     took = time.perf_counter() - start
-    bare = _side_by_side(_bare_signals, build, plan.signals, pieces, cluster.cpus)
-    return _row("annotate", samples, times, cluster, took, bare)
+    items = [_rows(build, paths, p) for p in _once(partitions)]
+    bare = _side_by_side(_bare_signals, build, plan.signals, items, cluster.cpus)
+    return _row("annotate", [row for rows in items for row in rows], times, cluster, took, bare)
 
 
-def _bare_signals(build: Path, signals: list[Signal], pieces: Sequence[Piece]) -> tuple[float, float]:
+def _context(build: Path, paths: Paths) -> Context:
+    return Context(Folder(build), paths, Listing([]), Board(), reach())
+
+
+def _bare_signals(build: Path, signals: list[Signal], partitions: Sequence[Rows]) -> tuple[float, float]:
     start = time.perf_counter()
     for signal in signals:
         signal.load()
     loaded = time.perf_counter()
     views = sorted({v for s in signals for v in s.needs}, key=view_name)
-    for piece in pieces:
-        rows = _rows(build, piece)
+    for rows in partitions:
         arrays, failures = _decode(build, rows, views)
         alive = [i for i, f in enumerate(failures) if f is None]
         _signals([rows[i] for i in alive], {v: [a[i] for i in alive] for v, a in arrays.items()}, signals)
@@ -195,7 +232,7 @@ def _decode(build: Path, rows: Rows, views: Sequence[View]) -> tuple[dict[View, 
 
 
 def _signals(rows: Rows, arrays: dict[View, list[Any]], signals: list[Signal]) -> None:
-    """Every signal of one piece, and nothing else."""
+    """Every signal of one partition, and nothing else."""
     columns = {name: [row.get(name) for row in rows] for name in CARRIED}
     for signal in signals:
         batch = Batch(
@@ -210,28 +247,25 @@ def _signals(rows: Rows, arrays: dict[View, list[Any]], signals: list[Signal]) -
             columns[field.name] = [r.get(field.name) if isinstance(r, dict) else None for r in results]
 
 
-def _tokenize(build: Path, plan: Plan, pieces: list[Piece], cluster: Cluster, times: int) -> Row:
-    files = annotating.SignalFiles(plan.signals)
-    captions = plan.signals[-1]
-    alive: dict[str, str | None] = {}
-    for piece in pieces:
-        table = pq.read_table(build / files.file(piece, captions)).to_pylist()
-        alive |= {row["sample_id"]: row["caption"] for row in table if row["error"] is None}
-    work = []
-    for piece in _again(pieces, times):
-        keep = [row["sample_id"] for row in _rows(build, piece) if row["sample_id"] in alive]
-        if keep:
-            work.append(tokenizing.TokenPiece.of(piece, keep, files.file(piece, captions), plan.streams))
+def _tokenize(build: Path, plan: Plan, paths: Paths, partitions: list[Partition], cluster: Cluster, times: int) -> Row:
+    captions = next(g.name for g in groups_of(plan.signals) for s in g.signals if s is plan.signals[-1])
+    texts: dict[str, str | None] = {}
+    items: list[Rows] = []
+    for p in _once(partitions):
+        kept = set(kept_samples(Folder(build), f"verdicts/{p.name}.parquet")["id"].to_pylist())
+        items.append([row for row in _rows(build, paths, p) if row["sample_id"] in kept])
+        table = pq.read_table(build / paths.signals(p.name, p.source, captions), columns=["sample_id", "caption"])
+        texts |= dict(zip(*table.to_pydict().values(), strict=True))
+    work = [Work(p, f"verdicts/{p.name}.parquet") for p in partitions]
     start = time.perf_counter()
-    with Stage(console(), "tokenize", len(alive) * times, "samples") as stage:
-        tokenizing.tokenize(Folder(build), work, plan.streams, cluster, stage)
+    for _ in tokenize(_context(build, paths), work, plan.streams, captions, cluster):
+        pass
     took = time.perf_counter() - start
-    items = [[row for row in _rows(build, p) if row["sample_id"] in alive] for p in pieces]
-    bare = _side_by_side(_bare_tokens, build, (plan.streams, alive), items, cluster.cpus)
+    bare = _side_by_side(_bare_tokens, build, (plan.streams, texts), items, cluster.cpus)
     return _row("tokenize", [row for rows in items for row in rows], times, cluster, took, bare)
 
 
-def _bare_tokens(build: Path, what: Any, pieces: Sequence[Rows]) -> tuple[float, float]:
+def _bare_tokens(build: Path, what: Any, partitions: Sequence[Rows]) -> tuple[float, float]:
     import torch
 
     torch.set_num_threads(1)  # as in the stage's workers
@@ -240,7 +274,7 @@ def _bare_tokens(build: Path, what: Any, pieces: Sequence[Rows]) -> tuple[float,
     loaded = [(s, zoo.load(s.tokenizer)) for s in streams]
     ready = time.perf_counter()
     views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
-    for rows in pieces:
+    for rows in partitions:
         arrays, _ = _decode(build, rows, views)
         for stream, tokenizer in loaded:
             captions = [texts[row["sample_id"]] for row in rows]

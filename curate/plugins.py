@@ -52,7 +52,7 @@ KINDS = {
     "source": Kind("curate.sources.base:Source", "curate.sources"),
     "signal": Kind("curate.signals.base:Signal", "curate.signals"),
     "captioner": Kind("curate.signals.captioner:Captioner", "curate.signals.captioner:BUILTIN"),
-    "dedup": Kind(),
+    "dedup": Kind("curate.decide.methods:Method", "curate.decide.methods:BUILTIN", "no method for near duplicates"),
     "tokenizer": Kind("curate.tokenizers.base:Tokenizer", "curate.tokenizers.zoo:shipped"),
     "architecture": Kind("curate.tokenizers.base:Tokenizer", "curate.tokenizers.builtin:ARCHITECTURES"),
     "labeler": Kind(builtin="curate.tokenizers.builtin:LABELERS"),

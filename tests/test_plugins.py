@@ -31,6 +31,7 @@ from curate.media.views import Frames
 from curate.schema.fields import SignalField
 from curate.shards.views import RawView
 from curate.signals.base import Options, Signal, each
+from curate.sources.folder import Folders
 from curate.tokenizers.own import array_card
 
 
@@ -101,6 +102,20 @@ class Tail(RawView):
     """A view."""
 
 
+class Feed(Folders):
+    """A source that lists otherwise."""
+
+    def units(self, build):
+        return reversed([*super().units(build)])
+
+
+class Hashed:
+    """A method that links nothing."""
+
+    def links(self, material, spec):
+        return []
+
+
 class Plain:
     """Something of a kind whose classes are looked at elsewhere."""
 '''
@@ -113,8 +128,8 @@ GIVEN = {
     "labeler": "nothing = shades:Nothing",
     "encoder": "plain = shades:Plain",
     "view": "tail = shades:Tail",
-    "source": "feed = shades:Plain",
-    "dedup": "hashed = shades:Plain",
+    "source": "feed = shades:Feed",
+    "dedup": "hashed = shades:Hashed",
     "export": "plain = shades:Plain",
 }
 
@@ -186,6 +201,8 @@ def test_every_kind_has_its_names() -> None:
     assert plugins.names("encoder") == ["efficientnet-lite0", "open_clip", "timm"]
     assert plugins.names("view") == ["masked", "raw", "sequence"]
     assert plugins.names("captioner") == ["transformers"]
+    assert plugins.names("source") == ["folder", "table", "webdataset"]
+    assert plugins.names("dedup") == ["cosine"]
 
 
 RECIPE = """\
@@ -254,6 +271,7 @@ def test_the_command_lists_what_is_installed_beside_what_ships(shades: Path) -> 
         ("encoder", "tim", "timm"),
         ("view", "sequenc", "sequence"),
         ("captioner", "transformer", "transformers"),
+        ("source", "tabel", "table"),
         ("export", "plane", "plain"),
     ],
 )
@@ -304,6 +322,7 @@ def test_what_is_not_of_the_kind_is_refused(shades: Path) -> None:
     assert refused("captioner", "shades:Nothing").message.endswith("it has no load, version")
     assert refused("tokenizer", "shades:Sizes").message.endswith("is no tokenizer: it has no encode, decode")
     assert refused("view", "shades:Corners").message.endswith("is no view: it has no bind")
+    assert refused("source", "shades:Plain").message.endswith("is not a subclass of curate.sources.base.Source")
     assert refused("view", "json:loads").hint == "see curate.shards.views.View"
 
 

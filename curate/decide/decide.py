@@ -18,8 +18,7 @@ from curate.decide.duplicates import copies
 from curate.decide.engine import Engine, Held
 from curate.decide.groups import Embedding, near_duplicates
 from curate.decide.ledger import Fragment, write_verdicts
-from curate.decide.methods import Material
-from curate.decide.named_methods import method
+from curate.decide.methods import Material, method
 from curate.decide.partitions import STALE, PartitionFiles, Wanted, load
 from curate.decide.percentiles import Bin, Counts, resolve
 from curate.decide.probed import PROBED

@@ -1,8 +1,8 @@
 """The seam for methods that find near duplicates: samples in, links with similarities out.
 
 A method links samples of one kind that are alike and writes the links to the build. What becomes of them (groups,
-keepers, verdicts) is the same for all methods: `curate.decide.groups`. A method is one file with a class like
-`curate.decide.near.Cosine`, and its name in `curate.decide.named_methods`.
+keepers, verdicts) is the same for all methods: `curate.decide.groups`. A method is a class like
+`curate.decide.near.Cosine`, named in `BUILTIN`, or of one's own in the entry points `curate.dedups`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from curate import plugins
 from curate.decide.engine import Engine, Held
 from curate.decide.partitions import PartitionFiles
 from curate.schema.fields import SignalField
 from curate.schema.recipe import NearDuplicates
 from curate.storage import Store
+
+BUILTIN = {"cosine": "curate.decide.near:Cosine"}
+"""Methods that ship with curate."""
 
 LINKS = pa.schema(
     [
@@ -63,3 +67,13 @@ class Method(Protocol):
 
         All samples that have the field take part, whatever else becomes of them: then no rule changes a link.
         """
+
+
+def method(name: str) -> Method:
+    """The method that a recipe calls so.
+
+    Raises:
+        CurateError: there is none; see `plugins.make`.
+    """
+    made: Method = plugins.make("dedup", name, {})
+    return made

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.decide.named_methods import method
+from curate.decide.methods import method
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS, SignalField
 from curate.schema.nearest import closest

@@ -53,11 +53,6 @@ def sample_id(content: str, start_us: int = 0, end_us: int = 0) -> str:
     return content if not (start_us or end_us) else key_of(["sample", content, start_us, end_us])
 
 
-def order_key(seed: int, sample: str) -> str:
-    """A sort key that is pseudo-random in the seed, a function of the sample alone."""
-    return content_id(f"{seed}:{sample}".encode())
-
-
 def unit_interval(seed: int, key: str) -> float:
     """A number in [0, 1) drawn from the seed and a key."""
     return int(content_id(f"{seed}/{key}".encode())[:13], 16) / float(1 << 52)

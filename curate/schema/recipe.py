@@ -143,7 +143,7 @@ class NearDuplicates(_Part):
     """Pairs of one kind whose embeddings have a cosine of at least `threshold`; groups are connected components, over
     all samples that have the embedding, dropped ones too."""
 
-    method: str = Field("cosine", description="how pairs are found; `cosine` compares embeddings")
+    method: str = Field("cosine", description="how pairs are found; `cosine` compares embeddings, others are plugins")
     embedding: str = Field(description="a vector field of a signal")
     threshold: float = Field(0.95, gt=0, le=1, description="cosine")
     keep: list[str] = Field(["pixels", "duration"], description="largest first; ties go to the smallest sample_id")

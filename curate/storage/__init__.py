@@ -3,24 +3,25 @@
 The commit protocol (laws 6 and 7)
 ----------------------------------
 
-What is written, and in which order. A stage works on *pieces*; a piece's file carries the digest of its input and of
-the code and options that made it in its name, so two runs of one recipe write the same bytes under the same name, and
-a file that is there is right. Within a piece the file that counts comes last (`records/` after `media/`, `cut/` after
-`samples/`, `tokenized/` after `pieces/`). Shards and ledger parts carry digests in their names as well. After all of
-them comes the card, and last `manifest.json`, which names every file with its digest: **the manifest is the one
-commit point**. When it is in place, what it does not name is removed.
+What is written, and in which order. A stage writes one *fragment* for each *partition*, a fixed slice of a source. Its
+name carries the digests of what is in the partition and of the code, options and models that made it, so two runs of
+one recipe write the same bytes under the same name, and a fragment that is there is right. Of two fragments that belong
+together the one that counts comes last (`fetched/` after `media/`, `records/` after `samples/`). Verdicts, tokenized
+fragments and shards carry digests of what they hold in their names as well. After all of them come the card, then the
+lists of all files with their digests (`versions/`), and last `manifest.json`, which names the lists: **the manifest is
+the one commit point**. When it is in place, what neither it nor its lists name is removed.
 
 How a file is written. In a folder: beside its place, synced to disk, renamed. In a bucket: one put (or one multipart
 upload that is completed at the end), which a reader sees whole or not at all. Two tasks that write the same file
 write the same bytes; the last one wins, and nothing is lost.
 
-What a reader may trust. With a manifest: everything that it names (`curate verify` checks it), and nothing else. A
+What a reader may trust. With a manifest: everything that its lists name (`curate verify` checks it), nothing else. A
 run with a changed recipe adds files under other names while the old manifest still holds; from the moment the new one
 is in place it holds, and files of the old are removed: a reader that has the old manifest open may then miss files,
 and opens the new one. The exceptions are the few files whose names say nothing of their content: the card's pages,
 which are written just before the manifest. Without a manifest: nothing, except to run the same command again.
 
-What a rerun does. It lists the pieces' names, skips those that are there, makes the others, and commits. Killed
+What a rerun does. It lists the names of fragments, skips those that are there, makes the others, and commits. Killed
 anywhere it ends with the bytes of an undisturbed run. Temporary files of killed writers (`.NAME.HEX.part`, which
 no listing shows; in a bucket, uploads that were never completed, which no reader sees and which a lifecycle rule of
 the bucket should expire) are removed before the manifest is written.

@@ -101,5 +101,5 @@ def test_near_duplicates_need_a_vector_and_numbers_to_keep_by(tables):
 def test_a_method_that_does_not_exist_comes_with_the_nearest_name(tables):
     with pytest.raises(CurateError) as caught:
         check_near_duplicates([NearDuplicates(embedding="look", method="cosin")], tables.fields)
-    assert caught.value.message == "there is no method cosin for near duplicates; did you mean cosine?"
-    assert caught.value.hint == "methods: cosine"
+    assert caught.value.message == "no method for near duplicates `cosin`; did you mean `cosine`?"
+    assert caught.value.hint == "there are: cosine; or package.module:Class for one of your own"

@@ -20,8 +20,9 @@ from curate.media.shots import find_shots
 from curate.schema.errors import CurateError, MediaError
 from curate.schema.recipe import FolderSource, TableSource, TarSource
 from curate.schema.verdict import Failure
-from curate.sources.listing import list_entries
+from curate.sources.listing import open_source
 from curate.sources.read import read_all
+from curate.storage import Folder
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,9 @@ def records(media, tmp_path_factory):
     )
     with quickstart_media(media.parent) as env:
         assert env["CURATE_DEMO"] == str(media)
-        entries = [e for source in (folder, tars, web) for e in list_entries(source, Path("/"), env)]
+        opened = [open_source(spec, Path("/"), env) for spec in (folder, tars, web)]
+        build = Folder(tmp_path_factory.mktemp("build"))
+        entries = [e for source in opened for unit in source.units(build) for e in source.read(unit, build)]
         got = read_all(entries, {"web": web.fetch})
     return {e.uri: (e, item) for e, item in zip(entries, got, strict=True)}
 
