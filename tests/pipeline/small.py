@@ -175,6 +175,13 @@ def processes_under(pid: int) -> list[int]:
     return found
 
 
+def shown(build: Path) -> dict[str, str]:
+    """The files that a build consists of with their digests: all but fragments that wait for the next run."""
+    from curate.schema.manifest import WORK
+
+    return {path: digest for path, digest in digests(build).items() if not path.startswith(WORK)}
+
+
 def digests(build: Path) -> dict[str, str]:
     """Every file of a folder with its digest."""
     from curate.shards.commit import file_digest

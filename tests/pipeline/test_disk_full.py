@@ -32,7 +32,7 @@ def test_a_full_disk_is_said_in_one_sentence_and_what_was_committed_is_kept(
     assert done.returncode == 2
     assert "no space left on the disk" in done.stderr
     assert "Traceback" not in done.stderr
-    committed = {p.name for p in out.rglob("part-*")}
+    committed = {p.name for p in out.rglob("here-*")}
     assert committed, "something was committed before the disk was full"
     assert not (out / "manifest.json").exists()
 

@@ -41,7 +41,7 @@ def test_it_says_what_it_did(quickstart: Path) -> None:
     said, progress = ((quickstart.parent / name).read_text() for name in ("stdout", "stderr"))
     assert f"card:   {quickstart}/card/index.html" in said
     assert f"stream {quickstart} --bench" in said
-    for stage in ("ingest", "cut", "annotate", "decide", "tokenize", "pack", "card"):
+    for stage in ("ingest", "annotate", "decide", "tokenize", "pack", "card"):
         assert f"\n{stage} " in "\n" + progress, "progress of every stage is shown"
 
 
