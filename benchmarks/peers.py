@@ -5,10 +5,10 @@
     python benchmarks/peers.py --images 1000 --clips 10 --json
     python benchmarks/peers.py --only video
 
-* fetch: img2dataset (no resize, no re-encoding, WebDataset) from a table of urls on loopback; ours from its start to
-  the end of ingest, which also hashes and probes. Where fetching streams into later stages, their work is in too.
+* fetch: img2dataset (no resize, no re-encoding, WebDataset) from a table of urls on loopback; ours `--until ingest`,
+  which also hashes.
 * annotate: data-juicer `image_aspect_ratio_filter` and `image_deduplicator` (phash, equal hashes); ours with a rule on
-  the probed width, `tiny_image` and near duplicates, to the end of decide, and the whole run with captions to ids.
+  the probed width, `tiny_image` and near duplicates, `--until decide`.
 * video: data-juicer `video_motion_score_filter` (its defaults: whole frames, 2 a second); ours with shots and `motion`,
   the whole run.
 
@@ -24,14 +24,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from parts import process_tree
 from parts.peers_media import make_clips, make_pictures, sample_list, served
-from parts.process_tree import Measured, Moment
+from parts.process_tree import Measured
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -157,22 +157,14 @@ def mend_torchvision(programs: Path) -> None:
         module.write_text(DECLARED + module.read_text())
 
 
-def until(moments: Sequence[Moment], stages: Sequence[str]) -> tuple[float, float]:
-    """Wall and CPU seconds from a run's start to the end of the last of these stages that it has."""
-    ends = [m for m in moments if m.event.get("event") == "stage_end" and m.event["stage"] in stages]
-    if not ends:
-        raise SystemExit(f"the run says the end of none of {', '.join(stages)}")
-    return ends[-1].wall, ends[-1].cpu
-
-
 def checked(measured: Measured, what: str) -> Measured:
     if measured.code:
         raise SystemExit(f"{what} ended with {measured.code}:\n{measured.said}")
     return measured
 
 
-def curate(recipe: str, work: Path, workers: int) -> Measured:
-    """A whole run of this checkout's command."""
+def curate(recipe: str, work: Path, workers: int, until: str | None = None) -> Measured:
+    """A run of this checkout's command, to its end or to that of a stage."""
     (work / "recipe.yaml").write_text(recipe)
     command: list[str | Path] = [
         sys.executable,
@@ -184,13 +176,15 @@ def curate(recipe: str, work: Path, workers: int) -> Measured:
         work / "build",
     ]
     command += ["--json", "--no-dashboard", "--workers", str(workers)]
+    command += [] if until is None else ["--until", until]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return checked(process_tree.run(command, {"PYTHONPATH": os.pathsep.join(paths)}, work / "ours.log"), "curate run")
 
 
 def counts_of(ours: Measured) -> dict[str, Any]:
-    summary = next(m.event for m in reversed(ours.moments) if m.event.get("event") == "summary")
-    return {"records": summary["records"], "samples": summary["samples"]}
+    """What the last stage counted."""
+    ended = next(m.event for m in reversed(ours.moments) if m.event.get("event") == "stage_end")
+    return {name: ended[name] for name in ("stage", "total", "passed", "kept", "dropped", "duplicate", "failed")}
 
 
 def fetch(programs: Path, args: argparse.Namespace, work: Path) -> list[Row]:
@@ -208,14 +202,10 @@ def fetch(programs: Path, args: argparse.Namespace, work: Path) -> list[Row]:
         command += ["--processes_count", str(args.workers), "--thread_count", "32", "--number_sample_per_shard", "1000"]
         env = {"NO_ALBUMENTATIONS_UPDATE": "1", "PYTHONPATH": ""}
         peer = checked(process_tree.run(command, env, work / "peer.log"), "img2dataset")
-        ours = curate(FETCH % json.dumps(str(table)), work, args.workers)
+        ours = curate(FETCH % json.dumps(str(table)), work, args.workers, until="ingest")
     stats = [json.loads(path.read_text()) for path in (work / "peer").glob("*_stats.json")]
     counts = {"server": server, "peer_successes": sum(s["successes"] for s in stats), **counts_of(ours)}
-    wall, cpu = until(ours.moments, ("ingest", "fetch", "list"))
-    return [
-        Row("fetch, to the end of ingest", "img2dataset", peer.wall, peer.cpu, wall, cpu, counts, 1.0, 1.0),
-        Row("fetch, our whole run", "img2dataset", peer.wall, peer.cpu, ours.wall, ours.cpu, counts, 0.0),
-    ]
+    return [Row("fetch", "img2dataset", peer.wall, peer.cpu, ours.wall, ours.cpu, counts, 1.0, 1.0)]
 
 
 def juice(programs: Path, samples: str, process: str, work: Path, workers: int) -> tuple[Measured, int]:
@@ -236,13 +226,9 @@ def annotate(programs: Path, args: argparse.Namespace, work: Path) -> list[Row]:
     process = "  - image_aspect_ratio_filter: {min_ratio: 0.333, max_ratio: 3.0}\n"
     process += "  - image_deduplicator: {method: phash}"
     peer, kept = juice(programs, sample_list(pictures, "images", "<__dj__image>"), process, work, args.workers)
-    ours = curate(IMAGES % json.dumps(str(pictures)), work, args.workers)
+    ours = curate(IMAGES % json.dumps(str(pictures)), work, args.workers, until="decide")
     counts = {"peer_kept": kept, **counts_of(ours)}
-    wall, cpu = until(ours.moments, ("decide",))
-    return [
-        Row("annotate, to the end of decide", "data-juicer", peer.wall, peer.cpu, wall, cpu, counts, 1.5),
-        Row("annotate, our whole run", "data-juicer", peer.wall, peer.cpu, ours.wall, ours.cpu, counts, 0.0),
-    ]
+    return [Row("annotate", "data-juicer", peer.wall, peer.cpu, ours.wall, ours.cpu, counts, 1.5)]
 
 
 def video(programs: Path, args: argparse.Namespace, work: Path) -> list[Row]:

@@ -24,7 +24,7 @@ class Counts(_Event):
 
     stage: str
     unit: str = Field(description="what is counted: records, samples")
-    total: Count = Field(description="inputs")
+    total: Count = Field(description="inputs, as far as they are known: a stage that streams learns of more as it goes")
     reused: Count = Field(0, description="of these, committed by an earlier run")
     passed: Count = Field(0, description="came through, nothing was decided on them")
     kept: Count = 0
