@@ -21,6 +21,7 @@ from curate.pipeline.progress import say_dashboard
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
 from curate.sources.base import Source
+from curate.sources.entry import Entry
 from curate.storage import open_store
 
 DIED = "it was killed, or Ray's server on this machine died. The same command goes on where it stopped"
@@ -105,12 +106,17 @@ def _describe(plan: Plan, sources: Sequence[Source]) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     with TemporaryDirectory(prefix="curate-") as folder:
         store = open_store(folder)
-        for source in sources:
+        for i, source in enumerate(sources):
             units = records = 0
+            said: Entry | None = None
             for unit in source.units(store):
                 units += 1
-                if units <= COUNTED_UNITS:
-                    records += sum(1 for _ in source.read(unit, store))
+                for entry in source.read(unit, store) if units <= COUNTED_UNITS else ():
+                    records += not entry.is_whole
+                    said = said or (entry if entry.is_whole else None)
+            if not records and units <= COUNTED_UNITS:
+                wrong = source.nothing(said)
+                raise plan.file.error(("sources", i, "path"), wrong.message, wrong.hint)
             more = f" in the first {COUNTED_UNITS} of {units} units" if units > COUNTED_UNITS else ""
             console.print(f"source {source.name}: {records} records{more}")
     console.print(f"signals: {', '.join(s.name for s in plan.signals)}")

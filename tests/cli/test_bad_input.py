@@ -67,8 +67,9 @@ def test_a_wrong_recipe(tmp_path: Path, change: tuple[str, str], says: list[str]
         assert part in message
 
 
-def test_a_folder_without_media(tmp_path: Path) -> None:
-    message = refused(tmp_path, ("name: mine", "name: mine"))
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_folder_without_media(tmp_path: Path, more: tuple[str, ...]) -> None:
+    message = refused(tmp_path, ("", ""), *more)
     assert "r.yaml:3" in message
 
 

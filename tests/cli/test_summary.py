@@ -19,6 +19,7 @@ from rich.console import Console
 
 from curate.cli.summary import say_summary, summarise
 from curate.decide.causes import causes_of
+from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
 from curate.schema.events import Cause, Event, Summary
@@ -118,7 +119,7 @@ def said(summary: Summary, as_json: bool = False) -> tuple[str, str]:
 
 
 def test_the_summary_adds_up_and_names_the_causes(tmp_path: Path) -> None:
-    summary = summarise(*make(tmp_path, ROWS), max_failed=0.5)
+    summary = summarise(*make(tmp_path, ROWS), max_failed=0.5, decodes=Decodes())
     out, err = said(summary)
     assert summary.exit_code == 0
     assert err == ""
@@ -138,7 +139,7 @@ def test_the_summary_adds_up_and_names_the_causes(tmp_path: Path) -> None:
 
 
 def test_all_well_says_nothing_of_failures(tmp_path: Path) -> None:
-    summary = summarise(*make(tmp_path, [r for r in ROWS if r["outcome"] != "failed"]), max_failed=0)
+    summary = summarise(*make(tmp_path, [r for r in ROWS if r["outcome"] != "failed"]), max_failed=0, decodes=Decodes())
     out, err = said(summary)
     assert summary.exit_code == 0
     assert "0 failed\n" in out
@@ -160,7 +161,7 @@ def test_all_well_says_nothing_of_failures(tmp_path: Path) -> None:
 def test_a_rate_above_the_recipes_is_an_exit_code_of_its_own(
     tmp_path: Path, max_failed: float, over: list[str]
 ) -> None:
-    summary = summarise(*make(tmp_path, ROWS), max_failed=max_failed)
+    summary = summarise(*make(tmp_path, ROWS), max_failed=max_failed, decodes=Decodes())
     assert summary.failure_rate == {"records": 0.3, "samples": 0.125}
     assert summary.over == over
     assert summary.exit_code == (3 if over else 0)
@@ -174,13 +175,14 @@ def test_a_rate_above_the_recipes_is_an_exit_code_of_its_own(
 
 
 def test_programs_get_the_same_as_one_object(tmp_path: Path) -> None:
-    summary = summarise(*make(tmp_path, ROWS), max_failed=0.2)
+    summary = summarise(*make(tmp_path, ROWS), max_failed=0.2, decodes=Decodes(files=3, video_s=1.5))
     out, err = said(summary, as_json=True)
     (line,) = out.splitlines()
     assert Event.model_validate_json(line).root == summary
     told = json.loads(line)
     assert told["event"] == "summary"
     assert told["exit_code"] == 3
+    assert told["decodes"] == {"files": 3, "images": 0, "video_s": 1.5, "audio_s": 0.0, "again": 0}
     assert told["over"] == ["records"]
     for level in ("records", "samples"):
         total, *parts = told[level].values()
@@ -203,7 +205,7 @@ def test_sums_that_do_not_add_up_are_a_loud_bug(tmp_path: Path, lose: Callable[[
     build, manifest = make(tmp_path, ROWS)
     lose(manifest)
     with pytest.raises(RuntimeError, match="do not add up"):
-        summarise(build, manifest, max_failed=1)
+        summarise(build, manifest, max_failed=1, decodes=Decodes())
 
 
 _failure = st.tuples(st.sampled_from(["record", "sample"]), st.sampled_from("abc"), st.sampled_from("XYZ"))
