@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from curate.pipeline.cluster import Cluster
 
-LIST_CPUS, FETCH_CPUS = 0.25, 0.5
-"""What Ray reserves for listing a unit, and for fetching and hashing a partition: both wait more than they work."""
+LIST_CPUS, FETCH_CPUS = 0.25, 0.4
+"""What Ray reserves for listing a unit, and for fetching and hashing a partition: both wait more than they work. Each
+differs from what a worker reserves: Ray Data fuses operators that reserve the same, and a worker that fetches decodes
+nothing meanwhile."""
 
 GROWTH = 16
 """How many times as many workers as the cluster had CPUs when the run began a pool may grow to: nodes may join."""
