@@ -51,6 +51,7 @@ PARTITION = pa.schema(
     [
         pa.field("partition", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+        pa.field("unit", pa.string(), nullable=False),
         pa.field("rows", pa.int64(), nullable=False),
         pa.field("whole", pa.int64(), nullable=False),  # of these, records that stand for a unit that cannot be read
     ]
@@ -119,6 +120,7 @@ def list_unit(
             {
                 "partition": [name],
                 "source": [source.name],
+                "unit": [unit.name],
                 "rows": [len(entries)],
                 "whole": [sum(e.is_whole for e in entries)],
             },

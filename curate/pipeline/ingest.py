@@ -6,7 +6,7 @@ models. What the driver gets is a row a partition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,13 +20,14 @@ from curate.pipeline.decodes import add_row
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
-from curate.pipeline.paths import Paths, groups_of
+from curate.pipeline.paths import Group, Paths, groups_of
 from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import results, rows_dataset, then
+from curate.pipeline.units import Read, UnitsRead
 from curate.schema.recipe import Cut, Recipe, TableSource
 from curate.signals.base import Signal
-from curate.sources.base import Source
+from curate.sources.base import Source, Unit
 from curate.storage import Store
 from curate.storage.bucket import reach
 
@@ -70,7 +71,59 @@ def ingest(
     Args:
         stages: `ingest` (records) and `annotate` (samples), whose progress is shown while the plan runs.
     """
-    units = pa.Table.from_pylist(
+    by_name = {source.name: source for source in sources}
+    groups = groups_of(signals)
+    folders = ["fetched", "records", "samples", *(f"signals/{g.name}" for g in groups)]
+    there = {stat.path for folder in folders for stat in build.files(folder)}
+    records = {source.name: 0 for source in sources}
+    told = {name: Told() for name in stages}
+    known = UnitsRead(build, by_name, recipe.partition)
+    found: list[Read] = []
+    units: list[Unit] = []
+    for unit in (unit for source in sources for unit in source.units(build)):
+        as_before = known.unchanged(unit, lambda partition: there.issuperset(_fragments(paths, partition, groups)))
+        found += as_before
+        if not as_before:
+            units.append(unit)
+    for one in found:
+        rows = one.partition.rows
+        told["ingest"].add({"total": rows, "reused": rows})
+        if "annotate" in told:
+            told["annotate"].add({"total": one.samples, "reused": one.samples})
+    counts = Decodes()
+    if units:
+        found += _read(build, recipe, by_name, units, groups, paths, there, cluster, stages, told, counts)
+    for name, stage in stages.items():
+        told[name].end(stage)
+    for one in found:
+        records[one.partition.source] += one.partition.rows - one.whole
+    if "annotate" in stages:
+        known.write(found)
+    return Ingested(sorted((one.partition for one in found), key=lambda p: p.name), records, counts)
+
+
+def _fragments(paths: Paths, partition: Partition, groups: Sequence[Group]) -> list[str]:
+    """All fragments of a partition that this plan makes."""
+    name, source = partition.name, partition.source
+    signals = [paths.signals(name, source, group.name) for group in groups]
+    return [paths.fetched(name, source), paths.records(name, source), paths.samples(name, source), *signals]
+
+
+def _read(
+    build: Store,
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    units: Sequence[Unit],
+    groups: Sequence[Group],
+    paths: Paths,
+    there: Iterable[str],
+    cluster: Cluster,
+    stages: Mapping[str, Stage],
+    told: Mapping[str, Told],
+    counts: Decodes,
+) -> list[Read]:
+    """Run the plan over some units; what it says of the stages and of decodes is added to `told` and `counts`."""
+    table = pa.Table.from_pylist(
         [
             {
                 "source": unit.source,
@@ -79,28 +132,25 @@ def ingest(
                 "bytes": unit.bytes,
                 "detail": [(key, str(value)) for key, value in unit.detail.items()],
             }
-            for source in sources
-            for unit in source.units(build)
+            for unit in units
         ],
         schema=UNITS,
     )
-    records = {source.name: 0 for source in sources}
-    if not units.num_rows:
-        return Ingested([], records, Decodes())
     board = Board()
-    groups = groups_of(signals)
+    for name, sums in told.items():  # what was read before is shown too
+        board.add(name, total=sums.total, reused=sums.reused)
     on_gpu = next((i for i, g in enumerate(groups) if cluster.gpus and g.gpus), len(groups))
     here, later = groups[:on_gpu], groups[on_gpu:]
-    committed = Listing.of(build, ["fetched", "records", "samples", "signals"])
+    committed = Listing(there)
     stores = reach()
     context = Context(build, paths, committed, board, stores)
     size = pools(cluster)
     plan = then(
-        rows_dataset(units),
+        rows_dataset(table),
         list_unit,
         cpus=LIST_CPUS,
         build=build,
-        sources={s.name: s for s in sources},
+        sources=sources,
         size=recipe.partition,
         board=board,
         stores=stores,
@@ -140,18 +190,14 @@ def ingest(
             group=group,
             later=later[i + 1 :],
         )
-    found: list[Partition] = []
-    counts = Decodes()
-    told = {name: Told() for name in stages}
+    found = []
     with board.shown(stages):
         for row in results(plan):
             partition = Partition(row["partition"], row["source"], row["rows"])
-            found.append(partition)
+            samples = row["annotate"]["total"] if "annotate" in stages else 0
+            found.append(Read(partition, row["unit"], row["whole"], samples))
             for name, sums in told.items():
                 sums.add(row[name])
-            records[partition.source] += row["rows"] - row["whole"]
             if "annotate" in stages:
                 add_row(counts, row)
-    for name, stage in stages.items():
-        told[name].end(stage)
-    return Ingested(sorted(found, key=lambda p: p.name), records, counts)
+    return found

@@ -33,6 +33,8 @@ from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage, together
 from curate.pipeline.retry import forget_failures
 from curate.pipeline.tokenize import Work, tokenize
+from curate.pipeline.tokens_made import MADE, TokensMade
+from curate.pipeline.units import READ
 from curate.schema.errors import CurateError
 from curate.schema.manifest import MANIFEST, Counts, Manifest
 from curate.schema.verdict import Outcome
@@ -103,7 +105,7 @@ def run(
             specs = [s.spec for s in plan.streams]
             shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
         files = _files(paths, partitions.values(), decided)
-        work = [*decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
+        work = [READ, MADE, *decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
         return finish(plan, build, hold, cluster, console, counts, shards, splits, files, work, write_card), decodes
 
 
@@ -161,13 +163,25 @@ def _decide_and_tokenize(
         if until == "decide":
             return decided, counts, None
         board = Board()
-        context = Context(build, paths, Listing.of(build, ["tokenized"]), board, reach())
-        work = [Work(partitions[name], fragment.path) for name, fragment in verdicts.items() if fragment.kept]
+        there = [stat.path for stat in build.files("tokenized")]
+        context = Context(build, paths, Listing(there), board, reach())
+        made = TokensMade(build, paths, plan.streams, there)
         tokenized: dict[str, Tokenized] = {}
         told = Told()
+        work = []
+        for one in (Work(partitions[name], fragment.path) for name, fragment in verdicts.items() if fragment.kept):
+            serves = made.of(one)
+            if serves is None:
+                work.append(one)
+            else:
+                tokenized[serves.name] = serves
+                kept = sum(verdicts[serves.name].kept.values())
+                told.add({"total": kept, "reused": kept})
+        board.add("tokenize", reused=told.reused)
         with Stage(console, "tokenize", counts.samples[Outcome.KEPT], "samples") as stage:
             with board.shown({"tokenize": stage}):
-                for row in tokenize(context, work, plan.streams, homes["caption"], cluster):
+                rows = tokenize(context, work, plan.streams, homes["caption"], cluster) if work else []
+                for row in rows:
                     name = row["partition"]
                     fragments = dict(row["fragments"])
                     tokenized[name] = Tokenized(name, verdicts[name].path, fragments)
@@ -177,6 +191,7 @@ def _decide_and_tokenize(
                         failed[name] = [path for some in fragments.values() for path in some]
             told.end(stage)
         if not told.failed:
+            made.write(tokenized[name] for name in sorted(tokenized))
             return decided, counts, [tokenized[name] for name in sorted(tokenized)]
 
 

@@ -108,6 +108,7 @@ def tokenize(
             {
                 "partition": one.partition.name,
                 "source": one.partition.source,
+                "unit": "",
                 "rows": one.partition.rows,
                 "whole": 0,
                 "verdicts": one.verdicts,

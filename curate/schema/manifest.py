@@ -12,9 +12,9 @@ from curate.schema.codec import CodecCard
 FORMAT = 2
 MANIFEST = "manifest.json"
 
-WORK = ("tokenized/", "pairs/")
-"""Folders of fragments that a run keeps for the next one, and that the manifest does not name: they may hold more than
-a build shows (samples that were kept before a threshold moved), and a build follows from input and recipe alone."""
+WORK = ("tokenized/", "pairs/", "units/")
+"""Folders of what a run keeps for the next one, and that the manifest does not name: they may hold more than a build
+shows (samples that were kept before a threshold moved), and a build follows from input and recipe alone."""
 
 
 class _Part(BaseModel):

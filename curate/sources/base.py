@@ -78,6 +78,15 @@ class Source(ABC):
             CurateError: the source cannot be listed.
         """
 
+    def state(self, unit: Unit) -> str:
+        """What tells this version of a unit from others, its text sidecars and media included: while it is the same, a
+        unit that was read need not be read again. Empty where nothing tells, as by default.
+
+        Raises:
+            OSError: the unit is gone.
+        """
+        return ""
+
     @abstractmethod
     def read(self, unit: Unit, build: Store) -> Iterator[Entry]:
         """Every record of a unit, in order; one that is there and cannot be read has a `Broken` location.

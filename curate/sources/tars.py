@@ -113,6 +113,10 @@ class Tars(Source):
         except OSError as exc:
             yield lost(unit, self.licence, exc)
 
+    def state(self, unit: Unit) -> str:
+        size, version = state_of(unit.address)
+        return f"{size} {version}" if version else ""
+
     def fingerprint(self) -> Any:
         return [self.kind]
 

@@ -1,0 +1,68 @@
+"""Which fragments of tokens serve which verdicts: a partition whose verdicts are as they were is not looked at again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import pyarrow as pa
+
+from curate.pipeline.paths import Paths
+from curate.pipeline.tokenize import StreamPlan, Work
+from curate.shards.pack import Tokenized
+from curate.storage import Store
+from curate.storage.tables import read_table, write_table
+
+MADE = "units/tokenized.parquet"
+"""One row a partition of which nothing failed."""
+
+TOKENS_MADE = pa.schema(
+    [
+        pa.field("partition", pa.string(), nullable=False),
+        pa.field("verdicts", pa.string(), nullable=False),  # named by its bytes, so by the samples that it keeps
+        pa.field("fragments", pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),
+    ]
+)
+
+
+class TokensMade:
+    """What an earlier run tokenized.
+
+    Args:
+        there: paths of all fragments of tokens.
+    """
+
+    def __init__(self, build: Store, paths: Paths, streams: Sequence[StreamPlan], there: Iterable[str]) -> None:
+        self._build, self._paths, self._there = build, paths, set(there)
+        self._made_by = {s.use.name: s.made_by() for s in streams}
+        self._known: dict[str, Tokenized] = {}
+        if build.stat(MADE) is not None:
+            with suppress(pa.ArrowException, KeyError):  # of another version of curate: all is looked at again
+                for row in read_table(build, MADE, TOKENS_MADE.names).to_pylist():
+                    name = row["partition"]
+                    self._known[name] = Tokenized(name, row["verdicts"], dict(row["fragments"]))
+
+    def of(self, work: Work) -> Tokenized | None:
+        """The fragments that serve a partition with these verdicts; None where they must be looked for or made."""
+        found = self._known.get(work.partition.name)
+        if found is None or found.verdicts != work.verdicts or found.fragments.keys() != self._made_by.keys():
+            return None
+        for stream, fragments in found.fragments.items():
+            prefix = self._paths.tokens_prefix(
+                work.partition.name, work.partition.source, stream, self._made_by[stream]
+            )
+            if not all(path.startswith(prefix) and path in self._there for path in fragments):
+                return None
+        return found
+
+    def write(self, tokenized: Iterable[Tokenized]) -> None:
+        """Note what serves which verdicts."""
+        rows = [
+            {
+                "partition": one.name,
+                "verdicts": one.verdicts,
+                "fragments": [(s, list(p)) for s, p in one.fragments.items()],
+            }
+            for one in tokenized
+        ]
+        write_table(self._build, MADE, pa.Table.from_pylist(rows, schema=TOKENS_MADE))
