@@ -1,4 +1,4 @@
-"""Which fragments of tokens serve which verdicts: a partition whose verdicts are as they were is not looked at again."""
+"""Which fragments of tokens serve which verdicts: what has the verdicts that it had is not looked at again."""
 
 from __future__ import annotations
 
@@ -57,12 +57,8 @@ class TokensMade:
 
     def write(self, tokenized: Iterable[Tokenized]) -> None:
         """Note what serves which verdicts."""
-        rows = [
-            {
-                "partition": one.name,
-                "verdicts": one.verdicts,
-                "fragments": [(s, list(p)) for s, p in one.fragments.items()],
-            }
-            for one in tokenized
-        ]
+        rows = []
+        for one in tokenized:
+            fragments = [(stream, list(paths)) for stream, paths in one.fragments.items()]
+            rows.append({"partition": one.name, "verdicts": one.verdicts, "fragments": fragments})
         write_table(self._build, MADE, pa.Table.from_pylist(rows, schema=TOKENS_MADE))
