@@ -168,7 +168,8 @@ class _Watch:
             status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
             one.peak = max(one.peak, int(status.get("VmHWM", "0").split()[0]) * 1024)
             said = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            one.role = "driver" if one.stat.pid == self.driver else role_of(said, status.get("Name", "?").strip())
+            if said or not one.role:  # one that has ended and waits for its parent has no command line
+                one.role = "driver" if one.stat.pid == self.driver else role_of(said, status.get("Name", "?").strip())
 
 
 def run(command: Sequence[str | Path], env: Mapping[str, str], log: Path) -> Measured:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,15 +11,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.schema.errors import CurateError
 from curate.schema.manifest import File, Manifest
 from curate.schema.tables import LEDGER
 from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES
 from curate.shards.report import Problems
-from curate.storage import Store
-
-MEMORY = "512MiB"
-"""What a query holds before it spills to disk."""
+from curate.storage import Store, sql
 
 _LEVELS = {"record": RECORD_OUTCOMES, "sample": SAMPLE_OUTCOMES}
 
@@ -84,48 +79,16 @@ def opened_ledger(
     else:
         with build.pinned(paths) as places:
             if all(_is_ledger(path, place, problems) for path, place in zip(paths, places, strict=True)):
-                with connected() as db:
+                with sql.connect() as db:
                     view(db, "ledger", places)
                     yield db
                 return
     yield None
 
 
-@contextmanager
-def connected() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A fresh DuckDB on one thread that spills what does not fit into MEMORY, and downloads nothing.
-
-    Raises:
-        CurateError: there is not enough memory, or no room to spill.
-    """
-    with tempfile.TemporaryDirectory(prefix="curate-verify-") as spill:
-        options: dict[str, str | bool | int | float | list[str]] = {
-            "temp_directory": spill,
-            "threads": 1,
-            "memory_limit": MEMORY,
-            "preserve_insertion_order": "false",
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-        }
-        with duckdb.connect(":memory:", config=options) as db:
-            db.execute("SET enable_progress_bar_print = false")  # stdout is for the report
-            try:
-                yield db
-            except duckdb.OutOfMemoryException as exc:
-                raise CurateError(
-                    f"verify needs more than {MEMORY} of memory, or more room in {tempfile.gettempdir()}",
-                    "set TMPDIR to a folder on a larger disk",
-                ) from exc
-
-
 def view(db: duckdb.DuckDBPyConnection, name: str, places: Sequence[Path]) -> None:
-    """Name some Parquet files of one schema as one table. Their names are taken as they are, not as patterns."""
-    quoted = ", ".join("'" + _escaped(str(place)).replace("'", "''") + "'" for place in places)
-    db.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{quoted}], hive_partitioning = false)")
-
-
-def _escaped(path: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+    """Name some Parquet files of one schema as one table."""
+    db.execute(f"CREATE VIEW {name} AS SELECT * FROM {sql.scan([str(place) for place in places])}")
 
 
 def _is_ledger(path: str, place: Path, problems: Problems) -> bool:

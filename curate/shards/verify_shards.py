@@ -25,8 +25,8 @@ from curate.shards.order import id_words, keys_of_words, splits_of_content
 from curate.shards.report import Problems, StreamReport
 from curate.shards.schema import KEYS, StreamSpec, shard_schema, streams_of
 from curate.shards.shuffle import mix
-from curate.shards.verify_ledger import connected, view
-from curate.storage import Store
+from curate.shards.verify_ledger import view
+from curate.storage import Store, sql
 
 _SEEN = ("image", "video")
 _NEEDED_BY = {"image": _SEEN, "video": _SEEN, "audio": ("audio",), "array": ("array",), "text": ()}
@@ -213,7 +213,7 @@ class _Silent:
         self._writer.close()
         if not samples:
             return
-        with build.pinned(samples) as places, connected() as db:
+        with build.pinned(samples) as places, sql.connect() as db:
             view(db, "samples", places)
             view(db, "silent", [self._place])
             query = (

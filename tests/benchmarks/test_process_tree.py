@@ -54,6 +54,15 @@ def test_a_process_whose_parent_is_gone_is_the_commands_by_its_mark(tmp_path: Pa
     assert 0.5 <= found.cpu < 1.3
 
 
+def test_one_that_has_ended_and_is_not_waited_for_keeps_its_role(tmp_path: Path) -> None:
+    from parts.process_tree import run
+
+    child = f"{burn(0.1, 60)}# as curate.helper"
+    script = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(2)"
+    found = run([sys.executable, "-c", script], {}, tmp_path / "log")
+    assert found.peaks["helper"] > 60_000_000
+
+
 def test_a_command_that_fails_says_so(tmp_path: Path) -> None:
     from parts.process_tree import run
 

@@ -18,7 +18,6 @@ from tiny import TinyBuild, finish, make_samples, rewrite_files
 
 from curate.schema.errors import CurateError
 from curate.schema.tables import LEDGER
-from curate.shards import verify_ledger
 from curate.shards.commit import describe_file, read_manifest
 from curate.shards.ipc import open_ipc, write_ipc
 from curate.shards.lists import files_below, read_files
@@ -447,6 +446,6 @@ def test_sums_do_not_depend_on_order_and_tell_any_change() -> None:
 
 def test_too_little_memory_is_no_fault_of_the_build(tiny_build: TinyBuild, monkeypatch: pytest.MonkeyPatch) -> None:
     build = tiny_build()
-    monkeypatch.setattr(verify_ledger, "MEMORY", "64KiB")
-    with pytest.raises(CurateError, match="verify needs more than 64KiB of memory"):
+    monkeypatch.setenv("CURATE_SQL_MEMORY", "64KiB")
+    with pytest.raises(CurateError, match="needs more than the 64KiB of memory"):
         verify(build)
