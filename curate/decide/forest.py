@@ -53,6 +53,30 @@ def spanning_forest(vectors: NDArray[np.float32], threshold: float, split: int |
     return edges[0][order], edges[1][order], edges[2][order]
 
 
+def completed(vectors: NDArray[np.float32], edges: Edges, most: int) -> Edges:
+    """A forest with *all* pairs of each of its components of at most `most` rows, whatever their cosine; sorted by rows.
+
+    Args:
+        vectors: `(m, d)`, of unit length.
+        edges: of a forest of them.
+        most: rows of a component.
+    """
+    linked, ends = np.unique(np.concatenate(edges[:2]), return_inverse=True)
+    ends = ends.reshape(2, -1)
+    label = components(len(linked), *ends)
+    size = np.bincount(label)[label]
+    order = np.argsort(label, kind="stable")  # of a component in the order of the rows
+    kept = (size[ends[0]] < 3) | (size[ends[0]] > most)
+    parts = [(edges[0][kept], edges[1][kept], edges[2][kept])]
+    for m in range(3, most + 1):
+        rows = linked[order[size[order] == m]].reshape(-1, m)
+        a, b = (rows[:, some].ravel() for some in np.triu_indices(m, 1))
+        parts.append((a, b, _pair_cosines(vectors, a, b)))
+    a, b, w = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((b, a))
+    return a[order], b[order], w[order]
+
+
 def heaviest_forest(rows: int, a: NDArray[np.int64], b: NDArray[np.int64], w: NDArray[np.float64]) -> Edges:
     """Of pairs a < b the maximum spanning forest: the largest weight first, then the smallest a and b."""
     from scipy.sparse import coo_array

@@ -3,7 +3,8 @@
 The method, the fastest of those measured (SemDeDup, Abbas et al. 2023, arXiv 2303.09540, section 3, widened by a second
 cell): spherical k-means, trained on rows drawn by a hash of their ids, cuts the vectors of a kind into cells; each row
 goes to its two nearest cells; the rows of a cell are compared with each other exactly. Links are the maximum spanning
-forest of each cell (`curate.decide.forest`).
+forest of each cell (`curate.decide.forest`), and all pairs of its components of up to `ALIKE` rows: whichever of these
+is the keeper, the others' cosines with it are there, and vectors need not be read again when a rule has moved.
 
 What is exact and what is not: every link has the cosine that is said. Two rows that share no cell are not compared, so
 a pair can be missed; up to `EXACT_ROWS` rows there is one cell and none is.
@@ -32,7 +33,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.decide.engine import Held
-from curate.decide.forest import Edges, cosines, heaviest_forest, margin, slices, spanning_forest, unit
+from curate.decide.forest import Edges, completed, cosines, heaviest_forest, margin, slices, spanning_forest, unit
 from curate.decide.keys import EMPTY, Keys, distinct, hashed, keys_of, names_of, words
 from curate.decide.methods import LINKS, Material
 from curate.decide.partitions import STALE, Loaded, PartitionFiles, aligned, rows_of, signals_of
@@ -45,6 +46,9 @@ from curate.storage.tables import write_table
 
 EXACT_ROWS = 4096
 """Up to so many rows of a kind all pairs are compared."""
+
+ALIKE = 16
+"""Look-alikes of a cell, all of whose cosines are written: at most 7.5 links each."""
 
 TRAIN_ROWS_PER_CELL = 64
 """k-means trains on about so many rows for each cell."""
@@ -96,7 +100,7 @@ class Cosine:
     def links(self, material: Material, spec: NearDuplicates) -> list[str]:
         build, engine = material.build, material.engine
         fragments = [p.signals[material.home] for group in material.groups for p in group]
-        made_from = [digest_of_rows(fragments), spec.embedding, spec.cells, material.seed, EXACT_ROWS, CELL_ROWS]
+        made_from = [digest_of_rows(fragments), spec.embedding, spec.cells, material.seed, EXACT_ROWS, CELL_ROWS, ALIKE]
         key = key_of(["cosine", *made_from])[:16]
         there = _complete(build, key, spec.threshold)
         if there is not None:
@@ -434,7 +438,8 @@ def _compare(build: Store, threshold: float, name: str, *pieces: Rows) -> None:
     links = [_table(EMPTY, (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)))]
     for start, end in pairwise(ends):
         if end - start > 1:
-            links.append(_table(rows.key[start:end], spanning_forest(rows.vectors[start:end], threshold)))
+            forest = spanning_forest(rows.vectors[start:end], threshold)
+            links.append(_table(rows.key[start:end], completed(rows.vectors[start:end], forest, ALIKE)))
     write_table(build, name, pa.concat_tables(links).combine_chunks())
 
 

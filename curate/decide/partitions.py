@@ -274,13 +274,13 @@ def signals_of(build: Store, files: PartitionFiles, group: str, fields: Sequence
     if group not in files.signals:
         raise CurateError(f"{files.name} has no signals {group}", STALE)
     try:
-        table = read_table(build, files.signals[group], ["sample_id", *fields])
+        return read_table(build, files.signals[group], ["sample_id", *fields])
     except pa.ArrowInvalid as exc:
         raise CurateError(f"{build.name(files.signals[group])} cannot be read: {exc}", STALE) from exc
-    for name in fields:
-        if name not in table.column_names:
-            raise CurateError(f"no signal of this build has the field {name}", STALE)
-    return table
+    except KeyError:
+        there = read_table(build, files.signals[group]).column_names
+        lost = next(name for name in ("sample_id", *fields) if name not in there)
+        raise CurateError(f"no signal of this build has the field {lost}", STALE) from None
 
 
 def aligned(samples: Keys, given: Keys, group: str) -> NDArray[np.int64] | None:
