@@ -76,7 +76,7 @@ class Loaded:
         sample_values: float64 `(s,)` by field, NaN for null.
         record_nan, sample_nan: by field the rows that hold NaN and not null.
         spans: int64 `(s, 2)`, start and end of each sample in microseconds.
-        about: `source` and `uri` of each record, a chunk for each partition; a sample has those of its record.
+        about: `source` and `uri` of each record; a sample has those of its record.
         record_failures, failures, later: tables of FAILURES: on records; on samples of signals, and of tokenizing.
     """
 
@@ -165,7 +165,7 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         sample_kind=_kinds(samples["kind"]),
         sample_failed=sample_failed,
         spans=np.stack([samples["start_us"].to_numpy(), samples["end_us"].to_numpy()], axis=1),
-        about=records.select(["source", "uri"]),
+        about=records.select(["source", "uri"]).combine_chunks(),
         record_failures=record_failures,
         failures=first,
         later=pa.concat_tables(
