@@ -6,12 +6,13 @@ of the threshold. Both sides get the same vectors in the same process on the sam
 
 * ours: links from fragments on disk (`curate.decide.near.Cosine`: reading, k-means, cells, comparing, writing the
   links) and their groups (`curate.decide.groups.read_links`), one task after the other;
-* FAISS: `IndexFlatIP.range_search` in all rows, of a sample of `--queries` rows, drawn at random; its seconds are scaled
-  by rows / queries, since a flat search takes the same for each. `--full` searches for all rows.
+* FAISS: `IndexFlatIP.range_search` in all rows, of `--queries` rows drawn at random; its seconds are scaled by rows /
+  queries, since a flat search takes the same for each. `--full` searches for all rows.
 
-Printed are the seconds of both, FAISS's seconds divided by ours, and what of ours is found: of the pairs that FAISS finds
-with its queries, and of the planted pairs that reach the threshold, the share whose rows are in one group of ours. With
-`--full` also the share of its groups' rows but one each (the duplicates) that ours has too, and rows linked by us alone.
+Printed are the seconds of both, FAISS's seconds divided by ours, and how much of it we find: of the pairs that FAISS
+finds, of the planted pairs that reach the threshold, and of both together (`recall`) the share whose rows are in one
+group of ours. `--full` adds the share of the duplicates (its groups' rows but one each) that ours has too, and the rows
+that are linked by us alone.
 
     python benchmarks/near_duplicates.py
     python benchmarks/near_duplicates.py --rows 200000 --dim 512 --threads 1
@@ -172,6 +173,7 @@ def compare(
         "pair_recall": found(pairs),
         "planted": len(planted),
         "planted_recall": found(planted),
+        "recall": found(np.unique(np.sort(np.concatenate([pairs, planted]), axis=1), axis=0)),
     }
     if full:
         label = components(rows, pairs[:, 0], pairs[:, 1])
@@ -180,7 +182,7 @@ def compare(
         both = np.unique(np.stack([label, group]), axis=1).shape[1]
         out |= {
             "duplicates": duplicates,
-            "recall": round((rows - both) / duplicates, 5) if duplicates else None,
+            "duplicates_recall": round((rows - both) / duplicates, 5) if duplicates else None,
             "only_ours": both - len(np.unique(group)),
         }
     return out
