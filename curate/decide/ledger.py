@@ -7,6 +7,7 @@ together are the ledger.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,9 @@ Counts = Mapping[str, Mapping[str, int]]
 
 ROWS = 1 << 16
 """Rows of LEDGER that are made at a time, then cut into fragments: about 16 MiB."""
+
+AT_ONCE = 4
+"""Fragments that a task writes at once."""
 
 _BROKEN_BUILD = "the build may hold files of different runs: remove its records, samples and signals and run again"
 
@@ -94,7 +98,8 @@ def write_verdicts(
     record_keeper = np.zeros(len(record), "S16")
     record_keeper[state.copies] = state.keeper
     kinds = pa.array(KINDS)
-    out = []
+    paths: list[str] = []
+    out: list[tuple[Counts, Mapping[str, int]]] = []
     for first, stop in _batches(loaded):
         start, end = (int(loaded.record_starts[part]) for part in (first, stop))
         r = slice(start, end)
@@ -144,20 +149,30 @@ def write_verdicts(
                 {name: column.take(pa.array(s)) for name, column in failures.items()},
             ),
         )
+        numbers = (record[r], outcome[s], loaded.sample_kind[s])
+        pieces = []
         for part in range(first, stop):
             start, end = (int(row) for row in loaded.record_starts[part : part + 2] - loaded.record_starts[first])
             at, to = (int(row) for row in np.searchsorted(s, loaded.sample_starts[part : part + 2]))
             table = pa.concat_tables([of_records.slice(start, end - start), of_samples.slice(at, to - at)])
-            path = write_named_table(build, f"verdicts/{group[part].name}", table.combine_chunks())
-            numbers = {RECORD: record[r][start:end], SAMPLE: outcome[s[at:to]]}
-            counts = {
-                level: dict(zip(map(str, all_), np.bincount(numbers[level], minlength=len(all_)).tolist(), strict=True))
-                for level, all_ in OUTCOMES.items()
-            }
-            kept = numbers[SAMPLE] == _number(SAMPLE, Outcome.KEPT)
-            by_kind = np.bincount(loaded.sample_kind[s[at:to][kept]], minlength=len(KINDS)).tolist()
-            out.append(Fragment(path, counts, {k: n for k, n in zip(KINDS, by_kind, strict=True) if n}))
-    return out
+            pieces.append((f"verdicts/{group[part].name}", table))
+            out.append(_counted(numbers[0][start:end], numbers[1][at:to], numbers[2][at:to]))
+        # most of the time goes by until they are on the disk, or in the bucket
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            paths += pool.map(lambda piece: write_named_table(build, piece[0], piece[1].combine_chunks()), pieces)
+    return [Fragment(path, counts, kept) for path, (counts, kept) in zip(paths, out, strict=True)]
+
+
+def _counted(
+    record: NDArray[np.int64], sample: NDArray[np.int64], kind: NDArray[np.int8]
+) -> tuple[Counts, Mapping[str, int]]:
+    """What a Fragment says of outcomes of records and of samples, the latter with their kinds."""
+    counts = {
+        level: dict(zip(map(str, names), np.bincount(numbers, minlength=len(names)).tolist(), strict=True))
+        for (level, names), numbers in zip(OUTCOMES.items(), (record, sample), strict=True)
+    }
+    kept = np.bincount(kind[sample == _number(SAMPLE, Outcome.KEPT)], minlength=len(KINDS)).tolist()
+    return counts, {k: n for k, n in zip(KINDS, kept, strict=True) if n}
 
 
 def _batches(loaded: Loaded) -> Iterator[tuple[int, int]]:
