@@ -6,14 +6,17 @@ of the threshold. Both sides get the same vectors in the same process on the sam
 
 * ours: links from fragments on disk (`curate.decide.near.Cosine`: reading, k-means, cells, comparing, writing the
   links) and their groups (`curate.decide.groups.read_links`), one task after the other;
-* FAISS: `IndexFlatIP.range_search` of all rows in all rows, to pairs.
+* FAISS: `IndexFlatIP.range_search` in all rows, of `--queries` rows drawn at random; its seconds are scaled by rows /
+  queries, since a flat search takes the same for each. `--full` searches for all rows.
 
-Printed are the seconds of both, FAISS's seconds divided by ours, the share of FAISS's pairs whose rows are in one group
-of ours, the share of its groups' rows but one each (the duplicates) that ours has too, and rows linked by us alone.
+Printed are the seconds of both, FAISS's seconds divided by ours, and how much of it we find: of the pairs that FAISS
+finds, of the planted pairs that reach the threshold, and of both together (`recall`) the share whose rows are in one
+group of ours. `--full` adds the share of the duplicates (its groups' rows but one each) that ours has too, and the rows
+that are linked by us alone.
 
     python benchmarks/near_duplicates.py
     python benchmarks/near_duplicates.py --rows 200000 --dim 512 --threads 1
-    python benchmarks/near_duplicates.py --json
+    python benchmarks/near_duplicates.py --full --json
 """
 
 from __future__ import annotations
@@ -35,8 +38,11 @@ if TYPE_CHECKING:
 PARTITION = 1024
 
 
-def made_up(rows: int, dim: int, topic: float, copies: float, threshold: float, seed: int) -> NDArray[np.float32]:
-    """Unit vectors, float32 `(rows, dim)`; a share `copies` of them are near the threshold with another row."""
+def made_up(
+    rows: int, dim: int, topic: float, copies: float, threshold: float, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Unit vectors, float32 `(rows, dim)`; a share `copies` of them are near the threshold with another row, and those
+    that reach it come with that row, `(n, 2)`."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -50,7 +56,8 @@ def made_up(rows: int, dim: int, topic: float, copies: float, threshold: float, 
     off -= (off * vectors[original]).sum(axis=1, keepdims=True) * vectors[original]
     off /= np.linalg.norm(off, axis=1, keepdims=True)
     vectors[copy] = cosine * vectors[original] + np.sqrt(1 - cosine**2) * off
-    return vectors
+    reached = (vectors[copy] * vectors[original]).sum(axis=1) >= threshold
+    return vectors, np.stack([copy, original], axis=1)[reached]
 
 
 def material(folder: Path, vectors: NDArray[np.float32], seed: int) -> Material:
@@ -100,7 +107,15 @@ def material(folder: Path, vectors: NDArray[np.float32], seed: int) -> Material:
 
 
 def compare(
-    rows: int, dim: int, topic: float, copies: float, threshold: float, threads: int, seed: int, folder: Path
+    rows: int,
+    dim: int,
+    topic: float,
+    copies: float,
+    threshold: float,
+    threads: int,
+    seed: int,
+    queries: int,
+    folder: Path,
 ) -> dict[str, Any]:
     """One run of both sides."""
     import faiss
@@ -112,7 +127,7 @@ def compare(
     from curate.decide.near import Cosine, default_cells
     from curate.schema.recipe import NearDuplicates
 
-    vectors = made_up(rows, dim, topic, copies, threshold, seed)
+    vectors, planted = made_up(rows, dim, topic, copies, threshold, seed)
     made = material(folder, vectors, seed)
     faiss.omp_set_num_threads(threads)
 
@@ -121,28 +136,33 @@ def compare(
     linked = read_links(made.build, True, [(path, threshold) for path in links])
     ours, ours_cpu = time.perf_counter() - start[0], time.process_time() - start[1]
 
-    start = time.perf_counter(), time.process_time()
+    full = queries >= rows
+    asked = np.arange(rows) if full else np.sort(np.random.default_rng(seed).choice(rows, queries, replace=False))
     index = faiss.IndexFlatIP(dim)
     index.add(vectors)
-    limits, _, others = index.range_search(vectors, threshold)
-    brute, brute_cpu = time.perf_counter() - start[0], time.process_time() - start[1]
+    looked_for = vectors[asked]
+    start = time.perf_counter(), time.process_time()
+    limits, _, others = index.range_search(looked_for, threshold)
+    scale = rows / len(asked)
+    brute, brute_cpu = (time.perf_counter() - start[0]) * scale, (time.process_time() - start[1]) * scale
 
-    i = np.repeat(np.arange(rows), (limits[1:] - limits[:-1]).astype(np.int64))
-    pairs = np.stack([i, others], axis=1)[i < others]
-    label = components(rows, pairs[:, 0], pairs[:, 1])
+    i = asked[np.repeat(np.arange(len(asked)), (limits[1:] - limits[:-1]).astype(np.int64))]
+    pairs = np.stack([i, others], axis=1)[i != others]
     group = np.arange(rows) + len(linked.key)
     group[words(linked.key)[1].astype(np.int64)] = linked.group
-    together = group[pairs[:, 0]] == group[pairs[:, 1]]
-    _, size = np.unique(label, return_counts=True)
-    duplicates = int((size - 1).sum())
-    both = np.unique(np.stack([label, group]), axis=1).shape[1]
-    return {
+
+    def found(pairs: NDArray[np.int64]) -> float | None:
+        return round(float((group[pairs[:, 0]] == group[pairs[:, 1]]).mean()), 5) if len(pairs) else None
+
+    out = {
         "rows": rows,
         "dim": dim,
         "topic": topic,
         "threshold": threshold,
         "threads": threads,
         "cells": default_cells(rows),
+        "faiss_queries": len(asked),
+        "faiss_scaled_by": round(scale, 3),
         "ours_seconds": round(ours, 2),
         "faiss_seconds": round(brute, 2),
         "ratio": round(brute / ours, 2),
@@ -150,11 +170,22 @@ def compare(
         "faiss_cpu_seconds": round(brute_cpu, 2),
         "cpu_ratio": round(brute_cpu / ours_cpu, 2),
         "pairs": len(pairs),
-        "pair_recall": round(float(together.mean()), 5) if len(pairs) else None,
-        "duplicates": duplicates,
-        "recall": round((rows - both) / duplicates, 5) if duplicates else None,
-        "only_ours": both - len(np.unique(group)),
+        "pair_recall": found(pairs),
+        "planted": len(planted),
+        "planted_recall": found(planted),
+        "recall": found(np.unique(np.sort(np.concatenate([pairs, planted]), axis=1), axis=0)),
     }
+    if full:
+        label = components(rows, pairs[:, 0], pairs[:, 1])
+        _, size = np.unique(label, return_counts=True)
+        duplicates = int((size - 1).sum())
+        both = np.unique(np.stack([label, group]), axis=1).shape[1]
+        out |= {
+            "duplicates": duplicates,
+            "duplicates_recall": round((rows - both) / duplicates, 5) if duplicates else None,
+            "only_ours": both - len(np.unique(group)),
+        }
+    return out
 
 
 def main() -> None:
@@ -167,6 +198,8 @@ def main() -> None:
     parser.add_argument("--topic", type=float, default=1.0, help="weight of the topic beside a row's own part")
     parser.add_argument("--threshold", type=float, default=0.95, help="cosine")
     parser.add_argument("--threads", type=int, default=1, help="for both sides (our k-means always takes one)")
+    parser.add_argument("--queries", type=int, default=4000, help="rows that FAISS looks for")
+    parser.add_argument("--full", action="store_true", help="FAISS looks for all rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     args = parser.parse_args()
@@ -174,7 +207,15 @@ def main() -> None:
         os.environ[f"{library}_NUM_THREADS"] = str(args.threads)
     with tempfile.TemporaryDirectory(prefix="curate-benchmark-") as folder:
         result = compare(
-            args.rows, args.dim, args.topic, args.copies, args.threshold, args.threads, args.seed, Path(folder)
+            args.rows,
+            args.dim,
+            args.topic,
+            args.copies,
+            args.threshold,
+            args.threads,
+            args.seed,
+            args.rows if args.full else args.queries,
+            Path(folder),
         )
     for name, value in result.items():
         print(f"{name:22} {value}")

@@ -39,9 +39,10 @@ from curate.schema.fields import KINDS, SignalField
 from curate.schema.recipe import Decide
 from curate.storage import Store
 
-GROUP = (16, 1024)
-"""Fewest and most partitions of one task. Between, it is the square root of all: then pieces between tasks are about as
-many as partitions."""
+GROUP = (16, 128, 1024)
+"""Partitions of one task: from the first to the last, and up to the second as many as leave four tasks for each place
+that they run in, since tasks have a price. Beyond that it is the square root of all: then pieces between tasks are
+about as many as partitions."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def decide(
     record_rules, rules = bounds(options.records), bounds(options.rules)
     if not partitions:
         return Decided((), tuple(record_rules), tuple(rules), ())
-    some = per_task or min(max(isqrt(len(partitions)), GROUP[0]), GROUP[1])
+    some = per_task or _per_task(len(partitions), engine.width)
     groups = [tuple(partitions[i : i + some]) for i in range(0, len(partitions), some)]
     wanted = _wanted(options, homes, signal_groups)
     later = failed or {}
@@ -129,6 +130,11 @@ def decide(
     written = engine.map(write, zip(groups, loaded, states, verdicts, strict=True))
     fragments = tuple(fragment for some in written for fragment in some)
     return Decided(fragments, tuple(record_rules), tuple(rules), tuple(sorted(set(pairs))))
+
+
+def _per_task(partitions: int, width: int) -> int:
+    least, enough, most = GROUP
+    return min(max(isqrt(partitions), min(-(-partitions // (4 * width)), enough), least), most)
 
 
 def _wanted(options: Decide, homes: Mapping[str, str], signal_groups: Mapping[str, str]) -> Wanted:

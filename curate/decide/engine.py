@@ -20,6 +20,10 @@ Held = Any
 class Engine(Protocol):
     """Runs picklable functions. What comes out never depends on how many run at once."""
 
+    @property
+    def width(self) -> int:
+        """How many tasks run at once."""
+
     def map(self, fn: Callable[..., Any], items: Iterable[Item]) -> Iterator[Any]:
         """Small results, in the order of the items; a bounded number of tasks is at work."""
 
@@ -44,6 +48,8 @@ class _Here:
 
 class LocalEngine:
     """One task after the other, in this process; held values stay in its memory. For tests and small inputs."""
+
+    width: int = 1
 
     def map(self, fn: Callable[..., Any], items: Iterable[Item]) -> Iterator[Any]:
         for item in items:

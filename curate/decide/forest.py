@@ -53,6 +53,32 @@ def spanning_forest(vectors: NDArray[np.float32], threshold: float, split: int |
     return edges[0][order], edges[1][order], edges[2][order]
 
 
+def completed(vectors: NDArray[np.float32], edges: Edges, most: int) -> Edges:
+    """A forest with *all* pairs of each of its components of at most `most` rows, whatever their cosine.
+
+    Args:
+        vectors: `(m, d)`, of unit length.
+        edges: of a forest of them, sorted by rows, as the answer is.
+        most: rows of a component.
+    """
+    linked, ends = np.unique(np.concatenate(edges[:2]), return_inverse=True)
+    if len(linked) == len(ends):
+        return edges  # pairs that share no row
+    ends = ends.reshape(2, -1)
+    label = components(len(linked), *ends)
+    size = np.bincount(label)[label]
+    order = np.argsort(label, kind="stable")  # of a component in the order of the rows
+    kept = (size[ends[0]] < 3) | (size[ends[0]] > most)
+    parts = [(edges[0][kept], edges[1][kept], edges[2][kept])]
+    for m in np.unique(size[(size > 2) & (size <= most)]):
+        rows = linked[order[size[order] == m]].reshape(-1, m)
+        a, b = (rows[:, some].ravel() for some in np.triu_indices(m, 1))
+        parts.append((a, b, _pair_cosines(vectors, a, b)))
+    a, b, w = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((b, a))
+    return a[order], b[order], w[order]
+
+
 def heaviest_forest(rows: int, a: NDArray[np.int64], b: NDArray[np.int64], w: NDArray[np.float64]) -> Edges:
     """Of pairs a < b the maximum spanning forest: the largest weight first, then the smallest a and b."""
     from scipy.sparse import coo_array
@@ -62,6 +88,8 @@ def heaviest_forest(rows: int, a: NDArray[np.int64], b: NDArray[np.int64], w: ND
     pair = a[order] * rows + b[order]
     _, once = np.unique(pair, return_index=True)
     order = order[np.sort(once)]
+    if len(np.unique(np.concatenate([a[order], b[order]]))) == 2 * len(order):
+        return a[order], b[order], w[order]  # pairs that share no row
     # The place in the order as weight: no two are equal, and none is 0, which scipy takes for no pair.
     graph = coo_array((np.arange(1.0, len(order) + 1), (a[order], b[order])), shape=(rows, rows))
     kept = order[np.sort(minimum_spanning_tree(graph).data).astype(np.int64) - 1]
@@ -153,12 +181,17 @@ def _forest(vectors: NDArray[np.float32], threshold: float, split: int | None) -
     for i, j, end_i, end_j in blocks:
         x, y = vectors[i : min(i + BLOCK, end_i)], vectors[j : min(j + BLOCK, end_j)]
         product = x @ y.T
-        if i == j:
-            product[np.tril_indices(len(x))] = -1
         some = product >= np.float32(threshold - margin(d))
-        if np.count_nonzero(some) > DENSE * (len(x) + len(y)):
+        count = np.count_nonzero(some)
+        if i == j:
+            count = (count - np.count_nonzero(some.diagonal())) // 2
+        if count > DENSE * (len(x) + len(y)):
+            if i == j:
+                product[np.tril_indices(len(x))] = -1
             some = _thinned(tree, vectors, i, j, product, threshold)
-        a, b = np.nonzero(some)
+        a, b = np.divmod(np.flatnonzero(some), len(y))
+        if i == j:
+            a, b = a[a < b], b[a < b]
         _add(tree, vectors, a + i, b + j, threshold)
     tree.settle()
     return tree.a, tree.b, tree.w

@@ -172,20 +172,23 @@ def near_duplicates(
 
 def read_links(build: Store, with_pairs: bool, links: Sequence[tuple[str, float]]) -> Linked:
     """Connected components of links at or above their thresholds: union-find over linked samples only."""
-    a, b, w = [EMPTY], [EMPTY], [np.empty(0)]
+    a, b, w, near = [EMPTY], [EMPTY], [np.empty(0)], [np.empty(0, bool)]
     for path, threshold in links:
         table = read_table(build, path)
-        similarity = table["similarity"].to_numpy()
-        near = similarity >= threshold
-        a.append(keys_of(table["a"])[near])
-        b.append(keys_of(table["b"])[near])
-        w.append(similarity[near])
+        a.append(keys_of(table["a"]))
+        b.append(keys_of(table["b"]))
+        w.append(table["similarity"].to_numpy())
+        near.append(w[-1] >= threshold)
     key, which = distinct(np.concatenate([*a, *b]))
-    ends, similarity = which.reshape(2, -1), np.concatenate(w)
-    pair, once = np.unique(ends.min(axis=0) * len(key) + ends.max(axis=0), return_index=True)
-    if not with_pairs:
-        pair, once = pair[:0], once[:0]
-    return Linked(key, components(len(key), *ends), pair, similarity[once])
+    ends, similarity, linked = which.reshape(2, -1), np.concatenate(w), np.concatenate(near)
+    group = components(len(key), *ends[:, linked])
+    some = np.zeros(len(key), bool)
+    some[ends[:, linked]] = True
+    place = np.cumsum(some) - 1
+    inside = some[ends].all(axis=0) & with_pairs  # also pairs that are less alike, of the same group or not
+    ends, similarity = place[ends[:, inside]], similarity[inside]
+    pair, once = np.unique(ends.min(axis=0) * some.sum() + ends.max(axis=0), return_index=True)
+    return Linked(key[some], group[some], pair, similarity[once])
 
 
 def _members(

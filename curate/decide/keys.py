@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from binascii import hexlify, unhexlify
+
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
@@ -13,10 +14,8 @@ from curate.schema.ids import ID_HEX
 Keys = NDArray[np.bytes_]
 """`S16` `(n,)`; sorts as the ids do."""
 
-_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
-_VALUE = np.full(256, 255, np.uint8)
-_VALUE[_DIGITS] = np.arange(16)
-_PAIRS = np.stack([np.repeat(_DIGITS, 16), np.tile(_DIGITS, 16)], axis=1)  # (256, 2): the two digits of a byte
+_LOWER = np.uint64(0x2020202020202020)
+"""The bit that each of `0-9a-f` has, eight times; of all hex digits only `A-F` lack it."""
 
 EMPTY: Keys = np.empty(0, "S16")
 
@@ -28,26 +27,36 @@ def keys_of(ids: pa.Array | pa.ChunkedArray) -> Keys:
         CurateError: one is null, or not 32 lower-case hex digits.
     """
     whole = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-    whole = whole.cast(pa.string())
     if not len(whole):
         return EMPTY
-    digits = None
-    if not whole.null_count and pc.all(pc.equal(pc.binary_length(whole), ID_HEX)).as_py():
-        offsets = np.frombuffer(whole.buffers()[1], np.int32)[whole.offset : whole.offset + len(whole) + 1]
-        raw = np.frombuffer(whole.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-        digits = _VALUE[raw].reshape(-1, ID_HEX)
-    if digits is None or digits.max() > 15:
+    raw = None if whole.null_count else _bytes(whole.cast(pa.string()))
+    if raw is None:
         raise CurateError(
             f"an id of this build is not {ID_HEX} hex digits", "its files are damaged or of another program"
         )
-    return np.ascontiguousarray(digits[:, ::2] << 4 | digits[:, 1::2]).view("S16").ravel()
+    return np.frombuffer(raw, "S16")
+
+
+def _bytes(ids: pa.StringArray) -> bytes | None:
+    """What the digits of ids stand for, one after the other; None if one is no id."""
+    offsets = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
+    first, last = int(offsets[0]), int(offsets[-1])
+    if last - first != ID_HEX * len(ids) or (np.diff(offsets) != ID_HEX).any():
+        return None
+    digits = ids.buffers()[2].slice(first, last - first)
+    if np.bitwise_and.reduce(np.frombuffer(digits, np.uint64)) & _LOWER != _LOWER:
+        return None
+    try:
+        return unhexlify(digits)
+    except ValueError:
+        return None
 
 
 def names_of(keys: Keys) -> pa.StringArray:
     """Keys as ids."""
-    raw = np.ascontiguousarray(keys).view(np.uint8)
     offsets = np.arange(0, (len(keys) + 1) * ID_HEX, ID_HEX, dtype=np.int32)
-    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(_PAIRS[raw].tobytes()))
+    digits = hexlify(np.ascontiguousarray(keys).view(np.uint8).data)
+    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(digits))
 
 
 def name_of(key: bytes) -> str:
@@ -59,6 +68,18 @@ def words(keys: Keys) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """The first and the last eight bytes of each key as numbers that sort as the bytes do."""
     both = np.ascontiguousarray(keys).view(">u8").reshape(-1, 2).astype(np.uint64)
     return both[:, 0], both[:, 1]
+
+
+def twice(keys: Keys) -> Keys:
+    """The keys that are there more than once, sorted, each once."""
+    both = np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
+    mixed = both[:, 0] ^ both[:, 1]
+    order = np.sort(mixed)  # sorting numbers is far quicker than sorting keys, and mostly all there is to do
+    again = np.unique(order[1:][order[1:] == order[:-1]])
+    if not len(again):
+        return EMPTY
+    found = np.sort(keys[np.isin(mixed, again)])
+    return np.unique(found[1:][found[1:] == found[:-1]])
 
 
 def hashed(keys: Keys, seed: int) -> NDArray[np.uint64]:

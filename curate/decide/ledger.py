@@ -6,7 +6,8 @@ together are the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,12 @@ OUTCOMES = {RECORD: RECORD_OUTCOMES, SAMPLE: SAMPLE_OUTCOMES}
 
 Counts = Mapping[str, Mapping[str, int]]
 """By level, by outcome."""
+
+ROWS = 1 << 16
+"""Rows of LEDGER that are made at a time, then cut into fragments: about 16 MiB."""
+
+AT_ONCE = 4
+"""Fragments that a task writes at once."""
 
 _BROKEN_BUILD = "the build may hold files of different runs: remove its records, samples and signals and run again"
 
@@ -91,71 +98,91 @@ def write_verdicts(
     record_keeper = np.zeros(len(record), "S16")
     record_keeper[state.copies] = state.keeper
     kinds = pa.array(KINDS)
-    out = []
-    for part, files in enumerate(group):
-        start, end = (int(row) for row in loaded.record_starts[part : part + 2])
-        r = np.arange(start, end)
-        s = np.arange(*loaded.sample_starts[part : part + 2])
+    paths: list[str] = []
+    out: list[tuple[Counts, Mapping[str, int]]] = []
+    for first, stop in _batches(loaded):
+        start, end = (int(loaded.record_starts[part]) for part in (first, stop))
+        r = slice(start, end)
+        s = np.arange(loaded.sample_starts[first], loaded.sample_starts[stop])
         s = s[state.listed[s]]
-        about = loaded.about.slice(start, end - start)
+        about = loaded.about.slice(start, end - start).combine_chunks()
         names = names_of(loaded.record[r])
         kind = loaded.record_kind[r]
-        levels = [
-            _rows(
-                {
-                    "id": names,
-                    "record_id": names,
-                    "source": about["source"],
-                    "uri": about["uri"],
-                    "kind": kinds.take(pa.array(kind, mask=kind < 0)),
-                },
-                _Level(
-                    RECORD,
-                    record[r],
-                    record_rules,
-                    state.record_broke[r],
-                    {f: v[r] for f, v in loaded.record_values.items()},
-                    record_keeper[r],
-                    None,
-                    {name: column.slice(start, end - start) for name, column in record_failures.items()},
-                ),
-            )
-        ]
-        of = pa.array(loaded.sample_record[s] - start)
-        levels.append(
-            _rows(
-                {
-                    "id": names_of(loaded.sample[s]),
-                    "record_id": names.take(of),
-                    "source": about["source"].take(of),
-                    "uri": about["uri"].take(of),
-                    "kind": kinds.take(pa.array(loaded.sample_kind[s])),
-                    "start_us": pa.array(loaded.spans[s, 0]),
-                    "end_us": pa.array(loaded.spans[s, 1]),
-                },
-                _Level(
-                    SAMPLE,
-                    outcome[s],
-                    rules,
-                    state.broke[s],
-                    {f: v[s] for f, v in loaded.sample_values.items()},
-                    keeper[s],
-                    similarity[s],
-                    {name: column.take(pa.array(s)) for name, column in failures.items()},
-                ),
-            )
+        of_records = _rows(
+            {
+                "id": names,
+                "record_id": names,
+                "source": about["source"],
+                "uri": about["uri"],
+                "kind": kinds.take(pa.array(kind, mask=kind < 0)),
+            },
+            _Level(
+                RECORD,
+                record[r],
+                record_rules,
+                state.record_broke[r],
+                {f: v[r] for f, v in loaded.record_values.items()},
+                record_keeper[r],
+                None,
+                {name: column.slice(start, end - start) for name, column in record_failures.items()},
+            ),
         )
-        path = write_named_table(build, f"verdicts/{files.name}", pa.concat_tables(levels).combine_chunks())
-        numbers = {RECORD: record[r], SAMPLE: outcome[s]}
-        counts = {
-            level: dict(zip(map(str, all_), np.bincount(numbers[level], minlength=len(all_)).tolist(), strict=True))
-            for level, all_ in OUTCOMES.items()
-        }
-        kept = np.bincount(
-            loaded.sample_kind[s[outcome[s] == _number(SAMPLE, Outcome.KEPT)]], minlength=len(KINDS)
-        ).tolist()
-        out.append(Fragment(path, counts, {k: n for k, n in zip(KINDS, kept, strict=True) if n}))
-    return out
+        of = pa.array(loaded.sample_record[s] - start)
+        of_samples = _rows(
+            {
+                "id": names_of(loaded.sample[s]),
+                "record_id": names.take(of),
+                "source": about["source"].take(of),
+                "uri": about["uri"].take(of),
+                "kind": kinds.take(pa.array(loaded.sample_kind[s])),
+                "start_us": pa.array(loaded.spans[s, 0]),
+                "end_us": pa.array(loaded.spans[s, 1]),
+            },
+            _Level(
+                SAMPLE,
+                outcome[s],
+                rules,
+                state.broke[s],
+                {f: v[s] for f, v in loaded.sample_values.items()},
+                keeper[s],
+                similarity[s],
+                {name: column.take(pa.array(s)) for name, column in failures.items()},
+            ),
+        )
+        numbers = (record[r], outcome[s], loaded.sample_kind[s])
+        pieces = []
+        for part in range(first, stop):
+            start, end = (int(row) for row in loaded.record_starts[part : part + 2] - loaded.record_starts[first])
+            at, to = (int(row) for row in np.searchsorted(s, loaded.sample_starts[part : part + 2]))
+            table = pa.concat_tables([of_records.slice(start, end - start), of_samples.slice(at, to - at)])
+            pieces.append((f"verdicts/{group[part].name}", table))
+            out.append(_counted(numbers[0][start:end], numbers[1][at:to], numbers[2][at:to]))
+        # most of the time goes by until they are on the disk, or in the bucket
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            paths += pool.map(lambda piece: write_named_table(build, piece[0], piece[1].combine_chunks()), pieces)
+    return [Fragment(path, counts, kept) for path, (counts, kept) in zip(paths, out, strict=True)]
+
+
+def _counted(
+    record: NDArray[np.int64], sample: NDArray[np.int64], kind: NDArray[np.int8]
+) -> tuple[Counts, Mapping[str, int]]:
+    """What a Fragment says of outcomes of records and of samples, the latter with their kinds."""
+    counts = {
+        level: dict(zip(map(str, names), np.bincount(numbers, minlength=len(names)).tolist(), strict=True))
+        for (level, names), numbers in zip(OUTCOMES.items(), (record, sample), strict=True)
+    }
+    kept = np.bincount(kind[sample == _number(SAMPLE, Outcome.KEPT)], minlength=len(KINDS)).tolist()
+    return counts, {k: n for k, n in zip(KINDS, kept, strict=True) if n}
+
+
+def _batches(loaded: Loaded) -> Iterator[tuple[int, int]]:
+    """First and last partition (exclusive) of each batch: at most `ROWS` records and samples, or one partition."""
+    ends = loaded.record_starts + loaded.sample_starts
+    first = 0
+    while first < len(ends) - 1:
+        stop = max(first + 1, int(np.searchsorted(ends, ends[first] + ROWS, side="right")) - 1)
+        yield first, stop
+        first = stop
 
 
 def conserve(

@@ -3,7 +3,8 @@
 The method, the fastest of those measured (SemDeDup, Abbas et al. 2023, arXiv 2303.09540, section 3, widened by a second
 cell): spherical k-means, trained on rows drawn by a hash of their ids, cuts the vectors of a kind into cells; each row
 goes to its two nearest cells; the rows of a cell are compared with each other exactly. Links are the maximum spanning
-forest of each cell (`curate.decide.forest`).
+forest of each cell (`curate.decide.forest`), and all pairs of its components of up to `ALIKE` rows: whichever of these
+is the keeper, the others' cosines with it are there, and vectors need not be read again when a rule has moved.
 
 What is exact and what is not: every link has the cosine that is said. Two rows that share no cell are not compared, so
 a pair can be missed; up to `EXACT_ROWS` rows there is one cell and none is.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import combinations_with_replacement, pairwise
@@ -32,7 +33,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.decide.engine import Held
-from curate.decide.forest import Edges, cosines, heaviest_forest, margin, slices, spanning_forest, unit
+from curate.decide.forest import Edges, completed, cosines, heaviest_forest, margin, slices, spanning_forest, unit
 from curate.decide.keys import EMPTY, Keys, distinct, hashed, keys_of, names_of, words
 from curate.decide.methods import LINKS, Material
 from curate.decide.partitions import STALE, Loaded, PartitionFiles, aligned, rows_of, signals_of
@@ -46,6 +47,9 @@ from curate.storage.tables import write_table
 EXACT_ROWS = 4096
 """Up to so many rows of a kind all pairs are compared."""
 
+ALIKE = 16
+"""Look-alikes of a cell, all of whose cosines are written: at most 7.5 links each."""
+
 TRAIN_ROWS_PER_CELL = 64
 """k-means trains on about so many rows for each cell."""
 
@@ -55,6 +59,9 @@ TRAIN_BYTES = 256 << 20
 CELL_ROWS = 32_768
 CELL_BYTES = 64 << 20
 """What one task compares with itself at most; larger cells are cut into chunks, each pair of them a task."""
+
+HELD_BYTES = 512 << 20
+"""Up to so many bytes of vectors are read once and held; more are read again for each step."""
 
 WAVE = 128
 """So many buckets of cells are on their way at a time: at most 8 GiB of vectors."""
@@ -96,16 +103,17 @@ class Cosine:
     def links(self, material: Material, spec: NearDuplicates) -> list[str]:
         build, engine = material.build, material.engine
         fragments = [p.signals[material.home] for group in material.groups for p in group]
-        made_from = [digest_of_rows(fragments), spec.embedding, spec.cells, material.seed, EXACT_ROWS, CELL_ROWS]
+        made_from = [digest_of_rows(fragments), spec.embedding, spec.cells, material.seed, EXACT_ROWS, CELL_ROWS, ALIKE]
         key = key_of(["cosine", *made_from])[:16]
         there = _complete(build, key, spec.threshold)
         if there is not None:
             return there
 
         sizes = {kind: _cells(spec, n) for kind, n in material.rows.items() if kind in material.field.kinds and n > 1}
-        centroids = self._train(material, sizes)
+        given = _given(material, sum(material.rows[kind] for kind in sizes))
+        centroids = self._train(material, sizes, given)
         read = partial(unit_vectors, material.build, material.home, material.field)
-        items = [(group, loaded, *centroids) for group, loaded in zip(material.groups, material.loaded, strict=True)]
+        items = [(*one, *centroids) for one in given]
         cells, said = engine.exchange(partial(_assign, read, sizes), items, 2)
         counts = np.zeros(sum(sizes.values()), np.int64)
         for some in engine.fetch(said):
@@ -122,10 +130,7 @@ class Cosine:
             return [f"{folder}/part-00000-of-00001.parquet"]
         for wave in _waves(jobs):
             some = [buckets[n] for of in wave for n in jobs[of]]
-            items = [
-                (group, loaded, mine)
-                for group, loaded, mine in zip(material.groups, material.loaded, cells, strict=True)
-            ]
+            items = [(*one, mine) for one, mine in zip(given, cells, strict=True)]
             rows = iter(engine.exchange(partial(_to_buckets, read, some), items, len(some)))
             whole: list[Any] = []
             for of in wave:
@@ -138,7 +143,7 @@ class Cosine:
                 pass
         return list(names.values())
 
-    def _train(self, material: Material, sizes: dict[str, int]) -> list[Held]:
+    def _train(self, material: Material, sizes: dict[str, int], given: Sequence[_Given]) -> list[Held]:
         """Held centroids of the kinds in the order of `sizes`, None where there is one cell."""
         engine, dim = material.engine, material.field.type.list_size
         large = {kind: k for kind, k in sizes.items() if k > 1}
@@ -149,8 +154,7 @@ class Cosine:
         drawn: list[list[Held]] = []
         if large:
             read = partial(unit_vectors, material.build, material.home, material.field)
-            items = list(zip(material.groups, material.loaded, strict=True))
-            drawn = engine.exchange(partial(_draw, read, share, material.seed), items, len(large))
+            drawn = engine.exchange(partial(_draw, read, share, material.seed), given, len(large))
         pieces = dict(zip(large, drawn, strict=True))
         return engine.hold(
             partial(_centroids, material.seed), [(sizes[kind], dim, *pieces.get(kind, ())) for kind in sizes]
@@ -166,7 +170,28 @@ class Cosine:
             pass
 
 
-Read = Callable[[Sequence[PartitionFiles], Loaded], Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]]
+Vectors = Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""Partition by partition rows of a group, ascending, and their vectors of unit length."""
+
+Read = Callable[..., Vectors]
+
+_Given = tuple[Sequence[PartitionFiles], Held, Held | None]
+"""Partitions of a task, what was loaded of them, and their vectors where these are held."""
+
+
+def _given(material: Material, rows: int) -> list[_Given]:
+    """For each task."""
+    items = list(zip(material.groups, material.loaded, strict=True))
+    held: list[Held | None] = [None] * len(items)
+    if 4 * material.field.type.list_size * rows <= HELD_BYTES:
+        held = material.engine.hold(partial(_all_vectors, material.build, material.home, material.field), items)
+    return [(*one, vectors) for one, vectors in zip(items, held, strict=True)]
+
+
+def _all_vectors(
+    build: Store, home: str, field: SignalField, group: Sequence[PartitionFiles], loaded: Loaded
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    return list(unit_vectors(build, home, field, group, loaded))
 
 
 def unit_vectors(
@@ -239,12 +264,17 @@ def _complete(build: Store, key: str, threshold: float) -> list[str] | None:
 
 
 def _draw(
-    read: Read, share: dict[str, float], seed: int, group: Sequence[PartitionFiles], loaded: Loaded
+    read: Read,
+    share: dict[str, float],
+    seed: int,
+    group: Sequence[PartitionFiles],
+    loaded: Loaded,
+    held: Vectors | None,
 ) -> list[Rows]:
     """Rows to train on, by kind."""
     drawn = hashed(loaded.sample, seed)
     picked: dict[str, list[Rows]] = {kind: [] for kind in share}
-    for rows, vectors in read(group, loaded):
+    for rows, vectors in read(group, loaded) if held is None else held:
         for kind, part in share.items():
             some = loaded.sample_kind[rows] == KINDS.index(kind)
             some &= (drawn[rows] < np.uint64(min(part, 1) * (2**64 - 2**11))) & vectors.any(axis=1)
@@ -284,6 +314,7 @@ def _assign(
     sizes: dict[str, int],
     group: Sequence[PartitionFiles],
     loaded: Loaded,
+    held: Vectors | None,
     *centroids: NDArray[np.float32] | None,
 ) -> tuple[tuple[NDArray[np.int32], NDArray[np.int32]], NDArray[np.int64]]:
     """The cells of a group's samples: rows int32 `(n,)` and cells int32 `(n, 2)`, -1 for none; how many each cell has.
@@ -293,7 +324,7 @@ def _assign(
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
     search = {kind: None if found is None else _Nearest(found) for kind, found in zip(sizes, centroids, strict=True)}
     out_rows, out_cells = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)]
-    for rows, vectors in read(group, loaded):
+    for rows, vectors in read(group, loaded) if held is None else held:
         for kind, nearest in search.items():
             some = np.flatnonzero((loaded.sample_kind[rows] == KINDS.index(kind)) & vectors.any(axis=1))
             cell = np.full((len(some), 2), -1, np.int32)
@@ -375,10 +406,11 @@ def _waves(jobs: dict[tuple[int, int], list[int]]) -> Iterator[list[tuple[int, i
 
 
 def _to_buckets(
-    read: Callable[..., Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]],
+    read: Read,
     buckets: Sequence[Bucket],
     group: Sequence[PartitionFiles],
     loaded: Loaded,
+    held: Vectors | None,
     assigned: tuple[NDArray[np.int32], NDArray[np.int32]],
 ) -> list[Rows]:
     """A group's rows of each bucket."""
@@ -393,20 +425,25 @@ def _to_buckets(
     place = np.where(place >= 0, np.searchsorted(firsts, firsts[place], side="left"), 0)
     inside = (cell_of >= firsts[place]) & (cell_of <= lasts[place])
     place = np.where(inside, place + (drawn[:, None] % chunks[place].astype(np.uint64)).astype(np.int64), -1)
-    pieces: list[list[Rows]] = [[] for _ in buckets]
-    for rows, vectors in read(group, loaded, (place >= 0).any(axis=1)):
+    counts = np.bincount(place[place >= 0], minlength=len(buckets)).tolist()
+    out: list[Rows] = []
+    filled = [0] * len(buckets)
+    for rows, vectors in read(group, loaded, (place >= 0).any(axis=1)) if held is None else held:
+        if not out:
+            dim = vectors.shape[1]
+            out = [Rows(np.empty(n, np.int32), np.empty(n, "S16"), np.empty((n, dim), np.float32)) for n in counts]
         row, side = np.nonzero(place[rows] >= 0)
         bucket = place[rows[row], side]
         order = np.argsort(bucket, kind="stable")
         for some in np.split(order, np.flatnonzero(np.diff(bucket[order])) + 1):
             if len(some):
-                at = rows[row[some]]
-                pieces[bucket[some[0]]].append(Rows(cell_of[at, side[some]], loaded.sample[at], vectors[row[some]]))
-    out = []
-    for number in range(len(pieces)):
-        out.append(_joined(*pieces[number]))
-        pieces[number] = []
-    return out
+                at, number = rows[row[some]], bucket[some[0]]
+                here = slice(filled[number], filled[number] + len(some))
+                filled[number] = here.stop
+                out[number].cell[here] = cell_of[at, side[some]]
+                out[number].key[here] = loaded.sample[at]
+                np.take(vectors, row[some], axis=0, out=out[number].vectors[here])
+    return out or [_joined() for _ in buckets]
 
 
 def _joined(*pieces: Rows) -> Rows:
@@ -417,24 +454,40 @@ def _joined(*pieces: Rows) -> Rows:
     return Rows(cell, key, vectors)
 
 
-def _sorted(rows: Rows) -> Rows:
+def _sorted(*pieces: Rows) -> Rows:
     """Rows by cell and id; of a sample that comes twice, since two records are the same bytes, the first."""
-    first, last = words(rows.key)
-    order = np.lexsort((last, first, rows.cell))
+    pieces = tuple(p for p in pieces if len(p.key))
+    if not pieces:
+        return _joined()
+    cell, key = (np.concatenate([p[column] for p in pieces]) for column in (0, 1))
+    first, last = words(key)
+    order = np.lexsort((last, first, cell))
+    cell, key = cell[order], key[order]
     new = np.ones(len(order), bool)
-    cell, key = rows.cell[order], rows.key[order]
     new[1:] = (cell[1:] != cell[:-1]) | (key[1:] != key[:-1])
-    return Rows(cell[new], key[new], rows.vectors[order[new]])
+    place = np.full(len(order), -1)
+    place[order[new]] = np.arange(new.sum())
+    vectors = np.empty((new.sum(), pieces[0].vectors.shape[1]), np.float32)
+    start = 0
+    for piece in pieces:
+        at = place[start : start + len(piece.key)]
+        start += len(piece.key)
+        if (at >= 0).all():
+            vectors[at] = piece.vectors
+        else:
+            vectors[at[at >= 0]] = piece.vectors[at >= 0]
+    return Rows(cell[new], key[new], vectors)
 
 
 def _compare(build: Store, threshold: float, name: str, *pieces: Rows) -> None:
     """Write the links of the cells of one bucket."""
-    rows = _sorted(_joined(*pieces))
+    rows = _sorted(*pieces)
     ends = np.flatnonzero(np.r_[True, rows.cell[1:] != rows.cell[:-1], True][: len(rows.cell) + 1])
     links = [_table(EMPTY, (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)))]
     for start, end in pairwise(ends):
         if end - start > 1:
-            links.append(_table(rows.key[start:end], spanning_forest(rows.vectors[start:end], threshold)))
+            forest = spanning_forest(rows.vectors[start:end], threshold)
+            links.append(_table(rows.key[start:end], completed(rows.vectors[start:end], forest, ALIKE)))
     write_table(build, name, pa.concat_tables(links).combine_chunks())
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from curate.decide.keys import Keys, distinct, keys_of, look_up, name_of
+from curate.decide.keys import Keys, distinct, keys_of, look_up, name_of, twice
 from curate.decide.probed import columns_of, probed
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
@@ -122,93 +122,147 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
     Raises:
         CurateError: fragments of a partition that do not belong together.
     """
-    parts = []
-    records = samples = 0
-    for files in group:
-        part = _load_one(build, wanted, files, later.get(files.name, ()), records, samples)
-        records, samples = records + len(part.record), samples + len(part.sample)
-        parts.append(part)
-
-    def joined(column: str) -> Any:
-        return np.concatenate([getattr(p, column) for p in parts])
-
-    def by_field(column: str) -> dict[str, Any]:
-        return {f: np.concatenate([getattr(p, column)[f] for p in parts]) for f in getattr(parts[0], column)}
-
+    parts = [_read(build, wanted, files) for files in group]
+    record, sample = (np.concatenate([getattr(p, c) for p in parts]) for c in ("record", "sample"))
     starts = {c: np.cumsum([0, *(len(getattr(p, c)) for p in parts)], dtype=np.int64) for c in ("record", "sample")}
-    plain = [
-        *("record", "content", "record_kind", "record_failed", "without_text", "has_content"),
-        *("sample", "sample_record", "sample_kind", "sample_failed", "spans"),
-    ]
-    tables = ("about", "record_failures", "failures", "later")
-    fields = ("record_values", "sample_values", "record_nan", "sample_nan")
-    columns: dict[str, Any] = {c: joined(c) for c in plain} | {c: by_field(c) for c in fields}
+    if len(twice(record)):  # which may be: in two partitions
+        for part, files in zip(parts, group, strict=True):
+            _refuse_twice(part.record, f"records of {files.name} are listed more than once")
+    records = pa.concat_tables([p.records for p in parts])
+    samples = pa.concat_tables([p.samples for p in parts])
+
+    record_failures = _failures({n: records[n].combine_chunks() for n in FAILURE_NAMES})
+    record_failed = np.zeros(len(record), bool)
+    record_failed[record_failures["row"].to_numpy()] = True
+    sample_record = []
+    for number, (part, files) in enumerate(zip(parts, group, strict=True)):
+        here = slice(*starts["record"][number : number + 2])
+        sample_record.append(here.start + _parents(files, part.record, record_failed[here], part.parent))
+
+    values: dict[str, pa.ChunkedArray] = {name: probed(samples, name) for name in wanted.samples}
+    failures: dict[str, pa.Table] = {}
+    for home, fields in wanted.signals.items():
+        said = pa.concat_tables([p.signals[home] for p in parts])
+        values |= {name: said[name] for name in fields}
+        for name in (s for s, of in wanted.order.items() if of == home):
+            why = said[f"failure:{name}"].combine_chunks()
+            if why.null_count < len(why):
+                failures[name] = _failures({n: pc.struct_field(why, n) for n in FAILURE_NAMES})
+    first, sample_failed = _first([failures[s] for s in wanted.order if s in failures], len(sample), 0)
+    record_numbers = {name: _numbers(probed(records, name)) for name in wanted.records}
+    sample_numbers = {name: _numbers(column) for name, column in values.items()}
     return Loaded(
         record_starts=starts["record"],
+        record=record,
+        content=np.concatenate([p.content for p in parts]),
+        record_kind=_kinds(records["kind"]),
+        record_failed=record_failed,
+        without_text=np.concatenate([p.without_text for p in parts]),
+        has_content=np.concatenate([p.has_content for p in parts]),
         sample_starts=starts["sample"],
-        **{c: pa.concat_tables(getattr(p, c) for p in parts).combine_chunks() for c in tables},
-        **columns,
+        sample=sample,
+        sample_record=np.concatenate(sample_record),
+        sample_kind=_kinds(samples["kind"]),
+        sample_failed=sample_failed,
+        spans=np.stack([samples["start_us"].to_numpy(), samples["end_us"].to_numpy()], axis=1),
+        about=records.select(["source", "uri"]).combine_chunks(),
+        record_failures=record_failures,
+        failures=first,
+        later=pa.concat_tables(
+            [
+                FAILURES.empty_table(),
+                *(
+                    _tokenizing(build, later[files.name], part.sample, int(start))
+                    for part, files, start in zip(parts, group, starts["sample"], strict=False)
+                    if files.name in later
+                ),
+            ]
+        ).combine_chunks(),
+        record_values={name: column for name, (column, _) in record_numbers.items()},
+        sample_values={name: column for name, (column, _) in sample_numbers.items()},
+        record_nan={name: rows for name, (_, rows) in record_numbers.items()},
+        sample_nan={name: rows for name, (_, rows) in sample_numbers.items()},
     )
 
 
-def _load_one(
-    build: Store, wanted: Wanted, files: PartitionFiles, later: Sequence[str], first_record: int, first_sample: int
-) -> Loaded:
-    about = ["record_id", "content_id", "kind", "text", "source", "uri", *FAILURE_NAMES]
-    records = read_table(build, files.records, [*about, *columns_of(wanted.records)])
-    about = ["sample_id", "record_id", "kind", "start_us", "end_us"]
-    samples = read_table(build, files.samples, [*about, *columns_of(wanted.samples)])
+class _Read(NamedTuple):
+    """One partition, as its files say it.
+
+    Attributes:
+        record, content, has_content, without_text: as in Loaded.
+        records: the other columns of its records.
+        sample, parent: `(s,)`, samples and their records.
+        samples: the other columns of its samples.
+        signals: by group of signals, in the samples' order.
+    """
+
+    record: Keys
+    content: Keys
+    has_content: NDArray[np.bool_]
+    without_text: NDArray[np.bool_]
+    records: pa.Table
+    sample: Keys
+    parent: Keys
+    samples: pa.Table
+    signals: Mapping[str, pa.Table]
+
+
+def _read(build: Store, wanted: Wanted, files: PartitionFiles) -> _Read:
+    about = ["kind", "source", "uri", *FAILURE_NAMES, *columns_of(wanted.records)]
+    records = read_table(build, files.records, ["record_id", "content_id", "text", *about])
+    spans = ["kind", "start_us", "end_us", *columns_of(wanted.samples)]
+    samples = read_table(build, files.samples, ["sample_id", "record_id", *spans])
     record, sample = keys_of(records["record_id"]), keys_of(samples["sample_id"])
-    _refuse_twice(record, f"records of {files.name} are listed more than once")
+    contents = records["content_id"]
+    has_content = np.ones(len(record), bool)
+    if contents.null_count:
+        has_content = contents.is_valid().to_numpy()
+    content = np.zeros(len(record), "S16")
+    content[has_content] = keys_of(contents.drop_null())
+    signals = {}
+    for group, fields in wanted.signals.items():
+        names = [*fields, *(f"failure:{s}" for s, home in wanted.order.items() if home == group)]
+        table = signals_of(build, files, group, names)
+        if not table["sample_id"].equals(samples["sample_id"]):
+            rows = aligned(sample, keys_of(table["sample_id"]), group)
+            table = table if rows is None else table.take(pa.array(rows))
+        signals[group] = table.select(names)
+    return _Read(
+        record,
+        content,
+        has_content,
+        _blank(records["text"]),
+        records.select(about),
+        sample,
+        keys_of(samples["record_id"]),
+        samples.select(spans),
+        signals,
+    )
+
+
+def _blank(text: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which texts are null, empty, or nothing but white space."""
+    length = pc.binary_length(pc.utf8_trim_whitespace(text)).to_numpy()
+    return np.asarray(~(length > 0))  # NaN, for null, is not
+
+
+def _parents(files: PartitionFiles, record: Keys, failed: NDArray[np.bool_], parent: Keys) -> NDArray[np.int64]:
+    """Rows of the records of samples, in one partition.
+
+    Raises:
+        CurateError: a sample has no record there.
+    """
+    # Mostly samples come in the order of the records that did not fail, and each of those has some.
+    new = np.ones(len(parent), bool)
+    new[1:] = parent[1:] != parent[:-1]
+    rows = np.flatnonzero(~failed)
+    if np.array_equal(record[rows], parent[new]):
+        return np.asarray(rows[np.cumsum(new) - 1], np.int64)
     known = np.argsort(record, kind="stable")
-    of = look_up(record[known], keys_of(samples["record_id"]))
+    of = look_up(record[known], parent)
     if (of < 0).any():
         raise CurateError(f"{(of < 0).sum()} samples of {files.name} have no record there", STALE)
-
-    content = np.zeros(len(record), "S16")
-    has_content = pc.is_valid(records["content_id"]).to_numpy()
-    content[has_content] = keys_of(records["content_id"].drop_null())
-    blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(records["text"], "")), "").to_numpy()
-    failed = np.flatnonzero(pc.or_(pc.is_valid(records["stage"]), pc.is_valid(records["error"])).to_numpy())
-    why = {name: records[name].take(pa.array(failed)) for name in FAILURE_NAMES}
-    out = Loaded(
-        record_starts=np.array([first_record]),
-        record=record,
-        content=content,
-        record_kind=_kinds(records["kind"]),
-        record_failed=np.isin(np.arange(len(record)), failed),
-        without_text=blank,
-        has_content=has_content,
-        sample_starts=np.array([first_sample]),
-        sample=sample,
-        sample_record=first_record + known[of],
-        sample_kind=_kinds(samples["kind"]),
-        sample_failed=np.zeros(len(sample), bool),
-        spans=np.stack([samples["start_us"].to_numpy(), samples["end_us"].to_numpy()], axis=1),
-        about=records.select(["source", "uri"]),
-        record_failures=pa.table({"row": first_record + failed, **why}).cast(FAILURES),
-        failures=FAILURES.empty_table(),
-        later=_tokenizing(build, later, sample, first_sample),
-    )
-    for name in wanted.records:
-        out.record_values[name], out.record_nan[name] = _numbers(probed(records, name), first_record)
-    for name in wanted.samples:
-        out.sample_values[name], out.sample_nan[name] = _numbers(probed(samples, name), first_sample)
-    failures: dict[str, pa.Table] = {}
-    for group, fields in wanted.signals.items():
-        names = [s for s, home in wanted.order.items() if home == group]
-        table = signals_of(build, files, group, [*fields, *(f"failure:{s}" for s in names)])
-        rows = aligned(sample, keys_of(table["sample_id"]), group)
-        for name in fields:
-            values = table[name] if rows is None else table[name].take(rows)
-            out.sample_values[name], out.sample_nan[name] = _numbers(values, first_sample)
-        for name in names:
-            said = table[f"failure:{name}"].combine_chunks()
-            failures[name] = _failures(said if rows is None else said.take(rows), first_sample)
-    out.failures, out.sample_failed = _first(
-        [FAILURES.empty_table(), *(failures[s] for s in wanted.order)], len(sample), first_sample
-    )
-    return out
+    return known[of]
 
 
 def signals_of(build: Store, files: PartitionFiles, group: str, fields: Sequence[str]) -> pa.Table:
@@ -221,8 +275,12 @@ def signals_of(build: Store, files: PartitionFiles, group: str, fields: Sequence
         raise CurateError(f"{files.name} has no signals {group}", STALE)
     try:
         return read_table(build, files.signals[group], ["sample_id", *fields])
-    except (pa.ArrowInvalid, KeyError) as exc:
-        raise CurateError(f"{build.name(files.signals[group])} cannot be read: {exc.args[0]}", STALE) from exc
+    except pa.ArrowInvalid as exc:
+        raise CurateError(f"{build.name(files.signals[group])} cannot be read: {exc}", STALE) from exc
+    except KeyError:
+        there = read_table(build, files.signals[group]).column_names
+        lost = next(name for name in ("sample_id", *fields) if name not in there)
+        raise CurateError(f"no signal of this build has the field {lost}", STALE) from None
 
 
 def aligned(samples: Keys, given: Keys, group: str) -> NDArray[np.int64] | None:
@@ -254,38 +312,34 @@ def rows_of(loaded: Loaded, part: int) -> slice:
 
 
 def _refuse_twice(keys: Keys, said: str) -> None:
-    order = np.sort(keys)
-    twice = np.unique(order[1:][order[1:] == order[:-1]])
-    if len(twice):
-        raise CurateError(f"{len(twice)} {said}, the first {name_of(twice[0])}", STALE)
+    again = twice(keys)
+    if len(again):
+        raise CurateError(f"{len(again)} {said}, the first {name_of(again[0])}", STALE)
 
 
 def _kinds(column: pa.ChunkedArray) -> NDArray[np.int8]:
     return np.asarray(pc.fill_null(pc.index_in(column, pa.array(KINDS)), -1).to_numpy(), np.int8)
 
 
-def _numbers(column: pa.ChunkedArray, start: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _numbers(column: pa.ChunkedArray) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """A column as float64 with NaN for null, and the rows that are NaN and not null."""
     wide = column.cast(pa.float64(), safe=False)
     values = wide.to_numpy()
     nan = np.isnan(values)
     if nan.any():
         nan &= pc.is_valid(wide).to_numpy()
-    return values, start + np.flatnonzero(nan)
+    return values, np.flatnonzero(nan)
 
 
-def _failures(said: pa.StructArray, start: int) -> pa.Table:
-    """Failures of one signal, from a struct column."""
-    if said.null_count == len(said):
-        return FAILURES.empty_table()
-    columns = {name: pc.struct_field(said, name) for name in FAILURE_NAMES}
-    rows = np.flatnonzero(pc.or_(pc.is_valid(columns["stage"]), pc.is_valid(columns["error"])).to_numpy(False))
-    return pa.table({"row": start + rows, **{n: c.take(pa.array(rows)) for n, c in columns.items()}}).cast(FAILURES)
+def _failures(columns: Mapping[str, pa.Array]) -> pa.Table:
+    """Rows of FAILURE columns that say one."""
+    rows = np.flatnonzero(pc.or_(columns["stage"].is_valid(), columns["error"].is_valid()).to_numpy(False))
+    return pa.table({"row": rows, **{n: c.take(pa.array(rows)) for n, c in columns.items()}}).cast(FAILURES)
 
 
 def _first(failures: Sequence[pa.Table], samples: int, start: int) -> tuple[pa.Table, NDArray[np.bool_]]:
     """The first failure of each row, sorted by row, and which rows failed."""
-    whole = pa.concat_tables(failures)
+    whole = pa.concat_tables([FAILURES.empty_table(), *failures])
     rows, first = np.unique(whole["row"].to_numpy(), return_index=True)
     failed = np.zeros(samples, bool)
     failed[rows - start] = True
@@ -298,7 +352,7 @@ def _tokenizing(build: Store, paths: Sequence[str], samples: Keys, start: int) -
     Raises:
         CurateError: a failure is of no sample of the partition.
     """
-    tables = [FAILURES.empty_table()]
+    tables = []
     for path in paths:
         for said in _receipts(build, path):
             failed = said.filter(pc.or_(pc.is_valid(said["stage"]), pc.is_valid(said["error"])))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.decide.duplicates import Contents, Copies, by_bucket
-from curate.decide.keys import Keys, name_of
+from curate.decide.keys import Keys, name_of, twice
 from curate.decide.partitions import STALE, Loaded
 from curate.decide.percentiles import Bin, Counts, counts
 from curate.decide.rules import Bound, first_broken
@@ -108,10 +108,9 @@ def settle_records(rules: Sequence[Bound], task: int, loaded: Loaded, *found: Co
             f"the first {name_of(np.sort(loaded.record[empty])[0])}",
             STALE,
         )
-    names = np.sort(loaded.sample[listed])
-    twice = np.unique(names[1:][names[1:] == names[:-1]])
-    if len(twice):
-        raise CurateError(f"{len(twice)} samples are listed more than once, the first {name_of(twice[0])}", STALE)
+    again = twice(loaded.sample[listed])
+    if len(again):
+        raise CurateError(f"{len(again)} samples are listed more than once, the first {name_of(again[0])}", STALE)
     return State(broke, rows, keeper, listed, np.full(len(listed), -1, np.int16))
 
 

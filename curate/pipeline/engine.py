@@ -22,7 +22,8 @@ class RayEngine:
     """
 
     def __init__(self) -> None:
-        self._at_once = 4 * max(1, int(resources().get("CPU", 1)))
+        self.width = max(1, int(resources().get("CPU", 1)))
+        self._at_once = 4 * self.width
 
     def map(self, fn: Callable[..., Any], items: Iterable[Item]) -> Iterator[Any]:
         task, waiting = _task(fn, 1), deque[Any]()
@@ -61,7 +62,7 @@ class RayEngine:
 def _task(fn: Callable[..., Any], returns: int, several: bool = False) -> Callable[..., Any]:
     """Starts `fn` on an item; `several`: it gives `returns` values, though that may be one."""
     shared = ray.put(fn)
-    task = ray.remote(num_cpus=1, num_returns=returns)(_call)
+    task = _call.options(num_returns=returns)
 
     def start(*arguments: Any) -> Any:
         return task.remote(shared, several, *arguments)
@@ -69,6 +70,7 @@ def _task(fn: Callable[..., Any], returns: int, several: bool = False) -> Callab
     return start
 
 
+@ray.remote(num_cpus=1)
 def _call(fn: Callable[..., Any], several: bool, *arguments: Any) -> Any:
     values = fn(*arguments)
     if not several:
