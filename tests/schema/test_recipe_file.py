@@ -40,6 +40,7 @@ def refused(tmp_path: Path, text: str) -> str:
 def test_the_good_one_loads_and_knows_its_lines(tmp_path: Path) -> None:
     file = load(tmp_path, GOOD)
     assert file.recipe.sources[0].name == "here"
+    assert file.recipe.partition == 1024
     assert "r.yaml:7: no such model" in str(file.error(("annotate", 0, "name"), "no such model"))
 
 
@@ -63,6 +64,8 @@ def test_the_good_one_loads_and_knows_its_lines(tmp_path: Path) -> None:
             ("  - name: sharpness", "  - name: sharpness\n  - name: sharpness"),
             ["signal names must be unique", "sharpness"],
         ),
+        (("name: mine", "name: mine\npartition: 0"), ["r.yaml:2", "partition", "greater than or equal to 1"]),
+        (("name: mine", "name: mine\npartition: 65537"), ["r.yaml:2", "partition", "less than or equal to 65536"]),
         (("name: mine", "name: ../mine"), ["r.yaml:1", "name"]),
         (("name: mine", "name: [mine"), ["r.yaml:", "not valid YAML"]),
     ],
