@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from curate.pipeline.blocks import FAIL
+from curate.pipeline.annotate import failed_rows
 from curate.pipeline.stream import ray_map
 from curate.shards.fragments import read_failed
 from curate.storage import Store
@@ -18,7 +18,8 @@ KEPT = "retry"
 """Folder of `fetched` fragments that hold failures: their good rows are taken over, not fetched again. The end of a run
 removes it."""
 
-STAGES = ("ingest", "cut", "annotate", "tokenize")
+FOLDERS = {"fetched": "ingest", "records": "annotate", "signals": "annotate", "tokenized": "tokenize"}
+"""Folders of fragments that hold failures, and the stage that made them."""
 
 LOOKED_AT = 64
 """Fragments that one task looks at."""
@@ -35,10 +36,10 @@ def forget_failures(build: Store, hold: Hold) -> dict[str, int]:
         hold: what the run has on it.
 
     Returns:
-        Failures that were forgotten, by stage.
+        Failures that were forgotten, by stage; those of cutting and probing are counted as `annotate`'s.
     """
     hold.retract()
-    found = dict.fromkeys(STAGES, 0)
+    found = dict.fromkeys(FOLDERS.values(), 0)
     stale: set[str] = set()
     for folder, stage in (
         ("fetched", "ingest"),
@@ -87,8 +88,7 @@ def _count(build: Store, folder: str, path: str) -> int:
     if folder == "tokenized":
         return len(read_failed(build, path))
     if folder == "signals":
-        table = read_table(build, path)
-        return sum(table.num_rows - table.column(n).null_count for n in table.column_names if n.startswith(FAIL))
+        return failed_rows(read_table(build, path))
     table = read_table(build, path, ["stage"])
     stages: list[str] = table.column("stage").drop_null().to_pylist()
     # a failure of fetching stands in `fetched` and is counted there; what it says of the record follows

@@ -90,9 +90,10 @@ def run(
         with together(*stages.values()):
             found = ingest(build, recipe, sources, plan.signals, paths, cluster, stages)
         decodes.add(found.decodes)
-        for source in sources:
+        for i, source in enumerate(sources):
             if not found.records[source.name]:
-                raise source.nothing(_said(build, paths, found, source))
+                wrong = source.nothing(_said(build, paths, found, source))
+                raise plan.file.error(("sources", i, "path"), wrong.message, wrong.hint)
         if until == "ingest":
             return None, decodes
         partitions = {partition.name: partition for partition in found.partitions}
@@ -177,7 +178,7 @@ def _decide_and_tokenize(
                 tokenized[serves.name] = serves
                 kept = sum(verdicts[serves.name].kept.values())
                 told.add({"total": kept, "reused": kept})
-        board.add("tokenize", reused=told.reused)
+        board.add("tokenize", total=counts.samples[Outcome.KEPT], reused=told.reused)
         with Stage(console, "tokenize", counts.samples[Outcome.KEPT], "samples") as stage:
             with board.shown({"tokenize": stage}):
                 rows = tokenize(context, work, plan.streams, homes["caption"], cluster) if work else []
