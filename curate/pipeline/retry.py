@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from curate.pipeline.annotate import failed_rows
+from curate.pipeline.paths import Group
 from curate.pipeline.stream import ray_map
 from curate.shards.fragments import read_failed
 from curate.storage import Store
@@ -25,7 +26,7 @@ LOOKED_AT = 64
 """Fragments that one task looks at."""
 
 
-def forget_failures(build: Store, hold: Hold) -> dict[str, int]:
+def forget_failures(build: Store, hold: Hold, groups: Sequence[Group]) -> dict[str, int]:
     """Take back the commit, and remove committed fragments that hold failures, and those that were made of them.
 
     Until the run that follows has committed, the build is unfinished; killed anywhere, the same command or a plain run
@@ -34,6 +35,7 @@ def forget_failures(build: Store, hold: Hold) -> dict[str, int]:
     Args:
         build: a finished build, or one that was interrupted.
         hold: what the run has on it.
+        groups: of the recipe's signals. What reads the values of a group with failures is made again with it.
 
     Returns:
         Failures that were forgotten, by stage; those of cutting and probing are counted as `annotate`'s.
@@ -41,12 +43,9 @@ def forget_failures(build: Store, hold: Hold) -> dict[str, int]:
     hold.retract()
     found = dict.fromkeys(FOLDERS.values(), 0)
     stale: set[str] = set()
-    for folder, stage in (
-        ("fetched", "ingest"),
-        ("records", "cut"),
-        ("signals", "annotate"),
-        ("tokenized", "tokenize"),
-    ):
+    unsure: set[tuple[str, str]] = set()
+    followers = _followers(groups)
+    for folder, stage in FOLDERS.items():
         paths = [s.path for s in build.files(folder)]
         parts = [paths[at : at + LOOKED_AT] for at in range(0, len(paths), LOOKED_AT)]
         for path, failed in (one for some in ray_map(partial(_failures, build, folder), parts) for one in some):
@@ -55,8 +54,11 @@ def forget_failures(build: Store, hold: Hold) -> dict[str, int]:
                 stale.add(_partition(path))
             if folder == "fetched":
                 write_table(build, f"{KEPT}/{path}", read_table(build, path))  # first the copy, then the removal
-            elif folder in ("signals", "tokenized"):
+            elif folder == "tokenized":
                 build.remove([path])
+            elif folder == "signals":
+                unsure |= {(group, _partition(path)) for group in followers.get(_group(path), ())}
+    build.remove(s.path for s in build.files("signals") if (_group(s.path), _partition(s.path)) in unsure)
     # what was made of a partition's records goes first: a kill in between leaves nothing that is older than they are
     for folder in ("signals", "records", "samples"):
         build.remove(s.path for s in build.files(folder) if _partition(s.path) in stale)
@@ -71,6 +73,23 @@ def good_rows(build: Store, fetched: str) -> dict[str, dict[str, Any]]:
     if build.stat(path) is None:
         return {}
     return {row["record_id"]: row for row in read_table(build, path).to_pylist() if row["error"] is None}
+
+
+def _followers(groups: Sequence[Group]) -> dict[str, set[str]]:
+    """For each group itself and all that read what it gives, directly or through others."""
+    out: dict[str, set[str]] = {g.name: {g.name} for g in groups}
+    home = {f.name: g.name for g in groups for s in g.signals for f in s.gives}
+    for group in groups:  # each after those that it reads
+        reads = {home[field] for s in group.signals for field in s.after if field in home}
+        for found in out.values():
+            if reads & found:
+                found.add(group.name)
+    return out
+
+
+def _group(path: str) -> str:
+    """The group that a fragment of signals is of."""
+    return PurePosixPath(path).parent.name
 
 
 def _partition(path: str) -> str:
