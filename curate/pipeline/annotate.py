@@ -12,21 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.media.examine import CutHow
 from curate.media.guarded import decodes
-from curate.pipeline.blocks import FAIL, drop_views, view_name
+from curate.pipeline.blocks import drop_views, failed_rows, view_name
 from curate.pipeline.board import Board
 from curate.pipeline.decodes import DECODES, decode_columns
 from curate.pipeline.examined import BATCH_ROWS, Batch, Records, decoded, examined
-from curate.pipeline.fetch import PARTITION, TOLD, nested, partition_of, told_column, unnested
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.listing import Listing
 from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
+from curate.pipeline.rows import PARTITION, TOLD, nested, partition_of, told_column, unnested
 from curate.pipeline.whereabouts import tells
 from curate.schema.tables import SAMPLES
 from curate.storage import Store
@@ -202,14 +201,3 @@ def _given(context: Context, partition: Partition, groups: Sequence[Group]) -> p
             )
             columns |= {name: table.column(name) for name in fields}
     return pa.table(columns)
-
-
-def failed_rows(table: pa.Table) -> int:
-    """Rows of a batch of which some signal failed."""
-    failed = [pc.is_valid(table.column(name)) for name in table.column_names if name.startswith(FAIL)]
-    if not failed:
-        return 0
-    some = failed[0]
-    for more in failed[1:]:
-        some = pc.or_(some, more)
-    return int(pc.sum(some).as_py() or 0)

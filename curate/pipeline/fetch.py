@@ -17,6 +17,7 @@ from curate.pipeline.media_store import MediaTar, read_media
 from curate.pipeline.partitions import Partition, partition_name, slices
 from curate.pipeline.paths import Paths
 from curate.pipeline.retry import good_rows
+from curate.pipeline.rows import PARTITION, nested, partition_of, told_column, unnested
 from curate.pipeline.whereabouts import tells
 from curate.schema.ids import content_id
 from curate.schema.recipe import Fetch
@@ -46,50 +47,6 @@ UNITS = pa.schema(
     ]
 )
 """Units of all sources, as they go to the tasks that list them."""
-
-PARTITION = pa.schema(
-    [
-        pa.field("partition", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("unit", pa.string(), nullable=False),
-        pa.field("rows", pa.int64(), nullable=False),
-        pa.field("whole", pa.int64(), nullable=False),  # of these, records that stand for a unit that cannot be read
-    ]
-)
-"""What every row of the plan begins with."""
-
-TOLD = (
-    pa.field("total", pa.int64(), nullable=False),
-    pa.field("reused", pa.int64(), nullable=False),
-    pa.field("failed", pa.int64(), nullable=False),
-    pa.field("retries", pa.int64(), nullable=False),
-)
-"""What a stage says of a partition, as the board is told while it works. The row is what counts: a task that is done
-twice gives one row."""
-
-
-def told_column(name: str, total: int, reused: int, failed: int, retried: int) -> tuple[pa.Field, pa.Array]:
-    """A column of one such struct."""
-    values = dict(zip((f.name for f in TOLD), (total, reused, failed, retried), strict=True))
-    return pa.field(name, pa.struct(TOLD)), pa.array([values], pa.struct(TOLD))
-
-
-def partition_of(block: pa.Table) -> Partition:
-    """The partition that a row is about."""
-    return Partition(*(block.column(name)[0].as_py() for name in ("partition", "source", "rows")))
-
-
-def nested(table: pa.Table) -> pa.Array:
-    """A whole table as one cell of a row, without a copy."""
-    rows = table.combine_chunks().to_struct_array()
-    rows = rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows
-    return pa.LargeListArray.from_arrays(pa.array([0, len(rows)], pa.int64()), rows)
-
-
-def unnested(block: pa.Table, column: str, schema: pa.Schema | None = None) -> pa.Table:
-    """Inverse of `nested`: the table in the first row."""
-    rows = block.column(column)[0].values
-    return pa.Table.from_struct_array(rows) if schema is None else pa.Table.from_struct_array(rows).cast(schema)
 
 
 @tells("ingest")

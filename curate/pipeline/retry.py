@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from curate.pipeline.annotate import failed_rows
+from curate.pipeline.blocks import failed_rows
 from curate.pipeline.paths import Group
 from curate.pipeline.stream import ray_map
 from curate.shards.fragments import read_failed

@@ -23,10 +23,10 @@ from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import DECODES, decode_columns
 from curate.pipeline.examined import decoded
-from curate.pipeline.fetch import PARTITION, TOLD, partition_of, told_column
 from curate.pipeline.models import models
 from curate.pipeline.partitions import KEY_HEX, Partition
 from curate.pipeline.pools import pools
+from curate.pipeline.rows import PARTITION, TOLD, partition_of, told_column
 from curate.pipeline.stream import results, rows_dataset, then
 from curate.pipeline.whereabouts import tells
 from curate.schema.codec import CodecCard

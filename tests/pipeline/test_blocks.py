@@ -25,12 +25,12 @@ from curate.pipeline.blocks import (
     unpack_views,
     view_name,
 )
-from curate.pipeline.fetch import nested, unnested
 from curate.pipeline.groups import DECODE, GroupFragment
 from curate.pipeline.media_store import GAP_BYTES, MediaReader, MediaTar, read_media
 from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
 from curate.pipeline.paths import LIGHT, Group, Paths, groups_of
+from curate.pipeline.rows import nested, unnested
 from curate.schema.fields import Resources, SignalField
 from curate.schema.recipe import Cut, SignalUse
 from curate.schema.verdict import Failure
