@@ -442,7 +442,7 @@ def _to_buckets(
                 filled[number] = here.stop
                 out[number].cell[here] = cell_of[at, side[some]]
                 out[number].key[here] = loaded.sample[at]
-                np.take(vectors, row[some], axis=0, out=out[number].vectors[here])
+                np.take(vectors, row[some], axis=0, out=out[number].vectors[here], mode="clip")  # unbuffered
     return out or [_joined() for _ in buckets]
 
 

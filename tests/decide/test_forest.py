@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.decide import forest
-from curate.decide.forest import cosines, heaviest_forest, spanning_forest, unit
+from curate.decide.forest import completed, cosines, heaviest_forest, spanning_forest, unit
 
 
 def all_pairs(vectors, threshold):
@@ -121,6 +122,21 @@ def test_a_heap_of_look_alikes_has_one_link_less_than_rows(spread):
     print(f"\n{n} look-alikes in {time.process_time() - start:.1f} s of CPU")
     assert len(a) == n - 1
     assert w.min() > 0.9
+
+
+@pytest.mark.parametrize("most", [2, 3, 5, 40])
+def test_small_groups_have_all_their_pairs(most):
+    rng = np.random.default_rng(most)
+    vectors = unit(rng.standard_normal((12, 6))[rng.integers(12, size=40)] + 0.05 * rng.standard_normal((40, 6)))
+    vectors[7] = vectors[3]
+    tree = spanning_forest(vectors, 0.98)
+    label = groups(40, list(zip(tree[0].tolist(), tree[1].tolist(), strict=True)))
+    small = {g for g in set(label) if label.count(g) <= most}
+    want = {p for p in itertools.combinations(range(40), 2) if label[p[0]] == label[p[1]] and label[p[0]] in small}
+    want |= {(a, b) for a, b in zip(tree[0].tolist(), tree[1].tolist(), strict=True) if label[a] not in small}
+    a, b, w = completed(vectors, tree, most)
+    assert list(zip(a.tolist(), b.tolist(), strict=True)) == sorted(want)
+    assert w.tolist() == cosines(vectors[a], vectors[b]).tolist()
 
 
 def test_equal_vectors_are_linked_with_the_first():

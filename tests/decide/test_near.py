@@ -71,12 +71,13 @@ def test_one_cell_is_all_pairs_and_the_stated_keeper(tables, parts, per_task):
         assert duplicates(rows) == oracle(vectors, threshold, sharp >= 30)
 
 
-@pytest.mark.parametrize("cell_rows", [64, 10_000])
-def test_cells_lose_hardly_any_and_add_none(tables, monkeypatch, cell_rows):
+@pytest.mark.parametrize(("cell_rows", "held"), [(64, 0), (64, 1 << 29), (10_000, 1 << 29)])
+def test_cells_lose_hardly_any_and_add_none(tables, monkeypatch, cell_rows, held):
     """Small cells, in chunks too; the chunks of a cell lose nothing."""
     monkeypatch.setattr(near, "EXACT_ROWS", 0)
     monkeypatch.setattr(near, "CELL_ROWS", cell_rows)
     monkeypatch.setattr(near, "WAVE", 3)
+    monkeypatch.setattr(near, "HELD_BYTES", held)
     vectors = planted(500, 8, seed=12, copies=0.3)
     spec = [NearDuplicates(embedding="look", threshold=0.95, keep=["pixels"], cells=8)]
     build = build_of(tables, vectors, parts=4)
@@ -87,6 +88,7 @@ def test_cells_lose_hardly_any_and_add_none(tables, monkeypatch, cell_rows):
     assert found.keys() <= truth.keys() | {k for k, _ in truth.values()}
     if cell_rows == 64:
         monkeypatch.setattr(near, "CELL_ROWS", 10_000)
+        monkeypatch.setattr(near, "HELD_BYTES", 1 << 29 if not held else 0)
         assert duplicates(build.verdicts(near=spec, per_task=2)) == found
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.decide import ledger, near
 from curate.decide.engine import LocalEngine
 from curate.schema.recipe import NearDuplicates, Rule
 
@@ -372,7 +373,9 @@ def test_any_split_and_any_grouping_give_the_same_verdicts(tables, members, perc
     assert got.equals(want)
 
 
-def test_the_bytes_of_the_fragments_do_not_depend_on_the_tasks(tables):
+@pytest.mark.parametrize("rows", [1, 30, 1 << 16])
+def test_the_bytes_of_the_fragments_do_not_depend_on_the_tasks(tables, monkeypatch, rows):
+    monkeypatch.setattr(ledger, "ROWS", rows)
     rng = np.random.default_rng(0)
     ids = [f"{i:03d}" for i in range(60)]
     signals = [
@@ -403,7 +406,7 @@ class Counting(LocalEngine):
             yield from super().map(fn, [item])
 
 
-COMPARING = {"_compare", "_between", "_united", "_assign", "_draw", "_centroids", "_to_buckets"}
+COMPARING = {"_all_vectors", "_compare", "_between", "_united", "_assign", "_draw", "_centroids", "_to_buckets"}
 
 
 def test_a_moved_rule_or_a_raised_threshold_compares_nothing(tables):
@@ -435,6 +438,23 @@ def test_a_moved_rule_or_a_raised_threshold_compares_nothing(tables):
     build.tokenize({"a": TOKENIZE})
     assert keepers(0.97) == [None, None, None, None]
     assert not COMPARING & set(engine.ran)
+
+
+def test_cosines_with_any_keeper_of_a_small_group_are_beside_the_links(tables, monkeypatch):
+    """Also those of pairs that are not linked; of larger groups vectors are read again, to the same end."""
+    turned = [[math.cos(t), math.sin(t), *[0.0] * 6] for t in np.deg2rad([0, 10, 20, 30])]
+    signals = [{"sample_id": i, "look": v, "sharpness": n} for n, (i, v) in enumerate(zip("abcd", turned, strict=True))]
+    near_ = [NearDuplicates(embedding="look", threshold=0.95)]
+    said = []
+    for most in (4, 3):
+        monkeypatch.setattr(near, "ALIKE", most)
+        build = tables.build([{"sample_id": i} for i in "abcd"], signals, parts=2)
+        for least in (0, 1):
+            engine = Counting()
+            said.append(build.verdicts([Rule(field="sharpness", min=least)], near_, engine=engine))
+            assert ("_lend" in engine.ran) == (most == 3)
+    assert said[:2] == said[2:]
+    assert said[0]["d"]["similarity"] == pytest.approx(math.cos(math.radians(30)), abs=1e-6)
 
 
 def test_links_that_are_not_all_there_are_made_again(tables, monkeypatch):
