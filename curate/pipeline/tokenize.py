@@ -26,6 +26,7 @@ from curate.pipeline.examined import decoded
 from curate.pipeline.fetch import PARTITION, TOLD, partition_of, told_column
 from curate.pipeline.models import models
 from curate.pipeline.partitions import KEY_HEX, Partition
+from curate.pipeline.paths import Paths
 from curate.pipeline.pools import pools
 from curate.pipeline.stream import results, rows_dataset, then
 from curate.pipeline.whereabouts import tells
@@ -36,12 +37,13 @@ from curate.schema.tables import SAMPLES
 from curate.schema.verdict import Failure, Outcome
 from curate.shards.fragments import read_failed, read_ids, write_fragment
 from curate.shards.schema import KEY_NAMES, StreamSpec
+from curate.signals.caption import CaptionSignal
 from curate.storage.bucket import adopt
 from curate.storage.retry import retries
 from curate.storage.tables import read_table
 from curate.tokenizers.views import clock_of, items_of, view_of
 
-VERSION = 2
+VERSION = 3
 
 RESULT = pa.schema(
     [
@@ -78,9 +80,17 @@ class StreamPlan:
         """What the stream's column holds."""
         return StreamSpec.of(self.use.name, self.card, clock_of(self.card, self.use.fps, self.use.pad))
 
-    def made_by(self) -> Any:
-        """The digest of the whole card, since that is what fragments and shards carry."""
-        return [VERSION, self.use.model_dump(mode="json"), self.spec.codec, self.crops]
+    @property
+    def reads_captions(self) -> bool:
+        """Whether its ids follow from captions."""
+        return "text" in self.card.needs if self.card.needs else self.card.modality == "text"
+
+    def prefix(self, paths: Paths, partition: Partition) -> str:
+        """Names of its fragments of a partition begin so: by the digest of the whole card, since that is what fragments
+        and shards carry, and by that of the captions, where it reads them."""
+        captions = paths.signals_as[CaptionSignal.name] if self.reads_captions else None
+        made_by = [VERSION, self.use.model_dump(mode="json"), self.spec.codec, self.crops, captions]
+        return paths.tokens_prefix(partition.name, partition.source, self.use.name, made_by)
 
 
 @dataclass(frozen=True)
@@ -147,8 +157,7 @@ class Encode:
         lacking: dict[str, pa.Array] = {}
         ids = pc.fill_null(kept.column("id"), "").combine_chunks()
         for stream in self._streams:
-            prefix = paths.tokens_prefix(partition.name, partition.source, stream.use.name, stream.made_by())
-            held[stream.use.name] = self._context.committed.below(prefix)
+            held[stream.use.name] = self._context.committed.below(stream.prefix(paths, partition))
             found = [read_ids(build, path) for path in held[stream.use.name]]
             there = pa.concat_arrays(found) if found else pa.array([], pa.string())
             lacking[stream.use.name] = pc.invert(pc.is_in(ids, value_set=there))
@@ -252,8 +261,7 @@ class _Made:
         if not len(places):
             return None
         keys = keys.take(pa.array(places))
-        name = self._stream.use.name
-        prefix = context.paths.tokens_prefix(partition.name, partition.source, name, self._stream.made_by())
+        prefix = self._stream.prefix(context.paths, partition)
         path = f"{prefix}{digest_of_rows(keys.column('sample_id').to_pylist())[:KEY_HEX]}.arrow"
         failures = [self._failures[i] for i in places]
         write_fragment(context.build, path, self._stream.spec, keys, [self._ids[i] for i in places], failures)
