@@ -81,7 +81,8 @@ def run(
         if hold.warning:
             console.print(f"warning    {hold.warning}")
         if retry_failed:
-            again = forget_failures(build, hold)
+            texts = [stream.use.name for stream in plan.streams if stream.reads_captions]
+            again = forget_failures(build, hold, groups_of(plan.signals), texts)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
