@@ -165,21 +165,23 @@ class Encode:
         for mask in lacking.values():
             wanted = pc.or_(wanted, mask)
         todo = kept.filter(wanted)
-        reused, new, again = kept.num_rows - todo.num_rows, 0, 0
+        reused, again = kept.num_rows - todo.num_rows, 0
         board.add("tokenize", reused=reused)
         if todo.num_rows:
-            made = self._encode(partition, todo)
-            for stream in self._streams:
+            streams = [s for s in self._streams if pc.any(lacking[s.use.name]).as_py()]
+            made = self._encode(partition, todo, streams)
+            for stream in streams:
                 mine = ids.filter(lacking[stream.use.name])
                 path = made[stream.use.name].commit(self._context, partition, mine)
                 if path is not None:
                     held[stream.use.name].append(path)
-            new = len({i for stream in made.values() for i in stream.failed})
             again = retries.take()
-            board.add("tokenize", passed=todo.num_rows - new, failed=new, retries=again)
         failed = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
+        bad = len(failed.intersection(ids.to_pylist())) if failed else 0
+        new = len(failed.intersection(todo.column("id").to_pylist())) if failed else 0
+        if todo.num_rows:
+            board.add("tokenize", passed=todo.num_rows - new, failed=new, retries=again)
         columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
-        bad = len(failed & set(ids.to_pylist())) if failed else 0
         columns |= {
             "tokenize": told_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
@@ -187,8 +189,8 @@ class Encode:
         }
         return pa.table(columns, schema=RESULT)
 
-    def _encode(self, partition: Partition, todo: pa.Table) -> dict[str, _Made]:
-        """Ids of all streams for some samples of a partition.
+    def _encode(self, partition: Partition, todo: pa.Table, streams: Sequence[StreamPlan]) -> dict[str, _Made]:
+        """Ids of some streams for some samples of a partition.
 
         Args:
             todo: rows of the verdicts.
@@ -200,10 +202,10 @@ class Encode:
         wanted = set(zip(todo.column("record_id").to_pylist(), todo.column("id").to_pylist(), strict=True))
         keys = zip(samples.column("record_id").to_pylist(), samples.column("sample_id").to_pylist(), strict=True)
         samples = samples.take(pa.array([i for i, key in enumerate(keys) if key in wanted], pa.int64()))
-        made = {s.use.name: _Made(s) for s in self._streams}
-        for stream in self._streams:
+        made = {s.use.name: _Made(s) for s in streams}
+        for stream in streams:
             models().load_tokenizer(stream.tokenizer, stream.card)
-        views = sorted({s.view for s in self._streams if s.view is not None}, key=view_name)
+        views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
         texts = samples.column("caption").to_pylist()
         done = 0
         for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize"):
@@ -222,11 +224,6 @@ class _Made:
         self._keys: list[pa.Table] = []
         self._ids: list[NDArray[np.generic] | None] = []
         self._failures: list[Failure | None] = []
-
-    @property
-    def failed(self) -> list[int]:
-        """Places of samples that failed."""
-        return [i for i, failure in enumerate(self._failures) if failure is not None]
 
     def encode(
         self,
