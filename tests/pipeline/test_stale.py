@@ -11,7 +11,7 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import LIGHT, Group, Paths, groups_of
 from curate.pipeline.retry import _remove, readers
 from curate.pipeline.tokenize import StreamPlan
-from curate.schema.recipe import Caption, Cut, SignalUse, Stream
+from curate.schema.recipe import Caption, Cut, Fetch, SignalUse, Stream
 from curate.schema.tables import FETCHED
 from curate.signals import registry
 from curate.signals.caption import CaptionSignal
@@ -34,6 +34,14 @@ def test_tokens_of_text_are_those_of_the_captions_that_the_recipe_makes() -> Non
     before, after = prefixes(Caption()), prefixes(Caption(max_chars=10))
     assert before["caption"] != after["caption"]
     assert before["tok_rgb@256"] == after["tok_rgb@256"], "pictures are not tokenized again"
+
+
+def test_more_requests_at_once_fetch_nothing_again() -> None:
+    one, other, third = (
+        Paths.of({"web": Fetch(**options).model_dump()}, Cut(), []).fetched(SOME.name, "web")
+        for options in ({"concurrency": 1}, {"concurrency": 64}, {"attempts": 9})
+    )
+    assert one == other != third
 
 
 NONE: dict[str, list[str]] = {"fetched": [], "records": [], "signals": [], "tokenized": []}
