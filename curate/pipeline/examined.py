@@ -44,10 +44,12 @@ class Batch:
 
     Attributes:
         rows: of SAMPLES, a column a list.
+        stage: that decodes them, in failures.
         views: one dict a sample; empty where it failed.
         failures: why a sample could not be decoded.
     """
 
+    stage: str = "annotate"
     rows: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in SAMPLES.names})
     views: list[Mapping[View, NDArray[np.generic]]] = field(default_factory=list)
     failures: list[Failure | None] = field(default_factory=list)
@@ -67,7 +69,7 @@ class Batch:
         for name, values in self.rows.items():
             values.append(row.get(name))
         self.views.append(views)
-        self.failures.append(None if error is None else Failure.of("annotate:decode", error))
+        self.failures.append(None if error is None else Failure.of(f"{self.stage}:decode", error))
         self.timed += row["kind"] in TIMED
 
     def table(self, views: Sequence[View]) -> pa.Table:
@@ -139,14 +141,15 @@ def decoded(build: Store, samples: pa.Table, views: Sequence[View], stage: str =
 
     Args:
         samples: of SAMPLES.
+        stage: that a failure names.
     """
     rows = samples.to_pylist()
-    batch = Batch()
+    batch = Batch(stage)
     for got in views_of(build, rows, views):
         batch.add(rows[got.index], got.views, got.error)
         if batch.is_full:
             yield batch
-            batch = Batch()
+            batch = Batch(stage)
     if batch.views:
         yield batch
 
@@ -181,15 +184,16 @@ def _windows(
     held: list[int] = []
     items: list[tuple[bytes, str]] = []
     size = 0
+    before = None
     for k, i in enumerate(there):
-        if held and (len(held) == WINDOW_ROWS or size + rows[i]["bytes"] > WINDOW_BYTES):
+        place = rows[i]["media"], rows[i]["offset"]
+        more = 0 if place == before else rows[i]["bytes"]
+        if held and (len(held) == WINDOW_ROWS or size + more > WINDOW_BYTES):
             yield held, items
-            held, items, size = [], [], 0
-        before = rows[held[-1]] if held else {"media": None, "offset": None}
-        same = (rows[i]["media"], rows[i]["offset"]) == (before["media"], before["offset"])
-        data = items[-1][0] if same else reader.read(k)
+            held, items, size, more = [], [], 0, rows[i]["bytes"]
+        data = items[-1][0] if held and place == before else reader.read(k)
         held.append(i)
         items.append((data, name(rows[i])))
-        size += 0 if same else rows[i]["bytes"]
+        size, before = size + more, place
     if held:
         yield held, items

@@ -82,7 +82,7 @@ class Paths:
     def of(cls, fetch: Mapping[str, Any], cut: Cut, signals: Sequence[Signal]) -> Paths:
         """Of the fetch section of each source (None where it has none), `cut`, and all signals."""
         return cls(
-            fetched_as={source: ["fetch", FETCH_VERSION, options] for source, options in fetch.items()},
+            fetched_as={source: ["fetch", FETCH_VERSION, _fetched_as(options)] for source, options in fetch.items()},
             # min_seconds is a rule of `decide`: moving it must not cut again
             cut_as=["cut", CUT_VERSION, cut.shots.model_dump(), cut.max_seconds, cut.max_samples],
             signals_as=_signals_as(signals),
@@ -117,6 +117,11 @@ class Paths:
 
     def _cut(self, source: str) -> Any:
         return [self.fetched_as[source], self.cut_as]
+
+
+def _fetched_as(options: Mapping[str, Any] | None) -> Any:
+    """How many requests are made at once changes no byte."""
+    return None if options is None else {name: value for name, value in options.items() if name != "concurrency"}
 
 
 def _signals_as(signals: Sequence[Signal]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,51 +19,82 @@ KEPT = "retry"
 """Folder of `fetched` fragments that hold failures: their good rows are taken over, not fetched again. The end of a run
 removes it."""
 
-FOLDERS = {"fetched": "ingest", "records": "annotate", "signals": "annotate", "tokenized": "tokenize"}
-"""Folders of fragments that hold failures, and the stage that made them."""
+FOLDERS = ("fetched", "records", "signals", "tokenized")
+STAGES = ("ingest", "cut", "annotate", "tokenize")
+"""Where failures stand, and what came to them there."""
 
 LOOKED_AT = 64
 """Fragments that one task looks at."""
 
 
-def forget_failures(build: Store, hold: Hold, groups: Sequence[Group]) -> dict[str, int]:
+def forget_failures(
+    build: Store, hold: Hold, groups: Sequence[Group] = (), texts: Sequence[str] = ()
+) -> dict[str, int]:
     """Take back the commit, and remove committed fragments that hold failures, and those that were made of them.
 
     Until the run that follows has committed, the build is unfinished; killed anywhere, the same command or a plain run
-    ends it.
+    ends it: what was made of a file goes before it, so that nothing is left that is older than what it was made of.
 
     Args:
         build: a finished build, or one that was interrupted.
         hold: what the run has on it.
-        groups: of the recipe's signals. What reads the values of a group with failures is made again with it.
+        groups: of signals, in an order that respects what they read of each other.
+        texts: token streams that read captions.
 
     Returns:
-        Failures that were forgotten, by stage; those of cutting and probing are counted as `annotate`'s.
+        Failures that were forgotten, by stage.
     """
     hold.retract()
-    found = dict.fromkeys(FOLDERS.values(), 0)
-    stale: set[str] = set()
-    unsure: set[tuple[str, str]] = set()
-    followers = _followers(groups)
-    for folder, stage in FOLDERS.items():
+    found: dict[str, int] = {}
+    failing: dict[str, list[str]] = {}
+    for folder, stage in zip(FOLDERS, STAGES, strict=True):
         paths = [s.path for s in build.files(folder)]
         parts = [paths[at : at + LOOKED_AT] for at in range(0, len(paths), LOOKED_AT)]
-        for path, failed in (one for some in ray_map(partial(_failures, build, folder), parts) for one in some):
-            found[stage] += failed
-            if folder in ("fetched", "records"):
-                stale.add(_partition(path))
-            if folder == "fetched":
-                write_table(build, f"{KEPT}/{path}", read_table(build, path))  # first the copy, then the removal
-            elif folder == "tokenized":
-                build.remove([path])
-            elif folder == "signals":
-                unsure |= {(group, _partition(path)) for group in followers.get(_group(path), ())}
-    build.remove(s.path for s in build.files("signals") if (_group(s.path), _partition(s.path)) in unsure)
-    # what was made of a partition's records goes first: a kill in between leaves nothing that is older than they are
-    for folder in ("signals", "records", "samples"):
-        build.remove(s.path for s in build.files(folder) if _partition(s.path) in stale)
+        counts = dict(one for some in ray_map(partial(_failures, build, folder), parts) for one in some)
+        found[stage], failing[folder] = sum(counts.values()), list(counts)
+    _remove(build, failing, groups, texts)
+    return found
+
+
+def _remove(build: Store, failing: Mapping[str, Sequence[str]], groups: Sequence[Group], texts: Sequence[str]) -> None:
+    """Remove fragments that hold failures, by folder, and what was made of them."""
+    again = {_partition(path) for folder in ("fetched", "records") for path in failing[folder]}
+    bad = {(_folder(path), _partition(path)) for path in failing["signals"]}
+    bad |= {(reader, name) for group, name in bad for reader in readers(groups).get(group, ())}
+    stale: dict[str, list[str]] = {}
+    for path in (s.path for s in build.files("signals")):
+        if _partition(path) in again or (_folder(path), _partition(path)) in bad:
+            stale.setdefault(_folder(path), []).append(path)
+    if stale:
+        build.remove(s.path for s in build.files("pairs"))  # they are named by names of fragments, which come again
+    # a record that comes again may take the place of one of the same bytes and another text
+    texts = [s.path for text in texts for s in build.files(f"tokenized/{text}") if _tokenized_of(s.path) in again]
+    build.remove([*failing["tokenized"], *texts])
+    last = [group.name for group in reversed(groups)]
+    for group in sorted(stale, key=lambda name: last.index(name) if name in last else -1):
+        build.remove(stale[group])
+    for folder in ("records", "samples"):
+        build.remove(s.path for s in build.files(folder) if _partition(s.path) in again)
+    for path in failing["fetched"]:
+        write_table(build, f"{KEPT}/{path}", read_table(build, path))  # first the copy, then the removal
     kept = {s.path.removeprefix(f"{KEPT}/") for s in build.files(KEPT)}
     build.remove(s.path for s in build.files("fetched") if s.path in kept)
+
+
+def readers(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Of each group those that read what it gives, or what is made of that.
+
+    Args:
+        groups: each after those that it reads.
+    """
+    found = {}
+    for i, group in enumerate(groups):
+        known = {f.name for s in group.signals for f in s.gives}
+        found[group.name] = of = list[str]()
+        for later in groups[i + 1 :]:
+            if any(known & set(s.after) for s in later.signals):
+                known |= {f.name for s in later.signals for f in s.gives}
+                of.append(later.name)
     return found
 
 
@@ -75,26 +106,19 @@ def good_rows(build: Store, fetched: str) -> dict[str, dict[str, Any]]:
     return {row["record_id"]: row for row in read_table(build, path).to_pylist() if row["error"] is None}
 
 
-def _followers(groups: Sequence[Group]) -> dict[str, set[str]]:
-    """For each group itself and all that read what it gives, directly or through others."""
-    out: dict[str, set[str]] = {g.name: {g.name} for g in groups}
-    home = {f.name: g.name for g in groups for s in g.signals for f in s.gives}
-    for group in groups:  # each after those that it reads
-        reads = {home[field] for s in group.signals for field in s.after if field in home}
-        for found in out.values():
-            if reads & found:
-                found.add(group.name)
-    return out
-
-
-def _group(path: str) -> str:
-    """The group that a fragment of signals is of."""
-    return PurePosixPath(path).parent.name
-
-
 def _partition(path: str) -> str:
     """The partition that a fragment is of."""
     return PurePosixPath(path).name.rpartition("-")[0]
+
+
+def _tokenized_of(path: str) -> str:
+    """As `_partition`, of a token stream, whose fragments also name what they hold."""
+    return _partition(path).rpartition("-")[0]
+
+
+def _folder(path: str) -> str:
+    """The group of a fragment of signals."""
+    return PurePosixPath(path).parent.name
 
 
 def _failures(build: Store, folder: str, paths: Sequence[str]) -> list[tuple[str, int]]:

@@ -81,7 +81,8 @@ def run(
         if hold.warning:
             console.print(f"warning    {hold.warning}")
         if retry_failed:
-            again = forget_failures(build, hold, groups_of(plan.signals))
+            texts = [stream.use.name for stream in plan.streams if stream.reads_captions]
+            again = forget_failures(build, hold, groups_of(plan.signals), texts)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
@@ -105,6 +106,11 @@ def run(
         with Stage(console, "pack", 0, "samples") as stage:
             specs = [s.spec for s in plan.streams]
             shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
+        packed, kept = sum(split.samples for split in splits), counts.samples[Outcome.KEPT]
+        if packed != kept:
+            raise CurateError(
+                f"the shards hold {packed} samples, the ledger keeps {kept}", "run the same command again"
+            )
         files = _files(paths, partitions.values(), decided)
         work = [READ, MADE, *decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
         return finish(plan, build, hold, cluster, console, counts, shards, splits, files, work, write_card), decodes

@@ -25,6 +25,7 @@ from curate.pipeline.decodes import DECODES, decode_columns
 from curate.pipeline.examined import decoded
 from curate.pipeline.models import models
 from curate.pipeline.partitions import KEY_HEX, Partition
+from curate.pipeline.paths import Paths
 from curate.pipeline.pools import pools
 from curate.pipeline.rows import PARTITION, TOLD, partition_of, told_column
 from curate.pipeline.stream import results, rows_dataset, then
@@ -36,12 +37,13 @@ from curate.schema.tables import SAMPLES
 from curate.schema.verdict import Failure, Outcome
 from curate.shards.fragments import read_failed, read_ids, write_fragment
 from curate.shards.schema import KEY_NAMES, StreamSpec
+from curate.signals.caption import CaptionSignal
 from curate.storage.bucket import adopt
 from curate.storage.retry import retries
 from curate.storage.tables import read_table
 from curate.tokenizers.views import clock_of, items_of, view_of
 
-VERSION = 2
+VERSION = 3
 
 RESULT = pa.schema(
     [
@@ -78,9 +80,17 @@ class StreamPlan:
         """What the stream's column holds."""
         return StreamSpec.of(self.use.name, self.card, clock_of(self.card, self.use.fps, self.use.pad))
 
-    def made_by(self) -> Any:
-        """The digest of the whole card, since that is what fragments and shards carry."""
-        return [VERSION, self.use.model_dump(mode="json"), self.spec.codec, self.crops]
+    @property
+    def reads_captions(self) -> bool:
+        """Whether its ids follow from captions."""
+        return "text" in self.card.needs if self.card.needs else self.card.modality == "text"
+
+    def prefix(self, paths: Paths, partition: Partition) -> str:
+        """Names of its fragments of a partition begin so: by the digest of the whole card, since that is what fragments
+        and shards carry, and by that of the captions, where it reads them."""
+        captions = paths.signals_as[CaptionSignal.name] if self.reads_captions else None
+        made_by = [VERSION, self.use.model_dump(mode="json"), self.spec.codec, self.crops, captions]
+        return paths.tokens_prefix(partition.name, partition.source, self.use.name, made_by)
 
 
 @dataclass(frozen=True)
@@ -147,8 +157,7 @@ class Encode:
         lacking: dict[str, pa.Array] = {}
         ids = pc.fill_null(kept.column("id"), "").combine_chunks()
         for stream in self._streams:
-            prefix = paths.tokens_prefix(partition.name, partition.source, stream.use.name, stream.made_by())
-            held[stream.use.name] = self._context.committed.below(prefix)
+            held[stream.use.name] = self._context.committed.below(stream.prefix(paths, partition))
             found = [read_ids(build, path) for path in held[stream.use.name]]
             there = pa.concat_arrays(found) if found else pa.array([], pa.string())
             lacking[stream.use.name] = pc.invert(pc.is_in(ids, value_set=there))
@@ -156,21 +165,23 @@ class Encode:
         for mask in lacking.values():
             wanted = pc.or_(wanted, mask)
         todo = kept.filter(wanted)
-        reused, new, again = kept.num_rows - todo.num_rows, 0, 0
+        reused, again = kept.num_rows - todo.num_rows, 0
         board.add("tokenize", reused=reused)
         if todo.num_rows:
-            made = self._encode(partition, todo)
-            for stream in self._streams:
+            streams = [s for s in self._streams if pc.any(lacking[s.use.name]).as_py()]
+            made = self._encode(partition, todo, streams)
+            for stream in streams:
                 mine = ids.filter(lacking[stream.use.name])
                 path = made[stream.use.name].commit(self._context, partition, mine)
                 if path is not None:
                     held[stream.use.name].append(path)
-            new = len({i for stream in made.values() for i in stream.failed})
             again = retries.take()
-            board.add("tokenize", passed=todo.num_rows - new, failed=new, retries=again)
         failed = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
+        bad = len(failed.intersection(ids.to_pylist())) if failed else 0
+        new = len(failed.intersection(todo.column("id").to_pylist())) if failed else 0
+        if todo.num_rows:
+            board.add("tokenize", passed=todo.num_rows - new, failed=new, retries=again)
         columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
-        bad = len(failed & set(ids.to_pylist())) if failed else 0
         columns |= {
             "tokenize": told_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
@@ -178,8 +189,8 @@ class Encode:
         }
         return pa.table(columns, schema=RESULT)
 
-    def _encode(self, partition: Partition, todo: pa.Table) -> dict[str, _Made]:
-        """Ids of all streams for some samples of a partition.
+    def _encode(self, partition: Partition, todo: pa.Table, streams: Sequence[StreamPlan]) -> dict[str, _Made]:
+        """Ids of some streams for some samples of a partition.
 
         Args:
             todo: rows of the verdicts.
@@ -191,10 +202,10 @@ class Encode:
         wanted = set(zip(todo.column("record_id").to_pylist(), todo.column("id").to_pylist(), strict=True))
         keys = zip(samples.column("record_id").to_pylist(), samples.column("sample_id").to_pylist(), strict=True)
         samples = samples.take(pa.array([i for i, key in enumerate(keys) if key in wanted], pa.int64()))
-        made = {s.use.name: _Made(s) for s in self._streams}
-        for stream in self._streams:
+        made = {s.use.name: _Made(s) for s in streams}
+        for stream in streams:
             models().load_tokenizer(stream.tokenizer, stream.card)
-        views = sorted({s.view for s in self._streams if s.view is not None}, key=view_name)
+        views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
         texts = samples.column("caption").to_pylist()
         done = 0
         for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize"):
@@ -213,11 +224,6 @@ class _Made:
         self._keys: list[pa.Table] = []
         self._ids: list[NDArray[np.generic] | None] = []
         self._failures: list[Failure | None] = []
-
-    @property
-    def failed(self) -> list[int]:
-        """Places of samples that failed."""
-        return [i for i, failure in enumerate(self._failures) if failure is not None]
 
     def encode(
         self,
@@ -252,8 +258,7 @@ class _Made:
         if not len(places):
             return None
         keys = keys.take(pa.array(places))
-        name = self._stream.use.name
-        prefix = context.paths.tokens_prefix(partition.name, partition.source, name, self._stream.made_by())
+        prefix = self._stream.prefix(context.paths, partition)
         path = f"{prefix}{digest_of_rows(keys.column('sample_id').to_pylist())[:KEY_HEX]}.arrow"
         failures = [self._failures[i] for i in places]
         write_fragment(context.build, path, self._stream.spec, keys, [self._ids[i] for i in places], failures)

@@ -34,7 +34,7 @@ class TokensMade:
 
     def __init__(self, build: Store, paths: Paths, streams: Sequence[StreamPlan], there: Iterable[str]) -> None:
         self._build, self._paths, self._there = build, paths, set(there)
-        self._made_by = {s.use.name: s.made_by() for s in streams}
+        self._streams = {s.use.name: s for s in streams}
         self._known: dict[str, Tokenized] = {}
         if build.stat(MADE) is not None:
             with suppress(pa.ArrowException, KeyError):  # of another version of curate: all is looked at again
@@ -45,12 +45,10 @@ class TokensMade:
     def of(self, work: Work) -> Tokenized | None:
         """The fragments that serve a partition with these verdicts; None where they must be looked for or made."""
         found = self._known.get(work.partition.name)
-        if found is None or found.verdicts != work.verdicts or found.fragments.keys() != self._made_by.keys():
+        if found is None or found.verdicts != work.verdicts or found.fragments.keys() != self._streams.keys():
             return None
         for stream, fragments in found.fragments.items():
-            prefix = self._paths.tokens_prefix(
-                work.partition.name, work.partition.source, stream, self._made_by[stream]
-            )
+            prefix = self._streams[stream].prefix(self._paths, work.partition)
             if not all(path.startswith(prefix) and path in self._there for path in fragments):
                 return None
         return found

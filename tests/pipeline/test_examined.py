@@ -10,11 +10,12 @@ import pytest
 from scipy.io import wavfile
 
 from curate.media.guarded import close
-from curate.pipeline.examined import Records, decoded, examined
+from curate.media.views import Frames
+from curate.pipeline.examined import WINDOW_BYTES, Records, _windows, decoded, examined
 from curate.pipeline.ingest import cut_how
 from curate.schema.ids import content_id
 from curate.schema.recipe import Cut
-from curate.schema.tables import FETCHED, RECORDS, SAMPLES
+from curate.schema.tables import FETCHED, PROBE_NAMES, RECORDS, SAMPLES
 from curate.storage import open_store
 
 
@@ -62,3 +63,30 @@ def test_a_record_that_makes_just_as_many_does_not(tmp_path: Path) -> None:
 def test_the_missing_half_of_a_record_is_one_sample(tmp_path: Path) -> None:
     samples, _ = cut_wav(tmp_path, 40, Cut(max_seconds=2.0), keep=0.5)
     assert [round(s["duration"]) for s in samples] == [2] * 10 + [20]
+
+
+def test_clips_of_a_large_file_are_handed_to_the_decoder_together(tmp_path: Path) -> None:
+    build = open_store(tmp_path)
+    size = WINDOW_BYTES // 2 + 1
+    build.write("media/a.tar", bytes(2 * size))
+    rows = [
+        {"media": "media/a.tar", "offset": at, "bytes": size, "name": f"{at}/{i}"} for at in (0, size) for i in "ab"
+    ]
+    found = list(_windows(build, rows, range(4), lambda row: row["name"]))
+    assert [places for places, _ in found] == [[0, 1], [2, 3]]
+    for _, [(one, _), (other, _)] in found:
+        assert one is other
+        assert len(one) == size
+
+
+def test_a_sample_that_cannot_be_decoded_says_in_which_stage(tmp_path: Path) -> None:
+    build = open_store(tmp_path)
+    build.write("media/a.tar", b"no picture")
+    row = dict.fromkeys(SAMPLES.names, "") | {"kind": "image", "start_us": 0, "end_us": 0, "media": "media/a.tar"}
+    row |= dict.fromkeys(PROBE_NAMES) | {"offset": 0, "bytes": 10}
+    samples = pa.Table.from_pylist([row], schema=SAMPLES)
+    for stage in ("annotate", "tokenize"):
+        [batch] = decoded(build, samples, [Frames(32)], stage)
+        [failure] = batch.failures
+        assert failure is not None
+        assert failure.stage == f"{stage}:decode"
