@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -18,11 +19,16 @@ from curate.cli.unexpected import Sifted
 from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
 from curate.pipeline.progress import say_dashboard
+from curate.schema.manifest import File, Manifest
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
 from curate.sources.base import Source
 from curate.sources.entry import Entry
-from curate.storage import open_store
+from curate.storage import Store, open_store
+
+if TYPE_CHECKING:
+    from curate.tokenizers.base import Tokenizer
+
 
 DIED = "it was killed, or Ray's server on this machine died. The same command goes on where it stopped"
 
@@ -52,7 +58,6 @@ def run_recipe(
     Raises:
         CurateError: whatever the user can mend, before or while it runs.
     """
-    from curate.card.write import write_card
     from curate.pipeline.cluster import connect
     from curate.pipeline.nodes import check_nodes
     from curate.pipeline.run import run
@@ -87,6 +92,15 @@ def run_recipe(
     result = progress if as_json else Console(highlight=False, soft_wrap=True, markup=False)
     say_summary(summary, said, result, Console(file=sys.stderr, highlight=False, soft_wrap=True))
     return summary.exit_code
+
+
+def write_card(
+    build: Store, manifest: Manifest, files: Sequence[File], loader: Callable[[str], Tokenizer]
+) -> list[str]:
+    """`curate.card.write.write_card`, imported where it runs: torch and what draws are not held by this process."""
+    from curate.card.write import write_card as write
+
+    return write(build, manifest, files, loader)
 
 
 @contextmanager
