@@ -107,7 +107,9 @@ def run(
             shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
         packed, kept = sum(split.samples for split in splits), counts.samples[Outcome.KEPT]
         if packed != kept:
-            raise CurateError(f"the shards hold {packed} samples, the ledger keeps {kept}", "run the same command again")
+            raise CurateError(
+                f"the shards hold {packed} samples, the ledger keeps {kept}", "run the same command again"
+            )
         files = _files(paths, partitions.values(), decided)
         work = [READ, MADE, *decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
         return finish(plan, build, hold, cluster, console, counts, shards, splits, files, work, write_card), decodes
