@@ -96,7 +96,10 @@ def _computed(batch: pa.Table, signals: Sequence[Signal]) -> dict[str, pa.Array 
     lost = {s.name: _lost(batch, s) for s in signals}
     if not any(map(any, lost.values())):
         answer = models().compute(signals, batch)
-        return {n: c for s in signals for n, c in _in_range(s, answer).items()}
+        whole = {n: c for s in signals for n, c in _in_range(s, answer).items()}
+        if not any(f in whole and whole[f].null_count > answer.column(f).null_count for s in signals for f in s.after):
+            return whole
+        # a value that is refused is one that no other signal reads, as where that one is added later
     columns: dict[str, Any] = {}
     for signal in signals:
         own = _of_those_left(batch, signal, lost[signal.name])

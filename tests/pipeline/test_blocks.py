@@ -163,6 +163,17 @@ class Looking(Signal):
         return [{"seen": None if a is None else float(a.shape[2])} for a in batch.views[SMALL]]
 
 
+class Doubling(Signal):
+    """Reads what another signal gives."""
+
+    name = "doubling"
+    after = ("length",)
+    gives = (SignalField("twice", pa.float32(), "characters", (0, None)),)
+
+    def __call__(self, batch: Batch) -> list[Result]:
+        return [{"twice": None if n is None else 2 * n} for n in batch.columns["length"]]
+
+
 def computed(texts: list[str], lost: list[Failure | None] | None = None) -> tuple[pa.Table, list[Failure | None]]:
     """What the signal says of some samples."""
     n = len(texts)
@@ -172,7 +183,7 @@ def computed(texts: list[str], lost: list[Failure | None] | None = None) -> tupl
         "text": texts,
         **{name: pa.nulls(n, pa.float64()) for name in CARRIED},
     }
-    signals: list[Signal] = [Fragile()]
+    signals: list[Signal] = [Fragile(), Doubling()]
     if lost is not None:
         signals.append(Looking())
         columns[VIEW + view_name(SMALL)] = pack_view([None if f else np.zeros((1, 2, 3, 3), np.uint8) for f in lost])
@@ -192,6 +203,7 @@ def test_a_batch_with_one_bad_member_loses_that_one_member() -> None:
 def test_a_value_outside_the_declared_range_is_a_failure(text: str, says: str) -> None:
     out, [_, failure] = computed(["four", text])
     assert out["length"].to_pylist() == [4, None]
+    assert out["twice"].to_pylist() == [8, None], "no other signal reads it"
     assert failure is not None
     assert failure.error == "RangeError"
     assert says in failure.message
