@@ -21,6 +21,8 @@ FAIL = "failure:"
 """Before a signal's name: its failures, a column of FAILURE_TYPE."""
 VIEW = "view:"
 """Before a view's name: its arrays, a column of structs of bytes, shape and dtype."""
+LOST = "lost:"
+"""Before a view's name: why a sample does not have it though it should, a column of FAILURE_TYPE."""
 
 
 def view_name(view: View) -> str:
@@ -74,7 +76,7 @@ def unpack_views(table: pa.Table, view: View) -> list[NDArray[np.generic] | None
 def drop_views(table: pa.Table, keep: Iterable[View]) -> pa.Table:
     """The table without the views that no later operator needs."""
     kept = {view_name(v) for v in keep}
-    gone = [n for n in table.column_names if n.startswith(VIEW) and n.removeprefix(VIEW) not in kept]
+    gone = [n for n in table.column_names if n.startswith((VIEW, LOST)) and n.partition(":")[2] not in kept]
     return table.drop_columns(gone) if gone else table
 
 

@@ -15,11 +15,10 @@ from curate.media.clips import Span
 from curate.media.examine import CutHow, Examined, Request, Viewed
 from curate.media.guarded import decode_many, examine
 from curate.media.views import View
-from curate.pipeline.blocks import VIEW, failure_array, pack_view, view_name
-from curate.pipeline.groups import DECODE
+from curate.pipeline.blocks import LOST, VIEW, failure_array, pack_view, view_name
 from curate.pipeline.media_store import MediaReader
 from curate.pipeline.model_service import CARRIED
-from curate.schema.errors import MediaError
+from curate.schema.errors import MediaError, Quarantined
 from curate.schema.fields import TIMED
 from curate.schema.ids import sample_id
 from curate.schema.tables import PROBE_NAMES, RECORDS, SAMPLES
@@ -45,14 +44,14 @@ class Batch:
     Attributes:
         rows: of SAMPLES, a column a list.
         stage: that decodes them, in failures.
-        views: one dict a sample; empty where it failed.
-        failures: why a sample could not be decoded.
+        views: one dict a sample.
+        failures: one dict a sample, of each view that it lost why.
     """
 
     stage: str = "annotate"
     rows: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in SAMPLES.names})
     views: list[Mapping[View, NDArray[np.generic]]] = field(default_factory=list)
-    failures: list[Failure | None] = field(default_factory=list)
+    failures: list[Mapping[View, Failure]] = field(default_factory=list)
     timed: int = 0
 
     @property
@@ -64,22 +63,29 @@ class Batch:
         """Its rows of the table of samples."""
         return pa.table(self.rows, schema=SAMPLES)
 
-    def add(self, row: Mapping[str, Any], views: Mapping[View, NDArray[np.generic]], error: MediaError | None) -> None:
-        """One more sample."""
+    def add(self, row: Mapping[str, Any], got: Viewed, data: bytes, views: Sequence[View]) -> None:
+        """One more sample.
+
+        Args:
+            got: what came of decoding `views` together.
+            data: its media.
+        """
         for name, values in self.rows.items():
             values.append(row.get(name))
-        self.views.append(views)
-        self.failures.append(None if error is None else Failure.of(f"{self.stage}:decode", error))
+        found, errors = (got.views, {}) if got.error is None else _apart(row, got.error, data, views)
+        self.views.append(found)
+        self.failures.append({view: Failure.of(f"{self.stage}:decode", error) for view, error in errors.items()})
         self.timed += row["kind"] in TIMED
 
     def table(self, views: Sequence[View]) -> pa.Table:
-        """What signals see: keys, probed fields, DECODE, and a column a view."""
+        """What signals see: keys, probed fields, and two columns a view, VIEW and LOST."""
         samples = self.samples
         pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
         samples = samples.append_column("pixels", pixels).select(["sample_id", "kind", "text", *CARRIED])
-        samples = samples.append_column(DECODE, failure_array(self.failures))
         for view in views:
             samples = samples.append_column(VIEW + view_name(view), pack_view([got.get(view) for got in self.views]))
+            lost = failure_array([failed.get(view) for failed in self.failures])
+            samples = samples.append_column(LOST + view_name(view), lost)
         return samples
 
 
@@ -128,7 +134,7 @@ def examined(build: Store, records: Records, how: CutHow, views: Sequence[View])
             if isinstance(got, Examined):
                 records.add(at, got)
                 continue
-            batch.add(records.sample(at, got.span), got.views, got.error)
+            batch.add(records.sample(at, got.span), got, items[got.index][0], views)
             if batch.is_full:
                 yield batch
                 batch = Batch()
@@ -145,8 +151,8 @@ def decoded(build: Store, samples: pa.Table, views: Sequence[View], stage: str =
     """
     rows = samples.to_pylist()
     batch = Batch(stage)
-    for got in views_of(build, rows, views):
-        batch.add(rows[got.index], got.views, got.error)
+    for got, data in views_of(build, rows, views):
+        batch.add(rows[got.index], got, data, views)
         if batch.is_full:
             yield batch
             batch = Batch(stage)
@@ -154,14 +160,14 @@ def decoded(build: Store, samples: pa.Table, views: Sequence[View], stage: str =
         yield batch
 
 
-def views_of(build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> Iterator[Viewed]:
-    """The views of samples, in order; `index` is the place in `rows`.
+def views_of(build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> Iterator[tuple[Viewed, bytes]]:
+    """The views of samples, in order, with their media; `index` is the place in `rows`.
 
     Args:
         rows: of SAMPLES.
     """
     if not views:
-        yield from (Viewed(i, _span(row) or Span(0, 0), {}, None) for i, row in enumerate(rows))
+        yield from ((Viewed(i, _span(row) or Span(0, 0)), b"") for i, row in enumerate(rows))
         return
     for window, items in _windows(build, rows, range(len(rows)), lambda row: row["sample_id"]):
         requests = [
@@ -169,7 +175,31 @@ def views_of(build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[Vi
             for (data, _), row in zip(items, (rows[i] for i in window), strict=True)
         ]
         for got in decode_many(requests, views, limit_s=DECODE_SECONDS):
-            yield Viewed(window[got.index], got.span, got.views, got.error)
+            yield Viewed(window[got.index], got.span, got.views, got.error), items[got.index][0]
+
+
+def _apart(
+    row: Mapping[str, Any], error: MediaError, data: bytes, views: Sequence[View]
+) -> tuple[dict[View, NDArray[np.generic]], dict[View, MediaError]]:
+    """What a sample has, and what it lost, each view decoded for itself: damaged sound costs no pictures. So what is
+    said of a view does not depend on which others were asked for.
+
+    Media that killed the decoder, or took too much of it, are not tried again: all views are lost.
+
+    Args:
+        error: what came of decoding them together.
+    """
+    if len(views) == 1 or isinstance(error, Quarantined):
+        return {}, dict.fromkeys(views, error)
+    found: dict[View, NDArray[np.generic]] = {}
+    lost: dict[View, MediaError] = {}
+    request = Request(data, row["kind"], _span(row), "", row["sample_id"])
+    for view in views:
+        [got] = decode_many([request], [view], limit_s=DECODE_SECONDS)
+        found |= got.views
+        if got.error is not None:
+            lost[view] = got.error
+    return found, lost
 
 
 def _span(row: Mapping[str, Any]) -> Span | None:

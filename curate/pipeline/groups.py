@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, failures_of
+from curate.pipeline.blocks import FAIL, FAILURE_TYPE, LOST, failure_array, failures_of, view_name
 from curate.pipeline.listing import Listing
 from curate.pipeline.models import models
 from curate.pipeline.partitions import Partition
@@ -19,9 +19,6 @@ from curate.schema.verdict import Failure
 from curate.signals.base import Signal
 from curate.storage import Store
 from curate.storage.tables import read_table, write_table
-
-DECODE = "decode"
-"""Column of a batch: why a sample could not be decoded, of FAILURE_TYPE."""
 
 SIGNALS = b"curate.signals"
 """Metadata of a group's fragment: a JSON object, by signal the digest of what its values depend on."""
@@ -63,7 +60,7 @@ class GroupFragment:
         """A batch with the columns of the group.
 
         Args:
-            batch: samples with their views, and DECODE.
+            batch: samples with their views, and why they have none.
             start: its first row's place in the partition.
         """
         for held in self._held.values():
@@ -94,25 +91,48 @@ class GroupFragment:
 
 
 def _computed(batch: pa.Table, signals: Sequence[Signal]) -> dict[str, pa.Array | pa.ChunkedArray]:
-    """Columns of the signals for all rows; those that could not be decoded have that failure of each signal."""
-    decode = batch.column(DECODE)
-    if decode.null_count == batch.num_rows:
+    """Columns of the signals for all rows. A row that lost a view has that failure of each signal that needs it, and of
+    no other: what else is computed beside a signal does not change what it says."""
+    lost = {s.name: _lost(batch, s) for s in signals}
+    if not any(map(any, lost.values())):
         answer = models().compute(signals, batch)
-        return {n: c for s in signals for n, c in _in_range(s, answer).items()}
-    alive = np.flatnonzero(decode.is_null().to_numpy(zero_copy_only=False))
+        whole = {n: c for s in signals for n, c in _in_range(s, answer).items()}
+        if not any(f in whole and whole[f].null_count > answer.column(f).null_count for s in signals for f in s.after):
+            return whole
+        # a value that is refused is one that no other signal reads, as where that one is added later
+    columns: dict[str, Any] = {}
+    for signal in signals:
+        own = _of_those_left(batch, signal, lost[signal.name])
+        columns |= own
+        for field in signal.gives:
+            batch = batch.append_column(field.name, own[field.name])
+    return columns
+
+
+def _lost(batch: pa.Table, signal: Signal) -> list[Failure | None]:
+    """For each row why it has not all views that the signal needs."""
+    said: list[Failure | None] = [None] * batch.num_rows
+    for view in sorted(signal.needs, key=view_name):
+        column = batch.column(LOST + view_name(view))
+        if column.null_count < len(column):
+            said = [first or this for first, this in zip(said, failures_of(column), strict=True)]
+    return said
+
+
+def _of_those_left(
+    batch: pa.Table, signal: Signal, lost: Sequence[Failure | None]
+) -> dict[str, pa.Array | pa.ChunkedArray]:
+    alive = np.array([i for i, failure in enumerate(lost) if failure is None], np.int64)
+    if not len(alive):
+        nothing = {f.name: pa.nulls(batch.num_rows, f.type) for f in signal.gives}
+        return nothing | {FAIL + signal.name: failure_array(lost)}
+    answer = _in_range(signal, models().compute([signal], batch.take(pa.array(alive))))
     place = np.full(batch.num_rows, -1)
     place[alive] = np.arange(len(alive))
     rows = pa.array(place, pa.int64(), mask=place < 0)
-    columns: dict[str, Any] = {}
-    answer = models().compute(signals, batch.take(pa.array(alive))) if len(alive) else None
-    failed = failures_of(decode)
-    for signal in signals:
-        own = _in_range(signal, answer) if answer is not None else {}
-        for field in signal.gives:
-            columns[field.name] = own[field.name].take(rows) if own else pa.nulls(batch.num_rows, field.type)
-        found = failures_of(own[FAIL + signal.name].take(rows)) if own else [None] * batch.num_rows
-        columns[FAIL + signal.name] = failure_array([d or f for d, f in zip(failed, found, strict=True)])
-    return columns
+    columns = {name: column.take(rows) for name, column in answer.items()}
+    found = failures_of(columns[FAIL + signal.name])
+    return columns | {FAIL + signal.name: failure_array([d or f for d, f in zip(lost, found, strict=True)])}
 
 
 def _in_range(signal: Signal, answer: pa.Table) -> dict[str, pa.Array | pa.ChunkedArray]:

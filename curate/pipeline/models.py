@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from curate.helper.errors import HelperDied, HelperError
 from curate.helper.process import Helper
 from curate.helper.quarantine import each
-from curate.pipeline.blocks import FAIL, view_name
+from curate.pipeline.blocks import FAIL, VIEW, view_name
 from curate.pipeline.model_service import CARRIED, NotLoaded, answer_schema
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, Quarantined
@@ -86,8 +86,8 @@ class Models:
 
     def _ask_signals(self, signals: Sequence[Signal], rows: pa.Table) -> pa.Table:
         needed = {"sample_id", "kind", "text", *CARRIED, *(field for s in signals for field in s.after)}
-        views = {view_name(view) for s in signals for view in s.needs}
-        rows = rows.select([n for n in rows.column_names if n in needed or n.partition(":")[2] in views])
+        needed |= {VIEW + view_name(view) for s in signals for view in s.needs}
+        rows = rows.select([n for n in rows.column_names if n in needed])
         specs = [list(_spec(s)) for s in signals]
         limit = _limit(rows.num_rows) * len(signals)
         try:

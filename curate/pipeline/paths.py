@@ -15,7 +15,7 @@ from curate.signals.base import Signal
 
 FETCH_VERSION = 1
 CUT_VERSION = 3
-ANNOTATE_VERSION = 3
+ANNOTATE_VERSION = 4
 """Versions of our own code: raised when results change."""
 
 LIGHT = "light"

@@ -77,8 +77,8 @@ def _remove(build: Store, failing: Mapping[str, Sequence[str]], groups: Sequence
         build.remove(s.path for s in build.files(folder) if _partition(s.path) in again)
     for path in failing["fetched"]:
         write_table(build, f"{KEPT}/{path}", read_table(build, path))  # first the copy, then the removal
-    kept = {s.path.removeprefix(f"{KEPT}/") for s in build.files(KEPT)}
-    build.remove(s.path for s in build.files("fetched") if s.path in kept)
+    # and no other: a retry that was killed may have mended what it left in KEPT
+    build.remove(failing["fetched"])
 
 
 def readers(groups: Sequence[Group]) -> dict[str, list[str]]:

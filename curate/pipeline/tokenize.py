@@ -229,15 +229,15 @@ class _Made:
         self,
         samples: pa.Table,
         views: Sequence[Mapping[View, NDArray[np.generic]]],
-        failures: Sequence[Failure | None],
+        failures: Sequence[Mapping[View, Failure]],
         captions: Sequence[str | None],
     ) -> None:
-        """Ids of a batch; a sample that could not be decoded has none in streams of media."""
+        """Ids of a batch; a sample that lost the stream's view has none."""
         stream = self._stream
         arrays = [got.get(stream.view) for got in views] if stream.view is not None else []
         sizes = list(zip(samples.column("width").to_pylist(), samples.column("height").to_pylist(), strict=True))
         given = items_of(stream.card, arrays, captions, sizes)
-        undecoded: list[Failure | None] = [f if stream.view is not None else None for f in failures]
+        undecoded = [failed.get(stream.view) if stream.view is not None else None for failed in failures]
         todo = [i for i, f in enumerate(undecoded) if f is None and given[i] is not None]
         ids: list[NDArray[np.generic] | None] = [None] * samples.num_rows
         encoded = models().encode(stream.tokenizer, f"tokenize:{stream.use.name}", [given[i] for i in todo])

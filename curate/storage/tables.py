@@ -38,7 +38,7 @@ def table_rows(store: Store, path: str) -> int:
 def _opened(store: Store, path: str) -> pq.ParquetFile:
     if store.remote:
         return pq.ParquetFile(pa.PythonFile(RemoteFile(store, path), mode="r"), pre_buffer=True)
-    return pq.ParquetFile(store.local(path))
+    return pq.ParquetFile(pa.OSFile(str(store.local(path))))
 
 
 class RemoteFile(io.RawIOBase):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from curate.media.views import Audio, Frames
 from curate.pipeline.blocks import (
     FAIL,
+    LOST,
     VIEW,
     drop_views,
     failure_array,
@@ -25,7 +26,12 @@ from curate.pipeline.blocks import (
     unpack_views,
     view_name,
 )
+<<<<<<< HEAD
 from curate.pipeline.groups import DECODE, GroupFragment
+=======
+from curate.pipeline.fetch import nested, unnested
+from curate.pipeline.groups import GroupFragment
+>>>>>>> wt-review
 from curate.pipeline.media_store import GAP_BYTES, MediaReader, MediaTar, read_media
 from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
@@ -151,7 +157,29 @@ class Fragile(Signal):
         return [{"length": float("nan") if t == "nan" else float(len(t or ""))} for t in batch.text]
 
 
-def computed(texts: list[str], decode: list[Failure | None] | None = None) -> tuple[pa.Table, list[Failure | None]]:
+class Looking(Signal):
+    """Gives the width of a sample's picture, and of no sample without one is asked."""
+
+    name = "looking"
+    needs = (SMALL,)
+    gives = (SignalField("seen", pa.float32(), "pixels", (0, None)),)
+
+    def __call__(self, batch: Batch) -> list[Result]:
+        return [{"seen": None if a is None else float(a.shape[2])} for a in batch.views[SMALL]]
+
+
+class Doubling(Signal):
+    """Reads what another signal gives."""
+
+    name = "doubling"
+    after = ("length",)
+    gives = (SignalField("twice", pa.float32(), "characters", (0, None)),)
+
+    def __call__(self, batch: Batch) -> list[Result]:
+        return [{"twice": None if n is None else 2 * n} for n in batch.columns["length"]]
+
+
+def computed(texts: list[str], lost: list[Failure | None] | None = None) -> tuple[pa.Table, list[Failure | None]]:
     """What the signal says of some samples."""
     n = len(texts)
     columns: dict[str, Any] = {
@@ -159,9 +187,12 @@ def computed(texts: list[str], decode: list[Failure | None] | None = None) -> tu
         "kind": ["image"] * n,
         "text": texts,
         **{name: pa.nulls(n, pa.float64()) for name in CARRIED},
-        DECODE: failure_array(decode if decode is not None else [None] * n),
     }
-    signals = [Fragile()]
+    signals: list[Signal] = [Fragile(), Doubling()]
+    if lost is not None:
+        signals.append(Looking())
+        columns[VIEW + view_name(SMALL)] = pack_view([None if f else np.zeros((1, 2, 3, 3), np.uint8) for f in lost])
+        columns[LOST + view_name(SMALL)] = failure_array(lost)
     fragment = GroupFragment(Group(LIGHT, tuple(signals)), Paths.of({}, Cut(), signals))
     out = fragment.computed(pa.table(columns), 0)
     return out, failures_of(out.column(FAIL + "fragile"))
@@ -177,16 +208,21 @@ def test_a_batch_with_one_bad_member_loses_that_one_member() -> None:
 def test_a_value_outside_the_declared_range_is_a_failure(text: str, says: str) -> None:
     out, [_, failure] = computed(["four", text])
     assert out["length"].to_pylist() == [4, None]
+    assert out["twice"].to_pylist() == [8, None], "no other signal reads it"
     assert failure is not None
     assert failure.error == "RangeError"
     assert says in failure.message
 
 
-def test_a_sample_that_could_not_be_decoded_is_shown_to_no_signal() -> None:
+def test_a_sample_that_lost_a_view_fails_in_the_signals_that_need_it_and_in_no_other() -> None:
     broken = Failure("annotate:decode", "MediaError", "cut off")
-    out, failures = computed(["four", "bad", "seventh"], [None, broken, None])
-    assert out["length"].to_pylist() == [4, None, 7]
-    assert failures == [None, broken, None]
+    out, failures = computed(["four", "also", "seventh"], [None, broken, None])
+    assert out["length"].to_pylist() == [4, 4, 7]
+    assert failures == [None] * 3
+    assert out["seen"].to_pylist() == [3, None, 3]
+    assert failures_of(out.column(FAIL + "looking")) == [None, broken, None]
+    out, _ = computed(["four"], [broken])
+    assert (out["length"].to_pylist(), out["seen"].to_pylist()) == ([4], [None])
 
 
 def test_a_text_that_the_tokenizer_refuses_takes_no_other_along() -> None:

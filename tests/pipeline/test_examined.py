@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.io import wavfile
 
 from curate.media.guarded import close
-from curate.media.views import Frames
-from curate.pipeline.examined import WINDOW_BYTES, Records, _windows, decoded, examined
+from curate.media.views import Audio, Frames, View
+from curate.pipeline.examined import WINDOW_BYTES, Batch, Records, _windows, decoded, examined
 from curate.pipeline.ingest import cut_how
 from curate.schema.ids import content_id
 from curate.schema.recipe import Cut
@@ -87,6 +89,52 @@ def test_a_sample_that_cannot_be_decoded_says_in_which_stage(tmp_path: Path) -> 
     samples = pa.Table.from_pylist([row], schema=SAMPLES)
     for stage in ("annotate", "tokenize"):
         [batch] = decoded(build, samples, [Frames(32)], stage)
-        [failure] = batch.failures
-        assert failure is not None
-        assert failure.stage == f"{stage}:decode"
+        [failures] = batch.failures
+        assert [failure.stage for failure in failures.values()] == [f"{stage}:decode"]
+
+
+def damaged_sound() -> bytes:
+    """A video of three seconds, the sound of its middle overwritten."""
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        pictures, sound = out.add_stream("mpeg4", rate=10), out.add_stream("flac", rate=16000, layout="mono")
+        pictures.width = pictures.height = 64
+        for i in range(30):
+            shade = np.full((64, 64, 3), 8 * i, np.uint8)
+            out.mux(pictures.encode(av.VideoFrame.from_ndarray(shade, "rgb24")))
+            heard = rng.integers(-9000, 9000, (1, 1600)).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(heard, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16000, 1600 * i
+            out.mux(sound.encode(frame))
+        out.mux(pictures.encode(None))
+        out.mux(sound.encode(None))
+    data = bytearray(file.getvalue())
+    with av.open(io.BytesIO(data)) as written:
+        for packet in [p for p in written.demux(audio=0) if p.size and p.pos][8:14]:
+            data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    return bytes(data)
+
+
+def test_damaged_sound_costs_no_pictures_whatever_they_are_decoded_with(tmp_path: Path) -> None:
+    data = damaged_sound()
+    build = open_store(tmp_path)
+    build.write("media/a.tar", data)
+    row = dict.fromkeys(FETCHED.names) | {
+        "record_id": "r", "source": "s", "uri": "a.mp4", "meta": "{}", "content_id": content_id(data),
+        "bytes": len(data), "media": "media/a.tar", "member": "a.mp4", "offset": 0,
+    }  # fmt: skip
+    seen, heard = Frames(32), Audio(16000)
+
+    def examine(*views: View) -> Batch:
+        [batch] = examined(build, Records(pa.Table.from_pylist([row], schema=FETCHED)), cut_how(Cut()), views)
+        return batch
+
+    alone, both = examine(seen), examine(seen, heard)
+    [again] = decoded(build, both.samples, [seen, heard])
+    assert alone.failures == [{}]
+    for batch in (both, again):
+        [views], [failures] = batch.views, batch.failures
+        assert np.array_equal(views[seen], alone.views[0][seen])
+        assert list(failures) == [heard]
+        assert "sound is damaged" in failures[heard].message

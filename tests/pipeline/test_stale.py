@@ -121,3 +121,12 @@ def test_killed_anywhere_nothing_is_older_than_what_it_was_made_of(tmp_path: Pat
     assert there[-1] <= ("samples" in left)
     if not all(there):
         assert not build.files("pairs")
+
+
+def test_what_a_killed_retry_has_mended_is_not_fetched_again(tmp_path: Path) -> None:
+    build = build_of(tmp_path)
+    mended, failed = (f"fetched/web-{16 * x}-0123456789abcdef.parquet" for x in "ab")
+    write_table(build, f"retry/{mended}", FETCHED.empty_table())
+    _remove(build, NONE | {"fetched": [failed]}, composed(), [])
+    assert "fetched" in left_of(build, "a"), "its records lie in the media that this fragment tells of"
+    assert "fetched" not in left_of(build, "b")
