@@ -26,12 +26,7 @@ from curate.pipeline.blocks import (
     unpack_views,
     view_name,
 )
-<<<<<<< HEAD
-from curate.pipeline.groups import DECODE, GroupFragment
-=======
-from curate.pipeline.fetch import nested, unnested
 from curate.pipeline.groups import GroupFragment
->>>>>>> wt-review
 from curate.pipeline.media_store import GAP_BYTES, MediaReader, MediaTar, read_media
 from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
