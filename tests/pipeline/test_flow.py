@@ -76,7 +76,7 @@ def annotated(build: Folder, block: pa.Table, groups: list[Group], here: int) ->
     later = groups[here:]
     block = Annotate(context, cut_how(Cut()), groups[:here], later)(block)
     for i, group in enumerate(later):
-        block = Compute(context, group, later[i + 1 :])(block)
+        block = Compute(context, groups[: here + i], group, later[i + 1 :])(block)
     assert block.num_rows == 1
     return {g.name: read_table(build, PATHS.signals("web-0123456789abcdef", "web", g.name)) for g in groups}
 
@@ -94,6 +94,19 @@ def test_a_group_gives_the_same_wherever_it_is_computed(tmp_path: Path, count: i
     assert halved["halved"].null_count == (count > 1)
     assert halved["failure:halved"].null_count == halved.num_rows == count
     assert found[0]["redness"]["failure:redness"].null_count == max(0, count - 1)
+
+
+@pytest.mark.parametrize("most", [0, 3 * 40 * 40 + 2000])
+def test_views_that_are_too_large_to_flow_are_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    groups = groups_of(SIGNALS)
+    build, block = fetched(tmp_path / "flows", media(5), 1)
+    whole = annotated(build, block, groups, 1)
+    monkeypatch.setattr("curate.pipeline.annotate.MOST_FLOWING", most)
+    monkeypatch.setattr("curate.pipeline.examined.BATCH_ROWS", 2)
+    build, block = fetched(tmp_path / "again", media(5), 1)
+    assert annotated(build, block, groups, 1) == whole
 
 
 @pytest.mark.parametrize("here", [3, 1])
