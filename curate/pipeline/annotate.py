@@ -7,7 +7,7 @@ computes nothing, and a signal that is added computes itself: values of the othe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from curate.media.guarded import decodes
 from curate.pipeline.blocks import drop_views, failed_rows, view_name
 from curate.pipeline.board import Board
 from curate.pipeline.decodes import DECODES, decode_columns
-from curate.pipeline.examined import BATCH_ROWS, Batch, Records, decoded, examined
+from curate.pipeline.examined import Batch, Records, decoded, examined
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.listing import Listing
 from curate.pipeline.model_service import CARRIED
@@ -43,8 +43,13 @@ RESULT = pa.schema(
 )
 """What comes out of the plan: a row a partition."""
 
-BATCH, MISSING = "batch", "missing"
-"""Columns that flow to later groups: samples with their views; names of the groups that are missing."""
+BATCH, SIZES, MISSING = "batch", "sizes", "missing"
+"""Columns that flow to later groups: samples with their views; how many of them models see together, null where the
+views are too large to flow and are decoded again; names of the groups that are missing."""
+
+MOST_FLOWING = 1 << 30
+"""Most bytes of views of one partition that flow: a row of a plan lies in memory whole, and one record may make
+thousands of clips."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class Annotate:
         records = Records(read_table(build, paths.fetched(name, source))) if samples is None else None
         parts: list[pa.Table] = []
         flowing: list[pa.Table] = []
+        sizes: list[int] | None = []
+        weight = 0
         done = failed = again = 0
         for batch in (
             examined(build, records, self._cut, views) if records is not None else decoded(build, samples, views)
@@ -126,20 +133,25 @@ class Annotate:
             bad, tries = failed_rows(table), retries.take()
             failed, again = failed + bad, again + tries
             board.add("annotate", passed=table.num_rows - bad, failed=bad, retries=tries)
-            if later:
+            if later and sizes is not None:
                 flowing.append(drop_views(table, [v for g in later for v in g.needs]))
+                sizes.append(table.num_rows)
+                weight += flowing[-1].nbytes
+                if weight > MOST_FLOWING:
+                    flowing, sizes = [], None
         if records is not None:
             write_table(build, samples_path, pa.concat_tables(parts) if parts else SAMPLES.empty_table())
             write_table(build, records_path, records.table())
         for fragment in mine:
             fragment.commit(build, paths.signals(name, source, fragment.group.name))
-        return self._result(block, (done, 0, failed, again), flowing, [g.name for g in later])
+        return self._result(block, (done, 0, failed, again), flowing, sizes, [g.name for g in later])
 
     def _result(
         self,
         block: pa.Table,
         told: tuple[int, int, int, int],
         flowing: Sequence[pa.Table] = (),
+        sizes: Sequence[int] | None = (),
         missing: Sequence[str] = (),
     ) -> pa.Table:
         """The row that goes on."""
@@ -149,6 +161,7 @@ class Annotate:
         if self._later:
             batch = pa.concat_tables(flowing) if flowing else Batch().table([])
             table = table.append_column(BATCH, nested(batch))
+            table = table.append_column(SIZES, pa.array([sizes], pa.list_(pa.int64())))
             table = table.append_column(MISSING, pa.array([list(missing)], pa.list_(pa.string())))
         return table
 
@@ -157,13 +170,14 @@ class Compute:
     """A worker that holds one group's model, on a GPU where the group takes one.
 
     Args:
+        before: groups that come before it, which are committed where it is its turn.
         group: the group.
         later: groups that come after it; the views that they need flow on.
     """
 
-    def __init__(self, context: Context, group: Group, later: Sequence[Group]) -> None:
+    def __init__(self, context: Context, before: Sequence[Group], group: Group, later: Sequence[Group]) -> None:
         adopt(context.stores)
-        self._context, self._group, self._later = context, group, later
+        self._context, self._before, self._group, self._later = context, before, group, later
 
     @tells("annotate")
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -174,13 +188,33 @@ class Compute:
             models().load_signal(signal)
         partition = partition_of(block)
         fragment = GroupFragment(self._group, self._context.paths)
-        batch = unnested(block, BATCH)
-        starts = range(0, batch.num_rows, BATCH_ROWS)
-        parts = [fragment.computed(batch.slice(start, BATCH_ROWS), start) for start in starts]
         path = self._context.paths.signals(partition.name, partition.source, self._group.name)
+        sizes = block.column(SIZES)[0].as_py()
+        if sizes is None:
+            done = 0
+            for batch in self._decoded(partition):
+                fragment.computed(batch, done)
+                done += batch.num_rows
+            fragment.commit(self._context.build, path)
+            return self._passed(block, block.column(BATCH))
+        whole = unnested(block, BATCH)
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        parts = [fragment.computed(whole.slice(at, size), at) for at, size in zip(starts, sizes, strict=True)]
         fragment.commit(self._context.build, path)
         kept = [v for g in self._later for v in g.needs]
-        return self._passed(block, nested(drop_views(pa.concat_tables(parts) if parts else batch, kept)))
+        return self._passed(block, nested(drop_views(pa.concat_tables(parts) if parts else whole, kept)))
+
+    def _decoded(self, partition: Partition) -> Iterator[pa.Table]:
+        """The batches of a partition whose views did not flow."""
+        build, paths = self._context.build, self._context.paths
+        given = _fields(self._context, partition, self._before, [self._group])
+        views, done = self._group.needs, 0
+        for batch in decoded(build, read_table(build, paths.samples(partition.name, partition.source)), views):
+            table = batch.table(views)
+            for column in given.column_names:
+                table = table.append_column(column, given.column(column).slice(done, table.num_rows))
+            done += table.num_rows
+            yield table
 
     def _passed(self, block: pa.Table, batch: Any) -> pa.Table:
         if not self._later:
@@ -191,13 +225,17 @@ class Compute:
 def _given(context: Context, partition: Partition, groups: Sequence[Group]) -> pa.Table:
     """Fields that missing groups read and committed ones hold, for all samples of the partition."""
     missing = context.missing(partition, groups)
-    wanted = {field for g in missing for s in g.signals for field in s.after} - set(CARRIED)
+    return _fields(context, partition, [g for g in groups if g not in missing], missing)
+
+
+def _fields(context: Context, partition: Partition, held: Sequence[Group], readers: Sequence[Group]) -> pa.Table:
+    """Fields that some groups read and others, which are committed, hold."""
+    wanted = {field for g in readers for s in g.signals for field in s.after} - set(CARRIED)
     columns: dict[str, Any] = {}
-    for group in groups:
+    for group in held:
         fields = sorted(wanted & {f.name for s in group.signals for f in s.gives})
-        if fields and group not in missing:
-            table = read_table(
-                context.build, context.paths.signals(partition.name, partition.source, group.name), fields
-            )
+        if fields:
+            path = context.paths.signals(partition.name, partition.source, group.name)
+            table = read_table(context.build, path, fields)
             columns |= {name: table.column(name) for name in fields}
     return pa.table(columns)

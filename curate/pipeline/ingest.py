@@ -187,6 +187,7 @@ def _read(
             gpus=share,
             actors=size.gpu_actors(cluster, share) if share else size.actors,
             context=context,
+            before=groups[: on_gpu + i],
             group=group,
             later=later[i + 1 :],
         )

@@ -89,7 +89,7 @@ def matching(pattern: str) -> tuple[str, list[Stat]]:
     if base.is_file():
         return str(base.parent), [Stat(base.name, base.stat().st_size)]
     # not Path.glob: it knows no escapes
-    found = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
+    found = set(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 -- and `**/**` gives a path twice
     stats = (Folder(base).stat(path.relative_to(base).as_posix()) for path in sorted(found))
     return str(base), [stat for stat in stats if stat is not None]
 

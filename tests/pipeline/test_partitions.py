@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.pipeline.partitions import MOST_BYTES, MOST_TIMED, fragment, partition_name, slices
 from curate.sources.entry import Entry, File, identities
+from curate.sources.paths import matching
 
 
 def entries(names: list[str], size: int = 10) -> list[Entry]:
@@ -49,3 +52,9 @@ def test_a_name_follows_from_the_slice_alone() -> None:
     ]
     assert len({name, *others}) == 5
     assert fragment("samples", name, ["cut", 1]) != fragment("samples", name, ["cut", 2])
+
+
+def test_a_pattern_that_meets_a_tar_in_several_ways_gives_one_unit(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x.tar").touch()
+    assert [stat.path for stat in matching(f"{tmp_path}/**/**/*.tar")[1]] == ["a/b/x.tar"]
