@@ -107,6 +107,8 @@ class Records:
             row |= {"kind": found.probe.kind} | {name: getattr(found.probe, name) for name in PROBE_NAMES}
         if found.error is not None:
             row |= Failure.of(found.stage, found.error).__dict__
+        elif not found.spans:  # each record has a sample or a failure (law 1)
+            row |= Failure("cut", "MediaError", "Nothing of it can be made a sample.").__dict__
 
     def sample(self, at: int, span: Span) -> dict[str, Any]:
         """The row of a sample of record `at`."""

@@ -25,6 +25,7 @@ from curate.schema.tables import FAILURE_NAMES, FETCHED
 from curate.schema.verdict import Failure
 from curate.sources.base import Source, Unit
 from curate.sources.entry import Entry, entries_of, entries_table, identities
+from curate.sources.media_types import is_timed
 from curate.sources.read import read_all
 from curate.storage import Store
 from curate.storage.bucket import adopt
@@ -36,6 +37,9 @@ AT_ONCE = 64
 
 HELD_BYTES = 64 << 20
 """Bytes of entries that are read together, as far as listing tells them."""
+
+GUESSED = (1 << 20, 8 << 20)
+"""Bytes of what is behind a URL, before it is asked for: of an image, of video and audio."""
 
 UNITS = pa.schema(
     [
@@ -152,7 +156,7 @@ def _windows(entries: Sequence[Entry], limits: Mapping[str, Fetch]) -> Iterator[
     held: list[Entry] = []
     size = 0
     for entry in entries:
-        more = getattr(entry.location, "bytes", 0)
+        more = getattr(entry.location, "bytes", GUESSED[is_timed(entry.uri)])
         if held and (len(held) == at_once or size + more > HELD_BYTES):
             yield held
             held, size = [], 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from curate.decide.rules import check_near_duplicates, check_rules
+from curate.pipeline.paths import LIGHT
 from curate.pipeline.tokenize import StreamPlan
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
@@ -66,6 +67,9 @@ def make_plan(file: RecipeFile) -> Plan:
             if field.name in fields:
                 raise file.error(("annotate",), f"two signals give the field {field.name!r}")
             fields[field.name] = field
+    for signal in ordered:
+        if signal.name == LIGHT:
+            raise file.error(("annotate",), f"a signal cannot be called {LIGHT!r}: the files of light signals are")
     probed = {f.name: f for f in PROBED_FIELDS}
     for i, rule in enumerate(recipe.decide.records):
         with _at(file, ("decide", "records", i)):

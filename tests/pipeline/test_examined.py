@@ -11,7 +11,9 @@ import pyarrow as pa
 import pytest
 from scipy.io import wavfile
 
+from curate.media.examine import Examined
 from curate.media.guarded import close
+from curate.media.probe import Probe
 from curate.media.views import Audio, Frames, View
 from curate.pipeline.examined import WINDOW_BYTES, Batch, Records, _windows, decoded, examined
 from curate.pipeline.ingest import cut_how
@@ -138,3 +140,11 @@ def test_damaged_sound_costs_no_pictures_whatever_they_are_decoded_with(tmp_path
         assert np.array_equal(views[seen], alone.views[0][seen])
         assert list(failures) == [heard]
         assert "sound is damaged" in failures[heard].message
+
+
+def test_a_record_of_which_nothing_can_be_made_a_sample_has_a_failure() -> None:
+    row = dict.fromkeys(FETCHED.names) | {"record_id": "r", "source": "s", "uri": "odd.mp4", "meta": "{}"}
+    records = Records(pa.Table.from_pylist([row], schema=FETCHED))
+    records.add(0, Examined(0, Probe("video", 8, 8, 0.0, 25.0, False, "h264", None)))
+    [found] = records.table().to_pylist()
+    assert (found["kind"], found["stage"], found["error"]) == ("video", "cut", "MediaError")
