@@ -20,7 +20,7 @@ from curate.media.clips import Span
 from curate.media.decode import decode
 from curate.media.energy import Meter, k_weighting, weights
 from curate.media.views import Audio, Energy, Frames
-from curate.pipeline.blocks import pack_views, unpack_views, view_name
+from curate.pipeline.blocks import VIEW, pack_view, unpack_views, view_name
 from curate.signals.loudness import FLOOR, integrated_loudness
 
 
@@ -236,7 +236,7 @@ def test_some_numbers_cross_the_border_of_the_process() -> None:
     data = sound(noise(2.0))
     got = guarded.decode(data, "audio", [Energy()], Span(0, 1_550_000)).views[Energy()]
     assert np.array_equal(got, energies(data, span=Span(0, 1_550_000)))
-    [back] = unpack_views(pa.table(pack_views(Energy(), [got])), Energy())
+    [back] = unpack_views(pa.table({VIEW + view_name(Energy()): pack_view([got])}), Energy())
     assert back is not None
     assert np.array_equal(back, got)
     assert view_name(Energy()) == "energy"
