@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from synth import channels, noise, shipped, sound, tone, video, with_a_hole
 
-from curate.media import guarded
+from curate.media import answers, guarded
 from curate.media.clips import Span
 from curate.media.decode import decode
 from curate.media.energy import Meter, k_weighting, weights
@@ -256,6 +256,6 @@ def test_some_numbers_cross_the_border_of_the_process() -> None:
     ],
 )
 def test_energies_of_the_wrong_form_are_seen(array: object) -> None:
-    assert list(guarded._decoded([[0, np.zeros(3), None]], [Energy()]).views) == [Energy()]
+    assert list(answers.decoded([[0, np.zeros(3), None]], [Energy()]).views) == [Energy()]
     with pytest.raises((LookupError, TypeError, ValueError)):
-        guarded._decoded([[0, array, None]], [Energy()])
+        answers.decoded([[0, array, None]], [Energy()])
