@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -177,7 +177,7 @@ def decoding(requests: Sequence[Request], views: Sequence[View], limit_s: float)
             yield from _clips(some, views, limit_s)
         else:
             for index, request in some:
-                yield _viewed(index, request, views, limit_s)
+                yield viewed_alone(index, request, views, limit_s)
 
 
 def cut_up(whole: Sequence[Span], cut: CutHow) -> tuple[Span, ...]:
@@ -277,7 +277,7 @@ def _by_spans(
     yield Examined(index, found, spans=spans)
     for span in spans:
         counted.again += found.kind == "video" and bool(views)
-        yield _viewed(index, Request(data, found.kind, span), views, sample_s)
+        yield viewed_alone(index, Request(data, found.kind, span), views, sample_s)
 
 
 def _film(
@@ -309,7 +309,7 @@ def _film(
             made = gathered.take(span) if gathered is not None else Decoded()
             request = Request(data, "video", span)
             if span.missing or not views:
-                yield _viewed(index, request, views, sample_s)
+                yield viewed_alone(index, request, views, sample_s)
                 continue
             if made is None:
                 counted.again += 1
@@ -336,7 +336,7 @@ def _clips(some: Sequence[tuple[int, Request]], views: Sequence[View], limit_s: 
         for index, request in some:
             deadline.renew(limit_s)
             if reader is None or film is None or request.span is None:
-                yield _viewed(index, request, views, limit_s)
+                yield viewed_alone(index, request, views, limit_s)
             else:
                 made = film.views(request.span, frames) if frames else Decoded()
                 yield _with_sound(index, request, made, views, reader, deadline)
@@ -351,7 +351,7 @@ def _with_sound(
     """A clip whose pictures are there, with its sound; where they are not, `decode` decides."""
     _, sounds = sorted_views(views)
     if made is None or request.span is None:
-        return _viewed(index, request, views, deadline.limit_s)
+        return viewed_alone(index, request, views, deadline.limit_s)
     try:
         if sounds and reader.has_audio:
             sound_views(made, request.data, sounds, request.span, reader.zero, deadline, request.name)
@@ -360,15 +360,19 @@ def _with_sound(
     return Viewed(index, request.span, made.views)
 
 
-def _viewed(index: int, request: Request, views: Sequence[View], limit_s: float) -> Viewed:
-    """A sample by a run of its own."""
+def viewed_alone(
+    index: int, request: Request, views: Sequence[View], limit_s: float, run: Callable[..., Decoded] = decode
+) -> Viewed:
+    """A sample by a run of its own.
+
+    Args:
+        run: `decode`, here or in the helper process.
+    """
     span = request.span or Span(0, 0)
     if not views:
         return Viewed(index, span)
     try:
-        made = decode(
-            request.data, request.kind, views, request.span, limit_s=limit_s, name=request.name, key=request.key
-        )
+        made = run(request.data, request.kind, views, request.span, limit_s=limit_s, name=request.name, key=request.key)
     except MediaError as error:
         return Viewed(index, span, error=error)
     return Viewed(index, span, made.views)

@@ -35,6 +35,7 @@ from curate.media.examine import (
     Request,
     Viewed,
     cut_up,
+    viewed_alone,
 )
 from curate.media.probe import Probe
 from curate.media.service import ANSWER_SECONDS, NotHeld
@@ -171,7 +172,7 @@ def examine(
                 timed = known.probe.kind in TIMED
                 key = sample_id(content_id(data), span.start_us, span.end_us)
                 request = Request(data, known.probe.kind, span if timed else None, key=key)
-                yield _viewed_alone(index, request, views, sample_s)
+                yield viewed_alone(index, request, views, sample_s, decode)
             known = None
             reading.place += 1
 
@@ -202,7 +203,7 @@ def decode_many(
         held = sum(map(len, files))
         yield from _media.parts(reading, held, limit_s, 2 * limit_s, "decode_many", files, asked, rows, limit_s)
         for request in some[reading.place :]:
-            yield _viewed_alone(first + reading.place, request, views, limit_s)
+            yield viewed_alone(first + reading.place, request, views, limit_s, decode)
             reading.place += 1
 
 
@@ -324,20 +325,6 @@ def _examined_alone(index: int, data: bytes, name: str, cut: CutHow, limit_s: fl
         return Examined(index, found, spans=cut_up(whole, cut))
     except MediaError as error:
         return Examined(index, found, error, CUTTING)
-
-
-def _viewed_alone(index: int, request: Request, views: Sequence[View], limit_s: float) -> Viewed:
-    """A sample by a call of its own."""
-    span = request.span or Span(0, 0)
-    if not views:
-        return Viewed(index, span)
-    try:
-        found = decode(
-            request.data, request.kind, views, request.span, limit_s=limit_s, name=request.name, key=request.key
-        )
-    except MediaError as error:
-        return Viewed(index, span, error=error)
-    return Viewed(index, span, found.views)
 
 
 class _Media:

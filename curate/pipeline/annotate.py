@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from curate.media.examine import CutHow
 from curate.media.guarded import decodes
+from curate.media.views import View
 from curate.pipeline.blocks import drop_views, failed_rows, view_name
 from curate.pipeline.board import Board
 from curate.pipeline.decodes import DECODES, decode_columns
@@ -123,9 +124,7 @@ class Annotate:
             examined(build, records, self._cut, views) if records is not None else decoded(build, samples, views)
         ):
             parts.append(batch.samples)
-            table = batch.table(views)
-            for column in given.column_names:
-                table = table.append_column(column, given.column(column).slice(done, table.num_rows))
+            table = _seen(batch, views, given, done)
             board.add("annotate", total=table.num_rows)
             for fragment in mine:
                 table = fragment.computed(table, done)
@@ -210,9 +209,7 @@ class Compute:
         given = _fields(self._context, partition, self._before, [self._group])
         views, done = self._group.needs, 0
         for batch in decoded(build, read_table(build, paths.samples(partition.name, partition.source)), views):
-            table = batch.table(views)
-            for column in given.column_names:
-                table = table.append_column(column, given.column(column).slice(done, table.num_rows))
+            table = _seen(batch, views, given, done)
             done += table.num_rows
             yield table
 
@@ -220,6 +217,14 @@ class Compute:
         if not self._later:
             return block.select(RESULT.names)
         return block.set_column(block.column_names.index(BATCH), BATCH, batch)
+
+
+def _seen(batch: Batch, views: Sequence[View], given: pa.Table, start: int) -> pa.Table:
+    """What signals see of a batch whose first row is row `start` of the partition, with the fields of `given`."""
+    table = batch.table(views)
+    for name in given.column_names:
+        table = table.append_column(name, given.column(name).slice(start, table.num_rows))
+    return table
 
 
 def _given(context: Context, partition: Partition, groups: Sequence[Group]) -> pa.Table:

@@ -81,7 +81,9 @@ def ingest(
     found: list[Read] = []
     units: list[Unit] = []
     for unit in (unit for source in sources for unit in source.units(build)):
-        as_before = known.unchanged(unit, lambda partition: there.issuperset(_fragments(paths, partition, groups)))
+        as_before = known.unchanged(
+            unit, lambda partition: there.issuperset(paths.tables(partition.name, partition.source))
+        )
         found += as_before
         if not as_before:
             units.append(unit)
@@ -100,13 +102,6 @@ def ingest(
     if "annotate" in stages:
         known.write(found)
     return Ingested(sorted((one.partition for one in found), key=lambda p: p.name), records, counts)
-
-
-def _fragments(paths: Paths, partition: Partition, groups: Sequence[Group]) -> list[str]:
-    """All fragments of a partition that this plan makes."""
-    name, source = partition.name, partition.source
-    signals = [paths.signals(name, source, group.name) for group in groups]
-    return [paths.fetched(name, source), paths.records(name, source), paths.samples(name, source), *signals]
 
 
 def _read(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 import ray
-
-from curate.storage import Store
 
 
 class Listing:
@@ -20,11 +18,6 @@ class Listing:
     def __init__(self, paths: Iterable[str]) -> None:
         self._ref: Any = ray.put(pa.array(sorted(paths), pa.string()))
         self._paths: pa.StringArray | None = None
-
-    @classmethod
-    def of(cls, build: Store, folders: Sequence[str]) -> Listing:
-        """One listing of each folder."""
-        return cls(stat.path for folder in folders for stat in build.files(folder))
 
     def __getstate__(self) -> Any:
         return self._ref  # a task maps the paths, it does not get a copy of them

@@ -110,6 +110,11 @@ class Paths:
         made_by = ["signals", self._cut(source), [self.signals_as[name] for name in self.groups[group]]]
         return fragment(f"signals/{group}", partition, made_by)
 
+    def tables(self, partition: str, source: str) -> list[str]:
+        """All tables of a partition that are made before decisions."""
+        found = [self.fetched(partition, source), self.records(partition, source), self.samples(partition, source)]
+        return [*found, *(self.signals(partition, source, group) for group in self.groups)]
+
     def tokens_prefix(self, partition: str, source: str, stream: str, made_by: Any) -> str:
         """Names of a stream's fragments of a partition begin so; the digest of what they hold follows."""
         key = key_of(["tokens", self._cut(source), made_by])[:KEY_HEX]

@@ -213,13 +213,7 @@ def _files(paths: Paths, partitions: Iterable[Partition], decided: Decided) -> l
     files: list[str] = []
     for partition in partitions:
         name, source = partition.name, partition.source
-        files += [
-            paths.fetched(name, source),
-            paths.media(name, source),
-            paths.records(name, source),
-            paths.samples(name, source),
-            *(paths.signals(name, source, group) for group in paths.groups),
-        ]
+        files += [paths.media(name, source), *paths.tables(name, source)]
     return [*files, *(f.path for f in decided.fragments)]
 
 

@@ -23,42 +23,27 @@ PROBE = [
 ]
 """What probing says of media, on display orientation."""
 
-FETCHED = pa.schema(
-    [
-        pa.field("record_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("text", pa.string()),
-        pa.field("licence", pa.string()),
-        pa.field("meta", pa.string(), nullable=False),  # JSON object of whatever else the source said
-        pa.field("content_id", pa.string()),
-        pa.field("bytes", pa.int64()),
-        pa.field("media", pa.string()),  # tar of the build that holds the bytes, relative to the build
-        pa.field("member", pa.string()),  # its member name
-        pa.field("offset", pa.int64()),  # where its bytes start in the tar
-        *FAILURE,
-    ]
-)
+_LISTED = [
+    pa.field("record_id", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("uri", pa.string(), nullable=False),
+]
+_SAID = [
+    pa.field("text", pa.string()),
+    pa.field("licence", pa.string()),
+    pa.field("meta", pa.string(), nullable=False),  # JSON object of whatever else the source said
+    pa.field("content_id", pa.string()),
+    pa.field("bytes", pa.int64()),
+    pa.field("media", pa.string()),  # tar of the build that holds the bytes, relative to the build
+    pa.field("member", pa.string()),  # its member name
+    pa.field("offset", pa.int64()),  # where its bytes start in the tar
+]
+_KIND = pa.field("kind", pa.string())  # image, video or audio; null where it could not be told
+
+FETCHED = pa.schema([*_LISTED, *_SAID, *FAILURE])
 """One row a record, as fetching leaves it."""
 
-RECORDS = pa.schema(
-    [
-        pa.field("record_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("kind", pa.string()),  # image, video or audio; null where it could not be told
-        pa.field("text", pa.string()),
-        pa.field("licence", pa.string()),
-        pa.field("meta", pa.string(), nullable=False),  # JSON object of whatever else the source said
-        pa.field("content_id", pa.string()),
-        pa.field("bytes", pa.int64()),
-        pa.field("media", pa.string()),  # tar of the build that holds the bytes, relative to the build
-        pa.field("member", pa.string()),  # its member name
-        pa.field("offset", pa.int64()),  # where its bytes start in the tar
-        *PROBE,
-        *FAILURE,
-    ]
-)
+RECORDS = pa.schema([*_LISTED, _KIND, *_SAID, *PROBE, *FAILURE])
 """One row a record, as probing and cutting leave it."""
 
 SAMPLES = pa.schema(
