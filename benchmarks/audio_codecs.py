@@ -48,8 +48,8 @@ class Held:
 def held_out(lyra: Path) -> list[Held]:
     """The two samples of `lyra`, and what the installed packages give."""
     from curate.schema.package_data import data_folder
-    from curate.tokenizers.audio.crops import load_config
-    from curate.tokenizers.audio.media import decode_audio, sounds_of
+    from curate.training.audio_crops import load_config
+    from curate.training.audio_media import decode_audio, sounds_of
 
     out = [Held(name.partition("_")[0], True, decode_audio(lyra / name, 16000)) for name in SAMPLES]
     for source in load_config(data_folder("tokenizers") / "audio-rvq-4kbps" / "train.yaml").media:
@@ -64,7 +64,7 @@ def row(name: str, codec: Tokenizer, levels: int, kbps: float, sounds: list[Held
     import numpy as np
 
     from curate.schema.errors import CurateError
-    from curate.tokenizers.audio.evaluate import si_sdr, visqol, wideband_pesq
+    from curate.tokenizers.measures.audio import si_sdr, visqol, wideband_pesq
 
     found: dict[str, float | str | None] = {"codec": name, "kbps": kbps, "levels": levels}
     measures: dict[str, Callable[[Held, NDArray[np.float32]], float]] = {
@@ -103,8 +103,8 @@ def main() -> None:
     import torch
 
     from curate.schema.package_data import data_folder
-    from curate.tokenizers.adapters.lyra import KBPS, Lyra
-    from curate.tokenizers.audio.rvq import AudioRVQ
+    from curate.tokenizers.codecs.audio_rvq import AudioRVQ
+    from curate.tokenizers.codecs.lyra import KBPS, Lyra
 
     torch.set_num_threads(1)
     sounds = held_out(args.lyra)

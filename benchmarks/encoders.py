@@ -1,7 +1,7 @@
 """Which way of running an image encoder is the fastest on a CPU, and is it the same encoder?
 
 Plain: PyTorch in fp32, channels first. channels_last: the same with weights and pictures in that memory format. onnx:
-the net exported once (`curate.signals.onnx_tower`), run by ONNX Runtime. One thread each, `--batch` pictures at once;
+the net exported once (`curate.models.onnx_tower`), run by ONNX Runtime. One thread each, `--batch` pictures at once;
 rounds of the three alternate, and the median of the ratios to plain in the same round is told. `difference` is
 the largest |a - b| / |b| of a picture's features against plain, b plain's.
 
@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from curate.signals.onnx_cache import export_onnx
-from curate.signals.onnx_session import cpu_session
-from curate.signals.package_files import package_file
-from curate.signals.torchvision_shim import ensure_torchvision
+from curate.models.onnx_cache import export_onnx
+from curate.models.onnx_session import cpu_session
+from curate.models.package_files import package_file
+from curate.models.torchvision_shim import ensure_torchvision
 
 
 def networks() -> dict[str, tuple[Callable[[], Any], int]]:

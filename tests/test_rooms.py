@@ -12,20 +12,8 @@ import curate
 
 PACKAGE = Path(curate.__file__).parent
 ROOMS = (
-    *(
-        "schema",
-        "plugins",
-        "storage",
-        "helper",
-        "media",
-        "sources",
-        "demo",
-        "signals",
-        "decide",
-        "tokenizers",
-        "shards",
-    ),
-    *("pipeline", "card", "cli"),
+    *("schema", "plugins", "storage", "helper", "media", "models", "sources", "demo", "signals", "decide"),
+    *("tokenizers", "shards", "pipeline", "card", "training", "cli"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -159,7 +159,7 @@ def _pictures(
     tokenizer: Tokenizer, stream: Stream | None, crops: int, ids: NDArray[Any], row: dict[str, Any], media: Media
 ) -> list[Picture]:
     from curate.media.guarded import decode
-    from curate.tokenizers.image.evaluate import score
+    from curate.tokenizers.measures.image import score
 
     card = tokenizer.card
     if stream is None:
@@ -205,7 +205,7 @@ def _pictures(
 def _sound(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: Media) -> Sound:
     from curate.media.encode import encode_wav
     from curate.media.guarded import decode
-    from curate.tokenizers.audio.evaluate import si_sdr
+    from curate.tokenizers.measures.audio import si_sdr
 
     card = tokenizer.card
     if card.sample_rate is None:

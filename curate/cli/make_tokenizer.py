@@ -84,9 +84,9 @@ def features(
         curate tokenizers features efficientnet-lite0 --option kind=dense --codes 1024 --media photos/
         --held-out others/ --stream tok_effnet --top-k 8 --out tokenizers/effnet
     """
-    from curate.tokenizers.features.continuous import ContinuousFeatures
-    from curate.tokenizers.features.quantised import train_features
-    from curate.tokenizers.features.topk_streams import write_topk
+    from curate.tokenizers.codecs.continuous_features import ContinuousFeatures
+    from curate.tokenizers.codecs.quantised_features import train_features
+    from curate.tokenizers.codecs.topk import write_topk
 
     _free(out)
     if top_k is not None and codes is None:
@@ -133,8 +133,8 @@ def _free(out: Path) -> None:
 def _pictures(folder: Path, encoder: dict[str, Any]) -> Any:
     import numpy as np
 
-    from curate.tokenizers.features.encoders import encoder_of
-    from curate.tokenizers.image.evaluate import square
+    from curate.models.encoders import encoder_of
+    from curate.tokenizers.measures.image import square
 
     size = encoder_of(encoder).size
     found = read_files(folder, {".jpg", ".jpeg", ".png", ".webp"}, lambda path: square(path, size))

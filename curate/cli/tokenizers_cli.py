@@ -273,9 +273,9 @@ def train(
         raise CurateError(f"--out {out} is a file", "give a folder")
     out.mkdir(parents=True, exist_ok=True)
     if modality is Modality.image:
-        from curate.tokenizers.image.card import write_image_card
-        from curate.tokenizers.image.evaluate import square
-        from curate.tokenizers.image.train import ImageTrainConfig, train_image
+        from curate.tokenizers.measures.image import square
+        from curate.training.image import ImageTrainConfig, train_image
+        from curate.training.image_card import write_image_card
 
         # read before the training, which may take hours
         found = read_files(held_out, PICTURES, lambda path: square(path, 256)) if held_out is not None else []
@@ -285,8 +285,8 @@ def train(
         _need_held_out(weights, measured_on)
         write_image_card(weights, out, measured_on)
     elif modality is Modality.video:
-        from curate.tokenizers.video.card import held_out_clips, write_video_card
-        from curate.tokenizers.video.train import VideoTrainConfig, train_video
+        from curate.training.video import VideoTrainConfig, train_video
+        from curate.training.video_card import held_out_clips, write_video_card
 
         read = read_files(held_out, VIDEOS, lambda path: held_out_clips([path])) if held_out is not None else []
         clips = [clip for _, several in read for clip in several]
@@ -294,11 +294,11 @@ def train(
         _need_held_out(weights, clips)
         write_video_card(weights, out, clips)
     elif modality is Modality.audio:
-        from curate.tokenizers.audio.train import train_audio
+        from curate.training.audio import train_audio
 
         train_audio(path.parent, out, debian_root=debian, device=device)
     else:
-        from curate.tokenizers.text.train import train_text
+        from curate.training.text import train_text
 
         train_text(path.parent, out, debian_root=debian)
     typer.echo(str(out))

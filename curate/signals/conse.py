@@ -11,12 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.media.views import Frames
+from curate.models.efficientnet import FEATURES, VIEW_PX, EfficientNetLite0
+from curate.models.onnx_cache import cached
+from curate.models.package_files import package_file
 from curate.schema.fields import Resources, SignalField
 from curate.schema.ids import digest
 from curate.signals.base import Batch, Result, Signal, each
-from curate.signals.efficientnet import FEATURES, VIEW_PX, EfficientNetLite0
-from curate.signals.onnx_cache import cached
-from curate.signals.package_files import package_file
 from curate.signals.sentences import SentenceEncoder
 
 TOP, TAG_PROBABILITY, MAX_TAGS = 10, 0.1, 5

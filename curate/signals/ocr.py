@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.media.views import Frames
+from curate.models.package_files import fingerprint
 from curate.schema.fields import Resources, SignalField
 from curate.signals.base import Batch, Result, Signal, each
-from curate.signals.package_files import fingerprint
 
 _MODEL = ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", "rapidocr-onnxruntime")
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.models.onnx_cache import cached, export_onnx, exporter_version
+from curate.models.onnx_session import cpu_session
+from curate.models.package_files import package_file
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.signals.onnx_cache import cached, export_onnx, exporter_version
-from curate.signals.onnx_session import cpu_session
-from curate.signals.package_files import package_file
-from curate.signals.torchvision_shim import ensure_torchvision
 
 WEIGHTS_DIGEST = "8087e9bf97c265f8435ed268733ecf3791825ad24850fd5d84d89e32ee3a589a"
 """BLAKE3 of the package's model.safetensors."""

@@ -9,10 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.media.views import Audio
+from curate.models.onnx_session import cpu_session
+from curate.models.package_files import fingerprint, package_file
 from curate.schema.fields import Resources, SignalField
 from curate.signals.base import Batch, Result, Signal, each
-from curate.signals.onnx_session import cpu_session
-from curate.signals.package_files import fingerprint, package_file
 
 _MODEL = ("silero_vad", "data/silero_vad_16k_sequence.onnx", "silero-vad")
 _WINDOW, _CONTEXT, _HIDDEN = 512, 64, 128

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from curate.media.guarded import decode, probe
 from curate.schema.codec import CodecCard, Quality
 from curate.schema.errors import CurateError, MediaError
-from curate.tokenizers.audio.evaluate import si_sdr
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.image.evaluate import score_clip
 from curate.tokenizers.labels.labelled import Labelled
+from curate.tokenizers.measures.audio import si_sdr
+from curate.tokenizers.measures.image import score_clip
 from curate.tokenizers.views import items_of, view_of
 
 TEXTS = (".txt",)

@@ -23,7 +23,7 @@ from curate.card.text import visible
 from curate.cli.main import app
 from curate.schema.package_data import data_folder
 from curate.shards.commit import read_manifest
-from curate.tokenizers.text.bpe import OFFSET, SPECIAL, TextBPE
+from curate.tokenizers.codecs.text_bpe import OFFSET, SPECIAL, TextBPE
 
 RECIPE = """\
 name: hostile

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from signal_media import SKIMAGE, batch, open_picture
 
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 from curate.schema.recipe import Caption
 from curate.signals.caption import CaptionSignal
 from curate.signals.captioner import TransformersCaptioner
-from curate.signals.torchvision_shim import ensure_torchvision
 
 
 def _tokenizer():

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from signal_media import SKIMAGE, batch, hand_batch, open_picture
 
+from curate.models.clip_weights import fetch_weights
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 from curate.schema.recipe import SignalUse
 from curate.schema.verdict import Failure
 from curate.signals import registry
-from curate.signals.clip_weights import fetch_weights
-from curate.signals.torchvision_shim import ensure_torchvision
 
 
 def build(**options):

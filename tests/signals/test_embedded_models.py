@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from signal_media import SKIMAGE, open_picture
 
+from curate.models import efficientnet
+from curate.models.efficientnet import EfficientNetLite0
+from curate.models.package_files import fingerprint, package_file, package_version
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
-from curate.signals import efficientnet
-from curate.signals.efficientnet import EfficientNetLite0
-from curate.signals.package_files import fingerprint, package_file, package_version
 from curate.signals.sentences import SentenceEncoder
-from curate.signals.torchvision_shim import ensure_torchvision
 
 
 def test_the_onnx_classifier_equals_the_torch_network():

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.signals.torchvision_shim import ensure_torchvision, nms
+from curate.models.torchvision_shim import ensure_torchvision, nms
 
 
 def test_the_lesser_of_two_that_overlap_goes_and_one_apart_stays() -> None:

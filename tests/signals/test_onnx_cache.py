@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from curate.models.onnx_cache import cache_folder, cached
 from curate.schema.errors import CurateError
-from curate.signals.onnx_cache import cache_folder, cached
 
 
 def _write_slowly(path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from skimage import data
 from torch import Tensor, nn
 
-from curate.signals.onnx_tower import TOLERANCE, on_cpu
-from curate.signals.torchvision_shim import ensure_torchvision
+from curate.models.onnx_tower import TOLERANCE, on_cpu
+from curate.models.torchvision_shim import ensure_torchvision
 
 SHAPE = (1, 3, 160, 160)
 

@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 CODE = """
-from curate.signals import torchvision_shim as shim
+from curate.models import torchvision_shim as shim
 try:
     import torchvision
     broken = False

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from signal_media import loaded, music, sine, sounds, speech
 
-from curate.signals.onnx_session import cpu_session
-from curate.signals.package_files import package_file
+from curate.models.onnx_session import cpu_session
+from curate.models.package_files import package_file
 
 
 def ratios(*pcm):

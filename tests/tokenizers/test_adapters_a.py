@@ -21,18 +21,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curate.models.torchvision_shim import ensure_torchvision
+from curate.models.weights import read_state
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.signals.torchvision_shim import ensure_torchvision
-from curate.tokenizers.adapters.chameleon import ChameleonVQ, VQGANDecoder
-from curate.tokenizers.adapters.checkpoints import write_weights
-from curate.tokenizers.adapters.cosmos import CosmosDI, CosmosDV
-from curate.tokenizers.adapters.dvae import DVAE, DVAEDecoder
-from curate.tokenizers.adapters.emu3 import Emu3Clip, Emu3Picture, _renamed
-from curate.tokenizers.adapters.grids import probes
-from curate.tokenizers.adapters.weights import read_state
 from curate.tokenizers.adoption import adopt
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.checkpoints import write_weights
+from curate.tokenizers.codecs.chameleon import ChameleonVQ, VQGANDecoder
+from curate.tokenizers.codecs.cosmos import CosmosDI, CosmosDV
+from curate.tokenizers.codecs.dvae import DVAE, DVAEDecoder
+from curate.tokenizers.codecs.emu3 import Emu3Clip, Emu3Picture, _renamed
+from curate.tokenizers.grids import probes
 from curate.tokenizers.quantisers.fsq import fsq_ids
 
 ensure_torchvision()

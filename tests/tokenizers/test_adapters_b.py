@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.adapters.ddim import Diffusion
-from curate.tokenizers.adapters.fourm_vq import FourMVQ
-from curate.tokenizers.adapters.llamagen import LlamaGenVQ
-from curate.tokenizers.adapters.open_magvit2 import IBQ, OpenMagvit2
-from curate.tokenizers.adapters.picture import PictureTokenizer
-from curate.tokenizers.adapters.taming import TamingVQGAN
-from curate.tokenizers.adapters.titok import TiTok
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.codecs.ddim import Diffusion
+from curate.tokenizers.codecs.fourm_vq import FourMVQ
+from curate.tokenizers.codecs.llamagen import LlamaGenVQ
+from curate.tokenizers.codecs.open_magvit2 import IBQ, OpenMagvit2
+from curate.tokenizers.codecs.taming import TamingVQGAN
+from curate.tokenizers.codecs.titok import TiTok
+from curate.tokenizers.image_grids import PictureTokenizer
 from curate.tokenizers.labels.parts import check_part
 from curate.tokenizers.quantisers.lfq import lfq_codes, lfq_ids
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from curate.media.decode import decode
 from curate.schema.package_data import data_folder
-from curate.tokenizers.audio.contract import check_sound, wanted_lengths
-from curate.tokenizers.audio.invariance import batch_invariance, chunk_difference, probe_sounds
-from curate.tokenizers.audio.rvq import AudioRVQ
+from curate.tokenizers.audio_contract import check_sound, wanted_lengths
+from curate.tokenizers.audio_invariance import batch_invariance, chunk_difference, probe_sounds
+from curate.tokenizers.codecs.audio_rvq import AudioRVQ
 from curate.tokenizers.views import items_of, view_of
 
 SEVEN_ONE = ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR")

@@ -12,11 +12,11 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from curate.tokenizers.audio.disturbance import disturbance
-from curate.tokenizers.audio.evaluate import visqol, wideband_pesq
-from curate.tokenizers.audio.loss import bark_bands, envelope_error, relative_error, weighted_error
-from curate.tokenizers.audio.mdct import imdct, mdct
-from curate.tokenizers.audio.media import decode_audio
+from curate.tokenizers.codecs.audio_rvq_mdct import imdct, mdct
+from curate.tokenizers.measures.audio import visqol, wideband_pesq
+from curate.training.audio_loss import bark_bands, envelope_error, relative_error, weighted_error
+from curate.training.audio_media import decode_audio
+from curate.training.pesq_loss import disturbance
 
 FLOOR = 3e-7
 HOP = 320

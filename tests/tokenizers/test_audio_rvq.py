@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
 from curate.schema.package_data import data_folder
-from curate.tokenizers.audio import rvq
-from curate.tokenizers.audio.crops import AudioTrainConfig, Crops, load_config
-from curate.tokenizers.audio.evaluate import evaluate_audio, round_trip, si_sdr, wideband_pesq
-from curate.tokenizers.audio.export import TONES, export, sine
-from curate.tokenizers.audio.mdct import imdct, mdct
-from curate.tokenizers.audio.media import MediaSource, Sound, decode_audio, gather, sounds_of
-from curate.tokenizers.audio.net import AudioNetConfig, Decoder, Encoder
-from curate.tokenizers.audio.rvq import AudioRVQ, fixed_noise, residual_search
-from curate.tokenizers.audio.train import AudioModel, train, train_audio
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.codecs import audio_rvq as rvq
+from curate.tokenizers.codecs.audio_rvq import AudioRVQ, fixed_noise, residual_search
+from curate.tokenizers.codecs.audio_rvq_mdct import imdct, mdct
+from curate.tokenizers.codecs.audio_rvq_net import AudioNetConfig, Decoder, Encoder
+from curate.tokenizers.measures.audio import evaluate_audio, round_trip, si_sdr, wideband_pesq
+from curate.training.audio import AudioModel, train, train_audio
+from curate.training.audio_crops import AudioTrainConfig, Crops, load_config
+from curate.training.audio_export import TONES, export, sine
+from curate.training.audio_media import MediaSource, Sound, decode_audio, gather, sounds_of
 
 FOLDER = data_folder("tokenizers") / "audio-rvq-4kbps"
 HOP = 320

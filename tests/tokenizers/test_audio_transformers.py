@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.adapters import audio_transformers
-from curate.tokenizers.adapters.audio_transformers import (
+from curate.tokenizers.audio_invariance import probe_sounds
+from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.codecs import audio_transformers
+from curate.tokenizers.codecs.audio_transformers import (
     Dac,
     DacConfig,
     Encodec,
@@ -23,8 +25,6 @@ from curate.tokenizers.adapters.audio_transformers import (
     MimiConfig,
     TransformersCodec,
 )
-from curate.tokenizers.audio.invariance import probe_sounds
-from curate.tokenizers.base import Tokenizer
 
 # strides, rates and code counts as published; widths and depths small. Codes: so many that ids need 16 bits.
 SMALL: dict[type[TransformersCodec], Any] = {

@@ -17,19 +17,19 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from skimage import data
 
+from curate.models.efficientnet import EfficientNetLite0
+from curate.models.encoders import EfficientNetEncoder, encoder_of
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
-from curate.signals.efficientnet import EfficientNetLite0
-from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.codecs.continuous_features import ContinuousFeatures, to_float16
+from curate.tokenizers.codecs.quantised_features import QuantisedFeatures, train_features, unit
+from curate.tokenizers.codecs.t5 import T5Features, plain_pieces
+from curate.tokenizers.codecs.topk import write_topk
 from curate.tokenizers.evaluate import evaluate_folder
-from curate.tokenizers.features.continuous import ContinuousFeatures, to_float16
-from curate.tokenizers.features.encoders import EfficientNetEncoder, encoder_of
-from curate.tokenizers.features.quantised import QuantisedFeatures, train_features, unit
-from curate.tokenizers.features.t5 import T5Features, plain_pieces
-from curate.tokenizers.features.topk import topk
-from curate.tokenizers.features.topk_streams import write_topk
 from curate.tokenizers.quantisers.pq import product_vectors
+from curate.tokenizers.quantisers.topk import topk
 
 Pictures = NDArray[np.uint8]
 torch.set_num_threads(1)
@@ -131,7 +131,7 @@ def test_weights_of_another_model_are_refused(timm_weights: dict[str, str]) -> N
 
 OWN_ENCODER = '''
 import torch
-from curate.tokenizers.features.encoders import TorchEncoder
+from curate.models.encoders import TorchEncoder
 
 class Means(TorchEncoder):
     """The mean of each patch of 8 x 8 pixels and each channel: what it gives is plain to see."""

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
-from curate.signals.torchvision_shim import ensure_torchvision
-from curate.tokenizers.adapters.fourm_memcodes import FourMMemcodes, MemcodesNet, MemcodesOfPictures
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.codecs.fourm_memcodes import FourMMemcodes, MemcodesNet, MemcodesOfPictures
 from curate.tokenizers.quantisers.memcodes import memcodes_ids, memcodes_vectors
 
 State = dict[str, torch.Tensor]
@@ -260,7 +260,7 @@ def of_pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 
 def test_pictures_become_ids_of_their_global_feature(of_pictures: tuple[Path, dict[str, Any], int]) -> None:
-    from curate.tokenizers.features.encoders import encoder_of
+    from curate.models.encoders import encoder_of
 
     root, spec, width = of_pictures
     card = MemcodesOfPictures.adopt(str(root / "hub"), root / "zoo", json.dumps(spec))

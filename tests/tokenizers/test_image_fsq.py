@@ -25,13 +25,13 @@ from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.codecs.image_fsq import ImageFSQ, ImageFSQShape, net_from_bytes
 from curate.tokenizers.folders import words_of
-from curate.tokenizers.image.card import write_image_card
-from curate.tokenizers.image.evaluate import clip_of, evaluate_clips, evaluate_images, score, score_clip, square
-from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQShape, net_from_bytes
-from curate.tokenizers.image.media import CropConfig, crops, find_media, read_pool
-from curate.tokenizers.image.train import ImageTrainConfig, loss_of, train_image
+from curate.tokenizers.measures.image import clip_of, evaluate_clips, evaluate_images, score, score_clip, square
 from curate.tokenizers.quantisers.fsq import fsq_ids
+from curate.training.image import ImageTrainConfig, loss_of, train_image
+from curate.training.image_card import write_image_card
+from curate.training.image_media import CropConfig, crops, find_media, read_pool
 
 FOLDER = Path(__file__).parents[2] / "tokenizers" / "image-fsq-64k"
 SHIPPED = sorted(card.parent for card in FOLDER.parent.glob("image-fsq-*/card.json"))

@@ -23,12 +23,12 @@ from skimage import data
 
 from curate.media.guarded import decode
 from curate.media.views import Frames
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.codec import Preprocessing
 from curate.schema.errors import CurateError
-from curate.signals.torchvision_shim import ensure_torchvision
 from curate.tokenizers import zoo
-from curate.tokenizers.adapters.fourm_vq import FourMVQ
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.codecs.fourm_vq import FourMVQ
 from curate.tokenizers.evaluate import evaluate_folder
 from curate.tokenizers.labels.as_arrays import ClassArray, DepthArray, EdgeArray, array_writer
 from curate.tokenizers.labels.as_pictures import (

@@ -18,9 +18,9 @@ from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers import zoo
+from curate.tokenizers.codecs.mask_vq import HELD_OUT, MaskVQ, fit_masks, mean_iou, regions
 from curate.tokenizers.labels.base import Bodies, Body, Instances
 from curate.tokenizers.labels.labelled import Labelled, make_labelled
-from curate.tokenizers.labels.mask_vq import HELD_OUT, MaskVQ, fit_masks, mean_iou, regions
 from curate.tokenizers.labels.parts import BodyWords, InstanceWords, box_of, cut
 from curate.tokenizers.labels.sam import TransformersSAM, _share, points_of
 from curate.tokenizers.quantisers.pq import fit_product
@@ -89,7 +89,7 @@ def test_instances_come_back_within_a_pixel_and_the_codes_precision(x: int, y: i
 @pytest.fixture(scope="module")
 def sam(tmp_path_factory: pytest.TempPathFactory) -> str:
     """SAM's real classes with few channels and seeded weights, in a folder as published."""
-    from curate.signals.torchvision_shim import ensure_torchvision
+    from curate.models.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     from transformers import SamConfig, SamImageProcessor, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig

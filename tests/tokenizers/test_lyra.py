@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.adapters.lyra import FILES, Lyra
-from curate.tokenizers.audio.evaluate import round_trip
-from curate.tokenizers.audio.invariance import probe_sounds
-from curate.tokenizers.audio.media import decode_audio
+from curate.tokenizers.audio_invariance import probe_sounds
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.codecs.lyra import FILES, Lyra
+from curate.tokenizers.measures.audio import round_trip
+from curate.training.audio_media import decode_audio
 
 WEIGHTS = Path(os.environ.get("CURATE_TEST_WEIGHTS", Path(__file__).resolve().parents[3] / "shared" / "weights"))
 

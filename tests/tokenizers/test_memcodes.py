@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from curate.tokenizers.adapters.fourm_memcodes import Memcodes
+from curate.tokenizers.codecs.fourm_memcodes import Memcodes
 from curate.tokenizers.quantisers.memcodes import memcodes_ids, memcodes_vectors
 
 

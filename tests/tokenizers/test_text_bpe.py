@@ -15,10 +15,10 @@ from curate.schema.errors import CurateError
 from curate.schema.package_data import data_folder
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.codecs.text_bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
 from curate.tokenizers.evaluate import evaluate_folder
-from curate.tokenizers.text.bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
-from curate.tokenizers.text.corpus import TextSource, gather, texts_of
-from curate.tokenizers.text.train import load_config, train_bpe, train_text, write
+from curate.training.text import load_config, train_bpe, train_text, write
+from curate.training.text_corpus import TextSource, gather, texts_of
 
 FOLDER = data_folder("tokenizers") / "text-bpe-8k"
 BPE = TextBPE.load(FOLDER)

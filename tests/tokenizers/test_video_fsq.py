@@ -20,15 +20,22 @@ from torch.nn import functional
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.image.evaluate import evaluate_clips
-from curate.tokenizers.image.fsq import ImageFSQ, ImageFSQShape
-from curate.tokenizers.image.media import find_media
+from curate.tokenizers.codecs.image_fsq import ImageFSQ, ImageFSQShape
+from curate.tokenizers.codecs.video_fsq import VideoFSQ
+from curate.tokenizers.codecs.video_fsq_net import (
+    REACH,
+    SEARCH_SCALES,
+    VideoFSQNet,
+    VideoFSQShape,
+    _move,
+    motion_evidence,
+)
+from curate.tokenizers.measures.image import evaluate_clips
 from curate.tokenizers.quantisers.fsq import fsq_ids
-from curate.tokenizers.video.card import read_clip, write_video_card
-from curate.tokenizers.video.clips import clip_batch, read_clips
-from curate.tokenizers.video.fsq import VideoFSQ
-from curate.tokenizers.video.net import REACH, SEARCH_SCALES, VideoFSQNet, VideoFSQShape, _move, motion_evidence
-from curate.tokenizers.video.train import VideoTrainConfig, train_video
+from curate.training.image_media import find_media
+from curate.training.video import VideoTrainConfig, train_video
+from curate.training.video_card import read_clip, write_video_card
+from curate.training.video_clips import clip_batch, read_clips
 
 ZOO = Path(__file__).parents[2] / "tokenizers"
 FOLDER = ZOO / "video-fsq-64k"

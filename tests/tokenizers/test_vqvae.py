@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.adapters.vqvae import VQVAE, Shape, VQVAENet
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.image.evaluate import evaluate_images
+from curate.tokenizers.codecs.vqvae import VQVAE, Shape, VQVAENet
+from curate.tokenizers.measures.image import evaluate_images
 
 SMALL = Shape(codes=300, length=6, width=8, narrow=4, blocks=3)
 

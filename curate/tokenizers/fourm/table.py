@@ -66,7 +66,7 @@ _MADE_BY = (
         "`import 4m-memcodes-pictures` and its encoder; ImageBind is in none of the libraries, so its encoder is "
         "one of your own, `package.module:Class`",
     ),
-    ("`t5_caption`", "`curate.tokenizers.features.t5`"),
+    ("`t5_caption`", "`curate.tokenizers.codecs.t5`"),
 )
 
 _DIFFERENCES = """

@@ -59,7 +59,7 @@ class WordPiece4M:
         Raises:
             CurateError: it is not there, or is not 4M's vocabulary.
         """
-        from curate.tokenizers.adapters.weights import locate  # imports torch, which encoding does not need
+        from curate.models.weights import locate  # imports torch, which encoding does not need
 
         raw = locate(source, ["text_tokenizer_4m_wordpiece_30k.json", _FILE])[0].read_bytes()
         vocabulary = _without_special(raw).get_vocab_size()

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.models.litert import LiteRTModel
 from curate.tokenizers.labels.base import KeyPoints, check_pictures
-from curate.tokenizers.labels.litert import LiteRTModel
 
 SIDE = 192
 COCO_POINTS = (

@@ -10,10 +10,10 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from PIL import Image
 
+from curate.models.torchvision_shim import ensure_torchvision
+from curate.models.weights import locate
 from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
-from curate.signals.torchvision_shim import ensure_torchvision
-from curate.tokenizers.adapters.weights import locate
 from curate.tokenizers.fourm.sam import POINTS
 from curate.tokenizers.labels.base import Instances, check_pictures
 

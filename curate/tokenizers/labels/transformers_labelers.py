@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from curate.models.torchvision_shim import ensure_torchvision
+from curate.models.weights import locate
 from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
-from curate.signals.torchvision_shim import ensure_torchvision
-from curate.tokenizers.adapters.weights import locate
 from curate.tokenizers.labels.base import Boxes, DepthMap, LabelBox, SegmentationMap, check_pictures
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.models.onnx_session import cpu_session
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.signals.onnx_session import cpu_session
 from curate.tokenizers.labels.base import Boxes, LabelBox, check_pictures
 
 STRIDES = (8, 16, 32)

@@ -5,7 +5,7 @@ and two square matrices of that width: rows times `to_k` are its keys, rows time
 the row whose key has the greatest inner product with the part; what stands for the id in the decoder is the row's
 value. In training the row is drawn with Gumbel noise; ids are made without.
 
-This is the specification that the net of `curate.tokenizers.adapters.fourm_memcodes` is tested against.
+This is the specification that the net of `curate.tokenizers.codecs.fourm_memcodes` is tested against.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What runs models, whoever asks: ONNX sessions, encoders of images, weights that packages ship, and where they lie."""

@@ -1,0 +1,130 @@
+"""Where CLIP weights come from: a tag of open_clip, a hub id or a local file; safetensors only (law 11)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.models.torchvision_shim import ensure_torchvision
+from curate.schema.errors import CurateError
+from curate.schema.nearest import meant
+
+HUB = "hf-hub:"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_FIRST = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A safetensors file, the pre-processing that goes with it (None: open_clip's default), and its activation."""
+
+    path: Path
+    preprocess: dict[str, Any] | None
+    quick_gelu: bool = False
+
+
+def check_weights(model: str, pretrained: str) -> None:
+    """Refuse, before anything runs, weights that cannot be right. Touches no network; of a tag, imports open_clip.
+
+    Raises:
+        CurateError: a local path that is missing or holds no safetensors, an empty hub id, an unknown tag.
+    """
+    if pretrained.startswith(HUB):
+        if pretrained.removeprefix(HUB).count("/") != 1:
+            raise CurateError(f"`{pretrained}` is no hub id", "write hf-hub:ORGANISATION/NAME")
+    elif _is_local(pretrained):
+        _local(Path(pretrained).expanduser())
+    elif pretrained not in (tags := _tags(model)):
+        raise CurateError(
+            f"`{pretrained}` is no weights tag of {model}{meant(pretrained, tags)}",
+            f"tags of {model}: {', '.join(tags) or 'none'}; or hf-hub:ORG/NAME, or a local .safetensors file",
+        )
+
+
+def fetch_weights(model: str, pretrained: str) -> Weights:
+    """The weights as a local file, downloaded to the hub's own cache where need be.
+
+    Raises:
+        CurateError: they are missing, pickled, or cannot be downloaded.
+    """
+    if pretrained.startswith(HUB):
+        repository = pretrained.removeprefix(HUB)
+        config = json.loads(_download(repository, ["open_clip_config.json"]).read_text("utf-8"))
+        return Weights(_download(repository, list(_FIRST[:2])), config.get("preprocess_cfg"))
+    if _is_local(pretrained):
+        path = _local(Path(pretrained).expanduser())
+        beside = path.parent / "open_clip_config.json"
+        config = json.loads(beside.read_text("utf-8")) if beside.exists() else {}
+        return Weights(path, config.get("preprocess_cfg"))
+    tag = _tags(model)[pretrained]
+    repository, _, filename = str(tag["hf_hub"]).rpartition("/")
+    names = [str(Path(filename).with_suffix(".safetensors"))] if filename else list(_FIRST[:2])
+    preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+    return Weights(_download(repository, names), preprocess, bool(tag.get("quick_gelu", False)))
+
+
+def weights_name(pretrained: str) -> str:
+    """What tells these weights from others, without loading them: a local file's BLAKE3, else the tag or hub id."""
+    if pretrained.startswith(HUB) or not _is_local(pretrained):
+        return pretrained
+    from blake3 import blake3
+
+    return str(blake3().update_mmap(_local(Path(pretrained).expanduser())).hexdigest())
+
+
+def _is_local(pretrained: str) -> bool:
+    path = Path(pretrained).expanduser()
+    return len(path.parts) > 1 or path.exists() or path.suffix in (".safetensors", *_PICKLED)
+
+
+def _local(path: Path) -> Path:
+    """The safetensors file that a path means: itself, or the one of a folder."""
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"), key=lambda p: (p.name not in _FIRST, p.name))
+        if not files:
+            raise CurateError(f"no .safetensors file in the folder {path}", _CONVERT)
+        return files[0]
+    if path.suffix in _PICKLED:
+        raise CurateError(f"{path.name} holds a pickle, which runs code when it is opened: refused", _CONVERT)
+    if path.suffix != ".safetensors":
+        raise CurateError(f"{path} is neither a .safetensors file nor a folder with one", _CONVERT)
+    if not path.is_file():
+        raise CurateError(f"the weights file {path} does not exist")
+    return path
+
+
+_CONVERT = "save the state dict of a model that you trust with safetensors.torch.save_file(state_dict, PATH)"
+
+
+def _tags(model: str) -> dict[str, dict[str, Any]]:
+    ensure_torchvision()
+    import open_clip
+
+    return {tag: open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)}
+
+
+def _download(repository: str, names: list[str]) -> Path:
+    """The first of some files that a hub repository has."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    missing: Exception | None = None
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name))
+        except LocalEntryNotFoundError as exc:  # a kind of EntryNotFoundError: neither in the cache nor reachable
+            raise _unreachable(repository, exc) from exc
+        except EntryNotFoundError as exc:
+            missing = exc
+        except (OSError, ValueError) as exc:  # HTTP errors are OSErrors; a malformed id is a ValueError
+            raise _unreachable(repository, exc) from exc
+    raise CurateError(f"the hub repository {repository} has none of {', '.join(names)}", _CONVERT) from missing
+
+
+def _unreachable(repository: str, exc: Exception) -> CurateError:
+    return CurateError(
+        f"{repository} could not be had from the Hugging Face hub: {' '.join(str(exc).split())[:300]}",
+        "check the id and the connection, or name a local .safetensors file",
+    )

@@ -1,0 +1,96 @@
+"""Models exported to ONNX once a machine: PyTorch is slower on a CPU, and seconds slower to import."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from curate.models.package_files import package_version
+from curate.schema.errors import CurateError
+
+
+def cache_folder() -> Path:
+    """`$CURATE_CACHE`, else `~/.cache/curate`. It may be deleted at any time; nothing else of a build lies in it."""
+    named = os.environ.get("CURATE_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "curate"
+
+
+def exporter_version() -> str:
+    """What decides the exported graph beside the weights; part of the file's name and of the signal's version."""
+    return f"torch{package_version('torch').split('+')[0]}-onnxscript{package_version('onnxscript')}"
+
+
+def cached(name: str, digest: str, make: Callable[[Path], None], suffix: str = ".onnx") -> Path:
+    """The cached file of a model, made first where it is not there.
+
+    Safe against a crash and against other processes that make the same file: each writes beside its place under a
+    name of its own, then renames it (law 7). Who comes last replaces a file with an equal one.
+
+    Args:
+        name: e.g. `efficientnet-lite0`.
+        digest: BLAKE3 of the weights, hex; with the exporter's version it names the file, so a file is never stale.
+        make: writes the file to the path that it gets.
+        suffix: of the file's name.
+
+    Raises:
+        CurateError: the folder cannot be written.
+    """
+    folder = cache_folder()
+    path = folder / f"{name}-{digest[:16]}-{exporter_version()}{suffix}"
+    if path.exists():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=".unfinished-", suffix=suffix)
+    except OSError as exc:
+        raise CurateError(
+            f"the folder {folder} for exported models cannot be written ({exc.strerror})",
+            "set the environment variable CURATE_CACHE to a folder that can",
+        ) from exc
+    os.close(handle)
+    beside = Path(unfinished)
+    try:
+        make(beside)
+        beside.chmod(0o644)  # mkstemp's 0600 would shut other users out of a shared cache
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def export_onnx(
+    module: Any, example: Any, path: Path, input_name: str, outputs: list[str], dynamic: dict[int, Any] | None = None
+) -> None:
+    """`torch.onnx.export` of a module with one input into one file, quietly.
+
+    Args:
+        module: a `torch.nn.Module` in eval mode.
+        example: its input.
+        dynamic: axis of the input to `torch.export.Dim`, where its length varies.
+    """
+    import torch
+
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # torch's own deprecations inside its exporter
+            torch.onnx.export(
+                module,
+                (example,),
+                str(path),
+                input_names=[input_name],
+                output_names=outputs,
+                dynamic_shapes=(dynamic,) if dynamic else None,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        quiet.setLevel(level)

@@ -1,0 +1,1 @@
+"""Codecs: one file for each family of networks, ours and published ones."""

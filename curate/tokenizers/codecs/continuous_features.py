@@ -1,0 +1,110 @@
+"""Continuous streams: features of a frozen encoder as float16, not quantised (VL-GPT, BLIP3-o)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.models.encoders import Encoder, encoder_of
+from curate.models.weights import read_config
+from curate.schema.codec import CodecCard, Preprocessing
+from curate.schema.errors import CurateError
+from curate.tokenizers.codecs.feature_images import stack_of
+from curate.tokenizers.folders import code_version, read_card, write_folder
+from curate.tokenizers.inputs import PICTURES
+
+
+class ContinuousFeatures:
+    """Features as float16 `(h, w, d)`, or `(1, d)` for a global one; a stack puts N before it.
+
+    `decode` widens them to float32, exactly; a feature does not say its picture.
+    """
+
+    def __init__(self, card: CodecCard, encoder: Encoder) -> None:
+        if card.features != encoder.width or card.grid != encoder.grid or card.weights_digest != encoder.digest:
+            raise CurateError(f"the card of {card.name} is not of {encoder.name} with these weights")
+        self.card, self.encoder = card, encoder
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> ContinuousFeatures:
+        """Reads `card.json` and `encoder.json`, what `encoder_of` takes; the card's digest is the encoder's."""
+        return cls(read_card(folder), encoder_of(read_config(folder / "encoder.json"), device))
+
+    @classmethod
+    def make(
+        cls,
+        encoder: Mapping[str, Any],
+        folder: Path,
+        stream: str,
+        trained_on: str = "as its publisher states",
+        licence: str = "as its publisher states",
+        device: str = "cpu",
+    ) -> CodecCard:
+        """Writes such a folder; `stream` is e.g. `emb_clip@224`."""
+        net = encoder_of(encoder, device)
+        card = CodecCard(
+            name=folder.name,
+            architecture="continuous",
+            modality="image",
+            stream=stream,
+            quantiser="none",
+            index_order="rows are cells in row-major order",
+            vocabulary=0,
+            dtype="float16",
+            grid=net.grid,
+            features=net.width,
+            input_size=net.size,
+            channels=3,
+            input=f"uint8 sRGB (N, {net.size}, {net.size}, 3) to {net.name}{PICTURES}",
+            preprocessing=Preprocessing(
+                resize="short_side", resample="lanczos", crop="centre", mean=list(net.mean), std=list(net.std)
+            ),
+            chunking="each picture alone",
+            padding="none",
+            valid_length="all rows are valid",
+            weights_digest=net.digest,
+            code_version=code_version("torch", "timm", "open_clip_torch"),
+            parameters=net.parameters,
+            trained_on=trained_on,
+            licence=licence,
+        )
+        said = json.dumps(dict(encoder), indent=2, sort_keys=True) + "\n"
+        write_folder(folder, card, {"encoder.json": said.encode()})
+        return card
+
+    def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
+        """Pictures or stacks, uint8 of the encoder's size; ValueError for features that float16 cannot hold."""
+        out: list[NDArray[np.generic]] = []
+        for item in items:
+            found = self.encoder(stack_of(item, self.card.name, self.encoder.size))
+            rows = to_float16(found.reshape(len(found), *self.encoder.grid, self.encoder.width))
+            out.append(rows[0] if item.ndim == 3 else rows)
+        return out
+
+    def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
+        """The same as float32."""
+        return [widen(one, self.card.features) for one in ids]
+
+
+def to_float16(features: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Rounded to float16; ValueError for NaN, infinity, and what rounds past 65504, its largest value."""
+    with np.errstate(over="ignore"):
+        narrow = features.astype(np.float16)
+    if not np.isfinite(narrow).all():
+        bad = int((~np.isfinite(narrow)).sum())
+        raise ValueError(
+            f"{bad} of {features.size} values of the feature are not finite in float16, beyond 65504 or NaN"
+        )
+    return narrow
+
+
+def widen(rows: NDArray[np.generic], width: int) -> NDArray[np.float32]:
+    """float16 `(..., width)` as float32; ValueError for another dtype or width."""
+    if rows.dtype != np.float16 or rows.ndim < 2 or rows.shape[-1] != width:
+        raise ValueError(f"expected float16 (..., {width}), got {rows.dtype} {rows.shape}")
+    return rows.astype(np.float32)

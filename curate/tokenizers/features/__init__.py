@@ -1,1 +1,0 @@
-"""Features of frozen encoders: quantised, or stored as float16."""

@@ -1,0 +1,1 @@
+"""How close what a codec gives back is to what went in: PSNR, SSIM, SI-SDR, PESQ, ViSQOL."""

@@ -1,0 +1,1 @@
+"""How the tokenizers of the zoo are trained: media and corpora, losses, one loop, and the card at the end."""
