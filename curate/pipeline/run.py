@@ -144,7 +144,7 @@ def _decide_and_tokenize(
     groups = groups_of(plan.signals)
     files = [_decided_on(paths, partition, [g.name for g in groups]) for partition in partitions.values()]
     homes = {f.name: g.name for g in groups for s in g.signals for f in s.gives}
-    options = recipe.decide.model_copy(update={"rules": plan.rules})
+    options = recipe.decide.model_copy(update={"rules": plan.file.recipe.sample_rules})
     records = sum(partition.rows for partition in partitions.values())
     failed: dict[str, Sequence[str]] = {}
     engine = RayEngine()

@@ -58,9 +58,10 @@ class Tables(Source):
     files of this machine. Columns other than those of uri, text and licence go to `meta`, where a cell that cannot be
     read shows what can be shown of it; parquet columns of bytes are not read, but for a uri, text or licence.
 
-    Unreadable entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a text
-    or a `meta` above MAX_BYTES, a uri, text or licence that is not UTF-8, a scheme that is not read, a file that is not
-    there and an object that cannot be asked for. A bucket that cannot be read, of every row of a unit, is an error.
+    Unreadable entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI,
+    a text or a `meta` above MAX_BYTES, a uri, text or licence that is not UTF-8, a scheme that is not read, a file
+    that is not there and an object that cannot be asked for. A bucket that cannot be read, of every row of a unit, is
+    an error.
     """
 
     kind: ClassVar[str] = "table"
