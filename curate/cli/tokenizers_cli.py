@@ -136,7 +136,7 @@ def evaluate(
 
         curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 pictures"
     """
-    from curate.media.views import Frames
+    from curate.media.requests import Frames
     from curate.tokenizers import zoo
     from curate.tokenizers.evaluate import evaluate_folder
     from curate.tokenizers.folders import write_figure
