@@ -27,7 +27,7 @@ CODE = '''
 import numpy as np
 import pyarrow as pa
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.schema.fields import SignalField
 from curate.shards.views import RawView
 from curate.signals.base import Options, Signal

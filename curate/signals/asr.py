@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.media.views import Audio
+from curate.media.requests import Audio
 from curate.models.package_files import fingerprint, package_file, package_version
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources

@@ -25,7 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.schema.fields import KINDS, Resources, SignalField
 from curate.schema.verdict import Failure
 
@@ -78,7 +78,7 @@ class Batch:
     sample_id: list[str]
     kind: list[str]
     text: list[str | None]
-    views: dict[View, list[NDArray[np.generic] | None]]
+    views: dict[DecodeRequest, list[NDArray[np.generic] | None]]
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -123,7 +123,7 @@ class Signal(ABC):
     """
 
     name: ClassVar[str]
-    needs: tuple[View, ...] = ()
+    needs: tuple[DecodeRequest, ...] = ()
     after: tuple[str, ...] = ()
     gives: tuple[SignalField, ...] = ()
     cost: Resources = Resources()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.signals.base import VISUAL, Float, Sample, Signal
 from curate.signals.luma import luma
 

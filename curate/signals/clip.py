@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.clip_weights import check_weights, fetch_weights, weights_name
 from curate.models.onnx_tower import on_cpu
 from curate.models.package_files import package_file, package_version

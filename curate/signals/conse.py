@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.efficientnet import FEATURES, VIEW_PX, EfficientNetLite0
 from curate.models.onnx_cache import cached
 from curate.models.package_files import package_file

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.views import Energy
+from curate.media.requests import Energy
 from curate.signals.base import AUDIBLE, Float, Sample, Signal
 
 FLOOR = -70.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.views import Frames, pick_times
+from curate.media.requests import Frames, pick_times
 from curate.signals.base import Float, Sample, Signal
 
 VIEW = Frames(size=96, fps=4, max_frames=24, crop=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.package_files import fingerprint
 from curate.schema.fields import Resources
 from curate.signals.base import VISUAL, Float, Sample, Signal

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.package_files import fingerprint
 from curate.schema.fields import Resources
 from curate.signals.base import VISUAL, Float, Sample, Signal, Text

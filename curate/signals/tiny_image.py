@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.signals.base import VISUAL, Sample, Signal, Vector
 
 SIDE = 16

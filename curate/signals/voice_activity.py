@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.views import Audio
+from curate.media.requests import Audio
 from curate.models.onnx_session import cpu_session
 from curate.models.package_files import fingerprint, package_file
 from curate.schema.fields import Resources

@@ -15,7 +15,7 @@ from curate.plugins import checked_options
 from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.sources.ahead import is_there, state_of
-from curate.sources.entry import Broken, Entry, clean, meta_json, numbered
+from curate.sources.entry import Entry, UnreadableEntry, clean, meta_json, numbered
 from curate.sources.locate import home_of, locate, sized
 from curate.sources.paths import address_of
 from curate.sources.sidecar import SourceError, reason
@@ -136,11 +136,11 @@ class Source(ABC):
         try:
             location = locate(uri, home_of(self.address))
         except SourceError as exc:
-            location = Broken("SourceError", str(exc))
+            location = UnreadableEntry("SourceError", str(exc))
         return Entry(self.name, uri, 0, clean(text), licence or self.licence, meta_json(meta), location, unit.name)
 
     def read(self, unit: Unit, build: Store) -> Iterator[Entry]:
-        """Every record of a unit, in order; one that is there and cannot be read has a `Broken` location.
+        """Every record of a unit, in order; one that is there and cannot be read has a `UnreadableEntry` location.
 
         A unit that is gone, or that changed since it was listed or while it was read, ends with an entry that says so
         and stands for it (`Entry.is_whole`).
@@ -166,7 +166,7 @@ class Source(ABC):
         Args:
             said: the first entry that stands for a unit (`Entry.is_whole`), if there is one.
         """
-        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, Broken) else ""
+        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, UnreadableEntry) else ""
         return CurateError(f"source {self.name!r}: no records in {self.address}", why)
 
 

@@ -13,7 +13,7 @@ from typing import TypeGuard
 from urllib.parse import unquote, urljoin
 
 from curate.schema.errors import CurateError
-from curate.sources.entry import Broken, Entry, File, Location, Url
+from curate.sources.entry import Entry, File, Location, UnreadableEntry, Url
 from curate.sources.paths import in_bucket
 from curate.sources.sidecar import SourceError, reason
 from curate.storage import is_remote
@@ -122,8 +122,10 @@ def sized(entries: Iterator[Entry]) -> Iterator[Entry]:
         except CurateError as exc:
             return exc
         except ValueError:
-            return Broken("SourceError", "its uri is not valid: no object can have that name")
-        return File(address, stat.bytes) if stat is not None else Broken("SourceError", "there is no such file")
+            return UnreadableEntry("SourceError", "its uri is not valid: no object can have that name")
+        return (
+            File(address, stat.bytes) if stat is not None else UnreadableEntry("SourceError", "there is no such file")
+        )
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while window := list(islice(entries, WINDOW)):
@@ -133,8 +135,8 @@ def sized(entries: Iterator[Entry]) -> Iterator[Entry]:
                 at = found[entry.location.path] if _is_unsized(entry.location) else entry.location
                 if isinstance(at, CurateError):
                     first = first or at
-                    at = Broken(type(at).__name__, reason(at))
-                is_any_good |= not isinstance(at, Broken)
+                    at = UnreadableEntry(type(at).__name__, reason(at))
+                is_any_good |= not isinstance(at, UnreadableEntry)
                 yield entry if at is entry.location else replace(entry, location=at)
     if first is not None and not is_any_good:
         raise first

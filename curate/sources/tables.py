@@ -16,7 +16,7 @@ from curate.schema.recipe import TableSource
 from curate.sources.ahead import is_there, raw_file, state_of
 from curate.sources.base import Source, Unit, looked, lost, readable
 from curate.sources.csv_rows import read_csv
-from curate.sources.entry import BadCell, Broken, Entry, Location, clean, meta_json, numbered
+from curate.sources.entry import BadCell, Entry, Location, UnreadableEntry, clean, meta_json, numbered
 from curate.sources.json_rows import read_jsonl
 from curate.sources.locate import home_of, locate, sized
 from curate.sources.parquet_rows import MOST_ROWS, ParquetTable
@@ -47,9 +47,10 @@ class Tables(Source):
     files of this machine. Columns other than those of uri, text and licence go to `meta`, where a cell that cannot be
     read shows what can be shown of it; parquet columns of bytes are not read, but for a uri, text or licence.
 
-    Broken entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a text
-    or a `meta` above MAX_BYTES, a uri, text or licence that is not UTF-8, a scheme that is not read, a file that is not
-    there and an object that cannot be asked for. A bucket that cannot be read, of every row of a unit, is an error.
+    Unreadable entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a
+    text or a `meta` above MAX_BYTES, a uri, text or licence that is not UTF-8, a scheme that is not read, a file that
+    is not there and an object that cannot be asked for. A bucket that cannot be read, of every row of a unit, is an
+    error.
     """
 
     kind = "table"
@@ -194,14 +195,14 @@ class Tables(Source):
         return [self.kind, self._spec.base_url, fetch]
 
     def nothing(self, said: Entry | None) -> CurateError:
-        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, Broken) else ""
+        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, UnreadableEntry) else ""
         return CurateError(f"source {self.name!r}: the table {self.address} has no rows", why)
 
 
 def _entry(source: TableSource, row: Row, name: str, unit: str, home: str, base_url: str | None) -> Entry:
     """The entry of one row; `name` is what it is called where it has no uri."""
     if isinstance(row, SourceError):
-        return Entry(source.name, name, 0, None, source.licence, "{}", Broken("SourceError", str(row)), unit)
+        return Entry(source.name, name, 0, None, source.licence, "{}", UnreadableEntry("SourceError", str(row)), unit)
     uri = text = licence = None
     meta = "{}"
     location: Location
@@ -213,7 +214,7 @@ def _entry(source: TableSource, row: Row, name: str, unit: str, home: str, base_
         meta = _meta({key: value for key, value in row.items() if key not in own})
         location = locate(uri, home, base_url)
     except SourceError as exc:
-        location = Broken("SourceError", str(exc))
+        location = UnreadableEntry("SourceError", str(exc))
     return Entry(source.name, uri or name, 0, text, licence or source.licence, meta, location, unit)
 
 
