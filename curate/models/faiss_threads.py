@@ -1,4 +1,4 @@
-"""FAISS on one thread, for sums whose order does not depend on the machine."""
+"""FAISS on one thread, so that the same vectors give the same centroids and neighbours on every machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def one_faiss_thread() -> Iterator[None]:
-    """Runs FAISS, and the BLAS inside it, single-threaded for bit-reproducible reductions."""
+    """FAISS, and the BLAS inside it, on one thread while the block runs: sums in one order."""
     import faiss
 
     before = faiss.omp_get_max_threads()
