@@ -96,6 +96,7 @@ class Annotate:
         """
         build, paths, board = self._context.build, self._context.paths, self._context.board
         partition = partition_of(block)
+        board.add("annotate", queued=-1)
         name, source = partition.name, partition.source
         records_path, samples_path = paths.records(name, source), paths.samples(name, source)
         is_examined = all(map(self._context.committed.holds, (records_path, samples_path)))
@@ -158,6 +159,7 @@ class Annotate:
         columns |= {"annotate": told_column("annotate", *told)[1], **decode_columns(decodes())}
         table = pa.table(columns, schema=RESULT)
         if self._later:
+            self._context.board.add("annotate", queued=1)
             batch = pa.concat_tables(flowing) if flowing else Batch().table([])
             table = table.append_column(BATCH, nested(batch))
             table = table.append_column(SIZES, pa.array([sizes], pa.list_(pa.int64())))
@@ -181,6 +183,7 @@ class Compute:
     @tells("annotate")
     def __call__(self, block: pa.Table) -> pa.Table:
         """Compute and commit the group of a partition, where it is missing."""
+        self._context.board.add("annotate", queued=-1)
         if self._group.name not in block.column(MISSING)[0].as_py():
             return self._passed(block, block.column(BATCH))
         for signal in self._group.signals:
@@ -216,6 +219,7 @@ class Compute:
     def _passed(self, block: pa.Table, batch: Any) -> pa.Table:
         if not self._later:
             return block.select(RESULT.names)
+        self._context.board.add("annotate", queued=1)
         return block.set_column(block.column_names.index(BATCH), BATCH, batch)
 
 

@@ -76,7 +76,7 @@ def list_unit(
     source = sources[unit.source]
     for entries in slices(source.read(unit, build), size):
         name = partition_name(source.name, source.fingerprint(), unit.name, identities(entries))
-        board.add("ingest", total=len(entries))
+        board.add("ingest", total=len(entries), queued=1)
         head = pa.table(
             {
                 "partition": [name],
@@ -112,6 +112,7 @@ def fetch_partition(
     """
     adopt(stores)
     partition = partition_of(block)
+    board.add("ingest", queued=-1)
     place = paths.fetched(partition.name, partition.source)
     if committed.holds(place):
         told = (partition.rows, partition.rows, 0, 0)
@@ -120,6 +121,7 @@ def fetch_partition(
         told = (partition.rows, 0, failed, retries.take())
     total, reused, failed, again = told
     board.add("ingest", reused=reused, passed=total - reused - failed, failed=failed, retries=again)
+    board.add("annotate", queued=1)
     return block.select(PARTITION.names).append_column(*told_column("ingest", *told))
 
 

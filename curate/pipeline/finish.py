@@ -5,16 +5,15 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 
 from curate.pipeline.cluster import Cluster
+from curate.pipeline.engine import RayEngine
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import ray_map
 from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split
 from curate.shards.commit import describe_file, write_manifest
 from curate.shards.ipc import open_ipc
@@ -75,13 +74,14 @@ def finish(
     """
     paths = sorted(paths)
     # on the cluster: it reads every byte of the build once more
-    parts = ray_map(partial(_describe, build), [paths[i : i + DESCRIBED] for i in range(0, len(paths), DESCRIBED)])
+    engine = RayEngine()
+    parts = engine.map(_describe, ((build, paths[i : i + DESCRIBED]) for i in range(0, len(paths), DESCRIBED)))
     files = [file for part in parts for file in part] + [shard.file for shard in shards]
     manifest = _manifest(plan, cluster, counts, shards, splits)
     with Stage(console, "card", 1, "page") as stage:
         loader = Loader({s.card.name: s.tokenizer for s in plan.streams})
         # in a task, so that what it reads and draws is not held by this process
-        [written] = ray_map(partial(_card, build, manifest, write_card, loader), [files])
+        [written] = engine.map(_card, [(build, manifest, write_card, loader, files)])
         files += written
         stage.add(1)
     manifest.lists = write_lists(build, files)

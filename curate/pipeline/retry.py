@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from curate.pipeline.blocks import failed_rows
+from curate.pipeline.engine import RayEngine
 from curate.pipeline.paths import Group
-from curate.pipeline.stream import ray_map
 from curate.shards.fragments import read_failed
 from curate.storage import Store
 from curate.storage.base import Hold
@@ -49,8 +48,8 @@ def forget_failures(
     failing: dict[str, list[str]] = {}
     for folder, stage in zip(FOLDERS, STAGES, strict=True):
         paths = [s.path for s in build.files(folder)]
-        parts = [paths[at : at + LOOKED_AT] for at in range(0, len(paths), LOOKED_AT)]
-        counts = dict(one for some in ray_map(partial(_failures, build, folder), parts) for one in some)
+        parts = ((build, folder, paths[at : at + LOOKED_AT]) for at in range(0, len(paths), LOOKED_AT))
+        counts = dict(one for some in RayEngine().map(_failures, parts) for one in some)
         found[stage], failing[folder] = sum(counts.values()), list(counts)
     _remove(build, failing, groups, texts)
     return found

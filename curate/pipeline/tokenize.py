@@ -99,10 +99,12 @@ class Work:
 
     Attributes:
         verdicts: the partition's verdict fragment, which says which they are.
+        kept: how many they are.
     """
 
     partition: Partition
     verdicts: str
+    kept: int
 
 
 def tokenize(
@@ -152,6 +154,7 @@ class Encode:
         """Encode and commit what is missing of a partition; the answer is its row of RESULT."""
         build, paths, board = self._context.build, self._context.paths, self._context.board
         partition = partition_of(block)
+        board.add("tokenize", queued=-1)
         kept = kept_samples(build, block.column("verdicts")[0].as_py())
         held: dict[str, list[str]] = {}
         lacking: dict[str, pa.Array] = {}
