@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.engine import RayEngine
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
 from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split
@@ -62,6 +61,7 @@ def finish(
     counts: Counts,
     shards: Sequence[ShardResult],
     splits: list[Split],
+    known: Mapping[str, File],
     paths: Sequence[str],
     work: Sequence[str],
     write_card: CardWriter,
@@ -69,14 +69,16 @@ def finish(
     """Write the card, commit the manifest, and remove what it does not name: an earlier recipe's fragments.
 
     Args:
+        known: by path, files whose digests were made where they were written.
         paths: all files of the build but shards and the card.
         work: fragments of `WORK` folders that the next run may take up.
     """
-    paths = sorted(paths)
-    # on the cluster: it reads every byte of the build once more
-    engine = RayEngine()
-    parts = engine.map(_describe, ((build, paths[i : i + DESCRIBED]) for i in range(0, len(paths), DESCRIBED)))
-    files = [file for part in parts for file in part] + [shard.file for shard in shards]
+    engine = cluster.engine()
+    # of what a run committed that did not end, every byte is read once more
+    others = sorted(path for path in paths if path not in known)
+    parts = engine.map(_describe, ((build, others[i : i + DESCRIBED]) for i in range(0, len(others), DESCRIBED)))
+    described = {file.path: file for part in parts for file in part}
+    files = [known.get(path) or described[path] for path in sorted(paths)] + [shard.file for shard in shards]
     manifest = _manifest(plan, cluster, counts, shards, splits)
     with Stage(console, "card", 1, "page") as stage:
         loader = Loader({s.card.name: s.tokenizer for s in plan.streams})

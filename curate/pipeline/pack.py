@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import ray
-
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.engine import RayEngine
 from curate.pipeline.progress import Stage
 from curate.schema.manifest import Split
 from curate.schema.recipe import Recipe
@@ -31,12 +28,12 @@ def pack(
     stage: Stage,
 ) -> tuple[list[ShardResult], list[Split]]:
     """Write the shards that are not there; all of them, and the manifest's splits."""
-    engine, splits = RayEngine(), dict(recipe.pack.splits)
+    engine, splits = cluster.engine(), dict(recipe.pack.splits)
     groups = [(build, partitions[at : at + COUNTED], recipe.seed, splits) for at in range(0, len(partitions), COUNTED)]
     counts = [count for some in engine.map(_count_group, groups) for count in some]
     stage.expect(sum(n for count in counts for n in count.values()))
-    tasks = plan_pack(counts, recipe.pack, TASKS_A_CPU * cluster.cpus)
-    shared = ray.put(list(partitions))  # Ray gives each task its value
+    tasks = plan_pack(counts, recipe.pack, TASKS_A_CPU * engine.width)
+    [shared] = engine.hold(list, [(list(partitions),)])
     done: list[ShardResult] = []
     for some in engine.map(pack_range, ((build, shared, task, list(specs), recipe.seed) for task in tasks)):
         done += some

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from curate.decide.engine import Engine
 from curate.pipeline.blocks import failed_rows
-from curate.pipeline.engine import RayEngine
 from curate.pipeline.paths import Group
 from curate.shards.fragments import read_failed
 from curate.storage import Store
@@ -27,7 +27,7 @@ LOOKED_AT = 64
 
 
 def forget_failures(
-    build: Store, hold: Hold, groups: Sequence[Group] = (), texts: Sequence[str] = ()
+    build: Store, hold: Hold, engine: Engine, groups: Sequence[Group] = (), texts: Sequence[str] = ()
 ) -> dict[str, int]:
     """Take back the commit, and remove committed fragments that hold failures, and those that were made of them.
 
@@ -37,6 +37,7 @@ def forget_failures(
     Args:
         build: a finished build, or one that was interrupted.
         hold: what the run has on it.
+        engine: runs the tasks that look for failures.
         groups: of signals, in an order that respects what they read of each other.
         texts: token streams that read captions.
 
@@ -49,7 +50,7 @@ def forget_failures(
     for folder, stage in zip(FOLDERS, STAGES, strict=True):
         paths = [s.path for s in build.files(folder)]
         parts = ((build, folder, paths[at : at + LOOKED_AT]) for at in range(0, len(paths), LOOKED_AT))
-        counts = dict(one for some in RayEngine().map(_failures, parts) for one in some)
+        counts = dict(one for some in engine.map(_failures, parts) for one in some)
         found[stage], failing[folder] = sum(counts.values()), list(counts)
     _remove(build, failing, groups, texts)
     return found

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from curate.decide.causes import causes_of
 from curate.decide.decide import Decided, decide
+from curate.decide.engine import Engine
 from curate.decide.ledger import conserve
 from curate.decide.partitions import PartitionFiles
 from curate.media.decodes import Decodes
@@ -21,8 +22,7 @@ from curate.pipeline.annotate import Context
 from curate.pipeline.board import Board, Told
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.decodes import add_row
-from curate.pipeline.engine import RayEngine
+from curate.pipeline.decodes import decodes_of
 from curate.pipeline.finish import CardWriter, finish
 from curate.pipeline.ingest import Ingested, fetch_options, ingest
 from curate.pipeline.listing import Listing
@@ -83,7 +83,7 @@ def run(
             console.print(f"warning    {hold.warning}")
         if retry_failed:
             texts = [stream.use.name for stream in plan.streams if stream.reads_captions]
-            again = forget_failures(build, hold, groups_of(plan.signals), texts)
+            again = forget_failures(build, hold, cluster.engine(), groups_of(plan.signals), texts)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
@@ -114,7 +114,9 @@ def run(
             )
         files = _files(paths, partitions.values(), decided)
         work = [READ, MADE, *decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
-        return finish(plan, build, hold, cluster, console, counts, shards, splits, files, work, write_card), decodes
+        known = {file.path: file for file in (*found.files, *(f.file for f in decided.fragments))}
+        done = finish(plan, build, hold, cluster, console, counts, shards, splits, known, files, work, write_card)
+        return done, decodes
 
 
 def _said(build: Store, paths: Paths, found: Ingested, source: Source) -> Entry | None:
@@ -143,7 +145,7 @@ def _decide_and_tokenize(
     """
     failed: dict[str, Sequence[str]] = {}
     while True:
-        decided, counts = _decide(plan, build, console, paths, partitions, failed)
+        decided, counts = _decide(plan, build, cluster.engine(), console, paths, partitions, failed)
         if until == "decide":
             return decided, counts, None
         work = [
@@ -160,6 +162,7 @@ def _decide_and_tokenize(
 def _decide(
     plan: Plan,
     build: Store,
+    engine: Engine,
     console: Console,
     paths: Paths,
     partitions: Mapping[str, Partition],
@@ -184,7 +187,7 @@ def _decide(
             {f.name: g.name for g in groups for s in g.signals for f in s.gives},
             {s.name: g.name for g in groups for s in g.signals},
             recipe.seed,
-            RayEngine(),
+            engine,
             failed,
         )
         records = sum(partition.rows for partition in partitions.values())
@@ -213,27 +216,30 @@ def _tokenize(
     Returns:
         Fragments of all partitions, by name; and those of partitions in which samples failed.
     """
-    board, told = Board(), Told()
     there = [stat.path for stat in build.files("tokenized")]
     made = TokensMade(build, paths, plan.streams, there)
     tokenized = {one.partition.name: serves for one in work if (serves := made.of(one)) is not None}
     todo = [one for one in work if one.partition.name not in tokenized]
     captions = next(g.name for g in groups_of(plan.signals) for s in g.signals if s.name == CaptionSignal.name)
     failed: dict[str, Sequence[str]] = {}
-    reused = sum(one.kept for one in work if one.partition.name in tokenized)
+    kept, told = sum(one.kept for one in work), Told()
+    reused = kept - sum(one.kept for one in todo)
     told.add({"total": reused, "reused": reused})
-    board.add("tokenize", total=sum(one.kept for one in work), reused=reused, queued=len(todo))
-    with Stage(console, "tokenize", sum(one.kept for one in work), "samples") as stage:
-        verdicts = {one.partition.name: one.verdicts for one in todo}
-        context = Context(build, paths, Listing(there), board, reach())
-        with board.shown({"tokenize": stage}):
-            for row in tokenize(context, todo, plan.streams, captions, cluster) if todo else []:
-                name, fragments = row["partition"], dict(row["fragments"])
-                tokenized[name] = Tokenized(name, verdicts[name], fragments)
-                add_row(decodes, row)
-                told.add(row["tokenize"])
-                if row["tokenize"]["failed"]:
-                    failed[name] = [path for some in fragments.values() for path in some]
+    with Stage(console, "tokenize", kept, "samples") as stage:
+        if todo:
+            cluster.start()
+            verdicts = {one.partition.name: one.verdicts for one in todo}
+            board = Board()
+            board.add("tokenize", total=kept, reused=reused, queued=len(todo))
+            context = Context(build, paths, Listing(there), board, reach())
+            with board.shown({"tokenize": stage}):
+                for row in tokenize(context, todo, plan.streams, captions, cluster):
+                    name, fragments = row["partition"], dict(row["fragments"])
+                    tokenized[name] = Tokenized(name, verdicts[name], fragments)
+                    decodes.add(decodes_of(row["decodes"]))
+                    told.add(row["tokenize"])
+                    if row["tokenize"]["failed"]:
+                        failed[name] = [path for some in fragments.values() for path in some]
         told.end(stage)
     in_order = [tokenized[name] for name in sorted(tokenized)]
     if not failed:

@@ -21,7 +21,7 @@ from curate.media.views import View
 from curate.pipeline.annotate import Context
 from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.decodes import DECODES, decode_columns
+from curate.pipeline.decodes import DECODES, decodes_column
 from curate.pipeline.examined import decoded
 from curate.pipeline.models import models
 from curate.pipeline.partitions import KEY_HEX, Partition
@@ -50,7 +50,7 @@ RESULT = pa.schema(
         *PARTITION,
         pa.field("tokenize", pa.struct(TOLD), nullable=False),
         pa.field("fragments", pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),  # by stream, all in use
-        *DECODES,
+        DECODES,
     ]
 )
 """What comes out of the plan: a row a partition."""
@@ -188,7 +188,7 @@ class Encode:
         columns |= {
             "tokenize": told_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
-            **decode_columns(decodes()),
+            DECODES.name: decodes_column(decodes()),
         }
         return pa.table(columns, schema=RESULT)
 
