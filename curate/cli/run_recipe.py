@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from curate.cli.last_words import last_words
+from curate.cli.crash_notice import crash_notice
 from curate.cli.summary import say_summary, summarise
 from curate.cli.unexpected import Sifted
 from curate.pipeline.plan import Plan, make_plan, open_sources
@@ -83,7 +83,7 @@ def run_recipe(
 
         # Ray prints to stdout, which is kept for the result
         with (
-            last_words(f"curate: the run ended abruptly; {DIED}"),
+            crash_notice(f"curate: the run ended abruptly; {DIED}"),
             redirect_stdout(Sifted(sys.stderr)),
             connect(address, workers, dashboard, started) as cluster,
         ):
@@ -115,9 +115,9 @@ def demo_env(recipe: Recipe, progress: Console) -> Iterator[Mapping[str, str]]:
         yield os.environ
         return
     progress.print("demo       preparing media from installed packages")
-    from curate.demo import quickstart_media
+    from curate.cli.demo import demo_media
 
-    with quickstart_media() as env:
+    with demo_media(recipe.demo) as env:
         yield {**os.environ, **env}
 
 

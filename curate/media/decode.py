@@ -18,8 +18,8 @@ from curate.media.energy import Meter
 from curate.media.images import decode_picture, render, render_crop, view_size
 from curate.media.joined import joined, link_of
 from curate.media.reader import Picture, VideoReader
+from curate.media.requests import Array, Audio, Decoded, DecodeRequest, Energy, Frames, clip_times, pick_times
 from curate.media.video import TOLERANCE_US, PyAVReader
-from curate.media.views import Array, Audio, Decoded, Energy, Frames, View, clip_times, pick_times
 from curate.schema.errors import MediaError
 from curate.schema.fields import KINDS, TIMED
 
@@ -35,7 +35,7 @@ SLACK_US = 100_000
 def decode(
     data: bytes,
     kind: str,
-    views: Sequence[View],
+    views: Sequence[DecodeRequest],
     span: Span | None = None,
     *,
     limit_s: float = 60,
@@ -89,7 +89,7 @@ def decode(
     return out
 
 
-def sorted_views(views: Sequence[View]) -> tuple[list[Frames], list[Audio | Energy]]:
+def sorted_views(views: Sequence[DecodeRequest]) -> tuple[list[Frames], list[Audio | Energy]]:
     """The views of pictures and those of sound, each once, in the order of the result."""
     sounds: list[Audio | Energy] = [*sorted({view for view in views if isinstance(view, Audio)})]
     return sorted({view for view in views if isinstance(view, Frames)}), [*sounds, *({Energy()} & set(views))]

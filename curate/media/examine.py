@@ -19,9 +19,9 @@ from curate.media.images import decode_picture, open_picture
 from curate.media.joined import joined
 from curate.media.onepass import Film, Gatherer
 from curate.media.probe import ARRAY, Probe, probe_audio, probe_picture, probe_video, streams_of
+from curate.media.requests import Array, Decoded, DecodeRequest
 from curate.media.shots import find_shots, shot_detector, shots_of
 from curate.media.video import PyAVReader
-from curate.media.views import Array, Decoded, View
 from curate.schema.errors import MediaError
 from curate.schema.fields import TIMED
 from curate.schema.ids import content_id, sample_id
@@ -35,7 +35,7 @@ PROBING, CUTTING = "ingest:probe", "cut"
 LIMIT_S = 600.0
 SAMPLE_LIMIT_S = 120.0
 
-Views = Mapping[View, NDArray[Any]]
+Views = Mapping[DecodeRequest, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Request:
 def examine(
     items: Sequence[tuple[bytes, str]],
     cut: CutHow,
-    views: Sequence[View],
+    views: Sequence[DecodeRequest],
     *,
     limit_s: float = LIMIT_S,
     sample_s: float = SAMPLE_LIMIT_S,
@@ -133,7 +133,7 @@ def examine(
 
 
 def decode_many(
-    requests: Sequence[Request], views: Sequence[View], *, limit_s: float = SAMPLE_LIMIT_S
+    requests: Sequence[Request], views: Sequence[DecodeRequest], *, limit_s: float = SAMPLE_LIMIT_S
 ) -> Iterator[Viewed]:
     """The views of samples, in order, each as `decode` gives them. Clips of one file that follow each other in the
     requests are read in one run, if their times do, too.
@@ -157,7 +157,7 @@ class Slow:
 
 
 def examining(
-    items: Sequence[tuple[bytes, str]], cut: CutHow, views: Sequence[View], limit_s: float, sample_s: float
+    items: Sequence[tuple[bytes, str]], cut: CutHow, views: Sequence[DecodeRequest], limit_s: float, sample_s: float
 ) -> Iterator[Examined | Viewed | Slow]:
     """As `examine`, with a `Slow` before each record of video or sound."""
     shot_detector(cut.detector, cut.threshold, cut.min_frames)
@@ -165,7 +165,7 @@ def examining(
         yield from _examined(index, data, name, cut, views, limit_s, sample_s)
 
 
-def decoding(requests: Sequence[Request], views: Sequence[View], limit_s: float) -> Iterator[Viewed | Slow]:
+def decoding(requests: Sequence[Request], views: Sequence[DecodeRequest], limit_s: float) -> Iterator[Viewed | Slow]:
     """As `decode_many`, of requests that were checked, with a `Slow` before the clips of each file."""
     for _, group in groupby(enumerate(requests), lambda at: (id(at[1].data), at[1].kind)):
         some = list(group)
@@ -195,7 +195,7 @@ def cut_up(whole: Sequence[Span], cut: CutHow) -> tuple[Span, ...]:
 
 
 def _examined(
-    index: int, data: bytes, name: str, cut: CutHow, views: Sequence[View], limit_s: float, sample_s: float
+    index: int, data: bytes, name: str, cut: CutHow, views: Sequence[DecodeRequest], limit_s: float, sample_s: float
 ) -> Iterator[Examined | Viewed | Slow]:
     picture = values = None
     try:
@@ -218,7 +218,7 @@ def _examined(
         yield _picture(index, data, picture, views)
 
 
-def _picture(index: int, data: bytes, picture: Image, views: Sequence[View]) -> Viewed:
+def _picture(index: int, data: bytes, picture: Image, views: Sequence[DecodeRequest]) -> Viewed:
     """The only sample of a picture of which the header was read."""
     frames, _ = sorted_views(views)
     out = Decoded()
@@ -234,7 +234,7 @@ def _picture(index: int, data: bytes, picture: Image, views: Sequence[View]) -> 
 
 
 def _timed(
-    index: int, data: bytes, name: str, cut: CutHow, views: Sequence[View], limit_s: float, sample_s: float
+    index: int, data: bytes, name: str, cut: CutHow, views: Sequence[DecodeRequest], limit_s: float, sample_s: float
 ) -> Iterator[Examined | Viewed]:
     """A record of video or sound."""
     counted.files += 1
@@ -262,7 +262,13 @@ def _timed(
 
 
 def _by_spans(
-    index: int, data: bytes, found: Probe, cut: CutHow, views: Sequence[View], deadline: Deadline, sample_s: float
+    index: int,
+    data: bytes,
+    found: Probe,
+    cut: CutHow,
+    views: Sequence[DecodeRequest],
+    deadline: Deadline,
+    sample_s: float,
 ) -> Iterator[Examined | Viewed]:
     """A sound, or a file of several recordings: cut, then each sample is decoded by its span."""
     try:
@@ -286,7 +292,7 @@ def _film(
     reader: PyAVReader,
     found: Probe,
     cut: CutHow,
-    views: Sequence[View],
+    views: Sequence[DecodeRequest],
     deadline: Deadline,
     sample_s: float,
 ) -> Iterator[Examined | Viewed]:
@@ -320,7 +326,7 @@ def _film(
             gathered.close()
 
 
-def _clips(some: Sequence[tuple[int, Request]], views: Sequence[View], limit_s: float) -> Iterator[Viewed]:
+def _clips(some: Sequence[tuple[int, Request]], views: Sequence[DecodeRequest], limit_s: float) -> Iterator[Viewed]:
     """Clips of one video."""
     data = some[0][1].data
     deadline = Deadline(limit_s)
@@ -346,7 +352,12 @@ def _clips(some: Sequence[tuple[int, Request]], views: Sequence[View], limit_s: 
 
 
 def _with_sound(
-    index: int, request: Request, made: Decoded | None, views: Sequence[View], reader: PyAVReader, deadline: Deadline
+    index: int,
+    request: Request,
+    made: Decoded | None,
+    views: Sequence[DecodeRequest],
+    reader: PyAVReader,
+    deadline: Deadline,
 ) -> Viewed:
     """A clip whose pictures are there, with its sound; where they are not, `decode` decides."""
     _, sounds = sorted_views(views)
@@ -361,7 +372,7 @@ def _with_sound(
 
 
 def viewed_alone(
-    index: int, request: Request, views: Sequence[View], limit_s: float, run: Callable[..., Decoded] = decode
+    index: int, request: Request, views: Sequence[DecodeRequest], limit_s: float, run: Callable[..., Decoded] = decode
 ) -> Viewed:
     """A sample by a run of its own.
 

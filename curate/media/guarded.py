@@ -38,8 +38,8 @@ from curate.media.examine import (
     viewed_alone,
 )
 from curate.media.probe import Probe
+from curate.media.requests import Decoded, DecodeRequest
 from curate.media.service import ANSWER_SECONDS, NotHeld
-from curate.media.views import Decoded, View
 from curate.schema.errors import MediaError, Quarantined
 from curate.schema.fields import TIMED
 from curate.schema.ids import content_id, sample_id
@@ -106,7 +106,7 @@ def audio_spans(data: bytes, *, limit_s: float = 60, name: str = "") -> list[Spa
 def decode(
     data: bytes,
     kind: str,
-    views: Sequence[View],
+    views: Sequence[DecodeRequest],
     span: Span | None = None,
     *,
     limit_s: float = 60,
@@ -132,7 +132,7 @@ def decode(
 def examine(
     items: Sequence[tuple[bytes, str]],
     cut: CutHow,
-    views: Sequence[View],
+    views: Sequence[DecodeRequest],
     *,
     limit_s: float = LIMIT_S,
     sample_s: float = SAMPLE_LIMIT_S,
@@ -178,7 +178,7 @@ def examine(
 
 
 def decode_many(
-    requests: Sequence[Request], views: Sequence[View], *, limit_s: float = SAMPLE_LIMIT_S
+    requests: Sequence[Request], views: Sequence[DecodeRequest], *, limit_s: float = SAMPLE_LIMIT_S
 ) -> Iterator[Viewed]:
     """As `examine.decode_many`, in the helper process: a file that many clips are of is sent once. Where a batch kills
     the helper, those of its samples that are not done go one by one, as `decode`.
@@ -239,7 +239,7 @@ class _Records:
         known, done: what is known of it, and how many of its samples are done.
     """
 
-    def __init__(self, first: int, count: int, most: int, views: Sequence[View]) -> None:
+    def __init__(self, first: int, count: int, most: int, views: Sequence[DecodeRequest]) -> None:
         self._first, self._count, self._most, self._views = first, count, most, views
         self.place = self.done = 0
         self.known: Examined | None = None
@@ -273,7 +273,7 @@ class _Records:
 class _Samples:
     """The answer to `decode_many`. `place`: of the first sample that is not done, in the batch."""
 
-    def __init__(self, first: int, requests: Sequence[Request], views: Sequence[View]) -> None:
+    def __init__(self, first: int, requests: Sequence[Request], views: Sequence[DecodeRequest]) -> None:
         self._first, self._requests, self._views = first, requests, views
         self.place = 0
 

@@ -23,8 +23,8 @@ from curate.media.decode import decode
 from curate.media.decodes import counted
 from curate.media.examine import CutHow, Examined, Request, Slow, Viewed, decoding, examining
 from curate.media.probe import probe
+from curate.media.requests import DecodeRequest
 from curate.media.shots import find_shots
-from curate.media.views import View
 from curate.schema.errors import CurateError, MediaError
 
 ANSWER_BYTES = 32 << 20
@@ -41,7 +41,7 @@ class NotHeld(Exception):
 class _Stream:
     """Results that are still to come, and the bytes of the files that they are of."""
 
-    def __init__(self, events: Iterator[Examined | Viewed | Slow], views: list[View], held: int) -> None:
+    def __init__(self, events: Iterator[Examined | Viewed | Slow], views: list[DecodeRequest], held: int) -> None:
         self.events, self.held = events, held
         self.numbers = {view: i for i, view in enumerate(views)}
 

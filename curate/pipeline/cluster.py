@@ -86,7 +86,7 @@ class Cluster:
         if self._is_up:
             from curate.pipeline.engine import RayEngine
 
-            return RayEngine()
+            return RayEngine(self.cpus)
         if self._processes is None:
             workers = self._workers or len(os.sched_getaffinity(0))
             self._processes = self._at_end.enter_context(ProcessEngine(workers))

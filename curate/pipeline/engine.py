@@ -9,7 +9,6 @@ from typing import Any
 import ray
 
 from curate.decide.engine import Held, Item
-from curate.pipeline.cluster import resources
 from curate.pipeline.user_errors import user_errors
 
 
@@ -17,11 +16,14 @@ class RayEngine:
     """`curate.decide.engine.Engine` on the connected cluster; tasks take one CPU each.
 
     What a lost node held is made again from the tasks that made it.
+
+    Args:
+        width: CPUs of the cluster.
     """
 
-    def __init__(self) -> None:
-        self.width = max(1, int(resources().get("CPU", 1)))
-        self._at_once = 4 * self.width
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._at_once = 4 * width
 
     def map(self, fn: Callable[..., Any], items: Iterable[Item]) -> Iterator[Any]:
         task, waiting = _task(fn, 1), deque[Any]()

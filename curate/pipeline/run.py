@@ -43,7 +43,7 @@ from curate.signals.caption import CaptionSignal
 from curate.sources.base import Source
 from curate.sources.entry import Entry
 from curate.storage import Store
-from curate.storage.bucket import reach
+from curate.storage.bucket import endpoint_env
 from curate.storage.tables import read_table
 
 
@@ -78,12 +78,12 @@ def run(
     """
     recipe = plan.file.recipe
     decodes = Decodes()
-    with build.held(MANIFEST) as hold:
-        if hold.warning:
-            console.print(f"warning    {hold.warning}")
+    with build.acquire(MANIFEST) as lease:
+        if lease.warning:
+            console.print(f"warning    {lease.warning}")
         if retry_failed:
             texts = [stream.use.name for stream in plan.streams if stream.reads_captions]
-            again = forget_failures(build, hold, cluster.engine(), groups_of(plan.signals), texts)
+            again = forget_failures(build, lease, cluster.engine(), groups_of(plan.signals), texts)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
@@ -115,7 +115,7 @@ def run(
         files = _files(paths, partitions.values(), decided)
         work = [READ, MADE, *decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
         known = {file.path: file for file in (*found.files, *(f.file for f in decided.fragments))}
-        done = finish(plan, build, hold, cluster, console, counts, shards, splits, known, files, work, write_card)
+        done = finish(plan, build, lease, cluster, console, counts, shards, splits, known, files, work, write_card)
         return done, decodes
 
 
@@ -231,7 +231,7 @@ def _tokenize(
             verdicts = {one.partition.name: one.verdicts for one in todo}
             board = Board()
             board.add("tokenize", total=kept, reused=reused, queued=len(todo))
-            context = Context(build, paths, Listing(there), board, reach())
+            context = Context(build, paths, Listing(there), board, endpoint_env())
             with board.shown({"tokenize": stage}):
                 for row in tokenize(context, todo, plan.streams, captions, cluster):
                     name, fragments = row["partition"], dict(row["fragments"])

@@ -81,7 +81,7 @@ class RemoteFile(io.RawIOBase):
 
 def write_table(store: Store, path: str, table: pa.Table) -> File:
     """Write a Parquet file whole or not at all; equal tables give equal bytes. The manifest's entry of it."""
-    with store.placed(path) as temporary:
+    with store.atomic_write(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
         return written(path, temporary, table.num_rows)
 

@@ -13,7 +13,7 @@ from synth import indices, shipped, video
 
 from curate.media.decode import Span, decode
 from curate.media.decord_reader import DecordReader
-from curate.media.views import Audio, Frames
+from curate.media.requests import Audio, Frames
 from curate.schema.errors import MediaError
 
 decord = pytest.importorskip("decord")
