@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from curate import plugins
 from curate.decide.rules import check_near_duplicates, check_rules
 from curate.pipeline.paths import LIGHT
 from curate.pipeline.tokenize import StreamPlan
@@ -53,6 +54,9 @@ def make_plan(file: RecipeFile) -> Plan:
             message starts with the file and the line.
     """
     recipe = file.recipe
+    for i, source in enumerate(recipe.sources):
+        with _at(file, ("sources", i, "kind")):
+            plugins.find("source", source.kind)
     signals: list[Signal] = []
     for i, use in enumerate(recipe.annotate):
         with _at(file, ("annotate", i)):
