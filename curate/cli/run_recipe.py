@@ -139,7 +139,7 @@ def _describe(plan: Plan, sources: Sequence[Source]) -> None:
             more = f" in the first {COUNTED_UNITS} of {units} units" if units > COUNTED_UNITS else ""
             console.print(f"source {source.name}: {records} records{more}")
     console.print(f"signals: {', '.join(s.name for s in plan.signals)}")
-    for rule in plan.rules:
+    for rule in plan.file.recipe.sample_rules:
         console.print(f"rule: {rule.model_dump(exclude_none=True, exclude_defaults=True)}")
     for stream in plan.streams:
         card = stream.card

@@ -182,7 +182,7 @@ def _decide(
         decided = decide(
             build,
             files,
-            recipe.decide.model_copy(update={"rules": plan.rules}),
+            recipe.decide.model_copy(update={"rules": recipe.sample_rules}),
             plan.fields,
             {f.name: g.name for g in groups for s in g.signals for f in s.gives},
             {s.name: g.name for g in groups for s in g.signals},
