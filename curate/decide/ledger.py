@@ -24,6 +24,7 @@ from curate.decide.survey import State
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 from curate.schema.ledger_laws import OUTCOMES, counts_of
+from curate.schema.manifest import File
 from curate.schema.tables import FAILURE, LEDGER
 from curate.schema.verdict import Outcome
 from curate.storage import Store
@@ -49,14 +50,18 @@ class Fragment:
     """The verdicts of one partition.
 
     Attributes:
-        path: of its rows of LEDGER, in the build; named by its bytes.
+        file: of its rows of LEDGER, in the build; named by its bytes.
         counts: rows by level and outcome; all outcomes of a level are there.
         kept: kept samples by kind.
     """
 
-    path: str
+    file: File
     counts: Counts
     kept: Mapping[str, int]
+
+    @property
+    def path(self) -> str:
+        return self.file.path
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def write_verdicts(
     record_keeper = np.zeros(len(record), "S16")
     record_keeper[state.copies] = state.keeper
     kinds = pa.array(KINDS)
-    paths: list[str] = []
+    files: list[File] = []
     out: list[tuple[Counts, Mapping[str, int]]] = []
     for first, stop in _batches(loaded):
         start, end = (int(loaded.record_starts[part]) for part in (first, stop))
@@ -159,8 +164,8 @@ def write_verdicts(
             out.append(_counted(numbers[0][start:end], numbers[1][at:to], numbers[2][at:to]))
         # most of the time goes by until they are on the disk, or in the bucket
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            paths += pool.map(lambda piece: write_named_table(build, piece[0], piece[1].combine_chunks()), pieces)
-    return [Fragment(path, counts, kept) for path, (counts, kept) in zip(paths, out, strict=True)]
+            files += pool.map(lambda piece: write_named_table(build, piece[0], piece[1].combine_chunks()), pieces)
+    return [Fragment(file, counts, kept) for file, (counts, kept) in zip(files, out, strict=True)]
 
 
 def _counted(
