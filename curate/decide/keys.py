@@ -85,10 +85,11 @@ def twice(keys: Keys) -> Keys:
 def hashed(keys: Keys, seed: int) -> NDArray[np.uint64]:
     """64 pseudo-random bits of each key and the seed (two rounds of SplitMix64's finalizer)."""
     first, last = words(keys)
-    return _mixed(first ^ _mixed(last + np.uint64(seed % (1 << 64))))
+    return mixed(first ^ mixed(last + np.uint64(seed % (1 << 64))))
 
 
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finalizer (Steele, Lea, Flood 2014): a permutation of 64-bit numbers that looks like chance."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
