@@ -8,7 +8,7 @@ trusted:
 * it reports neither damage nor where a truncated file ends.
 
 So it is used for upright H.264 of a constant rate in MP4 and Matroska only, and PyAV decodes the same span beside it,
-without making pictures: damage that PyAV notices is a MediaError here too, and so is a frame that only one of the two
+without making frames: damage that PyAV notices is a MediaError here too, and so is a frame that only one of the two
 has. It is therefore no faster than PyAV alone; it is there to compare with.
 """
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from curate.media.clips import MICRO
 from curate.media.container import Deadline
-from curate.media.reader import Picture
+from curate.media.reader import TimedFrame
 from curate.media.video import TOLERANCE_US, PyAVReader, display_matrix
 from curate.schema.errors import MediaError
 
@@ -80,22 +80,22 @@ class DecordReader:
         """See `VideoReader.duration_us`; asked of PyAV."""
         return self._duration_us
 
-    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """See `VideoReader.pictures`.
+    def frames(self, start_us: int, end_us: int) -> Iterator[TimedFrame]:
+        """See `VideoReader.frames`.
 
         Raises MediaError for damage that PyAV finds in the span, and where decord's frames are not those of the file.
         """
         first = max(0, int(np.searchsorted(self._start_us, start_us + TOLERANCE_US, side="right")) - 1)
         behind = int(np.searchsorted(self._start_us, end_us, side="left"))
         with PyAVReader(self._data, self._deadline) as exact:
-            true_us = np.array([picture.start_us for picture in exact.pictures(start_us, end_us)], np.int64)
+            true_us = np.array([frame.start_us for frame in exact.frames(start_us, end_us)], np.int64)
         ours_us = self._start_us[first:behind]
         if len(true_us) != len(ours_us) or np.abs(true_us - ours_us).max(initial=0) > _EVEN_US:
             raise MediaError(f"decord does not find the frames of the video from {start_us / MICRO:.3f} s on.")
         for i in range(first, behind):
             self._deadline.check()
             rgb = partial(self._rgb, i)
-            yield Picture(int(self._start_us[i]), int(self._end_us[i]), self._display, rgb)
+            yield TimedFrame(int(self._start_us[i]), int(self._end_us[i]), self._display, rgb)
 
     def close(self) -> None:
         """Free the reader."""

@@ -13,12 +13,12 @@ from curate.media.arrays import is_array, read_array
 from curate.media.audio import audio_spans
 from curate.media.clips import Span, cut_spans
 from curate.media.container import Deadline
-from curate.media.decode import check_request, decode, picture_views, sorted_views, sound_views
+from curate.media.decode import audio_views, check_request, decode, image_views, sorted_views
 from curate.media.decodes import counted
-from curate.media.images import decode_picture, open_picture
+from curate.media.images import decode_image, open_image
 from curate.media.joined import joined
 from curate.media.onepass import Film, Gatherer
-from curate.media.probe import ARRAY, Probe, probe_audio, probe_picture, probe_video, streams_of
+from curate.media.probe import ARRAY, Probe, probe_audio, probe_image, probe_video, streams_of
 from curate.media.shots import find_shots, shot_detector, shots_of
 from curate.media.video import PyAVReader
 from curate.media.views import Array, Decoded, View
@@ -44,7 +44,7 @@ class CutHow:
 
     Attributes:
         detector, threshold, min_frames: of shots, as for `find_shots`.
-        max_seconds: longer shots and sounds are cut into equal parts no longer than this.
+        max_seconds: longer shots and audio are cut into equal parts no longer than this.
         max_samples: a record that would be cut into more fails.
     """
 
@@ -64,7 +64,7 @@ class Examined:
         probe: what it is; None where that is not known.
         error: why it has no samples.
         stage: where the error arose, `ingest:probe` or `cut`; "" where there is none.
-        spans: of its samples, in order; one Span(0, 0) for a picture or an array.
+        spans: of its samples, in order; one Span(0, 0) for an image or an array.
     """
 
     index: int
@@ -80,7 +80,7 @@ class Viewed:
 
     Attributes:
         index: of its record, or of its request.
-        span: its time; Span(0, 0) of a picture or an array, and where the request has none.
+        span: its time; Span(0, 0) of an image or an array, and where the request has none.
         views: as `decode` gives them; none where it failed.
         error: why it failed.
     """
@@ -113,9 +113,9 @@ def examine(
     """For each record in order what it is and how it is cut, then the views of its samples in order.
 
     The results are those of `probe`, of `find_shots` or `audio_spans` with `cut_spans`, and of `decode` for each sample
-    with the id that it has in a build; errors too. Each video is decoded once for its shots and the pictures of its
+    with the id that it has in a build; errors too. Each video is decoded once for its shots and the frames of its
     clips, but for clips that must be decoded on their own: damaged ones, those of shots too long to be kept
-    (`onepass`), and all of a file of several recordings (`joined`). Sound is read clip by clip.
+    (`onepass`), and all of a file of several recordings (`joined`). Audio is read clip by clip.
 
     Args:
         items: whole files with the names that messages of probing call them.
@@ -143,7 +143,7 @@ def decode_many(
         limit_s: wall time for each.
 
     Raises:
-        ValueError: a kind that does not exist, an empty span of a video or a sound.
+        ValueError: a kind that does not exist, an empty span of video or audio.
     """
     for request in requests:
         check_request(request.kind, request.span)
@@ -153,13 +153,13 @@ def decode_many(
 
 
 class Slow:
-    """What is yielded before what may take long: probing and cutting of a video or a sound, clips of a video."""
+    """What is yielded before what may take long: probing and cutting of video or audio, clips of a video."""
 
 
 def examining(
     items: Sequence[tuple[bytes, str]], cut: CutHow, views: Sequence[View], limit_s: float, sample_s: float
 ) -> Iterator[Examined | Viewed | Slow]:
-    """As `examine`, with a `Slow` before each record of video or sound."""
+    """As `examine`, with a `Slow` before each record of video or audio."""
     shot_detector(cut.detector, cut.threshold, cut.min_frames)
     for index, (data, name) in enumerate(items):
         yield from _examined(index, data, name, cut, views, limit_s, sample_s)
@@ -181,7 +181,7 @@ def decoding(requests: Sequence[Request], views: Sequence[View], limit_s: float)
 
 
 def cut_up(whole: Sequence[Span], cut: CutHow) -> tuple[Span, ...]:
-    """The samples of shots, or of a sound. Raises MediaError where they are more than `max_samples`."""
+    """The samples of shots, or of audio. Raises MediaError where they are more than `max_samples`."""
     seconds = sum(span.seconds for span in whole)
     least = sum(1 for span in whole if not span.missing) + seconds / cut.max_seconds
     if least <= 2 * cut.max_samples:
@@ -197,16 +197,16 @@ def cut_up(whole: Sequence[Span], cut: CutHow) -> tuple[Span, ...]:
 def _examined(
     index: int, data: bytes, name: str, cut: CutHow, views: Sequence[View], limit_s: float, sample_s: float
 ) -> Iterator[Examined | Viewed | Slow]:
-    picture = values = None
+    image = values = None
     try:
         if is_array(data):
             values, found = read_array(data, name), ARRAY
-        elif (picture := open_picture(data, name)) is not None:
-            found = probe_picture(picture, data, name)
+        elif (image := open_image(data, name)) is not None:
+            found = probe_image(image, data, name)
     except MediaError as error:
         yield Examined(index, None, error, PROBING)
         return
-    if values is None and picture is None:
+    if values is None and image is None:
         yield Slow()
         yield from _timed(index, data, name, cut, views, limit_s, sample_s)
         return
@@ -214,12 +214,12 @@ def _examined(
     yield Examined(index, found, spans=(whole,))
     if values is not None:
         yield Viewed(index, whole, {Array(): values} if Array() in views else {})
-    elif picture is not None:
-        yield _picture(index, data, picture, views)
+    elif image is not None:
+        yield _image(index, data, image, views)
 
 
-def _picture(index: int, data: bytes, picture: Image, views: Sequence[View]) -> Viewed:
-    """The only sample of a picture of which the header was read."""
+def _image(index: int, data: bytes, image: Image, views: Sequence[View]) -> Viewed:
+    """The only sample of an image of which the header was read."""
     frames, _ = sorted_views(views)
     out = Decoded()
     if frames:
@@ -227,7 +227,7 @@ def _picture(index: int, data: bytes, picture: Image, views: Sequence[View]) -> 
         if any(view.crops > 1 for view in frames):
             key = sample_id(content_id(data), 0, 0)
         try:
-            picture_views(out, decode_picture(data, opened=picture), frames, key)
+            image_views(out, decode_image(data, opened=image), frames, key)
         except MediaError as error:
             return Viewed(index, Span(0, 0), error=error)
     return Viewed(index, Span(0, 0), out.views)
@@ -236,7 +236,7 @@ def _picture(index: int, data: bytes, picture: Image, views: Sequence[View]) -> 
 def _timed(
     index: int, data: bytes, name: str, cut: CutHow, views: Sequence[View], limit_s: float, sample_s: float
 ) -> Iterator[Examined | Viewed]:
-    """A record of video or sound."""
+    """A record of video or audio."""
     counted.files += 1
     deadline = Deadline(limit_s)
     reader = None
@@ -264,7 +264,7 @@ def _timed(
 def _by_spans(
     index: int, data: bytes, found: Probe, cut: CutHow, views: Sequence[View], deadline: Deadline, sample_s: float
 ) -> Iterator[Examined | Viewed]:
-    """A sound, or a file of several recordings: cut, then each sample is decoded by its span."""
+    """Audio, or a file of several recordings: cut, then each sample is decoded by its span."""
     try:
         if found.kind == "audio":
             whole = audio_spans(data, deadline)
@@ -314,7 +314,7 @@ def _film(
             if made is None:
                 counted.again += 1
                 made = film.views(span, frames)
-            yield _with_sound(index, request, made, views, reader, deadline)
+            yield _with_audio(index, request, made, views, reader, deadline)
     finally:
         if gathered is not None:
             gathered.close()
@@ -339,22 +339,22 @@ def _clips(some: Sequence[tuple[int, Request]], views: Sequence[View], limit_s: 
                 yield viewed_alone(index, request, views, limit_s)
             else:
                 made = film.views(request.span, frames) if frames else Decoded()
-                yield _with_sound(index, request, made, views, reader, deadline)
+                yield _with_audio(index, request, made, views, reader, deadline)
     finally:
         if reader is not None:
             reader.close()
 
 
-def _with_sound(
+def _with_audio(
     index: int, request: Request, made: Decoded | None, views: Sequence[View], reader: PyAVReader, deadline: Deadline
 ) -> Viewed:
-    """A clip whose pictures are there, with its sound; where they are not, `decode` decides."""
-    _, sounds = sorted_views(views)
+    """A clip whose frames are there, with its audio; where they are not, `decode` decides."""
+    _, audio = sorted_views(views)
     if made is None or request.span is None:
         return viewed_alone(index, request, views, deadline.limit_s)
     try:
-        if sounds and reader.has_audio:
-            sound_views(made, request.data, sounds, request.span, reader.zero, deadline, request.name)
+        if audio and reader.has_audio:
+            audio_views(made, request.data, audio, request.span, reader.zero, deadline, request.name)
     except MediaError as error:
         return Viewed(index, request.span, error=error)
     return Viewed(index, request.span, made.views)

@@ -56,7 +56,7 @@ _REMEMBERED = 64
 """Batches that were given up of late: the helper is told with each call, so that it lets go of them."""
 
 MEMORY_BYTES = 3072 * MIB
-"""What a call may take beside the file itself. Measured: the largest picture that is let in 1.8 GiB (16-bit grey), 8K
+"""What a call may take beside the file itself. Measured: the largest image that is let in 1.8 GiB (16-bit grey), 8K
 video 1.5 GiB (H.264 with 16 reference frames) and 2.4 GiB (10-bit HEVC); only 10-bit 4:4:4 at 8K takes more."""
 
 GRACE_SECONDS = 5
@@ -117,7 +117,7 @@ def decode(
 
     Raises:
         MediaError: as there; `Quarantined` for a file that is too much for the helper.
-        ValueError: a kind that does not exist, an empty span of a video or a sound.
+        ValueError: a kind that does not exist, an empty span of video or audio.
     """
     check_request(kind, span)  # here: a ValueError from the helper would be the file's doing
     wanted = [answers.view_row(view) for view in views]
@@ -184,7 +184,7 @@ def decode_many(
     the helper, those of its samples that are not done go one by one, as `decode`.
 
     Raises:
-        ValueError: a kind that does not exist, an empty span of a video or a sound.
+        ValueError: a kind that does not exist, an empty span of video or audio.
     """
     for request in requests:
         check_request(request.kind, request.span)

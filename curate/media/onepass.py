@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from curate.media.clips import MICRO, Span, cut_spans
 from curate.media.decode import frame_views
-from curate.media.reader import Picture
+from curate.media.reader import TimedFrame
 from curate.media.spool import Aside, Spool
 from curate.media.video import LOOK_AHEAD, TOLERANCE_US, PyAVReader, Seen, Shown, advance
 from curate.media.views import Decoded, Frames
@@ -79,9 +79,9 @@ class Film:
         """See `VideoReader`."""
         return self._reader.duration_us()
 
-    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """See `VideoReader.pictures`."""
-        return self._reader.pictures_of(self._from(start_us), start_us, end_us)
+    def frames(self, start_us: int, end_us: int) -> Iterator[TimedFrame]:
+        """See `VideoReader.frames`."""
+        return self._reader.frames_of(self._from(start_us), start_us, end_us)
 
     def close(self) -> None:
         """See `VideoReader`."""
@@ -120,7 +120,7 @@ class Film:
 class _Held:
     """A frame of an open shot: in memory, or its planes `aside` in a file."""
 
-    picture: Picture
+    timed: TimedFrame
     doubtful: bool
     size: int
     frame: VideoFrame | None
@@ -132,7 +132,7 @@ class Gatherer:
 
     Args:
         reader: whose frames they are.
-        views: of pictures.
+        views: wanted of each clip.
         max_seconds: of a clip, as for `cut_spans`.
     """
 
@@ -155,7 +155,7 @@ class Gatherer:
             return
         frame = seen.shown.frame
         size = sum(plane.buffer_size for plane in frame.planes)
-        self._held.append(_Held(seen.picture, seen.shown.doubtful, size, frame))
+        self._held.append(_Held(seen.frame, seen.shown.doubtful, size, frame))
         self._in_memory += size
         for at in cuts_us:
             if at > self._open_us:
@@ -194,20 +194,20 @@ class Gatherer:
 
     def _made_of(self, clip: Span, *, ended: bool) -> bool:
         """Make the views of a clip, if that can be done; False while frames after it are awaited."""
-        starts = [held.picture.start_us for held in self._held]
+        starts = [held.timed.start_us for held in self._held]
         first = bisect_right(starts, clip.start_us + TOLERANCE_US) - 1
         end = max(bisect_left(starts, clip.end_us), first + 1)
         if not ended and len(starts) <= end + LOOK_AHEAD:
             return False
         if first < 0 or any(held.doubtful for held in list(self._held)[first : end + LOOK_AHEAD + 1]):
             return True
-        pictures = [held.picture for held in list(self._held)[first : end + 1]]
-        run = [replace(a, end_us=b.start_us) for a, b in pairwise(pictures)]
+        frames = [held.timed for held in list(self._held)[first : end + 1]]
+        run = [replace(a, end_us=b.start_us) for a, b in pairwise(frames)]
         if end == len(starts):  # the last one ends as the stream does
-            run.append(replace(pictures[-1], end_us=self._reader.held_us(pictures[-1].end_us)))
+            run.append(replace(frames[-1], end_us=self._reader.held_us(frames[-1].end_us)))
         out = Decoded()
         try:
-            frame_views(out, _Pictures(run), self._views, clip)
+            frame_views(out, _Frames(run), self._views, clip)
         except MediaError:
             return True
         aside = self._results.put([out.views[view] for view in self._views])
@@ -220,7 +220,7 @@ class Gatherer:
 
     def _forget(self, before_us: int) -> None:
         """Drop the frames that no clip from `before_us` on shows."""
-        while len(self._held) > 1 and self._held[1].picture.start_us <= before_us + TOLERANCE_US:
+        while len(self._held) > 1 and self._held[1].timed.start_us <= before_us + TOLERANCE_US:
             self._drop()
 
     def _drop(self) -> None:
@@ -246,8 +246,8 @@ class Gatherer:
                 self._drop()
                 continue
             rgb = partial(_unspilled, self._reader, packer, aside, self._reader.matrix(frame))
-            picture = replace(oldest.picture, rgb=rgb)
-            self._held[self._spilled] = replace(oldest, picture=picture, frame=None, aside=aside)
+            timed = replace(oldest.timed, rgb=rgb)
+            self._held[self._spilled] = replace(oldest, timed=timed, frame=None, aside=aside)
             self._in_memory -= oldest.size
             self._spilled += 1
 
@@ -295,18 +295,18 @@ def _unspilled(
     return reader.rgb(packer.frame(aside.look()), matrix)
 
 
-class _Pictures:
-    """Pictures that were read before, as a `VideoReader` of one clip."""
+class _Frames:
+    """Frames that were read before, as a `VideoReader` of one clip."""
 
-    def __init__(self, run: list[Picture]) -> None:
+    def __init__(self, run: list[TimedFrame]) -> None:
         self._run = run
 
     def duration_us(self) -> int:
         """See `VideoReader`."""
         return self._run[-1].end_us
 
-    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """See `VideoReader.pictures`."""
+    def frames(self, start_us: int, end_us: int) -> Iterator[TimedFrame]:
+        """See `VideoReader.frames`."""
         return iter(self._run)
 
     def close(self) -> None:

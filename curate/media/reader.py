@@ -1,4 +1,4 @@
-"""What a reader of video is: pictures in order, each with its exact time. Two exist: PyAV (`video.py`) and decord."""
+"""What a reader of video is: frames in order, each with its exact time. Two exist: PyAV (`video.py`) and decord."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Picture:
+class TimedFrame:
     """One frame of a video.
 
     Attributes:
@@ -35,11 +35,11 @@ class VideoReader(Protocol):
         """Where the video ends by its header, else by its packets; microseconds on the media's clock."""
         ...
 
-    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """Pictures on display in `[start_us, end_us)`, in order; the first is the last that begins by start_us (+ 1
+    def frames(self, start_us: int, end_us: int) -> Iterator[TimedFrame]:
+        """Frames on display in `[start_us, end_us)`, in order; the first is the last that begins by start_us (+ 1
         us).
 
-        Ends early where the video does. Raises MediaError where a picture of the span cannot be decoded.
+        Ends early where the video does. Raises MediaError where a frame of the span cannot be decoded.
         """
         ...
 

@@ -104,10 +104,10 @@ def shots_of(
     starts: list[int] = []
     cuts: list[int] = []
     end = 0
-    for seen, pixels in reader.small_pictures(LONG_SIDE):
+    for seen, pixels in reader.small_frames(LONG_SIDE):
         at = FrameTimecode(len(starts), rate)
-        starts.append(seen.picture.start_us)
-        end = max(end, seen.picture.end_us)
+        starts.append(seen.frame.start_us)
+        end = max(end, seen.frame.end_us)
         found = [cut.frame_num for cut in detect.process_frame(at, pixels)]
         cuts += found
         if watch is not None:

@@ -32,9 +32,9 @@ class Poisoned(MediaService):
         super().__init__()
         deaths = {13: _die, 15: _no_memory, 16: _odd}
         for module in (curate.media.examine, curate.media.decode):
-            module.decode_picture = _with(module.decode_picture, deaths)  # type: ignore[attr-defined]
+            module.decode_image = _with(module.decode_image, deaths)  # type: ignore[attr-defined]
         for module in (curate.media.examine, curate.media.probe):
-            module.open_picture = _with(module.open_picture, {14: _die})  # type: ignore[attr-defined]
+            module.open_image = _with(module.open_image, {14: _die})  # type: ignore[attr-defined]
 
 
 def _with(function: Callable[..., Any], deaths: dict[int, Callable[[], None]]) -> Callable[..., Any]:
