@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +19,8 @@ from curate.media.crops import crop_settings
 from curate.media.energy import Meter
 from curate.media.images import decode_image, render, render_crop, view_size
 from curate.media.joined import joined, link_of
-from curate.media.reader import TimedFrame, VideoReader
-from curate.media.video import TOLERANCE_US, PyAVReader
+from curate.media.reader import open_video
+from curate.media.video import TOLERANCE_US, TimedFrame
 from curate.media.views import Array, Audio, Decoded, Energy, Frames, View, clip_times, pick_times
 from curate.schema.errors import MediaError
 from curate.schema.fields import KINDS, TIMED
@@ -39,7 +41,7 @@ def decode(
     span: Span | None = None,
     *,
     limit_s: float = 60,
-    reader: Callable[[bytes, Deadline], VideoReader] = PyAVReader,
+    reader: str = "pyav",
     name: str = "",
     key: str = "",
 ) -> Decoded:
@@ -60,7 +62,7 @@ def decode(
         span: of video or audio; None: all of it, and of a file that breaks off what it lacks too.
             Images and arrays have none, and it is ignored.
         limit_s: wall time, checked between packets.
-        reader: another `VideoReader`, e.g. `DecordReader` where the media is known to suit it.
+        reader: what makes the pixels of video, of `reader.READERS`.
         name: for messages only.
         key: the sample's id, from which crops of an image are drawn.
 
@@ -80,31 +82,21 @@ def decode(
         if Array() in views:
             out.views[Array()] = read_array(data, name)
     elif kind == "video":
-        _video(out, data, frames, audio, span, deadline, reader, name)
+        if recordings := joined(data, deadline, name) if span is not None else ():
+            link, span = link_of(recordings, span or Span(0, 0))
+            data = link.data
+        with open_video(reader, data, deadline, name) as video:
+            whole = span or Span(0, max(video.duration_us(), video.claimed_us() or 0))
+            if frames:
+                frame_views(out, video.frames(whole.start_us, whole.end_us), frames, whole)
+            if audio:
+                audio_views(out, data, audio, whole, video.zero, deadline, name)
     elif audio:
         whole = span or Span(0, audio_spans(data, deadline, name)[-1].end_us)
         audio_views(out, data, audio, whole, None, deadline, name)
         if not out.views:
             raise MediaError(f"{name or 'The file'} has no audio stream.")
     return out
-
-
-def sorted_views(views: Sequence[View]) -> tuple[list[Frames], list[Audio | Energy]]:
-    """The views of images and frames, and those of audio, each once, in the order of the result."""
-    audio: list[Audio | Energy] = [*sorted({view for view in views if isinstance(view, Audio)})]
-    return sorted({view for view in views if isinstance(view, Frames)}), [*audio, *({Energy()} & set(views))]
-
-
-def image_views(out: Decoded, image: Image, views: list[Frames], key: str) -> None:
-    """The views of an image that `decode_image` gave."""
-    for view in views:
-        out.views[view] = _crops(image, view, key) if view.crops > 1 else render(image, view)[np.newaxis]
-        out.times[view] = np.zeros(view.crops, np.float64)
-
-
-def _crops(image: Image, view: Frames, key: str) -> NDArray[np.uint8]:
-    rows = crop_settings(key, image.width, image.height, view.crops)
-    return np.stack([render_crop(image, view.size, row) for row in rows])
 
 
 def check_request(kind: str, span: Span | None) -> None:
@@ -115,34 +107,21 @@ def check_request(kind: str, span: Span | None) -> None:
         raise ValueError(f"the span of {kind} is empty at {span.start_us} us")
 
 
-def _video(
-    out: Decoded,
-    data: bytes,
-    frames: list[Frames],
-    audio: list[Audio | Energy],
-    span: Span | None,
-    deadline: Deadline,
-    reader: Callable[[bytes, Deadline], VideoReader],
-    name: str,
-) -> None:
-    chain = joined(data, deadline, name)
-    if chain and span is not None:
-        link, span = link_of(chain, span)
-        data = link.data
-    # the clock starts at the first frame that PyAV decodes, whichever reader makes the pixels
-    with PyAVReader(data, deadline, name) as exact:
-        whole = span or Span(0, max(exact.duration_us(), exact.claimed_us() or 0))
-        if frames and reader is PyAVReader:
-            frame_views(out, exact, frames, whole)
-        zero = exact.zero
-    if frames and reader is not PyAVReader:
-        other = reader(data, deadline)
-        try:
-            frame_views(out, other, frames, whole)
-        finally:
-            other.close()
-    if audio:
-        audio_views(out, data, audio, whole, zero, deadline, name)
+def sorted_views(views: Sequence[View]) -> tuple[list[Frames], list[Audio | Energy]]:
+    """The views of images and frames, and those of audio, each once, in the order of the result."""
+    audio: list[Audio | Energy] = [*sorted({view for view in views if isinstance(view, Audio)})]
+    return sorted({view for view in views if isinstance(view, Frames)}), [*audio, *({Energy()} & set(views))]
+
+
+def image_views(out: Decoded, image: Image, views: list[Frames], key: str) -> None:
+    """Add the views of an image that `decode_image` gave."""
+    for view in views:
+        if view.crops > 1:
+            rows = crop_settings(key, image.width, image.height, view.crops)
+            out.views[view] = np.stack([render_crop(image, view.size, row) for row in rows])
+        else:
+            out.views[view] = render(image, view)[np.newaxis]
+        out.times[view] = np.zeros(view.crops, np.float64)
 
 
 def audio_views(
@@ -154,7 +133,7 @@ def audio_views(
     deadline: Deadline,
     name: str,
 ) -> None:
-    """The views of the audio of a span, as `read_audio` says; none where there is no audio stream."""
+    """Add the views of the audio of a span, as `read_audio` says; none where there is no audio stream."""
     meter = Meter(span) if Energy() in views else None
     rates = [view.rate for view in views if isinstance(view, Audio)]
     audio = read_audio(data, span, rates, zero, deadline, name, meter)
@@ -167,61 +146,43 @@ def audio_views(
             out.views[view] = meter.energies()
 
 
-def frame_views(out: Decoded, reader: VideoReader, views: list[Frames], span: Span) -> None:
-    """The views of the frames of a span. Raises MediaError where the video ends before it."""
-    picks = sorted((span.start_us + int(t * MICRO), view) for view in views for t in _picks(view, span))
-    shown: dict[Frames, list[NDArray[np.uint8]]] = {view: [] for view in views}
+def frame_views(out: Decoded, frames: Iterable[TimedFrame], views: list[Frames], span: Span) -> None:
+    """Add the views of the frames of a span, from the one on display at its start on.
+
+    Raises MediaError where they end before it does, and what `frames` raises.
+    """
+    from PIL import Image
+
+    picks = deque(sorted((span.start_us + int(t * MICRO), view) for view in views for t in _times(view, span)))
+    pixels: dict[Frames, list[NDArray[np.uint8]]] = {view: [] for view in views}
     times: dict[Frames, list[float]] = {view: [] for view in views}
     canvas: dict[Frames, tuple[int, int]] = {}
-
-    def take(timed: TimedFrame, wanted: list[Frames]) -> None:
-        from PIL import Image
-
-        pixels = Image.fromarray(timed.rgb())
+    end_us = 0
+    for frame, following in pairwise(chain(frames, [None])):
+        assert frame is not None
+        end_us = frame.end_us
+        if following is None and end_us + SLACK_US < span.end_us:
+            break
+        until_us = span.end_us + MICRO if following is None else following.start_us
+        wanted = []
+        while picks and picks[0][0] + TOLERANCE_US < until_us:
+            wanted.append(picks.popleft()[1])
+        rgb = Image.fromarray(frame.rgb()) if wanted else None
         for view in wanted:
-            size = canvas.setdefault(view, view_size(timed.display, view))
-            shown[view].append(render(pixels, view, timed.display, size))
-            times[view].append((timed.start_us - span.start_us) / MICRO)
-
-    at = 0
-    current: TimedFrame | None = None
-    for timed in reader.frames(span.start_us, span.end_us):
-        at = _serve(picks, at, current, timed.start_us, take)
-        current = timed
-    if current is None or current.end_us + SLACK_US < span.end_us:
-        ended = 0 if current is None else current.end_us
+            size = canvas.setdefault(view, view_size(frame.display, view))
+            pixels[view].append(render(rgb, view, frame.display, size))
+            times[view].append((frame.start_us - span.start_us) / MICRO)
+    if picks or end_us + SLACK_US < span.end_us:
         raise MediaError(
-            f"The video ended at {ended / MICRO:.3f} s, before the end of its span at {span.end_us / MICRO:.3f} s."
+            f"The video ended at {end_us / MICRO:.3f} s, before the end of its span at {span.end_us / MICRO:.3f} s."
         )
-    _serve(picks, at, current, span.end_us + MICRO, take)
     for view in views:
-        out.views[view] = np.stack(shown[view])
+        out.views[view] = np.stack(pixels[view])
         out.times[view] = np.array(times[view], np.float64)
 
 
-def _picks(view: Frames, span: Span) -> list[float]:
+def _times(view: Frames, span: Span) -> list[float]:
+    """Seconds from the start of the span at which a view wants frames."""
     if view.stride:
-        times = clip_times(span.seconds, view.fps, view.max_frames, view.stride, view.pad)
-    else:
-        times = pick_times(span.seconds, view.fps, view.max_frames)
-    return [float(t) for t in times]
-
-
-def _serve(
-    picks: list[tuple[int, Frames]],
-    at: int,
-    current: TimedFrame | None,
-    until_us: int,
-    take: Callable[[TimedFrame, list[Frames]], None],
-) -> int:
-    """Give `current` to the picks from number `at` on that come before the next frame; the number of the next
-    pick."""
-    if current is None:
-        return at
-    wanted: list[Frames] = []
-    while at < len(picks) and picks[at][0] + TOLERANCE_US < until_us:
-        wanted.append(picks[at][1])
-        at += 1
-    if wanted:
-        take(current, wanted)
-    return at
+        return clip_times(span.seconds, view.fps, view.max_frames, view.stride, view.pad).tolist()
+    return pick_times(span.seconds, view.fps, view.max_frames).tolist()

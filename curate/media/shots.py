@@ -13,7 +13,7 @@ from curate.media.container import Deadline
 from curate.media.decode import SLACK_US
 from curate.media.joined import joined
 from curate.media.timeline import TAIL_US
-from curate.media.video import PyAVReader, Seen
+from curate.media.video import PyAVReader, Shown, TimedFrame
 from curate.schema.errors import CurateError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _fitted(spans: list[Span], length: int) -> list[Span]:
 
 
 def shots_of(
-    reader: PyAVReader, detect: SceneDetector, watch: Callable[[Seen, list[int]], None] | None = None
+    reader: PyAVReader, detect: SceneDetector, watch: Callable[[Shown, TimedFrame, list[int]], None] | None = None
 ) -> list[Span]:
     """The shots of one recording, as `find_shots` says.
 
@@ -104,14 +104,14 @@ def shots_of(
     starts: list[int] = []
     cuts: list[int] = []
     end = 0
-    for seen, pixels in reader.small_frames(LONG_SIDE):
+    for decoded, timed, pixels in reader.small_frames(LONG_SIDE):
         at = FrameTimecode(len(starts), rate)
-        starts.append(seen.frame.start_us)
-        end = max(end, seen.frame.end_us)
+        starts.append(timed.start_us)
+        end = max(end, timed.end_us)
         found = [cut.frame_num for cut in detect.process_frame(at, pixels)]
         cuts += found
         if watch is not None:
-            watch(seen, [starts[cut] for cut in found])
+            watch(decoded, timed, [starts[cut] for cut in found])
     shown = reader.held_us(end)
     there = max(reader.packets_end_us(), reader.claimed_us() or 0)
     breaks_off = reader.audio_breaks_off_us()
