@@ -63,16 +63,17 @@ class Batch:
         """Its rows of the table of samples."""
         return pa.table(self.rows, schema=SAMPLES)
 
-    def add(self, row: Mapping[str, Any], got: Viewed, data: bytes, views: Sequence[View]) -> None:
+    def add(self, row: Mapping[str, Any], got: Viewed, data: bytes, views: Sequence[View], reader: str) -> None:
         """One more sample.
 
         Args:
             got: what came of decoding `views` together.
             data: its media.
+            reader: that decoded them.
         """
         for name, values in self.rows.items():
             values.append(row.get(name))
-        found, errors = (got.views, {}) if got.error is None else _apart(row, got.error, data, views)
+        found, errors = (got.views, {}) if got.error is None else _apart(row, got.error, data, views, reader)
         self.views.append(found)
         self.failures.append({view: Failure.of(f"{self.stage}:decode", error) for view, error in errors.items()})
         self.timed += row["kind"] in TIMED
@@ -126,17 +127,23 @@ class Records:
         return pa.table({name: [row.get(name) for row in merged] for name in RECORDS.names}, schema=RECORDS)
 
 
-def examined(build: Store, records: Records, how: CutHow, views: Sequence[View]) -> Iterator[Batch]:
-    """Probe, cut and decode records; their samples in batches, in order. What is found of records is added to them."""
+def examined(
+    build: Store, records: Records, how: CutHow, views: Sequence[View], reader: str = "pyav"
+) -> Iterator[Batch]:
+    """Probe, cut and decode records; their samples in batches, in order. What is found of records is added to them.
+
+    Args:
+        reader: of video, as in the recipe.
+    """
     there = [i for i, row in enumerate(records.rows) if row["error"] is None]
     batch = Batch()
     for window, items in _windows(build, records.rows, there, lambda row: row["uri"]):
-        for got in examine(items, how, views, limit_s=DECODE_SECONDS):
+        for got in examine(items, how, views, limit_s=DECODE_SECONDS, reader=reader):
             at = window[got.index]
             if isinstance(got, Examined):
                 records.add(at, got)
                 continue
-            batch.add(records.sample(at, got.span), got, items[got.index][0], views)
+            batch.add(records.sample(at, got.span), got, items[got.index][0], views, reader)
             if batch.is_full:
                 yield batch
                 batch = Batch()
@@ -144,17 +151,20 @@ def examined(build: Store, records: Records, how: CutHow, views: Sequence[View])
         yield batch
 
 
-def decoded(build: Store, samples: pa.Table, views: Sequence[View], stage: str = "annotate") -> Iterator[Batch]:
+def decoded(
+    build: Store, samples: pa.Table, views: Sequence[View], stage: str = "annotate", reader: str = "pyav"
+) -> Iterator[Batch]:
     """Samples decoded again, in the batches of `examined`.
 
     Args:
         samples: of SAMPLES.
         stage: that a failure names.
+        reader: of video, as in the recipe.
     """
     rows = samples.to_pylist()
     batch = Batch(stage)
-    for got, data in views_of(build, rows, views):
-        batch.add(rows[got.index], got, data, views)
+    for got, data in views_of(build, rows, views, reader):
+        batch.add(rows[got.index], got, data, views, reader)
         if batch.is_full:
             yield batch
             batch = Batch(stage)
@@ -162,7 +172,9 @@ def decoded(build: Store, samples: pa.Table, views: Sequence[View], stage: str =
         yield batch
 
 
-def views_of(build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> Iterator[tuple[Viewed, bytes]]:
+def views_of(
+    build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[View], reader: str = "pyav"
+) -> Iterator[tuple[Viewed, bytes]]:
     """The views of samples, in order, with their media; `index` is the place in `rows`.
 
     Args:
@@ -176,14 +188,14 @@ def views_of(build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[Vi
             Request(data, row["kind"], _span(row), "", row["sample_id"])
             for (data, _), row in zip(items, (rows[i] for i in window), strict=True)
         ]
-        for got in decode_many(requests, views, limit_s=DECODE_SECONDS):
+        for got in decode_many(requests, views, limit_s=DECODE_SECONDS, reader=reader):
             yield Viewed(window[got.index], got.span, got.views, got.error), items[got.index][0]
 
 
 def _apart(
-    row: Mapping[str, Any], error: MediaError, data: bytes, views: Sequence[View]
+    row: Mapping[str, Any], error: MediaError, data: bytes, views: Sequence[View], reader: str
 ) -> tuple[dict[View, NDArray[np.generic]], dict[View, MediaError]]:
-    """What a sample has, and what it lost, each view decoded for itself: damaged sound costs no pictures. So what is
+    """What a sample has, and what it lost, each view decoded for itself: damaged audio costs no frames. So what is
     said of a view does not depend on which others were asked for.
 
     Media that killed the decoder, or took too much of it, are not tried again: all views are lost.
@@ -197,7 +209,7 @@ def _apart(
     lost: dict[View, MediaError] = {}
     request = Request(data, row["kind"], _span(row), "", row["sample_id"])
     for view in views:
-        [got] = decode_many([request], [view], limit_s=DECODE_SECONDS)
+        [got] = decode_many([request], [view], limit_s=DECODE_SECONDS, reader=reader)
         found |= got.views
         if got.error is not None:
             lost[view] = got.error

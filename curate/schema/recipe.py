@@ -79,6 +79,17 @@ class Shots(_Part):
     min_frames: int = Field(15, ge=1, description="shortest shot the detector makes")
 
 
+class Media(_Part):
+    """How media are decoded."""
+
+    reader: Literal["pyav", "decord"] = Field(
+        "pyav",
+        description="what makes the pixels of video. `decord` (of the extra `decord`) does of upright H.264 of a "
+        "constant rate in MP4 and Matroska; of all else PyAV does, which also says where frames, shots and damage "
+        "are. The frames are the same, their chroma is interpolated otherwise: signals and tokens are made anew",
+    )
+
+
 class Cut(_Part):
     """From records to samples. Every second of a record ends in some sample; the ledger says which were too short."""
 
@@ -237,6 +248,7 @@ class Recipe(_Part):
         "more CPUs share a few hundred images; a larger one makes fewer files",
     )
     sources: list[Source] = Field(min_length=1)
+    media: Media = Media()
     cut: Cut = Cut()
     annotate: list[SignalUse] = Field(min_length=1)
     caption: Caption = Caption()
