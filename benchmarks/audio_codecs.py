@@ -112,7 +112,7 @@ def main() -> None:
     ours, bare = AudioRVQ.load(folder), AudioRVQ.load(folder, fill=0.0)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        Lyra.adopt(str(args.lyra), Path(scratch) / "lyra", kbps=max(KBPS))
+        Lyra.import_checkpoint(str(args.lyra), Path(scratch) / "lyra", kbps=max(KBPS))
         lyra = Lyra.load(Path(scratch) / "lyra")
         for kbps, levels, theirs in ((2.0, 4, 10), (3.0, 6, 15), (4.0, 8, 20)):
             rows.append(row("ours", ours, levels, kbps, sounds))

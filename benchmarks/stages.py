@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.media.decode import Span, decode
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.pipeline.annotate import Annotate, Context
 from curate.pipeline.blocks import view_name
 from curate.pipeline.board import Board
@@ -54,7 +54,7 @@ from curate.schema.recipe_file import RecipeFile
 from curate.shards.commit import read_manifest
 from curate.signals.base import Batch, Signal
 from curate.storage import Folder
-from curate.storage.bucket import reach
+from curate.storage.bucket import endpoint_env
 from curate.tokenizers import zoo
 from curate.tokenizers.views import items_of
 
@@ -194,7 +194,7 @@ def _annotate(build: Path, plan: Plan, paths: Paths, partitions: list[Partition]
 
 
 def _context(build: Path, paths: Paths) -> Context:
-    return Context(Folder(build), paths, Listing([]), Board(), reach())
+    return Context(Folder(build), paths, Listing([]), Board(), endpoint_env())
 
 
 def _bare_signals(build: Path, signals: list[Signal], partitions: Sequence[Rows]) -> tuple[float, float]:
@@ -210,9 +210,11 @@ def _bare_signals(build: Path, signals: list[Signal], partitions: Sequence[Rows]
     return loaded - start, time.perf_counter() - loaded
 
 
-def _decode(build: Path, rows: Rows, views: Sequence[View]) -> tuple[dict[View, list[Any]], list[MediaError | None]]:
+def _decode(
+    build: Path, rows: Rows, views: Sequence[DecodeRequest]
+) -> tuple[dict[DecodeRequest, list[Any]], list[MediaError | None]]:
     """All views of each sample, decoded in this process: no helper, nothing sent."""
-    out: dict[View, list[Any]] = {view: [] for view in views}
+    out: dict[DecodeRequest, list[Any]] = {view: [] for view in views}
     failures: list[MediaError | None] = []
     last: tuple[str, int] = ("", -1)
     data = b""
@@ -232,7 +234,7 @@ def _decode(build: Path, rows: Rows, views: Sequence[View]) -> tuple[dict[View, 
     return out, failures
 
 
-def _signals(rows: Rows, arrays: dict[View, list[Any]], signals: list[Signal]) -> None:
+def _signals(rows: Rows, arrays: dict[DecodeRequest, list[Any]], signals: list[Signal]) -> None:
     """Every signal of one partition, and nothing else."""
     columns = {name: [row.get(name) for row in rows] for name in CARRIED}
     for signal in signals:

@@ -108,8 +108,8 @@ def synthesise(build: Path, samples: int) -> None:
         hardware="",
         lists=write_lists(store, [shard.file for shard in shards]),
     )
-    with store.held(MANIFEST) as hold:
-        write_manifest(hold, manifest)
+    with store.acquire(MANIFEST) as lease:
+        write_manifest(lease, manifest)
 
 
 def masked_rate(build: Path) -> float:

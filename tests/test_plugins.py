@@ -27,10 +27,10 @@ CODE = '''
 import numpy as np
 import pyarrow as pa
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.schema.fields import SignalField
 from curate.shards.views import RawView
-from curate.signals.base import Options, Signal, each
+from curate.signals.base import Options, Signal, map_samples
 from curate.sources.folder import Folders
 from curate.tokenizers.own import array_card
 
@@ -49,7 +49,8 @@ class Redness(Signal):
 
     def __call__(self, batch):
         frames = batch.views[self.needs[0]]
-        return each("annotate:redness", batch, lambda i: {"redness": self.options.scale * frames[i][..., 0].mean()})
+        scale = self.options.scale
+        return map_samples("annotate:redness", batch, lambda i: {"redness": scale * frames[i][..., 0].mean()})
 
 
 class Corners:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.card.tables import Tables
-from curate.media.views import Audio, Frames
+from curate.media.requests import Audio, Frames
 from curate.schema.errors import CurateError, MediaError
 
 THUMB = Frames(size=192, max_frames=1, crop=False)

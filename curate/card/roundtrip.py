@@ -14,7 +14,7 @@ from curate.card.media import Media, data_uri, jpeg, loudest_line, span_of, spec
 from curate.card.shard_rows import shard_rows
 from curate.card.tables import Tables
 from curate.card.text import clip, middle
-from curate.media.views import Audio, Frames
+from curate.media.requests import Audio, Frames
 from curate.schema.errors import CurateError, MediaError
 from curate.schema.manifest import StreamEntry
 from curate.schema.recipe import Recipe, Stream

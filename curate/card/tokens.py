@@ -128,7 +128,7 @@ class _Counter:
     def __init__(self, entry: StreamEntry, codec: CodecCard | None) -> None:
         self.entry = entry
         self.codec = codec
-        self.books = codec.books if codec is not None else 1
+        self.books = codec.n_codebooks if codec is not None else 1
         self.fixed = int(np.prod([n for n in entry.shape if n is not None], dtype=np.int64))
         self.counts = np.zeros((self.books, entry.vocabulary), dtype=np.int64)
         self.lengths: Counter[int] = Counter()

@@ -207,10 +207,10 @@ def stop(name: Name, address: Address = None) -> None:
 
 
 def _server(address: str | None) -> JobServer:
-    from curate.cli.job_address import resolve_address, use_a_token_that_is_there
+    from curate.cli.job_address import enable_ray_token_auth, resolve_address
 
     found = resolve_address(address)
-    use_a_token_that_is_there()
+    enable_ray_token_auth()
     from curate.cli.job_server import JobServer  # imports Ray, which reads then whether to send a token
 
     return JobServer(found)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from curate.cli.last_words import last_words
+from curate.cli.crash_notice import crash_notice
 from curate.cli.summary import say_summary, summarise
 from curate.cli.unexpected import Sifted
 from curate.pipeline.plan import Plan, make_plan, open_sources
@@ -76,7 +76,7 @@ def run_recipe(
             return 0
         # Ray prints to stdout, which is kept for the result
         with (
-            last_words(f"curate: the run ended abruptly; {DIED}"),
+            crash_notice(f"curate: the run ended abruptly; {DIED}"),
             redirect_stdout(Sifted(sys.stderr)),
             connect(address, workers, dashboard) as cluster,
         ):

@@ -136,7 +136,7 @@ def evaluate(
 
         curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 pictures"
     """
-    from curate.media.views import Frames
+    from curate.media.requests import Frames
     from curate.tokenizers import zoo
     from curate.tokenizers.evaluate import evaluate_folder
     from curate.tokenizers.folders import write_figure
@@ -183,11 +183,11 @@ def import_weights(
 
         curate tokenizers import lyra model_coeffs/ --out tokenizers/lyra-6kbps --option kbps=6
     """
-    from curate.tokenizers.adoption import adopt
+    from curate.tokenizers.importer import import_checkpoint
 
     if (out / "card.json").exists():
         raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
-    card = adopt(architecture, source, out, _options(option or []))
+    card = import_checkpoint(architecture, source, out, _options(option or []))
     typer.echo(f"{out}: {card.name}, {_ids(card)}, vocabulary {card.vocabulary}; use it as `tokenizer: {out}`")
 
 

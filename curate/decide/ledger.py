@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from curate.decide.groups import Verdicts
 from curate.decide.keys import Keys, names_of
 from curate.decide.partitions import Loaded, PartitionFiles
-from curate.decide.rules import Bound
+from curate.decide.rules import Threshold
 from curate.decide.survey import State
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
@@ -65,7 +65,7 @@ class _Level:
 
     level: str
     outcome: NDArray[np.int64]
-    rules: Sequence[Bound]
+    rules: Sequence[Threshold]
     broke: NDArray[np.int16]
     values: Mapping[str, NDArray[np.float64]]
     keeper: Keys
@@ -75,8 +75,8 @@ class _Level:
 
 def write_verdicts(
     build: Store,
-    record_rules: Sequence[Bound],
-    rules: Sequence[Bound],
+    record_rules: Sequence[Threshold],
+    rules: Sequence[Threshold],
     group: Sequence[PartitionFiles],
     loaded: Loaded,
     state: State,
@@ -292,5 +292,5 @@ def _dropped(verdict: _Level, dropped: NDArray[np.bool_]) -> dict[str, pa.Array]
     return {
         "rule": pa.array([b.name for b in verdict.rules], pa.string()).take(which),
         "value": pa.array(value, mask=~dropped),
-        "threshold": pa.array([b.threshold for b in verdict.rules], pa.float64()).take(which),
+        "threshold": pa.array([b.value for b in verdict.rules], pa.float64()).take(which),
     }

@@ -20,8 +20,8 @@ from curate.media.energy import Meter
 from curate.media.images import decode_image, render, render_crop, view_size
 from curate.media.joined import joined, link_of
 from curate.media.reader import open_video
+from curate.media.requests import Array, Audio, Decoded, DecodeRequest, Energy, Frames, clip_times, pick_times
 from curate.media.video import TOLERANCE_US, TimedFrame
-from curate.media.views import Array, Audio, Decoded, Energy, Frames, View, clip_times, pick_times
 from curate.schema.errors import MediaError
 from curate.schema.fields import KINDS, TIMED
 
@@ -37,7 +37,7 @@ SLACK_US = 100_000
 def decode(
     data: bytes,
     kind: str,
-    views: Sequence[View],
+    views: Sequence[DecodeRequest],
     span: Span | None = None,
     *,
     limit_s: float = 60,
@@ -107,7 +107,7 @@ def check_request(kind: str, span: Span | None) -> None:
         raise ValueError(f"the span of {kind} is empty at {span.start_us} us")
 
 
-def sorted_views(views: Sequence[View]) -> tuple[list[Frames], list[Audio | Energy]]:
+def sorted_views(views: Sequence[DecodeRequest]) -> tuple[list[Frames], list[Audio | Energy]]:
     """The views of images and frames, and those of audio, each once, in the order of the result."""
     audio: list[Audio | Energy] = [*sorted({view for view in views if isinstance(view, Audio)})]
     return sorted({view for view in views if isinstance(view, Frames)}), [*audio, *({Energy()} & set(views))]

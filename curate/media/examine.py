@@ -21,9 +21,9 @@ from curate.media.joined import joined
 from curate.media.onepass import Film, Gatherer
 from curate.media.probe import ARRAY, Probe, probe_audio, probe_image, probe_video, streams_of
 from curate.media.reader import open_video
+from curate.media.requests import Array, Decoded, DecodeRequest
 from curate.media.shots import find_shots, shot_detector, shots_of
 from curate.media.video import PyAVReader
-from curate.media.views import Array, Decoded, View
 from curate.schema.errors import MediaError
 from curate.schema.fields import TIMED
 from curate.schema.ids import content_id, sample_id
@@ -34,7 +34,7 @@ PROBING, CUTTING = "ingest:probe", "cut"
 LIMIT_S = 600.0
 SAMPLE_LIMIT_S = 120.0
 
-Views = Mapping[View, NDArray[Any]]
+Views = Mapping[DecodeRequest, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Slow:
 def examine(
     items: Sequence[tuple[bytes, str]],
     cut: CutHow,
-    views: Sequence[View],
+    views: Sequence[DecodeRequest],
     *,
     limit_s: float = LIMIT_S,
     sample_s: float = SAMPLE_LIMIT_S,
@@ -138,7 +138,11 @@ def examine(
 
 
 def decode_many(
-    requests: Sequence[Request], views: Sequence[View], *, limit_s: float = SAMPLE_LIMIT_S, reader: str = "pyav"
+    requests: Sequence[Request],
+    views: Sequence[DecodeRequest],
+    *,
+    limit_s: float = SAMPLE_LIMIT_S,
+    reader: str = "pyav",
 ) -> Iterator[Viewed]:
     """The views of samples, in order, each as `decode` gives them. Clips of one file that follow each other in the
     requests are read in one run, if their times do, too.
@@ -159,7 +163,12 @@ def decode_many(
 
 
 def examining(
-    items: Sequence[tuple[bytes, str]], cut: CutHow, views: Sequence[View], limit_s: float, sample_s: float, reader: str
+    items: Sequence[tuple[bytes, str]],
+    cut: CutHow,
+    views: Sequence[DecodeRequest],
+    limit_s: float,
+    sample_s: float,
+    reader: str,
 ) -> Iterator[Examined | Viewed | Slow]:
     """As `examine`, with a `Slow` before each record of video or audio."""
     shot_detector(cut.detector, cut.threshold, cut.min_frames)
@@ -187,7 +196,7 @@ def examining(
 
 
 def decoding(
-    requests: Sequence[Request], views: Sequence[View], limit_s: float, reader: str
+    requests: Sequence[Request], views: Sequence[DecodeRequest], limit_s: float, reader: str
 ) -> Iterator[Viewed | Slow]:
     """As `decode_many`, of requests that were checked, with a `Slow` before the clips of each file."""
     decoder = _Decoder(views, limit_s, reader)
@@ -227,7 +236,7 @@ class _Decoder:
         limit_s: wall time for each sample.
     """
 
-    def __init__(self, views: Sequence[View], limit_s: float, reader: str) -> None:
+    def __init__(self, views: Sequence[DecodeRequest], limit_s: float, reader: str) -> None:
         self._views, self._limit_s, self._reader = views, limit_s, reader
         self._frames, self._audio = sorted_views(views)
 

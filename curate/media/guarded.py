@@ -35,8 +35,8 @@ from curate.media.examine import (
     cut_up,
 )
 from curate.media.probe import Probe
+from curate.media.requests import Decoded, DecodeRequest
 from curate.media.service import ANSWER_SECONDS, NotHeld
-from curate.media.views import Decoded, View
 from curate.schema.errors import MediaError, Quarantined
 from curate.schema.fields import TIMED
 from curate.schema.ids import content_id, sample_id
@@ -85,7 +85,7 @@ def whole_spans(data: bytes, kind: str, cut: CutHow, *, limit_s: float = LIMIT_S
 def decode(
     data: bytes,
     kind: str,
-    views: Sequence[View],
+    views: Sequence[DecodeRequest],
     span: Span | None = None,
     *,
     limit_s: float = 60,
@@ -113,7 +113,7 @@ def decode(
 def examine(
     items: Sequence[tuple[bytes, str]],
     cut: CutHow,
-    views: Sequence[View],
+    views: Sequence[DecodeRequest],
     *,
     limit_s: float = LIMIT_S,
     sample_s: float = SAMPLE_LIMIT_S,
@@ -150,7 +150,11 @@ def examine(
 
 
 def decode_many(
-    requests: Sequence[Request], views: Sequence[View], *, limit_s: float = SAMPLE_LIMIT_S, reader: str = "pyav"
+    requests: Sequence[Request],
+    views: Sequence[DecodeRequest],
+    *,
+    limit_s: float = SAMPLE_LIMIT_S,
+    reader: str = "pyav",
 ) -> Iterator[Viewed]:
     """As `examine.decode_many`, in the helper process: a file that many clips are of is sent once. Where a batch kills
     the helper, those of its samples that are not done go one by one, as `decode`.
@@ -202,7 +206,7 @@ class _Answer(Generic[T]):
         known, done: what is known of a record that is begun, and how many of its samples are done.
     """
 
-    def __init__(self, first: int, count: int, views: Sequence[View]) -> None:
+    def __init__(self, first: int, count: int, views: Sequence[DecodeRequest]) -> None:
         self._first, self._count, self._views = first, count, views
         self.place = self.done = 0
         self.known: Examined | None = None
@@ -228,7 +232,7 @@ class _Answer(Generic[T]):
 class _Records(_Answer[Examined | Viewed]):
     """The answer to `examine`: of each record what it is, then its samples; of each at most `most`."""
 
-    def __init__(self, first: int, count: int, most: int, views: Sequence[View]) -> None:
+    def __init__(self, first: int, count: int, most: int, views: Sequence[DecodeRequest]) -> None:
         super().__init__(first, count, views)
         self._most = most
 
@@ -251,7 +255,7 @@ class _Records(_Answer[Examined | Viewed]):
 class _Samples(_Answer[Viewed]):
     """The answer to `decode_many`."""
 
-    def __init__(self, first: int, requests: Sequence[Request], views: Sequence[View]) -> None:
+    def __init__(self, first: int, requests: Sequence[Request], views: Sequence[DecodeRequest]) -> None:
         super().__init__(first, len(requests), views)
         self._requests = requests
 
@@ -286,7 +290,7 @@ def _examined(index: int, data: bytes, name: str, cut: CutHow, limit_s: float) -
         return Examined(index, found, error, PROBING if found is None else CUTTING)
 
 
-def _viewed(index: int, request: Request, views: Sequence[View], limit_s: float, reader: str) -> Viewed:
+def _viewed(index: int, request: Request, views: Sequence[DecodeRequest], limit_s: float, reader: str) -> Viewed:
     """A sample by a call of its own."""
     span = request.span or Span(0, 0)
     try:

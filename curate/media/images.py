@@ -19,8 +19,8 @@ from curate.media.colour import Numbers, lab
 from curate.media.decodes import counted
 from curate.media.image_metadata import Metadata
 from curate.media.jpeg import check_strips, decode_jpeg
+from curate.media.requests import Frames
 from curate.media.sniff import named, refused, unreadable
-from curate.media.views import Frames
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:

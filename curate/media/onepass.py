@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from curate.media.clips import MICRO, Span, cut_spans
 from curate.media.decode import frame_views
 from curate.media.decodes import counted
+from curate.media.requests import Decoded, Frames
 from curate.media.spool import Aside, Spool
 from curate.media.video import LOOK_AHEAD, TOLERANCE_US, PyAVReader, Shown, TimedFrame, advance
-from curate.media.views import Decoded, Frames
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:

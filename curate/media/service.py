@@ -22,7 +22,7 @@ from curate.media.decode import decode
 from curate.media.decodes import counted
 from curate.media.examine import CutHow, Examined, Request, Slow, Viewed, decoding, examining, whole_spans
 from curate.media.probe import probe
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.schema.errors import CurateError, MediaError
 from curate.schema.fields import TIMED
 
@@ -40,7 +40,7 @@ class NotHeld(Exception):
 class _Stream:
     """Results that are still to come, and the bytes of the files that they are of."""
 
-    def __init__(self, events: Iterator[Examined | Viewed | Slow], views: list[View], held: int) -> None:
+    def __init__(self, events: Iterator[Examined | Viewed | Slow], views: list[DecodeRequest], held: int) -> None:
         self.events, self.held = events, held
         self.numbers = {view: i for i, view in enumerate(views)}
 

@@ -20,7 +20,7 @@ from curate.models.efficientnet import WEIGHTS_DIGEST as EFFICIENTNET_DIGEST
 from curate.models.onnx_tower import digest_of_state, on_cpu
 from curate.models.package_files import package_file
 from curate.models.torchvision_shim import ensure_torchvision
-from curate.models.weights import fit, read_state
+from curate.models.weights import load_state_strict, read_state
 from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
 
@@ -154,7 +154,7 @@ class TimmEncoder(TorchEncoder):
         heads = told.get("classifier") or ()
         if weights is not None:
             ignore = [f"{head}." for head in ((heads,) if isinstance(heads, str) else heads)]
-            fit(net, read_state(Path(weights).expanduser()), Path(weights).name, ignore)
+            load_state_strict(net, read_state(Path(weights).expanduser()), Path(weights).name, ignore)
         own = net.state_dict()
         super().__init__(
             f"timm/{model}",
@@ -207,7 +207,7 @@ class OpenClipEncoder(TorchEncoder):
         finally:
             log.setLevel(level)
         if path.is_file():
-            fit(net, read_state(path), path.name)
+            load_state_strict(net, read_state(path), path.name)
         told = open_clip.get_model_preprocess_cfg(net)
         size = told["size"] if isinstance(told["size"], int) else told["size"][0]
         mean, std = tuple(told["mean"]), tuple(told["std"])
@@ -243,7 +243,7 @@ class EfficientNetEncoder(TorchEncoder):
         from efficientnet_lite_pytorch import EfficientNet
 
         net = EfficientNet.from_name("efficientnet-lite0")
-        fit(net, read_state(weights), weights.name)
+        load_state_strict(net, read_state(weights), weights.name)
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
         super().__init__("efficientnet-lite0", net, EFFICIENTNET_DIGEST, 224, mean, std, kind, device)
 

@@ -3,7 +3,7 @@
 A TorchScript archive holds tensors, and a program in a language of its own that PyTorch compiles and runs. Its pickles
 are read by PyTorch's C++ unpickler, which builds the archive's script types only and calls no Python. The program
 cannot reach Python either; it can call PyTorch's operators and take any amount of time and memory, and a few operators
-touch files. An archive whose code names one of those is refused here. That is a guard, not a sandbox: adopt archives
+touch files. An archive whose code names one of those is refused here. That is a guard, not a sandbox: import archives
 only of publishers that you would run a program of.
 """
 

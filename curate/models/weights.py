@@ -82,7 +82,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name: value for name, value in held.items() if isinstance(value, Tensor)}
 
 
-def fit(net: nn.Module, state: Mapping[str, Tensor], name: str, ignore: Sequence[str] = ()) -> None:
+def load_state_strict(net: nn.Module, state: Mapping[str, Tensor], name: str, ignore: Sequence[str] = ()) -> None:
     """Load `state` into `net`, every key and shape of it.
 
     Args:

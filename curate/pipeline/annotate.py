@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curate.media.examine import CutHow
 from curate.media.guarded import decodes
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import drop_views, failed_rows, view_name
 from curate.pipeline.board import Board
 from curate.pipeline.decodes import DECODES, decode_columns
@@ -30,7 +30,7 @@ from curate.pipeline.rows import PARTITION, TOLD, nested, partition_of, told_col
 from curate.pipeline.whereabouts import tells
 from curate.schema.tables import SAMPLES
 from curate.storage import Store
-from curate.storage.bucket import adopt
+from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
 from curate.storage.tables import read_table, table_rows, write_table
 
@@ -60,7 +60,7 @@ class Context:
     Attributes:
         paths: names of all fragments.
         committed: what earlier runs committed.
-        stores: environment that stores are reached by (`storage.bucket.reach`).
+        stores: environment that stores are reached by (`storage.bucket.endpoint_env`).
     """
 
     build: Store
@@ -84,7 +84,7 @@ class Annotate:
     """
 
     def __init__(self, context: Context, cut: CutHow, here: Sequence[Group], later: Sequence[Group]) -> None:
-        adopt(context.stores)
+        apply_endpoint_env(context.stores)
         self._context, self._cut, self._here, self._later = context, cut, here, later
 
     @tells("annotate")
@@ -177,7 +177,7 @@ class Compute:
     """
 
     def __init__(self, context: Context, before: Sequence[Group], group: Group, later: Sequence[Group]) -> None:
-        adopt(context.stores)
+        apply_endpoint_env(context.stores)
         self._context, self._before, self._group, self._later = context, before, group, later
 
     @tells("annotate")
@@ -222,7 +222,7 @@ class Compute:
         return block.set_column(block.column_names.index(BATCH), BATCH, batch)
 
 
-def _seen(batch: Batch, views: Sequence[View], given: pa.Table, start: int) -> pa.Table:
+def _seen(batch: Batch, views: Sequence[DecodeRequest], given: pa.Table, start: int) -> pa.Table:
     """What signals see of a batch whose first row is row `start` of the partition, with the fields of `given`."""
     table = batch.table(views)
     for name in given.column_names:

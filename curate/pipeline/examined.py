@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from curate.media.clips import Span
 from curate.media.examine import CutHow, Examined, Request, Viewed
 from curate.media.guarded import decode_many, examine
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import LOST, VIEW, failure_array, pack_view, view_name
 from curate.pipeline.media_store import MediaReader
 from curate.pipeline.model_service import CARRIED
@@ -50,8 +50,8 @@ class Batch:
 
     stage: str = "annotate"
     rows: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in SAMPLES.names})
-    views: list[Mapping[View, NDArray[np.generic]]] = field(default_factory=list)
-    failures: list[Mapping[View, Failure]] = field(default_factory=list)
+    views: list[Mapping[DecodeRequest, NDArray[np.generic]]] = field(default_factory=list)
+    failures: list[Mapping[DecodeRequest, Failure]] = field(default_factory=list)
     timed: int = 0
 
     @property
@@ -63,7 +63,9 @@ class Batch:
         """Its rows of the table of samples."""
         return pa.table(self.rows, schema=SAMPLES)
 
-    def add(self, row: Mapping[str, Any], got: Viewed, data: bytes, views: Sequence[View], reader: str) -> None:
+    def add(
+        self, row: Mapping[str, Any], got: Viewed, data: bytes, views: Sequence[DecodeRequest], reader: str
+    ) -> None:
         """One more sample.
 
         Args:
@@ -78,7 +80,7 @@ class Batch:
         self.failures.append({view: Failure.of(f"{self.stage}:decode", error) for view, error in errors.items()})
         self.timed += row["kind"] in TIMED
 
-    def table(self, views: Sequence[View]) -> pa.Table:
+    def table(self, views: Sequence[DecodeRequest]) -> pa.Table:
         """What signals see: keys, probed fields, and two columns a view, VIEW and LOST."""
         samples = self.samples
         pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
@@ -128,7 +130,7 @@ class Records:
 
 
 def examined(
-    build: Store, records: Records, how: CutHow, views: Sequence[View], reader: str = "pyav"
+    build: Store, records: Records, how: CutHow, views: Sequence[DecodeRequest], reader: str = "pyav"
 ) -> Iterator[Batch]:
     """Probe, cut and decode records; their samples in batches, in order. What is found of records is added to them.
 
@@ -152,7 +154,7 @@ def examined(
 
 
 def decoded(
-    build: Store, samples: pa.Table, views: Sequence[View], stage: str = "annotate", reader: str = "pyav"
+    build: Store, samples: pa.Table, views: Sequence[DecodeRequest], stage: str = "annotate", reader: str = "pyav"
 ) -> Iterator[Batch]:
     """Samples decoded again, in the batches of `examined`.
 
@@ -173,7 +175,7 @@ def decoded(
 
 
 def views_of(
-    build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[View], reader: str = "pyav"
+    build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[DecodeRequest], reader: str = "pyav"
 ) -> Iterator[tuple[Viewed, bytes]]:
     """The views of samples, in order, with their media; `index` is the place in `rows`.
 
@@ -193,8 +195,8 @@ def views_of(
 
 
 def _apart(
-    row: Mapping[str, Any], error: MediaError, data: bytes, views: Sequence[View], reader: str
-) -> tuple[dict[View, NDArray[np.generic]], dict[View, MediaError]]:
+    row: Mapping[str, Any], error: MediaError, data: bytes, views: Sequence[DecodeRequest], reader: str
+) -> tuple[dict[DecodeRequest, NDArray[np.generic]], dict[DecodeRequest, MediaError]]:
     """What a sample has, and what it lost, each view decoded for itself: damaged audio costs no frames. So what is
     said of a view does not depend on which others were asked for.
 
@@ -205,8 +207,8 @@ def _apart(
     """
     if len(views) == 1 or isinstance(error, Quarantined):
         return {}, dict.fromkeys(views, error)
-    found: dict[View, NDArray[np.generic]] = {}
-    lost: dict[View, MediaError] = {}
+    found: dict[DecodeRequest, NDArray[np.generic]] = {}
+    lost: dict[DecodeRequest, MediaError] = {}
     request = Request(data, row["kind"], _span(row), "", row["sample_id"])
     for view in views:
         [got] = decode_many([request], [view], limit_s=DECODE_SECONDS, reader=reader)

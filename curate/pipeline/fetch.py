@@ -28,7 +28,7 @@ from curate.sources.entry import Entry, entries_of, entries_table, identities
 from curate.sources.media_types import is_timed
 from curate.sources.read import read_all
 from curate.storage import Store
-from curate.storage.bucket import adopt
+from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
 from curate.storage.tables import write_table
 
@@ -68,9 +68,9 @@ def list_unit(
         block: one row of UNITS.
         sources: by name.
         size: the recipe's `partition`.
-        stores: environment that stores are reached by (`storage.bucket.reach`).
+        stores: environment that stores are reached by (`storage.bucket.endpoint_env`).
     """
-    adopt(stores)
+    apply_endpoint_env(stores)
     row = block.select(UNITS.names).to_pylist()[0]
     unit = Unit(**{**row, "detail": dict(row["detail"])})
     source = sources[unit.source]
@@ -110,7 +110,7 @@ def fetch_partition(
     Returns:
         The row without its entries.
     """
-    adopt(stores)
+    apply_endpoint_env(stores)
     partition = partition_of(block)
     place = paths.fetched(partition.name, partition.source)
     if committed.holds(place):
@@ -133,7 +133,7 @@ def _fetch(
     columns: dict[str, list[Any]] = {name: [] for name in FETCHED.names}
     kept = good_rows(build, fetched)
     failed = 0
-    with build.placed(media) as temporary:
+    with build.atomic_write(media) as temporary:
         tar = MediaTar(temporary)
         for some in _windows(entries, limits):
             held = {i: data for i, e in enumerate(some) if (data := _held(build, kept.get(e.record_id))) is not None}

@@ -22,7 +22,7 @@ from curate.shards.lists import write_lists
 from curate.shards.pack import ShardResult, stream_entries
 from curate.signals.base import Signal
 from curate.storage import Store
-from curate.storage.base import Hold
+from curate.storage.base import Lease
 from curate.storage.lease import LEASE
 from curate.storage.tables import table_rows
 from curate.tokenizers import zoo
@@ -57,7 +57,7 @@ CardWriter = Callable[[Store, Manifest, Sequence[File], Callable[[str], Tokenize
 def finish(
     plan: Plan,
     build: Store,
-    hold: Hold,
+    lease: Lease,
     cluster: Cluster,
     console: Console,
     counts: Counts,
@@ -85,7 +85,7 @@ def finish(
         files += written
         stage.add(1)
     manifest.lists = write_lists(build, files)
-    write_manifest(hold, manifest)
+    write_manifest(lease, manifest)
     keep = {MANIFEST, LEASE, *work, *(f.path for f in files), *(f.path for f in manifest.lists)}
     build.remove(stat.path for stat in build.files() if stat.path not in keep)
     return manifest

@@ -29,7 +29,7 @@ from curate.schema.recipe import Cut, Recipe, TableSource
 from curate.signals.base import Signal
 from curate.sources.base import Source, Unit
 from curate.storage import Store
-from curate.storage.bucket import reach
+from curate.storage.bucket import endpoint_env
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _read(
     on_gpu = next((i for i, g in enumerate(groups) if cluster.gpus and g.gpus), len(groups))
     here, later = groups[:on_gpu], groups[on_gpu:]
     committed = Listing(there)
-    stores = reach()
+    stores = endpoint_env()
     context = Context(build, paths, committed, board, stores)
     size = pools(cluster)
     plan = then(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import view_name
 from curate.pipeline.partitions import KEY_HEX, fragment
 from curate.schema.ids import key_of
@@ -43,7 +43,7 @@ class Group:
         return max((s.cost.gpus for s in self.signals), default=0.0)
 
     @property
-    def needs(self) -> list[View]:
+    def needs(self) -> list[DecodeRequest]:
         """Views of all its signals, each once, in a fixed order."""
         return sorted({view for s in self.signals for view in s.needs}, key=view_name)
 
@@ -142,9 +142,9 @@ def _fetched_as(options: Mapping[str, Any] | None) -> Any:
 def _signals_as(signals: Sequence[Signal]) -> dict[str, str]:
     """By signal, the digest of its code, model and options, and of those of the signals that it reads."""
     found: dict[str, str] = {}
-    giver = {f.name: s.name for s in signals for f in s.gives}
+    provider = {f.name: s.name for s in signals for f in s.gives}
     for signal in signals:  # each after those that it reads
-        upstream = sorted({found[giver[field]] for field in signal.after if field in giver})
+        upstream = sorted({found[provider[field]] for field in signal.after if field in provider})
         options = signal.options.model_dump(mode="json")
         needs = [view_name(v) for v in signal.needs]
         found[signal.name] = key_of(

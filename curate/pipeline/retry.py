@@ -12,7 +12,7 @@ from curate.pipeline.paths import Group
 from curate.pipeline.stream import ray_map
 from curate.shards.fragments import read_failed
 from curate.storage import Store
-from curate.storage.base import Hold
+from curate.storage.base import Lease
 from curate.storage.tables import read_table, write_table
 
 KEPT = "retry"
@@ -28,7 +28,7 @@ LOOKED_AT = 64
 
 
 def forget_failures(
-    build: Store, hold: Hold, groups: Sequence[Group] = (), texts: Sequence[str] = ()
+    build: Store, lease: Lease, groups: Sequence[Group] = (), texts: Sequence[str] = ()
 ) -> dict[str, int]:
     """Take back the commit, and remove committed fragments that hold failures, and those that were made of them.
 
@@ -37,14 +37,14 @@ def forget_failures(
 
     Args:
         build: a finished build, or one that was interrupted.
-        hold: what the run has on it.
+        lease: what the run has on it.
         groups: of signals, in an order that respects what they read of each other.
         texts: token streams that read captions.
 
     Returns:
         Failures that were forgotten, by stage.
     """
-    hold.retract()
+    lease.retract()
     found: dict[str, int] = {}
     failing: dict[str, list[str]] = {}
     for folder, stage in zip(FOLDERS, STAGES, strict=True):

@@ -42,7 +42,7 @@ from curate.shards.pack import Tokenized
 from curate.sources.base import Source
 from curate.sources.entry import Entry
 from curate.storage import Store
-from curate.storage.bucket import reach
+from curate.storage.bucket import endpoint_env
 from curate.storage.tables import read_table
 
 
@@ -77,12 +77,12 @@ def run(
     """
     recipe = plan.file.recipe
     decodes = Decodes()
-    with build.held(MANIFEST) as hold:
-        if hold.warning:
-            console.print(f"warning    {hold.warning}")
+    with build.acquire(MANIFEST) as lease:
+        if lease.warning:
+            console.print(f"warning    {lease.warning}")
         if retry_failed:
             texts = [stream.use.name for stream in plan.streams if stream.reads_captions]
-            again = forget_failures(build, hold, groups_of(plan.signals), texts)
+            again = forget_failures(build, lease, groups_of(plan.signals), texts)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
@@ -113,7 +113,7 @@ def run(
             )
         files = _files(paths, partitions.values(), decided)
         work = [READ, MADE, *decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
-        return finish(plan, build, hold, cluster, console, counts, shards, splits, files, work, write_card), decodes
+        return finish(plan, build, lease, cluster, console, counts, shards, splits, files, work, write_card), decodes
 
 
 def _said(build: Store, paths: Paths, found: Ingested, source: Source) -> Entry | None:
@@ -171,7 +171,7 @@ def _decide_and_tokenize(
             return decided, counts, None
         board = Board()
         there = [stat.path for stat in build.files("tokenized")]
-        context = Context(build, paths, Listing(there), board, reach())
+        context = Context(build, paths, Listing(there), board, endpoint_env())
         made = TokensMade(build, paths, plan.streams, there)
         tokenized: dict[str, Tokenized] = {}
         told = Told()

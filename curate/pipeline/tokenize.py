@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.media.guarded import decodes
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.pipeline.annotate import Context
 from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster
@@ -38,7 +38,7 @@ from curate.schema.verdict import Failure, Outcome
 from curate.shards.fragments import read_failed, read_ids, write_fragment
 from curate.shards.schema import KEY_NAMES, StreamSpec
 from curate.signals.caption import CaptionSignal
-from curate.storage.bucket import adopt
+from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
 from curate.storage.tables import read_table
 from curate.tokenizers.views import clock_of, items_of, view_of
@@ -71,7 +71,7 @@ class StreamPlan:
     crops: int = 1
 
     @property
-    def view(self) -> View | None:
+    def view(self) -> DecodeRequest | None:
         """What of the media it reads; None for text."""
         return view_of(self.card, self.use.fps, self.use.max_frames, self.use.pad, self.crops)
 
@@ -144,7 +144,7 @@ class Encode:
     """A worker that decodes the kept samples of a partition, a batch at a time, and holds the tokenizers."""
 
     def __init__(self, context: Context, streams: Sequence[StreamPlan], captions: str) -> None:
-        adopt(context.stores)
+        apply_endpoint_env(context.stores)
         self._context, self._streams, self._captions = context, streams, captions
 
     @tells("tokenize")
@@ -228,8 +228,8 @@ class _Made:
     def encode(
         self,
         samples: pa.Table,
-        views: Sequence[Mapping[View, NDArray[np.generic]]],
-        failures: Sequence[Mapping[View, Failure]],
+        views: Sequence[Mapping[DecodeRequest, NDArray[np.generic]]],
+        failures: Sequence[Mapping[DecodeRequest, Failure]],
         captions: Sequence[str | None],
     ) -> None:
         """Ids of a batch; a sample that lost the stream's view has none."""

@@ -149,7 +149,7 @@ class CodecCard(_Strict):
         return self
 
     @property
-    def books(self) -> int:
+    def n_codebooks(self) -> int:
         """Codebooks whose ids take turns: levels of RVQ, groups of product quantisation; else 1."""
         return {"rvq": self.ids_per_frame, "pq": len(self.levels)}.get(self.quantiser, 1)
 

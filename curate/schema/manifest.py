@@ -35,7 +35,7 @@ class Clock(_Part):
     """How steps of a stream of video stand in time: step 0 is the frame at the sample's start, step j the `stride`
     frames up to number j * stride; frames are 1 / fps seconds apart. `pad`: the last frame may be repeated; of a sample
     of d seconds the first ceil((d - 1.5e-6) * fps) frames are its own, since the ends of spans are rounded to
-    microseconds (`curate.media.views.clip_frames`)."""
+    microseconds (`curate.media.requests.clip_frames`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     fps: float

@@ -54,7 +54,7 @@ class FlatVocabulary:
         offset, levels, at = {}, {}, _FIRST_MARKER + 2 * len(names)
         for entry in entries:
             card = manifest.codecs.get(entry.tokenizer)
-            levels[entry.name] = card.books if card else 1
+            levels[entry.name] = card.n_codebooks if card else 1
             offset[entry.name] = at
             at += levels[entry.name] * entry.vocabulary
         end = {name: marker + 1 for name, marker in begin.items()}

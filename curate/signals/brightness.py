@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 from curate.signals.luma import luma
 
 
@@ -53,4 +53,4 @@ class Brightness(Signal):
                 "contrast": float(y.std(axis=(1, 2), dtype=np.float64).mean()),
             }
 
-        return each("annotate:brightness", batch, one)
+        return map_samples("annotate:brightness", batch, one)

@@ -13,7 +13,7 @@ from pydantic import Field
 from curate.schema.fields import Resources, SignalField
 from curate.schema.recipe import Caption
 from curate.signals import base
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 from curate.signals.captioner import CAPTION_VIEW, Captioner, captioner_of
 
 Source = Literal["given", "captioner", "composed"]
@@ -90,7 +90,7 @@ class CaptionSignal(Signal):
                     return {"caption": text, "caption_source": source}
             return {"caption": None, "caption_source": "none"}
 
-        return each("annotate:caption", batch, one)
+        return map_samples("annotate:caption", batch, one)
 
     def _from(self, source: Source, batch: Batch, i: int) -> str | None:
         if source == "given":

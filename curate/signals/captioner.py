@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate import plugins
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.package_files import package_version
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError

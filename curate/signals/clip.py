@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.clip_weights import check_weights, fetch_weights, weights_name
 from curate.models.onnx_tower import on_cpu
 from curate.models.package_files import package_file, package_version
@@ -21,7 +21,7 @@ from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, SignalField
 from curate.schema.nearest import meant
 from curate.signals import base
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 
 _SCORE = SignalField(
     "clip_score",
@@ -157,7 +157,7 @@ class Clip(Signal):
                 score = float(np.clip((image * self._text(text)).sum(dtype=np.float64), -1, 1))
             return {"clip_score": score, "clip_image": image}
 
-        return each("annotate:clip", batch, one)
+        return map_samples("annotate:clip", batch, one)
 
     def _images(self, frames: Sequence[tuple[int, NDArray[Any]]]) -> dict[int, list[NDArray[np.float32]]]:
         """Embeddings of frames, as the model gives them, by the number of the sample that each belongs to."""

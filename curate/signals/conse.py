@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.efficientnet import FEATURES, VIEW_PX, EfficientNetLite0
 from curate.models.onnx_cache import cached
 from curate.models.package_files import package_file
 from curate.schema.fields import Resources, SignalField
 from curate.schema.ids import digest
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 from curate.signals.sentences import SentenceEncoder
 
 TOP, TAG_PROBABILITY, MAX_TAGS = 10, 0.1, 5
@@ -90,7 +90,7 @@ class Conse(Signal):
                 "conse_image": unit(feature),
             }
 
-        return each("annotate:conse", batch, one)
+        return map_samples("annotate:conse", batch, one)
 
     def _score(self, odds: NDArray[np.float64], best: NDArray[np.intp], text: str) -> float:
         place = unit((odds[best, None] * self._labels[best]).sum(axis=0))  # 1/Z falls out of a cosine

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Energy
+from curate.media.requests import Energy
 from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 
 FLOOR = -70.0
 """LUFS. The absolute gate of BS.1770: nothing below it counts, so nothing below it can be told apart."""
@@ -56,7 +56,7 @@ class Loudness(Signal):
             energies = views[i]
             return {"loudness": None if energies is None else integrated_loudness(energies)}
 
-        return each("annotate:loudness", batch, one)
+        return map_samples("annotate:loudness", batch, one)
 
 
 def integrated_loudness(energies: NDArray[Any]) -> float:

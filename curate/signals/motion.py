@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Frames, pick_times
+from curate.media.requests import Frames, pick_times
 from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 
 
 class Motion(Signal):
@@ -57,7 +57,7 @@ class Motion(Signal):
                 raise ValueError(f"{len(shown)} frames for a clip of {durations[i]:g} s, {len(times)} expected")
             return {"motion": flow_speed(shown, times) if len(times) > 1 else None}
 
-        return each("annotate:motion", batch, one)
+        return map_samples("annotate:motion", batch, one)
 
 
 def flow_speed(frames: NDArray[Any], times: NDArray[np.float64]) -> float:

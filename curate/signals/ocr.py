@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.package_files import fingerprint
 from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 
 _MODEL = ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", "rapidocr-onnxruntime")
 
@@ -66,7 +66,7 @@ class Ocr(Signal):
             unique = list(dict.fromkeys(" ".join(line.split()) for line in lines))
             return {"text_area": min(area, 1.0), "ocr_text": "\n".join(line for line in unique if line)}
 
-        return each("annotate:ocr", batch, one)
+        return map_samples("annotate:ocr", batch, one)
 
     def _read(self, frame: NDArray[Any]) -> tuple[list[NDArray[np.float64]], list[str]]:
         """Boxes `(4, 2)` of x, y in pixels, and their texts, top to bottom, left to right."""

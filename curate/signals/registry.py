@@ -83,20 +83,22 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
             given[field.name] = signal.name
     for signal in signals:
         for missing in (name for name in signal.after if name not in given):
-            raise CurateError(f"signal `{signal.name}` needs the field `{missing}`, which none gives", _giver(missing))
-    ready = {field.name for field in PROBED_FIELDS}
+            raise CurateError(
+                f"signal `{signal.name}` needs the field `{missing}`, which none gives", _provider(missing)
+            )
+    available = {field.name for field in PROBED_FIELDS}
     waiting, out = list(signals), []
     while waiting:
-        ripe = next((s for s in waiting if ready.issuperset(s.after)), None)
-        if ripe is None:
+        ready = next((s for s in waiting if available.issuperset(s.after)), None)
+        if ready is None:
             raise CurateError(f"signals wait for each other in a circle: {', '.join(s.name for s in waiting)}")
-        waiting.remove(ripe)
-        out.append(ripe)
-        ready.update(field.name for field in ripe.gives)
+        waiting.remove(ready)
+        out.append(ready)
+        available.update(field.name for field in ready.gives)
     return out
 
 
-def _giver(field: str) -> str:
+def _provider(field: str) -> str:
     shipped = {name: plugins.find("signal", name) for name in plugins.builtin("signal") if name not in _ELSEWHERE}
-    givers = [name for name, cls in sorted(shipped.items()) if field in {f.name for f in cls.gives}]
-    return f"add the signal {givers[0]}" if givers else "name a signal that gives it"
+    providers = [name for name, cls in sorted(shipped.items()) if field in {f.name for f in cls.gives}]
+    return f"add the signal {providers[0]}" if providers else "name a signal that gives it"

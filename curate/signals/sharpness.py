@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 from curate.signals.luma import luma
 
 
@@ -45,4 +45,4 @@ class Sharpness(Signal):
             variances = [float(cv2.Laplacian(y, cv2.CV_32F, ksize=1).var(dtype=np.float64)) for y in luma(frames)]
             return {"sharpness": sum(variances) / len(variances)}
 
-        return each("annotate:sharpness", batch, one)
+        return map_samples("annotate:sharpness", batch, one)

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.schema.fields import SignalField
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 
 SIDE = 16
 VIEW = Frames(size=224, fps=1, max_frames=8)
@@ -41,7 +41,7 @@ class TinyImage(Signal):
             stack = frames[i]
             return {"tiny_image": None if stack is None else thumbnail(stack)}
 
-        return each("annotate:tiny_image", batch, one)
+        return map_samples("annotate:tiny_image", batch, one)
 
 
 def thumbnail(frames: NDArray[Any]) -> NDArray[np.float32] | None:

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.media.views import Audio
+from curate.media.requests import Audio
 from curate.models.onnx_session import cpu_session
 from curate.models.package_files import fingerprint, package_file
 from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import Batch, Result, Signal, map_samples
 
 _MODEL = ("silero_vad", "data/silero_vad_16k_sequence.onnx", "silero-vad")
 _WINDOW, _CONTEXT, _HIDDEN = 512, 64, 128
@@ -58,7 +58,7 @@ class VoiceActivity(Signal):
             speech = self.probabilities(pcm) >= _THRESHOLD
             return {"speech_ratio": float(speech.mean()) if len(speech) else 0.0}
 
-        return each("annotate:voice_activity", batch, one)
+        return map_samples("annotate:voice_activity", batch, one)
 
     def probabilities(self, pcm: NDArray[Any]) -> NDArray[np.float32]:
         """Speech probability of each 32 ms window.

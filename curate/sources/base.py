@@ -89,7 +89,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, unit: Unit, build: Store) -> Iterator[Entry]:
-        """Every record of a unit, in order; one that is there and cannot be read has a `Broken` location.
+        """Every record of a unit, in order; one that is there and cannot be read has a `UnreadableEntry` location.
 
         A unit that is gone, or that changed since it was listed or while it was read, ends with an entry that says so
         and stands for it (`Entry.is_whole`).

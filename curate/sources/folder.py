@@ -23,10 +23,10 @@ from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.schema.ids import ID_HEX, content_id
 from curate.sources.base import Source, Unit, looked, readable
-from curate.sources.entry import Broken, Entry, File, Location, meta_json
+from curate.sources.entry import Entry, File, Location, UnreadableEntry, meta_json
 from curate.sources.media_types import is_array, is_media, media_among
 from curate.sources.paths import LAST, address_of, in_bucket, listed_after, objects_below
-from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words, reason
+from curate.sources.sidecar import MAX_BYTES, SidecarMetadata, SourceError, parse_sidecar, reason
 from curate.storage import Stat, Store, is_remote
 from curate.storage.tables import read_table, write_table
 
@@ -162,21 +162,21 @@ class Folders(Source):
 
     def _entry(self, named: Named, locate: Callable[[], File], read: Callable[[str], bytes]) -> Entry:
         """`locate` and `read` raise what is wrong with the file; `read` gives what the sidecar with an ending says."""
-        words = Words(None, None, {})
+        words = SidecarMetadata(None, None, {})
         location: Location
         unit = ""
         try:
             named.name.encode()
             location = locate()
-            words = read_words(read(".txt") if named.txt else None, read(".json") if named.json else None)
+            words = parse_sidecar(read(".txt") if named.txt else None, read(".json") if named.json else None)
         except UnicodeEncodeError:
             # as it is written here it may be the name of another file
             unit = content_id(os.fsencode(named.name))[: ID_HEX // 2]
-            location = Broken("SourceError", "its name is not UTF-8")
+            location = UnreadableEntry("SourceError", "its name is not UTF-8")
         except SourceError as exc:
-            location = Broken("SourceError", str(exc))
+            location = UnreadableEntry("SourceError", str(exc))
         except OSError as exc:
-            location = Broken(type(exc).__name__, reason(exc))
+            location = UnreadableEntry(type(exc).__name__, reason(exc))
         uri = _shown(named.name)
         return Entry(
             self.name, uri, 0, words.text, words.licence or self.licence, meta_json(words.meta), location, unit

@@ -19,11 +19,11 @@ MAX_DEPTH = 64
 
 
 class SourceError(Exception):
-    """A record that a source lists and that cannot be read. Becomes a `Broken` entry."""
+    """A record that a source lists and that cannot be read. Becomes a `UnreadableEntry` entry."""
 
 
 @dataclass(frozen=True)
-class Words:
+class SidecarMetadata:
     """What sidecars say of one record."""
 
     text: str | None
@@ -31,7 +31,7 @@ class Words:
     meta: dict[str, Any]
 
 
-def read_words(txt: bytes | None, js: bytes | None) -> Words:
+def parse_sidecar(txt: bytes | None, js: bytes | None) -> SidecarMetadata:
     """What the sidecars say. Text is that of `.txt`, else `caption`, else `text` of `.json`, where they are strings.
 
     Args:
@@ -45,7 +45,7 @@ def read_words(txt: bytes | None, js: bytes | None) -> Words:
     said = json_object(js, "its .json") if js is not None else {}
     text = clean(_utf8(txt, "its .txt").strip()) if txt is not None else None
     text = text if text is not None else _said(said, ("caption", "text"))
-    return Words(text, _said(said, ("licence", "license")), said)
+    return SidecarMetadata(text, _said(said, ("licence", "license")), said)
 
 
 def _said(said: dict[str, Any], keys: tuple[str, ...]) -> str | None:

@@ -20,7 +20,7 @@ from curate.schema.recipe import TableSource
 from curate.sources.ahead import is_there, raw_file, state_of
 from curate.sources.base import Source, Unit, looked, lost, readable
 from curate.sources.csv_rows import read_csv
-from curate.sources.entry import BadCell, Broken, Entry, File, Location, Url, clean, meta_json, numbered
+from curate.sources.entry import BadCell, Entry, File, Location, UnreadableEntry, Url, clean, meta_json, numbered
 from curate.sources.json_rows import read_jsonl
 from curate.sources.parquet_rows import MOST_ROWS, ParquetTable
 from curate.sources.paths import address_of, in_bucket, substitute
@@ -58,7 +58,7 @@ class Tables(Source):
     files of this machine. Columns other than those of uri, text and licence go to `meta`, where a cell that cannot be
     read shows what can be shown of it; parquet columns of bytes are not read, but for a uri, text or licence.
 
-    Broken entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a text
+    Unreadable entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a text
     or a `meta` above MAX_BYTES, a uri, text or licence that is not UTF-8, a scheme that is not read, a file that is not
     there and an object that cannot be asked for. A bucket that cannot be read, of every row of a unit, is an error.
     """
@@ -213,14 +213,14 @@ class Tables(Source):
         return [self.kind, self._spec.base_url, fetch]
 
     def nothing(self, said: Entry | None) -> CurateError:
-        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, Broken) else ""
+        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, UnreadableEntry) else ""
         return CurateError(f"source {self.name!r}: the table {self.address} has no rows", why)
 
 
 def _entry(source: TableSource, row: Row, name: str, unit: str, home: str, base_url: str | None) -> Entry:
     """The entry of one row; `name` is what it is called where it has no uri."""
     if isinstance(row, SourceError):
-        return Entry(source.name, name, 0, None, source.licence, "{}", Broken("SourceError", str(row)), unit)
+        return Entry(source.name, name, 0, None, source.licence, "{}", UnreadableEntry("SourceError", str(row)), unit)
     uri = text = licence = None
     meta = "{}"
     location: Location
@@ -232,7 +232,7 @@ def _entry(source: TableSource, row: Row, name: str, unit: str, home: str, base_
         meta = _meta({key: value for key, value in row.items() if key not in own})
         location = _locate(uri, home, base_url)
     except SourceError as exc:
-        location = Broken("SourceError", str(exc))
+        location = UnreadableEntry("SourceError", str(exc))
     return Entry(source.name, uri or name, 0, text, licence or source.licence, meta, location, unit)
 
 
@@ -342,8 +342,10 @@ def _sized(entries: Iterator[Entry]) -> Iterator[Entry]:
         except CurateError as exc:
             return exc
         except ValueError:
-            return Broken("SourceError", "its uri is not valid: no object can have that name")
-        return File(address, stat.bytes) if stat is not None else Broken("SourceError", "there is no such file")
+            return UnreadableEntry("SourceError", "its uri is not valid: no object can have that name")
+        return (
+            File(address, stat.bytes) if stat is not None else UnreadableEntry("SourceError", "there is no such file")
+        )
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while window := list(islice(entries, WINDOW)):
@@ -353,8 +355,8 @@ def _sized(entries: Iterator[Entry]) -> Iterator[Entry]:
                 at = found[entry.location.path] if _is_unsized(entry.location) else entry.location
                 if isinstance(at, CurateError):
                     first = first or at
-                    at = Broken(type(at).__name__, reason(at))
-                is_any_good |= not isinstance(at, Broken)
+                    at = UnreadableEntry(type(at).__name__, reason(at))
+                is_any_good |= not isinstance(at, UnreadableEntry)
                 yield entry if at is entry.location else replace(entry, location=at)
     if first is not None and not is_any_good:
         raise first

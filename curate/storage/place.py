@@ -29,7 +29,7 @@ def is_temporary(name: str) -> bool:
 
 
 @contextmanager
-def placed(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path in the folder of `path` to write to; on success sync it to disk and rename it to `path`.
 
     Two writers of one path do not disturb each other: each has its own temporary file, the last rename wins, and

@@ -78,7 +78,7 @@ class RemoteFile(io.RawIOBase):
 
 def write_table(store: Store, path: str, table: pa.Table) -> None:
     """Write a Parquet file whole or not at all; equal tables give equal bytes."""
-    with store.placed(path) as temporary:
+    with store.atomic_write(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 

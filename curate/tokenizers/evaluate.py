@@ -54,7 +54,7 @@ def evaluate_folder(
     card = tokenizer.card
     scores: dict[str, list[float]] = {}
     skipped: list[tuple[str, str]] = []
-    used: list[set[int]] = [set() for _ in range(card.books)]
+    used: list[set[int]] = [set() for _ in range(card.n_codebooks)]
     lossless: list[bool] = []
     items = count = 0
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):

@@ -1,4 +1,4 @@
-"""What the adapters of published picture tokenizers share: adopting, loading, micro-batches, checks of items."""
+"""What the adapters of published picture tokenizers share: importing, loading, micro-batches, checks of items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from curate.models.batches import in_micro_batches, split
-from curate.models.weights import fit, locate, read_state
+from curate.models.weights import load_state_strict, locate, read_state
 from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
@@ -67,7 +67,7 @@ class PictureNet(nn.Module, ABC):
 
 
 class PictureTokenizer(ABC):
-    """A published picture tokenizer: `adopt` makes a folder of the zoo from its weights, `load` reads the folder.
+    """A published picture tokenizer: `import_checkpoint` makes a folder of its weights, `load` reads the folder.
 
     An item is one picture `(H, W, 3)`, uint8 sRGB of the card's `input_size`, or a stack `(N, H, W, 3)`; its ids have
     the card's `grid`, or `(N, *grid)`. `weights.safetensors` holds the publisher's tensors under the publisher's names,
@@ -113,7 +113,9 @@ class PictureTokenizer(ABC):
         return state
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, size: int | None = None, file: str | None = None) -> CodecCard:
+    def import_checkpoint(
+        cls, source: str, folder: Path, size: int | None = None, file: str | None = None
+    ) -> CodecCard:
         """Writes `weights.safetensors` and `card.json` to `folder`, whose name becomes the tokenizer's.
 
         Args:
@@ -129,7 +131,7 @@ class PictureTokenizer(ABC):
         held = read_state(path)
         shape, state = cls.shape_of(held, path), cls.select(held)
         net = cls.net_of(shape)
-        fit(net, state, path.name)
+        load_state_strict(net, state, path.name)
         words = {"shape": shape, "trained_on": f"{path.name}: as its publisher states", "licence": cls.licence}
         raw = save_tensors({name: value.contiguous().clone() for name, value in state.items()}, header(words))
         facts = net.facts(size)
@@ -164,7 +166,7 @@ class PictureTokenizer(ABC):
         """Reads `card.json` and `weights.safetensors`; refuses weights other than those of the card."""
         card, raw = read_folder(folder)
         net = cls.net_of(words_of(raw)["shape"])
-        fit(net, load_tensors(raw), folder.name)
+        load_state_strict(net, load_tensors(raw), folder.name)
         return cls(card, net.float(), device)
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:

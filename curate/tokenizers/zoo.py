@@ -120,13 +120,13 @@ def class_of(architecture: str) -> Any:
 
 
 def importable() -> list[str]:
-    """Architectures whose published weights `adopt` reads."""
-    return [name for name in plugins.names("architecture") if hasattr(class_of(name), "adopt")]
+    """Architectures whose published weights `import_checkpoint` reads."""
+    return [name for name in plugins.names("architecture") if hasattr(class_of(name), "import_checkpoint")]
 
 
 def options_of(architecture: str) -> dict[str, inspect.Parameter]:
-    """Options of an architecture's `adopt`: what it takes beside source and folder."""
-    parameters = inspect.signature(class_of(architecture).adopt).parameters
+    """Options of an architecture's `import_checkpoint`: what it takes beside source and folder."""
+    parameters = inspect.signature(class_of(architecture).import_checkpoint).parameters
     return {name: p for name, p in parameters.items() if name not in ("source", "folder")}
 
 
@@ -135,12 +135,12 @@ def runs_program(architecture: str) -> bool:
     return bool(getattr(class_of(architecture), "runs_program", False))
 
 
-def adopt(architecture: str, source: str, out: Path, options: Mapping[str, str]) -> CodecCard:
+def import_checkpoint(architecture: str, source: str, out: Path, options: Mapping[str, str]) -> CodecCard:
     """Make the folder of a tokenizer of published weights.
 
     Args:
         source: a local path or a hub id.
-        options: of the architecture, as text; turned into the types of its `adopt`.
+        options: of the architecture, as text; turned into the types of its `import_checkpoint`.
 
     Raises:
         CurateError: an unknown architecture or option, weights that cannot be had or do not fit.
@@ -157,12 +157,12 @@ def adopt(architecture: str, source: str, out: Path, options: Mapping[str, str])
         typed = {name: TypeAdapter(_type_of(architecture, name)).validate_python(v) for name, v in options.items()}
     except ValidationError as exc:
         raise CurateError(f"an option of {architecture}: {exc.errors()[0]['msg']}") from exc
-    made: CodecCard = class_of(architecture).adopt(source, out, **typed)
+    made: CodecCard = class_of(architecture).import_checkpoint(source, out, **typed)
     return made
 
 
 def _type_of(architecture: str, option: str) -> Any:
-    return get_type_hints(class_of(architecture).adopt)[option]
+    return get_type_hints(class_of(architecture).import_checkpoint)[option]
 
 
 def _own(name: str) -> Tokenizer:

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from curate.media.images import render
+from curate.media.requests import Frames
 from curate.media.video import PyAVReader
-from curate.media.views import Frames
 from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.codecs.image_fsq import PATCH
 from curate.training.packages import module_folder

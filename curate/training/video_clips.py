@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from curate.media.images import render
+from curate.media.requests import Frames
 from curate.media.video import PyAVReader
-from curate.media.views import Frames
 from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.codecs.video_fsq_net import GROUP
 from curate.training.image_media import (

@@ -511,14 +511,14 @@ class Builder:
     def _ids(self, item: Item, span: dict[str, int]) -> dict[str, NDArray[Any] | None]:
         """Ids as the pipeline would make them; videos by the project's own decoder."""
         from curate.media.decode import Span, decode
-        from curate.media.views import Audio, Frames, View
+        from curate.media.requests import Audio, DecodeRequest, Frames
 
         out: dict[str, NDArray[Any] | None] = dict.fromkeys(self.streams)
         image, audio, text = (tokenizer(t) for t, _ in self.streams.values())
         if not item.encode:
             return out
         frames, sound = Frames(256), Audio(16000)
-        by_kind: dict[str, list[View]] = {"image": [frames], "video": [frames, sound], "audio": [sound]}
+        by_kind: dict[str, list[DecodeRequest]] = {"image": [frames], "video": [frames, sound], "audio": [sound]}
         views = by_kind[str(item.kind)]
         clip = Span(span["start_us"], span["end_us"]) if span["end_us"] else None
         got = decode(item.data, str(item.kind), views, span=clip).views
@@ -637,8 +637,8 @@ def opened(builder: Builder) -> Iterator[Tables]:
 def committed(builder: Builder) -> Path:
     """The folder of a build with its manifest in place."""
     build = Folder(builder.build)
-    with build.held(MANIFEST) as hold:
-        write_manifest(hold, builder.manifest())
+    with build.acquire(MANIFEST) as lease:
+        write_manifest(lease, builder.manifest())
     return builder.build
 
 

@@ -16,7 +16,7 @@ from synth import flat, index_of, noise, shipped, sound, tone, video, with_a_hol
 from curate.media.audio import MAX_SPAN_SECONDS, read_audio, resample
 from curate.media.decode import Span, decode
 from curate.media.probe import probe
-from curate.media.views import Audio, Frames
+from curate.media.requests import Audio, Frames
 from curate.schema.errors import MediaError
 
 KHZ16, KHZ48 = Audio(16000), Audio(48000)

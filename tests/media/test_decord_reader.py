@@ -18,7 +18,7 @@ from curate.media.decode import decode
 from curate.media.decord_reader import DecordReader
 from curate.media.examine import CutHow, Examined, Request, decode_many, examine
 from curate.media.reader import READERS, open_video
-from curate.media.views import Audio, Frames, View
+from curate.media.requests import Audio, DecodeRequest, Frames
 from curate.schema.errors import MediaError
 
 decord = pytest.importorskip("decord")
@@ -32,7 +32,7 @@ def is_used(data: bytes) -> bool:
         return reader.is_used
 
 
-def both(data: bytes, views: Sequence[View], span: Span | None = None) -> list[Any]:
+def both(data: bytes, views: Sequence[DecodeRequest], span: Span | None = None) -> list[Any]:
     return [decode(data, "video", views, span, reader=reader) for reader in READERS]
 
 

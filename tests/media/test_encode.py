@@ -10,7 +10,7 @@ from curate.media.decode import decode
 from curate.media.encode import encode_jpeg, encode_wav
 from curate.media.images import decode_image
 from curate.media.probe import probe
-from curate.media.views import Audio, Frames
+from curate.media.requests import Audio, Frames
 
 
 def test_a_jpeg_of_a_photograph() -> None:

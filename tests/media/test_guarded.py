@@ -25,12 +25,12 @@ from curate.media.container import Deadline
 from curate.media.decode import decode
 from curate.media.examine import CutHow
 from curate.media.probe import probe
+from curate.media.requests import Audio, Decoded, DecodeRequest, Frames
 from curate.media.shots import find_shots
-from curate.media.views import Audio, Decoded, Frames, View
 from curate.schema.errors import CurateError, MediaError, Quarantined
 from curate.schema.verdict import Failure
 
-VIEWS: list[View] = [Audio(8000), Frames(64, 5.0, 8), Frames(100, 2.0, 3, crop=False), Audio()]
+VIEWS: list[DecodeRequest] = [Audio(8000), Frames(64, 5.0, 8), Frames(100, 2.0, 3, crop=False), Audio()]
 FILM = video(range(0, 2000, 40), size=(160, 96), sound=noise(2.0))
 TONE = sound(tone(1.5, 16000), rate=16000)
 

@@ -26,12 +26,12 @@ from curate.demo.prepare import prepare
 from curate.media import guarded
 from curate.media.container import open_container
 from curate.media.probe import probe
-from curate.media.views import Audio, Decoded, Frames, View
+from curate.media.requests import Audio, Decoded, DecodeRequest, Frames
 from curate.schema.errors import MediaError, Quarantined
 from curate.schema.ids import digest
 from curate.schema.verdict import Failure
 
-VIEWS: list[View] = [Frames(256, fps=1.0), Audio(16000)]
+VIEWS: list[DecodeRequest] = [Frames(256, fps=1.0), Audio(16000)]
 EVERY = 20
 """After so many hostile files a good one is decoded."""
 

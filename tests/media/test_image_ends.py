@@ -16,7 +16,7 @@ from PIL import Image
 
 from curate.media.decode import decode
 from curate.media.images import decode_image
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.schema.errors import MediaError
 
 EOI = b"\xff\xd9"

@@ -16,7 +16,7 @@ from synth import corner_names, corners, shipped, stored
 from curate.media.decode import decode
 from curate.media.images import decode_image, render, view_size
 from curate.media.probe import probe
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.schema.errors import MediaError
 
 

@@ -19,8 +19,8 @@ from curate.media.audio import MAX_SAMPLES, read_audio
 from curate.media.clips import Span
 from curate.media.decode import decode
 from curate.media.probe import probe
+from curate.media.requests import Audio, Frames
 from curate.media.shots import find_shots
-from curate.media.views import Audio, Frames
 from curate.schema.errors import MediaError
 
 EVEN = range(0, 1000, 40)

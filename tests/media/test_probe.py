@@ -14,7 +14,7 @@ from synth import flat, shipped, sound, tone, video
 
 from curate.media.decode import decode
 from curate.media.probe import Probe, probe
-from curate.media.views import Audio, Frames
+from curate.media.requests import Audio, Frames
 from curate.schema.errors import MediaError
 
 TEXT = b"Not a picture at all.\nJust words, twice as many as needed.\n" * 20

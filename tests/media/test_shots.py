@@ -14,8 +14,8 @@ from synth import shipped, video
 
 from curate.media.clips import Span
 from curate.media.decode import decode
+from curate.media.requests import Frames
 from curate.media.shots import find_shots
-from curate.media.views import Frames
 from curate.schema.errors import CurateError, MediaError
 
 

@@ -15,8 +15,8 @@ from synth import corner_names, corners, flat, grey, index_of, indices, shipped,
 from curate.media.container import Deadline
 from curate.media.decode import Span, decode
 from curate.media.probe import probe
+from curate.media.requests import Frames, pick_times
 from curate.media.video import PyAVReader
-from curate.media.views import Frames, pick_times
 from curate.schema.errors import MediaError
 
 EVEN = list(range(0, 2400, 40))  # 60 frames at 25 per second, in ms

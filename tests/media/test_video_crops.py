@@ -23,8 +23,8 @@ from curate.media.decode import decode
 from curate.media.decord_reader import DecordReader
 from curate.media.probe import probe
 from curate.media.reader import READERS, open_video
+from curate.media.requests import Frames
 from curate.media.shots import find_shots
-from curate.media.views import Frames
 from curate.schema.errors import MediaError
 
 WHOLE = Frames(1000, crop=False)

@@ -14,7 +14,7 @@ from scipy.io import wavfile
 from curate.media.examine import Examined
 from curate.media.guarded import close
 from curate.media.probe import Probe
-from curate.media.views import Audio, Frames, View
+from curate.media.requests import Audio, DecodeRequest, Frames
 from curate.pipeline.examined import WINDOW_BYTES, Batch, Records, _windows, decoded, examined
 from curate.pipeline.ingest import cut_how
 from curate.schema.ids import content_id
@@ -128,7 +128,7 @@ def test_damaged_sound_costs_no_pictures_whatever_they_are_decoded_with(tmp_path
     }  # fmt: skip
     seen, heard = Frames(32), Audio(16000)
 
-    def examine(*views: View) -> Batch:
+    def examine(*views: DecodeRequest) -> Batch:
         [batch] = examined(build, Records(pa.Table.from_pylist([row], schema=FETCHED)), cut_how(Cut()), views)
         return batch
 

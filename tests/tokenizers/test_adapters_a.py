@@ -25,7 +25,6 @@ from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.weights import read_state
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.adoption import adopt
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.checkpoints import write_weights
 from curate.tokenizers.codecs.chameleon import ChameleonVQ, VQGANDecoder
@@ -33,6 +32,7 @@ from curate.tokenizers.codecs.cosmos import CosmosDI, CosmosDV
 from curate.tokenizers.codecs.dvae import DVAE, DVAEDecoder
 from curate.tokenizers.codecs.emu3 import Emu3Clip, Emu3Picture, _renamed
 from curate.tokenizers.grids import probes
+from curate.tokenizers.importer import import_checkpoint
 from curate.tokenizers.quantisers.fsq import fsq_ids
 
 ensure_torchvision()
@@ -179,8 +179,8 @@ def cosmos(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     root = tmp_path_factory.mktemp("cosmos")
     out = {}
     for stride, of in ((0, CosmosDI), (4, CosmosDV), (8, CosmosDV)):
-        of.adopt(str(export(root / f"published{stride}", stride)), root / f"adopted{stride}", size=SIZE)
-        out[stride] = root / f"adopted{stride}"
+        of.import_checkpoint(str(export(root / f"published{stride}", stride)), root / f"imported{stride}", size=SIZE)
+        out[stride] = root / f"imported{stride}"
     return out
 
 
@@ -244,15 +244,17 @@ def test_cosmos_digest_is_of_both_archives(cosmos: dict[int, Path], tmp_path: Pa
 
 
 def test_an_archive_traced_in_bfloat16_is_run_so(tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> None:
-    card = CosmosDI.adopt(str(export(tmp_path / "published", 0, torch.bfloat16)), tmp_path / "adopted", size=SIZE)
+    card = CosmosDI.import_checkpoint(
+        str(export(tmp_path / "published", 0, torch.bfloat16)), tmp_path / "imported", size=SIZE
+    )
     assert "The encoder computes in bfloat16, the decoder in float32" in card.input
     assert card.bf16_difference is None  # there is no float32 to compare with
-    holds_the_contract(CosmosDI.load(tmp_path / "adopted"), pictures, (8, 8))
+    holds_the_contract(CosmosDI.load(tmp_path / "imported"), pictures, (8, 8))
 
 
 def test_a_pictures_archive_is_no_clip_archive(cosmos: dict[int, Path], tmp_path: Path) -> None:
     with pytest.raises(CurateError, match=r"encoder\.jit fails on"):
-        CosmosDV.adopt(str(cosmos[0]), tmp_path / "adopted", size=SIZE)
+        CosmosDV.import_checkpoint(str(cosmos[0]), tmp_path / "imported", size=SIZE)
 
 
 class Marks:
@@ -281,7 +283,7 @@ def test_pickles_are_refused_unopened(cosmos: dict[int, Path], tmp_path: Path, f
     else:
         torch.save(Marks(mark), source / "encoder.jit", _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(CurateError, match=r"encoder\.jit is a pickle .*not TorchScript|encoder\.jit is a pickle, not"):
-        CosmosDI.adopt(str(source), tmp_path / "adopted", size=SIZE)
+        CosmosDI.import_checkpoint(str(source), tmp_path / "imported", size=SIZE)
     assert not mark.exists()
 
 
@@ -295,14 +297,14 @@ def test_archives_that_touch_files_or_are_damaged_are_refused(
     whole = (cosmos[0] / "decoder.jit").read_bytes()
     (source / "decoder.jit").write_bytes(whole)
     with pytest.raises(CurateError, match=r"calls `save`, which touches files"):
-        CosmosDI.adopt(str(source), tmp_path / "adopted", size=SIZE)
+        CosmosDI.import_checkpoint(str(source), tmp_path / "imported", size=SIZE)
     assert not (tmp_path / "written.pt").exists()
     (source / "encoder.jit").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CurateError, match=r"encoder\.jit is not a TorchScript archive"):
-        CosmosDI.adopt(str(source), tmp_path / "adopted", size=SIZE)
+        CosmosDI.import_checkpoint(str(source), tmp_path / "imported", size=SIZE)
     (source / "encoder.jit").unlink()
     with pytest.raises(CurateError, match=r"lacks encoder\.jit"):
-        CosmosDI.adopt(str(source), tmp_path / "adopted", size=SIZE)
+        CosmosDI.import_checkpoint(str(source), tmp_path / "imported", size=SIZE)
 
 
 # Chameleon
@@ -348,7 +350,7 @@ def vqgan(chameleon: ChameleonVQVAE, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_chameleon_with_its_decoder(vqgan: Path, tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> None:
-    card = ChameleonVQ.adopt(str(vqgan / "vqgan.ckpt"), tmp_path / "chameleon")
+    card = ChameleonVQ.import_checkpoint(str(vqgan / "vqgan.ckpt"), tmp_path / "chameleon")
     assert (card.grid, card.input_size, card.vocabulary, card.dtype) == ((8, 8), SIZE, 300, "uint16")
     assert card.batch_invariance == 0.0
     assert card.preprocessing is not None
@@ -360,8 +362,8 @@ def test_chameleon_ids_are_those_of_transformers(
     chameleon: ChameleonVQVAE, tmp_path: Path, pictures: list[NDArray[np.uint8]]
 ) -> None:
     chameleon.save_pretrained(tmp_path / "hub")
-    ChameleonVQ.adopt(str(tmp_path / "hub"), tmp_path / "adopted")
-    tokenizer = ChameleonVQ.load(tmp_path / "adopted")
+    ChameleonVQ.import_checkpoint(str(tmp_path / "hub"), tmp_path / "imported")
+    tokenizer = ChameleonVQ.load(tmp_path / "imported")
     # As the processor of the whole checkpoints: bytes times 0.0078, minus 1.
     x = torch.from_numpy(pictures[0]).permute(2, 0, 1)[None].float() * 0.0078 - 1
     with torch.inference_mode():
@@ -389,8 +391,8 @@ def test_of_a_whole_checkpoint_only_the_wanted_files_are_opened(
     processor = {"rescale_factor": 0.0078, "image_mean": [1.0] * 3, "image_std": [1.0] * 3}
     (whole / "preprocessor_config.json").write_text(json.dumps(processor))
     chameleon.save_pretrained(part)
-    card = ChameleonVQ.adopt(str(whole), tmp_path / "a")
-    ChameleonVQ.adopt(str(part), tmp_path / "b")
+    card = ChameleonVQ.import_checkpoint(str(whole), tmp_path / "a")
+    ChameleonVQ.import_checkpoint(str(part), tmp_path / "b")
     assert card.preprocessing is not None
     assert card.preprocessing.mean == pytest.approx([1 / 1.989] * 3)  # 0.0078 times 255
     from_whole, from_part = (ChameleonVQ.load(tmp_path / n).encode(pictures) for n in "ab")
@@ -405,16 +407,16 @@ def test_a_checkpoint_that_does_not_fit_says_key_and_shape(chameleon: ChameleonV
         save_file(held, tmp_path / name / "model.safetensors")
         (tmp_path / name / "config.json").write_text(CHAMELEON.to_json_string())
     with pytest.raises(CurateError, match=r"encoder\.conv_in\.weight has shape \[16, 3, 3, 3\], not \[32, 3, 3, 3\]"):
-        ChameleonVQ.adopt(str(tmp_path / "wrong"), tmp_path / "adopted")
+        ChameleonVQ.import_checkpoint(str(tmp_path / "wrong"), tmp_path / "imported")
     with pytest.raises(CurateError, match=r"quant_conv\.bias is missing"):
-        ChameleonVQ.adopt(str(tmp_path / "short"), tmp_path / "adopted")
+        ChameleonVQ.import_checkpoint(str(tmp_path / "short"), tmp_path / "imported")
     save_file({"some.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CurateError, match=r"lacks model\.vqmodel\.quantize\.embedding\.weight"):
-        ChameleonVQ.adopt(str(tmp_path / "other.safetensors"), tmp_path / "adopted")
+        ChameleonVQ.import_checkpoint(str(tmp_path / "other.safetensors"), tmp_path / "imported")
 
 
 def test_changed_weights_are_refused(vqgan: Path, tmp_path: Path) -> None:
-    ChameleonVQ.adopt(str(vqgan), tmp_path)
+    ChameleonVQ.import_checkpoint(str(vqgan), tmp_path)
     raw = bytearray((tmp_path / "weights.safetensors").read_bytes())
     raw[-1] ^= 1
     (tmp_path / "weights.safetensors").write_bytes(raw)
@@ -464,8 +466,8 @@ def emu3() -> Emu3VQVAE:
 def emu3_folder(emu3: Emu3VQVAE, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("emu3")
     emu3.save_pretrained(folder / "hub")
-    Emu3Picture.adopt(str(folder / "hub"), folder / "picture", size=SIZE)
-    Emu3Clip.adopt(str(folder / "hub"), folder / "clip", size=SIZE)
+    Emu3Picture.import_checkpoint(str(folder / "hub"), folder / "picture", size=SIZE)
+    Emu3Clip.import_checkpoint(str(folder / "hub"), folder / "clip", size=SIZE)
     return folder
 
 
@@ -497,7 +499,7 @@ def test_emu3_clips(emu3_folder: Path, clips: list[NDArray[np.uint8]]) -> None:
 def test_a_pickle_beside_safetensors_is_left_alone(emu3: Emu3VQVAE, tmp_path: Path) -> None:
     emu3.save_pretrained(tmp_path / "hub")
     torch.save(Path("not tensors, and refused where it is read"), tmp_path / "hub" / "pytorch_model.bin")
-    Emu3Picture.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=SIZE)
+    Emu3Picture.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=SIZE)
     assert Emu3Picture.load(tmp_path / "zoo").card.vocabulary == 300
 
 
@@ -540,8 +542,8 @@ def test_emu3_reads_the_publishers_names(
     told = '{"ch": 32, "ch_mult": [1, 1, 2, 2], "z_channels": 4, "double_z": false, "codebook_size": 300,'
     told += '"embed_dim": 4, "num_res_blocks": 1, "attn_resolutions": [3], "temporal_downsample_factor": 4}'
     (tmp_path / "config.json").write_text(told)
-    Emu3Picture.adopt(str(tmp_path), tmp_path / "adopted", size=SIZE)
-    mine, theirs = (Emu3Picture.load(f).encode(pictures) for f in (emu3_folder / "picture", tmp_path / "adopted"))
+    Emu3Picture.import_checkpoint(str(tmp_path), tmp_path / "imported", size=SIZE)
+    mine, theirs = (Emu3Picture.load(f).encode(pictures) for f in (emu3_folder / "picture", tmp_path / "imported"))
     np.testing.assert_array_equal(np.stack(mine), np.stack(theirs))
 
 
@@ -569,27 +571,27 @@ def openai(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_dvae_encoder_of_flava(codebook: FlavaImageCodebook, tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> None:
     codebook.save_pretrained(tmp_path / "hub")
-    card = DVAE.adopt(str(tmp_path / "hub"), tmp_path / "adopted", size=SIZE)
+    card = DVAE.import_checkpoint(str(tmp_path / "hub"), tmp_path / "imported", size=SIZE)
     assert (card.grid, card.vocabulary, card.dtype, card.batch_invariance) == ((8, 8), 600, "uint16", 0.0)
-    tokenizer = DVAE.load(tmp_path / "adopted")
+    tokenizer = DVAE.load(tmp_path / "imported")
     # DALL-E's map_pixels: [0, 1] to [0.1, 0.9]
     x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255 * 0.8 + 0.1
     with torch.inference_mode():
         want = codebook.get_codebook_indices(x).numpy()
     assert np.mean(np.stack(tokenizer.encode(pictures)) == want) > 0.98
-    with pytest.raises(CurateError, match="cannot decode: only the encoder was adopted"):
+    with pytest.raises(CurateError, match="cannot decode: only the encoder was imported"):
         tokenizer.decode(tokenizer.encode(pictures))
 
 
 def test_dvae_of_openai(codebook: FlavaImageCodebook, tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> None:
     codebook.save_pretrained(tmp_path / "hub")
-    DVAE.adopt(str(tmp_path / "hub"), tmp_path / "flava", size=SIZE)
+    DVAE.import_checkpoint(str(tmp_path / "hub"), tmp_path / "flava", size=SIZE)
     source = tmp_path / "openai"
     source.mkdir()
     decoder = seeded(lambda: DVAEDecoder(600, 32, 16, 2))
     save_file(openai(codebook.state_dict()), source / "encoder.safetensors")
     save_file(openai(decoder.state_dict()), source / "decoder.safetensors")
-    DVAE.adopt(str(source), tmp_path / "both", size=SIZE)
+    DVAE.import_checkpoint(str(source), tmp_path / "both", size=SIZE)
     tokenizer = DVAE.load(tmp_path / "both")
     holds_the_contract(tokenizer, pictures, (8, 8))
     same = DVAE.load(tmp_path / "flava").encode(pictures)
@@ -603,8 +605,8 @@ def test_dvae_decoder_gives_what_the_published_formula_says(
     decoder = seeded(lambda: DVAEDecoder(600, 32, 16, 2))
     save_file(openai(codebook.state_dict()), tmp_path / "encoder.safetensors")
     save_file(openai(decoder.state_dict()), tmp_path / "decoder.safetensors")
-    DVAE.adopt(str(tmp_path), tmp_path / "adopted", size=SIZE)
-    tokenizer = DVAE.load(tmp_path / "adopted")
+    DVAE.import_checkpoint(str(tmp_path), tmp_path / "imported", size=SIZE)
+    tokenizer = DVAE.load(tmp_path / "imported")
     ids = tokenizer.encode(pictures[:1])
     codes = functional.one_hot(torch.from_numpy(ids[0].astype(np.int64)), 600).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
@@ -634,7 +636,7 @@ def test_dvae_names_at_full_size() -> None:
 def test_openais_pickles_are_refused_unopened(tmp_path: Path) -> None:
     torch.save(Marks(tmp_path / "mark"), tmp_path / "encoder.pkl")
     with pytest.raises(CurateError, match=r"encoder\.pkl is a pickle of a whole module"):
-        DVAE.adopt(str(tmp_path), tmp_path / "adopted", size=SIZE)
+        DVAE.import_checkpoint(str(tmp_path), tmp_path / "imported", size=SIZE)
     assert not (tmp_path / "mark").exists()
 
 
@@ -698,8 +700,8 @@ def test_a_program_that_does_not_end_is_ended(tmp_path: Path) -> None:
     for name in ("encoder.jit", "decoder.jit"):
         torch.jit.script(Endless()).save(str(hub / name))
     with pytest.raises(CurateError, match="took longer than its limit of 2 s") as found:
-        adopt("cosmos-di", str(hub), tmp_path / "zoo", {}, limit_s=2)
+        import_checkpoint("cosmos-di", str(hub), tmp_path / "zoo", {}, limit_s=2)
     assert "are they the publisher's own" in str(found.value.hint)
     assert not (tmp_path / "zoo").exists()
     with pytest.raises(CurateError, match="no option 'sise'"):
-        adopt("cosmos-di", str(hub), tmp_path / "zoo", {"sise": "3"})
+        import_checkpoint("cosmos-di", str(hub), tmp_path / "zoo", {"sise": "3"})

@@ -169,11 +169,11 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=CASES)
-def adopted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Any]:
-    """A tokenizer that was published as safetensors, adopted, and loaded from its folder of the zoo."""
+def imported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Any]:
+    """A tokenizer that was published as safetensors, imported, and loaded from its folder of the zoo."""
     case, root = CASES[request.param], tmp_path_factory.mktemp(request.param)
     publish(root / "hub", case.state(), case.config)
-    case.adapter.adopt(str(root / "hub"), root / "zoo", size=64)
+    case.adapter.import_checkpoint(str(root / "hub"), root / "zoo", size=64)
     return case, case.adapter.load(root / "zoo")
 
 
@@ -184,8 +184,8 @@ def publish(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]
         (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_ids_are_those_of_the_publishers_modules(adopted: tuple[Case, Any]) -> None:
-    case, tokenizer = adopted
+def test_ids_are_those_of_the_publishers_modules(imported: tuple[Case, Any]) -> None:
+    case, tokenizer = imported
     ids = tokenizer.encode([picture()])[0]
     assert isinstance(tokenizer, Tokenizer)
     assert ids.dtype == case.dtype
@@ -194,8 +194,8 @@ def test_ids_are_those_of_the_publishers_modules(adopted: tuple[Case, Any]) -> N
     assert ids.max() < tokenizer.card.vocabulary
 
 
-def test_ids_do_not_depend_on_neighbours(adopted: tuple[Case, Any]) -> None:
-    _, tokenizer = adopted
+def test_ids_do_not_depend_on_neighbours(imported: tuple[Case, Any]) -> None:
+    _, tokenizer = imported
     pictures = [picture(), 255 - picture(), np.zeros((64, 64, 3), np.uint8)]
     alone = [tokenizer.encode([one])[0] for one in pictures]
     for together in (tokenizer.encode(pictures), list(tokenizer.encode([np.stack(pictures)])[0])):
@@ -203,8 +203,8 @@ def test_ids_do_not_depend_on_neighbours(adopted: tuple[Case, Any]) -> None:
     assert tokenizer.card.batch_invariance == 0
 
 
-def test_ids_give_pictures_and_pictures_give_the_same_ids_each_time(adopted: tuple[Case, Any]) -> None:
-    _, tokenizer = adopted
+def test_ids_give_pictures_and_pictures_give_the_same_ids_each_time(imported: tuple[Case, Any]) -> None:
+    _, tokenizer = imported
     ids = tokenizer.encode([picture()])
     first, again = tokenizer.decode(ids)[0], tokenizer.decode([np.stack([ids[0]] * 2)])[0][1]
     assert (first.shape, first.dtype) == ((64, 64, 3), np.uint8)
@@ -219,7 +219,7 @@ def test_pixels_are_those_that_these_weights_gave(name: str, tmp_path: Path) -> 
     """Four pixels of a decoded picture, from the first run of these seeded weights: a decoder cannot change unseen."""
     case = CASES[name]
     publish(tmp_path / "hub", case.state(), case.config)
-    case.adapter.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
+    case.adapter.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
     ids = np.array(case.golden, case.dtype).reshape(case.grid)
     [first, other] = case.adapter.load(tmp_path / "zoo").decode([ids, np.roll(ids, 1)])
     np.testing.assert_allclose(first[[5, 20, 40, 60], [7, 33, 50, 12]].astype(int), PIXELS_OF[name], atol=2)
@@ -245,11 +245,11 @@ def test_a_tensor_of_other_dimensions_is_told_by_key_and_shape(name: str, key: s
     assert key in state
     publish(tmp_path / "hub", state | {key: torch.zeros(3)}, case.config)
     with pytest.raises(CurateError, match=rf"{re.escape(key)} has shape \[3\], not"):
-        case.adapter.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
+        case.adapter.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
 
 
-def test_what_is_no_item_is_refused(adopted: tuple[Case, Any]) -> None:
-    _, tokenizer = adopted
+def test_what_is_no_item_is_refused(imported: tuple[Case, Any]) -> None:
+    _, tokenizer = imported
     for wrong in (picture(32), picture().astype(np.float32), picture()[..., 0], [[1]]):
         with pytest.raises(ValueError, match="expects uint8"):
             tokenizer.encode([wrong])
@@ -261,25 +261,25 @@ def test_a_wrong_checkpoint_is_told_by_key_and_shape(tmp_path: Path) -> None:
     state = CASES["llamagen"].state()
     publish(tmp_path / "shape", state | {"quant_conv.weight": torch.zeros(9, 64, 1, 1)})
     with pytest.raises(CurateError, match=r"quant_conv\.weight has shape \[9, 64, 1, 1\], not \[8, 64, 1, 1\]"):
-        LlamaGenVQ.adopt(str(tmp_path / "shape"), tmp_path / "zoo")
+        LlamaGenVQ.import_checkpoint(str(tmp_path / "shape"), tmp_path / "zoo")
     publish(tmp_path / "less", {k: v for k, v in state.items() if k != "decoder.mid.1.k.bias"})
     with pytest.raises(CurateError, match=r"decoder\.mid\.1\.k\.bias is missing"):
-        LlamaGenVQ.adopt(str(tmp_path / "less"), tmp_path / "zoo")
+        LlamaGenVQ.import_checkpoint(str(tmp_path / "less"), tmp_path / "zoo")
     for other in (IBQ, OpenMagvit2, TiTok, FourMVQ):
         with pytest.raises(CurateError, match="is missing"):
-            other.adopt(str(tmp_path / "less"), tmp_path / "zoo")
+            other.import_checkpoint(str(tmp_path / "less"), tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
 
 
 def test_a_side_that_the_stride_does_not_divide_is_refused(tmp_path: Path) -> None:
     publish(tmp_path / "hub", CASES["open-magvit2"].state())
     with pytest.raises(CurateError, match="multiple of 16, not 100"):
-        OpenMagvit2.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=100)
+        OpenMagvit2.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=100)
 
 
 def test_changed_weights_are_refused(tmp_path: Path) -> None:
     publish(tmp_path / "hub", CASES["open-magvit2"].state())
-    OpenMagvit2.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=32)
+    OpenMagvit2.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=32)
     weights = tmp_path / "zoo" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(CurateError, match="not those of its card"):
@@ -294,7 +294,7 @@ def test_a_lightning_checkpoint_gives_its_moving_averages(tmp_path: Path) -> Non
     held |= {"model_ema." + name.replace(".", ""): value for name, value in state.items()}
     held |= {"model_ema.decay": torch.tensor(0.999), "loss.discriminator.main.0.weight": torch.zeros(3)}
     torch.save({"state_dict": held, "epoch": 3}, tmp_path / "imagenet256.ckpt")
-    IBQ.adopt(str(tmp_path / "imagenet256.ckpt"), tmp_path / "zoo", size=64)
+    IBQ.import_checkpoint(str(tmp_path / "imagenet256.ckpt"), tmp_path / "zoo", size=64)
     assert IBQ.load(tmp_path / "zoo").encode([picture()])[0].ravel().tolist() == case.golden
 
 
@@ -317,7 +317,7 @@ def test_a_class_map_is_embedded_and_comes_back_as_classes(tmp_path: Path) -> No
     state = {k: formula(k, v.shape) for k, v in FourMVQ.net_of(shape).state_dict().items()}
     training = {"quantize._codebook.initted": torch.ones(1), "quantize._codebook.cluster_size": torch.ones(256)}
     publish(tmp_path / "hub", state | training, {"domain": "semseg_coco"})
-    card = FourMVQ.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
+    card = FourMVQ.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
     assert (card.modality, card.stream, card.channels) == ("array", "tok_semseg_coco@64", 1)
     tokenizer = FourMVQ.load(tmp_path / "zoo")
     classes = np.random.default_rng(0).integers(0, 134, (64, 64)).astype(np.uint8)
@@ -344,7 +344,7 @@ def test_masks_come_back_as_chances_and_serve_sam_instances(tmp_path: Path) -> N
     state = {k: formula(k, v.shape) for k, v in FourMVQ.net_of(shape | {"smooth": 2}).state_dict().items()}
     assert state["decoder.out_conv.1.dwconv.weight"].shape == (1, 1, 7, 7)
     publish(tmp_path / "hub", state, {"domain": "sam_mask"})
-    card = FourMVQ.adopt(str(tmp_path / "hub"), tmp_path / "zoo")
+    card = FourMVQ.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo")
     assert (card.modality, card.stream, card.grid, card.channels) == ("array", "tok_sam_mask@64", (4, 4), 1)
     check_part("Instances", card)
     tokenizer = FourMVQ.load(tmp_path / "zoo")
@@ -381,7 +381,7 @@ def test_a_divae_is_decoded_by_diffusion_as_ml_4m_does(
     shape |= {"encoder": VIT | {"side": 4}, "unet": UNET | {"channels": channels}, "diffusion": {}}
     state = {k: formula(k, v.shape) for k, v in FourMVQ.net_of(shape).state_dict().items()}
     publish(tmp_path / "hub", state, config)
-    FourMVQ.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
+    FourMVQ.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=64)
     tokenizer = FourMVQ.load(tmp_path / "zoo")
     ramp = np.linspace(-1, 1, 64 * 64, dtype=np.float32).reshape(64, 64, 1)
     (back,) = tokenizer.decode(tokenizer.encode([picture() if channels == 3 else ramp]))
@@ -403,7 +403,7 @@ def test_what_a_divae_cannot_decode_is_said(tmp_path: Path) -> None:
     case = CASES["4m-divae"]
     state = case.state()
     publish(tmp_path / "hub", state)
-    FourMVQ.adopt(str(tmp_path / "hub"), tmp_path / "zoo", size=48)
+    FourMVQ.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=48)
     tokenizer = FourMVQ.load(tmp_path / "zoo")
     (ids,) = tokenizer.encode([picture(48)])
     with pytest.raises(CurateError, match="multiples of 32, not 48 x 48"):
@@ -411,7 +411,7 @@ def test_what_a_divae_cannot_decode_is_said(tmp_path: Path) -> None:
     # A decoder of another kind: ids as before, and words for `decode`.
     other = {k: v for k, v in state.items() if not k.startswith("decoder.")} | {"decoder.conv_in.weight": torch.ones(1)}
     publish(tmp_path / "uvit", other)
-    FourMVQ.adopt(str(tmp_path / "uvit"), tmp_path / "zoo", size=64)
+    FourMVQ.import_checkpoint(str(tmp_path / "uvit"), tmp_path / "zoo", size=64)
     tokenizer = FourMVQ.load(tmp_path / "zoo")
     (ids,) = tokenizer.encode([picture()])
     assert ids.ravel().tolist() == case.golden
@@ -419,7 +419,7 @@ def test_what_a_divae_cannot_decode_is_said(tmp_path: Path) -> None:
         tokenizer.decode([ids])
     publish(tmp_path / "odd", state, {"beta_schedule": "sigmoid"})
     with pytest.raises(CurateError, match="beta_schedule 'sigmoid'"):
-        FourMVQ.adopt(str(tmp_path / "odd"), tmp_path / "zoo")
+        FourMVQ.import_checkpoint(str(tmp_path / "odd"), tmp_path / "zoo")
 
 
 def test_maps_of_features_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_maps_of_features_are_taken_as_they_are(tmp_path: Path) -> None:
     shape = FOURM | {"domain": "CLIP-B16", "channels": 48, "patch": 1, "labels": 0, "out": 48}
     state = FourMVQ.net_of(shape | {"encoder": vit, "decoder": vit}).state_dict()
     publish(tmp_path / "hub", {k: formula(k, v.shape) for k, v in state.items()}, {"domain": "CLIP-B16"})
-    card = FourMVQ.adopt(str(tmp_path / "hub"), tmp_path / "zoo")
+    card = FourMVQ.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo")
     assert (card.modality, card.stream, card.grid, card.channels) == ("array", "tok_CLIP-B16@8", (8, 8), 48)
     tokenizer = FourMVQ.load(tmp_path / "zoo")
     features = np.random.default_rng(1).standard_normal((8, 8, 48)).astype(np.float32)
@@ -440,11 +440,11 @@ def test_maps_of_features_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_titok_needs_its_config_and_refuses_vae(tmp_path: Path) -> None:
     publish(tmp_path / "hub", CASES["titok"].state())
     with pytest.raises(CurateError, match=r"config\.json"):
-        TiTok.adopt(str(tmp_path / "hub"), tmp_path / "zoo")
+        TiTok.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo")
     config = {"model": {"vq_model": {"use_l2_norm": False, "quantize_mode": "vae"}}}
     (tmp_path / "hub" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CurateError, match="gives no ids"):
-        TiTok.adopt(str(tmp_path / "hub"), tmp_path / "zoo")
+        TiTok.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo")
 
 
 FULL = {"width": 128, "multipliers": (1, 1, 2, 2, 4), "latent": 256}

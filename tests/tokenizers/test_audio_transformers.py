@@ -1,4 +1,4 @@
-"""EnCodec, DAC and Mimi: the library's own classes, small and with seeded weights, saved and adopted as published ones
+"""EnCodec, DAC and Mimi: the library's own classes, small and with seeded weights, saved and imported as published ones
 are. What is held here is what does not need training: lengths, ranges, padding, invariance, refusals."""
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ def fill_codebooks(layers: Any, residual: torch.Tensor) -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[type[TransformersCodec], tuple[str, Path]]:
-    """For each class the published folder and the adopted one."""
+    """For each class the published folder and the imported one."""
     made = {}
     for cls, config in SMALL.items():
         root = tmp_path_factory.mktemp(cls.architecture)
         source = saved(cls, config, root / "published")
-        cls.adopt(source, root / cls.architecture)
+        cls.import_checkpoint(source, root / cls.architecture)
         made[cls] = (source, root / cls.architecture)
     return made
 
@@ -237,7 +237,7 @@ def test_models_that_ids_alone_cannot_hold_are_refused(
     config = json.loads((Path(folders[Encodec][0]) / "config.json").read_text()) | told
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CurateError, match=why):
-        Encodec.adopt(str(tmp_path), tmp_path / "out")
+        Encodec.import_checkpoint(str(tmp_path), tmp_path / "out")
 
 
 def test_what_cannot_be_adopted_is_said(
@@ -245,9 +245,9 @@ def test_what_cannot_be_adopted_is_said(
 ) -> None:
     source = Path(folders[Encodec][0])
     with pytest.raises(CurateError, match="not mimi"):
-        Mimi.adopt(str(source), tmp_path / "out")
+        Mimi.import_checkpoint(str(source), tmp_path / "out")
     with pytest.raises(CurateError, match="no 5 kbps") as error:
-        Encodec.adopt(str(source), tmp_path / "out", kbps=5)
+        Encodec.import_checkpoint(str(source), tmp_path / "out", kbps=5)
     assert "6 (8)" in str(error.value)
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -256,10 +256,10 @@ def test_what_cannot_be_adopted_is_said(
     tensors.pop(next(key for key in tensors if key.startswith("decoder")))
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CurateError, match="is missing"):
-        Encodec.adopt(str(broken), tmp_path / "out")
+        Encodec.import_checkpoint(str(broken), tmp_path / "out")
     (broken / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(CurateError, match="broken"):
-        Encodec.adopt(str(broken), tmp_path / "out")
+        Encodec.import_checkpoint(str(broken), tmp_path / "out")
 
 
 @pytest.mark.parametrize("cls", [Encodec, Dac], ids=lambda cls: cls.architecture)
@@ -273,4 +273,4 @@ def test_a_tensor_of_another_shape_is_told_by_key_and_both_shapes(
     save_file(state | {key: torch.zeros(len(state[key]) + 1)}, tmp_path / "model.safetensors", {"format": "pt"})
     has, wanted = len(state[key]) + 1, len(state[key])
     with pytest.raises(CurateError, match=rf"{key} has shape \[{has}\], not \[{wanted}\]"):
-        cls.adopt(str(tmp_path), tmp_path / "zoo")
+        cls.import_checkpoint(str(tmp_path), tmp_path / "zoo")

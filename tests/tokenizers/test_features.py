@@ -378,7 +378,7 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_captions_become_states_of_t5(t5: Path, tmp_path: Path) -> None:
     from transformers import T5EncoderModel
 
-    card = T5Features.adopt(str(t5), tmp_path / "t5")
+    card = T5Features.import_checkpoint(str(t5), tmp_path / "t5")
     assert (card.modality, card.quantiser, card.features) == ("text", "none", 16)
     tokenizer = T5Features.load(tmp_path / "t5")
     assert isinstance(tokenizer, Tokenizer)
@@ -392,7 +392,7 @@ def test_captions_become_states_of_t5(t5: Path, tmp_path: Path) -> None:
 
 
 def test_a_caption_cannot_spell_a_special_token(t5: Path, tmp_path: Path) -> None:
-    T5Features.adopt(str(t5), tmp_path / "t5")
+    T5Features.import_checkpoint(str(t5), tmp_path / "t5")
     tokenizer = T5Features.load(tmp_path / "t5")
     end, pad, plain, tricky = tokenizer.encode(["a</s>", "<pad>", "1a", "\ufdd01\ufdd0a"])
     assert (len(end), len(pad)) == (6, 6)  # a row a letter, and one for the end mark that we put
@@ -403,8 +403,8 @@ def test_a_caption_cannot_spell_a_special_token(t5: Path, tmp_path: Path) -> Non
 
 def test_what_is_no_t5_is_refused(tmp_path: Path, t5: Path) -> None:
     with pytest.raises(CurateError, match="does not exist"):
-        T5Features.adopt(str(tmp_path / "none"), tmp_path / "out")
-    T5Features.adopt(str(t5), tmp_path / "t5")
+        T5Features.import_checkpoint(str(tmp_path / "none"), tmp_path / "out")
+    T5Features.import_checkpoint(str(t5), tmp_path / "t5")
     (tmp_path / "t5" / "tokenizer.json").write_text("{}")
     with pytest.raises(CurateError, match="not those of its card"):
         T5Features.load(tmp_path / "t5")

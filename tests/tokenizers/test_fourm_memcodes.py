@@ -92,7 +92,7 @@ def one_thread() -> Iterator[None]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("memcodes")
     hub = publish(root / "hub", state_of(SMALL), {"domain": "DINOv2-B14-global"})
-    FourMMemcodes.adopt(hub, root / "zoo" / "dinov2-global")
+    FourMMemcodes.import_checkpoint(hub, root / "zoo" / "dinov2-global")
     return FourMMemcodes.load(root / "zoo" / "dinov2-global")
 
 
@@ -109,7 +109,7 @@ def test_ids_and_vectors_are_those_of_the_publishers_modules(small: Any) -> None
 def test_the_card_says_what_it_is(small: Any) -> None:
     card = small.card
     assert (card.modality, card.stream, card.quantiser) == ("array", "tok_dinov2_global", "pq")
-    assert (card.grid, card.levels, card.books, card.vocabulary, card.channels) == ((4,), [64] * 4, 4, 64, 24)
+    assert (card.grid, card.levels, card.n_codebooks, card.vocabulary, card.channels) == ((4,), [64] * 4, 4, 64, 24)
     assert (card.input_size, card.batch_invariance) == (None, 0)
     assert card.parameters == 44_744, "of ml-4m's modules"
 
@@ -177,20 +177,23 @@ def test_a_wrong_checkpoint_is_told_by_key_and_shape(tmp_path: Path) -> None:
         ("other", {"encoder.proj.weight": torch.zeros(8, 3, 16, 16)}, r"quantize\.codes is missing"),
     ):
         with pytest.raises(CurateError, match=said):
-            FourMMemcodes.adopt(publish(tmp_path / name, changed), zoo)
+            FourMMemcodes.import_checkpoint(publish(tmp_path / name, changed), zoo)
     with pytest.raises(CurateError, match="have no size"):
-        FourMMemcodes.adopt(publish(tmp_path / "right", state), zoo, size=224)
+        FourMMemcodes.import_checkpoint(publish(tmp_path / "right", state), zoo, size=224)
     assert not zoo.exists()
 
 
 def test_without_a_config_the_stream_is_named_by_its_width(tmp_path: Path) -> None:
-    assert FourMMemcodes.adopt(publish(tmp_path / "hub", state_of(SMALL)), tmp_path / "zoo").stream == "tok_vector24"
+    assert (
+        FourMMemcodes.import_checkpoint(publish(tmp_path / "hub", state_of(SMALL)), tmp_path / "zoo").stream
+        == "tok_vector24"
+    )
     hub = publish(tmp_path / "pose", state_of(SMALL), {"domain": "human_poses"})
-    assert FourMMemcodes.adopt(hub, tmp_path / "other").stream == "tok_pose"
+    assert FourMMemcodes.import_checkpoint(hub, tmp_path / "other").stream == "tok_pose"
 
 
 def test_changed_weights_are_refused(tmp_path: Path) -> None:
-    FourMMemcodes.adopt(publish(tmp_path / "hub", state_of(SMALL)), tmp_path / "zoo")
+    FourMMemcodes.import_checkpoint(publish(tmp_path / "hub", state_of(SMALL)), tmp_path / "zoo")
     weights = tmp_path / "zoo" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(CurateError, match="not those of its card"):
@@ -233,7 +236,7 @@ def test_names_and_shapes_at_full_size_are_the_published_ones(
 @pytest.mark.long
 def test_body_poses_at_full_size(tmp_path: Path) -> None:
     hub = publish(tmp_path / "hub", state_of(POSES), {"domain": "human_poses"})
-    card = FourMMemcodes.adopt(hub, tmp_path / "zoo")
+    card = FourMMemcodes.import_checkpoint(hub, tmp_path / "zoo")
     assert (card.grid, card.vocabulary, card.dtype, card.batch_invariance) == ((8,), 1024, "uint16", 0)
     tokenizer = FourMMemcodes.load(tmp_path / "zoo")
     ids = tokenizer.encode([vectors(207)])[0]
@@ -263,7 +266,7 @@ def test_pictures_become_ids_of_their_global_feature(of_pictures: tuple[Path, di
     from curate.models.encoders import encoder_of
 
     root, spec, width = of_pictures
-    card = MemcodesOfPictures.adopt(str(root / "hub"), root / "zoo", json.dumps(spec))
+    card = MemcodesOfPictures.import_checkpoint(str(root / "hub"), root / "zoo", json.dumps(spec))
     tokenizer, encoder = MemcodesOfPictures.load(root / "zoo"), encoder_of(spec)
     assert isinstance(tokenizer, Tokenizer)
     assert (card.name, card.modality, card.stream, card.input_size) == ("zoo", "image", "tok_dinov2_global", 160)
@@ -273,7 +276,7 @@ def test_pictures_become_ids_of_their_global_feature(of_pictures: tuple[Path, di
     pictures = np.random.default_rng(0).integers(0, 256, (3, 160, 160, 3), np.uint8)
     one, three = tokenizer.encode([pictures[1], pictures])
     assert (one.shape, three.shape, three.dtype) == ((4,), (3, 4), np.uint16)
-    FourMMemcodes.adopt(str(root / "hub"), root / "vectors")
+    FourMMemcodes.import_checkpoint(str(root / "hub"), root / "vectors")
     np.testing.assert_array_equal(three, FourMMemcodes.load(root / "vectors").encode([encoder(pictures)])[0])
     np.testing.assert_array_equal(one, three[1])
     assert [v.shape for v in tokenizer.decode([one, three])] == [(width,), (3, width)]
@@ -285,12 +288,12 @@ def test_an_encoder_that_does_not_fit_is_refused(of_pictures: tuple[Path, dict[s
     root, spec, width = of_pictures
     hub = publish(tmp_path / "hub", state_of(SMALL))
     with pytest.raises(CurateError, match=f"gives {width} values .* one vector of 24"):
-        MemcodesOfPictures.adopt(hub, tmp_path / "zoo", json.dumps(spec))
+        MemcodesOfPictures.import_checkpoint(hub, tmp_path / "zoo", json.dumps(spec))
     with pytest.raises(CurateError, match="kind global"):
-        MemcodesOfPictures.adopt(str(root / "hub"), tmp_path / "zoo", json.dumps(spec | {"kind": "dense"}))
+        MemcodesOfPictures.import_checkpoint(str(root / "hub"), tmp_path / "zoo", json.dumps(spec | {"kind": "dense"}))
     for wrong in ("timm", "[1]"):
         with pytest.raises(CurateError, match="JSON object"):
-            MemcodesOfPictures.adopt(hub, tmp_path / "zoo", wrong)
+            MemcodesOfPictures.import_checkpoint(hub, tmp_path / "zoo", wrong)
     assert not (tmp_path / "zoo").exists()
 
 
@@ -300,7 +303,9 @@ def test_other_weights_of_the_encoder_are_noticed(
     root, spec, _ = of_pictures
     beside = tmp_path / "encoder.safetensors"
     beside.write_bytes((root / "encoder.safetensors").read_bytes())
-    MemcodesOfPictures.adopt(str(root / "hub"), tmp_path / "zoo", json.dumps(spec | {"weights": str(beside)}))
+    MemcodesOfPictures.import_checkpoint(
+        str(root / "hub"), tmp_path / "zoo", json.dumps(spec | {"weights": str(beside)})
+    )
     raw = bytearray(beside.read_bytes())
     raw[-1] ^= 1
     beside.write_bytes(bytes(raw))

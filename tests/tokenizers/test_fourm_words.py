@@ -48,7 +48,7 @@ def theirs(published: Path) -> HuggingFaceTokenizer:
 @pytest.fixture(scope="module")
 def folder(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("zoo") / "text-4m"
-    WordPiece4M.adopt(str(published), made)
+    WordPiece4M.import_checkpoint(str(published), made)
     return made
 
 
@@ -216,8 +216,8 @@ def test_other_vocabularies_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CurateError, match="not those of its card"):
         WordPiece4M.load(other)
     with pytest.raises(CurateError, match="not 4M's"):
-        WordPiece4M.adopt(str(other), tmp_path / "third")
+        WordPiece4M.import_checkpoint(str(other), tmp_path / "third")
     (other / "tokenizer.json").write_text("{}")
     with pytest.raises(CurateError, match="word-piece"):
-        WordPiece4M.adopt(str(other), tmp_path / "third")
+        WordPiece4M.import_checkpoint(str(other), tmp_path / "third")
     assert not (tmp_path / "third").exists()

@@ -22,7 +22,7 @@ from scipy.ndimage import maximum_filter
 from skimage import data
 
 from curate.media.guarded import decode
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.codec import Preprocessing
 from curate.schema.errors import CurateError
@@ -626,7 +626,7 @@ class Ramp:
 
 
 def fourm(tmp_path: Path, domain: str, channels: int, labels: int = 0) -> str:
-    """4M's own architecture at 64 pixels with seeded weights, adopted as `curate tokenizers import 4m-vq` does."""
+    """4M's own architecture at 64 pixels with seeded weights, imported as `curate tokenizers import 4m-vq` does."""
     vit = {"width": 64, "blocks": 1, "side": 4, "tanh": True}
     shape = {
         "domain": domain, "channels": channels, "patch": 16, "labels": labels, "codes": 256, "code_width": 8,
@@ -638,7 +638,7 @@ def fourm(tmp_path: Path, domain: str, channels: int, labels: int = 0) -> str:
     hub.mkdir()
     save_file(state, hub / "model.safetensors")
     (hub / "config.json").write_text(json.dumps({"domain": domain}))
-    FourMVQ.adopt(str(hub), tmp_path / domain)
+    FourMVQ.import_checkpoint(str(hub), tmp_path / domain)
     return str(tmp_path / domain)
 
 

@@ -32,7 +32,7 @@ def published() -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("lyra") / "lyra-6kbps"
-    Lyra.adopt(str(published()), out, kbps=6)
+    Lyra.import_checkpoint(str(published()), out, kbps=6)
     return out
 
 
@@ -57,7 +57,7 @@ def test_its_card_says_what_it_is(codec: Lyra) -> None:
 # measured apart from this project, with the same files and ai-edge-litert 2.3; levels 16, 30, 46
 @pytest.mark.parametrize(("name", "known"), [("sample1", (5.1, 7.5, 8.4)), ("sample2", (5.1, 6.4, 7.2))])
 def test_quality_on_speech_is_as_known(name: str, known: tuple[float, ...], tmp_path: Path) -> None:
-    Lyra.adopt(str(published()), tmp_path / "lyra", kbps=9.2)
+    Lyra.import_checkpoint(str(published()), tmp_path / "lyra", kbps=9.2)
     codec = Lyra.load(tmp_path / "lyra")
     found = [round_trip(codec, [sample(name)], levels)[0] for levels in (16, 30, 46)]
     assert found == pytest.approx(known, abs=0.1)
@@ -83,7 +83,7 @@ def test_state_does_not_pass_from_sound_to_sound(codec: Lyra) -> None:
 
 
 def test_fewer_levels_are_the_first_ones_of_more(codec: Lyra, tmp_path: Path) -> None:
-    Lyra.adopt(str(published()), tmp_path / "small", kbps=3.2)
+    Lyra.import_checkpoint(str(published()), tmp_path / "small", kbps=3.2)
     (small,) = Lyra.load(tmp_path / "small").encode([sample("sample1")[:8000]])
     (large,) = codec.encode([sample("sample1")[:8000]])
     np.testing.assert_array_equal(large[:, :16], small)
@@ -114,7 +114,7 @@ def test_bad_ids_are_refused(codec: Lyra) -> None:
 
 def test_what_cannot_be_adopted_or_loaded_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CurateError, match=r"no 4 kbps") as error:
-        Lyra.adopt(str(published()), tmp_path / "out", kbps=4)
+        Lyra.import_checkpoint(str(published()), tmp_path / "out", kbps=4)
     assert "3.2, 6, 9.2" in str(error.value)
     with pytest.raises(CurateError, match="CPU"):
         Lyra.load(folder, "cuda")
@@ -126,7 +126,7 @@ def test_what_cannot_be_adopted_or_loaded_is_said(folder: Path, tmp_path: Path) 
         Lyra.load(copy)
     (copy / FILES[2]).unlink()
     with pytest.raises(CurateError, match=r"lacks.*lyragan"):
-        Lyra.adopt(str(copy), tmp_path / "out")
+        Lyra.import_checkpoint(str(copy), tmp_path / "out")
 
 
 def test_without_the_runtime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,5 +134,5 @@ def test_without_the_runtime_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
         (tmp_path / name).write_bytes(b"never read")
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(CurateError, match="ai-edge-litert") as error:
-        Lyra.adopt(str(tmp_path), tmp_path / "out")
+        Lyra.import_checkpoint(str(tmp_path), tmp_path / "out")
     assert "curate-tokens[litert]" in str(error.value)

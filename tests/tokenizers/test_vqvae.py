@@ -58,7 +58,7 @@ def noise() -> NDArray[np.uint8]:
 
 
 def test_published_weights_give_photographs_back(published: Path, tmp_path: Path) -> None:
-    card = VQVAE.adopt(str(published), tmp_path / "vqvae-f4")
+    card = VQVAE.import_checkpoint(str(published), tmp_path / "vqvae-f4")
     tokenizer = VQVAE.load(tmp_path / "vqvae-f4")
     assert (card.vocabulary, card.dtype, card.grid) == (512, "uint16", (64, 64))
     assert card.parameters == 973_443
@@ -69,7 +69,7 @@ def test_published_weights_give_photographs_back(published: Path, tmp_path: Path
 
 
 def test_sizes_are_read_from_the_tensors(small: Path, tmp_path: Path, noise: NDArray[np.uint8]) -> None:
-    card = VQVAE.adopt(str(small.parent), tmp_path / "mine", size=32)
+    card = VQVAE.import_checkpoint(str(small.parent), tmp_path / "mine", size=32)
     assert (card.name, card.vocabulary, card.grid, card.input_size) == ("mine", 300, (8, 8), 32)
     assert card.preprocessing is not None
     assert (card.preprocessing.mean, card.preprocessing.std) == ([0.5] * 3, [1.0] * 3)
@@ -85,7 +85,7 @@ def test_sizes_are_read_from_the_tensors(small: Path, tmp_path: Path, noise: NDA
 
 
 def test_each_id_is_that_of_the_nearest_code(small: Path, tmp_path: Path, noise: NDArray[np.uint8]) -> None:
-    VQVAE.adopt(str(small), tmp_path / "mine", size=32)
+    VQVAE.import_checkpoint(str(small), tmp_path / "mine", size=32)
     tokenizer = VQVAE.load(tmp_path / "mine")
     [ids] = tokenizer.encode([noise[0]])
     net = tokenizer.net
@@ -102,11 +102,11 @@ def test_each_id_is_that_of_the_nearest_code(small: Path, tmp_path: Path, noise:
 
 def test_what_does_not_fit_is_refused(small: Path, tmp_path: Path) -> None:
     with pytest.raises(CurateError, match="multiple of 4"):
-        VQVAE.adopt(str(small), tmp_path / "odd", size=30)
+        VQVAE.import_checkpoint(str(small), tmp_path / "odd", size=30)
     save_file({"encoder.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(CurateError, match=r"vq_vae.codebook.weight is missing"):
-        VQVAE.adopt(str(tmp_path / "other.safetensors"), tmp_path / "odd")
-    VQVAE.adopt(str(small), tmp_path / "mine", size=32)
+        VQVAE.import_checkpoint(str(tmp_path / "other.safetensors"), tmp_path / "odd")
+    VQVAE.import_checkpoint(str(small), tmp_path / "mine", size=32)
     with pytest.raises(ValueError, match=r"expects uint8 \(32, 32, 3\)"):
         VQVAE.load(tmp_path / "mine").encode([np.zeros((64, 64, 3), np.uint8)])
     with pytest.raises(ValueError, match="300"):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from curate.models.batches import exact
 from curate.models.torchvision_shim import ensure_torchvision
-from curate.models.weights import fit, locate, read_config
+from curate.models.weights import load_state_strict, locate, read_config
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
@@ -72,11 +72,11 @@ class TransformersCodec:
         card, raw = read_folder(folder)
         words, tensors = open_weights(raw)
         net = cls._fresh(words["config"])
-        fit(net, tensors, card.name)
+        load_state_strict(net, tensors, card.name)
         return cls(card, net, device)
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, *, kbps: float | None = None) -> CodecCard:
+    def import_checkpoint(cls, source: str, folder: Path, *, kbps: float | None = None) -> CodecCard:
         """Makes `weights.safetensors` and a card of what `save_pretrained` wrote, or of a hub repository.
 
         Only safetensors are read. Invariance is measured on made-up sounds.
@@ -102,7 +102,7 @@ class TransformersCodec:
         raw = write_weights(whole.state_dict(), {"config": config.to_dict()})
         _, tensors = open_weights(raw)
         net = cls._fresh(config.to_dict())
-        fit(net, tensors, source)
+        load_state_strict(net, tensors, source)
         rate, hop, codes = config.sampling_rate, cls._hop(config), config.codebook_size
         card = CodecCard(
             name=folder.name,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from curate.models.torchvision_shim import ensure_torchvision
-from curate.models.weights import fit
+from curate.models.weights import load_state_strict
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
@@ -112,7 +112,7 @@ class ChameleonVQ(Pictures):
         return cls(card, _net(raw, card.name), device)
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, size: int | None = None) -> CodecCard:
+    def import_checkpoint(cls, source: str, folder: Path, size: int | None = None) -> CodecCard:
         """Makes published weights into a folder of the zoo.
 
         Args:
@@ -172,7 +172,7 @@ class ChameleonVQ(Pictures):
         if not hasattr(self.net, "decoder"):
             raise CurateError(
                 f"{self.card.name} cannot decode: checkpoints of the whole model leave the decoder out",
-                "adopt Meta's tokenizer/vqgan.ckpt, which holds it",
+                "import Meta's tokenizer/vqgan.ckpt, which holds it",
             )
         codes = self.net.quantize.embedding(ids).permute(0, 3, 1, 2)
         return cast(Tensor, self.net.decoder(self.net.post_quant_conv(codes)))
@@ -196,5 +196,5 @@ def _net(raw: bytes, name: str) -> Any:
         net = ChameleonVQVAE(config)
         if words["decoder"]:
             net.decoder = VQGANDecoder(config)
-    fit(net, tensors, name)
+    load_state_strict(net, tensors, name)
     return net

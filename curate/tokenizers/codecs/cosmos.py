@@ -4,7 +4,7 @@ Published as two TorchScript archives, `encoder.jit` and `decoder.jit`; see `tor
 The encoder takes [-1, 1] and gives `(ids int32, codes, ...)`, FSQ of levels (8, 8, 8, 5, 5, 5); the decoder takes ids.
 The README says that ids are 1 to 64000; the archives give 0 to 63999.
 
-Both are run in float32. An archive that was traced in bfloat16 may work in bfloat16 only; `adopt` finds out, and the
+Both are run in float32. An archive that was traced in bfloat16 may work in bfloat16 only; importing finds out, and the
 card says so. FSQ lies inside the archive: its arithmetic is float32 there too (its constants are), on latents that are
 as the encoder computed them.
 
@@ -101,7 +101,7 @@ class CosmosDI(Pictures):
         return cls(*_load(folder, device), device)
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, size: int = 256) -> CodecCard:
+    def import_checkpoint(cls, source: str, folder: Path, size: int = 256) -> CodecCard:
         """Makes published archives into a folder of the zoo; strides are found by running them.
 
         Args:
@@ -143,8 +143,8 @@ class CosmosDV(Clips):
         return cls(*_load(folder, device), device)
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, size: int = 256) -> CodecCard:
-        """As `CosmosDI.adopt`, for clips (`nvidia/Cosmos-0.1-Tokenizer-DV8x16x16`)."""
+    def import_checkpoint(cls, source: str, folder: Path, size: int = 256) -> CodecCard:
+        """As `CosmosDI.import_checkpoint`, for clips (`nvidia/Cosmos-0.1-Tokenizer-DV8x16x16`)."""
         raw = _read(source)
         media = _tensor(probes(1, size, PROBE_FRAMES)[0])
         scripts = _working(raw, media)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from curate.models.torchvision_shim import ensure_torchvision
-from curate.models.weights import fit, locate, read_state
+from curate.models.weights import load_state_strict, locate, read_state
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
@@ -91,7 +91,7 @@ class DVAEDecoder(nn.Module):
 
 
 class DVAE(Pictures):
-    """uint8 sRGB pictures of the card's size to ids, and back where the decoder was adopted too."""
+    """uint8 sRGB pictures of the card's size to ids, and back where the decoder was imported too."""
 
     def __init__(self, card: CodecCard, encoder: Any, decoder: DVAEDecoder | None, device: str = "cpu") -> None:
         super().__init__(card, device)
@@ -105,7 +105,7 @@ class DVAE(Pictures):
         return cls(card, *_nets(raw, card.name), device)
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, size: int = 256, decoder: str | None = None) -> CodecCard:
+    def import_checkpoint(cls, source: str, folder: Path, size: int = 256, decoder: str | None = None) -> CodecCard:
         """Makes published weights into a folder of the zoo.
 
         Args:
@@ -162,11 +162,11 @@ class DVAE(Pictures):
         return cast(Tensor, self.encoder(pictures).float().argmax(dim=1))
 
     def pixels_of(self, ids: Tensor) -> Tensor:
-        """Raises CurateError where only the encoder was adopted."""
+        """Raises CurateError where only the encoder was imported."""
         if self.decoder is None:
             raise CurateError(
-                f"{self.card.name} cannot decode: only the encoder was adopted (FLAVA publishes no decoder)",
-                "save the state dict of OpenAI's decoder.pkl as decoder.safetensors where you trust it, and adopt both",
+                f"{self.card.name} cannot decode: only the encoder was imported (FLAVA publishes no decoder)",
+                "save the state dict of OpenAI's decoder.pkl as decoder.safetensors where you trust it; import both",
             )
         codes = functional.one_hot(ids, self.card.vocabulary).permute(0, 3, 1, 2).float()
         return torch.sigmoid(self.decoder(codes).float()[:, :3])
@@ -229,8 +229,8 @@ def _nets(raw: bytes, name: str) -> tuple[Any, DVAEDecoder | None]:
         if key.startswith("encoder."):
             key = re.sub(r"\.(group_\d)\.block_", r".\1.group.block_", key.removeprefix("encoder."))
             state[re.sub(r"\.res_path\.conv_", ".res_path.path.conv_", key)] = value
-    fit(encoder, state, name)
+    load_state_strict(encoder, state, name)
     if decoder is not None:
         back = {k.removeprefix("decoder."): v for k, v in tensors.items() if k.startswith("decoder.")}
-        fit(decoder, back, f"{name} (decoder)")
+        load_state_strict(decoder, back, f"{name} (decoder)")
     return encoder, decoder

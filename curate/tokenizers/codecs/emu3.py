@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from curate.models.torchvision_shim import ensure_torchvision
-from curate.models.weights import fit
+from curate.models.weights import load_state_strict
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
@@ -72,7 +72,7 @@ class Emu3Picture(Pictures):
         return cls(card, _net(raw, card.name), device)
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, size: int = 512) -> CodecCard:
+    def import_checkpoint(cls, source: str, folder: Path, size: int = 512) -> CodecCard:
         """Makes published weights into a folder of the zoo.
 
         Args:
@@ -85,7 +85,7 @@ class Emu3Picture(Pictures):
         Raises:
             CurateError: the weights cannot be had, or do not fit: it names key and shape.
         """
-        card, raw, net = _adopt(source, folder.name, size, video=False)
+        card, raw, net = _imported(source, folder.name, size, video=False)
         card = card.model_copy(update={"batch_invariance": batch_difference(cls(card, net))})
         write_folder(folder, card, {WEIGHTS: raw})
         return card
@@ -112,9 +112,9 @@ class Emu3Clip(Clips):
         return cls(card, _net(raw, card.name), device)
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, size: int = 256) -> CodecCard:
-        """As `Emu3Picture.adopt`, for clips."""
-        card, raw, net = _adopt(source, folder.name, size, video=True)
+    def import_checkpoint(cls, source: str, folder: Path, size: int = 256) -> CodecCard:
+        """As `Emu3Picture.import_checkpoint`, for clips."""
+        card, raw, net = _imported(source, folder.name, size, video=True)
         card = card.model_copy(update={"batch_invariance": batch_difference(cls(card, net))})
         write_folder(folder, card, {WEIGHTS: raw})
         return card
@@ -139,7 +139,7 @@ def _ids(net: Any, frames: Tensor) -> Tensor:
     return torch.cat(steps, dim=1)
 
 
-def _adopt(source: str, name: str, size: int, video: bool) -> tuple[CodecCard, bytes, Any]:
+def _imported(source: str, name: str, size: int, video: bool) -> tuple[CodecCard, bytes, Any]:
     prefix, tensors = read_part(source, ANCHOR, ("model.vqmodel.", "vqmodel.", ""), ("*.safetensors", "*.bin"))
     told = read_json(source, "config.json")
     config = _config(told.get("vq_config", told if prefix == "" else {}))
@@ -213,5 +213,5 @@ def _net(raw: bytes, name: str) -> Any:
     words, tensors = open_weights(raw)
     with torch.random.fork_rng(devices=[]):  # the random start is overwritten, and must not move the caller's state
         net = Emu3VQVAE(_config(words["config"]))
-    fit(net, tensors, name)
+    load_state_strict(net, tensors, name)
     return net

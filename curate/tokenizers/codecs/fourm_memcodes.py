@@ -243,16 +243,16 @@ class MemcodesOfPictures:
         self.card, self._encoder, self._vectors = card, encoder, vectors
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, encoder: str, file: str | None = None) -> CodecCard:
+    def import_checkpoint(cls, source: str, folder: Path, encoder: str, file: str | None = None) -> CodecCard:
         """Writes `weights.safetensors` and `card.json` to `folder`, whose name becomes the tokenizer's.
 
         Args:
-            source, file: as `FourMMemcodes.adopt` takes them.
+            source, file: as `FourMMemcodes.import_checkpoint` takes them.
             encoder: JSON of what `encoder_of` takes; for DINOv2 `{"library": "timm", "kind": "global", "size": 224,
                 "model": "vit_base_patch14_dinov2.lvd142m", "options": {"dynamic_img_size": true}}`.
 
         Raises:
-            CurateError: as `FourMMemcodes.adopt`; or there is no such encoder, or its features do not fit.
+            CurateError: as `FourMMemcodes.import_checkpoint`; or there is no such encoder, or its features do not fit.
         """
         try:
             spec = json.loads(encoder)
@@ -263,7 +263,7 @@ class MemcodesOfPictures:
         made = encoder_of(spec)
         with tempfile.TemporaryDirectory() as room:
             alone = Path(room) / folder.name
-            inner = FourMMemcodes.adopt(source, alone, file=file)
+            inner = FourMMemcodes.import_checkpoint(source, alone, file=file)
             [held] = read_files(alone, [WEIGHTS])
         words = words_of(held) | {"encoder": spec, "encoder_digest": made.digest}
         raw = save_tensors(load_tensors(held), header(words))

@@ -184,7 +184,7 @@ class PatchedUNet(nn.Module):
             raise CurateError(
                 f"this decoder gives pictures whose sides are multiples of {self.shape.multiple}, "
                 f"not {x.shape[2]} x {x.shape[3]}",
-                "adopt the tokenizer with such a `size`",
+                "import the tokenizer with such a `size`",
             )
         patches = functional.pixel_unshuffle(x, self.shape.patch)
         told = functional.interpolate(codes, patches.shape[2:], mode="nearest")

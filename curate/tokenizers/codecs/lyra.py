@@ -47,7 +47,7 @@ class Lyra:
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Lyra:
-        """Reads `card.json` and the three files of a folder that `adopt` made.
+        """Reads `card.json` and the three files of a folder that `import_checkpoint` made.
 
         Raises:
             CurateError: a file is missing, is not the one of the card, or the runtime is not installed; or a device
@@ -61,7 +61,7 @@ class Lyra:
         return cls(card, files)
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, *, kbps: float = 6.0) -> CodecCard:
+    def import_checkpoint(cls, source: str, folder: Path, *, kbps: float = 6.0) -> CodecCard:
         """Copies the three files of a local folder or hub repository, and writes a card.
 
         The card's digest is of the files one after the other: encoder, quantiser, decoder.

@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from curate.models.torchvision_shim import ensure_torchvision
-from curate.models.weights import fit, locate, read_config, read_state
+from curate.models.weights import load_state_strict, locate, read_config, read_state
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
@@ -49,11 +49,11 @@ class T5Features:
         check_digest(folder, card, _digest(parts))
         net = _net(folder)
         state = load_tensors(parts[0])
-        fit(net, state | {_TIED: state["shared.weight"]}, card.name)
+        load_state_strict(net, state | {_TIED: state["shared.weight"]}, card.name)
         return cls(card, net, plain_pieces(parts[1]), device)
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, stream: str = "t5_caption") -> CodecCard:
+    def import_checkpoint(cls, source: str, folder: Path, stream: str = "t5_caption") -> CodecCard:
         """From a local folder or hub id of a T5 with safetensors and `tokenizer.json`; a decoder is left out.
 
         Raises:
@@ -75,7 +75,7 @@ class T5Features:
         for name, raw in zip(_FILES, parts, strict=True):
             (folder / name).write_bytes(raw)
         net = _net(folder)
-        fit(net, kept | {_TIED: kept["shared.weight"]}, source)
+        load_state_strict(net, kept | {_TIED: kept["shared.weight"]}, source)
         card = CodecCard(
             name=folder.name,
             architecture="t5",

@@ -49,7 +49,7 @@ class WordPiece4M:
         self._word = {i: word for word, i in vocabulary.items()}
 
     @classmethod
-    def adopt(cls, source: str, folder: Path, name: str = "") -> CodecCard:
+    def import_checkpoint(cls, source: str, folder: Path, name: str = "") -> CodecCard:
         """Makes a folder that `load` reads of `text_tokenizer_4m_wordpiece_30k.json`.
 
         Args:

@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 
 from curate.media.decode import decode
 from curate.media.images import decode_image, render
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.schema.codec import Quality
 from curate.tokenizers.base import Tokenizer
 

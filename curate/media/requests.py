@@ -54,7 +54,7 @@ class Array:
     """Values of a sample that is an array, as they are: of any shape, and of a dtype of `arrays.DTYPES`."""
 
 
-View = Frames | Audio | Energy | Array
+DecodeRequest = Frames | Audio | Energy | Array
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Decoded:
         times: for each Frames view the presentation times of its frames, float64 seconds from the sample's start.
     """
 
-    views: dict[View, NDArray[np.generic]] = field(default_factory=dict)
+    views: dict[DecodeRequest, NDArray[np.generic]] = field(default_factory=dict)
     times: dict[Frames, NDArray[np.float64]] = field(default_factory=dict)
 
 
