@@ -164,11 +164,10 @@ def frame_views(out: Decoded, frames: Iterable[TimedFrame], views: list[Frames],
         if following is None and end_us + SLACK_US < span.end_us:
             break
         until_us = span.end_us + MICRO if following is None else following.start_us
-        wanted = []
+        rgb = None
         while picks and picks[0][0] + TOLERANCE_US < until_us:
-            wanted.append(picks.popleft()[1])
-        rgb = Image.fromarray(frame.rgb()) if wanted else None
-        for view in wanted:
+            _, view = picks.popleft()
+            rgb = rgb or Image.fromarray(frame.rgb())
             size = canvas.setdefault(view, view_size(frame.display, view))
             pixels[view].append(render(rgb, view, frame.display, size))
             times[view].append((frame.start_us - span.start_us) / MICRO)
@@ -181,8 +180,8 @@ def frame_views(out: Decoded, frames: Iterable[TimedFrame], views: list[Frames],
         out.times[view] = np.array(times[view], np.float64)
 
 
-def _times(view: Frames, span: Span) -> list[float]:
+def _times(view: Frames, span: Span) -> NDArray[np.float64]:
     """Seconds from the start of the span at which a view wants frames."""
     if view.stride:
-        return clip_times(span.seconds, view.fps, view.max_frames, view.stride, view.pad).tolist()
-    return pick_times(span.seconds, view.fps, view.max_frames).tolist()
+        return clip_times(span.seconds, view.fps, view.max_frames, view.stride, view.pad)
+    return pick_times(span.seconds, view.fps, view.max_frames)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from curate import plugins
 from curate.decide.rules import check_near_duplicates, check_rules
+from curate.media.reader import check_reader
 from curate.pipeline.paths import LIGHT
 from curate.pipeline.tokenize import StreamPlan
 from curate.schema.errors import CurateError
@@ -53,6 +55,10 @@ def make_plan(file: RecipeFile) -> Plan:
             message starts with the file and the line.
     """
     recipe = file.recipe
+    with _at(file, ("media", "reader")):
+        check_reader(recipe.media.reader)
+    with _at(file, ("cut", "shots", "detector")):
+        plugins.find("detector", recipe.cut.shots.detector)
     signals: list[Signal] = []
     for i, use in enumerate(recipe.annotate):
         with _at(file, ("annotate", i)):

@@ -72,9 +72,13 @@ Source = Annotated[FolderSource | TarSource | TableSource, Field(discriminator="
 
 
 class Shots(_Part):
-    """PySceneDetect's ContentDetector (default) or AdaptiveDetector."""
+    """Where a video is cut."""
 
-    detector: Literal["content", "adaptive"] = "content"
+    detector: str = Field(
+        "content",
+        description="PySceneDetect's `content` or `adaptive`, or `package.module:function` of one of your own (a "
+        "plugin of the kind `detector`)",
+    )
     threshold: float | None = Field(None, gt=0, description="the detector's own default (27 and 3) where absent")
     min_frames: int = Field(15, ge=1, description="shortest shot the detector makes")
 
