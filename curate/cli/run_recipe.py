@@ -110,9 +110,9 @@ def demo_env(recipe: Recipe, progress: Console) -> Iterator[Mapping[str, str]]:
         yield os.environ
         return
     progress.print("demo       preparing media from installed packages")
-    from curate.demo import quickstart_media
+    from curate.cli.demo import demo_media
 
-    with quickstart_media() as env:
+    with demo_media(recipe.demo) as env:
         yield {**os.environ, **env}
 
 

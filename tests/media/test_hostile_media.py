@@ -22,7 +22,7 @@ from mutate import Case, Expect
 from synth import tone, video
 
 import curate
-from curate.demo.prepare import prepare
+from curate.cli.demo import demo_package
 from curate.media import guarded
 from curate.media.container import open_container
 from curate.media.probe import probe
@@ -44,7 +44,7 @@ SECRETS = re.compile(
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
-    yield mutate.originals(prepare(tmp_path_factory.mktemp("demo")).folder / "folder")
+    yield mutate.originals(demo_package("quickstart").prepare(tmp_path_factory.mktemp("demo")).folder / "folder")
     guarded.close()
 
 

@@ -19,7 +19,7 @@ from curate.models.batches import in_micro_batches, split
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.tokenizers.folders import read_folder, words_of
-from curate.tokenizers.quantisers.layers import fsq_vocabulary
+from curate.tokenizers.quantisers.fsq import fsq_vocabulary
 
 PATCH = 8
 """Pixels on a side of the patches that enter the encoder, whatever an id covers."""

@@ -31,7 +31,12 @@ class VideoFSQ:
 
     def __init__(self, card: CodecCard, net: VideoFSQNet, device: str = "cpu") -> None:
         levels = list(net.shape.image.levels)
-        if card.grid is None or len(card.grid) != 2 or card.vocabulary != net.fsq.vocabulary or card.levels != levels:
+        if (
+            card.grid is None
+            or len(card.grid) != 2
+            or card.vocabulary != net.picture.fsq.codebook_size
+            or card.levels != levels
+        ):
             raise CurateError(f"the card of {card.name} lacks a grid, or its levels are not those of the weights")
         if card.temporal_stride != GROUP:
             raise CurateError(f"the card of {card.name} says a temporal stride of {card.temporal_stride}, not {GROUP}")
