@@ -25,7 +25,7 @@ from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import results, rows_dataset, then
 from curate.pipeline.units import Read, UnitsRead
-from curate.schema.recipe import Cut, Recipe, TableSource
+from curate.schema.recipe import Cut, PluginSource, Recipe, TableSource
 from curate.signals.base import Signal
 from curate.sources.base import Source, Unit
 from curate.storage import Store
@@ -49,7 +49,8 @@ class Ingested:
 
 def fetch_options(recipe: Recipe) -> dict[str, dict[str, object] | None]:
     """The fetch section of each source, by its name, as plain data; None where it fetches nothing from the web."""
-    return {s.name: s.fetch.model_dump() if isinstance(s, TableSource) else None for s in recipe.sources}
+    fetched = TableSource | PluginSource
+    return {s.name: s.fetch.model_dump() if isinstance(s, fetched) else None for s in recipe.sources}
 
 
 def cut_how(cut: Cut) -> CutHow:

@@ -59,6 +59,9 @@ def make_plan(file: RecipeFile) -> Plan:
         check_reader(recipe.media.reader)
     with _at(file, ("cut", "shots", "detector")):
         plugins.find("detector", recipe.cut.shots.detector)
+    for i, source in enumerate(recipe.sources):
+        with _at(file, ("sources", i, "kind")):
+            plugins.find("source", source.kind)
     signals: list[Signal] = []
     for i, use in enumerate(recipe.annotate):
         with _at(file, ("annotate", i)):

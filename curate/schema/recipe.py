@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from curate.schema.fields import KINDS
 
@@ -68,7 +68,37 @@ class TableSource(_Source):
     fetch: Fetch = Fetch()
 
 
-Source = Annotated[FolderSource | TarSource | TableSource, Field(discriminator="kind")]
+SOURCES = ("folder", "webdataset", "table")
+
+
+class PluginSource(_Source):
+    """A source of your own, by its entry point or `package.module:Class`; other keys are its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str = Field(
+        json_schema_extra={"not": {"enum": [*SOURCES]}}, description="entry point, or package.module:Class"
+    )
+    path: str = Field(description="what it reads; relative to the recipe's folder, where it is a path")
+    fetch: Fetch = Fetch()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+def _kind(source: Any) -> str | None:
+    """The tag of a source: its kind, or `plugin`."""
+    kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+    return kind if kind is None or kind in SOURCES else "plugin"
+
+
+Source = Annotated[
+    Annotated[FolderSource, Tag("folder")]
+    | Annotated[TarSource, Tag("webdataset")]
+    | Annotated[TableSource, Tag("table")]
+    | Annotated[PluginSource, Tag("plugin")],
+    Discriminator(_kind),
+]
 
 
 class Shots(_Part):

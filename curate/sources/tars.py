@@ -41,7 +41,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 from curate.schema import recipe
 from curate.schema.errors import CurateError
@@ -76,11 +76,11 @@ def split_key(name: str) -> tuple[str, str]:
 class Tars(Source):
     """Tars by name, each a unit, and their records by `list_tar`. Only tasks open them."""
 
-    kind: ClassVar[str] = "webdataset"
+    kind = "webdataset"
 
     def __init__(self, spec: recipe.TarSource, root: Path, env: Mapping[str, str]) -> None:
         super().__init__(spec, root, env)
-        self._said, self._pattern = spec.path, pattern_of(spec.path, root, env)
+        self._pattern = pattern_of(spec.path, root, env)
 
     @property
     def place(self) -> str:
@@ -90,7 +90,7 @@ class Tars(Source):
         with readable(self.name):
             base, tars = self._tars()
             if not tars:
-                raise CurateError(f"source {self.name!r}: no file matches {self._said!r} in {base}", looked(self._said))
+                raise CurateError(f"source {self.name!r}: no file matches {self.path!r} in {base}", looked(self.path))
             with raw_file(f"{base}/{tars[0].path}", tars[0].bytes) as first:
                 first.read(_BLOCK)
 
@@ -116,9 +116,6 @@ class Tars(Source):
     def state(self, unit: Unit) -> str:
         size, version = state_of(unit.address)
         return f"{size} {version}" if version else ""
-
-    def fingerprint(self) -> Any:
-        return [self.kind]
 
     def nothing(self, said: Entry | None) -> CurateError:
         base, tars = self._tars()

@@ -52,7 +52,7 @@ def test_the_good_one_loads_and_knows_its_lines(tmp_path: Path) -> None:
             ("    path: media", "    path: media\n    licens: x"),
             ["r.yaml:6", "did you mean 'licence'?", "allowed: kind"],
         ),
-        (("kind: folder", "kind: floder"), ["r.yaml:3", "did you mean 'folder'?", "webdataset"]),
+        (("  - kind: folder\n    name", "  - name"), ["r.yaml:3", "needs a key 'kind'", "webdataset"]),
         (("    path: media\n", ""), ["r.yaml:3", "sources.0.path", "missing"]),
         (("annotate:", "cut: {min_seconds: soon}\nannotate:"), ["r.yaml:6", "cut.min_seconds", "number", "'soon'"]),
         (("annotate:", "media: {reader: pyva}\nannotate:"), ["r.yaml:6", "did you mean 'pyav'?"]),
