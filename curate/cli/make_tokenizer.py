@@ -9,7 +9,9 @@ import typer
 import yaml
 
 from curate.cli.media_files import read_files
+from curate.cli.options import named_values
 from curate.schema.errors import CurateError
+from curate.sources.media_types import IMAGE
 
 Options = Annotated[
     list[str] | None, typer.Option("--option", help="NAME=VALUE, of the model; VALUE as in YAML; may be given again.")
@@ -116,13 +118,7 @@ def features(
 
 def options_of(given: list[str]) -> dict[str, Any]:
     """NAME=VALUE pairs, values as YAML reads them."""
-    found: dict[str, Any] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals:
-            raise CurateError(f"--option {one}: write NAME=VALUE")
-        found[name] = yaml.safe_load(value)
-    return found
+    return {name: yaml.safe_load(value) for name, value in named_values(given, "--option").items()}
 
 
 def _free(out: Path) -> None:
@@ -137,5 +133,5 @@ def _pictures(folder: Path, encoder: dict[str, Any]) -> Any:
     from curate.tokenizers.measures.image import square
 
     size = encoder_of(encoder).size
-    found = read_files(folder, {".jpg", ".jpeg", ".png", ".webp"}, lambda path: square(path, size))
+    found = read_files(folder, IMAGE, lambda path: square(path, size))
     return np.stack([picture for _, picture in found])

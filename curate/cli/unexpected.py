@@ -14,6 +14,7 @@ from typing import TextIO
 from rich.console import Console
 
 from curate.pipeline.whereabouts import cause_of, whereabouts
+from curate.schema.text import escape_controls
 
 servers_said: deque[str] = deque(maxlen=200)
 """What Ray's servers reported last."""
@@ -68,7 +69,7 @@ class Sifted(io.TextIOBase):
 
 def _shown(text: str) -> str:
     """The first line, such that a terminal obeys none of it."""
-    safe = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text.split("\n", 1)[0])
+    safe = escape_controls(text.split("\n", 1)[0])
     return safe if len(safe) <= MESSAGE_CHARS else f"{safe[:MESSAGE_CHARS]}…"
 
 

@@ -62,7 +62,8 @@ class Board:
         self._actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
 
     def add(self, stage: str, **counts: int) -> None:
-        """So many more inputs of a stage: `total`, `passed`, `failed`, `reused`, `retries`."""
+        """So many more inputs of a stage: `total`, `passed`, `failed`, `reused`, `retries`; and of the partitions that
+        wait for a worker of it, `queued`, so many more or, below 0, fewer."""
         self._actor.add.remote(stage, {name: n for name, n in counts.items() if n})
 
     def sums(self) -> dict[str, dict[str, int]]:

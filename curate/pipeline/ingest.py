@@ -16,7 +16,7 @@ from curate.media.examine import CutHow
 from curate.pipeline.annotate import Annotate, Compute, Context
 from curate.pipeline.board import Board, Told
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.decodes import add_row
+from curate.pipeline.decodes import decodes_of
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
@@ -25,6 +25,7 @@ from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.stream import results, rows_dataset, then
 from curate.pipeline.units import Read, UnitsRead
+from curate.schema.manifest import File
 from curate.schema.recipe import Cut, PluginSource, Recipe, TableSource
 from curate.signals.base import Signal
 from curate.sources.base import Source, Unit
@@ -40,11 +41,13 @@ class Ingested:
         partitions: of all sources, by name, so in an order that no scheduling decides.
         records: by source, those that are more than a word on a unit that cannot be read.
         decodes: what was decoded.
+        files: those whose digests are known.
     """
 
     partitions: list[Partition]
     records: dict[str, int]
     decodes: Decodes
+    files: list[File]
 
 
 def fetch_options(recipe: Recipe) -> dict[str, dict[str, object] | None]:
@@ -102,7 +105,8 @@ def ingest(
         records[one.partition.source] += one.partition.rows - one.whole
     if "annotate" in stages:
         known.write(found)
-    return Ingested(sorted((one.partition for one in found), key=lambda p: p.name), records, counts)
+    partitions = sorted((one.partition for one in found), key=lambda p: p.name)
+    return Ingested(partitions, records, counts, [file for one in found for file in one.files])
 
 
 def _read(
@@ -119,6 +123,7 @@ def _read(
     counts: Decodes,
 ) -> list[Read]:
     """Run the plan over some units; what it says of the stages and of decodes is added to `told` and `counts`."""
+    cluster.start()
     table = pa.Table.from_pylist(
         [
             {
@@ -192,9 +197,10 @@ def _read(
         for row in results(plan):
             partition = Partition(row["partition"], row["source"], row["rows"])
             samples = row["annotate"]["total"] if "annotate" in stages else 0
-            found.append(Read(partition, row["unit"], row["whole"], samples))
+            files = tuple(File(**file) for file in row["files"])
+            found.append(Read(partition, row["unit"], row["whole"], samples, files))
             for name, sums in told.items():
                 sums.add(row[name])
             if "annotate" in stages:
-                add_row(counts, row)
+                counts.add(decodes_of(row["decodes"]))
     return found

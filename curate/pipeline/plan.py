@@ -12,7 +12,6 @@ from curate.pipeline.paths import LIGHT
 from curate.pipeline.tokenize import StreamPlan
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
-from curate.schema.recipe import Rule
 from curate.schema.recipe_file import RecipeFile
 from curate.signals import registry
 from curate.signals.base import Signal
@@ -38,13 +37,6 @@ class Plan:
     signals: list[Signal]
     fields: dict[str, SignalField]
     streams: list[StreamPlan]
-
-    @property
-    def rules(self) -> list[Rule]:
-        """The recipe's rules for samples, after the shortest length that `cut` sets."""
-        shortest = self.file.recipe.cut.min_seconds
-        first = [Rule(field="duration", min=shortest, kinds=["video", "audio"])] if shortest > 0 else []
-        return [*first, *self.file.recipe.decide.rules]
 
 
 def make_plan(file: RecipeFile) -> Plan:

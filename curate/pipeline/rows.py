@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from curate.pipeline.partitions import Partition
+from curate.schema.manifest import File
+from curate.shards import lists
 
 PARTITION = pa.schema(
     [
@@ -25,6 +29,17 @@ TOLD = (
 )
 """What a stage says of a partition, as the board is told while it works. The row is what counts: a task that is done
 twice gives one row."""
+
+
+FILES = pa.list_(pa.struct(list(lists.FILES)))
+"""Files that tasks committed, as `schema.manifest.File`: digests are made where the bytes are written, so
+that the end of a run reads no byte of a build again."""
+
+
+def files_column(before: pa.ChunkedArray | None, files: Sequence[File]) -> pa.Array:
+    """A column of one such list: what is `before`, if anything, and some more."""
+    held = before[0].as_py() if before is not None else []
+    return pa.array([[*held, *(file.model_dump() for file in files)]], FILES)
 
 
 def told_column(name: str, total: int, reused: int, failed: int, retried: int) -> tuple[pa.Field, pa.Array]:

@@ -21,7 +21,7 @@ from curate.media.requests import DecodeRequest
 from curate.pipeline.annotate import Context
 from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.decodes import DECODES, decode_columns
+from curate.pipeline.decodes import DECODES, decodes_column
 from curate.pipeline.examined import decoded
 from curate.pipeline.models import models
 from curate.pipeline.partitions import KEY_HEX, Partition
@@ -50,7 +50,7 @@ RESULT = pa.schema(
         *PARTITION,
         pa.field("tokenize", pa.struct(TOLD), nullable=False),
         pa.field("fragments", pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),  # by stream, all in use
-        *DECODES,
+        DECODES,
     ]
 )
 """What comes out of the plan: a row a partition."""
@@ -99,10 +99,12 @@ class Work:
 
     Attributes:
         verdicts: the partition's verdict fragment, which says which they are.
+        kept: how many they are.
     """
 
     partition: Partition
     verdicts: str
+    kept: int
 
 
 def tokenize(
@@ -152,6 +154,7 @@ class Encode:
         """Encode and commit what is missing of a partition; the answer is its row of RESULT."""
         build, paths, board = self._context.build, self._context.paths, self._context.board
         partition = partition_of(block)
+        board.add("tokenize", queued=-1)
         kept = kept_samples(build, block.column("verdicts")[0].as_py())
         held: dict[str, list[str]] = {}
         lacking: dict[str, pa.Array] = {}
@@ -185,7 +188,7 @@ class Encode:
         columns |= {
             "tokenize": told_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
-            **decode_columns(decodes()),
+            DECODES.name: decodes_column(decodes()),
         }
         return pa.table(columns, schema=RESULT)
 

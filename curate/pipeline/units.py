@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate.pipeline.partitions import Partition
+from curate.pipeline.rows import FILES
 from curate.schema.ids import key_of
+from curate.schema.manifest import File
 from curate.sources.base import Source, Unit
 from curate.storage import Store
 from curate.storage.tables import read_table, write_table
@@ -26,6 +28,7 @@ UNITS_READ = pa.schema(
         pa.field("rows", pa.int64(), nullable=False),
         pa.field("whole", pa.int64(), nullable=False),
         pa.field("samples", pa.int64(), nullable=False),
+        pa.field("files", FILES, nullable=False),
     ]
 )
 
@@ -37,12 +40,14 @@ class Read:
     Attributes:
         whole: records that stand for a unit that cannot be read.
         samples: rows of its table of samples.
+        files: those of its files whose digests are known; the others were committed by a run that did not end.
     """
 
     partition: Partition
     unit: str
     whole: int
     samples: int
+    files: tuple[File, ...]
 
 
 class UnitsRead:
@@ -62,7 +67,8 @@ class UnitsRead:
                 for row in read_table(build, READ, UNITS_READ.names).to_pylist():
                     of = self._known.setdefault((row["source"], row["unit"]), (row["state"], []))
                     partition = Partition(row["partition"], row["source"], row["rows"])
-                    of[1].append(Read(partition, row["unit"], row["whole"], row["samples"]))
+                    files = tuple(File(**file) for file in row["files"])
+                    of[1].append(Read(partition, row["unit"], row["whole"], row["samples"], files))
 
     def unchanged(self, unit: Unit, is_whole: Callable[[Partition], bool]) -> Sequence[Read]:
         """Partitions of a unit that is as it was when they were made; none where it must be read.
@@ -87,6 +93,7 @@ class UnitsRead:
                 "rows": one.partition.rows,
                 "whole": one.whole,
                 "samples": one.samples,
+                "files": [file.model_dump() for file in one.files],
             }
             for one in found
             if (state := self._states.get((one.partition.source, one.unit)))

@@ -52,6 +52,7 @@ class StageProgress(Counts):
     seconds: float = Field(ge=0, description="since the stage began")
     rate: float | None = Field(None, ge=0, description="inputs a second over the last minute; null until it is known")
     eta_seconds: float | None = Field(None, ge=0, description="to the stage's end at that rate")
+    queued: Count = Field(0, description="partitions that wait for a worker of this stage, of those known by now")
 
 
 class StageEnd(Counts):

@@ -297,6 +297,13 @@ class Recipe(_Part):
         "exits with 3 and names the causes. The build is made all the same. Dropped and duplicate are not failed",
     )
 
+    @property
+    def sample_rules(self) -> list[Rule]:
+        """The rules for samples: the shortest length that `cut` sets, then those of `decide`."""
+        shortest = self.cut.min_seconds
+        first = [Rule(field="duration", min=shortest, kinds=["video", "audio"])] if shortest > 0 else []
+        return [*first, *self.decide.rules]
+
     @model_validator(mode="after")
     def _unique(self) -> Recipe:
         for what, names in (

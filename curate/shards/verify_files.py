@@ -13,6 +13,7 @@ from curate.schema.manifest import MANIFEST, WORK, File, Manifest
 from curate.shards.commit import file_digest
 from curate.shards.ipc import open_ipc
 from curate.shards.report import Problems
+from curate.sources.tars import split_key
 from curate.storage import Folder, Store
 from curate.storage.tables import table_rows
 
@@ -90,6 +91,5 @@ def _tar_keys(place: Path) -> set[str]:
     with tarfile.open(place) as tar:
         for member in tar:
             if member.isfile():
-                folder, _, name = member.name.rpartition("/")
-                keys.add(f"{folder}/{name.partition('.')[0]}")
+                keys.add(split_key(member.name)[0])
     return keys

@@ -115,7 +115,8 @@ def _label_vectors(sentences: list[str], encode: SentenceEncoder) -> NDArray[np.
     """s(y) of each label, float32 `(1000, 384)`, computed once a machine (several seconds)."""
 
     def make(path: Path) -> None:
-        np.save(path, np.stack([encode(s) for s in sentences]), allow_pickle=False)
+        with path.open("wb") as file:
+            np.save(file, np.stack([encode(s) for s in sentences]), allow_pickle=False)
 
     key = digest("\n".join([SentenceEncoder.version(), *sentences]).encode())
     vectors: NDArray[np.float32] = np.load(cached("imagenet-sentences", key, make, ".npy"), allow_pickle=False)
