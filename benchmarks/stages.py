@@ -97,8 +97,9 @@ def main() -> None:
     plan = make_plan(RecipeFile(Path("recipe"), Recipe.model_validate(manifest.recipe), {}))
     with tempfile.TemporaryDirectory(prefix="curate-bench-", dir=source.parent) as folder:
         build = Path(folder)
-        partitions = _partitions(build, source, plan.file.recipe, args.repeat)
-        paths = Paths.of(fetch_options(plan.file.recipe), plan.file.recipe.cut, plan.signals)
+        recipe = plan.file.recipe
+        partitions = _partitions(build, source, recipe, args.repeat)
+        paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         with connect(None, args.workers) as cluster:
             rows = [step(build, plan, paths, partitions, cluster, args.repeat) for step in (_annotate, _tokenize)]
     if args.json:

@@ -124,7 +124,9 @@ class Annotate:
         weight = 0
         done = failed = again = 0
         for batch in (
-            examined(build, records, self._cut, views) if records is not None else decoded(build, samples, views)
+            examined(build, records, self._cut, views, paths.reader)
+            if records is not None
+            else decoded(build, samples, views, reader=paths.reader)
         ):
             parts.append(batch.samples)
             table = _seen(batch, views, given, done)
@@ -214,7 +216,8 @@ class Compute:
         build, paths = self._context.build, self._context.paths
         given = _fields(self._context, partition, self._before, [self._group])
         views, done = self._group.needs, 0
-        for batch in decoded(build, read_table(build, paths.samples(partition.name, partition.source)), views):
+        samples = read_table(build, paths.samples(partition.name, partition.source))
+        for batch in decoded(build, samples, views, reader=paths.reader):
             table = _seen(batch, views, given, done)
             done += table.num_rows
             yield table

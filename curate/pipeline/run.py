@@ -85,7 +85,7 @@ def run(
             texts = [stream.use.name for stream in plan.streams if stream.reads_captions]
             again = forget_failures(build, lease, cluster.engine(), groups_of(plan.signals), texts)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
-        paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals)
+        paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
         if until != "ingest":
             stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"])

@@ -211,7 +211,7 @@ class Encode:
         views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
         texts = samples.column("caption").to_pylist()
         done = 0
-        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize"):
+        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader):
             some = texts[done : done + len(batch.views)]
             done += len(batch.views)
             for one in made.values():
