@@ -106,13 +106,26 @@ Source = Annotated[
 
 
 class Shots(_Part):
-    """PySceneDetect's ContentDetector (default) or AdaptiveDetector."""
+    """Where a video is cut."""
 
-    detector: Literal["content", "adaptive"] = Field(
-        "content", description="content: differences of neighbouring frames; adaptive: those above their rolling mean"
+    detector: str = Field(
+        "content",
+        description="content: differences of neighbouring frames; adaptive: those above their rolling mean; or "
+        "`package.module:function` of one of your own (a plugin of the kind `detector`)",
     )
     threshold: float | None = Field(None, gt=0, description="the detector's own default (27 and 3) where absent")
     min_frames: int = Field(15, ge=1, description="shortest shot the detector makes")
+
+
+class Media(_Part):
+    """How media are decoded."""
+
+    reader: Literal["pyav", "decord"] = Field(
+        "pyav",
+        description="what makes the pixels of video. `decord` (of the extra `decord`) does of upright H.264 of a "
+        "constant rate in MP4 and Matroska; of all else PyAV does, which also says where frames, shots and damage "
+        "are. The frames are the same, their chroma is interpolated otherwise: signals and tokens are made anew",
+    )
 
 
 class Cut(_Part):
@@ -275,6 +288,7 @@ class Recipe(_Part):
         "more CPUs share a few hundred images; a larger one makes fewer files",
     )
     sources: list[Source] = Field(min_length=1, description="where records come from")
+    media: Media = Field(Media(), description="how media are decoded")
     cut: Cut = Field(Cut(), description="how records become samples")
     annotate: list[SignalUse] = Field(min_length=1, description="signals to compute; none of them drops anything")
     caption: Caption = Field(Caption(), description="where a sample's text comes from")
