@@ -54,6 +54,7 @@ class Kind:
 
 KINDS = {
     "source": Kind("curate.sources.base:Source", "curate.sources"),
+    "detector": Kind(builtin="curate.media.shots:DETECTORS", unknown="no shot detector"),
     "signal": Kind("curate.signals.base:Signal", "curate.signals"),
     "captioner": Kind("curate.signals.captioner:Captioner", "curate.signals.captioner:BUILTIN"),
     "dedup": Kind("curate.decide.methods:Method", "curate.decide.methods:BUILTIN", "no method for near duplicates"),

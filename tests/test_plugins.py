@@ -139,6 +139,7 @@ GIVEN = {
     "view": "tail = shades:Tail",
     "source": "feed = shades:Feed",
     "dedup": "hashed = shades:Hashed",
+    "detector": "plain = shades:Plain",
     "export": "names = shades:Names",
 }
 
@@ -212,6 +213,7 @@ def test_every_kind_has_its_names() -> None:
     assert plugins.names("captioner") == ["transformers"]
     assert plugins.names("source") == ["folder", "table", "webdataset"]
     assert plugins.names("dedup") == ["cosine"]
+    assert plugins.names("detector") == ["adaptive", "content"]
     assert plugins.names("export") == ["webdataset"]
 
 

@@ -5,4 +5,4 @@ import os
 # read when Ray is imported: it is started by `cluster.Cluster` alone, never by the first call that would need it
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
-__all__ = ["causes", "cluster", "json_console", "nodes", "plan", "progress", "run", "whereabouts"]
+__all__ = ["causes", "cluster", "error_location", "json_console", "nodes", "plan", "progress", "run"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from curate import plugins
 from curate.decide.rules import check_near_duplicates, check_rules
+from curate.media.reader import check_reader
 from curate.pipeline.paths import LIGHT
 from curate.pipeline.tokenize import StreamPlan
 from curate.schema.errors import CurateError
@@ -46,6 +47,10 @@ def make_plan(file: RecipeFile) -> Plan:
             message starts with the file and the line.
     """
     recipe = file.recipe
+    with _at(file, ("media", "reader")):
+        check_reader(recipe.media.reader)
+    with _at(file, ("cut", "shots", "detector")):
+        plugins.find("detector", recipe.cut.shots.detector)
     for i, source in enumerate(recipe.sources):
         with _at(file, ("sources", i, "kind")):
             plugins.find("source", source.kind)

@@ -106,13 +106,26 @@ Source = Annotated[
 
 
 class Shots(_Part):
-    """PySceneDetect's ContentDetector (default) or AdaptiveDetector."""
+    """Where a video is cut."""
 
-    detector: Literal["content", "adaptive"] = Field(
-        "content", description="content: differences of neighbouring frames; adaptive: those above their rolling mean"
+    detector: str = Field(
+        "content",
+        description="content: differences of neighbouring frames; adaptive: those above their rolling mean; or "
+        "`package.module:function` of one of your own (a plugin of the kind `detector`)",
     )
     threshold: float | None = Field(None, gt=0, description="the detector's own default (27 and 3) where absent")
     min_frames: int = Field(15, ge=1, description="shortest shot the detector makes")
+
+
+class Media(_Part):
+    """How media are decoded."""
+
+    reader: Literal["pyav", "decord"] = Field(
+        "pyav",
+        description="what makes the pixels of video. `decord` (of the extra `decord`) does of upright H.264 of a "
+        "constant rate in MP4 and Matroska; of all else PyAV does, which also says where frames, shots and damage "
+        "are. The frames are the same, their chroma is interpolated otherwise: signals and tokens are made anew",
+    )
 
 
 class Cut(_Part):
@@ -121,7 +134,7 @@ class Cut(_Part):
     shots: Shots = Field(Shots(), description="how shots of a video are found; clips never cross a cut")
     min_seconds: float = Field(1.0, ge=0, description="shorter clips and segments are dropped, rule `cut.min_seconds`")
     max_seconds: float = Field(
-        10.0, gt=0, description="longer shots and sounds are cut into equal parts no longer than this"
+        10.0, gt=0, description="longer shots and audio are cut into equal parts no longer than this"
     )
     max_samples: int = Field(
         10_000,
@@ -209,12 +222,12 @@ class Stream(_Part):
         None,
         gt=0,
         le=120,
-        description="of video: frames per second. Absent: 1 for pictures' tokenizers, the card's or 8 for video's",
+        description="of video: frames per second. Absent: 1 for images' tokenizers, the card's or 8 for video's",
     )
     max_frames: int | None = Field(
         None,
         ge=1,
-        description="most frames of a sample, 1 + stride * k for tokenizers of video. Absent: 8 for pictures' "
+        description="most frames of a sample, 1 + stride * k for tokenizers of video. Absent: 8 for images' "
         "tokenizers, 17 for video's",
     )
     pad: bool = Field(
@@ -231,7 +244,7 @@ class Tokenize(_Part):
         1,
         ge=1,
         le=64,
-        description="of each picture, for streams of pictures: the centre square, then random resized crops drawn from "
+        description="of each image, for streams of images: the centre square, then random resized crops drawn from "
         "the sample's id, the same for every stream (4M's crop_settings: curate.media.crops)",
     )
 
@@ -275,6 +288,7 @@ class Recipe(_Part):
         "more CPUs share a few hundred images; a larger one makes fewer files",
     )
     sources: list[Source] = Field(min_length=1, description="where records come from")
+    media: Media = Field(Media(), description="how media are decoded")
     cut: Cut = Field(Cut(), description="how records become samples")
     annotate: list[SignalUse] = Field(min_length=1, description="signals to compute; none of them drops anything")
     caption: Caption = Field(Caption(), description="where a sample's text comes from")

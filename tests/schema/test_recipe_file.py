@@ -55,7 +55,7 @@ def test_the_good_one_loads_and_knows_its_lines(tmp_path: Path) -> None:
         (("  - kind: folder\n    name", "  - name"), ["r.yaml:3", "needs a key 'kind'", "webdataset"]),
         (("    path: media\n", ""), ["r.yaml:3", "sources.0.path", "missing"]),
         (("annotate:", "cut: {min_seconds: soon}\nannotate:"), ["r.yaml:6", "cut.min_seconds", "number", "'soon'"]),
-        (("annotate:", "cut: {shots: {detector: contnt}}\nannotate:"), ["r.yaml:6", "did you mean 'content'?"]),
+        (("annotate:", "media: {reader: pyva}\nannotate:"), ["r.yaml:6", "did you mean 'pyav'?"]),
         (("annotate:", "cut: {min_seconds: 9}\nannotate:"), ["r.yaml:6", "twice min_seconds"]),
         (("annotate:", "pack: {splits: {a: 0.5}}\nannotate:"), ["r.yaml:6", "add up to 1"]),
         (("annotate:", "decide: {rules: [{field: sharpness}]}\nannotate:"), ["r.yaml:6", "needs one of min"]),
