@@ -1,4 +1,4 @@
-"""Links of the pages that lead out of `docs/`, to code: in the site they are plain text, since the code is not there."""
+"""Links of the pages that lead out of `docs/`, to code: in the site they are plain text, the code is not there."""
 
 from __future__ import annotations
 

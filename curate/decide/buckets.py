@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.decide.forest import first_equal, heaviest_forest
-from curate.decide.keys import Keys, distinct, mixed, names_of
+from curate.decide.keys import Keys, distinct, mix, names_of
 from curate.decide.methods import LINKS, Material, complete_links
 from curate.decide.near import unit_vectors
 from curate.decide.partitions import Loaded, PartitionFiles
@@ -99,7 +99,7 @@ def _scattered(
         given = method.buckets(vectors).astype(np.uint64)
         # the same number in another band, or of another kind, is another bucket
         salt = np.arange(given.shape[1], dtype=np.uint64) + loaded.sample_kind[row].astype(np.uint64)[:, None] * 1024
-        bucket = mixed(given ^ mixed(salt))
+        bucket = mix(given ^ mix(salt))
         at = np.repeat(np.arange(len(row)), given.shape[1])
         found.append(_Rows(bucket.ravel(), loaded.sample[row[at]], vectors[at]))
     whole = _Rows._make(np.concatenate(column) for column in zip(*found, strict=True))
