@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from curate.models.batches import usable
 from curate.tokenizers import zoo
-from curate.tokenizers.codecs.image_fsq import PATCH, channels_last
-from curate.tokenizers.codecs.video_fsq_net import GROUP, VideoFSQNet, VideoFSQShape, group_of, image_shape
+from curate.tokenizers.codecs.image_fsq import PATCH, channels_last, image_shape
+from curate.tokenizers.codecs.video_fsq_net import GROUP, VideoFSQNet, VideoFSQShape, group_of
 from curate.tokenizers.folders import WEIGHTS, words_of
 from curate.tokenizers.quantisers.layers import FSQLayer
 from curate.training.image import set_linear_paths

@@ -26,12 +26,12 @@ from curate.models.weights import read_state
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.checkpoints import write_weights
-from curate.tokenizers.codecs.chameleon import ChameleonVQ, VQGANDecoder
+from curate.tokenizers.codecs.chameleon import ChameleonVQ, vqgan_decoder
 from curate.tokenizers.codecs.cosmos import CosmosDI, CosmosDV
 from curate.tokenizers.codecs.dvae import DVAE, DVAEDecoder
-from curate.tokenizers.codecs.emu3 import Emu3Clip, Emu3Picture, _renamed
-from curate.tokenizers.grids import probes
+from curate.tokenizers.codecs.emu3 import Emu3Clip, Emu3Image
+from curate.tokenizers.folders import write_weights
+from curate.tokenizers.grid import probes
 from curate.tokenizers.importer import import_checkpoint
 from curate.tokenizers.quantisers.fsq import fsq_ids
 
@@ -342,7 +342,7 @@ def chameleon() -> ChameleonVQVAE:
 def vqgan(chameleon: ChameleonVQVAE, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `vqgan.ckpt` as Meta's: names without prefix, the decoder, and a discriminator under `loss.`."""
     folder = tmp_path_factory.mktemp("vqgan")
-    decoder = seeded(lambda: VQGANDecoder(CHAMELEON))
+    decoder = seeded(lambda: vqgan_decoder(CHAMELEON))
     state = dict(chameleon.state_dict()) | {f"decoder.{k}": v for k, v in decoder.state_dict().items()}
     torch.save({"state_dict": state | {"loss.logvar": torch.zeros(())}, "epoch": 3}, folder / "vqgan.ckpt")
     (folder / "config.json").write_text(CHAMELEON.to_json_string())
@@ -427,7 +427,7 @@ def test_changed_weights_are_refused(vqgan: Path, tmp_path: Path) -> None:
 def test_the_vqgan_decoder_has_the_published_names_at_full_size() -> None:
     """Names and shapes that the released code builds (facebookresearch/chameleon, vqgan.py and vqgan.yaml)."""
     with torch.device("meta"):
-        state = VQGANDecoder(ChameleonVQVAEConfig()).state_dict()
+        state = vqgan_decoder(ChameleonVQVAEConfig()).state_dict()
     known = {
         "conv_in.weight": (512, 256, 3, 3),
         "mid.block_1.norm1.weight": (512,),
@@ -466,13 +466,13 @@ def emu3() -> Emu3VQVAE:
 def emu3_folder(emu3: Emu3VQVAE, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("emu3")
     emu3.save_pretrained(folder / "hub")
-    Emu3Picture.import_checkpoint(str(folder / "hub"), folder / "picture", size=SIZE)
+    Emu3Image.import_checkpoint(str(folder / "hub"), folder / "picture", size=SIZE)
     Emu3Clip.import_checkpoint(str(folder / "hub"), folder / "clip", size=SIZE)
     return folder
 
 
 def test_emu3_pictures(emu3: Emu3VQVAE, emu3_folder: Path, pictures: list[NDArray[np.uint8]]) -> None:
-    tokenizer = Emu3Picture.load(emu3_folder / "picture")
+    tokenizer = Emu3Image.load(emu3_folder / "picture")
     card = tokenizer.card
     assert (card.grid, card.vocabulary, card.dtype, card.temporal_stride) == ((8, 8), 300, "uint16", None)
     assert card.batch_invariance == 0.0
@@ -488,7 +488,7 @@ def test_emu3_clips(emu3_folder: Path, clips: list[NDArray[np.uint8]]) -> None:
     assert tokenizer.card.temporal_stride == 4
     holds_the_contract(tokenizer, clips, (3, 8, 8))
     ids = tokenizer.encode(clips)
-    first = Emu3Picture.load(emu3_folder / "picture").encode([clip[0] for clip in clips])
+    first = Emu3Image.load(emu3_folder / "picture").encode([clip[0] for clip in clips])
     assert np.mean(np.stack(ids)[:, 0] == np.stack(first)) > 0.99  # the network looks back only, sums are by shape
     shorter = tokenizer.encode([clip[:5] for clip in clips])
     assert np.mean(np.stack(ids)[:, :2] == np.stack(shorter)) > 0.99
@@ -499,8 +499,8 @@ def test_emu3_clips(emu3_folder: Path, clips: list[NDArray[np.uint8]]) -> None:
 def test_a_pickle_beside_safetensors_is_left_alone(emu3: Emu3VQVAE, tmp_path: Path) -> None:
     emu3.save_pretrained(tmp_path / "hub")
     torch.save(Path("not tensors, and refused where it is read"), tmp_path / "hub" / "pytorch_model.bin")
-    Emu3Picture.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=SIZE)
-    assert Emu3Picture.load(tmp_path / "zoo").card.vocabulary == 300
+    Emu3Image.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo", size=SIZE)
+    assert Emu3Image.load(tmp_path / "zoo").card.vocabulary == 300
 
 
 def test_emu3_reads_the_publishers_names(
@@ -536,14 +536,14 @@ def test_emu3_reads_the_publishers_names(
         "decoder.up.1.upsample.conv.bias",
         "quant_conv.conv.weight",
     } <= set(state)
-    assert set(_renamed(state)) == set(emu3.state_dict())
+    assert set(Emu3Image.select(state)) == set(emu3.state_dict())
     save_file(state, tmp_path / "model.safetensors")
     # the words of the publisher's configuration
     told = '{"ch": 32, "ch_mult": [1, 1, 2, 2], "z_channels": 4, "double_z": false, "codebook_size": 300,'
     told += '"embed_dim": 4, "num_res_blocks": 1, "attn_resolutions": [3], "temporal_downsample_factor": 4}'
     (tmp_path / "config.json").write_text(told)
-    Emu3Picture.import_checkpoint(str(tmp_path), tmp_path / "imported", size=SIZE)
-    mine, theirs = (Emu3Picture.load(f).encode(pictures) for f in (emu3_folder / "picture", tmp_path / "imported"))
+    Emu3Image.import_checkpoint(str(tmp_path), tmp_path / "imported", size=SIZE)
+    mine, theirs = (Emu3Image.load(f).encode(pictures) for f in (emu3_folder / "picture", tmp_path / "imported"))
     np.testing.assert_array_equal(np.stack(mine), np.stack(theirs))
 
 
@@ -646,13 +646,20 @@ FAULTS = {
     "dtype": np.zeros((SIZE, SIZE, 3), np.float32),
     "size": np.zeros((SIZE, SIZE + 8, 3), np.uint8),
     "channels": np.zeros((SIZE, SIZE, 4), np.uint8),
-    "nothing": np.zeros((0, SIZE, SIZE, 3), np.uint8),
 }
+
+
+def test_a_stack_of_none_has_no_ids_and_a_clip_has_a_frame(cosmos: dict[int, Path]) -> None:
+    none = np.zeros((0, SIZE, SIZE, 3), np.uint8)
+    [ids] = CosmosDI.load(cosmos[0]).encode([none])
+    assert ids.shape == (0, 8, 8)
+    with pytest.raises(ValueError, match="expects uint8"):
+        CosmosDV.load(cosmos[4]).encode([none])
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_bad_item_is_a_value_error(cosmos: dict[int, Path], emu3_folder: Path, fault: str) -> None:
-    for tokenizer in (CosmosDI.load(cosmos[0]), CosmosDV.load(cosmos[4]), Emu3Picture.load(emu3_folder / "picture")):
+    for tokenizer in (CosmosDI.load(cosmos[0]), CosmosDV.load(cosmos[4]), Emu3Image.load(emu3_folder / "picture")):
         with pytest.raises(ValueError, match="expects uint8"):
             tokenizer.encode([FAULTS[fault]])
 
@@ -661,7 +668,7 @@ def test_bad_ids_are_a_value_error(cosmos: dict[int, Path], emu3_folder: Path) -
     for tokenizer, ids in (
         (CosmosDI.load(cosmos[0]), np.full((8, 8), 64000, np.uint16)),
         (CosmosDV.load(cosmos[4]), np.full((2, 8, 8), 64000, np.uint16)),
-        (Emu3Picture.load(emu3_folder / "picture"), np.full((8, 8), 300, np.uint16)),
+        (Emu3Image.load(emu3_folder / "picture"), np.full((8, 8), 300, np.uint16)),
     ):
         with pytest.raises(ValueError, match="has ids 0 <= id <"):
             tokenizer.decode([ids])

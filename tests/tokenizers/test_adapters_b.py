@@ -23,13 +23,13 @@ from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.codecs.ddim import Diffusion
+from curate.tokenizers.codecs.fourm_unet import scheduler_of
 from curate.tokenizers.codecs.fourm_vq import FourMVQ
 from curate.tokenizers.codecs.llamagen import LlamaGenVQ
-from curate.tokenizers.codecs.open_magvit2 import IBQ, OpenMagvit2
-from curate.tokenizers.codecs.taming import TamingVQGAN
+from curate.tokenizers.codecs.open_magvit2 import OpenMagvit2
 from curate.tokenizers.codecs.titok import TiTok
-from curate.tokenizers.image_grids import PictureTokenizer
+from curate.tokenizers.codecs.vqgan import IBQ, TamingVQGAN
+from curate.tokenizers.grid import Imported
 from curate.tokenizers.labels.parts import check_part
 from curate.tokenizers.quantisers.lfq import lfq_codes, lfq_ids
 
@@ -67,7 +67,7 @@ UNET = {"width": 32, "levels": [32, 64, 64, 64], "blocks": 1, "attends": [False,
 
 @dataclass(frozen=True)
 class Case:
-    adapter: type[PictureTokenizer]
+    adapter: type[Imported]
     shape: dict[str, Any]
     grid: tuple[int, ...]
     dtype: str
@@ -306,7 +306,7 @@ def test_lfq_bits_are_those_of_the_specification() -> None:
     net.decoder.forward = lambda codes: seen.append(codes) or codes  # type: ignore[method-assign, func-returns-value]
     ids = net.ids(torch.zeros(2, 3, 64, 64))
     np.testing.assert_array_equal(ids.numpy(), lfq_ids(z.permute(0, 2, 3, 1).numpy(), "lsb"))
-    net.pictures(ids)
+    net.images(ids)
     np.testing.assert_array_equal(seen[0].permute(0, 2, 3, 1).numpy(), lfq_codes(ids.numpy(), 18, "lsb"))
 
 
@@ -393,7 +393,7 @@ def test_a_divae_is_decoded_by_diffusion_as_ml_4m_does(
 @pytest.mark.parametrize("zero", [True, False])
 def test_schedules_end_and_begin_as_published(zero: bool) -> None:
     """Linear: betas 1e-4 to 0.02 leave 4.04e-5 of the signal after 1,000 steps; with zero terminal SNR, nothing."""
-    kept = Diffusion(zero_terminal_snr=zero).signal()
+    kept = scheduler_of(zero_terminal_snr=zero).alphas_cumprod.numpy()
     assert kept[0] == pytest.approx(1 - 1e-4)
     assert kept[-1] == pytest.approx(0 if zero else 4.036e-5, rel=1e-3)
     assert (np.diff(kept) < 0).all()
@@ -448,7 +448,7 @@ def test_titok_needs_its_config_and_refuses_vae(tmp_path: Path) -> None:
 
 
 FULL = {"width": 128, "multipliers": (1, 1, 2, 2, 4), "latent": 256}
-PUBLISHED: dict[str, tuple[type[PictureTokenizer], dict[str, Any], tuple[int, int], dict[str, list[int]]]] = {
+PUBLISHED: dict[str, tuple[type[Imported], dict[str, Any], tuple[int, int], dict[str, list[int]]]] = {
     "vq_ds16_c2i.pt, 72M parameters (README)": (
         LlamaGenVQ,
         FULL | {"blocks": 2, "codes": 16384, "code_width": 8},

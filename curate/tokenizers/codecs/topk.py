@@ -20,7 +20,7 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.codecs.quantised_features import QuantisedFeatures
 from curate.tokenizers.folders import WEIGHTS, header, read_folder, words_of, write_folder
-from curate.tokenizers.grids import probes
+from curate.tokenizers.grid import probes
 from curate.tokenizers.quantisers.difference import difference_rate
 
 
