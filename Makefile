@@ -14,7 +14,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements-nodeps.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[embedded,demo,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[embedded,demo,train,litert,dev]'
 	$(BIN)/pip install --quiet --no-deps -r requirements-nodeps.txt
 	touch $@
 

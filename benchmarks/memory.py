@@ -16,7 +16,7 @@ from pathlib import Path
 
 from parts.process_tree import Measured, run
 
-from curate.demo.prepare import prepare
+from curate.cli.demo import demo_package
 
 RECIPE = """\
 name: memory
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        media = prepare(Path(folder)).folder / "folder"
+        media = demo_package("quickstart").prepare(Path(folder)).folder / "folder"
         found = {}
         for times in args.times:
             project = Path(folder) / f"times-{times}"

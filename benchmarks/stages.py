@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.media.decode import Span, decode
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.pipeline.annotate import Annotate, Context
 from curate.pipeline.blocks import view_name
 from curate.pipeline.board import Board
@@ -46,7 +46,7 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.plan import Plan, make_plan
 from curate.pipeline.pools import pools
-from curate.pipeline.stream import results, rows_dataset, then
+from curate.pipeline.ray_data import from_rows, results, then
 from curate.pipeline.tokenize import Work, kept_samples, tokenize
 from curate.schema.errors import MediaError
 from curate.schema.recipe import Recipe
@@ -54,7 +54,7 @@ from curate.schema.recipe_file import RecipeFile
 from curate.shards.commit import read_manifest
 from curate.signals.base import Batch, Signal
 from curate.storage import Folder
-from curate.storage.bucket import reach
+from curate.storage.bucket import endpoint_env
 from curate.tokenizers import zoo
 from curate.tokenizers.views import items_of
 
@@ -97,8 +97,9 @@ def main() -> None:
     plan = make_plan(RecipeFile(Path("recipe"), Recipe.model_validate(manifest.recipe), {}))
     with tempfile.TemporaryDirectory(prefix="curate-bench-", dir=source.parent) as folder:
         build = Path(folder)
-        partitions = _partitions(build, source, plan.file.recipe, args.repeat)
-        paths = Paths.of(fetch_options(plan.file.recipe), plan.file.recipe.cut, plan.signals)
+        recipe = plan.file.recipe
+        partitions = _partitions(build, source, recipe, args.repeat)
+        paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         with connect(None, args.workers) as cluster:
             rows = [step(build, plan, paths, partitions, cluster, args.repeat) for step in (_annotate, _tokenize)]
     if args.json:
@@ -175,7 +176,7 @@ def _annotate(build: Path, plan: Plan, paths: Paths, partitions: list[Partition]
     size = pools(cluster)
     start = time.perf_counter()
     work = then(
-        rows_dataset(pa.Table.from_pylist(rows, PARTITION)),
+        from_rows(pa.Table.from_pylist(rows, PARTITION)),
         Annotate,
         cpus=size.actor_cpus,
         actors=size.actors,
@@ -193,7 +194,7 @@ def _annotate(build: Path, plan: Plan, paths: Paths, partitions: list[Partition]
 
 
 def _context(build: Path, paths: Paths) -> Context:
-    return Context(Folder(build), paths, Listing([]), Board(), reach())
+    return Context(Folder(build), paths, Listing([]), Board(), endpoint_env())
 
 
 def _bare_signals(build: Path, signals: list[Signal], partitions: Sequence[Rows]) -> tuple[float, float]:
@@ -209,9 +210,11 @@ def _bare_signals(build: Path, signals: list[Signal], partitions: Sequence[Rows]
     return loaded - start, time.perf_counter() - loaded
 
 
-def _decode(build: Path, rows: Rows, views: Sequence[View]) -> tuple[dict[View, list[Any]], list[MediaError | None]]:
+def _decode(
+    build: Path, rows: Rows, views: Sequence[DecodeRequest]
+) -> tuple[dict[DecodeRequest, list[Any]], list[MediaError | None]]:
     """All views of each sample, decoded in this process: no helper, nothing sent."""
-    out: dict[View, list[Any]] = {view: [] for view in views}
+    out: dict[DecodeRequest, list[Any]] = {view: [] for view in views}
     failures: list[MediaError | None] = []
     last: tuple[str, int] = ("", -1)
     data = b""
@@ -231,7 +234,7 @@ def _decode(build: Path, rows: Rows, views: Sequence[View]) -> tuple[dict[View, 
     return out, failures
 
 
-def _signals(rows: Rows, arrays: dict[View, list[Any]], signals: list[Signal]) -> None:
+def _signals(rows: Rows, arrays: dict[DecodeRequest, list[Any]], signals: list[Signal]) -> None:
     """Every signal of one partition, and nothing else."""
     columns = {name: [row.get(name) for row in rows] for name in CARRIED}
     for signal in signals:

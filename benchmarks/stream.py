@@ -4,7 +4,7 @@
     python benchmarks/stream.py --build build/quickstart
 
 The synthetic samples are those of a picture with sound and caption: 196 ids of 16,384, 256 audio frames of one id of
-1,024, and 20 to 60 text ids of 50,257. What is compared is said in `curate.shards.bench`: shuffled batches with
+1,024, and 20 to 60 text ids of 50,257. What is compared is said in `curate.cli.stream_speed`: shuffled batches with
 `RawView`, and raw reads of the same files, shuffled by rows and from start to end.
 """
 
@@ -19,11 +19,11 @@ from time import perf_counter
 import numpy as np
 import pyarrow as pa
 
+from curate.cli.stream_speed import stream_speed
 from curate.schema.codec import CodecCard
 from curate.schema.ids import content_id
 from curate.schema.manifest import MANIFEST, Counts, Manifest
 from curate.schema.recipe import Pack
-from curate.shards.bench import bench
 from curate.shards.commit import write_manifest
 from curate.shards.fragments import write_fragment
 from curate.shards.lists import write_lists
@@ -108,8 +108,8 @@ def synthesise(build: Path, samples: int) -> None:
         hardware="",
         lists=write_lists(store, [shard.file for shard in shards]),
     )
-    with store.held(MANIFEST) as hold:
-        write_manifest(hold, manifest)
+    with store.acquire(MANIFEST) as lease:
+        write_manifest(lease, manifest)
 
 
 def masked_rate(build: Path) -> float:
@@ -134,7 +134,7 @@ def main() -> None:
         build = args.build or Path(folder) / "build"
         if args.build is None:
             synthesise(build, args.samples)
-        figures = bench(build, args.seconds, batch=args.batch)
+        figures = stream_speed(build, args.seconds, batch=args.batch)
         figures["masked_view_samples_per_s"] = masked_rate(build)
     print(json.dumps({k: round(v, 4) for k, v in figures.items()}, indent=1))
 

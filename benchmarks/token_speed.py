@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from curate.media import guarded
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.pipeline.models import models
 from curate.shards.schema import StreamSpec
 from curate.tokenizers import zoo
@@ -124,7 +124,7 @@ def batches(given: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield given[i : i + size]
 
 
-def ours(name: str, card: Any, files: Sequence[bytes], kind: str, view: View, size: int) -> int:
+def ours(name: str, card: Any, files: Sequence[bytes], kind: str, view: DecodeRequest, size: int) -> int:
     """Files to checked ids; how many ids."""
     spec = StreamSpec.of("it", card)
 

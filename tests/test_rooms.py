@@ -12,7 +12,7 @@ import curate
 
 PACKAGE = Path(curate.__file__).parent
 ROOMS = (
-    *("schema", "plugins", "storage", "helper", "media", "models", "sources", "demo", "signals", "decide"),
+    *("schema", "plugins", "storage", "helper", "media", "models", "sources", "signals", "decide"),
     *("tokenizers", "shards", "pipeline", "card", "training", "cli"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))

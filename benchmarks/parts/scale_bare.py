@@ -24,7 +24,7 @@ from blake3 import blake3
 from colour_grid import SIDE, ColourGrid
 from PIL import Image
 
-from curate.media.views import Frames, View
+from curate.media.requests import DecodeRequest, Frames
 from curate.signals.base import Batch, Signal
 from curate.signals.brightness import Brightness
 from curate.signals.tiny_image import TinyImage
@@ -52,7 +52,7 @@ def _columns(some: list[tuple[str, str, str, Image.Image]]) -> dict[str, list[An
     brightness, tiny, grid, text = _tools()
     pictures = [picture for *_, picture in some]
     captions = [caption for _, _, caption, _ in some]
-    views: dict[View, Any] = {_VIEW: [_view(p, _VIEW.size) for p in pictures]}
+    views: dict[DecodeRequest, Any] = {_VIEW: [_view(p, _VIEW.size) for p in pictures]}
     batch = Batch([d for d, *_ in some], ["image"] * len(some), list(captions), views)
     light: list[Any] = brightness(batch)
     vectors: list[Any] = tiny(batch)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from curate.card.axis import Axis
 from curate.card.tables import Tables
 from curate.card.text import number
-from curate.card.thresholds import Column, Threshold
+from curate.card.thresholds import Column, ThresholdLine
 
 WIDTH, HEIGHT = 400, 176
 LEFT, RIGHT, TOP, FLOOR = 30.0, 392.0, 40.0, 150.0
@@ -62,7 +62,7 @@ class Spread:
     chart: Chart | None
 
 
-def spread(tables: Tables, column: Column, bounds: Sequence[Threshold]) -> Spread:
+def spread(tables: Tables, column: Column, bounds: Sequence[ThresholdLine]) -> Spread:
     """Counts in SQL over all that did not fail before the rules were applied; the same set that percentiles are of."""
     value, finite = column.value, f"isfinite({column.value})"
     base = f"FROM {column.relation} WHERE judged AND {finite}"
@@ -100,7 +100,9 @@ def _axis(low: float, median: float, high: float, bounds: list[float]) -> Axis:
     return Axis(lo, hi, LEFT, RIGHT, log)
 
 
-def _chart(axis: Axis, edges: list[float], inside: list[int], outside: list[int], bounds: Sequence[Threshold]) -> Chart:
+def _chart(
+    axis: Axis, edges: list[float], inside: list[int], outside: list[int], bounds: Sequence[ThresholdLine]
+) -> Chart:
     most = max(i + o for i, o in zip(inside, outside, strict=True))
     step = (RIGHT - LEFT) / BINS
     scale = (FLOOR - TOP) / most

@@ -11,7 +11,7 @@ from curate.card.histogram import Spread, spread
 from curate.card.sweep import PROBED, RECORD_VALUES
 from curate.card.tables import FAILURE_PREFIX, Tables
 from curate.card.text import number
-from curate.card.thresholds import Column, Threshold, thresholds
+from curate.card.thresholds import Column, ThresholdLine, thresholds
 from curate.schema.fields import KINDS
 from curate.schema.recipe import Recipe, Rule
 from curate.signals.probed import PROBED_FIELDS
@@ -46,7 +46,7 @@ class Number:
     options: str
     level: str
     spread: Spread
-    bounds: list[Threshold]
+    bounds: list[ThresholdLine]
     absent: int
     other: int
     failed: int

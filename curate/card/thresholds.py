@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curate.card.tables import Tables
-from curate.decide.rules import Bound, bounds
+from curate.decide.rules import Threshold, thresholds_of
 from curate.schema.recipe import Rule
 from curate.storage.sql import quoted
 
@@ -53,7 +53,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Threshold:
+class ThresholdLine:
     """One bound.
 
     Attributes:
@@ -62,7 +62,7 @@ class Threshold:
         dropped: of how many this bound was the first that they broke.
     """
 
-    bound: Bound
+    bound: Threshold
     value: float | None
     dropped: int
 
@@ -73,10 +73,10 @@ class Threshold:
         return f"(({value}) {beyond} ? AND kind IN ({marks}))", [self.value, *self.bound.kinds]
 
 
-def thresholds(tables: Tables, rules: Sequence[Rule], column: Column) -> list[Threshold]:
+def thresholds(tables: Tables, rules: Sequence[Rule], column: Column) -> list[ThresholdLine]:
     """The bounds that `rules` set on the column, in recipe order."""
     out = []
-    for bound in bounds(rules):
+    for bound in thresholds_of(rules):
         if bound.field != column.field:
             continue
         said = tables.row(
@@ -84,9 +84,9 @@ def thresholds(tables: Tables, rules: Sequence[Rule], column: Column) -> list[Th
             "WHERE level = ? AND outcome = 'dropped' AND label = ?",
             [column.level, bound.name],
         )
-        value = bound.threshold if bound.threshold is not None else said["value"]
+        value = bound.value if bound.value is not None else said["value"]
         if value is None:  # a percentile that dropped nothing is in no row of the ledger
             kinds = ", ".join("?" for _ in bound.kinds)
             value = column.quantile(tables, (bound.percentile or 0) / 100, f"kind IN ({kinds})", bound.kinds)
-        out.append(Threshold(bound, value, said["n"]))
+        out.append(ThresholdLine(bound, value, said["n"]))
     return out

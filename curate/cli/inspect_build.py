@@ -108,9 +108,9 @@ def stream(
     In a trainer: `for sample in curate.stream("build/quickstart", split="train"): ...`
     """
     if bench:
-        from curate.shards.bench import bench as measure
+        from curate.cli.stream_speed import stream_speed
 
-        typer.echo(json.dumps(measure(build, seconds), indent=1))
+        typer.echo(json.dumps(stream_speed(build, seconds), indent=1))
         return
     import curate
 

@@ -36,7 +36,7 @@ def resolve_address(given: str | None) -> str:
     return address.rstrip("/")
 
 
-def use_a_token_that_is_there() -> None:
+def enable_ray_token_auth() -> None:
     """Ray's client sends a token only in the mode `token`, and servers since 2.60 want one unless told otherwise."""
     if "RAY_AUTH_MODE" in os.environ:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,17 +13,17 @@ from curate.schema.errors import CurateError, MediaError, first_line
 Read = TypeVar("Read")
 
 
-def read_files(folder: Path, suffixes: set[str], read: Callable[[Path], Read]) -> list[tuple[Path, Read]]:
+def read_files(folder: Path, suffixes: Collection[str], read: Callable[[Path], Read]) -> list[tuple[Path, Read]]:
     """Files under a folder in name order, each with what `read` made of it.
 
     Args:
-        suffixes: lower case, with the dot.
+        suffixes: lower case without the dot, as in `sources.media_types`.
         read: may raise CurateError or MediaError for a file, which is then said on stderr.
 
     Raises:
         CurateError: there is none, or none can be read.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower().removeprefix(".") in suffixes and p.is_file())
     if not paths:
         raise CurateError(f"no media under {folder}", f"looked for {', '.join(sorted(suffixes))}")
     found = []

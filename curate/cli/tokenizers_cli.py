@@ -15,8 +15,10 @@ from rich.table import Table
 
 from curate.cli import make_tokenizer
 from curate.cli.media_files import read_files
+from curate.cli.options import named_values
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
+from curate.sources.media_types import IMAGE, VIDEO
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,9 +38,6 @@ Name = Annotated[
     str,
     typer.Argument(help="A name of `curate tokenizers list`, a folder with a card.json, or package.module:Class."),
 ]
-
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-VIDEOS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg"}
 
 
 class Modality(StrEnum):
@@ -78,7 +77,7 @@ def list_tokenizers(as_json: Json = False) -> None:
 
 def _ids(card: CodecCard) -> str:
     if card.grid is not None:
-        one = "a picture" if card.modality == "image" else "an item"
+        one = "an image" if card.modality == "image" else "an item"
         step = f"1 + {card.temporal_stride} k frames" if card.temporal_stride else one
         return f"{' x '.join(map(str, card.grid))} {step}"
     return f"{card.rate_hz:g} x {card.ids_per_frame} a second" if card.rate_hz else "as long as the text"
@@ -107,7 +106,7 @@ def show(name: Name, as_json: Json = False) -> None:
 @app.command("eval")
 def evaluate(
     name: Name,
-    media: Annotated[Path, typer.Option(help="Folder of pictures, videos, sounds or .txt files.")],
+    media: Annotated[Path, typer.Option(help="Folder of images, videos, audio or .txt files.")],
     as_json: Json = False,
     fps: Annotated[
         float | None, typer.Option(min=0.01, help="of videos: frames a second. Default: as in a recipe.")
@@ -134,9 +133,9 @@ def evaluate(
 
         curate tokenizers eval audio-rvq-4kbps --media ~/Music --json
 
-        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 pictures"
+        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 images"
     """
-    from curate.media.views import Frames
+    from curate.media.requests import Frames
     from curate.tokenizers import zoo
     from curate.tokenizers.evaluate import evaluate_folder
     from curate.tokenizers.folders import write_figure
@@ -187,15 +186,8 @@ def import_weights(
 
     if (out / "card.json").exists():
         raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
-    card = import_checkpoint(architecture, source, out, _options(option or []))
+    card = import_checkpoint(architecture, source, out, named_values(option or [], "--option"))
     typer.echo(f"{out}: {card.name}, {_ids(card)}, vocabulary {card.vocabulary}; use it as `tokenizer: {out}`")
-
-
-def _options(given: list[str]) -> dict[str, str]:
-    pairs = [one.partition("=") for one in given]
-    if wrong := [name for name, equals, _ in pairs if not equals]:
-        raise CurateError(f"--option {wrong[0]}: write NAME=VALUE")
-    return {name: value for name, _, value in pairs}
 
 
 @app.command()
@@ -278,7 +270,7 @@ def train(
         from curate.training.image_card import write_image_card
 
         # read before the training, which may take hours
-        found = read_files(held_out, PICTURES, lambda path: square(path, 256)) if held_out is not None else []
+        found = read_files(held_out, IMAGE, lambda path: square(path, 256)) if held_out is not None else []
         measured_on = [path for path, _ in found]
         share = debian / "usr" / "share"
         weights = train_image(ImageTrainConfig.read(path), own, out, device=device, share=share)
@@ -288,7 +280,7 @@ def train(
         from curate.training.video import VideoTrainConfig, train_video
         from curate.training.video_card import held_out_clips, write_video_card
 
-        read = read_files(held_out, VIDEOS, lambda path: held_out_clips([path])) if held_out is not None else []
+        read = read_files(held_out, VIDEO, lambda path: held_out_clips([path])) if held_out is not None else []
         clips = [clip for _, several in read for clip in several]
         weights = train_video(VideoTrainConfig.read(path), own, out, device=device, share=debian / "usr" / "share")
         _need_held_out(weights, clips)

@@ -22,7 +22,7 @@ from curate.decide.methods import Material, method
 from curate.decide.partitions import STALE, PartitionFiles, Wanted, load
 from curate.decide.percentiles import Bin, Counts, resolve
 from curate.decide.probed import PROBED
-from curate.decide.rules import Bound, bounds, check_near_duplicates, check_rules
+from curate.decide.rules import Threshold, check_near_duplicates, check_rules, thresholds_of
 from curate.decide.survey import (
     contents,
     kinds,
@@ -56,8 +56,8 @@ class Decided:
     """
 
     fragments: tuple[Fragment, ...]
-    records: tuple[Bound, ...]
-    samples: tuple[Bound, ...]
+    records: tuple[Threshold, ...]
+    samples: tuple[Threshold, ...]
     pairs: tuple[str, ...]
 
 
@@ -107,7 +107,7 @@ def decide(
     check_rules(options.records, PROBED)
     check_rules(options.rules, fields)
     check_near_duplicates(options.near_duplicates, fields)
-    record_rules, rules = bounds(options.records), bounds(options.rules)
+    record_rules, rules = thresholds_of(options.records), thresholds_of(options.rules)
     if not partitions:
         return Decided((), tuple(record_rules), tuple(rules), ())
     some = per_task or _per_task(len(partitions), engine.width)
@@ -151,7 +151,7 @@ def _wanted(options: Decide, homes: Mapping[str, str], signal_groups: Mapping[st
     )
 
 
-def _records(tasks: _Tasks, rules: list[Bound]) -> tuple[list[Bound], list[Held]]:
+def _records(tasks: _Tasks, rules: list[Threshold]) -> tuple[list[Threshold], list[Held]]:
     """Resolved bounds of records, and for each task the state of its records."""
     engine = tasks.engine
     alone = [(one,) for one in tasks.loaded]
@@ -170,7 +170,7 @@ def _records(tasks: _Tasks, rules: list[Bound]) -> tuple[list[Bound], list[Held]
     return rules, engine.hold(partial(settle_records, rules), items)
 
 
-def _samples(tasks: _Tasks, rules: list[Bound], states: list[Held]) -> tuple[list[Bound], list[Held]]:
+def _samples(tasks: _Tasks, rules: list[Threshold], states: list[Held]) -> tuple[list[Threshold], list[Held]]:
     """Resolved bounds of samples, and states that know which samples break them."""
     if not rules:
         return rules, states

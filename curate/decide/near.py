@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import combinations_with_replacement, pairwise
 from typing import Any, NamedTuple
@@ -37,6 +36,7 @@ from curate.decide.forest import Edges, completed, cosines, heaviest_forest, mar
 from curate.decide.keys import EMPTY, Keys, distinct, hashed, keys_of, names_of, words
 from curate.decide.methods import LINKS, Material
 from curate.decide.partitions import STALE, Loaded, PartitionFiles, aligned, rows_of, signals_of
+from curate.models.faiss_threads import one_faiss_thread
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS, SignalField
 from curate.schema.ids import digest_of_rows, key_of
@@ -294,7 +294,7 @@ def _centroids(seed: int, k: int, dim: int, *pieces: Rows) -> NDArray[np.float32
     one[which] = np.arange(len(which))
     one = one[np.argsort(hashed(keys, seed), kind="stable")]
     k = min(k, len(one))
-    with _one_thread():
+    with one_faiss_thread():
         kmeans = faiss.Kmeans(
             dim,
             k,
@@ -356,7 +356,7 @@ class _Nearest:
         k = len(self.centroids)
         many = min(_NEAREST, k)
         out = np.empty((len(vectors), min(2, k)), np.int64)
-        with _one_thread():
+        with one_faiss_thread():
             for start in range(0, len(vectors), _ASSIGN):
                 some = vectors[start : start + _ASSIGN]
                 score, cell = self.index.search(some, many)
@@ -515,16 +515,3 @@ def _united(build: Store, name: str, *links: tuple[Keys, Keys, NDArray[np.float6
 def _table(keys: Keys, edges: Edges) -> pa.Table:
     a, b, similarity = edges
     return pa.table({"a": names_of(keys[a]), "b": names_of(keys[b]), "similarity": similarity}).cast(LINKS)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """FAISS, and the BLAS inside it, on one thread: sums in one order."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.decide.rules import Bound
+from curate.decide.rules import Threshold
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 
@@ -75,7 +75,7 @@ def counts(
     return out
 
 
-def resolve(bounds: Sequence[Bound], ask: Pass) -> list[Bound]:
+def resolve(bounds: Sequence[Threshold], ask: Pass) -> list[Threshold]:
     """`bounds` with each percentile as the absolute threshold it comes out as; None where no value is there.
 
     It interpolates linearly between neighbours (Hyndman and Fan's type 7, numpy's default).
@@ -119,18 +119,18 @@ def resolve(bounds: Sequence[Bound], ask: Pass) -> list[Bound]:
     return [_resolved(b, totals, ranks) for b in bounds]
 
 
-def _resolved(bound: Bound, totals: Mapping[Column, int], ranks: Mapping[Column, Mapping[int, float]]) -> Bound:
+def _resolved(bound: Threshold, totals: Mapping[Column, int], ranks: Mapping[Column, Mapping[int, float]]) -> Threshold:
     column = Column(bound.field, bound.kinds)
     if bound.percentile is None or not totals[column]:
         return bound
     below, above, share = _place(totals[column], bound.percentile)
     low, high = ranks[column][below], ranks[column][above]
     if share == 0 or low == high:
-        return replace(bound, threshold=low)
+        return replace(bound, value=low)
     if math.isinf(low) and math.isinf(high):
         raise CurateError(f"{bound.name} lies between -inf and inf, so it is no number", "give an absolute threshold")
     between = low + (high - low) * share
-    return replace(bound, threshold=between if math.isfinite(between) else low * (1 - share) + high * share)
+    return replace(bound, value=between if math.isfinite(between) else low * (1 - share) + high * share)
 
 
 def _place(total: int, percentile: float) -> tuple[int, int, float]:

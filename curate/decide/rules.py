@@ -23,7 +23,7 @@ from curate.schema.recipe import NearDuplicates, Rule
 
 
 @dataclass(frozen=True)
-class Bound:
+class Threshold:
     """One end of a rule.
 
     Attributes:
@@ -31,7 +31,7 @@ class Bound:
             `motion >= p5 (video)`, where another rule of the recipe would otherwise have the same name.
         field: column.
         op: values for which `value op threshold` is false are dropped.
-        threshold: absolute; None for a percentile that is not resolved yet or that no sample has a value for.
+        value: absolute; None for a percentile that is not resolved yet or that no sample has a value for.
         percentile: 0 to 100 for a percentile, else None.
         kinds: kinds of samples that it looks at.
     """
@@ -39,7 +39,7 @@ class Bound:
     name: str
     field: str
     op: Literal[">=", "<="]
-    threshold: float | None
+    value: float | None
     percentile: float | None
     kinds: tuple[str, ...]
 
@@ -48,7 +48,7 @@ class Bound:
         return np.isin(kind, [KINDS.index(k) for k in self.kinds])
 
 
-def bounds(rules: Sequence[Rule]) -> list[Bound]:
+def thresholds_of(rules: Sequence[Rule]) -> list[Threshold]:
     """The bounds of `rules` in recipe order; in a rule: min, max, min_percentile, max_percentile."""
     out = []
     for rule in rules:
@@ -61,11 +61,13 @@ def bounds(rules: Sequence[Rule]) -> list[Bound]:
         for op, absolute, percentile in ends:
             if absolute is not None:
                 out.append(
-                    Bound(f"{rule.field} {op} {_short(absolute)}", rule.field, op, absolute, None, tuple(rule.kinds))
+                    Threshold(
+                        f"{rule.field} {op} {_short(absolute)}", rule.field, op, absolute, None, tuple(rule.kinds)
+                    )
                 )
             if percentile is not None:
                 called = f"{rule.field} {op} p{_short(percentile)}"
-                out.append(Bound(called, rule.field, op, None, percentile, tuple(rule.kinds)))
+                out.append(Threshold(called, rule.field, op, None, percentile, tuple(rule.kinds)))
     times = Counter(b.name for b in out)
     return [replace(b, name=f"{b.name} ({', '.join(b.kinds)})") if times[b.name] > 1 else b for b in out]
 
@@ -122,7 +124,7 @@ def check_near_duplicates(specs: Sequence[NearDuplicates], fields: Mapping[str, 
 
 
 def first_broken(
-    rules: Sequence[Bound], values: Mapping[str, NDArray[np.float64]], kind: NDArray[np.int8]
+    rules: Sequence[Threshold], values: Mapping[str, NDArray[np.float64]], kind: NDArray[np.int8]
 ) -> NDArray[np.int16]:
     """The number of the first bound that each row breaks, -1 where it breaks none.
 
@@ -133,9 +135,9 @@ def first_broken(
     """
     broke = np.full(len(kind), -1, np.int16)
     for i, bound in enumerate(rules):
-        if bound.threshold is not None:
+        if bound.value is not None:
             value = values[bound.field]
-            breaks = value < bound.threshold if bound.op == ">=" else value > bound.threshold
+            breaks = value < bound.value if bound.op == ">=" else value > bound.value
             broke[breaks & (broke < 0) & bound.looks_at(kind)] = i
     return broke
 

@@ -12,7 +12,7 @@ from curate.decide.duplicates import Contents, Copies, by_bucket
 from curate.decide.keys import Keys, name_of, twice
 from curate.decide.partitions import STALE, Loaded
 from curate.decide.percentiles import Bin, Counts, counts
-from curate.decide.rules import Bound, first_broken
+from curate.decide.rules import Threshold, first_broken
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 
@@ -70,7 +70,7 @@ def sample_not_numbers(fields: Sequence[str], loaded: Loaded, state: State) -> N
     return _not_numbers(fields, loaded.sample_nan, state.listed & ~loaded.sample_failed, loaded.sample)
 
 
-def contents(rules: Sequence[Bound], buckets: int, task: int, loaded: Loaded) -> list[Contents]:
+def contents(rules: Sequence[Threshold], buckets: int, task: int, loaded: Loaded) -> list[Contents]:
     """A task's records that may keep or be exact duplicates, by bucket.
 
     Rules come before duplicates, so that a keeper is never dropped by a rule: duplicates have the same bytes, hence the
@@ -83,7 +83,7 @@ def contents(rules: Sequence[Bound], buckets: int, task: int, loaded: Loaded) ->
     )
 
 
-def settle_records(rules: Sequence[Bound], task: int, loaded: Loaded, *found: Copies) -> State:
+def settle_records(rules: Sequence[Threshold], task: int, loaded: Loaded, *found: Copies) -> State:
     """Verdicts on records: failed, else dropped by the first rule that it breaks, else duplicate, else sampled.
 
     Raises:
@@ -114,7 +114,7 @@ def settle_records(rules: Sequence[Bound], task: int, loaded: Loaded, *found: Co
     return State(broke, rows, keeper, listed, np.full(len(listed), -1, np.int16))
 
 
-def settle_samples(rules: Sequence[Bound], loaded: Loaded, state: State) -> State:
+def settle_samples(rules: Sequence[Threshold], loaded: Loaded, state: State) -> State:
     """The state with the rules that samples break."""
     return state._replace(broke=first_broken(rules, loaded.sample_values, loaded.sample_kind))
 

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from curate.helper import wire
-from curate.helper.limits import MemoryLimit, die_with, no_core, ran_out
+from curate.helper.limits import MemoryLimit, die_with, is_out_of_memory, no_core
 from curate.schema.errors import CurateError
 
 _MESSAGE_CHARS = 10_000
@@ -48,15 +48,15 @@ def main(fd: int, lifeline: int, inbox: int, outbox: int) -> None:
 def _serve(sock: socket.socket, service: Any, limit: MemoryLimit, inbox: int, outbox: int) -> None:
     """One call."""
 
-    def admit(size: int) -> None:
-        limit.lift(size, getattr(service, "held_bytes", 0))
+    def check_size(size: int) -> None:
+        limit.raise_limit(size, getattr(service, "held_bytes", 0))
 
-    method, args, kwargs = wire.receive(sock, admit=admit, memory=inbox)
+    method, args, kwargs = wire.receive(sock, check_size=check_size, memory=inbox)
     failed: list[object] = []
     try:
         parts = wire.encode(["gave", getattr(service, method)(*args, **kwargs)])
     except Exception as error:
-        failed = ["memory"] if ran_out(error) else _raised(error)
+        failed = ["memory"] if is_out_of_memory(error) else _raised(error)
     # not inside `except`: the call's frames, and all that they hold, are gone only here
     wire.send(sock, wire.encode(failed) if failed else parts, memory=outbox)
 

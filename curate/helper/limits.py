@@ -62,7 +62,7 @@ class MemoryLimit:
         self._allowance = allowance
         self._floor = self._settled = mapped_bytes()
 
-    def lift(self, given: int, held: int = 0) -> None:
+    def raise_limit(self, given: int, held: int = 0) -> None:
         """Set the limit for a call that is handed `given` bytes, which are not of its making; nor are the `held` ones,
         kept from an earlier call. What else was left behind may grow to one more allowance and no further.
         """
@@ -77,7 +77,7 @@ class MemoryLimit:
         resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def ran_out(error: BaseException | None) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an allocation that failed is behind an exception; FFmpeg's is a MemoryError."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):

@@ -33,7 +33,7 @@ def attempt(call: Callable[[], T], tries: int = TRIES) -> T:
                 raise quarantined(deaths) from died
 
 
-def each(
+def run_isolated(
     whole: Callable[[], list[T]], one: Callable[[int], T], count: int, tries: int = TRIES
 ) -> list[T | Quarantined]:
     """The results of a batch of which a member may kill the helper; only that one is lost (law 2).

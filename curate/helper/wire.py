@@ -141,14 +141,14 @@ def _write_all(buffers: Sequence[Buffer], write: Callable[[list[memoryview]], in
 def receive(
     sock: socket.socket,
     wait: Callable[[], None] | None = None,
-    admit: Callable[[int], None] | None = None,
+    check_size: Callable[[int], None] | None = None,
     memory: int | None = None,
 ) -> Any:
     """The next message's value.
 
     Args:
         wait: for a socket that does not block: returns when it can be read.
-        admit: called with the bytes that all buffers take, before memory is taken for them; may raise.
+        check_size: called with the bytes that all buffers take, before memory is taken for them; may raise.
         memory: of `shared_memory`, that the other side writes to.
 
     Raises:
@@ -182,8 +182,8 @@ def receive(
     fill(memoryview(header))
     kinds = _kinds(header[:table_bytes])
     total = sum(size for size, _, _ in kinds)
-    if admit is not None:
-        admit(total)
+    if check_size is not None:
+        check_size(total)
     take = fill if not place or memory is None else _reading(memory)
     buffers = [_filled(size, dtype, shape, take) for size, dtype, shape in kinds]
     if place and memory is not None and total > _KEPT_BYTES:

@@ -19,20 +19,20 @@ from curate.media.clips import Span
 from curate.media.decodes import Decodes
 from curate.media.examine import CUTTING, PROBING, Examined, Viewed
 from curate.media.probe import Probe
-from curate.media.views import Array, Audio, Decoded, Energy, Frames, View
+from curate.media.requests import Array, Audio, Decoded, DecodeRequest, Energy, Frames
 from curate.schema.errors import MediaError
 from curate.schema.fields import KINDS, TIMED
 
 _PROBE = [field.name for field in fields(Probe)]
-_VIEWS: dict[str, type[View]] = {"Frames": Frames, "Audio": Audio, "Energy": Energy, "Array": Array}
+_VIEWS: dict[str, type[DecodeRequest]] = {"Frames": Frames, "Audio": Audio, "Energy": Energy, "Array": Array}
 
 
-def view_row(view: View) -> dict[str, Any]:
+def view_row(view: DecodeRequest) -> dict[str, Any]:
     """A view as plain values."""
     return {"of": type(view).__name__} | asdict(view)
 
 
-def view_of(of: str, **options: Any) -> View:
+def view_of(of: str, **options: Any) -> DecodeRequest:
     """The view that `view_row` wrote."""
     return _VIEWS[of](**options)
 
@@ -63,7 +63,7 @@ def spans_of(answer: Any) -> list[Span]:
     return [Span(begin, end, bool(missing)) for begin, end, missing in answer.tolist()]
 
 
-def decoded_rows(found: Decoded, views: Sequence[View]) -> list[list[object]]:
+def decoded_rows(found: Decoded, views: Sequence[DecodeRequest]) -> list[list[object]]:
     """Views and times of frames, each view by its number in the request."""
     return [
         [views.index(view), array, found.times.get(view) if isinstance(view, Frames) else None]
@@ -71,7 +71,7 @@ def decoded_rows(found: Decoded, views: Sequence[View]) -> list[list[object]]:
     ]
 
 
-def decoded(answer: Any, views: Sequence[View]) -> Decoded:
+def decoded(answer: Any, views: Sequence[DecodeRequest]) -> Decoded:
     """What `decoded_rows` wrote."""
     out = Decoded()
     for index, array, times in answer:
@@ -106,12 +106,12 @@ def examined(row: Any, index: int, most: int) -> Examined:
     return Examined(index, found, None, "", spans)
 
 
-def viewed_row(found: Viewed, numbers: Mapping[View, int]) -> list[object]:
+def viewed_row(found: Viewed, numbers: Mapping[DecodeRequest, int]) -> list[object]:
     """A sample: its views by their numbers in the request, its error."""
     return [[[numbers[view], array] for view, array in found.views.items()], _said(found.error)]
 
 
-def viewed(row: Any, index: int, span: Span, views: Sequence[View]) -> Viewed:
+def viewed(row: Any, index: int, span: Span, views: Sequence[DecodeRequest]) -> Viewed:
     """What `viewed_row` wrote of a sample of the record `index`."""
     rows, said = row
     if said is not None:
@@ -148,9 +148,9 @@ def _message(said: Any) -> str:
     return said
 
 
-def _view(number: Any, array: Any, views: Sequence[View]) -> View:
+def _view(number: Any, array: Any, views: Sequence[DecodeRequest]) -> DecodeRequest:
     """The view `number`; raises where `array` cannot be it."""
-    view: View = views[number]
+    view: DecodeRequest = views[number]
     if isinstance(view, Audio):
         fits = _is_array(array, np.int16, 1)
     elif isinstance(view, Energy):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from curate.media.views import Array, Audio, Energy, View
+from curate.media.requests import Array, Audio, DecodeRequest, Energy
 from curate.schema.tables import FAILURE
 from curate.schema.verdict import Failure
 
@@ -25,7 +25,7 @@ LOST = "lost:"
 """Before a view's name: why a sample does not have it though it should, a column of FAILURE_TYPE."""
 
 
-def view_name(view: View) -> str:
+def view_name(view: DecodeRequest) -> str:
     """A column name for a view: equal views, equal names (so 1 frame a second is also 1.0)."""
     if isinstance(view, Audio):
         return f"audio-{view.rate}"
@@ -54,7 +54,7 @@ def pack_view(arrays: Sequence[NDArray[np.generic] | None]) -> pa.StructArray:
     return pa.StructArray.from_arrays([data, shapes, dtypes], ["data", "shape", "dtype"], mask=missing)
 
 
-def unpack_views(table: pa.Table, view: View) -> list[NDArray[np.generic] | None]:
+def unpack_views(table: pa.Table, view: DecodeRequest) -> list[NDArray[np.generic] | None]:
     """The arrays of a view, read-only, without a copy."""
     column = table.column(VIEW + view_name(view))
     rows = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
@@ -73,7 +73,7 @@ def unpack_views(table: pa.Table, view: View) -> list[NDArray[np.generic] | None
     return out
 
 
-def drop_views(table: pa.Table, keep: Iterable[View]) -> pa.Table:
+def drop_views(table: pa.Table, keep: Iterable[DecodeRequest]) -> pa.Table:
     """The table without the views that no later operator needs."""
     kept = {view_name(v) for v in keep}
     gone = [n for n in table.column_names if n.startswith((VIEW, LOST)) and n.partition(":")[2] not in kept]

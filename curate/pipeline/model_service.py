@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate import plugins
-from curate.media.views import View
+from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, unpack_views
 from curate.schema.errors import CurateError
 from curate.schema.verdict import Failure
@@ -87,7 +87,7 @@ def _encode_one(tokenizer: Tokenizer, item: Any) -> Any:
         return [type(exc).__name__, str(exc)]
 
 
-def batch_of(block: pa.Table, needs: Sequence[View], columns: Sequence[str]) -> Batch:
+def batch_of(block: pa.Table, needs: Sequence[DecodeRequest], columns: Sequence[str]) -> Batch:
     """The batch that a signal sees: views and columns of a block's rows."""
     return Batch(
         sample_id=block.column("sample_id").to_pylist(),

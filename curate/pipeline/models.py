@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from curate.helper.errors import HelperDied, HelperError
 from curate.helper.process import Helper
-from curate.helper.quarantine import each
+from curate.helper.quarantine import run_isolated
 from curate.pipeline.blocks import FAIL, VIEW, view_name
 from curate.pipeline.model_service import CARRIED, NotLoaded, answer_schema
 from curate.schema.codec import CodecCard
@@ -151,7 +151,7 @@ class Models:
         self, whole: Callable[[], list[Any]], one: Callable[[int], Any], count: int, name: str
     ) -> list[Any | Quarantined]:
         try:
-            return each(whole, one, count)
+            return run_isolated(whole, one, count)
         except HelperError as exc:
             raise CurateError(
                 f"{name} is at fault: {exc}", "what was committed is kept; mend it and run again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-Folder = Literal["pipelines", "tokenizers", "schemas", "jobs"]
+Folder = Literal["pipelines", "tokenizers", "schemas", "jobs", "demo"]
 
 
 def data_folder(name: Folder) -> Path:

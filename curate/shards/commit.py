@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from curate.schema.errors import CurateError
 from curate.schema.manifest import FORMAT, MANIFEST, File, Manifest
 from curate.storage import Store, open_store
-from curate.storage.base import Hold
+from curate.storage.base import Lease
 
 
 def file_digest(store: Store, path: str) -> tuple[str, int]:
@@ -35,16 +35,16 @@ def describe_file(build: Store, path: str, rows: int) -> File:
     return File(path=path, digest=found, bytes=size, rows=rows)
 
 
-def write_manifest(hold: Hold, manifest: Manifest) -> None:
+def write_manifest(lease: Lease, manifest: Manifest) -> None:
     """Commit a build: canonical JSON (keys sorted, indent 1, a newline at the end), put in place whole.
 
     Leftovers of killed writers are removed first, so nothing else may write to the build any more.
 
     Args:
-        hold: what the run has on the build (`Store.held`).
+        lease: what the run has on the build (`Store.acquire`).
     """
     text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1, allow_nan=False) + "\n"
-    hold.commit(text.encode())
+    lease.commit(text.encode())
 
 
 def read_manifest(build: Store | Path | str) -> Manifest:

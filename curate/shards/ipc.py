@@ -26,7 +26,7 @@ def write_ipc(store: Store, path: str, schema: pa.Schema, batches: Iterable[pa.R
     """
     rows = 0
     with (
-        store.placed(path) as temporary,
+        store.atomic_write(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
     ):

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.media.views import frames_there
+from curate.media.requests import frames_there
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.schema.manifest import Clock, File, FrameCounts, Split, StreamEntry

@@ -8,11 +8,10 @@ from functools import cache
 from typing import Any, Literal, cast
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.clip_weights import check_weights, fetch_weights, weights_name
 from curate.models.onnx_tower import on_cpu
 from curate.models.package_files import package_file, package_version
@@ -21,15 +20,15 @@ from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, SignalField
 from curate.schema.nearest import meant
 from curate.signals import base
-from curate.signals.base import Batch, Result, Signal, each
+from curate.signals.base import VISUAL, Batch, Float, Result, Signal, Vector, map_samples
 
-_SCORE = SignalField(
+_SCORE = Float(
     "clip_score",
-    pa.float32(),
     "cosine",
-    (-1, 1),
-    ("image", "video"),
-    "Cosine of the CLIP embeddings of the picture and the given text; null where the source gave no text.",
+    -1,
+    1,
+    kinds=VISUAL,
+    about="Cosine of the CLIP embeddings of the image and the given text; null where the source gave no text.",
 )
 _GPU_BATCH = 32
 
@@ -50,10 +49,10 @@ class ClipOptions(base.Options):
 
 
 class Clip(Signal):
-    """CLIP (Radford et al., ICML 2021) by open_clip: cosine of picture and text, and the picture's embedding.
+    """CLIP (Radford et al., ICML 2021) by open_clip: cosine of image and text, and the image's embedding.
 
     Of a video, the mean of its frames' unit embeddings, brought to unit length. Pre-processing is the weights' own
-    mean and deviation, on the centre square at the model's input size; weights trained on squashed pictures (SigLIP)
+    mean and deviation, on the centre square at the model's input size; weights trained on squashed images (SigLIP)
     see the centre square too. Everything runs in float32. On a CPU ONNX Runtime runs the image tower, and frames go one
     by one, so a result does not depend on neighbours to the last bit; on CUDA in padded batches of 32, in which a
     frame's place may change last bits.
@@ -77,11 +76,11 @@ class Clip(Signal):
         self.needs = (self._view,)
         self.gives = (
             _SCORE,
-            SignalField(
+            Vector(
                 "clip_image",
-                pa.list_(pa.float32(), self.embed_dim),
-                kinds=("image", "video"),
-                about=f"CLIP embedding of the picture at unit length ({self._use.model}, {self._use.pretrained}), mean "
+                self.embed_dim,
+                kinds=VISUAL,
+                about=f"CLIP embedding of the image at unit length ({self._use.model}, {self._use.pretrained}), mean "
                 "over frames.",
             ),
         )
@@ -157,7 +156,7 @@ class Clip(Signal):
                 score = float(np.clip((image * self._text(text)).sum(dtype=np.float64), -1, 1))
             return {"clip_score": score, "clip_image": image}
 
-        return each("annotate:clip", batch, one)
+        return map_samples("annotate:clip", batch, one)
 
     def _images(self, frames: Sequence[tuple[int, NDArray[Any]]]) -> dict[int, list[NDArray[np.float32]]]:
         """Embeddings of frames, as the model gives them, by the number of the sample that each belongs to."""
@@ -216,5 +215,5 @@ def _config(model: str) -> dict[str, Any]:
 def _image_size(model: str, config: dict[str, Any]) -> int:
     size = config["vision_cfg"].get("image_size", 224)
     if not isinstance(size, int):
-        raise CurateError(f"{model} wants pictures of {size}, not squares; choose a model with a square input")
+        raise CurateError(f"{model} wants images of {size}, not squares; choose a model with a square input")
     return size

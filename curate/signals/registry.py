@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from curate import plugins
 from curate.schema.errors import CurateError
-from curate.schema.nearest import meant
 from curate.schema.recipe import SignalUse
 from curate.signals.base import Signal
 from curate.signals.probed import PROBED_FIELDS
@@ -34,6 +31,10 @@ def get(name: str) -> type[Signal]:
     if name in _ELSEWHERE:
         raise CurateError(f"signal `{name}` is not to be listed under annotate", _ELSEWHERE[name])
     cls: type[Signal] = plugins.find("signal", name)
+    if cls.one is Signal.one and cls.__call__ is Signal.__call__:
+        raise CurateError(
+            f"`{name}` is no signal: it has neither `one` nor `__call__`", "see curate.signals.base.Signal"
+        )
     if not plugins.is_path(name) and cls.name != name:
         raise CurateError(
             f"the signal of the entry point `{name}` calls itself `{cls.name}`",
@@ -49,22 +50,7 @@ def build(use: SignalUse) -> Signal:
         CurateError: unknown signal, unknown option (with the nearest and those allowed), or a wrong value.
     """
     cls = get(use.name)
-    try:
-        options = cls.Options.model_validate(use.options)
-    except ValidationError as exc:
-        raise _option_error(use.name, cls, exc) from exc
-    return cls(options)
-
-
-def _option_error(name: str, cls: type[Signal], exc: ValidationError) -> CurateError:
-    allowed = list(cls.Options.model_fields)
-    first = exc.errors()[0]
-    option = ".".join(str(part) for part in first["loc"]) or "options"
-    hint = f"options of {name}: {', '.join(allowed)}" if allowed else f"{name} has no options"
-    if first["type"] == "extra_forbidden":
-        return CurateError(f"unknown option `{option}` of signal `{name}`{meant(option, allowed)}", hint)
-    given = "" if first["type"] == "missing" else f", not {first['input']!r}"
-    return CurateError(f"option `{option}` of signal `{name}`: {first['msg'].lower()}{given}", hint)
+    return cls(plugins.checked_options("signal", use.name, cls.Options, use.options))
 
 
 def order(signals: Sequence[Signal]) -> list[Signal]:
@@ -83,20 +69,22 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
             given[field.name] = signal.name
     for signal in signals:
         for missing in (name for name in signal.after if name not in given):
-            raise CurateError(f"signal `{signal.name}` needs the field `{missing}`, which none gives", _giver(missing))
-    ready = {field.name for field in PROBED_FIELDS}
+            raise CurateError(
+                f"signal `{signal.name}` needs the field `{missing}`, which none gives", _provider(missing)
+            )
+    available = {field.name for field in PROBED_FIELDS}
     waiting, out = list(signals), []
     while waiting:
-        ripe = next((s for s in waiting if ready.issuperset(s.after)), None)
-        if ripe is None:
+        ready = next((s for s in waiting if available.issuperset(s.after)), None)
+        if ready is None:
             raise CurateError(f"signals wait for each other in a circle: {', '.join(s.name for s in waiting)}")
-        waiting.remove(ripe)
-        out.append(ripe)
-        ready.update(field.name for field in ripe.gives)
+        waiting.remove(ready)
+        out.append(ready)
+        available.update(field.name for field in ready.gives)
     return out
 
 
-def _giver(field: str) -> str:
+def _provider(field: str) -> str:
     shipped = {name: plugins.find("signal", name) for name in plugins.builtin("signal") if name not in _ELSEWHERE}
-    givers = [name for name, cls in sorted(shipped.items()) if field in {f.name for f in cls.gives}]
-    return f"add the signal {givers[0]}" if givers else "name a signal that gives it"
+    providers = [name for name, cls in sorted(shipped.items()) if field in {f.name for f in cls.gives}]
+    return f"add the signal {providers[0]}" if providers else "name a signal that gives it"

@@ -101,7 +101,7 @@ class _Records:
         self.is_cut = False
         return next(self._reader)
 
-    def give_back(self, keep: int) -> None:
+    def unread(self, keep: int) -> None:
         """The lines after the first `keep` are read again, all as records of one line but for that which ended it."""
         rest = self.lines[keep:]
         self._again.extendleft(reversed(rest))
@@ -265,7 +265,7 @@ class _Looks:
         if not problem and (rows == 0 or (rows == 1 and rest > 1)):
             return []
         if 2 * rows > rest and (problem or rest > 1):
-            records.give_back(1)
+            records.unread(1)
             return [
                 f"line {first} is no row of a csv: a quote is opened in it, and closed nowhere before the next rows"
             ]
@@ -276,7 +276,7 @@ class _Looks:
                 for i in range(rest + 1)
             ]
         if not records.is_cut and _OPENS.search(lines[-1]):
-            records.give_back(rest)
+            records.unread(rest)
             rest -= 1
             problem = "a quote is opened in the first and not closed before another is opened"
         return [f"lines {first} to {first + rest} are no row of a csv: {problem}"]

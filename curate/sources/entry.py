@@ -47,7 +47,7 @@ class Url:
 
 
 @dataclass(frozen=True)
-class Broken:
+class UnreadableEntry:
     """A record that listing found and cannot be read. Reading it gives its failure, so that nothing is lost (law 1).
 
     Attributes:
@@ -59,7 +59,7 @@ class Broken:
     message: str
 
 
-Location = File | TarMember | Url | Broken
+Location = File | TarMember | Url | UnreadableEntry
 
 ENTRIES = pa.schema(
     [
@@ -113,7 +113,7 @@ class Entry:
     @classmethod
     def whole(cls, source: str, unit: str, licence: str | None, error: str, message: str) -> Entry:
         """What stands for a unit that cannot be read, or for the rest of it: a broken entry with the unit's name."""
-        return cls(source, unit, -1, None, licence, "{}", Broken(error, message), unit)
+        return cls(source, unit, -1, None, licence, "{}", UnreadableEntry(error, message), unit)
 
     @property
     def is_whole(self) -> bool:
@@ -134,7 +134,7 @@ class Entry:
         """
         at = self.location
         size = at.bytes if isinstance(at, File | TarMember) else None
-        broken = [at.error, at.message] if isinstance(at, Broken) else None
+        broken = [at.error, at.message] if isinstance(at, UnreadableEntry) else None
         return [self.source, self.unit, self.uri, self.ordinal, self.text, self.licence, self.meta, size, broken]
 
 
@@ -172,7 +172,7 @@ def _place(at: Location) -> tuple[str, bytes | None, int | None, int | None, str
 
 def _location(kind: str, address: bytes | None, offset: int, size: int, error: str, message: str) -> Location:
     if address is None:
-        return Broken(error, message)
+        return UnreadableEntry(error, message)
     place = address.decode("utf-8", "surrogateescape")
     return TarMember(place, offset, size) if kind == "tar" else File(place, size) if kind == "file" else Url(place)
 

@@ -10,23 +10,21 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pyarrow as pa
 from blake3 import blake3
 
-from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.schema.ids import ID_HEX, content_id
 from curate.sources.base import Source, Unit, looked, readable
-from curate.sources.entry import Broken, Entry, File, Location, meta_json
+from curate.sources.entry import Entry, File, Location, UnreadableEntry, meta_json
 from curate.sources.media_types import is_array, is_media, media_among
-from curate.sources.paths import LAST, address_of, in_bucket, listed_after, objects_below
-from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words, reason
+from curate.sources.paths import LAST, in_bucket, listed_after, objects_below
+from curate.sources.sidecar import MAX_BYTES, SidecarMetadata, SourceError, parse_sidecar, reason
 from curate.storage import Stat, Store, is_remote
 from curate.storage.tables import read_table, write_table
 
@@ -77,16 +75,7 @@ class Folders(Source):
     The same files of a folder and of a bucket give the same entries, but for their location.
     """
 
-    kind: ClassVar[str] = "folder"
-
-    def __init__(self, spec: recipe.FolderSource, root: Path, env: Mapping[str, str]) -> None:
-        super().__init__(spec, root, env)
-        self._said = spec.path
-        self.address = address_of(spec.path, root, env)
-
-    @property
-    def place(self) -> str:
-        return self.address
+    kind = "folder"
 
     def check(self) -> None:
         with readable(self.name):
@@ -94,7 +83,7 @@ class Folders(Source):
                 if next(objects_below(self.address), None) is None:
                     raise self.nothing(None)
             elif not Path(self.address).is_dir():
-                raise CurateError(f"source {self.name!r}: there is no folder {self.address}", looked(self._said))
+                raise CurateError(f"source {self.name!r}: there is no folder {self.address}", looked(self.path))
 
     def units(self, build: Store) -> Iterator[Unit]:
         there = {found.path for found in build.files("entries")}
@@ -162,33 +151,30 @@ class Folders(Source):
 
     def _entry(self, named: Named, locate: Callable[[], File], read: Callable[[str], bytes]) -> Entry:
         """`locate` and `read` raise what is wrong with the file; `read` gives what the sidecar with an ending says."""
-        words = Words(None, None, {})
+        words = SidecarMetadata(None, None, {})
         location: Location
         unit = ""
         try:
             named.name.encode()
             location = locate()
-            words = read_words(read(".txt") if named.txt else None, read(".json") if named.json else None)
+            words = parse_sidecar(read(".txt") if named.txt else None, read(".json") if named.json else None)
         except UnicodeEncodeError:
             # as it is written here it may be the name of another file
             unit = content_id(os.fsencode(named.name))[: ID_HEX // 2]
-            location = Broken("SourceError", "its name is not UTF-8")
+            location = UnreadableEntry("SourceError", "its name is not UTF-8")
         except SourceError as exc:
-            location = Broken("SourceError", str(exc))
+            location = UnreadableEntry("SourceError", str(exc))
         except OSError as exc:
-            location = Broken(type(exc).__name__, reason(exc))
+            location = UnreadableEntry(type(exc).__name__, reason(exc))
         uri = _shown(named.name)
         return Entry(
             self.name, uri, 0, words.text, words.licence or self.licence, meta_json(words.meta), location, unit
         )
 
-    def fingerprint(self) -> Any:
-        return [self.kind]
-
     def nothing(self, said: Entry | None) -> CurateError:
         return CurateError(
             f"source {self.name!r}: no media files in {self.address}",
-            "looked in all its folders for names that end as pictures, videos, sounds and arrays do, such as "
+            "looked in all its folders for names that end as images, videos, audio and arrays do, such as "
             ".jpg, .mp4, .wav, .npy",
         )
 

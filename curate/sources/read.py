@@ -9,7 +9,7 @@ from pathlib import Path
 from curate.schema.recipe import Fetch
 from curate.schema.verdict import Failure
 from curate.sources.ahead import LARGEST, SHORT
-from curate.sources.entry import Broken, Entry, File, TarMember, Url
+from curate.sources.entry import Entry, File, TarMember, UnreadableEntry, Url
 from curate.sources.fetch import Request, fetch_all
 from curate.sources.paths import in_bucket
 from curate.sources.sidecar import reason
@@ -50,7 +50,7 @@ def read_all(entries: Sequence[Entry], fetch: Mapping[str, Fetch], max_bytes: in
     stored: list[File | TarMember] = []
     for i, entry in enumerate(entries):
         at = entry.location
-        if isinstance(at, Broken):
+        if isinstance(at, UnreadableEntry):
             done[i] = Failure(STAGE, at.error, at.message[:500])
         elif isinstance(at, File | TarMember):
             if at.bytes > max_bytes:

@@ -19,11 +19,11 @@ MAX_DEPTH = 64
 
 
 class SourceError(Exception):
-    """A record that a source lists and that cannot be read. Becomes a `Broken` entry."""
+    """A record that a source lists and that cannot be read. Becomes a `UnreadableEntry` entry."""
 
 
 @dataclass(frozen=True)
-class Words:
+class SidecarMetadata:
     """What sidecars say of one record."""
 
     text: str | None
@@ -31,7 +31,7 @@ class Words:
     meta: dict[str, Any]
 
 
-def read_words(txt: bytes | None, js: bytes | None) -> Words:
+def parse_sidecar(txt: bytes | None, js: bytes | None) -> SidecarMetadata:
     """What the sidecars say. Text is that of `.txt`, else `caption`, else `text` of `.json`, where they are strings.
 
     Args:
@@ -45,7 +45,7 @@ def read_words(txt: bytes | None, js: bytes | None) -> Words:
     said = json_object(js, "its .json") if js is not None else {}
     text = clean(_utf8(txt, "its .txt").strip()) if txt is not None else None
     text = text if text is not None else _said(said, ("caption", "text"))
-    return Words(text, _said(said, ("licence", "license")), said)
+    return SidecarMetadata(text, _said(said, ("licence", "license")), said)
 
 
 def _said(said: dict[str, Any], keys: tuple[str, ...]) -> str | None:
@@ -96,13 +96,15 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
     raise SourceError(f"{what} is nested deeper than {MAX_DEPTH} levels")
 
 
-def reason(exc: OSError | CurateError) -> str:
+def reason(exc: Exception) -> str:
     """What an error of reading says, without path or bucket: the same files elsewhere are the same build."""
     if isinstance(exc, CurateError):
         return exc.message.rpartition(": ")[2]
     if isinstance(exc, FileNotFoundError):
         return os.strerror(errno.ENOENT)  # a bucket's has no words of its own
-    return exc.strerror or "it cannot be read"
+    if isinstance(exc, OSError):
+        return exc.strerror or "it cannot be read"
+    return str(exc)[:500]
 
 
 def _utf8(raw: bytes, what: str) -> str:

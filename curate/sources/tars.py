@@ -41,23 +41,23 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.sources.ahead import State, raw_file, state_of
 from curate.sources.base import Source, Unit, looked, lost, readable
-from curate.sources.entry import Broken, Entry, Location, TarMember, meta_json, numbered
+from curate.sources.entry import Entry, Location, TarMember, UnreadableEntry, meta_json, numbered
 from curate.sources.media_types import is_array, is_media
 from curate.sources.paths import matching, pattern_of
-from curate.sources.sidecar import MAX_BYTES, SourceError, Words, read_words, reason
+from curate.sources.sidecar import MAX_BYTES, SidecarMetadata, SourceError, parse_sidecar, reason
 from curate.storage import Stat, Store
 
 MAX_NAME = 4096
 """Characters of a member's name; what Linux takes for a path. tar itself has no limit."""
 
 _SIDECARS = ("txt", "json")
-_NO_WORDS = Words(None, None, {})
+_NO_WORDS = SidecarMetadata(None, None, {})
 _BLOCK = 512
 _TYPE, _FILE, _PAX = 156, b"0\0", ord("x")
 _TIME = re.compile(rb"([1-9][0-9]) [acm]time=[0-9]+(?:\.[0-9]+)?\n")
@@ -76,11 +76,11 @@ def split_key(name: str) -> tuple[str, str]:
 class Tars(Source):
     """Tars by name, each a unit, and their records by `list_tar`. Only tasks open them."""
 
-    kind: ClassVar[str] = "webdataset"
+    kind = "webdataset"
 
     def __init__(self, spec: recipe.TarSource, root: Path, env: Mapping[str, str]) -> None:
         super().__init__(spec, root, env)
-        self._said, self._pattern = spec.path, pattern_of(spec.path, root, env)
+        self._pattern = pattern_of(spec.path, root, env)
 
     @property
     def place(self) -> str:
@@ -90,7 +90,7 @@ class Tars(Source):
         with readable(self.name):
             base, tars = self._tars()
             if not tars:
-                raise CurateError(f"source {self.name!r}: no file matches {self._said!r} in {base}", looked(self._said))
+                raise CurateError(f"source {self.name!r}: no file matches {self.path!r} in {base}", looked(self.path))
             with raw_file(f"{base}/{tars[0].path}", tars[0].bytes) as first:
                 first.read(_BLOCK)
 
@@ -117,13 +117,10 @@ class Tars(Source):
         size, version = state_of(unit.address)
         return f"{size} {version}" if version else ""
 
-    def fingerprint(self) -> Any:
-        return [self.kind]
-
     def nothing(self, said: Entry | None) -> CurateError:
         base, tars = self._tars()
         some = f"{base}/{tars[0].path}" * bool(tars) + (f" and {len(tars) - 1} more" if len(tars) > 1 else "")
-        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, Broken) else ""
+        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, UnreadableEntry) else ""
         return CurateError(f"source {self.name!r}: no records in {some}", why or "looked for members with a name")
 
 
@@ -188,7 +185,7 @@ def _entries(
             words = group.words()
             location = group.locate(tar)
         except SourceError as exc:
-            location = Broken("SourceError", str(exc))
+            location = UnreadableEntry("SourceError", str(exc))
         uri = f"{name}/{_short(_text(key))}"
         meta = meta_json(words.meta)
         yield Entry(source, uri, 0, words.text, words.licence or licence, meta, location, name)
@@ -234,9 +231,9 @@ class _Group:
             file.seek(member.offset)
             self.sidecars[ending] = file.read(min(member.size, MAX_BYTES + 1))
 
-    def words(self) -> Words:
+    def words(self) -> SidecarMetadata:
         """What the sidecars say; nothing where a member has a problem."""
-        return _NO_WORDS if self.problem or not self.sidecars else read_words(*map(self.sidecars.get, _SIDECARS))
+        return _NO_WORDS if self.problem or not self.sidecars else parse_sidecar(*map(self.sidecars.get, _SIDECARS))
 
     def locate(self, tar: str) -> TarMember:
         if self.problem:

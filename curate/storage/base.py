@@ -78,7 +78,7 @@ class Store(ABC):
         """Put a file in place, whole or not at all, over one that may be there."""
 
     @abstractmethod
-    def placed(self, path: str) -> AbstractContextManager[Path]:
+    def atomic_write(self, path: str) -> AbstractContextManager[Path]:
         """A temporary local file to write to, put in place whole when the block ends without an error."""
 
     @abstractmethod
@@ -94,7 +94,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def held(self, commit_point: str) -> AbstractContextManager[Hold]:
+    def acquire(self, commit_point: str) -> AbstractContextManager[Lease]:
         """Keep other runs out.
 
         Args:
@@ -114,7 +114,7 @@ class Store(ABC):
         return {path for path in paths if self.stat(path) is not None}
 
 
-class Hold(ABC):
+class Lease(ABC):
     """What a run has on a store while it is at work."""
 
     warning: str | None = None

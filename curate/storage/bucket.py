@@ -20,7 +20,7 @@ from obstore.store import S3Store
 
 from curate.schema.errors import CurateError
 from curate.storage import copies
-from curate.storage.base import Hold, Stat, Store
+from curate.storage.base import Lease, Stat, Store
 from curate.storage.lease import leased
 from curate.storage.retry import retried, status_of
 
@@ -225,7 +225,7 @@ class Bucket(Store):
         return None if found is None else found["e_tag"]
 
     @contextmanager
-    def placed(self, path: str) -> Iterator[Path]:
+    def atomic_write(self, path: str) -> Iterator[Path]:
         with TemporaryDirectory(prefix="curate-") as folder:
             temporary = Path(folder) / Path(path).name
             yield temporary
@@ -252,13 +252,13 @@ class Bucket(Store):
                 raise FileNotFoundError(self.name(path))
             name = [self.endpoint, self.bucket, self.prefix, path, found["e_tag"], found["size"]]
             try:
-                return copies.copy_of(
+                return copies.cached_copy(
                     name, Path(path).suffix, partial(self._parts, path, SPAN, etag=found["e_tag"]), pins
                 )
             except FileNotFoundError:
                 continue  # it was replaced, or removed, since we looked
 
-    def held(self, commit_point: str) -> AbstractContextManager[Hold]:
+    def acquire(self, commit_point: str) -> AbstractContextManager[Lease]:
         return leased(self, commit_point)
 
     @property
@@ -311,13 +311,13 @@ def _made(at: Bucket, credentials: int, again: int) -> S3Store:
     )
 
 
-def reach() -> dict[str, str]:
+def endpoint_env() -> dict[str, str]:
     """Endpoint and region of this process's environment, to hand to workers on other nodes. No credentials."""
     return {name: os.environ[name] for name in (*ENDPOINT, *REGION) if os.environ.get(name)}
 
 
-def adopt(given: Mapping[str, str]) -> None:
-    """Take over what `reach` gave on the driver, where this process's own environment says nothing."""
+def apply_endpoint_env(given: Mapping[str, str]) -> None:
+    """Take over what `endpoint_env` gave on the driver, where this process's own environment says nothing."""
     for names in (ENDPOINT, REGION):
         if _env(names) is None:
             os.environ.update({name: given[name] for name in names if name in given})

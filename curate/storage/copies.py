@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from curate.schema.ids import key_of
-from curate.storage.place import placed
+from curate.storage.place import atomic_write
 
 BUDGET = 20 << 30
 """Bytes of all copies; CURATE_CACHE_BYTES sets another number. The longest unused go first."""
@@ -35,8 +35,11 @@ _SWEEP_SECONDS = 30.0
 _swept = 0.0
 
 
+CACHE_HINT = "set the environment variable CURATE_CACHE to a folder that can be written"
+
+
 def cache_folder() -> Path:
-    """Where this user's copies and prepared media lie: CURATE_CACHE, or `~/.cache/curate-tokens`."""
+    """Where this user's copies, exported models and prepared media lie: CURATE_CACHE, or `~/.cache/curate-tokens`."""
     given = os.environ.get("CURATE_CACHE")
     if given:
         return Path(given).expanduser()
@@ -75,7 +78,7 @@ class Pins:
         shutil.rmtree(self._folder, ignore_errors=True)  # what is left goes with the process
 
 
-def copy_of(name: Any, suffix: str, chunks: Callable[[], Iterable[bytes]], pins: Pins) -> Path:
+def cached_copy(name: Any, suffix: str, chunks: Callable[[], Iterable[bytes]], pins: Pins) -> Path:
     """The local copy of an object, made where it is not there, and pinned.
 
     Args:
@@ -92,13 +95,13 @@ def copy_of(name: Any, suffix: str, chunks: Callable[[], Iterable[bytes]], pins:
             os.utime(link)  # used now
             return link
         except FileNotFoundError:
-            with placed(place) as temporary, temporary.open("wb") as file:
+            with atomic_write(place, CACHE_HINT) as temporary, temporary.open("wb") as file:
                 for chunk in chunks():
                     file.write(chunk)
-            _sweep(cache_folder(), keep=place)
+            _evict(cache_folder(), keep=place)
 
 
-def _sweep(cache: Path, keep: Path) -> None:
+def _evict(cache: Path, keep: Path) -> None:
     """Remove the longest unused copies above the budget, but none that is in use."""
     global _swept
     if time.monotonic() - _swept < _SWEEP_SECONDS:
@@ -152,7 +155,7 @@ def _own_folder() -> Path:
             while not _locked(lock):
                 pass
             folder.mkdir()
-            atexit.register(_give_back, folder, os.getpid())
+            atexit.register(_remove_own_pins, folder, os.getpid())
             _pid, _own = os.getpid(), folder
         return _own
 
@@ -183,7 +186,7 @@ def _remove_if_dead(lock: Path) -> None:
         os.close(handle)
 
 
-def _give_back(folder: Path, pid: int) -> None:
+def _remove_own_pins(folder: Path, pid: int) -> None:
     if os.getpid() == pid:
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_suffix(".lock").unlink(missing_ok=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from stat import S_ISREG
 
 from curate.schema.errors import CurateError
-from curate.storage.base import Hold, Stat, Store
-from curate.storage.place import NOT_THERE, is_temporary, placed, sweep, walk
+from curate.storage.base import Lease, Stat, Store
+from curate.storage.place import NOT_THERE, atomic_write, is_temporary, sweep, walk
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Folder(Store):
         return [Stat(path, size) for path, size in sorted(found.items())]
 
     def write(self, path: str, data: bytes) -> None:
-        with placed(self.root / path) as temporary:
+        with atomic_write(self.root / path) as temporary:
             temporary.write_bytes(data)
 
-    def placed(self, path: str) -> AbstractContextManager[Path]:
-        return placed(self.root / path)
+    def atomic_write(self, path: str) -> AbstractContextManager[Path]:
+        return atomic_write(self.root / path)
 
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -84,7 +84,7 @@ class Folder(Store):
         return self.root / path
 
     @contextmanager
-    def held(self, commit_point: str) -> Iterator[Hold]:
+    def acquire(self, commit_point: str) -> Iterator[Lease]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root, os.O_RDONLY)
@@ -96,12 +96,12 @@ class Folder(Store):
             os.close(handle)
             raise CurateError(f"another run is at work on {self}", "wait for it, or choose another --out") from exc
         try:
-            yield FolderHold(self, commit_point)
+            yield FolderLease(self, commit_point)
         finally:
             os.close(handle)  # and with it the lock; the kernel does the same for a process that is killed
 
 
-class FolderHold(Hold):
+class FolderLease(Lease):
     """The kernel keeps others out for as long as the process lives, so committing is a rename."""
 
     def __init__(self, folder: Folder, commit_point: str) -> None:

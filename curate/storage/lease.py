@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
 from curate.schema.errors import CurateError
-from curate.storage.base import Hold
+from curate.storage.base import Lease
 
 if TYPE_CHECKING:
     from obstore import PutMode
@@ -45,25 +45,25 @@ class Objects(Protocol):
 
 
 @contextmanager
-def leased(bucket: Objects, commit_point: str) -> Iterator[Hold]:
+def leased(bucket: Objects, commit_point: str) -> Iterator[Lease]:
     """Hold a bucket's prefix.
 
     Raises:
         CurateError: another run holds it, or it cannot be written.
     """
-    hold = BucketHold(bucket, commit_point)
-    hold.take()
-    renewing = threading.Thread(target=hold.renew_until_released, name="lease", daemon=True)
+    lease = BucketLease(bucket, commit_point)
+    lease.acquire()
+    renewing = threading.Thread(target=lease.renew_until_released, name="lease", daemon=True)
     renewing.start()
     try:
-        yield hold
+        yield lease
     finally:
-        hold.released.set()
+        lease.released.set()
         renewing.join()
-        hold.give_back()
+        lease.release()
 
 
-class BucketHold(Hold):
+class BucketLease(Lease):
     """The lease of this run."""
 
     def __init__(self, bucket: Objects, commit_point: str) -> None:
@@ -78,9 +78,9 @@ class BucketHold(Hold):
         self._renewing = threading.Lock()
         self.released = threading.Event()
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Get the lease, from nobody or from a run that is dead."""
-        etag = self._wait_for_a_dead_holder()
+        etag = self._wait_for_stale_lease()
         self._conditions = self._put_if(etag) and self._honours_conditions()
         if not self._conditions:
             self.warning = NO_CONDITIONS
@@ -90,7 +90,7 @@ class BucketHold(Hold):
                 raise self._taken(self._look()[1])
         self._found = self._bucket.etag(self._commit_point)
 
-    def _wait_for_a_dead_holder(self) -> str | None:
+    def _wait_for_stale_lease(self) -> str | None:
         """The ETag of a lease that nobody holds any more, or None where there is none.
 
         No clocks are compared: a lease is dead when it does not change while this run watches, or when its process
@@ -196,7 +196,7 @@ class BucketHold(Hold):
                     self._lost = not self._is_mine()
             return not self._lost
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Remove the lease, if it is still this run's."""
         try:
             if not self._lost and self._is_mine():

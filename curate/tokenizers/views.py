@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.views import Array, Audio, Frames, View
+from curate.media.requests import Array, Audio, DecodeRequest, Frames
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Clock
@@ -28,7 +28,7 @@ def clock_of(card: CodecCard, fps: float | None, pad: bool) -> Clock | None:
 
 def view_of(
     card: CodecCard, fps: float | None = None, max_frames: int | None = None, pad: bool = False, crops: int = 1
-) -> View | None:
+) -> DecodeRequest | None:
     """The view of the media that a tokenizer reads; None where it reads text alone.
 
     Args:

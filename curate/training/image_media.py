@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from curate.media.images import render
+from curate.media.requests import Frames
 from curate.media.video import PyAVReader
-from curate.media.views import Frames
 from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.codecs.image_fsq import PATCH
 from curate.training.packages import module_folder
@@ -114,12 +114,12 @@ def _video(path: Path, frames: int) -> Iterator[RGB]:
     """Evenly spaced frames, turned and stretched as they are shown (`PyAVReader`)."""
     data = path.read_bytes()
     with PyAVReader(data, name=path.name) as reader:
-        count = sum(1 for _ in reader.pictures(0, sys.maxsize))
+        count = sum(1 for _ in reader.frames(0, sys.maxsize))
     every = max(1, count // frames)
     with PyAVReader(data, name=path.name) as reader:
         size = reader.display_size()
         view = Frames(max(size), crop=False)
-        for i, picture in enumerate(reader.pictures(0, sys.maxsize)):
+        for i, picture in enumerate(reader.frames(0, sys.maxsize)):
             if i % every == 0:
                 yield render(Image.fromarray(picture.rgb()), view, picture.display, size)
 

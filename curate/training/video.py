@@ -18,13 +18,13 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
+from vector_quantize_pytorch import FSQ
 
 from curate.models.batches import usable
 from curate.tokenizers import zoo
 from curate.tokenizers.codecs.image_fsq import PATCH, channels_last, image_shape
 from curate.tokenizers.codecs.video_fsq_net import GROUP, VideoFSQNet, VideoFSQShape, group_of
 from curate.tokenizers.folders import WEIGHTS, words_of
-from curate.tokenizers.quantisers.layers import FSQLayer
 from curate.training.image import set_linear_paths
 from curate.training.image_media import absent
 from curate.training.loop import Run, RunConfig, train, write_halves
@@ -68,8 +68,8 @@ def start_from_pca(net: VideoFSQNet, clips: Tensor) -> None:
     past = net.first_past(net.quantise(net.first_latent(clips[:, 0]))[0])
     change = group_of([clips[:, 1 + i] - past[:, -3:] for i in range(GROUP)])
     rows = functional.pixel_unshuffle(change, PATCH).permute(0, 2, 3, 1).flatten(0, 2).double().cpu()
-    quantiser = FSQLayer(list(net.shape.image.levels))
-    set_linear_paths(net.patch_in, net.patch_out, rows, lambda z: quantiser(z)[0])
+    levels = list(net.shape.image.levels)
+    set_linear_paths(net.patch_in, net.patch_out, rows, lambda z: FSQ(levels=levels)(z[None])[0][0])
 
 
 def loss_of(y: Tensor, x: Tensor, last: tuple[Tensor, Tensor], config: VideoTrainConfig) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from curate.media.images import render
+from curate.media.requests import Frames
 from curate.media.video import PyAVReader
-from curate.media.views import Frames
 from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.codecs.video_fsq_net import GROUP
 from curate.training.image_media import (
@@ -121,7 +121,7 @@ def read_video(path: Path, side: int) -> NDArray[np.uint8]:
     with PyAVReader(path.read_bytes(), name=path.name) as reader:
         width, height = (round(n * side / min(reader.display_size())) for n in reader.display_size())
         view = Frames(max(width, height), crop=False)
-        for picture in reader.pictures(0, sys.maxsize):
+        for picture in reader.frames(0, sys.maxsize):
             frames.append(render(Image.fromarray(picture.rgb()), view, picture.display, (width, height)))
     return np.stack(frames)
 

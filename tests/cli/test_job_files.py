@@ -195,7 +195,7 @@ def test_the_dockerfile() -> None:
     assert user.split()[1] not in ("root", "0")
     assert not [line for line in last[last.index(user) :] if line.startswith("RUN")]
     copied = {line.split()[-1] for line in last if line.startswith("COPY")}
-    assert {"curate", "pipelines", "tokenizers", "schemas", "jobs"} <= copied, "what the wheel is made of"
+    assert {"curate", "pipelines", "tokenizers", "schemas", "jobs", "demo"} <= copied, "what the wheel is made of"
 
 
 def test_the_submit_script_is_one_of_our_commands() -> None:

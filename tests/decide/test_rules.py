@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from curate.decide.probed import PROBED
-from curate.decide.rules import bounds, check_near_duplicates, check_rules
+from curate.decide.rules import check_near_duplicates, check_rules, thresholds_of
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
 from curate.schema.recipe import NearDuplicates, Rule
@@ -71,7 +71,7 @@ def test_records_have_the_probed_fields():
 
 def test_names_of_bounds_are_read_by_people():
     rule = Rule(field="motion", min=0.25, max=1234567, min_percentile=5, max_percentile=99.9)
-    assert [b.name for b in bounds([rule, Rule(field="sharpness", min=20)])] == [
+    assert [b.name for b in thresholds_of([rule, Rule(field="sharpness", min=20)])] == [
         "motion >= 0.25",
         "motion <= 1234567",
         "motion >= p5",
@@ -82,7 +82,7 @@ def test_names_of_bounds_are_read_by_people():
 
 def test_equal_names_for_different_kinds_are_told_apart():
     rules = [Rule(field="sharpness", min_percentile=5, kinds=[kind]) for kind in ("image", "video")]
-    assert [b.name for b in bounds(rules)] == ["sharpness >= p5 (image)", "sharpness >= p5 (video)"]
+    assert [b.name for b in thresholds_of(rules)] == ["sharpness >= p5 (image)", "sharpness >= p5 (video)"]
 
 
 def test_near_duplicates_need_a_vector_and_numbers_to_keep_by(tables):

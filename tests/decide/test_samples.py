@@ -79,7 +79,7 @@ def test_samples_of_records_that_are_not_sampled_have_no_verdict_and_move_no_per
         "c": ("kept", None),
     }
     (bound,) = build.decide(rules, records=[Rule(field="width", min=2)]).samples
-    assert bound.threshold == 15.0
+    assert bound.value == 15.0
 
 
 def test_the_first_broken_rule_of_the_recipe_is_the_one_that_is_recorded(tables):

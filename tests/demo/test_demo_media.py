@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import io
 import json
 import tarfile
@@ -13,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.demo import default_folder, packages, prepare, quickstart_media
-from curate.demo.items import items
+from curate.cli.demo import demo_media, demo_package
 from curate.media.probe import probe
 from curate.media.shots import find_shots
 from curate.schema.errors import CurateError, MediaError
@@ -24,10 +24,13 @@ from curate.sources.listing import open_source
 from curate.sources.read import read_all
 from curate.storage import Folder
 
+DEMO = demo_package("quickstart")
+MAKE, PACKAGES = (importlib.import_module(f"{DEMO.__name__}.{name}") for name in ("make", "packages"))
+
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory) -> Path:
-    return prepare.prepare(tmp_path_factory.mktemp("demo")).folder
+    return DEMO.prepare(tmp_path_factory.mktemp("demo")).folder
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def records(media, tmp_path_factory):
             "fetch": {"timeout": 3, "attempts": 2, "max_bytes": 4_000_000, "allow_private": True},
         }
     )
-    with quickstart_media(media.parent) as env:
+    with DEMO.media(media.parent) as env:
         assert env["CURATE_DEMO"] == str(media)
         opened = [open_source(spec, Path("/"), env) for spec in (folder, tars, web)]
         build = Folder(tmp_path_factory.mktemp("build"))
@@ -65,21 +68,21 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_made_again_elsewhere_every_byte_is_the_same(media, tmp_path):
-    again = prepare.prepare(tmp_path).folder
+    again = DEMO.prepare(tmp_path).folder
     assert again.name == media.name
     assert digests(again) == digests(media)
 
 
 def test_what_is_there_is_not_made_again_and_nothing_else_is_left(media):
     before = {p: p.stat().st_mtime_ns for p in media.rglob("*")}
-    assert prepare.prepare(media.parent).folder == media
+    assert DEMO.prepare(media.parent).folder == media
     assert {p: p.stat().st_mtime_ns for p in media.rglob("*")} == before
     assert [p.name for p in media.parent.iterdir()] == [media.name]
 
 
 def test_a_change_of_a_package_makes_other_media(media, monkeypatch):
-    monkeypatch.setattr(prepare, "versions", lambda: {"psychopy": "0"})
-    assert f"quickstart-{prepare._version()}" != media.name
+    monkeypatch.setattr(MAKE, "versions", lambda: {"psychopy": "0"})
+    assert f"quickstart-{MAKE._version()}" != media.name
 
 
 def test_it_is_small(media):
@@ -164,7 +167,7 @@ def test_pictures_are_what_their_names_say(media):
     small, large = pixels(faults / "reencoded_flower.jpg"), pixels(photos / "flower.jpg")
     assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.99
     assert pixels(faults / "dark_swimming.jpg").mean() < 15
-    house = packages.package_file("psychopy", "demos/builder/Design Templates/randomisedBlocks/stims/house03.jpg")
+    house = PACKAGES.package_file("psychopy", "demos/builder/Design Templates/randomisedBlocks/stims/house03.jpg")
     blurred, sharp = (np.abs(np.diff(pixels(p))).mean() for p in (faults / "blurred_house.jpg", house))
     assert blurred < sharp / 2
 
@@ -175,9 +178,9 @@ def test_the_swapped_captions_are_each_others(records):
 
 
 def test_every_file_is_listed_once_and_the_drawings_have_their_authors():
-    listed = items()
+    listed = MAKE.items()
     assert len({(i.package, i.file) for i in listed}) == len({i.to for i in listed}) == len(listed)
-    with tarfile.open(Path(prepare.__file__).with_name("openclipart.tar")) as tar:
+    with tarfile.open(Path(MAKE.__file__).with_name("openclipart.tar")) as tar:
         infos = tar.getmembers()
         assert [i.name for i in infos] == sorted(i.name for i in infos)
         assert {(i.mtime, i.uid, i.gid) for i in infos} == {(0, 0, 0)}
@@ -203,21 +206,29 @@ def test_the_table_names_files_that_are_served_by_relative_urls(media):
 
 
 def test_a_package_that_is_missing_is_named_with_the_way_to_install_it(monkeypatch):
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(PACKAGES.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CurateError, match="scikit-image") as error:
-        packages.package_file("skimage", "data/coffee.png")
-    assert "extra `demo`" in error.value.hint
+        PACKAGES.package_file("skimage", "data/coffee.png")
+    assert "pip install 'curate-tokens[demo]'" in error.value.hint
+
+
+def test_the_recipe_s_media_are_those(media, monkeypatch):
+    monkeypatch.setenv("CURATE_CACHE", str(media.parents[1]))
+    monkeypatch.setattr(DEMO, "default_folder", lambda: media.parent)
+    with demo_media("quickstart") as env:
+        assert env["CURATE_DEMO"] == str(media)
+        assert env["CURATE_DEMO_URL"].startswith("http://127.0.0.1:")
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_sentence(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(CurateError, match="cannot be written"):
-        prepare.prepare(tmp_path / "file")
+        DEMO.prepare(tmp_path / "file")
 
 
 def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv("CURATE_CACHE", str(tmp_path))
-    assert default_folder() == tmp_path / "demo"
+    assert DEMO.default_folder() == tmp_path / "demo"
     monkeypatch.delenv("CURATE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "curate-tokens" / "demo"
+    assert DEMO.default_folder() == tmp_path / "curate-tokens" / "demo"

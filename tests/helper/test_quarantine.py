@@ -10,7 +10,7 @@ import pytest
 
 from curate.helper.errors import HelperDied, HelperError
 from curate.helper.process import Helper
-from curate.helper.quarantine import attempt, each
+from curate.helper.quarantine import attempt, run_isolated
 from curate.schema.errors import MediaError, Quarantined
 from curate.schema.verdict import Failure
 
@@ -38,7 +38,7 @@ class Batch:
         return list(self.helper.call("each_or_die", [self.values[i]], True, limit_s=limit)[0])
 
     def run(self) -> list[list[object] | Quarantined]:
-        return each(self.whole, self.one, len(self.values))
+        return run_isolated(self.whole, self.one, len(self.values))
 
 
 def test_a_killer_is_quarantined_after_two_deaths(helper: Helper) -> None:
@@ -126,7 +126,7 @@ def test_a_batch_that_is_killed_once_from_outside_stays_whole(helper: Helper) ->
             helper.call("kill", strays.pop(), limit_s=30)
         return batch.whole()
 
-    assert each(whole, batch.one, 2) == [[1, "together"], [2, "together"]]
+    assert run_isolated(whole, batch.one, 2) == [[1, "together"], [2, "together"]]
 
 
 def test_a_batch_of_one_is_not_tried_four_times(helper: Helper) -> None:

@@ -233,7 +233,7 @@ def test_memory_that_is_shorter_than_said_is_refused() -> None:
 def test_memory_is_asked_for_before_it_is_taken() -> None:
     asked: list[int] = []
 
-    def admit(size: int) -> None:
+    def check_size(size: int) -> None:
         asked.append(size)
         raise WireError("too much")
 
@@ -241,5 +241,5 @@ def test_memory_is_asked_for_before_it_is_taken() -> None:
     with here, there:
         here.sendall(message([["bytes", 1 << 50], ["array", "<u4", [3, 1000]]], None))
         with pytest.raises(WireError, match="too much"):
-            wire.receive(there, admit=admit)
+            wire.receive(there, check_size=check_size)
     assert asked == [(1 << 50) + 12_000]

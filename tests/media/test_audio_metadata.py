@@ -15,7 +15,7 @@ from synth import channels, sound, tone
 
 from curate.media.clips import Span
 from curate.media.decode import decode
-from curate.media.views import Audio, Energy
+from curate.media.requests import Audio, Energy
 
 KHZ48 = Audio(48000)
 

@@ -13,7 +13,7 @@ from synth import channels, noise, shipped, sound, tone
 from curate.media.channels import mix, names_of, planar
 from curate.media.clips import Span
 from curate.media.decode import decode
-from curate.media.views import Audio
+from curate.media.requests import Audio
 from curate.schema.errors import MediaError
 
 KHZ16, KHZ48 = Audio(16000), Audio(48000)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.media.views import clip_frames, clip_times, frames_there
+from curate.media.requests import clip_frames, clip_times, frames_there
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from skimage import data
 
 from curate.media.crops import crop_settings
 from curate.media.guarded import decode
-from curate.media.views import Frames
+from curate.media.requests import Frames
 
 SAMPLE = "0123456789abcdef0123456789abcdef"
 

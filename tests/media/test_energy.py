@@ -19,7 +19,7 @@ from curate.media import answers, guarded
 from curate.media.clips import Span
 from curate.media.decode import decode
 from curate.media.energy import Meter, k_weighting, weights
-from curate.media.views import Audio, Energy, Frames
+from curate.media.requests import Audio, Energy, Frames
 from curate.pipeline.blocks import VIEW, pack_view, unpack_views, view_name
 from curate.signals.loudness import FLOOR, integrated_loudness
 

@@ -22,12 +22,12 @@ from curate.media.decode import decode
 from curate.media.decodes import counted
 from curate.media.examine import CutHow, Examined, Request, Viewed, cut_up, decode_many, examine
 from curate.media.probe import probe
+from curate.media.requests import Array, Audio, DecodeRequest, Energy, Frames
 from curate.media.shots import find_shots
-from curate.media.views import Array, Audio, Energy, Frames, View
 from curate.schema.errors import CurateError, MediaError
 from curate.schema.ids import content_id, sample_id
 
-VIEWS: list[View] = [
+VIEWS: list[DecodeRequest] = [
     Frames(224),
     Frames(96, 4, 24, crop=False),
     Frames(384, 0.5, 4, crop=False),
@@ -42,7 +42,9 @@ VIEWS: list[View] = [
 SHORT = CutHow(max_seconds=0.7)
 
 
-def one_by_one(items: Sequence[tuple[bytes, str]], cut: CutHow, views: Sequence[View]) -> Iterator[Examined | Viewed]:
+def one_by_one(
+    items: Sequence[tuple[bytes, str]], cut: CutHow, views: Sequence[DecodeRequest]
+) -> Iterator[Examined | Viewed]:
     """By a call for each step."""
     for i, (data, name) in enumerate(items):
         try:
@@ -80,7 +82,9 @@ def plain(event: Examined | Viewed) -> list[Any]:
     return [event.index, event.span, error, arrays]
 
 
-def assert_same(items: Sequence[tuple[bytes, str]], cut: CutHow = SHORT, views: Sequence[View] = VIEWS) -> None:
+def assert_same(
+    items: Sequence[tuple[bytes, str]], cut: CutHow = SHORT, views: Sequence[DecodeRequest] = VIEWS
+) -> None:
     wanted = [plain(event) for event in one_by_one(items, cut, views)]
     got = [plain(event) for event in examine(items, cut, views)]
     assert len(got) == len(wanted)
@@ -169,7 +173,7 @@ def test_records_of_all_kinds() -> None:
 
 def test_too_many_samples() -> None:
     assert_same([(FILMS["with sound"], "x")], CutHow(max_seconds=0.1, max_samples=9))
-    with pytest.raises(CurateError, match="no shot detector 'x'"):
+    with pytest.raises(CurateError, match="no shot detector `x`"):
         list(examine([], CutHow("x"), []))
 
 
@@ -226,7 +230,7 @@ def requests() -> list[Request]:
     ]
 
 
-def decoded_one_by_one(asked: Sequence[Request], views: Sequence[View]) -> Iterator[Viewed]:
+def decoded_one_by_one(asked: Sequence[Request], views: Sequence[DecodeRequest]) -> Iterator[Viewed]:
     for i, request in enumerate(asked):
         span = request.span or Span(0, 0)
         try:

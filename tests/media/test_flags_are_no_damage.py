@@ -19,8 +19,8 @@ from curate.media.container import Deadline
 from curate.media.decode import decode
 from curate.media.mpegts import losses
 from curate.media.probe import probe
+from curate.media.requests import Audio, Frames
 from curate.media.shots import find_shots
-from curate.media.views import Audio, Frames
 from curate.schema.errors import MediaError
 
 ALL = Frames(16, fps=25, max_frames=1000)

@@ -17,7 +17,7 @@ from curate.helper.process import Helper
 from curate.media import answers, guarded
 from curate.media.clips import Span
 from curate.media.examine import CutHow, Examined, Viewed, examine
-from curate.media.views import Audio, Frames
+from curate.media.requests import Audio, Frames
 from curate.schema.errors import CurateError, Quarantined
 
 PICTURES = [(saved(photo((40 + i, 30))), f"{i}.png") for i in range(70)]

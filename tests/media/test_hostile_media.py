@@ -22,16 +22,16 @@ from mutate import Case, Expect
 from synth import tone, video
 
 import curate
-from curate.demo.prepare import prepare
+from curate.cli.demo import demo_package
 from curate.media import guarded
 from curate.media.container import open_container
 from curate.media.probe import probe
-from curate.media.views import Audio, Decoded, Frames, View
+from curate.media.requests import Audio, Decoded, DecodeRequest, Frames
 from curate.schema.errors import MediaError, Quarantined
 from curate.schema.ids import digest
 from curate.schema.verdict import Failure
 
-VIEWS: list[View] = [Frames(256, fps=1.0), Audio(16000)]
+VIEWS: list[DecodeRequest] = [Frames(256, fps=1.0), Audio(16000)]
 EVERY = 20
 """After so many hostile files a good one is decoded."""
 
@@ -44,7 +44,7 @@ SECRETS = re.compile(
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
-    yield mutate.originals(prepare(tmp_path_factory.mktemp("demo")).folder / "folder")
+    yield mutate.originals(demo_package("quickstart").prepare(tmp_path_factory.mktemp("demo")).folder / "folder")
     guarded.close()
 
 
@@ -106,7 +106,7 @@ def _looked_at(data: bytes, limit_s: float) -> Decoded:
     """All that a run does with a file: probe, cut, decode."""
     found = guarded.probe(data, "the input", limit_s=limit_s)
     if found.kind == "video":
-        spans = guarded.find_shots(data, limit_s=limit_s, name="the input")
+        spans = guarded.whole_spans(data, "video", guarded.CutHow(), limit_s=limit_s)
         assert spans[0].start_us == 0
         assert all(a.end_us == b.start_us for a, b in pairwise(spans))
     decoded = guarded.decode(data, found.kind, VIEWS, limit_s=limit_s, name="the input")

@@ -10,7 +10,7 @@ def test_no_heavy_library_is_imported() -> None:
     code = (
         "import sys, importlib\n"
         "room = 'audio clips container decode decord_reader encode guarded images '\n"
-        "room += 'cropping probe reader shots sniff video views'\n"
+        "room += 'cropping probe reader shots sniff video requests'\n"
         "for m in room.split():\n"
         "    importlib.import_module(f'curate.media.{m}')\n"
         "print(sorted(m for m in ('av', 'PIL', 'cv2', 'decord', 'scenedetect', 'torch', 'ray') if m in sys.modules))\n"

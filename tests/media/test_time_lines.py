@@ -20,8 +20,8 @@ from curate.media.clips import Span, cut_spans
 from curate.media.container import Deadline
 from curate.media.decode import decode
 from curate.media.probe import probe
+from curate.media.requests import Audio, Frames
 from curate.media.shots import find_shots
-from curate.media.views import Audio, Frames
 
 ALL = Frames(16, fps=100, max_frames=1000)
 KHZ16 = Audio(16000)

@@ -13,8 +13,8 @@ from synth import indices, noise, sound, tone, video
 from curate.media.clips import Span, cut_spans
 from curate.media.decode import decode
 from curate.media.probe import probe
+from curate.media.requests import Audio, Frames
 from curate.media.shots import find_shots
-from curate.media.views import Audio, Frames
 from curate.schema.errors import MediaError
 
 ALL = Frames(16, fps=25, max_frames=1000)

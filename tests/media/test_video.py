@@ -15,8 +15,8 @@ from synth import corner_names, corners, flat, grey, index_of, indices, shipped,
 from curate.media.container import Deadline
 from curate.media.decode import Span, decode
 from curate.media.probe import probe
+from curate.media.requests import Frames, pick_times
 from curate.media.video import PyAVReader
-from curate.media.views import Frames, pick_times
 from curate.schema.errors import MediaError
 
 EVEN = list(range(0, 2400, 40))  # 60 frames at 25 per second, in ms
@@ -234,10 +234,10 @@ def test_views_share_one_decode(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_seeks_in_real_containers_find_the_same_frames(path: str) -> None:
     data = shipped("iscc_samples", f"files/{path}")
     with PyAVReader(data) as reader:
-        all_frames = [(p.start_us, p.rgb().tobytes()) for p in reader.pictures(0, 4_000_000)]
+        all_frames = [(p.start_us, p.rgb().tobytes()) for p in reader.frames(0, 4_000_000)]
     for start in (1_200_000, 2_503_337, 3_333_333):
         with PyAVReader(data) as reader:
-            got = [(p.start_us, p.rgb().tobytes()) for p in reader.pictures(start, start + 300_000)]
+            got = [(p.start_us, p.rgb().tobytes()) for p in reader.frames(start, start + 300_000)]
         first = max(i for i, frame in enumerate(all_frames) if frame[0] <= start + 1)
         assert got == [frame for frame in all_frames[first:] if frame[0] < start + 300_000]
 

@@ -26,7 +26,7 @@ from synth import channels, corner_names, corners, indices, tone, video
 from curate.media.clips import Span
 from curate.media.decode import decode
 from curate.media.probe import probe
-from curate.media.views import Audio, Frames
+from curate.media.requests import Audio, Frames
 from curate.schema.errors import MediaError
 
 WHOLE, ALL = Frames(1000, crop=False), Frames(16, fps=25, max_frames=100)

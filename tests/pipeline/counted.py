@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curate.storage import Folder, Stat, Store
-from curate.storage.base import Hold
+from curate.storage.base import Lease
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Counted(Store):
         self._note("write", path)
         self.inner.write(path, data)
 
-    def placed(self, path: str) -> AbstractContextManager[Path]:
-        self._note("placed", path)
-        return self.inner.placed(path)
+    def atomic_write(self, path: str) -> AbstractContextManager[Path]:
+        self._note("atomic_write", path)
+        return self.inner.atomic_write(path)
 
     def remove(self, paths: Iterable[str]) -> None:
         self.inner.remove(paths)
@@ -67,8 +67,8 @@ class Counted(Store):
         self._note("local", path)
         return self.inner.local(path)
 
-    def held(self, commit_point: str) -> AbstractContextManager[Hold]:
-        return self.inner.held(commit_point)
+    def acquire(self, commit_point: str) -> AbstractContextManager[Lease]:
+        return self.inner.acquire(commit_point)
 
 
 def main(*folders: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.schema.fields import Resources, SignalField
 from curate.signals.base import Batch, Result, Signal
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.media.views import Audio, Frames
+from curate.media.requests import Audio, Frames
 from curate.pipeline.blocks import (
     FAIL,
     LOST,

@@ -14,7 +14,7 @@ from scipy.io import wavfile
 from curate.media.examine import Examined
 from curate.media.guarded import close
 from curate.media.probe import Probe
-from curate.media.views import Audio, Frames, View
+from curate.media.requests import Audio, DecodeRequest, Frames
 from curate.pipeline.examined import WINDOW_BYTES, Batch, Records, _windows, decoded, examined
 from curate.pipeline.ingest import cut_how
 from curate.schema.ids import content_id
@@ -128,7 +128,7 @@ def test_damaged_sound_costs_no_pictures_whatever_they_are_decoded_with(tmp_path
     }  # fmt: skip
     seen, heard = Frames(32), Audio(16000)
 
-    def examine(*views: View) -> Batch:
+    def examine(*views: DecodeRequest) -> Batch:
         [batch] = examined(build, Records(pa.Table.from_pylist([row], schema=FETCHED)), cut_how(Cut()), views)
         return batch
 
@@ -139,7 +139,7 @@ def test_damaged_sound_costs_no_pictures_whatever_they_are_decoded_with(tmp_path
         [views], [failures] = batch.views, batch.failures
         assert np.array_equal(views[seen], alone.views[0][seen])
         assert list(failures) == [heard]
-        assert "sound is damaged" in failures[heard].message
+        assert "audio is damaged" in failures[heard].message
 
 
 def test_a_record_of_which_nothing_can_be_made_a_sample_has_a_failure() -> None:

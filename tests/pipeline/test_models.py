@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.pipeline.blocks import FAIL, VIEW, failures_of, pack_view, view_name
 from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import Models

@@ -16,7 +16,7 @@ from small import Project, package_file
 
 from curate.media.crops import crop_settings
 from curate.media.guarded import decode
-from curate.media.views import Frames, clip_frames
+from curate.media.requests import Frames, clip_frames
 from curate.schema.ids import content_id
 from curate.schema.manifest import FrameCounts
 from curate.shards.commit import read_manifest

@@ -14,7 +14,7 @@ from curate.shards import lists
 from curate.shards.commit import read_manifest
 from curate.shards.lists import files_below, read_files, write_lists
 from curate.storage import Folder
-from curate.storage.place import placed
+from curate.storage.place import atomic_write
 
 
 def test_a_manifest_is_canonical_and_comes_back(tiny_build: TinyBuild) -> None:
@@ -71,7 +71,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path
     place.write_text("old")
 
     def fail() -> None:
-        with placed(place) as temporary:
+        with atomic_write(place) as temporary:
             temporary.write_text("half of the n")
             raise RuntimeError("killed")
 

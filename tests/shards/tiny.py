@@ -238,8 +238,8 @@ def rewrite_files(build: Path, manifest: Manifest, files: list[File]) -> None:
 
 def commit(build: Path, manifest: Manifest) -> None:
     """Put a manifest in place as a run does."""
-    with Folder(build).held(MANIFEST) as hold:
-        write_manifest(hold, manifest)
+    with Folder(build).acquire(MANIFEST) as lease:
+        write_manifest(lease, manifest)
 
 
 def _sample_row(s: Tokens) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from curate.media.clips import Span
 from curate.media.decode import decode
-from curate.media.views import Audio, Frames, View
+from curate.media.requests import Audio, DecodeRequest, Frames
 from curate.schema.recipe import SignalUse
 from curate.signals import registry
 from curate.signals.base import Batch, Signal
@@ -61,7 +61,7 @@ def batch(
     **columns: list[Any],
 ) -> Batch:
     """Samples as a build makes them: each is (kind, file or bytes), for clips also start and end in seconds."""
-    views: dict[View, list[Any]] = {view: [] for view in signal.needs}
+    views: dict[DecodeRequest, list[Any]] = {view: [] for view in signal.needs}
     for kind, source, *ends in media:
         data = source.read_bytes() if isinstance(source, Path) else source
         span = Span(int(ends[0] * 1e6), int(ends[1] * 1e6)) if ends else None
@@ -119,7 +119,7 @@ def video(frame_at: Callable[[float], np.ndarray[Any, Any]], seconds: float, fps
     return out.getvalue()
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     return Image.open(path).convert("RGB")
 
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 from signal_media import BIKES, MUSIC, SPEECH, batch, hand_batch, loaded
 
-from curate.media.views import Energy
+from curate.media.requests import Energy
 
 FULL = 0.5 * 10**0.0691  # K-weighted energy of a full-scale 997 Hz sine: -0.691 + 10 lg FULL = -3.01 (BS.1770-5)
 

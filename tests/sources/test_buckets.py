@@ -23,7 +23,7 @@ from curate.schema.recipe import Source
 from curate.schema.verdict import Failure
 from curate.sources import ahead
 from curate.sources.ahead import FIRST, LARGEST, ReadAhead
-from curate.sources.entry import Broken, Entry, File, TarMember, Url, entries_table
+from curate.sources.entry import Entry, File, TarMember, UnreadableEntry, Url, entries_table
 from curate.sources.paths import _fits
 from curate.sources.read import read_all
 from curate.sources.tars import list_tar
@@ -132,7 +132,9 @@ def test_the_same_files_are_the_same_entries_with_the_same_bytes(here, s3):
         assert len(stored) >= 2
         for entry in stored:
             at = entry.location
-            assert isinstance(at, Broken) or (at.path if isinstance(at, File) else at.tar).startswith(f"{there}/")
+            assert isinstance(at, UnreadableEntry) or (at.path if isinstance(at, File) else at.tar).startswith(
+                f"{there}/"
+            )
         assert read_all(stored, {}) == read_all([e for e in local if not isinstance(e.location, Url)], {})
 
 
@@ -191,7 +193,7 @@ def test_a_strangers_bucket_in_a_table_costs_its_own_rows(here, s3):
     assert "credentials do not belong into an s3:// uri" in messages[1]
     assert not any("pass@" in message for message in messages)
     put(here / "names.csv", f"uri\n{strange[1]}\nhttp://h/x.jpg\n")
-    assert [type(e.location) for e in list_entries(table, Path("/"), {})] == [Broken, Url]
+    assert [type(e.location) for e in list_entries(table, Path("/"), {})] == [UnreadableEntry, Url]
     put(here / "names.csv", f"uri\n{strange[1]}\n")
     with pytest.raises(CurateError, match="credentials do not belong"):
         list_entries(table, Path("/"), {})

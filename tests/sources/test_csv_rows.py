@@ -15,7 +15,7 @@ from listed import list_table
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
 from curate.sources.csv_rows import LONGEST
-from curate.sources.entry import Broken, Entry
+from curate.sources.entry import Entry, UnreadableEntry
 
 ROWS = 200
 
@@ -31,7 +31,7 @@ def table(changed: dict[int, str], row: str = "http://h/{i}.jpg,caption {i}", he
 
 
 def failed(entries: list[Entry]) -> list[str]:
-    return [e.location.message for e in entries if isinstance(e.location, Broken)]
+    return [e.location.message for e in entries if isinstance(e.location, UnreadableEntry)]
 
 
 CAPTIONS_FIRST = {"row": "caption {i},http://h/{i}.jpg", "header": "text,uri"}
@@ -152,7 +152,7 @@ def test_pairs_of_stray_quotes_take_no_rows_however_many_there_are(tmp_path, pai
         changed |= {i: f'http://h/{i}.jpg,"5 inch', i + apart: f'http://h/{i + apart}.jpg,7"'}
     entries = entries_of(tmp_path, table(changed))
     assert len(entries) == ROWS
-    assert [e.uri for e in entries if not isinstance(e.location, Broken)] == [
+    assert [e.uri for e in entries if not isinstance(e.location, UnreadableEntry)] == [
         f"http://h/{i}.jpg" for i in range(ROWS) if changed.get(i, "")[-6:] != "5 inch"
     ]
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from curate.sources.entry import (
     ENTRIES,
-    Broken,
     Entry,
     File,
     TarMember,
+    UnreadableEntry,
     Url,
     clean,
     entries_of,
@@ -27,7 +27,7 @@ LOCATIONS = [
     File("/a/b.jpg", 7),
     TarMember("/t.tar", 512, 9),
     Url("http://h/x"),
-    Broken("SourceError", "is a link"),
+    UnreadableEntry("SourceError", "is a link"),
 ]
 
 
@@ -60,7 +60,7 @@ def test_identity_names_the_content_and_no_machine():
         entry(ordinal=1),
         entry(unit="t.parquet#1"),
         entry(meta='{"x": 1}'),
-        entry(Broken("SourceError", "is a link")),
+        entry(UnreadableEntry("SourceError", "is a link")),
     ]
     digests = identities([entry(), *others])
     assert len(set(digests)) == len(digests) == 9

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from listed import list_folder
 
-from curate.sources.entry import Broken, File
+from curate.sources.entry import File, UnreadableEntry
 from curate.sources.sidecar import MAX_BYTES
 
 
@@ -30,7 +30,7 @@ def listed(folder: Path):
 
 
 def message(entry) -> str:
-    assert isinstance(entry.location, Broken), entry
+    assert isinstance(entry.location, UnreadableEntry), entry
     return entry.location.message
 
 

@@ -10,7 +10,7 @@ from listed import entries_in, list_table, units_of
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
 from curate.sources import json_rows
-from curate.sources.entry import Broken, Entry
+from curate.sources.entry import Entry, UnreadableEntry
 from curate.sources.listing import open_source
 from curate.storage import Folder
 
@@ -53,7 +53,7 @@ def test_a_line_that_is_no_row_fails_alone_wherever_it_stands(tmp_path, line, sa
     lines.insert(place, (line.encode() if isinstance(line, str) else line) + b"\n")
     entries = entries_of(tmp_path, b"".join(lines))
     assert says in entries.pop(place).location.message
-    assert [(e.text, isinstance(e.location, Broken)) for e in entries] == [("one", False), ("nine", False)]
+    assert [(e.text, isinstance(e.location, UnreadableEntry)) for e in entries] == [("one", False), ("nine", False)]
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_a_value_that_is_odd_fails_no_row(tmp_path, line, meta):
     raw = line.encode() if isinstance(line, str) else line
     _, entry, _ = entries_of(tmp_path, FIRST.encode() + raw + b"\n" + LAST.encode())
     assert (entry.uri, json.loads(entry.meta)) == ("http://h/2", meta)
-    assert not isinstance(entry.location, Broken)
+    assert not isinstance(entry.location, UnreadableEntry)
 
 
 def test_half_a_surrogate_pair_in_a_text_is_replaced_and_its_row_is_read(tmp_path):
     (entry,) = entries_of(tmp_path, '{"uri": "http://h/1", "text": "half \\ud83d", "m": "\\udc80"}')
-    assert (entry.text, isinstance(entry.location, Broken)) == ("half \ufffd", False)
+    assert (entry.text, isinstance(entry.location, UnreadableEntry)) == ("half \ufffd", False)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n", "\n  \n"])

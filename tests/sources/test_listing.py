@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import Source
-from curate.sources.entry import Broken, Url
+from curate.sources.entry import UnreadableEntry, Url
 
 
 def source(kind: str, path: str, **more) -> Source:
@@ -113,7 +113,7 @@ def test_one_bad_tar_among_good_ones_is_a_broken_entry(tmp_path):
     good, bad = list_entries(source("webdataset", "*.tar"), tmp_path, {})
     assert good.uri == "1.tar/x"
     assert bad.uri == "2.tar"
-    assert isinstance(bad.location, Broken)
+    assert isinstance(bad.location, UnreadableEntry)
 
 
 def test_a_tar_whose_name_is_not_utf8_is_refused(tmp_path):

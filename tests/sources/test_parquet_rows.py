@@ -16,7 +16,7 @@ from listed import list_table
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
 from curate.sources import parquet_rows
-from curate.sources.entry import Broken, Entry
+from curate.sources.entry import Entry, UnreadableEntry
 
 URIS = [f"http://h/{i}" for i in range(4)]
 RAW = [b"one", b"C\xc9TEz", b"x", None]
@@ -31,7 +31,7 @@ def entries_of(folder, columns: dict | None = None, **more) -> list[Entry]:
 
 
 def failed(entries: list[Entry]) -> dict[int, str]:
-    return {i: e.location.message for i, e in enumerate(entries) if isinstance(e.location, Broken)}
+    return {i: e.location.message for i, e in enumerate(entries) if isinstance(e.location, UnreadableEntry)}
 
 
 def unchecked(kind: pa.DataType) -> pa.Array:

@@ -11,7 +11,7 @@ from listed import list_entries
 
 from curate.schema.recipe import Fetch, TableSource
 from curate.schema.verdict import Failure
-from curate.sources.entry import Broken, Entry, File, TarMember, Url
+from curate.sources.entry import Entry, File, TarMember, UnreadableEntry, Url
 from curate.sources.read import read_all
 from curate.sources.tars import list_tar
 
@@ -33,7 +33,7 @@ def test_every_kind_of_entry_gets_its_bytes_or_its_failure_in_order(tmp_path):
             [
                 entry(Url(f"{base}/good"), "web"),
                 entry(File(str(tmp_path / "a.jpg"), 4)),
-                entry(Broken("SourceError", "is a link")),
+                entry(UnreadableEntry("SourceError", "is a link")),
                 member,
                 entry(Url(f"{base}/status/404"), "web"),
                 entry(File(str(tmp_path / "gone.jpg"), 4)),

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from listed import list_folder
 
-from curate.sources.entry import Broken, Entry, File, TarMember
+from curate.sources.entry import Entry, File, TarMember, UnreadableEntry
 from curate.sources.tars import list_tar
 
 
@@ -51,7 +51,7 @@ PLACES = pytest.mark.parametrize("listed", [in_folder, in_tar])
 )
 def test_words_that_cannot_be_told_fail_the_record_with_the_reason(tmp_path, listed, sidecar, content, says):
     entry = listed(tmp_path, sidecar, content)
-    assert entry.location == Broken("SourceError", says)
+    assert entry.location == UnreadableEntry("SourceError", says)
 
 
 @PLACES

@@ -14,7 +14,7 @@ from listed import list_table
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
-from curate.sources.entry import Broken, File, Url
+from curate.sources.entry import File, UnreadableEntry, Url
 
 ROWS = [
     {"uri": "https://example.org/a.jpg", "text": "A cat, asleep.\nIn two lines.", "by": "Ann"},
@@ -41,7 +41,7 @@ def source(**more) -> TableSource:
 
 
 def message(entry) -> str:
-    assert isinstance(entry.location, Broken), entry
+    assert isinstance(entry.location, UnreadableEntry), entry
     return entry.location.message
 
 
@@ -216,4 +216,4 @@ def test_uris_and_other_columns_have_a_limit_too(tmp_path):
     assert (first.uri, message(first)) == ("t.parquet#1", "its uri has 9009 characters, more than 8192")
     assert (second.uri, second.meta) == ("http://h/2", "{}")
     assert "more than 1048576" in message(second)
-    assert isinstance(third.location, Broken)
+    assert isinstance(third.location, UnreadableEntry)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.sources import tars
-from curate.sources.entry import Broken, TarMember
+from curate.sources.entry import TarMember, UnreadableEntry
 from curate.sources.read import read_all
 from curate.sources.tars import list_tar, split_key
 
@@ -50,7 +50,7 @@ def listed(tar: Path):
 
 
 def message(entry) -> str:
-    assert isinstance(entry.location, Broken), entry
+    assert isinstance(entry.location, UnreadableEntry), entry
     return entry.location.message
 
 
@@ -223,7 +223,7 @@ def test_a_header_that_states_the_largest_size_takes_no_memory(tmp_path):
         (tmp_path / "t.tar").write_bytes(good + info.tobuf(tarfile.GNU_FORMAT) + bytes(5000))
         entries = listed(tmp_path / "t.tar")
         assert content(entries["t.tar/0"]) == b"good", name
-        assert isinstance(entries["t.tar"].location, Broken), name
+        assert isinstance(entries["t.tar"].location, UnreadableEntry), name
 
 
 def test_an_old_gnu_sparse_member_is_broken(tmp_path):

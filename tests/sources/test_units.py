@@ -21,9 +21,9 @@ from pydantic import TypeAdapter
 from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.schema.verdict import Failure
-from curate.sources import folder, parquet_rows, paths, tables
+from curate.sources import folder, locate, parquet_rows, paths, tables
 from curate.sources.base import Source, Unit
-from curate.sources.entry import Broken, Entry, File, TarMember, Url, identities
+from curate.sources.entry import Entry, File, TarMember, UnreadableEntry, Url, identities
 from curate.sources.folder import FEWEST, MOST, Named
 from curate.sources.listing import open_source
 from curate.sources.parquet_rows import FEW_ROWS, MOST_ROWS
@@ -55,7 +55,7 @@ def table(path: Path, rows: int, group: int, **columns: list[Any]) -> Path:
 
 
 def said(entry: Entry) -> str:
-    assert isinstance(entry.location, Broken), entry
+    assert isinstance(entry.location, UnreadableEntry), entry
     return entry.location.message
 
 
@@ -203,7 +203,7 @@ def test_a_tar_that_is_gone_stands_for_itself_and_takes_no_other_along(tmp_path,
     assert (gone.uri, gone.is_whole, gone.location) == (
         "a.tar",
         True,
-        Broken("FileNotFoundError", "No such file or directory"),
+        UnreadableEntry("FileNotFoundError", "No such file or directory"),
     )
     assert (good.uri, good.is_whole) == ("b.tar/a", False)
 
@@ -250,7 +250,7 @@ def test_a_file_of_a_folder_that_is_gone_when_its_page_is_read_fails_alone(tmp_p
     (here / "b.txt").unlink()
     (here / "c.jpg").write_bytes(b"xyz")
     a, b, c = entries_in(source, build, units)
-    assert a.location == b.location == Broken("FileNotFoundError", "No such file or directory")
+    assert a.location == b.location == UnreadableEntry("FileNotFoundError", "No such file or directory")
     assert c.location == File(str(here / "c.jpg"), 3)
     for name in ("b.jpg", "c.jpg"):
         (here / name).unlink()
@@ -330,7 +330,7 @@ def test_a_row_group_that_lies_about_its_rows_hides_none_and_makes_up_none(tmp_p
         return
     source.check()
     entries = entries_in(source, build, units_of(source, build))
-    bad = [e for e in entries if isinstance(e.location, Broken)]
+    bad = [e for e in entries if isinstance(e.location, UnreadableEntry)]
     assert len(entries) == 6010
     assert {said(e) for e in bad} == {"its uri cannot be read: its row group ends before it"}
     assert [e.uri for e in bad] == [f"t.parquet#{i}" for i in range(2001, 2011)]
@@ -366,7 +366,7 @@ def test_a_remote_parquet_table_is_listed_by_its_footer_and_read_by_its_columns(
 
 
 def test_sizes_of_objects_are_asked_for_while_rows_stream(tmp_path, build, monkeypatch):
-    monkeypatch.setattr(tables, "WINDOW", 8)
+    monkeypatch.setattr(locate, "WINDOW", 8)
     (tmp_path / "m").mkdir()
     for i in range(40):
         (tmp_path / f"m/{i}.jpg").write_bytes(bytes(i))

@@ -12,7 +12,7 @@ import sys
 
 from curate.schema.errors import CurateError
 from curate.storage import lease, open_store
-from curate.storage.base import Hold
+from curate.storage.base import Lease
 
 
 def main() -> None:
@@ -24,18 +24,18 @@ def main() -> None:
     print("ready", flush=True)
     while sys.stdin.readline():
         try:
-            with store.held("manifest.json") as hold:
+            with store.acquire("manifest.json") as ours:
                 print("holds", flush=True)
                 while (line := sys.stdin.readline()) not in ("done\n", ""):
-                    print(tried(hold, line.removeprefix("commit ").strip()), flush=True)
+                    print(tried(ours, line.removeprefix("commit ").strip()), flush=True)
             print("free", flush=True)
         except CurateError as exc:
             print(f"refused: {exc.message}", flush=True)
 
 
-def tried(hold: Hold, text: str) -> str:
+def tried(ours: Lease, text: str) -> str:
     try:
-        hold.commit(text.encode())
+        ours.commit(text.encode())
     except CurateError as exc:
         return f"refused: {exc.message}"
     return "committed"

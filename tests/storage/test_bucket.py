@@ -23,7 +23,7 @@ CALLS: dict[str, Callable[[Bucket], object]] = {
     "write": lambda store: store.write("f", b"1"),
     "write much": lambda store: store.write("f", bytes(9 << 20)),
     "remove": lambda store: store.remove(["f"]),
-    "hold": lambda store: store.held("manifest.json").__enter__(),
+    "acquire": lambda store: store.acquire("manifest.json").__enter__(),
 }
 
 
@@ -71,7 +71,7 @@ def test_a_bucket_that_is_not_there(s3: ObjectStore, call: str) -> None:
     assert time.monotonic() - began < 2
 
 
-@pytest.mark.parametrize("call", ["read", "hold"])
+@pytest.mark.parametrize("call", ["read", "acquire"])
 @pytest.mark.parametrize(
     ("endpoint", "words"),
     [
@@ -224,10 +224,10 @@ def test_workers_take_endpoint_and_region_of_the_driver_and_no_credentials(monke
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:1")
     monkeypatch.setenv("AWS_REGION", "there")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    given = bucket.reach()
+    given = bucket.endpoint_env()
     assert given == {"AWS_ENDPOINT_URL": "http://store:1", "AWS_REGION": "there"}
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_REGION", "here")  # a node's own word counts
-    bucket.adopt(given)
+    bucket.apply_endpoint_env(given)
     at = Bucket.of("s3://bucket/prefix")
     assert (at.endpoint, at.region) == ("http://store:1", "here")

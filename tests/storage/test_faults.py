@@ -106,13 +106,15 @@ def run_against_a_model(store: Bucket, seed: int, operations: int) -> None:
     names = [f"{folder}/{i}" for folder in ("a", "ab", "a/b") for i in range(4)]
     for _ in range(operations):
         name = draw.choice(names)
-        match draw.choice(["write", "write", "placed", "read", "range", "list", "remove", "stat", "existing", "local"]):
+        match draw.choice(
+            ["write", "write", "atomic_write", "read", "range", "list", "remove", "stat", "existing", "local"]
+        ):
             case "write":
                 model[name] = draw.randbytes(draw.randrange(3000))
                 store.write(name, model[name])
-            case "placed":
+            case "atomic_write":
                 model[name] = draw.randbytes(draw.randrange(3000))
-                with store.placed(name) as temporary:
+                with store.atomic_write(name) as temporary:
                     temporary.write_bytes(model[name])
             case "read" if name in model:
                 assert store.read(name) == model[name]

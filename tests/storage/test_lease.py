@@ -105,9 +105,9 @@ def test_a_killed_run_of_this_machine_is_followed_at_once(in_bucket: Bucket, sta
     assert run.asked("go") == "holds"
     run.killed()
     began = time.monotonic()
-    with in_bucket.held(MANIFEST) as hold:
+    with in_bucket.acquire(MANIFEST) as ours:
         assert time.monotonic() - began < 2
-        hold.commit(b"mine")
+        ours.commit(b"mine")
     assert [stat.path for stat in in_bucket.files()] == [MANIFEST]
 
 
@@ -118,7 +118,7 @@ def test_a_killed_run_of_another_machine_is_followed_when_its_lease_has_expired(
     assert run.asked("go") == "holds"
     run.killed()
     began = time.monotonic()
-    with in_bucket.held(MANIFEST):
+    with in_bucket.acquire(MANIFEST):
         assert 0.8 < time.monotonic() - began < 6
 
 
@@ -126,7 +126,7 @@ def test_a_living_run_of_another_machine_is_never_robbed(in_bucket: Bucket, star
     run = start(in_bucket, machine="other boot 1")
     assert run.asked("go") == "holds"
     for _ in range(3):
-        with pytest.raises(CurateError, match=f"process {run.process.pid} on"), in_bucket.held(MANIFEST):
+        with pytest.raises(CurateError, match=f"process {run.process.pid} on"), in_bucket.acquire(MANIFEST):
             raise AssertionError("robbed")
     assert run.asked("commit theirs") == "committed"
     assert in_bucket.read(MANIFEST) == b"theirs"
@@ -137,7 +137,7 @@ def test_a_stopped_run_of_this_machine_is_not_robbed(in_bucket: Bucket, start: S
     run = start(in_bucket)
     assert run.asked("go") == "holds"
     run.process.send_signal(signal.SIGSTOP)
-    with pytest.raises(CurateError, match=f"process {run.process.pid} on"), in_bucket.held(MANIFEST):
+    with pytest.raises(CurateError, match=f"process {run.process.pid} on"), in_bucket.acquire(MANIFEST):
         raise AssertionError("robbed")
     run.process.send_signal(signal.SIGCONT)
     assert run.asked("commit theirs") == "committed"
@@ -152,31 +152,31 @@ def test_a_run_that_wakes_up_after_its_lease_was_taken_does_not_commit(
     run = start(in_bucket, renew=60, machine="other boot 1")  # so long that its thread notices nothing
     assert run.asked("go") == "holds"
     run.process.send_signal(signal.SIGSTOP)
-    with in_bucket.held(MANIFEST) as hold:
+    with in_bucket.acquire(MANIFEST) as ours:
         if follower_commits:
-            hold.commit(b"the follower's")
+            ours.commit(b"the follower's")
         run.process.send_signal(signal.SIGCONT)
         assert run.asked("commit too late") == (
             f"refused: another run has taken {in_bucket} over meanwhile, so this one does not commit"
         )
         run.ends()
         assert in_bucket.stat(lease.LEASE) is not None, "it does not give back what is not its own"
-        hold.commit(b"the follower's last word")
+        ours.commit(b"the follower's last word")
     assert in_bucket.read(MANIFEST) == b"the follower's last word"
     assert [stat.path for stat in in_bucket.files()] == [MANIFEST]
 
 
 def test_a_manifest_that_changed_in_spite_of_all_is_not_replaced(in_bucket: Bucket) -> None:
-    with in_bucket.held(MANIFEST) as hold:
+    with in_bucket.acquire(MANIFEST) as ours:
         in_bucket.write(MANIFEST, b"of somebody who knows no leases")
         with pytest.raises(CurateError, match="over meanwhile, so this one does not commit"):
-            hold.commit(b"mine")
-        hold.retract()
+            ours.commit(b"mine")
+        ours.retract()
     assert in_bucket.read(MANIFEST) == b"of somebody who knows no leases"
 
 
 def test_a_lease_is_renewed_and_another_process_number_is_no_proof(in_bucket: Bucket, brief: None) -> None:
-    with in_bucket.held(MANIFEST):
+    with in_bucket.acquire(MANIFEST):
         first = json.loads(in_bucket.read(lease.LEASE))
         time.sleep(0.4)
         later = json.loads(in_bucket.read(lease.LEASE))
@@ -185,15 +185,15 @@ def test_a_lease_is_renewed_and_another_process_number_is_no_proof(in_bucket: Bu
     # the number was given to another process since: the holder is gone
     in_bucket.write(lease.LEASE, json.dumps({**later, "began": "1"}).encode())
     began = time.monotonic()
-    with in_bucket.held(MANIFEST):
+    with in_bucket.acquire(MANIFEST):
         assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("words", [b"\xff no json", b'{"pid": "x", "machine": 3}'])
 def test_a_lease_that_nobody_understands_expires(in_bucket: Bucket, brief: None, words: bytes) -> None:
     in_bucket.write(lease.LEASE, words)
-    with in_bucket.held(MANIFEST) as hold:
-        hold.commit(b"mine")
+    with in_bucket.acquire(MANIFEST) as ours:
+        ours.commit(b"mine")
 
 
 def lost_once(path: str) -> Callable[[Request], str | None]:
@@ -209,41 +209,41 @@ def test_a_commit_whose_answer_was_lost_is_recognised(
         obstore.put(open_store(str(behind_proxy)).client, MANIFEST, there_before)
         proxy._seen.clear()
     proxy.choose = lost_once(MANIFEST)
-    with behind_proxy.held(MANIFEST) as hold:
-        hold.commit(b"one")
+    with behind_proxy.acquire(MANIFEST) as ours:
+        ours.commit(b"one")
         assert proxy.injected[RESET_AFTER] == 1
-        hold.commit(b"two")
-        hold.retract()
+        ours.commit(b"two")
+        ours.retract()
         assert behind_proxy.stat(MANIFEST) is None
 
 
 def test_a_lease_whose_answer_was_lost_is_recognised(behind_proxy: Bucket, proxy: FaultyProxy) -> None:
     proxy.choose = lost_once(lease.LEASE)
-    with behind_proxy.held(MANIFEST) as hold:
+    with behind_proxy.acquire(MANIFEST) as ours:
         assert proxy.injected[RESET_AFTER] == 1
-        assert hold.warning is None
-        hold.commit(b"mine")
+        assert ours.warning is None
+        ours.commit(b"mine")
 
 
 def test_renewals_whose_answers_are_lost_do_not_lose_the_lease(
     behind_proxy: Bucket, proxy: FaultyProxy, brief: None
 ) -> None:
-    with behind_proxy.held(MANIFEST) as hold:
+    with behind_proxy.acquire(MANIFEST) as ours:
         proxy.choose = lambda r: RESET_AFTER if r.method == "PUT" and r.before % 2 else None
         time.sleep(1.0)
         assert proxy.injected[RESET_AFTER] >= 2
-        hold.commit(b"mine")
+        ours.commit(b"mine")
     assert [stat.path for stat in behind_proxy.files()] == [MANIFEST]
 
 
 def test_a_store_that_is_away_for_a_while_does_not_end_the_run(
     behind_proxy: Bucket, proxy: FaultyProxy, brief: None
 ) -> None:
-    with behind_proxy.held(MANIFEST) as hold:
+    with behind_proxy.acquire(MANIFEST) as ours:
         proxy.choose = lambda r: BUSY
         time.sleep(1.0)
         proxy.choose = lambda r: None
-        hold.commit(b"mine")
+        ours.commit(b"mine")
     assert proxy.injected[BUSY] > 8, "more than one renewal has given up"
     assert [stat.path for stat in behind_proxy.files()] == [MANIFEST]
 
@@ -265,17 +265,17 @@ def test_a_store_without_conditional_writes_works_with_a_warning(
     behind_proxy: Bucket, proxy: FaultyProxy, start: StartRun, brief: None, without: Callable[[FaultyProxy], None]
 ) -> None:
     without(proxy)
-    with behind_proxy.held(MANIFEST) as hold:
-        assert hold.warning is not None
-        assert "no conditional writes" in hold.warning
-        hold.commit(b"one")
+    with behind_proxy.acquire(MANIFEST) as ours:
+        assert ours.warning is not None
+        assert "no conditional writes" in ours.warning
+        ours.commit(b"one")
         time.sleep(0.3)  # renewed meanwhile
-        hold.commit(b"two")
+        ours.commit(b"two")
         run = start(behind_proxy)
         assert re.match(rf"refused: another run is at work .*process {os.getpid()} on", run.asked("go"))
         elsewhere = start(behind_proxy, machine="other boot 1")
         assert re.match(rf"refused: another run is at work .*process {os.getpid()} on", elsewhere.asked("go"))
-        hold.commit(b"three")
+        ours.commit(b"three")
     assert behind_proxy.read(MANIFEST) == b"three"
     assert [stat.path for stat in behind_proxy.files()] == [MANIFEST]
 
@@ -287,15 +287,15 @@ def test_without_conditional_writes_a_run_that_wakes_up_late_still_sees_that_it_
     run = start(behind_proxy, machine="other boot 1")
     assert run.asked("go") == "holds"
     run.process.send_signal(signal.SIGSTOP)
-    with behind_proxy.held(MANIFEST) as hold:
+    with behind_proxy.acquire(MANIFEST) as ours:
         run.process.send_signal(signal.SIGCONT)
         assert run.asked("commit too late").startswith("refused: another run has taken")
-        hold.commit(b"the follower's")
+        ours.commit(b"the follower's")
     assert behind_proxy.read(MANIFEST) == b"the follower's"
 
 
 def test_the_lease_tells_nothing_secret(in_bucket: Bucket, s3: ObjectStore) -> None:
-    with in_bucket.held(MANIFEST):
+    with in_bucket.acquire(MANIFEST):
         words = in_bucket.read(lease.LEASE).decode()
     assert s3.secret not in words
     assert set(json.loads(words)) == {"run", "host", "pid", "machine", "began", "said"}

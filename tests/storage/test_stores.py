@@ -93,7 +93,7 @@ def test_remove(store: Store) -> None:
 
 
 def test_a_placed_file_is_there_whole_or_not_at_all(store: Store) -> None:
-    with store.placed("t/table.parquet") as temporary:
+    with store.atomic_write("t/table.parquet") as temporary:
         temporary.write_bytes(b"half")
         assert store.files() == []
         assert store.stat("t/table.parquet") is None
@@ -101,7 +101,7 @@ def test_a_placed_file_is_there_whole_or_not_at_all(store: Store) -> None:
     assert store.read("t/table.parquet") == b"whole"
 
     def broken_off() -> None:
-        with store.placed("t/table.parquet") as temporary:
+        with store.atomic_write("t/table.parquet") as temporary:
             temporary.write_bytes(b"other")
             raise RuntimeError("at work")
 
@@ -150,7 +150,7 @@ def test_large_files_in_parts(in_bucket: Bucket, tmp_path: Path) -> None:
         for at in range(0, size, 1 << 20):
             file.seek(at)
             file.write(at.to_bytes(8, "big"))
-    with in_bucket.placed("large.bin") as temporary:
+    with in_bucket.atomic_write("large.bin") as temporary:
         large.rename(temporary)
     assert in_bucket.stat("large.bin") == Stat("large.bin", size)
     at = 0
@@ -168,28 +168,28 @@ def test_large_files_in_parts(in_bucket: Bucket, tmp_path: Path) -> None:
 
 
 def test_a_commit_replaces_only_what_the_run_found(store: Store) -> None:
-    with store.held("manifest.json") as hold:
-        assert hold.warning is None
-        hold.commit(b"one")
-        hold.commit(b"two")
+    with store.acquire("manifest.json") as lease:
+        assert lease.warning is None
+        lease.commit(b"one")
+        lease.commit(b"two")
         assert store.read("manifest.json") == b"two"
-        hold.retract()
+        lease.retract()
         assert store.stat("manifest.json") is None
-        hold.retract()
-        hold.commit(b"three")
+        lease.retract()
+        lease.commit(b"three")
     assert {stat.path: store.read(stat.path) for stat in store.files()} == {"manifest.json": b"three"}
-    with store.held("manifest.json") as hold:
-        hold.retract()
+    with store.acquire("manifest.json") as lease:
+        lease.retract()
     assert store.files() == []
 
 
 def test_a_second_run_is_told_who_is_at_work(store: Store) -> None:
-    with store.held("manifest.json"):
-        with pytest.raises(CurateError, match="another run is at work on") as caught, store.held("manifest.json"):
+    with store.acquire("manifest.json"):
+        with pytest.raises(CurateError, match="another run is at work on") as caught, store.acquire("manifest.json"):
             raise AssertionError("two runs at once")
         assert str(store) in caught.value.message
         assert "\n" not in caught.value.message
-    with store.held("manifest.json"):
+    with store.acquire("manifest.json"):
         pass
 
 

@@ -22,7 +22,7 @@ from scipy.ndimage import maximum_filter
 from skimage import data
 
 from curate.media.guarded import decode
-from curate.media.views import Frames
+from curate.media.requests import Frames
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.codec import Preprocessing
 from curate.schema.errors import CurateError

@@ -14,14 +14,12 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor, nn
-from vector_quantize_pytorch import FSQ
+from vector_quantize_pytorch import FSQ, LFQ, ResidualVQ, VectorQuantize
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.quantisers import layers
 from curate.tokenizers.quantisers.beam import residual_search
 from curate.tokenizers.quantisers.difference import bf16_difference, difference_rate
-from curate.tokenizers.quantisers.fsq import fsq_codes, fsq_ids
-from curate.tokenizers.quantisers.layers import FSQLayer, LFQLayer, PQLayer, QuantiserLayer, RVQLayer, VQLayer
+from curate.tokenizers.quantisers.fsq import fsq_codes, fsq_ids, fsq_vocabulary
 from curate.tokenizers.quantisers.lfq import BitOrder, lfq_codes, lfq_ids, lfq_reorder
 from curate.tokenizers.quantisers.pq import (
     codebooks_from_bytes,
@@ -53,11 +51,6 @@ def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def channels_first(x: NDArray[np.float32]) -> Tensor:
-    """`(n, d)` as `(1, d, n)`."""
-    return torch.from_numpy(np.ascontiguousarray(x.T[None]))
-
-
 def middles(codes: NDArray[np.float32], levels: Sequence[int]) -> NDArray[np.float32]:
     """The latents in the middle of the cells of FSQ codes."""
     count = np.asarray(levels)
@@ -87,23 +80,19 @@ def test_fsq_ids_and_codes_are_those_of_the_library(data: st.DataObject, levels:
 
 
 @pytest.mark.parametrize("levels", LEVEL_SETS, ids=str)
-def test_all_fsq_ids_are_bijective_and_a_bf16_encoder_reaches_them(levels: list[int]) -> None:
+def test_all_fsq_ids_are_bijective(levels: list[int]) -> None:
     vocabulary = int(np.prod(levels))
     ids = np.arange(vocabulary, dtype=np.uint32)
     codes = fsq_codes(ids, levels)
-    layer = FSQLayer(levels)
-    assert layer.vocabulary == vocabulary
+    assert fsq_vocabulary(levels) == vocabulary
     assert len(np.unique(codes, axis=0)) == vocabulary
-    assert np.array_equal(layer.codes(torch.from_numpy(ids.astype(np.int64))[None])[0].T.numpy(), codes)
+    library = FSQ(levels=levels)
+    assert np.array_equal(library.indices_to_codes(torch.from_numpy(ids.astype(np.int64))[None])[0].numpy(), codes)
     z = middles(codes, levels)
     back = fsq_ids(z, levels)
     assert back.dtype == (np.uint8 if vocabulary <= 256 else np.uint16)  # of 64000 ids the largest is beyond int16
     assert np.array_equal(back, ids)
-    # bfloat16 latents, and autocast that would compute in it: half of the ids would be missing if the layer did
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out, found = layer(channels_first(z).bfloat16())
-    assert out.dtype == torch.float32
-    assert np.array_equal(found[0].numpy(), ids)
+    assert np.array_equal(library(torch.from_numpy(z)[None])[1][0].numpy(), ids)
 
 
 def test_fsq_of_cosmos_by_hand() -> None:
@@ -131,27 +120,32 @@ def test_fsq_refuses_what_is_not_a_latent_or_an_id() -> None:
 
 
 @pytest.mark.parametrize("levels", [[], [2, 2], [1000, 1000, 1000]])
-def test_an_fsq_layer_refuses_levels_whose_ids_would_be_wrong(levels: list[int]) -> None:
+def test_levels_whose_ids_would_be_wrong_in_fp32_are_refused(levels: list[int]) -> None:
     with pytest.raises(CurateError, match="levels"):
-        FSQLayer(levels)
+        fsq_vocabulary(levels)
 
 
 # LFQ
 
 
 @cache
-def lfq_layer(bits: int, order: BitOrder) -> LFQLayer:
-    return LFQLayer(bits, order).eval()
+def lfq(bits: int) -> LFQ:
+    """The library's, whose channel 0 is the most significant bit."""
+    return LFQ(dim=bits, codebook_size=1 << bits).eval()
+
+
+def in_order(z: Tensor, order: BitOrder) -> Tensor:
+    return z.flip(-1) if order == "lsb" else z
 
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), bits=st.sampled_from(BITS), order=st.sampled_from(ORDERS))
 def test_lfq_ids_and_codes_are_those_of_the_library(data: st.DataObject, bits: int, order: BitOrder) -> None:
     z = data.draw(hnp.arrays(np.float32, (5, bits), elements=st.floats(-3, 3, width=32)))  # zeros of both signs too
-    codes, ids = lfq_layer(bits, order)(channels_first(z))
+    codes, ids, _ = lfq(bits)(in_order(torch.from_numpy(z)[None], order))
     mine = lfq_ids(z, order)
     assert np.array_equal(mine, ids[0].numpy())
-    assert np.array_equal(lfq_codes(mine, bits, order), codes[0].T.numpy())
+    assert np.array_equal(lfq_codes(mine, bits, order), in_order(codes[0], order).numpy())
     assert mine.max() < 1 << bits
 
 
@@ -160,9 +154,8 @@ def test_all_lfq_ids_are_bijective_in_both_orders(bits: int) -> None:
     ids = np.arange(1 << bits, dtype=np.uint32)
     for order in ORDERS:
         codes = lfq_codes(ids, bits, order)
-        layer = lfq_layer(bits, order)
-        assert np.array_equal(layer.codes(torch.from_numpy(ids.astype(np.int64))[None])[0].T.numpy(), codes)
-        assert np.array_equal(layer(channels_first(codes).bfloat16())[1][0].numpy(), ids)
+        library = lfq(bits).indices_to_codes(torch.from_numpy(ids.astype(np.int64))[None])[0]
+        assert np.array_equal(in_order(library, order).numpy(), codes)
         back = lfq_ids(codes, order)
         assert back.dtype == (np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
         assert np.array_equal(back, ids)
@@ -183,8 +176,6 @@ def test_the_two_bit_orders_by_hand() -> None:
 def test_lfq_refuses_what_it_cannot_mean() -> None:
     with pytest.raises(ValueError, match="bit_order"):
         lfq_ids(np.zeros(8, np.float32), "little")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="bit_order"):
-        LFQLayer(8, "big")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="bits"):
         lfq_codes(np.zeros(1, np.uint8), 33, "lsb")
     for z in (np.zeros(8), np.full(8, np.inf, np.float32)):
@@ -230,11 +221,11 @@ def test_of_equally_near_codes_the_lowest_id_is_taken() -> None:
 
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize(("codes", "d"), [(1024, 256), (16384, 8), (8192, 32)])  # VQGAN, LlamaGen, ViT-VQGAN
-def test_vq_layer_follows_the_specification(cosine: bool, codes: int, d: int) -> None:
+def test_the_library_s_vq_follows_the_specification(cosine: bool, codes: int, d: int) -> None:
     z, book = normal(64, d), normal(codes, d, seed=1)
-    layer = VQLayer(d, codes, cosine).eval()
-    layer.set_codebook(torch.from_numpy(book))
-    out, ids = layer(channels_first(z))
+    library = VectorQuantize(dim=d, codebook_size=codes, use_cosine_sim=cosine).eval()
+    library._codebook.embed.copy_(library._codebook.transform_input(torch.from_numpy(book)[None]))
+    out, ids, _ = library(torch.from_numpy(z)[None])
     mine = vq_ids(z, book, cosine)
     near = unit(z) if cosine else z
     target = unit(book) if cosine else book
@@ -242,7 +233,7 @@ def test_vq_layer_follows_the_specification(cosine: bool, codes: int, d: int) ->
     clear = two[:, 1] - two[:, 0] > 1e-5 * two[:, 1]  # what float32 can tell apart
     assert clear.mean() > 0.95
     assert np.array_equal(ids[0].numpy()[clear], mine[clear])
-    np.testing.assert_allclose(out[0].T.numpy()[clear], vq_vectors(mine, book, cosine)[clear], atol=1e-6)
+    np.testing.assert_allclose(out[0].numpy()[clear], vq_vectors(mine, book, cosine)[clear], atol=1e-6)
 
 
 def test_vq_refuses_what_has_no_nearest_code() -> None:
@@ -282,21 +273,17 @@ def test_rvq_search_follows_the_specification(width: int) -> None:
     assert np.square(rvq_vectors(wider, books) - z).mean() < np.square(rvq_vectors(mine, books) - z).mean()
 
 
-def test_rvq_layer_is_the_greedy_search_and_decodes_the_first_levels_alone() -> None:
+def test_the_library_s_rvq_is_the_greedy_search_and_the_first_levels_alone_decode() -> None:
     z, books = normal(150, 16), shrinking(4, 64, 16)
-    layer = RVQLayer(16, 4, 64).eval()
-    layer.set_codebooks(torch.from_numpy(books))
-    codes, ids = layer(channels_first(z))
-    assert np.array_equal(ids[0].numpy(), rvq_ids(z, books))
-    np.testing.assert_allclose(codes[0].T.numpy(), rvq_vectors(ids[0].numpy(), books), atol=1e-5)
-    errors = []
-    for k in range(1, 5):
-        coarse = layer.codes(ids[..., :k])[0].T.numpy()
-        assert np.array_equal(coarse, rvq_vectors(ids[0, :, :k].numpy(), books))
-        errors.append(np.square(coarse - z).mean())
+    library = ResidualVQ(dim=16, num_quantizers=4, codebook_size=64).eval()
+    for layer, book in zip(library.layers, books, strict=True):
+        layer._codebook.embed.copy_(torch.from_numpy(book)[None])
+    codes, found, _ = library(torch.from_numpy(z)[None])
+    ids = found[0].numpy()
+    assert np.array_equal(ids, rvq_ids(z, books))
+    np.testing.assert_allclose(codes[0].numpy(), rvq_vectors(ids, books), atol=1e-5)
+    errors = [np.square(rvq_vectors(ids[:, :k], books) - z).mean() for k in range(1, 5)]
     assert errors == sorted(errors, reverse=True)
-    with pytest.raises(ValueError, match="1 to 4"):
-        layer.codes(torch.zeros(1, 2, 5, dtype=torch.int64))
     with pytest.raises(ValueError, match="1 to 4"):
         rvq_vectors(np.zeros((2, 5), np.uint8), books)
     with pytest.raises(ValueError, match="fit"):
@@ -352,20 +339,6 @@ def test_product_ids_are_vq_of_each_part_and_stand_alone(features: NDArray[np.fl
     assert back[5, 12:24].tolist() == books[1, ids[5, 1]].tolist()
 
 
-def test_product_layer_follows_the_specification(features: NDArray[np.float32]) -> None:
-    books = fit_product(features, 4, 64, seed=0, rounds=3)
-    layer = PQLayer(48, 4, 64).eval()
-    layer.set_codebooks(torch.from_numpy(books))
-    codes, ids = layer(torch.from_numpy(features))
-    assert ids.shape == (900, 4)
-    assert difference_rate(ids.numpy(), product_ids(features, books)) < 1e-3  # float32 ties
-    assert np.array_equal(codes.numpy(), product_vectors(ids.numpy(), books))
-    assert torch.equal(layer.codes(ids), codes)
-    for groups in (1, 5):
-        with pytest.raises(ValueError, match="parts"):
-            PQLayer(48, groups, 64)
-
-
 def test_product_codebooks_are_written_and_read() -> None:
     books = normal(16, 32, 3)
     raw = codebooks_to_bytes(books)
@@ -389,95 +362,6 @@ def test_too_few_or_unfit_features_are_refused(features: NDArray[np.float32]) ->
         product_vectors(np.zeros((2, 3), np.uint8), normal(4, 8, 2))
 
 
-# The layers have one contract
-
-
-def every_layer() -> list[QuantiserLayer]:
-    torch.manual_seed(0)
-    quantisers = [FSQLayer([8, 8, 8, 5, 5, 5]), LFQLayer(6, "lsb"), LFQLayer(6, "msb")]
-    return [*quantisers, VQLayer(6, 40), VQLayer(6, 40, cosine=True), PQLayer(6, 3, 40), RVQLayer(6, 2, 40)]
-
-
-@pytest.mark.parametrize("rest", [(), (7,), (3, 4), (2, 3, 4)], ids=["vector", "sound", "picture", "video"])
-def test_layers_take_latents_of_any_shape_and_dtype(rest: tuple[int, ...]) -> None:
-    z = torch.from_numpy(normal(2, 6, *rest))
-    for layer in every_layer():
-        layer.eval()
-        codes, ids = layer(z)
-        assert (codes.shape, codes.dtype, ids.dtype) == (z.shape, torch.float32, torch.int64)
-        assert ids.shape[: 1 + len(rest)] == (2, *rest)
-        assert 0 <= int(ids.min()) <= int(ids.max()) < layer.vocabulary
-        torch.testing.assert_close(layer.codes(ids), codes, atol=1e-6, rtol=0)
-        torch.testing.assert_close(layer.codes(ids.to(torch.int32)), layer.codes(ids), atol=0, rtol=0)
-        # each place by itself: channels were not taken for places, nor places for channels
-        flat = z.movedim(1, -1).reshape(-1, 6)
-        assert torch.equal(layer(flat)[1], ids.reshape(len(flat), *ids.shape[1 + len(rest) :]))
-        # autocast is not obeyed, and bfloat16 latents are quantised as the fp32 numbers that they are
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(layer(z)[1], ids)
-            half = layer(z.bfloat16())
-        assert torch.equal(half[1], layer(z.bfloat16().float())[1])
-        assert half[0].dtype == torch.float32
-        for bad in (z[:, :5], z.long(), z[0, 0]):
-            with pytest.raises(ValueError, match="latents"):
-                layer(bad)
-
-
-def test_layers_train_the_encoder_and_their_codebooks() -> None:
-    z = torch.from_numpy(normal(8, 6, 50))
-    for layer in every_layer():
-        before = {name: value.clone() for name, value in layer.state_dict().items()}
-        latents = z.clone().requires_grad_()
-        codes, _, loss = layer.train().quantise(latents)
-        (codes * codes.detach()).sum().add(loss).backward()
-        assert latents.grad is not None
-        assert float(latents.grad.abs().sum()) > 0
-        assert loss.isfinite()
-        changed = [name for name, value in layer.state_dict().items() if not torch.equal(value, before[name])]
-        learns = isinstance(layer, VQLayer | PQLayer | RVQLayer)
-        assert any("embed" in name for name in changed) == learns
-        layer.eval()
-        state = {name: value.clone() for name, value in layer.state_dict().items()}
-        assert float(layer.quantise(z).loss) == 0
-        assert all(torch.equal(value, state[name]) for name, value in layer.state_dict().items())
-
-
-def test_training_brings_a_codebook_to_its_latents() -> None:
-    torch.manual_seed(0)
-    kinds = torch.from_numpy(normal(8, 4))
-    layer = VQLayer(4, 16, decay=0.8, dead_below=1)
-    for step in range(60):
-        z = kinds[torch.from_numpy(np.random.default_rng(step).integers(0, 8, 256))]
-        layer(z)
-    codes, _ = layer.eval()(kinds)
-    torch.testing.assert_close(codes, kinds, atol=0.02, rtol=0)
-
-
-def test_a_codebook_that_was_set_stays_set_in_training_and_must_fit() -> None:
-    book = torch.from_numpy(normal(40, 6, seed=9))
-    layer = VQLayer(6, 40)
-    layer.set_codebook(book)
-    layer.train()(book)  # each code is chosen once, by itself: their averages do not move
-    torch.testing.assert_close(layer.codebook, book, atol=1e-4, rtol=0)
-    for bad in (book[:39], book[:, :5]):
-        with pytest.raises(ValueError, match="expected codebooks"):
-            layer.set_codebook(bad)
-    with pytest.raises(ValueError, match="2 codebooks"):
-        RVQLayer(6, 2, 40).set_codebooks(book[None])
-
-
-def test_large_codebooks_are_searched_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    z = torch.from_numpy(normal(2, 6, 5, 5))
-    for layer in every_layer()[3:]:
-        layer.eval()
-        whole = layer(z)
-        with monkeypatch.context() as patch:
-            patch.setattr(layers, "_BLOCK", 40 * 3 * 7)  # 7 or 21 of the 50 rows at once
-            parts = layer(z)
-        assert torch.equal(parts[1], whole[1])
-        assert torch.equal(parts[0], whole[0])
-
-
 # Differences
 
 
@@ -496,7 +380,7 @@ def test_a_bf16_encoder_flips_some_ids_and_an_exact_one_none() -> None:
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Conv2d(3, 32, 8, stride=8), nn.SiLU(), nn.Conv2d(32, 6, 1)).eval()
     pictures = [torch.rand(2, 3, 128, 128) * 2 - 1 for _ in range(4)]
-    fsq = FSQLayer(LEVELS).eval()
+    fsq = FSQ(levels=LEVELS, channel_first=True)
     rate = bf16_difference(encoder, fsq, pictures)
     assert 0 < rate < 0.3
     assert rate == bf16_difference(encoder, fsq, pictures)
@@ -507,6 +391,6 @@ def test_a_bf16_encoder_flips_some_ids_and_an_exact_one_none() -> None:
 
 def test_latents_rounded_to_bf16_flip_few_ids() -> None:
     z = torch.from_numpy(normal(1, 6, 256, 256))
-    fsq = FSQLayer(LEVELS).eval()
-    rate = difference_rate(fsq(z)[1].numpy(), fsq(z.bfloat16())[1].numpy())
+    fsq = FSQ(levels=LEVELS, channel_first=True)
+    rate = difference_rate(fsq(z)[1].numpy(), fsq(z.bfloat16().float())[1].numpy())
     assert 0.001 < rate < 0.03  # why an encoder's own bf16 has to be measured, and its output kept in fp32

@@ -12,7 +12,7 @@ from vector_quantize_pytorch import FSQ
 
 from curate.schema.errors import CurateError
 from curate.tokenizers.grid import GridNet, GridTokenizer, square_grid
-from curate.tokenizers.quantisers.layers import fsq_vocabulary
+from curate.tokenizers.quantisers.fsq import fsq_vocabulary
 
 PATCH = 8
 """Pixels on a side of the patches that enter the encoder, whatever an id covers."""

@@ -21,7 +21,6 @@ from torch.nn import functional
 from curate.schema.errors import CurateError
 from curate.tokenizers.codecs.image_fsq import PATCH, ImageFSQNet, ImageFSQShape, Residual, fsq_fields, image_shape
 from curate.tokenizers.grid import GridNet, square_grid
-from curate.tokenizers.quantisers.layers import FSQLayer
 
 GROUP = 4
 """Frames of each latent step after the first."""
@@ -86,7 +85,6 @@ class VideoFSQNet(GridNet):
         d, wide, fine = len(shape.image.levels), shape.width, shape.refine_width
         pixels = 3 * GROUP * PATCH * PATCH
         self.picture = ImageFSQNet(shape.image)
-        self.fsq = FSQLayer(shape.image.levels)
         self.patch_in = nn.Conv2d(pixels, d, 1)
         self.stem = nn.Conv2d(2 * pixels + _FIELDS, wide, 1)
         self.encoder = nn.Sequential(*[Residual(wide) for _ in range(shape.encoder_blocks)])
@@ -121,12 +119,12 @@ class VideoFSQNet(GridNet):
         return cast(Tensor, z.float())
 
     def quantise(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes `(N, d, h, w)` with a straight-through gradient, and ids int64 `(N, h, w)`; always in fp32 (law 8)."""
-        return cast(tuple[Tensor, Tensor], self.fsq(z))
+        """Codes `(N, d, h, w)` with a straight-through gradient, and ids int32 `(N, h, w)`; always in fp32 (law 8)."""
+        return self.picture.quantise(z)
 
     def codes(self, ids: Tensor) -> Tensor:
         """Ids, integers `(N, h, w)`, to codes `(N, d, h, w)`."""
-        return self.fsq.codes(ids)
+        return cast(Tensor, self.picture.fsq.indices_to_codes(ids))
 
     def pixels(self, codes: Tensor, past: Tensor) -> Tensor:
         """A group `(N, 12, H, W)` from its codes and the group that came back before it; not yet clamped."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from curate.media.decode import decode
-from curate.media.images import decode_picture, render
-from curate.media.views import Frames
+from curate.media.images import decode_image, render
+from curate.media.requests import Frames
 from curate.schema.codec import Quality
 from curate.tokenizers.base import Tokenizer
 
@@ -43,7 +43,7 @@ def square(path: Path, size: int) -> NDArray[np.uint8]:
     Raises:
         MediaError: the file is no picture, cannot be decoded, or has too many pixels.
     """
-    return render(decode_picture(path.read_bytes(), path.name), Frames(size))
+    return render(decode_image(path.read_bytes(), path.name), Frames(size))
 
 
 def clip_of(path: Path, size: int, fps: float, frames: int) -> NDArray[np.uint8]:

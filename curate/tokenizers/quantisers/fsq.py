@@ -14,12 +14,32 @@ This is what `vector_quantize_pytorch.FSQ` computes (the tests hold the two equa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curate.schema.codec import smallest_unsigned
+from curate.schema.errors import CurateError
+
+EXACT = 1 << 24
+"""`vector_quantize_pytorch` adds the digits of an id up in float32, which holds whole numbers up to here."""
+
+
+def fsq_vocabulary(levels: Sequence[int]) -> int:
+    """The product of the levels.
+
+    Raises:
+        CurateError: a level is below 3, or the product is above `EXACT`.
+    """
+    vocabulary = prod(levels)
+    if not levels or min(levels) < 3 or vocabulary > EXACT:
+        raise CurateError(
+            f"levels {list(levels)} cannot be: each is 3 or more, and their product at most {EXACT}",
+            "beyond it the library's arithmetic in fp32 gives wrong ids",
+        )
+    return vocabulary
 
 
 def fsq_ids(z: NDArray[np.float32], levels: Sequence[int]) -> NDArray[Any]:

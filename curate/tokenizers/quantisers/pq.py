@@ -10,8 +10,6 @@ Codebooks are float32 `(groups, codes, d / groups)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import faiss
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from curate.models.faiss_threads import one_faiss_thread
 from curate.schema.codec import smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.tokenizers.quantisers.vq import vq_ids, vq_vectors
@@ -52,7 +51,7 @@ def fit_product(
             f"give at least {codes}, better 40 times as many, or ask for fewer codes",
         )
     books = np.empty((groups, codes, parts.shape[-1]), np.float32)
-    with _one_thread():
+    with one_faiss_thread():
         for group in range(groups):
             kmeans = faiss.Kmeans(
                 parts.shape[-1],
@@ -113,14 +112,3 @@ def _parts(x: NDArray[np.float32], groups: int) -> NDArray[np.float32]:
     if groups < 1 or not x.shape[-1] or x.shape[-1] % groups:
         raise ValueError(f"{x.shape[-1]} values cannot be cut into {groups} equal parts")
     return x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the machine has."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

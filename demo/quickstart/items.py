@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from curate.demo.packages import package_file
+from .packages import package_file
 
 
 class Item(BaseModel):
@@ -42,5 +41,5 @@ class Item(BaseModel):
 
 def items() -> list[Item]:
     """All of `captions.yaml`, in its order."""
-    text = resources.files("curate.demo").joinpath("captions.yaml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8")
     return TypeAdapter(list[Item]).validate_python(yaml.safe_load(text))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.demo.encode import sound, write_wav
-from curate.demo.faults import Made
-from curate.demo.packages import package_file
+from .encode import sound, write_wav
+from .faults import Made
+from .packages import package_file
 
 _RATE = 16000
 _BEAT = 0.5  # seconds: 120 beats a minute

@@ -12,7 +12,7 @@ _WATCH = "import os, sys\nos.read(0, 1) or sys.stderr.write(sys.argv[1] + '\\n')
 
 
 @contextmanager
-def last_words(text: str) -> Iterator[None]:
+def crash_notice(text: str) -> Iterator[None]:
     """Say `text` on stderr if this process ends inside the block.
 
     When its raylet dies, Ray's C++ core ends the driver at once, and no Python code of it runs any more. So a small

@@ -1,4 +1,4 @@
-"""The bench counts what it times."""
+"""`curate stream --bench` counts what it times."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from tiny import TinyBuild
 
+from curate.cli.stream_speed import stream_speed
 from curate.schema.errors import CurateError
-from curate.shards.bench import bench
 
 
 def test_figures_agree_with_each_other(shared_build: Path) -> None:
-    figures = bench(shared_build, seconds=0.3, batch=32)
+    figures = stream_speed(shared_build, seconds=0.3, batch=32)
     assert figures["samples"] == 101
     size = sum(p.stat().st_size for p in shared_build.rglob("tokens/**/*.arrow")) / 1e6
     bytes_of = {n: figures[f"{n}mb_per_s"] / figures[f"{n}samples_per_s"] * 101 for n in ("", "raw_", "sequential_")}
@@ -24,4 +24,4 @@ def test_figures_agree_with_each_other(shared_build: Path) -> None:
 
 def test_an_empty_split_is_refused(tiny_build: TinyBuild) -> None:
     with pytest.raises(CurateError, match="no samples"):
-        bench(tiny_build(4, splits={"train": 1 - 1e-9, "never": 1e-9}), 0.1, "never")
+        stream_speed(tiny_build(4, splits={"train": 1 - 1e-9, "never": 1e-9}), 0.1, "never")

@@ -1,4 +1,4 @@
-"""How fast a build streams, beside reading the same files raw."""
+"""`curate stream --bench`: how fast a build streams, beside reading the same files raw."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from curate.storage import Store, open_store
 _TURNS = 6
 
 
-def bench(build: Store | Path | str, seconds: float = 5.0, split: str = "train", batch: int = 256) -> dict[str, float]:
+def stream_speed(
+    build: Store | Path | str, seconds: float = 5.0, split: str = "train", batch: int = 256
+) -> dict[str, float]:
     """Time shuffled `RawView` batches and, in turn with them, two raw memory-mapped reads of the same shards.
 
     * shuffled: the files as if they were arrays of rows of one size, rows copied in an order drawn at random, 4,096

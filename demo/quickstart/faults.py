@@ -6,8 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.demo.encode import reencode, remux
-from curate.demo.packages import package_file
+from .encode import reencode, remux
+from .packages import package_file
 
 _HOUSES = "demos/builder/Design Templates/randomisedBlocks/stims"
 _PHOTOS = "demos/coder/iohub/eyetracking/gcCursor/images"

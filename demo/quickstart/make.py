@@ -11,16 +11,19 @@ import tarfile
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
-from curate.demo.faults import FAULTS, make_faults
-from curate.demo.items import Item, items
-from curate.demo.packages import versions
-from curate.demo.serve import TROUBLES
-from curate.demo.sounds import SOUNDS, make_sounds
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest, key_of
+
+from .faults import FAULTS, make_faults
+from .items import Item, items
+from .packages import versions
+from .serve import TROUBLES
+from .sounds import SOUNDS, make_sounds
+
+_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,8 @@ def prepare(folder: Path) -> DemoMedia:
 
 def _version() -> str:
     """12 hex digits of all that the bytes depend on."""
-    here = resources.files("curate.demo")
-    files = sorted(f.name for f in here.iterdir() if f.name.endswith((".py", ".yaml", ".tar")))
-    code = [[name, digest(here.joinpath(name).read_bytes())] for name in files]
+    files = sorted(path for path in _HERE.iterdir() if path.suffix in (".py", ".yaml", ".tar"))
+    code = [[path.name, digest(path.read_bytes())] for path in files]
     encoders = {name: metadata.version(name) for name in ("av", "pillow", "numpy")}
     return key_of([code, versions(), encoders])[:12]
 
@@ -90,8 +92,7 @@ def _make(root: Path) -> None:
         for one in made:
             _sidecars(root / folder / one.name, one.caption, one.licence, one.of)
     _tar(root / "tars/photos.tar", [item for item in listed if item.to.startswith("photos/")])
-    clipart = resources.files("curate.demo").joinpath("openclipart.tar").read_bytes()
-    (root / "tars/openclipart.tar").write_bytes(clipart)
+    shutil.copyfile(_HERE / "openclipart.tar", root / "tars/openclipart.tar")
     _table(root / "web.csv", [item for item in listed if item.to.startswith("served/")])
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from curate.storage.copies import cache_folder
 
-__all__ = ["quickstart_media"]
+from .make import prepare
+from .serve import serve
+
+__all__ = ["media", "prepare"]
 
 
 def default_folder() -> Path:
@@ -17,7 +20,7 @@ def default_folder() -> Path:
 
 
 @contextmanager
-def quickstart_media(folder: Path | None = None) -> Iterator[dict[str, str]]:
+def media(folder: Path | None = None) -> Iterator[dict[str, str]]:
     """Prepare the media, serve their web part while the block runs, and give the variables that the recipe names.
 
     Args:
@@ -26,9 +29,6 @@ def quickstart_media(folder: Path | None = None) -> Iterator[dict[str, str]]:
     Raises:
         CurateError: a package that carries media is not installed, or the folder cannot be written.
     """
-    from curate.demo.prepare import prepare
-    from curate.demo.serve import serve
-
-    media = prepare(folder if folder is not None else default_folder())
-    with serve(media.folder) as base_url:
-        yield media.env(base_url)
+    made = prepare(folder if folder is not None else default_folder())
+    with serve(made.folder) as base_url:
+        yield made.env(base_url)
