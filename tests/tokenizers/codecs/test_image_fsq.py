@@ -33,7 +33,7 @@ from curate.training.image import ImageTrainConfig, loss_of, train_image
 from curate.training.image_card import write_image_card
 from curate.training.image_media import CropConfig, crops, find_media, read_pool
 
-FOLDER = Path(__file__).parents[2] / "tokenizers" / "image-fsq-64k"
+FOLDER = Path(__file__).parents[3] / "tokenizers" / "image-fsq-64k"
 SHIPPED = sorted(card.parent for card in FOLDER.parent.glob("image-fsq-*/card.json"))
 LEVELS = [8, 8, 8, 5, 5, 5]
 

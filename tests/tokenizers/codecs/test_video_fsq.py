@@ -37,7 +37,7 @@ from curate.training.video import VideoTrainConfig, train_video
 from curate.training.video_card import read_clip, write_video_card
 from curate.training.video_clips import clip_batch, read_clips
 
-ZOO = Path(__file__).parents[2] / "tokenizers"
+ZOO = Path(__file__).parents[3] / "tokenizers"
 FOLDER = ZOO / "video-fsq-64k"
 SIDE = 32
 TINY = VideoFSQShape(ImageFSQShape(width=8, encoder_blocks=1, decoder_blocks=1, refine_width=4, refine_blocks=1), 8, 1, 1, 4, 1)  # fmt: skip  # noqa: E501

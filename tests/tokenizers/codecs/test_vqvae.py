@@ -36,7 +36,7 @@ def photographs() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def published() -> Path:
-    beside = Path(__file__).parents[3] / "shared" / "weights"
+    beside = Path(__file__).parents[4] / "shared" / "weights"
     path = Path(os.environ.get("CURATE_TEST_WEIGHTS", beside)) / "vqvae-512x128-f4.safetensors"
     if not path.is_file():
         pytest.skip(f"{path.name} is not in CURATE_TEST_WEIGHTS or ../shared/weights")
