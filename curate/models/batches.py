@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curate.schema.errors import CurateError, first_line
 
-# On one CPU thread 8 pictures at once take as long as one by one, and padding a lone one to 8 would cost eightfold.
+# On one CPU thread 8 images at once take as long as one by one, and padding a lone one to 8 would cost eightfold.
 MICRO_BATCH = {"cpu": 1, "cuda": 8}
 
 

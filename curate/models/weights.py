@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,22 +147,25 @@ def _prefix(keys: Mapping[str, Any], anchor: str, prefixes: Sequence[str], sourc
 def _keys(path: Path) -> list[str]:
     if path.suffix not in SAFE:
         return list(read_state(path))
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except SafetensorError as error:
-        raise CurateError(f"{path.name} is not a safetensors file: {error}") from error
+    with _opened(path) as file:
+        return list(file.keys())
 
 
 def _tensors(path: Path, keys: Sequence[str]) -> dict[str, Tensor]:
     if path.suffix not in SAFE:
         state = read_state(path)
         return {key: state[key] for key in keys}
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in keys}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in keys}
+            yield file
     except SafetensorError as error:
-        raise CurateError(f"{path.name} does not hold what its index says: {error}") from error
+        raise CurateError(f"{path.name} is damaged, or does not hold what its index says: {error}") from error
 
 
 def required(state: Mapping[str, Tensor], key: str, path: Path) -> Tensor:

@@ -94,9 +94,9 @@ class GridTokenizer:
             net.mean, net.std = (torch.tensor(values, device=self.device).view(-1, 1, 1) for values in how)
 
     @classmethod
+    @abstractmethod
     def net_of(cls, shape: dict[str, Any]) -> GridNet:
-        """The network of these sizes, its weights not set."""
-        raise NotImplementedError
+        """The network of these sizes, its weights not set; of codecs whose weights are one file of tensors."""
 
     @classmethod
     def net_with(cls, shape: dict[str, Any], state: Mapping[str, Tensor], name: str) -> GridNet:
@@ -155,7 +155,7 @@ class GridTokenizer:
         stack: NDArray[Any] = item.reshape(-1, *want)
         if self.item_dtype.kind == "f" and not np.isfinite(stack).all():
             raise ValueError(f"{self.card.name} expects finite values")
-        if self.item_dtype == np.uint8 and stack.size and stack.max() >= self.net.values:
+        if self.net.values < 256 and stack.size and stack.max() >= self.net.values:
             raise ValueError(f"{self.card.name} expects values below {self.net.values}, got {stack.max()}")
         return stack
 

@@ -108,7 +108,7 @@ def _squared(x: NDArray[np.float32], book: NDArray[np.float32]) -> NDArray[np.fl
 
 def train_features(
     encoder: Mapping[str, Any],
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     held_out: NDArray[np.uint8],
     folder: Path,
     stream: str,
@@ -120,25 +120,25 @@ def train_features(
     licence: str = "that of the encoder, as its publisher states",
     device: str = "cpu",
 ) -> CodecCard:
-    """Fits codebooks on features of `pictures`, measures them on `held_out`, and writes a tokenizer's folder.
+    """Fits codebooks on features of `images`, measures them on `held_out`, and writes a tokenizer's folder.
 
     Args:
         encoder: what `encoder_of` takes.
-        pictures, held_out: uint8 `(N, size, size, 3)`; no picture is to be in both.
+        images, held_out: uint8 `(N, size, size, 3)`; no image is to be in both.
         stream: e.g. `tok_dinov2@224`.
         codes: size of each codebook. groups: 1 for dense features; 4M-21 has 16 for a global one.
-        trained_on, held_out_name: what the pictures are, for the card.
+        trained_on, held_out_name: what the images are, for the card.
 
     Raises:
-        CurateError: no held-out pictures, too few features for the codes, or more than one group for dense ones.
+        CurateError: no held-out images, too few features for the codes, or more than one group for dense ones.
     """
     if not len(held_out):
-        raise CurateError("no pictures are kept out", "quality is only worth something on pictures not trained on")
+        raise CurateError("no images are kept out", "quality is only worth something on images not trained on")
     net = encoder_of(encoder, device)
     dense = len(net.grid) == 2
     if dense and groups != 1:
         raise CurateError(f"{groups} groups for dense features", "dense features take one id a position: groups 1")
-    features = unit(net(pictures)).reshape(-1, net.width)
+    features = unit(net(images)).reshape(-1, net.width)
     codebooks = fit_product(features, groups, codes, seed)
     if groups == 1:
         # Codes of full length are chosen by angle alone; means of many directions are short, and would take too much.
@@ -158,7 +158,7 @@ def train_features(
         "grid": net.grid if dense else (groups,),
         "weights_digest": digest(raw),
         "parameters": net.parameters + codebooks.size,
-        "trained_on": f"codebooks: {trained_on or f'{len(pictures)} images'}; encoder: see {net.name}",
+        "trained_on": f"codebooks: {trained_on or f'{len(images)} images'}; encoder: see {net.name}",
         "licence": licence,
     }
     card = CodecCard.model_validate(encoder_fields(net, "is brought to unit length") | own)
@@ -166,7 +166,7 @@ def train_features(
     ids = tokenizer.encode(list(held_out))
     truth, back = unit(net(held_out)), np.stack(tokenizer.decode(ids))
     quality = Quality(
-        media=f"not trained on: {held_out_name or f'{len(held_out)} pictures'}",
+        media=f"not trained on: {held_out_name or f'{len(held_out)} images'}",
         items=len(held_out),
         cosine=round(float((truth * unit(back)).sum(-1).mean()), 4),
         ids_per_item=ids[0].size,

@@ -1,6 +1,6 @@
 """The network of the video tokenizer: a closed predictive loop over groups of four frames, around FSQ.
 
-The first frame is a picture, coded by an image tokenizer. Each later group of four frames is coded as what the decoder
+The first frame is an image, coded by an image tokenizer. Each later group of four frames is coded as what the decoder
 cannot foresee: both sides hold the frames that came back last, the encoder sees how the group departs from them, and
 the decoder moves the last one along a field of motion and adds a residual. Predicting from what came back, and not from
 the original, is the loop of hybrid video coding (Wiegand et al. 2003, "Overview of the H.264/AVC Video Coding
@@ -176,7 +176,7 @@ class VideoFSQNet(GridNet):
 
 
 def motion_evidence(now: Tensor, before: Tensor) -> Tensor:
-    """Where each 8x8 cell of a frame may have come from: block matching, as a picture that a network can read.
+    """Where each 8x8 cell of a frame may have come from: block matching, as an image that a network can read.
 
     Args:
         now, before: frames `(N, 3, H, W)` in [-1, 1].
