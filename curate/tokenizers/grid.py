@@ -151,13 +151,17 @@ class GridTokenizer:
         want, n = self.item_shape, len(self.item_shape)
         fits = isinstance(item, np.ndarray) and item.dtype == self.item_dtype and item.shape[-n:] == want
         if not fits or item.ndim > n + 1:
-            raise ValueError(f"{self.card.name} expects {self.item_dtype} {want} or a stack of such, got {_told(item)}")
+            raise ValueError(f"{self.card.name} expects {self.item_dtype} {self._form()}, got {_told(item)}")
         stack: NDArray[Any] = item.reshape(-1, *want)
         if self.item_dtype.kind == "f" and not np.isfinite(stack).all():
             raise ValueError(f"{self.card.name} expects finite values")
         if self.net.values < 256 and stack.size and stack.max() >= self.net.values:
             raise ValueError(f"{self.card.name} expects values below {self.net.values}, got {stack.max()}")
         return stack
+
+    def _form(self) -> str:
+        """An item's shape in words."""
+        return f"{self.item_shape} or a stack of such"
 
     def _grids(self, ids: Any) -> NDArray[np.int64]:
         """Ids `grid` or `(N, *grid)` as int64, checked."""
@@ -228,7 +232,7 @@ class ClipTokenizer(GridTokenizer):
     def _clip(self, item: Any) -> NDArray[np.uint8]:
         clip, name = self._stack(item), self.card.name
         if not len(clip):
-            raise ValueError(f"{name} expects uint8 (1 + {self.stride} k, *{self.item_shape}), got {_told(item)}")
+            raise ValueError(f"{name} expects uint8 {self._form()}, got {_told(item)}")
         if over := (len(clip) - 1) % self.stride:
             low = len(clip) - over
             raise ValueError(
@@ -236,6 +240,10 @@ class ClipTokenizer(GridTokenizer):
                 f"{low + self.stride}"
             )
         return clip
+
+    def _form(self) -> str:
+        h, w, _ = self.item_shape
+        return f"(1 + {self.stride}k, {h}, {w}, 3) or ({h}, {w}, 3)"
 
 
 class Imported(GridTokenizer):

@@ -21,13 +21,13 @@ from torch.nn import functional
 
 from curate.models.encoders import Encoder, encoder_of
 from curate.models.weights import infer_depth, sizes_of
-from curate.schema.codec import CodecCard
+from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.codecs.features import FeatureTokenizer, encoder_fields, stated_encoder
 from curate.tokenizers.codecs.fourm_vq import domain_of
 from curate.tokenizers.folders import WEIGHTS, open_weights, read_folder, write_folder, write_weights
-from curate.tokenizers.grid import GridNet, Imported, card_of, nearest_code
+from curate.tokenizers.grid import GridNet, Imported, nearest_code
 from curate.tokenizers.inputs import ARRAYS
 from curate.tokenizers.quantisers.difference import difference_rate
 
@@ -260,17 +260,16 @@ class MemcodesOfImages(FeatureTokenizer):
         net = FourMMemcodes.net_with(shape, state, path.name)
         words = {"trained_on": f"{path.name}: as its publisher states", "licence": FourMMemcodes.licence}
         raw = write_weights(state, words | {"shape": shape, "encoder": spec, "encoder_digest": made.digest})
-        fields = words | {
+        own = {
             "name": folder.name,
             "architecture": cls.architecture,
+            "dtype": smallest_unsigned(shape["codes"]),
             "weights_digest": digest(raw),
-            "code_version": "",
             "parameters": sum(p.numel() for p in net.parameters()) + made.parameters,
+            "trained_on": f"{words['trained_on']}; encoder: see {made.name}",
+            "licence": FourMMemcodes.licence,
         }
-        inner = card_of(net, None, fields).model_dump()
-        trained_on = f"{words['trained_on']}; encoder: see {made.name}"
-        outer = encoder_fields(made, "as it is") | {"trained_on": trained_on}
-        card = CodecCard.model_validate(inner | outer)
+        card = CodecCard.model_validate(net.card_fields(None) | encoder_fields(made, "as it is") | own)
         tokenizer = cls(card, made, net)
         noise = np.random.default_rng(0).integers(0, 256, (16, made.size, made.size, 3), np.uint8)
         alone = np.stack([tokenizer.encode([one])[0] for one in noise])

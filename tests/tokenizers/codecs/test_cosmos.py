@@ -16,7 +16,6 @@ from torch.nn import functional
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.codecs.cosmos import CosmosDI, CosmosDV
-from curate.tokenizers.codecs.emu3 import Emu3Image
 from curate.tokenizers.importer import import_checkpoint
 from curate.tokenizers.quantisers.fsq import fsq_ids
 
@@ -245,17 +244,16 @@ def test_a_stack_of_none_has_no_ids_and_a_clip_has_a_frame(cosmos: dict[int, Pat
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_item_is_a_value_error(cosmos: dict[int, Path], emu3_folder: Path, fault: str) -> None:
-    for tokenizer in (CosmosDI.load(cosmos[0]), CosmosDV.load(cosmos[4]), Emu3Image.load(emu3_folder / "picture")):
+def test_a_bad_item_is_a_value_error(cosmos: dict[int, Path], fault: str) -> None:
+    for tokenizer in (CosmosDI.load(cosmos[0]), CosmosDV.load(cosmos[4])):
         with pytest.raises(ValueError, match="expects uint8"):
             tokenizer.encode([FAULTS[fault]])
 
 
-def test_bad_ids_are_a_value_error(cosmos: dict[int, Path], emu3_folder: Path) -> None:
+def test_bad_ids_are_a_value_error(cosmos: dict[int, Path]) -> None:
     for tokenizer, ids in (
         (CosmosDI.load(cosmos[0]), np.full((8, 8), 64000, np.uint16)),
         (CosmosDV.load(cosmos[4]), np.full((2, 8, 8), 64000, np.uint16)),
-        (Emu3Image.load(emu3_folder / "picture"), np.full((8, 8), 300, np.uint16)),
     ):
         with pytest.raises(ValueError, match="has ids 0 <= id <"):
             tokenizer.decode([ids])
