@@ -33,7 +33,7 @@ from curate.exports import Export
 from curate.shards.views import RawView
 from curate.signals.base import Options, Signal
 from curate.sources.folder import Folders
-from curate.tokenizers.own import own_card
+from curate.tokenizers.custom_card import custom_card
 
 
 class RednessOptions(Options):
@@ -56,7 +56,7 @@ class Corners:
     """uint8 `(4, 4)` to its four corners."""
 
     def __init__(self):
-        self.card = own_card("corners", input="uint8 (4, 4)", vocabulary=256, grid=(2, 2), made_of="corners")
+        self.card = custom_card("corners", input="uint8 (4, 4)", vocabulary=256, grid=(2, 2), made_of="corners")
 
     def encode(self, items):
         return [item[::3, ::3] for item in items]

@@ -41,7 +41,7 @@ class Bound(Protocol):
 
 
 class View(Protocol):
-    """The argument `view` of `curate.stream`: how a trainer sees samples, before it is known of which build."""
+    """How a trainer sees rows of shards: what `stream` takes as `view`, e.g. `MaskedView(256, 256)`."""
 
     def bind(self, manifest: Manifest) -> Bound:
         """The view of a build; raises CurateError where they do not fit."""

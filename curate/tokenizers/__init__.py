@@ -5,6 +5,6 @@
 """
 
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.own import own_card
+from curate.tokenizers.custom_card import custom_card
 
-__all__ = ["Tokenizer", "own_card"]
+__all__ = ["Tokenizer", "custom_card"]

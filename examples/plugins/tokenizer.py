@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.tokenizers import own_card
+from curate.tokenizers import custom_card
 
 BITS, CELL = np.array([3, 3, 2]), 8
 
@@ -14,7 +14,7 @@ class MeanColours:
     """uint8 `(N, 128, 128, 3)` to ids `(N, 16, 16)`: red in the highest bits, blue in the lowest."""
 
     def __init__(self) -> None:
-        self.card = own_card("mean-colours", modality="image", size=128, vocabulary=256, grid=(16, 16), made_of="332")
+        self.card = custom_card("colours", modality="image", size=128, vocabulary=256, grid=(16, 16), made_of="332")
 
     def encode(self, items: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.generic]]:
         return [self._encode(frames) for frames in items]

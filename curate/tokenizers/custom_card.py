@@ -17,7 +17,7 @@ INPUTS = {
 """What `encode` takes, by modality, where the author says nothing else. Of arrays there is no such word."""
 
 
-def own_card(
+def custom_card(
     name: str,
     *,
     vocabulary: int,
