@@ -50,7 +50,7 @@ def run_recipe(
         The exit code: 0, or 3 where more failed than the recipe allows.
 
     Raises:
-        CurateError: whatever the user can mend, before or while it runs.
+        CurateError: a user error, before or while it runs.
     """
     progress = progress_console(quiet, as_json)
     file = RecipeFile.load(name)
