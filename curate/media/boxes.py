@@ -65,8 +65,8 @@ def number(value: Bytes, signed: bool = False) -> int:
 
 
 def aperture(clap: Bytes, width: int, height: int) -> tuple[Fraction, Fraction, Fraction, Fraction]:
-    """The edges (left, top, right, bottom) in pixels of what a `clap` box (12.1.4) shows: its size, and the offset of its
-    centre from that of the image, are fractions. Raises ValueError where it states none."""
+    """The edges (left, top, right, bottom) in pixels of what a `clap` box (12.1.4) shows: it states the size, and the
+    offset of its centre from that of the image, in fractions. Raises ValueError where it states none."""
     fields = [number(clap[at : at + 4], signed=True) for at in range(0, 32, 4)]
     if len(clap) < 32 or min(fields[1::2]) <= 0:
         raise ValueError("its clean aperture is none")
@@ -79,7 +79,7 @@ def primary_properties(data: Bytes) -> list[Box]:
     """The properties of the primary item of an AVIF or HEIF file (ISO/IEC 23008-12, 9.3.1), in their order."""
     meta = box(data, b"meta")[4:]
     primary = box(meta, b"pitm")
-    item = number(primary[4 : 8 if primary[:1] != b"\x00" else 6])
+    item = number(primary[4 : 8 if number(primary[:1]) else 6])
     container = list(boxes(box(meta, b"iprp", b"ipco")))
     found = _associations(box(meta, b"iprp", b"ipma")).get(item, [])
     return [container[index - 1] for index in found if 1 <= index <= len(container)]
@@ -87,7 +87,7 @@ def primary_properties(data: Bytes) -> list[Box]:
 
 def _associations(ipma: memoryview) -> dict[int, list[int]]:
     """For each item the numbers of its properties, from 1 (ISO/IEC 14496-12, 8.11.14: ItemPropertyAssociation)."""
-    wide_item, wide_index = ipma[:1] != b"\x00", bool(number(ipma[1:4]) & 1)
+    wide_item, wide_index = bool(number(ipma[:1])), bool(number(ipma[1:4]) & 1)
     out: dict[int, list[int]] = {}
     at = 8
     while at < len(ipma):

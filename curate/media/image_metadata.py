@@ -17,7 +17,7 @@ import numpy as np
 
 from curate.media import boxes, colour
 from curate.media.container import opened
-from curate.media.kept import Kept
+from curate.media.last_file import LastFile
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _exif(image: Image) -> Exif:
     return AnyImage.getexif(image) if image.format == "PNG" else image.getexif()
 
 
-_CHUNKS: Kept[list[tuple[bytes, bytes]]] = Kept()
+_CHUNKS: LastFile[list[tuple[bytes, bytes]]] = LastFile()
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -353,7 +353,7 @@ def _avif(image: Image, data: bytes) -> dict[str, Any]:
 def _avif_colour(data: bytes) -> colour.Numbers | None:
     """By the `colr` box of the kind `nclx`, else by the AV1 sequence header, as the AVIF specification (2.2.1) says."""
     for kind, content, _, _ in _avif_properties(data):
-        if kind == b"colr" and content[:4] == b"nclx" and len(content) >= 11:
+        if kind == b"colr" and bytes(content[:4]) == b"nclx" and len(content) >= 11:
             primaries, transfer = struct.unpack(">HH", content[4:8])
             return colour.coded(primaries, transfer)  # the decoder has made RGB of full range
     try:

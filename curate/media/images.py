@@ -433,7 +433,7 @@ def _fit(shown: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
 def _upright(image: Image, value: int) -> Image:
     from PIL.Image import Transpose
 
-    turns = {
+    transposes = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,
         4: Transpose.FLIP_TOP_BOTTOM,
@@ -444,7 +444,7 @@ def _upright(image: Image, value: int) -> Image:
     }
     if value == 1:
         return image
-    turned = image.transpose(turns[value])
+    turned = image.transpose(transposes[value])
     turned.info = image.info
     return turned
 

@@ -26,7 +26,7 @@ _UNKNOWN_SIZE = 0x7FFFF000
 """Sizes of RIFF chunks from here on are what writers to a pipe leave behind; so is zero."""
 
 
-def claimed_end_us(data: bytes, container: InputContainer, stream: Stream, begin_us: int) -> int | None:
+def stated_end_us(data: bytes, container: InputContainer, stream: Stream, begin_us: int) -> int | None:
     """Where a stream of a file that is cut short would end on the container's clock; None for one that is not.
 
     Args:
