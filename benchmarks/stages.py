@@ -46,7 +46,7 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.plan import Plan, make_plan
 from curate.pipeline.pools import pools
-from curate.pipeline.stream import results, rows_dataset, then
+from curate.pipeline.ray_data import from_rows, results, then
 from curate.pipeline.tokenize import Work, kept_samples, tokenize
 from curate.schema.errors import MediaError
 from curate.schema.recipe import Recipe
@@ -176,7 +176,7 @@ def _annotate(build: Path, plan: Plan, paths: Paths, partitions: list[Partition]
     size = pools(cluster)
     start = time.perf_counter()
     work = then(
-        rows_dataset(pa.Table.from_pylist(rows, PARTITION)),
+        from_rows(pa.Table.from_pylist(rows, PARTITION)),
         Annotate,
         cpus=size.actor_cpus,
         actors=size.actors,

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from curate.cli import make_tokenizer
 from curate.cli.media_files import read_files
 from curate.cli.options import named_values
+from curate.cli.output import print_table
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.sources.media_types import IMAGE, VIDEO
@@ -67,17 +66,15 @@ def list_tokenizers(as_json: Json = False) -> None:
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "modality", "quantiser", "vocabulary", "ids", "measured"):
-        table.add_column(heading, overflow="fold")
-    for c in cards:
-        table.add_row(c.name, c.modality, c.quantiser, str(c.vocabulary), _ids(c), _quality(c))
-    Console(highlight=False, markup=False).print(table)
+    print_table(
+        ("name", "modality", "quantiser", "vocabulary", "ids", "measured"),
+        [(c.name, c.modality, c.quantiser, str(c.vocabulary), _ids(c), _quality(c)) for c in cards],
+    )
 
 
 def _ids(card: CodecCard) -> str:
     if card.grid is not None:
-        one = "a picture" if card.modality == "image" else "an item"
+        one = "an image" if card.modality == "image" else "an item"
         step = f"1 + {card.temporal_stride} k frames" if card.temporal_stride else one
         return f"{' x '.join(map(str, card.grid))} {step}"
     return f"{card.rate_hz:g} x {card.ids_per_frame} a second" if card.rate_hz else "as long as the text"
@@ -106,7 +103,7 @@ def show(name: Name, as_json: Json = False) -> None:
 @app.command("eval")
 def evaluate(
     name: Name,
-    media: Annotated[Path, typer.Option(help="Folder of pictures, videos, sounds or .txt files.")],
+    media: Annotated[Path, typer.Option(help="Folder of images, videos, audio or .txt files.")],
     as_json: Json = False,
     fps: Annotated[
         float | None, typer.Option(min=0.01, help="of videos: frames a second. Default: as in a recipe.")
@@ -133,7 +130,7 @@ def evaluate(
 
         curate tokenizers eval audio-rvq-4kbps --media ~/Music --json
 
-        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 pictures"
+        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 images"
     """
     from curate.media.requests import Frames
     from curate.tokenizers import zoo
@@ -195,14 +192,11 @@ def architectures() -> None:
     """What `import` knows: architectures with a line about each, and their options."""
     from curate.tokenizers import zoo
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("architecture", "what", "options"):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for name in zoo.importable():
-        cls = zoo.class_of(name)
-        said = (cls.__doc__ or "").strip().splitlines()
-        table.add_row(name, said[0] if said else "", ", ".join(zoo.options_of(name)))
-    Console(highlight=False, markup=False).print(table)
+        said = (zoo.class_of(name).__doc__ or "").strip().splitlines()
+        rows.append((name, said[0] if said else "", ", ".join(zoo.options_of(name))))
+    print_table(("architecture", "what", "options"), rows)
 
 
 def _need_held_out(weights: Path, held_out: Sequence[object]) -> None:

@@ -19,6 +19,7 @@ from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import drop_views, failed_rows, view_name
 from curate.pipeline.board import Board
 from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
+from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import Batch, Records, decoded, examined
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.listing import Listing
@@ -26,8 +27,7 @@ from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
-from curate.pipeline.rows import FILES, PARTITION, TOLD, files_column, nested, partition_of, told_column, unnested
-from curate.pipeline.whereabouts import tells
+from curate.pipeline.rows import FILES, PARTITION, TALLY, files_column, nested, partition_of, tally_column, unnested
 from curate.schema.manifest import File
 from curate.schema.tables import SAMPLES
 from curate.storage import Store
@@ -38,9 +38,9 @@ from curate.storage.tables import read_table, table_rows, write_table
 RESULT = pa.schema(
     [
         *PARTITION,
-        pa.field("ingest", pa.struct(TOLD)),
+        pa.field("ingest", pa.struct(TALLY)),
         pa.field("files", FILES),
-        pa.field("annotate", pa.struct(TOLD)),
+        pa.field("annotate", pa.struct(TALLY)),
         DECODES,
     ]
 )
@@ -89,7 +89,7 @@ class Annotate:
         apply_endpoint_env(context.stores)
         self._context, self._cut, self._here, self._later = context, cut, here, later
 
-    @tells("annotate")
+    @with_location("annotate")
     def __call__(self, block: pa.Table) -> pa.Table:
         """Make and commit what is missing of a partition.
 
@@ -162,7 +162,7 @@ class Annotate:
         """The row that goes on."""
         columns: dict[str, Any] = {name: block.column(name) for name in (*PARTITION.names, "ingest")}
         columns["files"] = files_column(block.column("files"), files)
-        columns |= {"annotate": told_column("annotate", *told)[1], DECODES.name: decodes_column(decodes())}
+        columns |= {"annotate": tally_column("annotate", *told)[1], DECODES.name: decodes_column(decodes())}
         table = pa.table(columns, schema=RESULT)
         if self._later:
             self._context.board.add("annotate", queued=1)
@@ -186,7 +186,7 @@ class Compute:
         apply_endpoint_env(context.stores)
         self._context, self._before, self._group, self._later = context, before, group, later
 
-    @tells("annotate")
+    @with_location("annotate")
     def __call__(self, block: pa.Table) -> pa.Table:
         """Compute and commit the group of a partition, where it is missing."""
         self._context.board.add("annotate", queued=-1)

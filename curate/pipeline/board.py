@@ -17,7 +17,7 @@ ASKED_SECONDS = 0.5
 
 
 @dataclass
-class Told:
+class Tally:
     """What the rows of a plan say of a stage, summed: each partition once, however often its task was done."""
 
     total: int = 0
@@ -26,7 +26,7 @@ class Told:
     retries: int = 0
 
     def add(self, row: Mapping[str, int]) -> None:
-        """One partition's struct of `fetch.TOLD`."""
+        """One partition's struct of `fetch.TALLY`."""
         for name, count in row.items():
             setattr(self, name, getattr(self, name) + count)
 

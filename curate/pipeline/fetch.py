@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from curate.pipeline.board import Board
+from curate.pipeline.error_location import with_location
 from curate.pipeline.listing import Listing
 from curate.pipeline.media_store import MediaTar, read_media
 from curate.pipeline.partitions import Partition, partition_name, slices
 from curate.pipeline.paths import Paths
 from curate.pipeline.retry import good_rows
-from curate.pipeline.rows import PARTITION, files_column, nested, partition_of, told_column, unnested
-from curate.pipeline.whereabouts import tells
+from curate.pipeline.rows import PARTITION, files_column, nested, partition_of, tally_column, unnested
 from curate.schema.ids import content_id
 from curate.schema.manifest import File
 from curate.schema.recipe import Fetch
@@ -54,7 +54,7 @@ UNITS = pa.schema(
 """Units of all sources, as they go to the tasks that list them."""
 
 
-@tells("ingest")
+@with_location("ingest")
 def list_unit(
     block: pa.Table,
     build: Store,
@@ -91,7 +91,7 @@ def list_unit(
         yield head.append_column("entries", nested(entries_table(entries)))
 
 
-@tells("ingest")
+@with_location("ingest")
 def fetch_partition(
     block: pa.Table,
     build: Store,
@@ -124,7 +124,7 @@ def fetch_partition(
     total, reused, failed, again = told
     board.add("ingest", reused=reused, passed=total - reused - failed, failed=failed, retries=again)
     board.add("annotate", queued=1)
-    row = block.select(PARTITION.names).append_column(*told_column("ingest", *told))
+    row = block.select(PARTITION.names).append_column(*tally_column("ingest", *told))
     return row.append_column("files", files_column(None, files))
 
 

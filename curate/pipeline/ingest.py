@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate.media.decodes import Decodes
 from curate.media.examine import CutHow
 from curate.pipeline.annotate import Annotate, Compute, Context
-from curate.pipeline.board import Board, Told
+from curate.pipeline.board import Board, Tally
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import decodes_of
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
@@ -23,8 +23,8 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths, groups_of
 from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import results, rows_dataset, then
-from curate.pipeline.units import Read, UnitsRead
+from curate.pipeline.ray_data import execute, from_rows, map_stage
+from curate.pipeline.read_log import Read, ReadLog
 from curate.schema.manifest import File
 from curate.schema.recipe import Cut, PluginSource, Recipe, TableSource
 from curate.signals.base import Signal
@@ -80,8 +80,8 @@ def ingest(
     folders = ["fetched", "records", "samples", *(f"signals/{g.name}" for g in groups)]
     there = {stat.path for folder in folders for stat in build.files(folder)}
     records = {source.name: 0 for source in sources}
-    told = {name: Told() for name in stages}
-    known = UnitsRead(build, by_name, recipe.partition)
+    told = {name: Tally() for name in stages}
+    known = ReadLog(build, by_name, recipe.partition)
     found: list[Read] = []
     units: list[Unit] = []
     for unit in (unit for source in sources for unit in source.units(build)):
@@ -119,7 +119,7 @@ def _read(
     there: Iterable[str],
     cluster: Cluster,
     stages: Mapping[str, Stage],
-    told: Mapping[str, Told],
+    told: Mapping[str, Tally],
     counts: Decodes,
 ) -> list[Read]:
     """Run the plan over some units; what it says of the stages and of decodes is added to `told` and `counts`."""
@@ -146,8 +146,8 @@ def _read(
     stores = endpoint_env()
     context = Context(build, paths, committed, board, stores)
     size = pools(cluster)
-    plan = then(
-        rows_dataset(table),
+    plan = map_stage(
+        from_rows(table),
         list_unit,
         cpus=LIST_CPUS,
         build=build,
@@ -157,7 +157,7 @@ def _read(
         stores=stores,
     )
     fetch = {name: options for name, options in fetch_options(recipe).items() if options is not None}
-    plan = then(
+    plan = map_stage(
         plan,
         fetch_partition,
         cpus=FETCH_CPUS,
@@ -169,7 +169,7 @@ def _read(
         stores=stores,
     )
     if "annotate" in stages:
-        plan = then(
+        plan = map_stage(
             plan,
             Annotate,
             cpus=size.actor_cpus,
@@ -181,7 +181,7 @@ def _read(
         )
     for i, group in enumerate(later if "annotate" in stages else []):
         share = group.gpus if cluster.gpus else 0
-        plan = then(
+        plan = map_stage(
             plan,
             Compute,
             cpus=size.actor_cpus,
@@ -194,7 +194,7 @@ def _read(
         )
     found = []
     with board.shown(stages):
-        for row in results(plan):
+        for row in execute(plan):
             partition = Partition(row["partition"], row["source"], row["rows"])
             samples = row["annotate"]["total"] if "annotate" in stages else 0
             files = tuple(File(**file) for file in row["files"])

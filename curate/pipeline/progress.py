@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from curate.pipeline.error_location import note
 from curate.pipeline.json_console import JsonConsole
 from curate.pipeline.rate import Rate
-from curate.pipeline.whereabouts import note
 from curate.schema.errors import CurateError
 from curate.schema.events import Counts, Dashboard, StageEnd, StageProgress, StageStart
 

@@ -26,7 +26,7 @@ LOOKED_AT = 64
 """Fragments that one task looks at."""
 
 
-def forget_failures(
+def reset_failures(
     build: Store, lease: Lease, engine: Engine, groups: Sequence[Group] = (), texts: Sequence[str] = ()
 ) -> dict[str, int]:
     """Take back the commit, and remove committed fragments that hold failures, and those that were made of them.

@@ -21,7 +21,7 @@ PARTITION = pa.schema(
 )
 """What every row of the plan begins with."""
 
-TOLD = (
+TALLY = (
     pa.field("total", pa.int64(), nullable=False),
     pa.field("reused", pa.int64(), nullable=False),
     pa.field("failed", pa.int64(), nullable=False),
@@ -42,10 +42,10 @@ def files_column(before: pa.ChunkedArray | None, files: Sequence[File]) -> pa.Ar
     return pa.array([[*held, *(file.model_dump() for file in files)]], FILES)
 
 
-def told_column(name: str, total: int, reused: int, failed: int, retried: int) -> tuple[pa.Field, pa.Array]:
+def tally_column(name: str, total: int, reused: int, failed: int, retried: int) -> tuple[pa.Field, pa.Array]:
     """A column of one such struct."""
-    values = dict(zip((f.name for f in TOLD), (total, reused, failed, retried), strict=True))
-    return pa.field(name, pa.struct(TOLD)), pa.array([values], pa.struct(TOLD))
+    values = dict(zip((f.name for f in TALLY), (total, reused, failed, retried), strict=True))
+    return pa.field(name, pa.struct(TALLY)), pa.array([values], pa.struct(TALLY))
 
 
 def partition_of(block: pa.Table) -> Partition:

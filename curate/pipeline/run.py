@@ -19,7 +19,7 @@ from curate.decide.ledger import conserve
 from curate.decide.partitions import PartitionFiles
 from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
-from curate.pipeline.board import Board, Told
+from curate.pipeline.board import Board, Tally
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import decodes_of
@@ -31,10 +31,10 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage, together
-from curate.pipeline.retry import forget_failures
+from curate.pipeline.read_log import READ_LOG
+from curate.pipeline.retry import reset_failures
+from curate.pipeline.token_log import TOKEN_LOG, TokenLog
 from curate.pipeline.tokenize import Work, tokenize
-from curate.pipeline.tokens_made import MADE, TokensMade
-from curate.pipeline.units import READ
 from curate.schema.errors import CurateError
 from curate.schema.manifest import MANIFEST, Counts, Manifest
 from curate.schema.verdict import Outcome
@@ -83,7 +83,7 @@ def run(
             console.print(f"warning    {lease.warning}")
         if retry_failed:
             texts = [stream.use.name for stream in plan.streams if stream.reads_captions]
-            again = forget_failures(build, lease, cluster.engine(), groups_of(plan.signals), texts)
+            again = reset_failures(build, lease, cluster.engine(), groups_of(plan.signals), texts)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
@@ -113,7 +113,12 @@ def run(
                 f"the shards hold {packed} samples, the ledger keeps {kept}", "run the same command again"
             )
         files = _files(paths, partitions.values(), decided)
-        work = [READ, MADE, *decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
+        work = [
+            READ_LOG,
+            TOKEN_LOG,
+            *decided.pairs,
+            *(p for one in tokenized for some in one.fragments.values() for p in some),
+        ]
         known = {file.path: file for file in (*found.files, *(f.file for f in decided.fragments))}
         done = finish(plan, build, lease, cluster, console, counts, shards, splits, known, files, work, write_card)
         return done, decodes
@@ -217,12 +222,12 @@ def _tokenize(
         Fragments of all partitions, by name; and those of partitions in which samples failed.
     """
     there = [stat.path for stat in build.files("tokenized")]
-    made = TokensMade(build, paths, plan.streams, there)
+    made = TokenLog(build, paths, plan.streams, there)
     tokenized = {one.partition.name: serves for one in work if (serves := made.of(one)) is not None}
     todo = [one for one in work if one.partition.name not in tokenized]
     captions = next(g.name for g in groups_of(plan.signals) for s in g.signals if s.name == CaptionSignal.name)
     failed: dict[str, Sequence[str]] = {}
-    kept, told = sum(one.kept for one in work), Told()
+    kept, told = sum(one.kept for one in work), Tally()
     reused = kept - sum(one.kept for one in todo)
     told.add({"total": reused, "reused": reused})
     with Stage(console, "tokenize", kept, "samples") as stage:

@@ -22,14 +22,14 @@ from curate.pipeline.annotate import Context
 from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import DECODES, decodes_column
+from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import decoded
 from curate.pipeline.models import models
 from curate.pipeline.partitions import KEY_HEX, Partition
 from curate.pipeline.paths import Paths
 from curate.pipeline.pools import pools
-from curate.pipeline.rows import PARTITION, TOLD, partition_of, told_column
-from curate.pipeline.stream import results, rows_dataset, then
-from curate.pipeline.whereabouts import tells
+from curate.pipeline.ray_data import execute, from_rows, map_stage
+from curate.pipeline.rows import PARTITION, TALLY, partition_of, tally_column
 from curate.schema.codec import CodecCard
 from curate.schema.ids import digest_of_rows
 from curate.schema.recipe import Stream
@@ -48,7 +48,7 @@ VERSION = 3
 RESULT = pa.schema(
     [
         *PARTITION,
-        pa.field("tokenize", pa.struct(TOLD), nullable=False),
+        pa.field("tokenize", pa.struct(TALLY), nullable=False),
         pa.field("fragments", pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),  # by stream, all in use
         DECODES,
     ]
@@ -130,8 +130,8 @@ def tokenize(
         schema=pa.schema([*PARTITION, pa.field("verdicts", pa.string(), nullable=False)]),
     )
     size = pools(cluster)
-    plan = then(
-        rows_dataset(table),
+    plan = map_stage(
+        from_rows(table),
         Encode,
         cpus=size.actor_cpus,
         actors=size.actors,
@@ -139,7 +139,7 @@ def tokenize(
         streams=streams,
         captions=captions,
     )
-    yield from results(plan)
+    yield from execute(plan)
 
 
 class Encode:
@@ -149,7 +149,7 @@ class Encode:
         apply_endpoint_env(context.stores)
         self._context, self._streams, self._captions = context, streams, captions
 
-    @tells("tokenize")
+    @with_location("tokenize")
     def __call__(self, block: pa.Table) -> pa.Table:
         """Encode and commit what is missing of a partition; the answer is its row of RESULT."""
         build, paths, board = self._context.build, self._context.paths, self._context.board
@@ -186,7 +186,7 @@ class Encode:
             board.add("tokenize", passed=todo.num_rows - new, failed=new, retries=again)
         columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
         columns |= {
-            "tokenize": told_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
+            "tokenize": tally_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
             DECODES.name: decodes_column(decodes()),
         }

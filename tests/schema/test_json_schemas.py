@@ -10,7 +10,6 @@ import pytest
 
 from curate.schema.json_schemas import SCHEMAS, schema_text
 
-
 CARD = (".CodecCard.", ".Preprocessing.", ".Quality.")
 """Classes whose docstrings say what their fields are."""
 

@@ -16,10 +16,10 @@ from curate.sources.base import Source, Unit
 from curate.storage import Store
 from curate.storage.tables import read_table, write_table
 
-READ = "units/read.parquet"
+READ_LOG = "units/read.parquet"
 """One row a partition, of units whose source can tell a changed one."""
 
-UNITS_READ = pa.schema(
+READ_LOG_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
         pa.field("unit", pa.string(), nullable=False),
@@ -50,7 +50,7 @@ class Read:
     files: tuple[File, ...]
 
 
-class UnitsRead:
+class ReadLog:
     """What is known of units.
 
     Args:
@@ -62,9 +62,9 @@ class UnitsRead:
         self._build, self._sources, self._size = build, sources, size
         self._states: dict[tuple[str, str], str] = {}
         self._known: dict[tuple[str, str], tuple[str, list[Read]]] = {}
-        if build.stat(READ) is not None:
+        if build.stat(READ_LOG) is not None:
             with suppress(pa.ArrowException, KeyError):  # of another version of curate: all is read again
-                for row in read_table(build, READ, UNITS_READ.names).to_pylist():
+                for row in read_table(build, READ_LOG, READ_LOG_SCHEMA.names).to_pylist():
                     of = self._known.setdefault((row["source"], row["unit"]), (row["state"], []))
                     partition = Partition(row["partition"], row["source"], row["rows"])
                     files = tuple(File(**file) for file in row["files"])
@@ -98,8 +98,8 @@ class UnitsRead:
             for one in found
             if (state := self._states.get((one.partition.source, one.unit)))
         ]
-        table = pa.Table.from_pylist(rows, schema=UNITS_READ)
-        write_table(self._build, READ, table.sort_by([("source", "ascending"), ("partition", "ascending")]))
+        table = pa.Table.from_pylist(rows, schema=READ_LOG_SCHEMA)
+        write_table(self._build, READ_LOG, table.sort_by([("source", "ascending"), ("partition", "ascending")]))
 
     def _state(self, unit: Unit) -> str:
         """The unit's state before it is read, with what it is read by."""

@@ -17,13 +17,13 @@ MOST_BLOCKS = 4096
 """Blocks that a plan begins with; each holds a row or more."""
 
 
-def rows_dataset(table: pa.Table) -> Dataset:
+def from_rows(table: pa.Table) -> Dataset:
     """A Ray Data set of work, one row a unit or partition."""
     step = -(-table.num_rows // MOST_BLOCKS)
     return ray.data.from_arrow([table.slice(at, step) for at in range(0, table.num_rows, step)])
 
 
-def then(
+def map_stage(
     dataset: Dataset,
     fn: Any,
     *,
@@ -54,7 +54,7 @@ def then(
     return dataset.map_batches(fn, batch_size=1, batch_format="pyarrow", num_cpus=cpus, num_gpus=gpus or None, **more)
 
 
-def results(dataset: Dataset) -> Iterator[Row]:
+def execute(dataset: Dataset) -> Iterator[Row]:
     """Run the plan; its last operator's rows as they come, in no fixed order.
 
     Raises:
