@@ -42,7 +42,7 @@ class Tile:
     """One record or sample: how it looks and a few words.
 
     Attributes:
-        alt: text for those who do not see the picture.
+        alt: text for those who do not see the image.
         facts: short notes, e.g. `512 × 384 px`, `from 3.2 s`.
     """
 

@@ -41,7 +41,7 @@ def sweep(
 
     A query runs once for every chunk of partitions, so it selects sums to be summed up again, the first few of an
     order, or narrow columns. It reads the views `ledger` and `records` of the chunk, and the table `chunk`: a row for
-    each sample with a verdict, with `kind`, `licence`, `us` (its length in microseconds, null for pictures), `kept`,
+    each sample with a verdict, with `kind`, `licence`, `us` (its length in microseconds, null for images), `kept`,
     `judged`, the columns of `PROBED`, and those of signals that are asked for.
 
     Args:

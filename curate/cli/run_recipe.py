@@ -145,4 +145,4 @@ def _describe(plan: Plan, sources: Sequence[Source]) -> None:
         card = stream.card
         each = f"{card.vocabulary} ids" if card.vocabulary else f"vectors of {card.features} values"
         console.print(f"stream {stream.use.name}: {stream.use.tokenizer}, {each}, {card.dtype}")
-    console.print("the recipe is sound; nothing was run")
+    console.print("the recipe is valid; nothing was run")

@@ -77,7 +77,7 @@ def list_tokenizers(as_json: Json = False) -> None:
 
 def _ids(card: CodecCard) -> str:
     if card.grid is not None:
-        one = "a picture" if card.modality == "image" else "an item"
+        one = "an image" if card.modality == "image" else "an item"
         step = f"1 + {card.temporal_stride} k frames" if card.temporal_stride else one
         return f"{' x '.join(map(str, card.grid))} {step}"
     return f"{card.rate_hz:g} x {card.ids_per_frame} a second" if card.rate_hz else "as long as the text"
@@ -106,7 +106,7 @@ def show(name: Name, as_json: Json = False) -> None:
 @app.command("eval")
 def evaluate(
     name: Name,
-    media: Annotated[Path, typer.Option(help="Folder of pictures, videos, sounds or .txt files.")],
+    media: Annotated[Path, typer.Option(help="Folder of images, videos, audio or .txt files.")],
     as_json: Json = False,
     fps: Annotated[
         float | None, typer.Option(min=0.01, help="of videos: frames a second. Default: as in a recipe.")
@@ -133,7 +133,7 @@ def evaluate(
 
         curate tokenizers eval audio-rvq-4kbps --media ~/Music --json
 
-        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 pictures"
+        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 images"
     """
     from curate.media.requests import Frames
     from curate.tokenizers import zoo

@@ -204,7 +204,7 @@ class _Child:
         # Ray and tests add to sys.path: the child must find the same modules
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path)}
         if memory_bytes is not None:
-            # else glibc keeps what was freed: after a large picture the next one finds its room in pieces
+            # else glibc keeps what was freed: after a large image the next one finds its room in pieces
             env["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
             # to say so lets it return the heap's end at every free, and have it zeroed again at the next call
             env["MALLOC_TRIM_THRESHOLD_"] = str(_HEAP_BYTES)

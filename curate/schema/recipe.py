@@ -134,7 +134,7 @@ class Cut(_Part):
     shots: Shots = Field(Shots(), description="how shots of a video are found; clips never cross a cut")
     min_seconds: float = Field(1.0, ge=0, description="shorter clips and segments are dropped, rule `cut.min_seconds`")
     max_seconds: float = Field(
-        10.0, gt=0, description="longer shots and sounds are cut into equal parts no longer than this"
+        10.0, gt=0, description="longer shots and audio are cut into equal parts no longer than this"
     )
     max_samples: int = Field(
         10_000,
@@ -222,12 +222,12 @@ class Stream(_Part):
         None,
         gt=0,
         le=120,
-        description="of video: frames per second. Absent: 1 for pictures' tokenizers, the card's or 8 for video's",
+        description="of video: frames per second. Absent: 1 for images' tokenizers, the card's or 8 for video's",
     )
     max_frames: int | None = Field(
         None,
         ge=1,
-        description="most frames of a sample, 1 + stride * k for tokenizers of video. Absent: 8 for pictures' "
+        description="most frames of a sample, 1 + stride * k for tokenizers of video. Absent: 8 for images' "
         "tokenizers, 17 for video's",
     )
     pad: bool = Field(
@@ -244,7 +244,7 @@ class Tokenize(_Part):
         1,
         ge=1,
         le=64,
-        description="of each picture, for streams of pictures: the centre square, then random resized crops drawn from "
+        description="of each image, for streams of images: the centre square, then random resized crops drawn from "
         "the sample's id, the same for every stream (4M's crop_settings: curate.media.crops)",
     )
 

@@ -24,7 +24,7 @@ def check_files(build: Store, manifest: Manifest, files: Sequence[File], problem
     Args:
         files: those of the manifest's lists.
     """
-    sound: set[str] = set()
+    intact: set[str] = set()
     seen: set[str] = set()
     for file in [*manifest.lists, *files]:
         if file.path in seen:
@@ -35,13 +35,13 @@ def check_files(build: Store, manifest: Manifest, files: Sequence[File], problem
         if wrong:
             problems.add(f"{file.path}: {wrong}")
             continue
-        sound.add(file.path)
+        intact.add(file.path)
         if wrong := _wrong_rows(build, file, deep):
             problems.add(f"{file.path}: {wrong}")
     for stat in build.files():
         if stat.path not in seen and stat.path != MANIFEST and not stat.path.startswith(WORK):
             problems.add(f"{stat.path}: not listed in the manifest")
-    return sound
+    return intact
 
 
 def _wrong_place(build: Store, path: str) -> str:

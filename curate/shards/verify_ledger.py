@@ -28,7 +28,7 @@ class Ledger:
 
 @contextmanager
 def opened_ledger(
-    build: Store, files: Sequence[File], sound: set[str], problems: Problems
+    build: Store, files: Sequence[File], intact: set[str], problems: Problems
 ) -> Iterator[duckdb.DuckDBPyConnection | None]:
     """A database whose view `ledger` is all verdict fragments, read from disk.
 
@@ -37,7 +37,7 @@ def opened_ledger(
     paths = [f.path for f in files if f.path.startswith("verdicts/")]
     if not paths:
         problems.add("ledger: the manifest lists no file of it")
-    elif any(path not in sound for path in paths):
+    elif any(path not in intact for path in paths):
         problems.add("ledger: not recounted, since a file of it is missing or changed")
     else:
         with build.pinned(paths) as places:

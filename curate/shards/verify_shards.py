@@ -49,7 +49,7 @@ def check_shards(
     build: Store,
     manifest: Manifest,
     files: Sequence[File],
-    sound: set[str],
+    intact: set[str],
     ledger: duckdb.DuckDBPyConnection | None,
     problems: Problems,
     deep: bool,
@@ -85,14 +85,14 @@ def check_shards(
         for split in manifest.splits:
             order = _Order(manifest.seed, pack, split.name)
             for path in split.shards:
-                if path not in sound:
+                if path not in intact:
                     complete = False
                     continue
                 for first, batch in _batches(build.local(path), path, schema, problems, deep):
                     order.check(batch, path, first, problems)
                     _check_batch(batch, path, first, streams, silent, problems, deep)
                     sums = sums and sums.plus(batch, "sample_id")
-        silent.check(build, [f.path for f in files if f.path.startswith("samples/") and f.path in sound], problems)
+        silent.check(build, [f.path for f in files if f.path.startswith("samples/") and f.path in intact], problems)
         if not complete:
             problems.add("tokens: not compared with the ledger, since a shard is missing or changed")
         else:
@@ -207,7 +207,7 @@ class _Silent:
         self._writer.write_table(table)
 
     def check(self, build: Store, samples: Sequence[str], problems: Problems) -> None:
-        """Name those whose media have sound, as the build's tables of samples say, where it holds some."""
+        """Name those whose media have audio, as the build's tables of samples say, where it holds some."""
         if self._writer is None:
             return
         self._writer.close()

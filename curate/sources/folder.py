@@ -174,7 +174,7 @@ class Folders(Source):
     def nothing(self, said: Entry | None) -> CurateError:
         return CurateError(
             f"source {self.name!r}: no media files in {self.address}",
-            "looked in all its folders for names that end as pictures, videos, sounds and arrays do, such as "
+            "looked in all its folders for names that end as images, videos, audio and arrays do, such as "
             ".jpg, .mp4, .wav, .npy",
         )
 

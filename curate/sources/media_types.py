@@ -24,7 +24,7 @@ AUDIO = _names(
 ARRAY = _names("npy")
 SUFFIXES = IMAGE | VIDEO | AUDIO | ARRAY
 """Name endings, lower case without the dot, of media that Pillow, ffmpeg or numpy usually read; and HEIF, so
-that a picture that is not read here fails with a reason instead of being passed over."""
+that an image that is not read here fails with a reason instead of being passed over."""
 
 
 def is_timed(name: str) -> bool:
