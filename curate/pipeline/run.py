@@ -36,6 +36,7 @@ from curate.pipeline.read_log import READ_LOG
 from curate.pipeline.retry import reset_failures
 from curate.pipeline.token_log import TOKEN_LOG, TokenLog
 from curate.pipeline.tokenize import Work, tokenize
+from curate.pipeline.unchanged import finished
 from curate.schema.errors import CurateError
 from curate.schema.events import Outcomes
 from curate.schema.manifest import MANIFEST, Counts, Manifest
@@ -113,6 +114,9 @@ def run(
         if until == "ingest":
             return Result(decodes)
         partitions = {partition.name: partition for partition in found.partitions}
+        tables = _tables(paths, partitions.values())
+        if until is None and not found.was_read and (manifest := finished(plan, build, tables)) is not None:
+            return Result(decodes, manifest)
         decided, counts, tokenized = _decide_and_tokenize(
             plan, build, cluster, console, paths, partitions, decodes, until
         )
@@ -126,7 +130,7 @@ def run(
             raise CurateError(
                 f"the shards hold {packed} samples, the ledger keeps {kept}", "run the same command again"
             )
-        files = _files(paths, partitions.values(), decided)
+        files = [*tables, *(f.path for f in decided.fragments)]
         work = [
             READ_LOG,
             TOKEN_LOG,
@@ -272,13 +276,13 @@ def _decided_on(paths: Paths, partition: Partition, groups: Sequence[str]) -> Pa
     return PartitionFiles(name, paths.records(name, source), paths.samples(name, source), signals)
 
 
-def _files(paths: Paths, partitions: Iterable[Partition], decided: Decided) -> list[str]:
-    """All files of the build but shards, lists and the card."""
+def _tables(paths: Paths, partitions: Iterable[Partition]) -> list[str]:
+    """All files of the partitions but verdicts and tokens."""
     files: list[str] = []
     for partition in partitions:
         name, source = partition.name, partition.source
         files += [paths.media(name, source), *paths.tables(name, source)]
-    return [*files, *(f.path for f in decided.fragments)]
+    return files
 
 
 def _nothing(build: Store, decided: Decided, counts: Counts) -> str:

@@ -12,12 +12,13 @@ from curate.cli.run_recipe import write_card
 from curate.pipeline.cluster import connect
 from curate.pipeline.plan import make_plan, open_sources
 from curate.pipeline.progress import console
-from curate.pipeline.run import run
+from curate.pipeline.run import Result, run
 from curate.schema.recipe_file import RecipeFile
+from curate.shards.commit import read_manifest
 from curate.storage import Folder
 
 
-def test_ingest_then_decide_then_all_gives_the_build_and_a_moved_threshold_needs_no_ray(
+def test_ingest_then_decide_then_all_gives_the_build_and_what_follows_needs_no_ray(
     small_build: Path, project: Project, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -37,11 +38,24 @@ def test_ingest_then_decide_then_all_gives_the_build_and_a_moved_threshold_needs
     assert not (out / "manifest.json").exists()
     project.run(out)
     assert digests(out) == digests(small_build)
+    made, started = rerun(project, out)
+    assert made.manifest == read_manifest(out)
+    assert not started, "all is there"
+    (out / "card/index.html").unlink()
+    made, started = rerun(project, out)
+    assert digests(out) == digests(small_build), "what was missing is made again"
+    assert not started, "no sample is decoded for it"
     project.recipe.write_text(RECIPE.replace("min: 20,", "min: 90,"))
-    file = RecipeFile.load(str(project.recipe))
-    quiet = console(quiet=True)
-    with connect(None, 2) as cluster:
-        made = run(make_plan(file), open_sources(file, {}), Folder(out), cluster, quiet, write_card, until="decide")
-        assert not ray.is_initialized()
+    made, started = rerun(project, out, until="decide")
     assert any(one.cause == "brightness >= 90" for one in made.outcomes)
+    assert not started, "verdicts follow from columns"
     assert (out / "manifest.json").exists(), "what was made stays until the build is made again"
+
+
+def rerun(project: Project, out: Path, until: str | None = None) -> tuple[Result, bool]:
+    """The same command in this process, and True if it started Ray."""
+    file = RecipeFile.load(str(project.recipe))
+    with connect(None, 2) as cluster:
+        sources = open_sources(file, {})
+        made = run(make_plan(file), sources, Folder(out), cluster, console(quiet=True), write_card, until=until)
+        return made, ray.is_initialized()
