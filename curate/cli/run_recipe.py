@@ -58,7 +58,7 @@ def run_recipe(
         The exit code: 0, or 3 where more failed than the recipe allows.
 
     Raises:
-        CurateError: whatever the user can mend, before or while it runs.
+        CurateError: a user error, before or while it runs.
     """
     from curate.pipeline.cluster import connect
     from curate.pipeline.run import run

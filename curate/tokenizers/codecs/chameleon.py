@@ -112,7 +112,7 @@ class ChameleonNet(GridNet):
 
 
 class ChameleonVQ(Imported):
-    """`facebook/chameleon-*`, the VQ part alone, or Meta's `vqgan.ckpt`; of a whole checkpoint only that part is read.
+    """Chameleon's VQ: that part of `facebook/chameleon-*`, the part alone, or Meta's `vqgan.ckpt`.
 
     `config.json` (`vq_config` in that of a whole model) and `preprocessor_config.json` beside the weights are used
     where there are such, the published values otherwise.

@@ -125,7 +125,7 @@ class Scripts(GridNet):
 
 
 class CosmosDI(GridTokenizer):
-    """uint8 sRGB images of the card's size to ids and back."""
+    """Cosmos DI: uint8 sRGB images of the card's size to ids and back."""
 
     architecture = "cosmos-di"
     runs_program = True
@@ -184,7 +184,7 @@ class CosmosDI(GridTokenizer):
 
 
 class CosmosDV(ClipTokenizer, CosmosDI):
-    """uint8 sRGB clips `(1 + stride k, H, W, 3)` to ids `(1 + k, h, w)` and back."""
+    """Cosmos DV: uint8 sRGB clips `(1 + stride k, H, W, 3)` to ids `(1 + k, h, w)` and back."""
 
     architecture = "cosmos-dv"
     frames = PROBE_FRAMES

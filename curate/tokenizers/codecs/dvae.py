@@ -139,7 +139,7 @@ def openai_name(key: str) -> str:
 
 
 class DVAE(Imported):
-    """`facebook/flava-image-codebook`, or a folder with OpenAI's `encoder.safetensors` and `decoder.safetensors`.
+    """DALL-E's dVAE: `facebook/flava-image-codebook`, or a folder with OpenAI's `encoder` and `decoder.safetensors`.
 
     A side is a multiple of 8: 256 in DALL-E, 112 in FLAVA and BEiT.
     """

@@ -108,7 +108,7 @@ class Emu3ClipNet(Emu3Net):
 
 
 class Emu3Image(Imported):
-    """`BAAI/Emu3-VisionTokenizer`, or a whole checkpoint of `transformers`' Emu3, of which only the VQ part is read.
+    """Emu3's VQ of images: `BAAI/Emu3-VisionTokenizer`, or that part of a whole checkpoint of `transformers`' Emu3.
 
     `config.json` and `preprocessor_config.json` beside the weights are used where there are such, the published values
     otherwise. A side is a multiple of 8, 512 where none is given.
@@ -144,7 +144,7 @@ class Emu3Image(Imported):
 
 
 class Emu3Clip(ClipTokenizer, Emu3Image):
-    """As `Emu3Image`, for clips `(1 + 4k, H, W, 3)`; a side is 256 where none is given."""
+    """Emu3's VQ of clips `(1 + 4k, H, W, 3)`; a side is 256 where none is given."""
 
     architecture = "emu3-vq-video"
 
