@@ -23,8 +23,8 @@ from curate.storage import Store, open_store
 
 if TYPE_CHECKING:
     from curate.exports import Written
-    from curate.media.decodes import Decodes
     from curate.pipeline.cluster import Cluster
+    from curate.pipeline.run import Result
     from curate.shards.report import Report
     from curate.shards.token_stream import TokenStream
     from curate.tokenizers.base import Tokenizer
@@ -118,7 +118,7 @@ def run(
     sources = open_sources(plan.file, os.environ if env is None else env)
     console = console or progress_console(quiet=True)
     how = partial(execute, workers=workers, address=address, dashboard=False)
-    manifest, _ = how(plan, sources, store, console, retry_failed=retry_failed, until=until)
+    manifest = how(plan, sources, store, console, retry_failed=retry_failed, until=until).manifest
     return Build(store, manifest) if manifest is not None else None
 
 
@@ -133,7 +133,7 @@ def execute(
     dashboard: bool,
     retry_failed: bool,
     until: str | None,
-) -> tuple[Manifest | None, Decodes]:
+) -> Result:
     """Connect to Ray and run a plan; see `curate.pipeline.run.run`."""
     from curate.pipeline.cluster import connect
     from curate.pipeline.run import run as run_plan

@@ -14,7 +14,7 @@ from rich.console import Console
 from curate.api import execute
 from curate.cli.crash_notice import crash_notice
 from curate.cli.output import console
-from curate.cli.summary import say_summary, summarise
+from curate.cli.summary import say_outcomes, say_summary, summarise
 from curate.cli.unexpected import Sifted
 from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
@@ -68,7 +68,7 @@ def run_recipe(
             crash_notice(f"curate: the run ended abruptly; {DIED}"),
             redirect_stdout(Sifted(sys.stderr)),
         ):
-            manifest, decodes = execute(
+            made = execute(
                 plan,
                 sources,
                 build,
@@ -79,11 +79,13 @@ def run_recipe(
                 retry_failed=retry_failed,
                 until=until,
             )
-    if manifest is None:
+    result = progress if as_json else console()
+    if made.manifest is None:
+        if made.outcomes:
+            say_outcomes(made.outcomes, result)
         progress.print(f"ended after {until}, as asked; the same command without --until goes on")
         return 0
-    summary = summarise(build, manifest, file.recipe.max_failed, decodes)
-    result = progress if as_json else console()
+    summary = summarise(build, made.manifest, file.recipe.max_failed, made.decodes)
     say_summary(summary, said, result, console(errors=True))
     return summary.exit_code
 

@@ -1,8 +1,8 @@
-"""Decoding of hostile media: one decode gives all that is asked for (law 4), in a helper process (law 10).
+"""Media: what a file of the open web is, how a record is cut into samples, and what a sample shows and sounds like.
 
-`requests` says what can be asked for (`Frames`, `Audio`, `Energy`, `Array`), `guarded` decodes under limits, `examine`
-measures what a medium is and cuts it to samples, `decode` does it in this process. `images`, `video`, `audio` and
-`arrays` are one kind each.
+Everything is in `examine` (records: probed, cut, decoded in one run) and `decode` (one sample); `guarded` has the same
+functions in a helper process, which is how a build calls them. `requests` says what may be asked of a sample,
+`docs/inputs.md` what of each format is honoured, ignored and refused.
 """
 
 __all__ = [
