@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from curate.cli.media_files import read_files
 from curate.schema.errors import CurateError
 
 Options = Annotated[
@@ -134,8 +133,9 @@ def _pictures(folder: Path, encoder: dict[str, Any]) -> Any:
     import numpy as np
 
     from curate.models.encoders import encoder_of
-    from curate.tokenizers.measures.image import square
+    from curate.sources.media_types import IMAGE
+    from curate.tokenizers.measures.files import read_files, square
 
     size = encoder_of(encoder).size
-    found = read_files(folder, {".jpg", ".jpeg", ".png", ".webp"}, lambda path: square(path, size))
+    found = read_files(folder, IMAGE, lambda path: square(path, size))
     return np.stack([picture for _, picture in found])
