@@ -202,7 +202,7 @@ def verdicts(folder: Path, near: str, dim: int, cpus: int, store: int) -> dict[s
         log_to_driver=False,
         logging_level="ERROR",
     )
-    engine = RayEngine()
+    engine = RayEngine(cpus)
     list(engine.map(_warm, [()] * cpus))
     out: dict[str, Any] = {}
     with peaks() as memory:

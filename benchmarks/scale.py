@@ -80,7 +80,8 @@ class Stage:
 
 @dataclass
 class Run:
-    """Figures of one run and of the bare loop over the same tars; seconds and bytes."""
+    """Figures of one run and of the bare loop over the same tars; seconds and bytes. Of the loop None where it was left
+    out."""
 
     samples: int
     wall: float
@@ -92,9 +93,9 @@ class Run:
     partitions: int
     files: int
     bytes: int
-    bare_wall: float
-    bare_cpu: float
-    bare_peak: int
+    bare_wall: float | None
+    bare_cpu: float | None
+    bare_peak: int | None
     summary: dict[str, Any]
     problems: list[str] = field(default_factory=list)
 
@@ -173,22 +174,24 @@ def partitions_in(build: Path) -> int:
     return len(list((build / "records").rglob("*.parquet")))
 
 
-def one_run(samples: int, cache: Path, work: Path, workers: int) -> Run:
-    """Run `samples` through the command and through the bare loop."""
+def one_run(samples: int, cache: Path, work: Path, workers: int, with_bare: bool) -> Run:
+    """Run `samples` through the command and, where asked for, through the bare loop."""
     tars = make_set(cache, samples, say=lambda text: print(text, file=sys.stderr, flush=True))
     work.mkdir(parents=True)
     recipe, build = work / "scale.yaml", work / "build"
     recipe.write_text(RECIPE % json.dumps(str(tars / "*.tar")))
     ours = checked(process_tree.run(command(recipe, build, workers), environment(), work / "log"), "curate run")
-    loop: list[str | Path] = [sys.executable, PARTS / "scale_bare.py", tars, work / "bare", str(workers)]
-    bare = checked(process_tree.run(loop, environment(), work / "bare.log"), "the bare loop")
     files = [path for path in build.rglob("*") if path.is_file()]
     summary, truth = summary_of(ours), Truth.of(samples)
     problems = truth.problems(summary["records"], summary["samples"])
-    counted = bare.moments[-1].event["bare"]
-    for name in ("broken", "exact", "dark"):
-        if counted.get(name, 0) != getattr(truth, name):
-            problems.append(f"the bare loop counts {counted.get(name, 0)} {name}, planted {getattr(truth, name)}")
+    bare: Measured | None = None
+    if with_bare:
+        loop: list[str | Path] = [sys.executable, PARTS / "scale_bare.py", tars, work / "bare", str(workers)]
+        bare = checked(process_tree.run(loop, environment(), work / "bare.log"), "the bare loop")
+        counted = bare.moments[-1].event["bare"]
+        for name in ("broken", "exact", "dark"):
+            if counted.get(name, 0) != getattr(truth, name):
+                problems.append(f"the bare loop counts {counted.get(name, 0)} {name}, planted {getattr(truth, name)}")
     return Run(
         samples=samples,
         wall=ours.wall,
@@ -200,9 +203,9 @@ def one_run(samples: int, cache: Path, work: Path, workers: int) -> Run:
         partitions=partitions_in(build),
         files=len(files),
         bytes=sum(path.stat().st_size for path in files),
-        bare_wall=bare.wall,
-        bare_cpu=bare.cpu,
-        bare_peak=max(bare.peaks.values()),
+        bare_wall=bare.wall if bare else None,
+        bare_cpu=bare.cpu if bare else None,
+        bare_peak=max(bare.peaks.values()) if bare else None,
         summary=summary,
         problems=problems,
     )
@@ -243,18 +246,27 @@ def _below(folder: str) -> Any:
     return pafs.FileSelector(folder, recursive=True)
 
 
-def beyond(run: Run, fixed: Run) -> tuple[float, float]:
-    """CPU milliseconds a sample beyond the fixed cost: ours, bare."""
-    more = run.samples - fixed.samples
-    return 1000 * (run.cpu - fixed.cpu) / more, 1000 * (run.bare_cpu - fixed.bare_cpu) / more
+def beyond(run: Run, fixed: Run, bare: Run) -> tuple[float, float]:
+    """CPU milliseconds a sample beyond the fixed cost: ours of `run`, those of the loop of `bare`."""
+    assert bare.bare_cpu is not None
+    assert fixed.bare_cpu is not None
+    ours = 1000 * (run.cpu - fixed.cpu) / (run.samples - fixed.samples)
+    return ours, 1000 * (bare.bare_cpu - fixed.bare_cpu) / (bare.samples - fixed.samples)
+
+
+def nearest_bare(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The run itself, or the largest with the bare loop, whose CPU seconds a sample do not depend on how many."""
+    with_bare = [one for one in runs if one.bare_cpu is not None and one.samples > FIXED]
+    return run if run.bare_cpu is not None else max(with_bare, key=lambda one: one.samples, default=None)
 
 
 def bars_of(fixed: Run, runs: Sequence[Run], requests: Sequence[Requests]) -> list[Bar]:
     """The bars of issue 16 that these runs can say something of."""
     bars = [Bar("fixed cost, wall s", fixed.wall, 20)]
     for run in runs:
-        ours, bare = beyond(run, fixed)
-        bars.append(Bar(f"{run.samples:,}: CPU a sample beyond the fixed cost, ours / bare", ours / bare, 2.5))
+        if (beside := nearest_bare(run, runs)) is not None:
+            ours, bare = beyond(run, fixed, beside)
+            bars.append(Bar(f"{run.samples:,}: CPU a sample beyond the fixed cost, ours / bare", ours / bare, 2.5))
         if run.partitions > 4:  # of a few partitions most files are the build's own
             bars.append(Bar(f"{run.samples:,}: files a partition", run.files / run.partitions, 12))
         bars.append(Bar(f"{run.samples:,}: driver peak, MB", run.driver_peak / MB, 700))
@@ -288,12 +300,13 @@ def say_run(run: Run, fixed: Run | None) -> None:
     print(f", {run.files / max(1, run.partitions):.1f} files a partition")
     told_by_run = {k: v for k, v in run.summary.items() if "decode" in k}
     print(f"  decodes: {json.dumps(told_by_run) if told_by_run else 'the summary of this version does not say'}")
-    print(f"  bare: {run.bare_wall:.1f} s, {run.bare_cpu:.1f} CPU s, largest process {run.bare_peak / MB:.0f} MB")
-    print(f"  CPU ms a sample: ours {1000 * run.cpu / run.samples:.2f}, bare {1000 * run.bare_cpu / run.samples:.2f}")
-    if fixed is not None:
-        ours, bare = beyond(run, fixed)
-        print(f"  beyond the fixed cost: ours {ours:.2f}, bare {bare:.2f}, ratio {ours / bare:.2f}")
-        print(f"  wall, ours / bare: {run.wall / run.bare_wall:.2f}")
+    print(f"  CPU ms a sample: ours {1000 * run.cpu / run.samples:.2f}")
+    if run.bare_wall and run.bare_cpu and run.bare_peak:
+        print(f"  bare: {run.bare_wall:.1f} s, {run.bare_cpu:.1f} CPU s, largest process {run.bare_peak / MB:.0f} MB")
+        if fixed is not None:
+            ours, bare = beyond(run, fixed, run)
+            print(f"  CPU ms beyond the fixed cost: ours {ours:.2f}, bare {bare:.2f}, ratio {ours / bare:.2f}")
+            print(f"  wall, ours / bare: {run.wall / run.bare_wall:.2f}")
     for problem in run.problems:
         print(f"  NOT AS PLANTED: {problem}")
     sys.stdout.flush()
@@ -305,6 +318,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="CPUs of Ray and bare processes")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object of all figures and bars")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep builds and logs there, a folder a run")
+    parser.add_argument(
+        "--bare-to", type=int, default=sys.maxsize, metavar="N", help="leave the bare loop out above N samples"
+    )
     parser.add_argument("--no-requests", action="store_true", help="leave out the runs that count requests")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "curate-benchmarks"
     parser.add_argument(
@@ -321,7 +337,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scale-") as temporary:
         work: Path = args.keep or Path(temporary)
         for size in (FIXED, *sizes):
-            runs.append(one_run(size, args.cache, work / f"n-{size}", args.workers))
+            runs.append(one_run(size, args.cache, work / f"n-{size}", args.workers, size <= args.bare_to))
             say_run(runs[-1], runs[0] if len(runs) > 1 else None)
             if args.keep is None:
                 shutil.rmtree(work / f"n-{size}")

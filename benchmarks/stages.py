@@ -46,7 +46,7 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.plan import Plan, make_plan
 from curate.pipeline.pools import pools
-from curate.pipeline.stream import results, rows_dataset, then
+from curate.pipeline.ray_data import from_rows, results, then
 from curate.pipeline.tokenize import Work, kept_samples, tokenize
 from curate.schema.errors import MediaError
 from curate.schema.recipe import Recipe
@@ -97,8 +97,9 @@ def main() -> None:
     plan = make_plan(RecipeFile(Path("recipe"), Recipe.model_validate(manifest.recipe), {}))
     with tempfile.TemporaryDirectory(prefix="curate-bench-", dir=source.parent) as folder:
         build = Path(folder)
-        partitions = _partitions(build, source, plan.file.recipe, args.repeat)
-        paths = Paths.of(fetch_options(plan.file.recipe), plan.file.recipe.cut, plan.signals)
+        recipe = plan.file.recipe
+        partitions = _partitions(build, source, recipe, args.repeat)
+        paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         with connect(None, args.workers) as cluster:
             rows = [step(build, plan, paths, partitions, cluster, args.repeat) for step in (_annotate, _tokenize)]
     if args.json:
@@ -175,7 +176,7 @@ def _annotate(build: Path, plan: Plan, paths: Paths, partitions: list[Partition]
     size = pools(cluster)
     start = time.perf_counter()
     work = then(
-        rows_dataset(pa.Table.from_pylist(rows, PARTITION)),
+        from_rows(pa.Table.from_pylist(rows, PARTITION)),
         Annotate,
         cpus=size.actor_cpus,
         actors=size.actors,

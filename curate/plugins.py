@@ -21,13 +21,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from curate.schema.errors import CurateError
 from curate.schema.nearest import meant
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Kind:
 
 KINDS = {
     "source": Kind("curate.sources.base:Source", "curate.sources"),
+    "detector": Kind(builtin="curate.media.shots:DETECTORS", unknown="no shot detector"),
     "signal": Kind("curate.signals.base:Signal", "curate.signals"),
     "captioner": Kind("curate.signals.captioner:Captioner", "curate.signals.captioner:BUILTIN"),
     "dedup": Kind("curate.decide.methods:Method", "curate.decide.methods:BUILTIN", "no method for near duplicates"),
@@ -106,6 +111,24 @@ def make(kind: str, name: str, options: Mapping[str, Any]) -> Any:
         ) from exc
 
 
+def checked_options(kind: str, name: str, model: type[Model], given: Mapping[str, Any]) -> Model:
+    """Options of a plugin as the recipe gives them, by its model.
+
+    Raises:
+        CurateError: an unknown option, with the nearest and those allowed, or a wrong value.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as exc:
+        allowed, first = list(model.model_fields), exc.errors()[0]
+        option = ".".join(str(part) for part in first["loc"]) or "options"
+        hint = f"options of {name}: {', '.join(allowed)}" if allowed else f"{name} has no options"
+        if first["type"] == "extra_forbidden":
+            raise CurateError(f"unknown option `{option}` of {kind} `{name}`{meant(option, allowed)}", hint) from exc
+        value = "" if first["type"] == "missing" else f", not {first['input']!r}"
+        raise CurateError(f"option `{option}` of {kind} `{name}`: {first['msg'].lower()}{value}", hint) from exc
+
+
 def names(kind: str) -> list[str]:
     """Names of a kind, sorted: those that ship with curate, and entry points of installed distributions."""
     return sorted({*builtin(kind), *_entry_points(kind)})
@@ -123,12 +146,12 @@ def builtin(kind: str) -> Mapping[str, str]:
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is a `package.module:Class`; a path of the file system with a colon in it is not."""
+    """True if a name is a `package.module:Class`; a path of the file system with a colon in it is not."""
     return ":" in name and "/" not in name
 
 
 def is_foreign(kind: str, name: str) -> bool:
-    """Whether a name stands for another's class: an entry point's, or a `package.module:Class`."""
+    """True if a name stands for another's class: an entry point's, or a `package.module:Class`."""
     return is_path(name) or name in _entry_points(kind)
 
 

@@ -30,7 +30,7 @@ import pyarrow as pa
 from curate.media.requests import Frames
 from curate.schema.fields import SignalField
 from curate.shards.views import RawView
-from curate.signals.base import Options, Signal, map_samples
+from curate.signals.base import Options, Signal
 from curate.sources.folder import Folders
 from curate.tokenizers.own import array_card
 
@@ -47,10 +47,8 @@ class Redness(Signal):
     gives = (SignalField("redness", pa.float32(), "red 0-255", (0, 255), ("image", "video"), "Mean of red."),)
     Options = RednessOptions
 
-    def __call__(self, batch):
-        frames = batch.views[self.needs[0]]
-        scale = self.options.scale
-        return map_samples("annotate:redness", batch, lambda i: {"redness": scale * frames[i][..., 0].mean()})
+    def one(self, sample):
+        return self.options.scale * sample.view[..., 0].mean()
 
 
 class Corners:
@@ -131,6 +129,7 @@ GIVEN = {
     "view": "tail = shades:Tail",
     "source": "feed = shades:Feed",
     "dedup": "hashed = shades:Hashed",
+    "detector": "plain = shades:Plain",
     "export": "plain = shades:Plain",
 }
 
@@ -204,6 +203,7 @@ def test_every_kind_has_its_names() -> None:
     assert plugins.names("captioner") == ["transformers"]
     assert plugins.names("source") == ["folder", "table", "webdataset"]
     assert plugins.names("dedup") == ["cosine"]
+    assert plugins.names("detector") == ["adaptive", "content"]
 
 
 RECIPE = """\
@@ -232,6 +232,9 @@ def test_a_recipe_names_what_a_distribution_gives(shades: Path, tmp_path: Path) 
 def test_a_recipe_that_misspells_one_names_the_nearest_and_the_line(shades: Path, tmp_path: Path) -> None:
     (tmp_path / "shades.yaml").write_text(RECIPE.replace("name: redness", "name: rednes"))
     with pytest.raises(CurateError, match=r"shades.yaml:3: unknown signal `rednes`; did you mean `redness`\?"):
+        make_plan(RecipeFile.load(tmp_path / "shades.yaml"))
+    (tmp_path / "shades.yaml").write_text(RECIPE.replace("kind: folder", "kind: floder"))
+    with pytest.raises(CurateError, match=r"shades.yaml:2: unknown source `floder`; did you mean `folder`\?"):
         make_plan(RecipeFile.load(tmp_path / "shades.yaml"))
     (tmp_path / "shades.yaml").write_text(RECIPE.replace("tokenizer: corners", "tokenizer: corner"))
     with pytest.raises(CurateError, match=r"shades.yaml:6: no tokenizer 'corner'") as error:
@@ -318,7 +321,8 @@ def test_a_file_with_a_colon_in_its_path_is_no_class() -> None:
 def test_what_is_not_of_the_kind_is_refused(shades: Path) -> None:
     error = refused("signal", "shades:Plain")
     assert error.message == "`shades:Plain` is not a subclass of curate.signals.base.Signal"
-    assert refused("signal", "curate.signals.base:Signal").message.endswith("is no signal: it has no __call__")
+    with pytest.raises(CurateError, match="is no signal: it has neither `one` nor `__call__`"):
+        registry.get("curate.signals.base:Signal")
     assert refused("captioner", "shades:Plain").message.endswith("is no captioner: it has no load, version, __call__")
     assert refused("captioner", "shades:Nothing").message.endswith("it has no load, version")
     assert refused("tokenizer", "shades:Sizes").message.endswith("is no tokenizer: it has no encode, decode")

@@ -15,8 +15,9 @@ from curate.card.shard_rows import shard_rows
 from curate.card.tables import FAILURE_PREFIX, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
 from curate.schema.errors import CurateError
 from curate.schema.fields import TIMED
-from curate.schema.recipe import Recipe, Rule
+from curate.schema.recipe import Recipe
 from curate.schema.tables import FAILURE_NAMES, LEDGER, RECORDS, SAMPLES
+from curate.schema.text import escape_controls
 from curate.schema.verdict import Outcome
 from curate.shards.commit import read_manifest
 from curate.shards.lists import read_files
@@ -28,7 +29,7 @@ LISTED = 10
 
 
 @dataclass
-class Story:
+class Trace:
     """What became of one record, and of the samples cut from it.
 
     Attributes:
@@ -69,7 +70,7 @@ class Story:
         return out
 
 
-def explain(build: Store | Path | str, what: str) -> Story:
+def explain(build: Store | Path | str, what: str) -> Trace:
     """The story of a sample id, a record id (the beginning is enough), or a uri (the end is enough).
 
     Raises:
@@ -81,7 +82,7 @@ def explain(build: Store | Path | str, what: str) -> Story:
         return _tell(tables, _find(tables, what))
 
 
-def _tell(tables: Tables, found: _Found) -> Story:
+def _tell(tables: Tables, found: _Found) -> Trace:
     """Looks at the one partition of the record, and once more at the ledger for what is a duplicate of it."""
     fields = _signal_columns(tables)
     with tables.look([found.part], [LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, *fields]):
@@ -92,7 +93,7 @@ def _tell(tables: Tables, found: _Found) -> Story:
         signals = _signals(tables, fields, [row["sample_id"] for row in rows])
     verdicts = {(row["level"], row["id"]): row for row in told}
     duplicates = _duplicates(tables, [found.record, *(row["sample_id"] for row in rows)])
-    story = Story(
+    story = Trace(
         record={
             "record_id": found.record,
             "about": _said(about, [n for n in RECORDS.names if n not in ("record_id", *FAILURE_NAMES)]),
@@ -257,9 +258,8 @@ def _size(ids: NDArray[Any], shape: list[int | None]) -> str:
 
 
 def _limits(recipe: Recipe) -> dict[str, str]:
-    rules = [Rule(field="duration", min=recipe.cut.min_seconds)] if recipe.cut.min_seconds else []
     out: dict[str, str] = {}
-    for rule in [*rules, *recipe.decide.rules]:
+    for rule in recipe.sample_rules:
         ends = (
             ("min", rule.min, "{:g}"),
             ("max", rule.max, "{:g}"),
@@ -280,7 +280,7 @@ def _show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in value)
+        return escape_controls(value)
     if isinstance(value, list):
         return ", ".join(_show(v) for v in value)
     return "not applicable" if value is None else str(value)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from curate.card.tables import Tables
 from curate.schema.errors import CurateError
+from curate.schema.ledger_laws import OUTCOMES
 from curate.schema.manifest import Split
-from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Outcome
-
-OUTCOMES = {"record": RECORD_OUTCOMES, "sample": SAMPLE_OUTCOMES}
+from curate.schema.verdict import Outcome
 
 COUNTS = """
     SELECT level, source, coalesce(kind, 'unknown') AS kind, outcome,
@@ -23,7 +22,7 @@ COUNTS = """
 
 
 @dataclass(frozen=True)
-class Cause:
+class WayOut:
     """Why inputs ended where they did.
 
     Attributes:
@@ -50,9 +49,9 @@ class Level:
     name: str
     total: int
     parts: dict[str, int]
-    causes: list[Cause]
+    causes: list[WayOut]
 
-    def of(self, outcome: str) -> list[Cause]:
+    def of(self, outcome: str) -> list[WayOut]:
         return [c for c in self.causes if c.outcome == outcome]
 
 
@@ -117,7 +116,9 @@ def _level(tables: Tables, name: str) -> Level:
         sum(counted.values()),
         parts,
         [
-            Cause(name, c["outcome"], c["label"] or "no cause given", c["n"], c["threshold"], c["lowest"], c["highest"])
+            WayOut(
+                name, c["outcome"], c["label"] or "no cause given", c["n"], c["threshold"], c["lowest"], c["highest"]
+            )
             for c in causes
         ],
     )

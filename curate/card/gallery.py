@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.card.media import Media, Thumb
+from curate.card.media import Media, Thumbnail
 from curate.card.rows import Key, Rows, find
 from curate.card.tables import Tables
 from curate.card.text import clip, middle, number, seconds
@@ -42,7 +42,7 @@ class Tile:
     """One record or sample: how it looks and a few words.
 
     Attributes:
-        alt: text for those who do not see the picture.
+        alt: text for those who do not see the image.
         facts: short notes, e.g. `512 × 384 px`, `from 3.2 s`.
     """
 
@@ -52,7 +52,7 @@ class Tile:
     source: str
     uri: str
     caption: str
-    thumb: Thumb
+    thumb: Thumbnail
     alt: str
     facts: list[str]
     value: float | None = None

@@ -16,7 +16,7 @@ from curate.card.gallery import Failed, Gallery, Pair, RuleTiles, Tile
 from curate.card.media import Media
 from curate.card.roundtrip import Panel, panels
 from curate.card.tables import Tables
-from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES
+from curate.schema.ledger_laws import OUTCOMES
 from curate.tokenizers.base import Tokenizer
 
 FILES = 400  # of the list of files; the build's own lists have all
@@ -70,7 +70,7 @@ def render_page(facts: Facts, shown: Shown) -> str:
             shown=shown,
             flow=flow(facts.funnel),
             levels=[facts.funnel.records, facts.funnel.samples],
-            outcomes=(RECORD_OUTCOMES, SAMPLE_OUTCOMES),
+            outcomes=tuple(OUTCOMES.values()),
             files=facts.files[:FILES],
             recipe=yaml.safe_dump(facts.manifest.recipe, sort_keys=False, allow_unicode=True, width=100),
         )

@@ -22,15 +22,15 @@ from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.labels.labelled import Labelled
 from curate.tokenizers.views import view_of
 
-IMAGES, VIDEOS, SOUNDS = 6, 3, 3
+IMAGES, VIDEOS, AUDIO = 6, 3, 3
 FRAMES = 3
-SECONDS = 4.0  # of sound that stands in the page
+SECONDS = 4.0  # of audio that stands in the page
 _TEXT, _IDS = 300, 24
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture or frame: original, its ids in false colour, decoded; data URIs of JPEGs.
+class ImageRoundTrip:
+    """An image or frame: original, its ids in false colour, decoded; data URIs of JPEGs.
 
     Attributes:
         time: seconds from the sample's start.
@@ -47,8 +47,8 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Sound:
-    """Sound: two WAV files and two spectrograms as data URIs, on one scale of loudness.
+class AudioRoundTrip:
+    """Audio: two WAV files and two spectrograms as data URIs, on one scale of loudness.
 
     Attributes:
         seconds: how much of the sample is here.
@@ -57,8 +57,8 @@ class Sound:
 
     original: str
     decoded: str
-    original_picture: str
-    decoded_picture: str
+    original_image: str
+    decoded_image: str
     seconds: float
     ids: int
     si_sdr_db: float | None
@@ -66,7 +66,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Text:
-    """A caption and its tokens; `exact` says whether they decode to it, and is None for words about a picture."""
+    """A caption and its tokens; `exact` says whether they decode to it, and is None for words about an image."""
 
     decoded: str
     tokens: int
@@ -85,8 +85,8 @@ class Panel:
     provenance: str
     duration: float | None
     start: float
-    pictures: dict[str, list[Picture]] = field(default_factory=dict)
-    sounds: dict[str, Sound] = field(default_factory=dict)
+    images: dict[str, list[ImageRoundTrip]] = field(default_factory=dict)
+    audio: dict[str, AudioRoundTrip] = field(default_factory=dict)
     texts: dict[str, Text] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -95,8 +95,8 @@ class Panel:
 def panels(
     tables: Tables, gallery: Gallery, media: Media, recipe: Recipe, load: Callable[[str], Tokenizer]
 ) -> list[Panel]:
-    """Panels of kept samples, the first of each kind by id: images, then videos, then sounds."""
-    kinds = (("image", IMAGES), ("video", VIDEOS), ("audio", SOUNDS))
+    """Panels of kept samples, the first of each kind by id: images, then videos, then audio."""
+    kinds = (("image", IMAGES), ("video", VIDEOS), ("audio", AUDIO))
     rows = [row for kind, count in kinds for row in gallery.kept_of(kind, count)]
     tokens = shard_rows(tables, [row["sample_id"] for row in rows])
     streams = {s.name: s for s in recipe.tokenize.streams}
@@ -146,18 +146,18 @@ def _add(
         [label] = tokenizer.decode([ids])
         panel.texts[entry.name] = Text(clip(str(label), _TEXT), ids.size, ids.reshape(-1)[:_IDS].tolist(), None)
     elif card.modality in ("image", "video"):
-        if drawn := _pictures(tokenizer, stream, crops, ids, row, media):
-            panel.pictures[entry.name] = drawn
+        if drawn := _images(tokenizer, stream, crops, ids, row, media):
+            panel.images[entry.name] = drawn
     elif card.modality == "audio":
-        panel.sounds[entry.name] = _sound(tokenizer, ids, row, media)
+        panel.audio[entry.name] = _audio(tokenizer, ids, row, media)
     else:
         [decoded] = tokenizer.decode([ids])
         panel.texts[entry.name] = Text(clip(decoded, _TEXT), len(ids), ids[:_IDS].tolist(), decoded == caption)
 
 
-def _pictures(
+def _images(
     tokenizer: Tokenizer, stream: Stream | None, crops: int, ids: NDArray[Any], row: dict[str, Any], media: Media
-) -> list[Picture]:
+) -> list[ImageRoundTrip]:
     from curate.media.guarded import decode
     from curate.tokenizers.measures.image import score
 
@@ -176,7 +176,7 @@ def _pictures(
         [decoded] = tokenizer.decode([ids])
         places = chosen * card.temporal_stride
         decoded = decoded[places]
-    if decoded.dtype != np.uint8:  # features, which are no picture
+    if decoded.dtype != np.uint8:  # features, which are no image
         return []
     got = decode(media.read(row), row["kind"], [view], span=span_of(row), key=row["sample_id"])
     originals, times = got.views[view], got.times[view]
@@ -186,13 +186,13 @@ def _pictures(
         originals = tokenizer.drawn(originals.astype(np.uint8, copy=False))
     grids = ids.reshape(len(ids), -1, ids.shape[-1])  # a row where ids have no place
     out = []
-    for step, place, picture in zip(chosen.tolist(), places.tolist(), decoded, strict=True):
-        quality = score(picture, originals[place])
+    for step, place, image in zip(chosen.tolist(), places.tolist(), decoded, strict=True):
+        quality = score(image, originals[place])
         out.append(
-            Picture(
+            ImageRoundTrip(
                 jpeg(originals[place]),
                 jpeg(false_colour(grids[step], card.levels, card.vocabulary)),
-                jpeg(picture),
+                jpeg(image),
                 (grids.shape[1], grids.shape[2]),
                 float(times[place]),
                 quality.psnr_db,
@@ -202,7 +202,7 @@ def _pictures(
     return out
 
 
-def _sound(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: Media) -> Sound:
+def _audio(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: Media) -> AudioRoundTrip:
     from curate.media.encode import encode_wav
     from curate.media.guarded import decode
     from curate.tokenizers.measures.audio import si_sdr
@@ -213,18 +213,18 @@ def _sound(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: 
     view = Audio(rate=card.sample_rate)
     whole = decode(media.read(row), row["kind"], [view], span=span_of(row)).views.get(view)
     if whole is None:
-        raise MediaError("no sound could be decoded")
+        raise MediaError("no audio could be decoded")
     length = min(len(whole), int(SECONDS * card.sample_rate))
-    [sound] = tokenizer.decode([ids], lengths=[len(whole)])
+    [heard] = tokenizer.decode([ids], lengths=[len(whole)])
     original = whole[:length].astype(np.float32) / 32768
-    decoded = np.clip(sound[:length], -1, 1)
+    decoded = np.clip(heard[:length], -1, 1)
     loudest = loudest_line(original)
     wavs = [encode_wav(np.round(x * 32767).astype(np.int16), card.sample_rate) for x in (original, decoded)]
-    return Sound(
+    return AudioRoundTrip(
         original=data_uri(wavs[0], "audio/wav"),
         decoded=data_uri(wavs[1], "audio/wav"),
-        original_picture=jpeg(spectrogram(original, loudest)),
-        decoded_picture=jpeg(spectrogram(decoded, loudest)),
+        original_image=jpeg(spectrogram(original, loudest)),
+        decoded_image=jpeg(spectrogram(decoded, loudest)),
         seconds=length / card.sample_rate,
         ids=ids.size,
         si_sdr_db=si_sdr(original, decoded) if original.any() else None,
@@ -232,7 +232,7 @@ def _sound(tokenizer: Tokenizer, ids: NDArray[Any], row: dict[str, Any], media: 
 
 
 def false_colour(ids: NDArray[Any], levels: Sequence[int], vocabulary: int, side: int = 128) -> NDArray[np.uint8]:
-    """Ids `(h, w)` as a picture, so that equal ids have equal colours.
+    """Ids `(h, w)` as an image, so that equal ids have equal colours.
 
     With FSQ levels the three lowest digits of the mixed radix are red, green and blue; else the id's place in the
     vocabulary is the grey level.

@@ -41,13 +41,13 @@ def sweep(
 
     A query runs once for every chunk of partitions, so it selects sums to be summed up again, the first few of an
     order, or narrow columns. It reads the views `ledger` and `records` of the chunk, and the table `chunk`: a row for
-    each sample with a verdict, with `kind`, `licence`, `us` (its length in microseconds, null for pictures), `kept`,
+    each sample with a verdict, with `kind`, `licence`, `us` (its length in microseconds, null for images), `kept`,
     `judged`, the columns of `PROBED`, and those of signals that are asked for.
 
     Args:
         signals: gives for each group of signals, when a chunk is looked at, columns and their SQL.
         queries: tables to make, each with its query.
-        records: whether a query reads them.
+        records: true if a query reads them.
     """
     columns = [
         "s.kind, s.licence, round(s.duration * 1e6)::BIGINT AS us, s.outcome = 'kept' AS kept",

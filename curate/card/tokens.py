@@ -159,7 +159,7 @@ class _Counter:
         order = np.argsort(-first, kind="stable")[:TOP]
         top = [(int(i), int(first[i])) for i in order if first[i]]
         modality = self.codec.modality if self.codec else self.entry.modality
-        unit = {"image": "pictures", "video": "latent frames", "audio": "token frames", "text": "tokens"}.get(
+        unit = {"image": "images", "video": "latent frames", "audio": "token frames", "text": "tokens"}.get(
             modality, "rows"
         )
         lengths = sorted(self.lengths.items())

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from curate.cli.options import named_values
 from curate.schema.errors import CurateError
 
 if TYPE_CHECKING:
@@ -282,9 +283,8 @@ def _environment(given: Sequence[str]) -> dict[str, str]:
         CurateError: not NAME=VALUE, or what looks like a secret.
     """
     out = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+    for name, value in named_values(given, "--env").items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise CurateError(f"--env {name!r} is not NAME=VALUE")
         if _SECRET.search(name) or re.search(r"://[^/@\s]*:[^/@\s]*@", value):
             raise CurateError(

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from curate.cli.options import named_values
 from curate.schema.errors import CurateError
+from curate.sources.media_types import IMAGE
 
 Options = Annotated[
     list[str] | None, typer.Option("--option", help="NAME=VALUE, of the model; VALUE as in YAML; may be given again.")
@@ -57,9 +59,9 @@ def features(
         int | None, typer.Option(help="Quantise to so many codes, fitted on --media; float16 features if absent.")
     ] = None,
     groups: Annotated[int, typer.Option(help="Groups of product quantisation, for global features: 16 in 4M-21.")] = 1,
-    media: Annotated[Path | None, typer.Option(help="Folder of pictures to fit codes on.")] = None,
+    media: Annotated[Path | None, typer.Option(help="Folder of images to fit codes on.")] = None,
     held_out: Annotated[
-        Path | None, typer.Option(help="Folder of other pictures, on which the card is measured.")
+        Path | None, typer.Option(help="Folder of other images, on which the card is measured.")
     ] = None,
     top_k: Annotated[
         int | None,
@@ -95,17 +97,17 @@ def features(
         made = ContinuousFeatures.make(encoder, out, stream)
     else:
         if media is None or held_out is None:
-            raise CurateError("codes are fitted on pictures and measured on others", "give --media and --held-out")
+            raise CurateError("codes are fitted on images and measured on others", "give --media and --held-out")
         made = train_features(
             encoder,
-            _pictures(media, encoder),
-            _pictures(held_out, encoder),
+            _images(media, encoder),
+            _images(held_out, encoder),
             out,
             stream,
             codes,
             groups,
-            trained_on=f"pictures of the folder {media.name}",
-            held_out_name=f"pictures of the folder {held_out.name}",
+            trained_on=f"images of the folder {media.name}",
+            held_out_name=f"images of the folder {held_out.name}",
         )
     typer.echo(f"{out}: {made.name}, {made.dtype}, grid {made.grid}; use it as `tokenizer: {out}`")
     if top_k is not None:
@@ -115,13 +117,7 @@ def features(
 
 def options_of(given: list[str]) -> dict[str, Any]:
     """NAME=VALUE pairs, values as YAML reads them."""
-    found: dict[str, Any] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals:
-            raise CurateError(f"--option {one}: write NAME=VALUE")
-        found[name] = yaml.safe_load(value)
-    return found
+    return {name: yaml.safe_load(value) for name, value in named_values(given, "--option").items()}
 
 
 def _free(out: Path) -> None:
@@ -129,13 +125,12 @@ def _free(out: Path) -> None:
         raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
 
 
-def _pictures(folder: Path, encoder: dict[str, Any]) -> Any:
+def _images(folder: Path, encoder: dict[str, Any]) -> Any:
     import numpy as np
 
     from curate.models.encoders import encoder_of
-    from curate.sources.media_types import IMAGE
     from curate.tokenizers.measures.files import read_files, square
 
     size = encoder_of(encoder).size
     found = read_files(folder, IMAGE, lambda path: square(path, size))
-    return np.stack([picture for _, picture in found])
+    return np.stack([image for _, image in found])

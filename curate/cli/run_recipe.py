@@ -27,6 +27,7 @@ from curate.sources.entry import Entry
 from curate.storage import Store, open_store
 
 if TYPE_CHECKING:
+    from curate.pipeline.cluster import Cluster
     from curate.tokenizers.base import Tokenizer
 
 
@@ -59,7 +60,6 @@ def run_recipe(
         CurateError: whatever the user can mend, before or while it runs.
     """
     from curate.pipeline.cluster import connect
-    from curate.pipeline.nodes import check_nodes
     from curate.pipeline.run import run
 
     # what Ray Data logs of its insides is not for this command's user; what goes wrong is raised as well
@@ -74,14 +74,19 @@ def run_recipe(
         if dry_run:
             _describe(plan, sources)
             return 0
+
+        def started(cluster: Cluster) -> None:
+            from curate.pipeline.nodes import check_nodes
+
+            say_dashboard(progress, cluster.dashboard)
+            check_nodes(build, sources, progress)
+
         # Ray prints to stdout, which is kept for the result
         with (
             crash_notice(f"curate: the run ended abruptly; {DIED}"),
             redirect_stdout(Sifted(sys.stderr)),
-            connect(address, workers, dashboard) as cluster,
+            connect(address, workers, dashboard, started) as cluster,
         ):
-            say_dashboard(progress, cluster.dashboard)
-            check_nodes(build, sources, progress)
             manifest, decodes = run(
                 plan, sources, build, cluster, progress, write_card, retry_failed=retry_failed, until=until
             )
@@ -134,10 +139,10 @@ def _describe(plan: Plan, sources: Sequence[Source]) -> None:
             more = f" in the first {COUNTED_UNITS} of {units} units" if units > COUNTED_UNITS else ""
             console.print(f"source {source.name}: {records} records{more}")
     console.print(f"signals: {', '.join(s.name for s in plan.signals)}")
-    for rule in plan.rules:
+    for rule in plan.file.recipe.sample_rules:
         console.print(f"rule: {rule.model_dump(exclude_none=True, exclude_defaults=True)}")
     for stream in plan.streams:
         card = stream.card
         each = f"{card.vocabulary} ids" if card.vocabulary else f"vectors of {card.features} values"
         console.print(f"stream {stream.use.name}: {stream.use.tokenizer}, {each}, {card.dtype}")
-    console.print("the recipe is sound; nothing was run")
+    console.print("the recipe is valid; nothing was run")

@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal
 
@@ -17,8 +16,8 @@ from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
 from curate.schema.events import Summary
+from curate.schema.ledger_laws import counts_of
 from curate.schema.manifest import Manifest
-from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Outcome
 from curate.shards.lists import files_below
 from curate.storage import Store
 
@@ -39,12 +38,12 @@ def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Deco
     """
     found = causes_of(build, [file.path for file in files_below(build, manifest, "verdicts/")])
     counts: dict[Literal["records", "samples"], dict[str, int]] = {
-        "records": _in_order(manifest.counts.records, RECORD_OUTCOMES),
-        "samples": _in_order(manifest.counts.samples, SAMPLE_OUTCOMES),
+        "records": counts_of("record", manifest.counts.records),
+        "samples": counts_of("sample", manifest.counts.samples),
     }
     for level, sums in counts.items():
         by_cause = sum(c.count for c in found if f"{c.level}s" == level)
-        if 2 * sums["total"] != sum(sums.values()) or by_cause != sums["failed"]:
+        if sums != getattr(manifest.counts, level) or by_cause != sums["failed"]:
             raise RuntimeError(
                 f"the {level} do not add up: {sums}, {by_cause} with a cause of failure; this is a bug of curate"
             )
@@ -106,11 +105,6 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
             f"  the build is whole; `{_command()} explain {shlex.quote(said)} URI` tells more of one input",
             markup=False,
         )
-
-
-def _in_order(sums: dict[str, int], outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """A manifest that was read has its counts by name."""
-    return {"total": sums["total"], **{str(outcome): sums[outcome] for outcome in outcomes}}
 
 
 def _parts(sums: dict[str, int]) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curate.cli import make_tokenizer
+from curate.cli.options import named_values
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 
@@ -73,7 +74,7 @@ def list_tokenizers(as_json: Json = False) -> None:
 
 def _ids(card: CodecCard) -> str:
     if card.grid is not None:
-        one = "a picture" if card.modality == "image" else "an item"
+        one = "an image" if card.modality == "image" else "an item"
         step = f"1 + {card.temporal_stride} k frames" if card.temporal_stride else one
         return f"{' x '.join(map(str, card.grid))} {step}"
     return f"{card.rate_hz:g} x {card.ids_per_frame} a second" if card.rate_hz else "as long as the text"
@@ -102,7 +103,7 @@ def show(name: Name, as_json: Json = False) -> None:
 @app.command("eval")
 def evaluate(
     name: Name,
-    media: Annotated[Path, typer.Option(help="Folder of pictures, videos, sounds or .txt files.")],
+    media: Annotated[Path, typer.Option(help="Folder of images, videos, audio or .txt files.")],
     as_json: Json = False,
     fps: Annotated[
         float | None, typer.Option(min=0.01, help="of videos: frames a second. Default: as in a recipe.")
@@ -129,7 +130,7 @@ def evaluate(
 
         curate tokenizers eval audio-rvq-4kbps --media ~/Music --json
 
-        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 pictures"
+        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 images"
     """
     from curate.media.requests import Frames
     from curate.tokenizers import zoo
@@ -182,15 +183,8 @@ def import_weights(
 
     if (out / "card.json").exists():
         raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
-    card = import_checkpoint(architecture, source, out, _options(option or []))
+    card = import_checkpoint(architecture, source, out, named_values(option or [], "--option"))
     typer.echo(f"{out}: {card.name}, {_ids(card)}, vocabulary {card.vocabulary}; use it as `tokenizer: {out}`")
-
-
-def _options(given: list[str]) -> dict[str, str]:
-    pairs = [one.partition("=") for one in given]
-    if wrong := [name for name, equals, _ in pairs if not equals]:
-        raise CurateError(f"--option {wrong[0]}: write NAME=VALUE")
-    return {name: value for name, _, value in pairs}
 
 
 @app.command()

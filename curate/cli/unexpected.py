@@ -13,7 +13,8 @@ from typing import TextIO
 
 from rich.console import Console
 
-from curate.pipeline.whereabouts import cause_of, whereabouts
+from curate.pipeline.error_location import cause_of, location_of
+from curate.schema.text import escape_controls
 
 servers_said: deque[str] = deque(maxlen=200)
 """What Ray's servers reported last."""
@@ -33,7 +34,7 @@ def say_unexpected(exc: Exception, debug: bool) -> None:
     said = "".join(traceback.format_exception(exc))
     if debug:
         sys.stderr.write(said)
-    where = whereabouts(exc)
+    where = location_of(exc)
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False)
     console.print(f"curate: unexpected{f' in {where}' if where else ''}: {_shown(cause_of(exc))}", style="red")
     kept = _kept("".join([f"{' '.join(sys.argv)}\n", *servers_said, said]))
@@ -68,7 +69,7 @@ class Sifted(io.TextIOBase):
 
 def _shown(text: str) -> str:
     """The first line, such that a terminal obeys none of it."""
-    safe = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text.split("\n", 1)[0])
+    safe = escape_controls(text.split("\n", 1)[0])
     return safe if len(safe) <= MESSAGE_CHARS else f"{safe[:MESSAGE_CHARS]}…"
 
 

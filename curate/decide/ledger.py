@@ -6,6 +6,7 @@ together are the ledger.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,15 +23,15 @@ from curate.decide.rules import Threshold
 from curate.decide.survey import State
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
+from curate.schema.ledger_laws import OUTCOMES, counts_of
+from curate.schema.manifest import File
 from curate.schema.tables import FAILURE, LEDGER
-from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES, Outcome
+from curate.schema.verdict import Outcome
 from curate.storage import Store
 from curate.storage.tables import write_named_table
 
 RECORD = "record"
 SAMPLE = "sample"
-
-OUTCOMES = {RECORD: RECORD_OUTCOMES, SAMPLE: SAMPLE_OUTCOMES}
 
 Counts = Mapping[str, Mapping[str, int]]
 """By level, by outcome."""
@@ -49,14 +50,18 @@ class Fragment:
     """The verdicts of one partition.
 
     Attributes:
-        path: of its rows of LEDGER, in the build; named by its bytes.
+        file: of its rows of LEDGER, in the build; named by its bytes.
         counts: rows by level and outcome; all outcomes of a level are there.
         kept: kept samples by kind.
     """
 
-    path: str
+    file: File
     counts: Counts
     kept: Mapping[str, int]
+
+    @property
+    def path(self) -> str:
+        return self.file.path
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def write_verdicts(
     record_keeper = np.zeros(len(record), "S16")
     record_keeper[state.copies] = state.keeper
     kinds = pa.array(KINDS)
-    paths: list[str] = []
+    files: list[File] = []
     out: list[tuple[Counts, Mapping[str, int]]] = []
     for first, stop in _batches(loaded):
         start, end = (int(loaded.record_starts[part]) for part in (first, stop))
@@ -159,8 +164,8 @@ def write_verdicts(
             out.append(_counted(numbers[0][start:end], numbers[1][at:to], numbers[2][at:to]))
         # most of the time goes by until they are on the disk, or in the bucket
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            paths += pool.map(lambda piece: write_named_table(build, piece[0], piece[1].combine_chunks()), pieces)
-    return [Fragment(path, counts, kept) for path, (counts, kept) in zip(paths, out, strict=True)]
+            files += pool.map(lambda piece: write_named_table(build, piece[0], piece[1].combine_chunks()), pieces)
+    return [Fragment(file, counts, kept) for file, (counts, kept) in zip(files, out, strict=True)]
 
 
 def _counted(
@@ -201,15 +206,14 @@ def conserve(
     Raises:
         CurateError: they do not add up.
     """
-    out = {f"{level}s": {"total": 0, **{str(o): 0 for o in names}} for level, names in OUTCOMES.items()}
+    sums: dict[str, Counter[str]] = {level: Counter() for level in OUTCOMES}
     for one in counts:
         for level in OUTCOMES:
-            sums = out[f"{level}s"]
-            for outcome, n in one[level].items():
-                if outcome not in sums or outcome == "total":
-                    raise CurateError(f"the ledger does not add up: no {level} is {outcome}", _BROKEN_BUILD)
-                sums[outcome] += n
-                sums["total"] += n
+            sums[level].update(one[level])
+    for level, found in sums.items():
+        if unknown := [outcome for outcome in found if outcome not in OUTCOMES[level]]:
+            raise CurateError(f"the ledger does not add up: no {level} is {unknown[0]}", _BROKEN_BUILD)
+    out = {f"{level}s": counts_of(level, found) for level, found in sums.items()}
     for level, count in ((RECORD, records), (SAMPLE, samples)):
         total = out[f"{level}s"]["total"]
         if count is not None and total != count:

@@ -204,7 +204,7 @@ class _Child:
         # Ray and tests add to sys.path: the child must find the same modules
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path)}
         if memory_bytes is not None:
-            # else glibc keeps what was freed: after a large picture the next one finds its room in pieces
+            # else glibc keeps what was freed: after a large image the next one finds its room in pieces
             env["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
             # to say so lets it return the heap's end at every free, and have it zeroed again at the next call
             env["MALLOC_TRIM_THRESHOLD_"] = str(_HEAP_BYTES)
@@ -239,7 +239,7 @@ class _Child:
         self.end = weakref.finalize(self, _end, self._owner, self._process, self._socket, self._stderr, fds)
 
     def usable(self) -> bool:
-        """Whether it lives, and is this process's own: a fork shares the socket and must not use it."""
+        """True if it lives, and is this process's own: a fork shares the socket and must not use it."""
         return self._owner == os.getpid() and not _ready(self._pidfd, 0)
 
     def ask(self, request: list[Any], limit_s: float) -> Any:
@@ -313,7 +313,7 @@ class _Child:
 
 
 def _ready(pidfd: int, seconds: float) -> bool:
-    """Whether the process has ended, or does so within `seconds`."""
+    """True if the process has ended, or does so within `seconds`."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))

@@ -33,7 +33,7 @@ _MAX_HEADER = 10_000  # characters; numpy's own limit, since a longer one may cr
 
 
 def is_array(data: bytes) -> bool:
-    """Whether data begin as `.npy` files do."""
+    """True if data begin as `.npy` files do."""
     return data.startswith(npy.MAGIC_PREFIX)
 
 

@@ -1,4 +1,4 @@
-"""Sound: one decode of the audio stream, laid on the media's clock, then resampled for each view."""
+"""Audio: one decode of the audio stream, laid on the media's clock, then resampled for each view."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 MAX_SPAN_SECONDS = 3600
-"""A longer span of sound in one decode is refused: cut it first."""
+"""A longer span of audio in one decode is refused: cut it first."""
 
 MAX_SAMPLES = 180_000_000
 """A span with more samples, at its own rate or a view's, is refused: an hour at 48 kHz fits (0.7 GB as float32), and a
@@ -52,19 +52,19 @@ _DRIFTING = frozenset({"ac3", "eac3", "dts"})
 instead."""
 
 _GAPLESS = boxes.RAW_AUDIO | {"flac", "wav", "w64", "aiff", "au", "caf", "wv", "tta", "ape"}
-"""Files of nothing but sound, where time stamps count samples: a hole in them is damage that the parser skipped."""
+"""Files of nothing but audio, where time stamps count samples: a hole in them is damage that the parser skipped."""
 
 _UNSTATED = boxes.RAW_AUDIO - {"mp3"} | {"mpegts", "mpeg"}
 """Containers that state no length; what FFmpeg gives is an estimate."""
 
 _RATES = range(1000, 1_000_001)
-"""Hz that a sound may have; a broken header may say anything, and memory is taken by it."""
+"""Hz that audio may have; a broken header may say anything, and memory is taken by it."""
 
 _AT_ONCE = 1 << 20
 """Samples that the resampler is given in one piece; the pieces make the same samples as the whole, in less memory."""
 
 
-def read_sound(
+def read_audio(
     data: bytes,
     span: Span,
     rates: Sequence[int],
@@ -73,11 +73,11 @@ def read_sound(
     name: str = "",
     meter: Meter | None = None,
 ) -> dict[int, NDArray[np.int16]] | None:
-    """The sound of a span, mixed down to mono, at each of `rates`; None where the media has no audio stream.
+    """The audio of a span, mixed down to mono, at each of `rates`; None where the media has no audio stream.
 
     Each result is int16 of exactly `round(seconds * rate)` samples, a stretch of what the whole media gives at that
     rate: sample k is heard at `round(start * rate) / rate` + k / rate seconds. Holes in the time line are silence,
-    and so is what lies before the first and after the last sample of a video's sound.
+    and so is what lies before the first and after the last sample of a video's audio.
 
     Mono is `channels.mix`: after ITU-R BS.775, without the LFE, of stereo the mean. A pair of channels that cancel each
     other over the span (`channels.Polarity`) is subtracted instead of added, for which the span is decoded twice; such
@@ -88,14 +88,14 @@ def read_sound(
         data: the whole file.
         span: on the media's clock.
         rates: Hz; may be none where only the meter is wanted.
-        zero: time zero of the media on the container's clock, seconds; None: the first sample of the sound.
+        zero: time zero of the media on the container's clock, seconds; None: the first sample of the audio.
         deadline: checked between packets.
         name: for messages only.
         meter: hears all channels at their own rate.
 
     Raises:
-        MediaError: a span above `MAX_SPAN_SECONDS` or `MAX_SAMPLES`; sound that cannot be decoded inside the span, NaN
-            or infinite samples; for media without video (`zero` None) also sound that ends
+        MediaError: a span above `MAX_SPAN_SECONDS` or `MAX_SAMPLES`; audio that cannot be decoded inside the span, NaN
+            or infinite samples; for media without video (`zero` None) also audio that ends
             more than `TAIL_US` before the span does.
     """
     deadline = deadline or boxes.Deadline(float("inf"))
@@ -114,14 +114,14 @@ def _read_one(
     name: str,
     meter: Meter | None,
 ) -> dict[int, NDArray[np.int16]] | None:
-    """As `read_sound`, of one recording."""
-    sound = _decoded(data, span, rates, zero, deadline, name, meter=meter)
-    if sound is None:
+    """As `read_audio`, of one recording."""
+    audio = _decoded(data, span, rates, zero, deadline, name, meter=meter)
+    if audio is None:
         return None
-    inverted = sound.polarity.inverted()
+    inverted = audio.polarity.inverted()
     if inverted and rates:
-        sound = _decoded(data, span, rates, zero, deadline, name, inverted) or sound
-    return {rate: sound.at_rate(rate) for rate in rates}
+        audio = _decoded(data, span, rates, zero, deadline, name, inverted) or audio
+    return {rate: audio.at_rate(rate) for rate in rates}
 
 
 def _decoded(
@@ -133,26 +133,26 @@ def _decoded(
     name: str,
     inverted: frozenset[str] = frozenset(),
     meter: Meter | None = None,
-) -> _Sound | None:
-    """The sound of a span, as `read_sound` says; None where there is no audio stream."""
+) -> _Window | None:
+    """The audio of a span, as `read_audio` says; None where there is no audio stream."""
     with boxes.opened(data, name, deadline) as container:
         stream = boxes.audio_stream(container)
         if stream is None:
             return None
         if span.seconds > MAX_SPAN_SECONDS:
             raise MediaError(
-                f"A span of {span.seconds:.0f} s of sound is more than the {MAX_SPAN_SECONDS} s decoded at once."
+                f"A span of {span.seconds:.0f} s of audio is more than the {MAX_SPAN_SECONDS} s decoded at once."
             )
         _check_count(span, max(rates, default=0))
         boxes.prepare(container, stream)
         timeline = measure(data, name, deadline)
-        sound = _Sound(container, stream, span, rates, zero, deadline, timeline, inverted, meter)
-        sound.read()
+        audio = _Window(container, stream, span, rates, zero, deadline, timeline, inverted, meter)
+        audio.read()
         if zero is not None and timeline.audio is not None:
             _check_whole(data, container, stream, timeline.audio, span, zero)
-    if zero is None and sound.end_us + TAIL_US < span.end_us:
-        raise MediaError(_ended(sound.end_us, span))
-    return sound
+    if zero is None and audio.end_us + TAIL_US < span.end_us:
+        raise MediaError(_ended(audio.end_us, span))
+    return audio
 
 
 def _check_whole(
@@ -161,7 +161,7 @@ def _check_whole(
     """Raise MediaError for a span that holds audio of a video which the file, cut short, does not hold."""
     ends = (track.end_us or 0) - round(zero * MICRO)
     if ends + TAIL_US < span.end_us and breaks_off(data, container, stream, track):
-        raise MediaError(f"The file is cut short: its sound breaks off at {max(0, ends) / MICRO:.3f} s.")
+        raise MediaError(f"The file is cut short: its audio breaks off at {max(0, ends) / MICRO:.3f} s.")
 
 
 _KEPT: Kept[list[tuple[bytes, int]]] = Kept()
@@ -185,7 +185,7 @@ def _read_chain(
     name: str,
     meter: Meter | None,
 ) -> dict[int, NDArray[np.int16]]:
-    """As `read_sound`, of recordings that follow each other, which may have different codecs and sample rates."""
+    """As `read_audio`, of recordings that follow each other, which may have different codecs and sample rates."""
     out = {rate: np.zeros(_index(span.end_us, rate) - _index(span.start_us, rate), np.int16) for rate in rates}
     begin = 0
     for link, length in chain:
@@ -209,7 +209,7 @@ def _index(at_us: int, rate: int) -> int:
 
 
 def _ended(end_us: int, span: Span) -> str:
-    return f"The sound ended at {end_us / MICRO:.3f} s, before its span does at {span.end_us / MICRO:.3f} s."
+    return f"The audio ended at {end_us / MICRO:.3f} s, before its span does at {span.end_us / MICRO:.3f} s."
 
 
 def audio_spans(data: bytes, deadline: boxes.Deadline, name: str = "") -> list[Span]:
@@ -263,7 +263,7 @@ def _stated_us(container: InputContainer, stream: AudioStream, track: Track) -> 
 
 
 def first_frame(container: InputContainer, stream: AudioStream, deadline: boxes.Deadline) -> AudioFrame | None:
-    """The first frame of sound that decodes, or None. Raises MediaError for a sample rate that cannot be true."""
+    """The first frame of audio that decodes, or None. Raises MediaError for a sample rate that cannot be true."""
     for packet in chain(boxes.packets(container, [stream], deadline), (None,)):
         for frame in _decode(stream, packet) or ():
             if frame.samples:
@@ -288,7 +288,7 @@ def resample(samples: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np
 
 
 class _Run:
-    """Frames of sound that follow each other without a hole."""
+    """Frames of audio that follow each other without a hole."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -316,7 +316,7 @@ class _Run:
         return self.at + round(Fraction(sum(middle), len(middle)))
 
 
-class _Sound:
+class _Window:
     """The samples of a window around a span, at the source's rate."""
 
     def __init__(
@@ -349,15 +349,15 @@ class _Sound:
 
     @property
     def end_us(self) -> int:
-        """Where the decoded sound ended, on the media's clock."""
+        """Where the decoded audio ended, on the media's clock."""
         return self._end * MICRO // self._rate if self._rate else 0
 
     def read(self) -> None:
-        """Decode what the span needs. Raises MediaError as `read_sound` says."""
+        """Decode what the span needs. Raises MediaError as `read_audio` says."""
         for packet, frames in self._wanted():
             if frames is None:
                 if packet is not None and (boxes.is_tag(packet) or (self._from_start and not self._rate)):
-                    continue  # what does not decode before the first frame: the sound begins later
+                    continue  # what does not decode before the first frame: the audio begins later
                 stamp = None if packet is None else packet.pts if packet.pts is not None else packet.dts
                 self._bad_us.append(self._end_of_run_us() if stamp is None else self._us(stamp * self._base))
                 continue
@@ -371,13 +371,13 @@ class _Sound:
         if not self._rate:
             # of a video: no packet of its audio is in the span
             if self._bad_us or self._zero is None:
-                raise MediaError("No frame of its sound can be decoded.")
+                raise MediaError("No frame of its audio can be decoded.")
             return
-        # the last packet of a file is often cut short; where the sound ended is judged apart
+        # the last packet of a file is often cut short; where the audio ended is judged apart
         end_us = min(self._span.end_us, self.end_us - round(_JITTER * MICRO))
         broken = [at for at in self._bad_us if self._span.start_us <= at < end_us]
         if broken:
-            raise MediaError(f"The sound is damaged at {broken[0] / MICRO:.3f} s.")
+            raise MediaError(f"The audio is damaged at {broken[0] / MICRO:.3f} s.")
 
     def at_rate(self, rate: int) -> NDArray[np.int16]:
         """The span at `rate`. The grid of samples is that of the whole media, so clips of it agree with the whole."""
@@ -467,7 +467,7 @@ class _Sound:
         self._window = np.zeros(max(ends) - self._begin, np.float32)
 
     def _wanted(self) -> Iterator[tuple[Packet[AudioStream] | None, list[AudioFrame] | None]]:
-        """Decoded packets from a little before the span on; where the clock starts with the sound, the first ones
+        """Decoded packets from a little before the span on; where the clock starts with the audio, the first ones
         too."""
         start = Fraction(self._span.start_us, MICRO) - _PREROLL
         packets: Iterator[Packet[AudioStream]] = boxes.packets(self._container, [self._stream], self._deadline)
@@ -523,7 +523,7 @@ def _check_rate(frame: AudioFrame) -> None:
 def _check_count(span: Span, rate: int) -> None:
     if span.seconds * rate > MAX_SAMPLES:
         raise MediaError(
-            f"A span of {span.seconds:.0f} s of sound at {rate} Hz has more samples than the {MAX_SAMPLES} that are "
+            f"A span of {span.seconds:.0f} s of audio at {rate} Hz has more samples than the {MAX_SAMPLES} that are "
             "decoded at once."
         )
 

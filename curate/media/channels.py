@@ -1,4 +1,4 @@
-"""Channels of sound: what they are called, how they are mixed down to mono, and which of them cancel each other."""
+"""Channels of audio: what they are called, how they are mixed down to mono, and which of them cancel each other."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def planar(frame: AudioFrame) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
             scaled: NDArray[np.float32] = samples.astype(np.float32)
         if not np.isfinite(scaled).all():
-            raise MediaError("The sound holds samples that are not finite numbers.")
+            raise MediaError("The audio holds samples that are not finite numbers.")
         return scaled
     kind = frame.format.packed.name
     offset = 128 if kind == "u8" else 0
@@ -105,7 +105,7 @@ class Polarity:
     """Finds pairs of a left and a right channel one of which is wired with the wrong sign: their sum is silence.
 
     Of each pair the energies of sum and difference over the whole span are compared. Where the sum has less than 1 % of
-    the difference, `mix` is to take the difference, so that the sound is not lost.
+    the difference, `mix` is to take the difference, so that the audio is not lost.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ RAW_VIDEO = frozenset({"h264", "hevc", "mpegvideo", "m4v", "obu", "ivf"})
 """Streams without a container. Their length is a guess from the bit rate, and some have no time stamps to seek by."""
 
 RAW_AUDIO = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "amr"})
-"""Likewise for sound."""
+"""Likewise for audio."""
 
 _REORDERED_S = 10
 """Seconds by which a program stream may present a frame later than it is decoded."""
@@ -115,7 +115,7 @@ def open_container(data: bytes, name: str = "", deadline: Deadline | None = None
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """FFmpeg's best video stream that is not an attached picture (cover art) or a thumbnail track, or None."""
+    """FFmpeg's best video stream that is not an attached image (cover art) or a thumbnail track, or None."""
     from av.stream import Disposition
 
     covers = Disposition.attached_pic | Disposition.timed_thumbnails

@@ -1,4 +1,4 @@
-"""Which crops of a picture are tokenized.
+"""Which crops of an image are tokenized.
 
 4M stores the crops of a sample as `crop_settings`, rows of top, left, height, width, flip in pixels of the original,
 and makes the file when a stream is first tokenised: two streams begun side by side can disagree. Here a row is a
@@ -28,7 +28,7 @@ def crop_settings(
     """The crops of a sample: int64 `(n_crops, 5)`, rows of top, left, height, width, flip (0 or 1).
 
     Row 0 is the largest centred square, not flipped. The others are random resized crops (Szegedy et al. 2014,
-    section 6, as torchvision's `RandomResizedCrop` draws them: an area uniform in [min_scale, 1] of the picture, a
+    section 6, as torchvision's `RandomResizedCrop` draws them: an area uniform in [min_scale, 1] of the image, a
     shape width / height log-uniform in `ratio`, a place uniform among those inside; after ten that do not fit, the
     largest centred crop whose shape is in `ratio`), flipped with probability one half. Row i is the same whatever
     `n_crops` is.

@@ -10,11 +10,11 @@ class Decodes:
     """Counts since they were taken last.
 
     Attributes:
-        files: runs over a file with video or sound: examining it is one, so are the clips of it that are asked for
+        files: runs over a file with video or audio: examining it is one, so are the clips of it that are asked for
             together, and a call of `probe`, `find_shots`, `audio_spans` or `decode`.
-        images: pictures whose pixels were decoded.
+        images: images whose pixels were decoded.
         video_s: seconds of video decoded, by the durations of the frames.
-        audio_s: seconds of sound decoded.
+        audio_s: seconds of audio decoded.
         again: clips decoded on their own after the run that found the shots of their video, which could not keep what
             they show.
     """

@@ -1,20 +1,20 @@
-"""A second reader of video: decord (FFmpeg 4), behind the same interface as PyAV's.
+"""A second reader of video: decord (FFmpeg 4) makes the pixels, PyAV says which frames there are.
 
-`decode` uses PyAV unless asked, and the helper process that builds decode in knows only PyAV. decord alone is not to be
-trusted:
+decord alone is not to be trusted:
 
 * it takes a neighbouring frame for one that it cannot decode, and says nothing (dmlc/decord pull request 119);
 * it picks wrong frames on variable frame rates, on VP8 and in transport streams (issues 54, 91);
 * it reports neither damage nor where a truncated file ends.
 
-So it is used for upright H.264 of a constant rate in MP4 and Matroska only, and PyAV decodes the same span beside it,
-without making pictures: damage that PyAV notices is a MediaError here too, and so is a frame that only one of the two
-has. It is therefore no faster than PyAV alone; it is there to compare with.
+So PyAV decodes the same frames beside it, without converting their colours: times, shots and damage are PyAV's
+whatever the reader. decord is asked for the pixels of upright H.264 (8 bit, 4:2:0) of a constant rate in MP4 and
+Matroska; of all else, and of a frame that decord has not got, they are PyAV's. Where both decode, they differ by the
+interpolation of chroma, so what is made of frames names its reader.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -24,87 +24,69 @@ from numpy.typing import NDArray
 
 from curate.media.clips import MICRO
 from curate.media.container import Deadline
-from curate.media.reader import Picture
-from curate.media.video import TOLERANCE_US, PyAVReader, display_matrix
-from curate.schema.errors import MediaError
+from curate.media.video import PyAVReader
 
-_CODECS = ("h264",)
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _UPRIGHT = (1, 0, 0, 1)
 _EVEN_US = 1500
 """How far frames may be off an even rate: Matroska rounds to 1 ms."""
 
 
-class DecordReader:
-    """See the module's docstring. PyAV looks at the file first, so that the same containers are let in.
+class DecordReader(PyAVReader):
+    """As `PyAVReader`, with the pixels of decord where the video suits it; see the module's docstring."""
 
-    Args:
-        data: the whole file.
-        deadline: checked between frames.
+    def __init__(self, data: bytes, deadline: Deadline | None = None, name: str = "") -> None:
+        super().__init__(data, deadline, name)
+        self._starts_us = np.zeros(0, np.int64)
+        self._decord: Any = None
+        if self._suits():
+            self._open_decord(data)
 
-    Raises:
-        MediaError: data that PyAV or decord cannot open; another codec or container, a variable frame rate, rotation, a
-            crop.
-    """
+    @property
+    def is_used(self) -> bool:
+        """True if decord makes the pixels."""
+        return self._decord is not None
 
-    def __init__(self, data: bytes, deadline: Deadline | None = None) -> None:
-        import decord
-
-        self._data = data
-        self._deadline = deadline or Deadline(float("inf"))
-        with PyAVReader(data, self._deadline) as exact:
-            codec, kind = exact.stream.codec_context.codec.canonical_name, exact.stream.container.format.name
-            if codec not in _CODECS or kind not in _CONTAINERS:
-                raise MediaError(f"decord is not used for {codec} in {kind.partition(',')[0]}.")
-            self._display = exact.display_size()
-            self._duration_us = exact.duration_us()
-            a, b, c, d = display_matrix(exact.first)
-            cropped = exact.cropped
-        if cropped:
-            raise MediaError("decord is not used for cropped video.")
-        if (np.sign((a, b, c, d)) != _UPRIGHT).any():
-            raise MediaError("decord is not used for rotated video.")
-        try:
-            self._reader: Any = decord.VideoReader(BytesIO(data), ctx=decord.cpu(0), num_threads=1)
-            stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
-        except (RuntimeError, decord.DECORDError) as error:
-            raise MediaError("decord cannot open this video.") from error
-        starts = stamps[:, 0] - stamps[0, 0]
-        even = np.linspace(0, starts[-1], len(starts))
-        if np.abs(starts - even).max() * MICRO > _EVEN_US:
-            raise MediaError("decord is not used for variable frame rates.")
-        self._start_us = np.rint(starts * MICRO).astype(np.int64)
-        self._end_us = np.rint((stamps[:, 1] - stamps[0, 0]) * MICRO).astype(np.int64)
-
-    def duration_us(self) -> int:
-        """See `VideoReader.duration_us`; asked of PyAV."""
-        return self._duration_us
-
-    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """See `VideoReader.pictures`.
-
-        Raises MediaError for damage that PyAV finds in the span, and where decord's frames are not those of the file.
-        """
-        first = max(0, int(np.searchsorted(self._start_us, start_us + TOLERANCE_US, side="right")) - 1)
-        behind = int(np.searchsorted(self._start_us, end_us, side="left"))
-        with PyAVReader(self._data, self._deadline) as exact:
-            true_us = np.array([picture.start_us for picture in exact.pictures(start_us, end_us)], np.int64)
-        ours_us = self._start_us[first:behind]
-        if len(true_us) != len(ours_us) or np.abs(true_us - ours_us).max(initial=0) > _EVEN_US:
-            raise MediaError(f"decord does not find the frames of the video from {start_us / MICRO:.3f} s on.")
-        for i in range(first, behind):
-            self._deadline.check()
-            rgb = partial(self._rgb, i)
-            yield Picture(int(self._start_us[i]), int(self._end_us[i]), self._display, rgb)
+    def pixels_of(self, start_us: int, convert: Callable[[], NDArray[np.uint8]]) -> Callable[[], NDArray[np.uint8]]:
+        """See `PyAVReader.pixels_of`."""
+        index = int(np.searchsorted(self._starts_us, start_us - _EVEN_US))
+        if index == len(self._starts_us) or self._starts_us[index] > start_us + _EVEN_US:
+            return convert
+        return partial(self._pixels, index, convert)
 
     def close(self) -> None:
-        """Free the reader."""
-        self._reader = None
+        """See `PyAVReader.close`."""
+        self._decord = None
+        super().close()
 
-    def _rgb(self, index: int) -> NDArray[np.uint8]:
+    def _suits(self) -> bool:
+        """True if decord shows frames of such a video as PyAV does."""
+        stream = self.stream
+        return (
+            stream.codec_context.codec.canonical_name == "h264"
+            and stream.container.format.name in _CONTAINERS
+            and self.first.format.name == "yuv420p"
+            and tuple(np.sign(self.matrix(self.first))) == _UPRIGHT
+            and not self.cropped
+            and not self.is_shifted
+        )
+
+    def _open_decord(self, data: bytes) -> None:
         import decord
 
         try:
-            return np.asarray(self._reader[index].asnumpy(), np.uint8)
-        except (RuntimeError, decord.DECORDError) as error:
-            raise MediaError(f"The video is damaged at {self._start_us[index] / MICRO:.3f} s.") from error
+            found = decord.VideoReader(BytesIO(data), ctx=decord.cpu(0), num_threads=1)
+            stamps = np.asarray(found.get_frame_timestamp(range(len(found))), np.float64)[:, 0]
+        except (RuntimeError, decord.DECORDError):
+            return
+        starts = stamps - stamps[0]
+        if np.abs(starts - np.linspace(0, starts[-1], len(starts))).max() * MICRO <= _EVEN_US:
+            self._decord, self._starts_us = found, np.rint(starts * MICRO).astype(np.int64)
+
+    def _pixels(self, index: int, convert: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        import decord
+
+        try:
+            return np.asarray(self._decord[index].asnumpy(), np.uint8)
+        except (RuntimeError, decord.DECORDError):
+            return convert()

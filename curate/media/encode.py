@@ -1,4 +1,4 @@
-"""Small encoders for the card: a picture as JPEG, a sound as WAV. The same input gives the same bytes."""
+"""Small encoders for the card: an image as JPEG, audio as WAV. The same input gives the same bytes."""
 
 from __future__ import annotations
 

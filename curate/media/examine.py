@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -13,21 +14,19 @@ from curate.media.arrays import is_array, read_array
 from curate.media.audio import audio_spans
 from curate.media.clips import Span, cut_spans
 from curate.media.container import Deadline
-from curate.media.decode import check_request, decode, picture_views, sorted_views, sound_views
+from curate.media.decode import audio_views, check_request, decode, image_views, sorted_views
 from curate.media.decodes import counted
-from curate.media.images import decode_picture, open_picture
+from curate.media.images import decode_image, open_image
 from curate.media.joined import joined
 from curate.media.onepass import Film, Gatherer
-from curate.media.probe import ARRAY, Probe, probe_audio, probe_picture, probe_video, streams_of
+from curate.media.probe import ARRAY, Probe, probe_audio, probe_image, probe_video, streams_of
+from curate.media.reader import open_video
 from curate.media.requests import Array, Decoded, DecodeRequest
 from curate.media.shots import find_shots, shot_detector, shots_of
 from curate.media.video import PyAVReader
 from curate.schema.errors import MediaError
 from curate.schema.fields import TIMED
 from curate.schema.ids import content_id, sample_id
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 PROBING, CUTTING = "ingest:probe", "cut"
 """Where an error of a record arises, as the ledger calls it."""
@@ -44,7 +43,7 @@ class CutHow:
 
     Attributes:
         detector, threshold, min_frames: of shots, as for `find_shots`.
-        max_seconds: longer shots and sounds are cut into equal parts no longer than this.
+        max_seconds: longer shots and audio are cut into equal parts no longer than this.
         max_samples: a record that would be cut into more fails.
     """
 
@@ -64,7 +63,7 @@ class Examined:
         probe: what it is; None where that is not known.
         error: why it has no samples.
         stage: where the error arose, `ingest:probe` or `cut`; "" where there is none.
-        spans: of its samples, in order; one Span(0, 0) for a picture or an array.
+        spans: of its samples, in order; one Span(0, 0) for an image or an array.
     """
 
     index: int
@@ -80,7 +79,7 @@ class Viewed:
 
     Attributes:
         index: of its record, or of its request.
-        span: its time; Span(0, 0) of a picture or an array, and where the request has none.
+        span: its time; Span(0, 0) of an image or an array, and where the request has none.
         views: as `decode` gives them; none where it failed.
         error: why it failed.
     """
@@ -102,6 +101,10 @@ class Request:
     key: str = ""
 
 
+class Slow:
+    """What is yielded before what may take long: probing and cutting of video or audio, clips of a video."""
+
+
 def examine(
     items: Sequence[tuple[bytes, str]],
     cut: CutHow,
@@ -109,13 +112,14 @@ def examine(
     *,
     limit_s: float = LIMIT_S,
     sample_s: float = SAMPLE_LIMIT_S,
+    reader: str = "pyav",
 ) -> Iterator[Examined | Viewed]:
     """For each record in order what it is and how it is cut, then the views of its samples in order.
 
-    The results are those of `probe`, of `find_shots` or `audio_spans` with `cut_spans`, and of `decode` for each sample
-    with the id that it has in a build; errors too. Each video is decoded once for its shots and the pictures of its
-    clips, but for clips that must be decoded on their own: damaged ones, those of shots too long to be kept
-    (`onepass`), and all of a file of several recordings (`joined`). Sound is read clip by clip.
+    The results are those of `probe`, of `whole_spans` and `cut_up`, and of `decode` for each sample with the id that it
+    has in a build; errors too. Each video is decoded once for its shots and the frames of its clips, but for clips that
+    must be decoded on their own: damaged ones, those of shots too long to be kept (`onepass`), and all of a file of
+    several recordings (`joined`). Audio is read clip by clip.
 
     Args:
         items: whole files with the names that messages of probing call them.
@@ -123,17 +127,22 @@ def examine(
         views: none: nothing is decoded for samples, and they have no errors.
         limit_s: wall time for a record to be probed and cut.
         sample_s: wall time for what is decoded for one sample beyond that.
+        reader: as for `decode`.
 
     Raises:
         CurateError: a shot detector that does not exist.
     """
-    for event in examining(items, cut, views, limit_s, sample_s):
+    for event in examining(items, cut, views, limit_s, sample_s, reader):
         if not isinstance(event, Slow):
             yield event
 
 
 def decode_many(
-    requests: Sequence[Request], views: Sequence[DecodeRequest], *, limit_s: float = SAMPLE_LIMIT_S
+    requests: Sequence[Request],
+    views: Sequence[DecodeRequest],
+    *,
+    limit_s: float = SAMPLE_LIMIT_S,
+    reader: str = "pyav",
 ) -> Iterator[Viewed]:
     """The views of samples, in order, each as `decode` gives them. Clips of one file that follow each other in the
     requests are read in one run, if their times do, too.
@@ -141,47 +150,73 @@ def decode_many(
     Args:
         requests: of one file the `data` must be the same object.
         limit_s: wall time for each.
+        reader: as for `decode`.
 
     Raises:
-        ValueError: a kind that does not exist, an empty span of a video or a sound.
+        ValueError: a kind that does not exist, an empty span of video or audio.
     """
     for request in requests:
         check_request(request.kind, request.span)
-    for event in decoding(requests, views, limit_s):
+    for event in decoding(requests, views, limit_s, reader):
         if not isinstance(event, Slow):
             yield event
 
 
-class Slow:
-    """What is yielded before what may take long: probing and cutting of a video or a sound, clips of a video."""
-
-
 def examining(
-    items: Sequence[tuple[bytes, str]], cut: CutHow, views: Sequence[DecodeRequest], limit_s: float, sample_s: float
+    items: Sequence[tuple[bytes, str]],
+    cut: CutHow,
+    views: Sequence[DecodeRequest],
+    limit_s: float,
+    sample_s: float,
+    reader: str,
 ) -> Iterator[Examined | Viewed | Slow]:
-    """As `examine`, with a `Slow` before each record of video or sound."""
+    """As `examine`, with a `Slow` before each record of video or audio."""
     shot_detector(cut.detector, cut.threshold, cut.min_frames)
+    decoder = _Decoder(views, sample_s, reader)
     for index, (data, name) in enumerate(items):
-        yield from _examined(index, data, name, cut, views, limit_s, sample_s)
-
-
-def decoding(requests: Sequence[Request], views: Sequence[DecodeRequest], limit_s: float) -> Iterator[Viewed | Slow]:
-    """As `decode_many`, of requests that were checked, with a `Slow` before the clips of each file."""
-    for _, group in groupby(enumerate(requests), lambda at: (id(at[1].data), at[1].kind)):
-        some = list(group)
-        first = some[0][1]
-        if first.kind in TIMED:
+        image = values = None
+        try:
+            if is_array(data):
+                values, found = read_array(data, name), ARRAY
+            elif (image := open_image(data, name)) is not None:
+                found = probe_image(image, data, name)
+        except MediaError as error:
+            yield Examined(index, None, error, PROBING)
+            continue
+        if image is not None:
+            yield Examined(index, found, spans=(Span(0, 0),))
+            yield decoder.image(index, data, image)
+        elif values is not None:
+            yield Examined(index, found, spans=(Span(0, 0),))
+            yield Viewed(index, Span(0, 0), {Array(): values} if Array() in views else {})
+        else:
             counted.files += 1
             yield Slow()
-        if first.kind == "video" and len(some) > 1 and all(request.span is not None for _, request in some):
-            yield from _clips(some, views, limit_s)
-        else:
-            for index, request in some:
-                yield viewed_alone(index, request, views, limit_s)
+            yield from decoder.examined(index, data, name, cut, Deadline(limit_s))
+
+
+def decoding(
+    requests: Sequence[Request], views: Sequence[DecodeRequest], limit_s: float, reader: str
+) -> Iterator[Viewed | Slow]:
+    """As `decode_many`, of requests that were checked, with a `Slow` before the clips of each file."""
+    decoder = _Decoder(views, limit_s, reader)
+    for _, group in groupby(enumerate(requests), lambda at: (id(at[1].data), at[1].kind)):
+        some = list(group)
+        if some[0][1].kind in TIMED:
+            counted.files += 1
+            yield Slow()
+        yield from decoder.decoded(some)
+
+
+def whole_spans(data: bytes, kind: str, cut: CutHow, deadline: Deadline) -> list[Span]:
+    """The shots of a video, the time line of audio, or Span(0, 0), before they are cut (`cut_up`)."""
+    if kind == "video":
+        return find_shots(data, cut.detector, cut.threshold, cut.min_frames, limit_s=deadline.limit_s)
+    return audio_spans(data, deadline) if kind == "audio" else [Span(0, 0)]
 
 
 def cut_up(whole: Sequence[Span], cut: CutHow) -> tuple[Span, ...]:
-    """The samples of shots, or of a sound. Raises MediaError where they are more than `max_samples`."""
+    """The samples of shots, or of audio. Raises MediaError where they are more than `max_samples`."""
     seconds = sum(span.seconds for span in whole)
     least = sum(1 for span in whole if not span.missing) + seconds / cut.max_seconds
     if least <= 2 * cut.max_samples:
@@ -194,196 +229,119 @@ def cut_up(whole: Sequence[Span], cut: CutHow) -> tuple[Span, ...]:
     )
 
 
-def _examined(
-    index: int, data: bytes, name: str, cut: CutHow, views: Sequence[DecodeRequest], limit_s: float, sample_s: float
-) -> Iterator[Examined | Viewed | Slow]:
-    picture = values = None
-    try:
-        if is_array(data):
-            values, found = read_array(data, name), ARRAY
-        elif (picture := open_picture(data, name)) is not None:
-            found = probe_picture(picture, data, name)
-    except MediaError as error:
-        yield Examined(index, None, error, PROBING)
-        return
-    if values is None and picture is None:
-        yield Slow()
-        yield from _timed(index, data, name, cut, views, limit_s, sample_s)
-        return
-    whole = Span(0, 0)
-    yield Examined(index, found, spans=(whole,))
-    if values is not None:
-        yield Viewed(index, whole, {Array(): values} if Array() in views else {})
-    elif picture is not None:
-        yield _picture(index, data, picture, views)
-
-
-def _picture(index: int, data: bytes, picture: Image, views: Sequence[DecodeRequest]) -> Viewed:
-    """The only sample of a picture of which the header was read."""
-    frames, _ = sorted_views(views)
-    out = Decoded()
-    if frames:
-        key = ""
-        if any(view.crops > 1 for view in frames):
-            key = sample_id(content_id(data), 0, 0)
-        try:
-            picture_views(out, decode_picture(data, opened=picture), frames, key)
-        except MediaError as error:
-            return Viewed(index, Span(0, 0), error=error)
-    return Viewed(index, Span(0, 0), out.views)
-
-
-def _timed(
-    index: int, data: bytes, name: str, cut: CutHow, views: Sequence[DecodeRequest], limit_s: float, sample_s: float
-) -> Iterator[Examined | Viewed]:
-    """A record of video or sound."""
-    counted.files += 1
-    deadline = Deadline(limit_s)
-    reader = None
-    try:
-        try:
-            streams = streams_of(data, name, deadline)
-            if streams.video:
-                reader = PyAVReader(data, deadline, name)
-                found = probe_video(reader, streams, data, name, deadline)
-                recordings = len(joined(data, deadline, name))
-            else:
-                found = probe_audio(data, name, deadline)
-        except MediaError as error:
-            yield Examined(index, None, error, PROBING)
-            return
-        if reader is None or recordings:
-            yield from _by_spans(index, data, found, cut, views, deadline, sample_s)
-        else:
-            yield from _film(index, data, reader, found, cut, views, deadline, sample_s)
-    finally:
-        if reader is not None:
-            reader.close()
-
-
-def _by_spans(
-    index: int,
-    data: bytes,
-    found: Probe,
-    cut: CutHow,
-    views: Sequence[DecodeRequest],
-    deadline: Deadline,
-    sample_s: float,
-) -> Iterator[Examined | Viewed]:
-    """A sound, or a file of several recordings: cut, then each sample is decoded by its span."""
-    try:
-        if found.kind == "audio":
-            whole = audio_spans(data, deadline)
-        else:
-            whole = find_shots(data, cut.detector, cut.threshold, cut.min_frames, limit_s=deadline.limit_s)
-        spans = cut_up(whole, cut)
-    except MediaError as error:
-        yield Examined(index, found, error, CUTTING)
-        return
-    yield Examined(index, found, spans=spans)
-    for span in spans:
-        counted.again += found.kind == "video" and bool(views)
-        yield viewed_alone(index, Request(data, found.kind, span), views, sample_s)
-
-
-def _film(
-    index: int,
-    data: bytes,
-    reader: PyAVReader,
-    found: Probe,
-    cut: CutHow,
-    views: Sequence[DecodeRequest],
-    deadline: Deadline,
-    sample_s: float,
-) -> Iterator[Examined | Viewed]:
-    """A video of one recording."""
-    frames, _ = sorted_views(views)
-    gathered = Gatherer(reader, frames, cut.max_seconds) if frames else None
-    try:
-        try:
-            detect = shot_detector(cut.detector, cut.threshold, cut.min_frames)
-            spans = cut_up(shots_of(reader, detect, gathered.see if gathered is not None else None), cut)
-        except MediaError as error:
-            yield Examined(index, found, error, CUTTING)
-            return
-        if gathered is not None:
-            gathered.finish(spans)
-        yield Examined(index, found, spans=spans)
-        film = Film(reader)
-        for span in spans:
-            deadline.renew(sample_s)
-            made = gathered.take(span) if gathered is not None else Decoded()
-            request = Request(data, "video", span)
-            if span.missing or not views:
-                yield viewed_alone(index, request, views, sample_s)
-                continue
-            if made is None:
-                counted.again += 1
-                made = film.views(span, frames)
-            yield _with_sound(index, request, made, views, reader, deadline)
-    finally:
-        if gathered is not None:
-            gathered.close()
-
-
-def _clips(some: Sequence[tuple[int, Request]], views: Sequence[DecodeRequest], limit_s: float) -> Iterator[Viewed]:
-    """Clips of one video."""
-    data = some[0][1].data
-    deadline = Deadline(limit_s)
-    frames, _ = sorted_views(views)
-    reader = None
-    try:
-        if not joined(data, deadline):
-            reader = PyAVReader(data, deadline)
-    except MediaError:  # each says it for itself
-        reader = None
-    try:
-        film = None if reader is None else Film(reader)
-        for index, request in some:
-            deadline.renew(limit_s)
-            if reader is None or film is None or request.span is None:
-                yield viewed_alone(index, request, views, limit_s)
-            else:
-                made = film.views(request.span, frames) if frames else Decoded()
-                yield _with_sound(index, request, made, views, reader, deadline)
-    finally:
-        if reader is not None:
-            reader.close()
-
-
-def _with_sound(
-    index: int,
-    request: Request,
-    made: Decoded | None,
-    views: Sequence[DecodeRequest],
-    reader: PyAVReader,
-    deadline: Deadline,
-) -> Viewed:
-    """A clip whose pictures are there, with its sound; where they are not, `decode` decides."""
-    _, sounds = sorted_views(views)
-    if made is None or request.span is None:
-        return viewed_alone(index, request, views, deadline.limit_s)
-    try:
-        if sounds and reader.has_audio:
-            sound_views(made, request.data, sounds, request.span, reader.zero, deadline, request.name)
-    except MediaError as error:
-        return Viewed(index, request.span, error=error)
-    return Viewed(index, request.span, made.views)
-
-
-def viewed_alone(
-    index: int, request: Request, views: Sequence[DecodeRequest], limit_s: float, run: Callable[..., Decoded] = decode
-) -> Viewed:
-    """A sample by a run of its own.
+class _Decoder:
+    """Makes the views of samples.
 
     Args:
-        run: `decode`, here or in the helper process.
+        limit_s: wall time for each sample.
     """
-    span = request.span or Span(0, 0)
-    if not views:
-        return Viewed(index, span)
-    try:
-        made = run(request.data, request.kind, views, request.span, limit_s=limit_s, name=request.name, key=request.key)
-    except MediaError as error:
-        return Viewed(index, span, error=error)
-    return Viewed(index, span, made.views)
+
+    def __init__(self, views: Sequence[DecodeRequest], limit_s: float, reader: str) -> None:
+        self._views, self._limit_s, self._reader = views, limit_s, reader
+        self._frames, self._audio = sorted_views(views)
+
+    def image(self, index: int, data: bytes, opened: Any) -> Viewed:
+        """The only sample of an image that `open_image` gave."""
+        out = Decoded()
+        if self._frames:
+            key = sample_id(content_id(data), 0, 0) if any(view.crops > 1 for view in self._frames) else ""
+            try:
+                image_views(out, decode_image(data, opened=opened), self._frames, key)
+            except MediaError as error:
+                return Viewed(index, Span(0, 0), error=error)
+        return Viewed(index, Span(0, 0), out.views)
+
+    def examined(
+        self, index: int, data: bytes, name: str, cut: CutHow, deadline: Deadline
+    ) -> Iterator[Examined | Viewed]:
+        """A record of video or audio."""
+        found = video = gathered = None
+        try:
+            try:
+                streams = streams_of(data, name, deadline)
+                if streams.video:
+                    video = open_video(self._reader, data, deadline, name)
+                    found = probe_video(video, streams, data, name, deadline)
+                else:
+                    found = probe_audio(data, name, deadline)
+                film = video if video is not None and not joined(data, deadline, name) else None
+                if film is None:
+                    spans = cut_up(whole_spans(data, found.kind, cut, deadline), cut)
+                    counted.again += len(spans) if video is not None and self._views else 0
+                else:
+                    gathered = Gatherer(film, self._frames, cut.max_seconds) if self._frames else None
+                    detect = shot_detector(cut.detector, cut.threshold, cut.min_frames)
+                    spans = cut_up(shots_of(film, detect, None if gathered is None else gathered.see), cut)
+                    if gathered is not None:
+                        gathered.finish(spans)
+            except MediaError as error:
+                yield Examined(index, found, error, PROBING if found is None else CUTTING)
+                return
+            yield Examined(index, found, spans=spans)
+            some = [(index, Request(data, found.kind, span)) for span in spans]
+            yield from self._clips(some, film, deadline, gathered)
+        finally:
+            if gathered is not None:
+                gathered.close()
+            if video is not None:
+                video.close()
+
+    def decoded(self, some: Sequence[tuple[int, Request]]) -> Iterator[Viewed]:
+        """Samples of one file: clips in one run, if they are several."""
+        data = some[0][1].data
+        clips = some[0][1].kind == "video" and len(some) > 1 and all(request.span is not None for _, request in some)
+        deadline = Deadline(self._limit_s)
+        video = None
+        with suppress(MediaError):  # each clip says for itself why the file cannot be opened
+            video = open_video(self._reader, data, deadline) if clips and not joined(data, deadline) else None
+        try:
+            yield from self._clips(some, video, deadline)
+        finally:
+            if video is not None:
+                video.close()
+
+    def _clips(
+        self,
+        some: Sequence[tuple[int, Request]],
+        video: PyAVReader | None,
+        deadline: Deadline,
+        gathered: Gatherer | None = None,
+    ) -> Iterator[Viewed]:
+        """Samples of one file: clips in one run over a video that is opened, or made already; else each alone."""
+        film = None if video is None else Film(video)
+        for index, request in some:
+            deadline.renew(self._limit_s)
+            made = None
+            if film is not None and request.span is not None and not request.span.missing and self._views:
+                made = Decoded() if not self._frames else None if gathered is None else gathered.take(request.span)
+                made = made or film.views(request.span, self._frames)
+            if made is None or video is None or request.span is None:
+                yield self._alone(index, request)
+                continue
+            try:
+                if self._audio and video.has_audio:
+                    audio_views(made, request.data, self._audio, request.span, video.zero, deadline, request.name)
+            except MediaError as error:
+                yield Viewed(index, request.span, error=error)
+            else:
+                yield Viewed(index, request.span, made.views)
+
+    def _alone(self, index: int, request: Request) -> Viewed:
+        """A sample by a run of its own."""
+        span = request.span or Span(0, 0)
+        if not self._views:
+            return Viewed(index, span)
+        try:
+            made = decode(
+                request.data,
+                request.kind,
+                self._views,
+                request.span,
+                limit_s=self._limit_s,
+                reader=self._reader,
+                name=request.name,
+                key=request.key,
+            )
+        except MediaError as error:
+            return Viewed(index, span, error=error)
+        return Viewed(index, span, made.views)

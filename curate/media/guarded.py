@@ -1,10 +1,8 @@
 """`examine`, `decode_many` and the functions for one file in a helper process: media cannot take the worker along (law
 10).
 
-They are those of `examine.py`, `probe.py`, `shots.py`, `audio.py` and `decode.py`, with the same arguments and results.
-One helper serves this process; it imports FFmpeg and Pillow once. The first two send it batches; for the others it
-keeps the file that it was given last, so that the clips of one video do not send it again. Its answers are checked: a
-codec that a file took over speaks through it.
+They are those of `examine.py`, `probe.py` and `decode.py`, with the same arguments and results. One helper serves this
+process; it imports FFmpeg and Pillow once. Its answers are checked: a codec that a file took over speaks through it.
 
 Beside the errors of those functions there is one more, `Quarantined`, a MediaError: the file killed the helper twice,
 took more time or memory than it may, or made our code raise what it does not promise.
@@ -15,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from curate.helper.errors import HelperDied, HelperError, WireError
 from curate.helper.limits import MIB
@@ -35,7 +33,6 @@ from curate.media.examine import (
     Request,
     Viewed,
     cut_up,
-    viewed_alone,
 )
 from curate.media.probe import Probe
 from curate.media.requests import Decoded, DecodeRequest
@@ -47,7 +44,6 @@ from curate.schema.ids import content_id, sample_id
 __all__ = ["CutHow", "Decodes", "Examined", "Request", "Viewed"]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 BATCH, BATCH_BYTES = 32, 64 * MIB
 """Files that are sent together, and their bytes; one that is larger goes alone."""
@@ -56,7 +52,7 @@ _REMEMBERED = 64
 """Batches that were given up of late: the helper is told with each call, so that it lets go of them."""
 
 MEMORY_BYTES = 3072 * MIB
-"""What a call may take beside the file itself. Measured: the largest picture that is let in 1.8 GiB (16-bit grey), 8K
+"""What a call may take beside the file itself. Measured: the largest image that is let in 1.8 GiB (16-bit grey), 8K
 video 1.5 GiB (H.264 with 16 reference frames) and 2.4 GiB (10-bit HEVC); only 10-bit 4:4:4 at 8K takes more."""
 
 GRACE_SECONDS = 5
@@ -76,31 +72,14 @@ def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
     return _media.ask("probe", data, limit_s, answers.probed, name)
 
 
-def find_shots(
-    data: bytes,
-    detector: str = "content",
-    threshold: float | None = None,
-    min_frames: int = 15,
-    *,
-    limit_s: float = 600,
-    name: str = "",
-) -> list[Span]:
-    """As `shots.find_shots`, in the helper process.
+def whole_spans(data: bytes, kind: str, cut: CutHow, *, limit_s: float = LIMIT_S) -> list[Span]:
+    """As `examine.whole_spans`, in the helper process.
 
     Raises:
         MediaError: as there; `Quarantined` for a file that is too much for the helper.
-        CurateError: a detector that does not exist.
+        CurateError: a shot detector that does not exist.
     """
-    return _media.ask("find_shots", data, limit_s, answers.spans_of, detector, threshold, min_frames, name)
-
-
-def audio_spans(data: bytes, *, limit_s: float = 60, name: str = "") -> list[Span]:
-    """As `audio.audio_spans`, in the helper process.
-
-    Raises:
-        MediaError: as there; `Quarantined` for a file that is too much for the helper.
-    """
-    return _media.ask("audio_spans", data, limit_s, answers.spans_of, name)
+    return _media.ask("whole_spans", data, limit_s, answers.spans_of, kind, astuple(cut))
 
 
 def decode(
@@ -110,14 +89,15 @@ def decode(
     span: Span | None = None,
     *,
     limit_s: float = 60,
+    reader: str = "pyav",
     name: str = "",
     key: str = "",
 ) -> Decoded:
-    """As `decode.decode` with PyAV, in the helper process.
+    """As `decode.decode`, in the helper process.
 
     Raises:
         MediaError: as there; `Quarantined` for a file that is too much for the helper.
-        ValueError: a kind that does not exist, an empty span of a video or a sound.
+        ValueError: a kind that does not exist, an empty span of video or audio.
     """
     check_request(kind, span)  # here: a ValueError from the helper would be the file's doing
     wanted = [answers.view_row(view) for view in views]
@@ -126,7 +106,8 @@ def decode(
     def decoded(answer: object) -> Decoded:
         return answers.decoded(answer, views)
 
-    return _media.ask("decode", data, limit_s, decoded, kind, wanted, times, name, key)
+    options = {"reader": reader, "name": name, "key": key}
+    return _media.ask("decode", data, limit_s, decoded, kind, wanted, times, options)
 
 
 def examine(
@@ -136,58 +117,54 @@ def examine(
     *,
     limit_s: float = LIMIT_S,
     sample_s: float = SAMPLE_LIMIT_S,
+    reader: str = "pyav",
 ) -> Iterator[Examined | Viewed]:
     """As `examine.examine`, in the helper process; what comes is made while it is asked for.
 
-    Where a batch kills the helper, those of its records that are not done go one by one, as `probe`, `find_shots` or
-    `audio_spans`, and `decode`; so a record or a sample that kills it costs itself, with the error that these give.
+    Where a batch kills the helper, those of its records that are not done go one by one, as `probe`, `whole_spans`
+    and `decode`; so a record or a sample that kills it costs itself, with the error that these give.
 
     Raises:
         CurateError: a shot detector that does not exist.
     """
+    rows = [answers.view_row(view) for view in views]
     for first, some in _batches(items, [max(1, len(data)) for data, _ in items]):
         reading = _Records(first, len(some), cut.max_samples, views)
-        rows = [answers.view_row(view) for view in views]
-        held = sum(len(data) for data, _ in some)
-        yield from _media.parts(
-            reading,
-            held,
-            sample_s,
-            max(limit_s, 2 * sample_s),
-            "examine",
-            [[data, name] for data, name in some],
-            astuple(cut),
-            rows,
-            limit_s,
-            sample_s,
-        )
+        files = [[data, name] for data, name in some]
+        held, long_s = sum(len(data) for data, _ in some), max(limit_s, 2 * sample_s)
+        asked = files, astuple(cut), rows, limit_s, sample_s, reader
+        yield from _media.parts(reading, held, sample_s, long_s, "examine", *asked)
         known, done = reading.known, reading.done
-        for data, name in some[reading.place :]:
-            index = first + reading.place
+        for at, (data, name) in enumerate(some[reading.place :], first + reading.place):
             if known is None:
-                known, done = _examined_alone(index, data, name, cut, limit_s), 0
+                known, done = _examined(at, data, name, cut, limit_s), 0
                 yield known
             for span in known.spans[done:]:
                 assert known.probe is not None
-                timed = known.probe.kind in TIMED
                 key = sample_id(content_id(data), span.start_us, span.end_us)
-                request = Request(data, known.probe.kind, span if timed else None, key=key)
-                yield viewed_alone(index, request, views, sample_s, decode)
+                timed = known.probe.kind in TIMED
+                yield _viewed(
+                    at, Request(data, known.probe.kind, span if timed else None, "", key), views, sample_s, reader
+                )
             known = None
-            reading.place += 1
 
 
 def decode_many(
-    requests: Sequence[Request], views: Sequence[DecodeRequest], *, limit_s: float = SAMPLE_LIMIT_S
+    requests: Sequence[Request],
+    views: Sequence[DecodeRequest],
+    *,
+    limit_s: float = SAMPLE_LIMIT_S,
+    reader: str = "pyav",
 ) -> Iterator[Viewed]:
     """As `examine.decode_many`, in the helper process: a file that many clips are of is sent once. Where a batch kills
     the helper, those of its samples that are not done go one by one, as `decode`.
 
     Raises:
-        ValueError: a kind that does not exist, an empty span of a video or a sound.
+        ValueError: a kind that does not exist, an empty span of video or audio.
     """
     for request in requests:
         check_request(request.kind, request.span)
+    rows = [answers.view_row(view) for view in views]
     new = [i == 0 or request.data is not requests[i - 1].data for i, request in enumerate(requests)]
     costs = [max(1, len(request.data)) if new[i] else 0 for i, request in enumerate(requests)]
     for first, some in _batches(requests, costs):
@@ -199,12 +176,10 @@ def decode_many(
                 files.append(request.data)
             span = (None, None) if request.span is None else (request.span.start_us, request.span.end_us)
             asked.append([len(files) - 1, request.kind, *span, request.name, request.key])
-        rows = [answers.view_row(view) for view in views]
         held = sum(map(len, files))
-        yield from _media.parts(reading, held, limit_s, 2 * limit_s, "decode_many", files, asked, rows, limit_s)
-        for request in some[reading.place :]:
-            yield viewed_alone(first + reading.place, request, views, limit_s, decode)
-            reading.place += 1
+        yield from _media.parts(reading, held, limit_s, 2 * limit_s, "decode_many", files, asked, rows, limit_s, reader)
+        for at, request in enumerate(some[reading.place :], first + reading.place):
+            yield _viewed(at, request, views, limit_s, reader)
 
 
 def decodes() -> Decodes:
@@ -223,36 +198,43 @@ def close() -> None:
     _media.close()
 
 
-class _Reading(Protocol[T_co]):
-    """Reads the parts of a batch's answer in their order."""
-
-    def part(self, answer: Any) -> tuple[Sequence[T_co], str]:
-        """The events of a part, and how it goes on. Raises for what cannot be."""
-        ...
-
-
-class _Records:
-    """The answer to `examine`: of each record what it is, then its samples.
+class _Answer(Generic[T]):
+    """Reads the parts of a batch's answer in their order.
 
     Attributes:
-        place: of the first record that is not done, in the batch.
-        known, done: what is known of it, and how many of its samples are done.
+        place: of the first record or sample that is not done, in the batch.
+        known, done: what is known of a record that is begun, and how many of its samples are done.
     """
 
-    def __init__(self, first: int, count: int, most: int, views: Sequence[DecodeRequest]) -> None:
-        self._first, self._count, self._most, self._views = first, count, most, views
+    def __init__(self, first: int, count: int, views: Sequence[DecodeRequest]) -> None:
+        self._first, self._count, self._views = first, count, views
         self.place = self.done = 0
         self.known: Examined | None = None
 
-    def part(self, answer: Any) -> tuple[list[Examined | Viewed], str]:
-        """See `_Reading`."""
+    def part(self, answer: Any) -> tuple[list[T], str]:
+        """The events of a part, and how it goes on. Raises LookupError, TypeError or ValueError for what cannot be;
+        then nothing of the part is done."""
         before = self.place, self.done, self.known
         try:
             rows, state = answer
-            return [self._event(row) for row in rows], _state(state, self.place == self._count)
+            found = [self._event(row) for row in rows]
+            if state not in ("more", "slow", "done") or (state == "done") > (self.place == self._count):
+                raise ValueError("an answer that does not go on")
         except BaseException:
             self.place, self.done, self.known = before
             raise
+        return found, state
+
+    def _event(self, row: Any) -> T:
+        raise NotImplementedError
+
+
+class _Records(_Answer[Examined | Viewed]):
+    """The answer to `examine`: of each record what it is, then its samples; of each at most `most`."""
+
+    def __init__(self, first: int, count: int, most: int, views: Sequence[DecodeRequest]) -> None:
+        super().__init__(first, count, views)
+        self._most = most
 
     def _event(self, row: Any) -> Examined | Viewed:
         if self.place >= self._count:
@@ -270,30 +252,18 @@ class _Records:
         return event
 
 
-class _Samples:
-    """The answer to `decode_many`. `place`: of the first sample that is not done, in the batch."""
+class _Samples(_Answer[Viewed]):
+    """The answer to `decode_many`."""
 
     def __init__(self, first: int, requests: Sequence[Request], views: Sequence[DecodeRequest]) -> None:
-        self._first, self._requests, self._views = first, requests, views
-        self.place = 0
+        super().__init__(first, len(requests), views)
+        self._requests = requests
 
-    def part(self, answer: Any) -> tuple[list[Viewed], str]:
-        """See `_Reading`."""
-        rows, state = answer
-        there = self._requests[self.place :][: len(rows)]
-        found = [
-            answers.viewed(row, self._first + self.place + i, request.span or Span(0, 0), self._views)
-            for i, (row, request) in enumerate(zip(rows, there, strict=True))
-        ]
-        state = _state(state, self.place + len(rows) == len(self._requests))
-        self.place += len(rows)
-        return found, state
-
-
-def _state(state: Any, complete: bool) -> str:
-    if state not in ("more", "slow", "done") or (state == "done") > complete:
-        raise ValueError("an answer that does not go on")
-    return str(state)
+    def _event(self, row: Any) -> Viewed:
+        span = self._requests[self.place].span or Span(0, 0)
+        event = answers.viewed(row, self._first + self.place, span, self._views)
+        self.place += 1
+        return event
 
 
 def _batches(items: Sequence[T], costs: Sequence[int]) -> Iterator[tuple[int, Sequence[T]]]:
@@ -309,32 +279,36 @@ def _batches(items: Sequence[T], costs: Sequence[int]) -> Iterator[tuple[int, Se
         yield first, items[first:]
 
 
-def _examined_alone(index: int, data: bytes, name: str, cut: CutHow, limit_s: float) -> Examined:
-    """A record by a call for each step."""
+def _examined(index: int, data: bytes, name: str, cut: CutHow, limit_s: float) -> Examined:
+    """A record by a call for each step, so that it is known which of them kills the helper."""
+    found = None
     try:
         found = probe(data, name, limit_s=limit_s)
-    except MediaError as error:
-        return Examined(index, None, error, PROBING)
-    if found.kind not in TIMED:
-        return Examined(index, found, spans=(Span(0, 0),))
-    try:
-        if found.kind == "audio":
-            whole = audio_spans(data, limit_s=limit_s)
-        else:
-            whole = find_shots(data, cut.detector, cut.threshold, cut.min_frames, limit_s=limit_s)
+        whole = whole_spans(data, found.kind, cut, limit_s=limit_s) if found.kind in TIMED else [Span(0, 0)]
         return Examined(index, found, spans=cut_up(whole, cut))
     except MediaError as error:
-        return Examined(index, found, error, CUTTING)
+        return Examined(index, found, error, PROBING if found is None else CUTTING)
+
+
+def _viewed(index: int, request: Request, views: Sequence[DecodeRequest], limit_s: float, reader: str) -> Viewed:
+    """A sample by a call of its own."""
+    span = request.span or Span(0, 0)
+    try:
+        options = {"reader": reader, "name": request.name, "key": request.key}
+        made = (
+            decode(request.data, request.kind, views, request.span, limit_s=limit_s, **options) if views else Decoded()
+        )
+    except MediaError as error:
+        return Viewed(index, span, error=error)
+    return Viewed(index, span, made.views)
 
 
 class _Media:
-    """The helper of this process, and which file it has."""
+    """The helper of this process."""
 
     def __init__(self, service: str, memory_bytes: int) -> None:
         self.helper = Helper(service, memory_bytes=memory_bytes, name="media")
         self._lock = threading.Lock()
-        self._file = 0
-        self._data = b""
         self._stream = 0
         self._ended: list[int] = []
         self.decodes = Decodes()
@@ -344,7 +318,7 @@ class _Media:
         hard = limit_s + GRACE_SECONDS + len(data) // _GRACE_BYTES
 
         def call() -> T:
-            return self._read(read, self._answer(method, data, limit_s, hard, *args))
+            return self._read(read, self.helper.call(method, data, limit_s, *args, limit_s=hard))
 
         with self._lock:
             try:
@@ -353,7 +327,7 @@ class _Media:
                 raise Quarantined(failed.error, failed.message or failed.error) from failed
 
     def parts(
-        self, reading: _Reading[T], held: int, short_s: float, long_s: float, method: str, *args: object
+        self, reading: _Answer[T], held: int, short_s: float, long_s: float, method: str, *args: object
     ) -> Iterator[T]:
         """What `reading` makes of the parts of a batch's answer. It ends early where the helper dies or fails: the rest
         is for the caller.
@@ -396,19 +370,7 @@ class _Media:
 
     def close(self) -> None:
         with self._lock:
-            self._data = b""
             self.helper.close()
-
-    def _answer(self, method: str, data: bytes, limit_s: float, hard: float, *args: object) -> Any:
-        given = None
-        if data is not self._data:  # the object, not its content: bytes never change, and a digest takes time
-            self._file += 1
-            self._data = given = data
-            self.helper.call("forget", limit_s=hard)
-        try:
-            return self.helper.call(method, self._file, given, limit_s, *args, limit_s=hard)
-        except NotHeld:
-            return self.helper.call(method, self._file, data, limit_s, *args, limit_s=hard)
 
 
 _media = _Media("curate.media.service:MediaService", MEMORY_BYTES)

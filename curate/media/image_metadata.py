@@ -51,13 +51,13 @@ class Metadata:
         crop: the box of the stored image that is shown, before the orientation.
         covered: the box that the first frame of an animation fills; the rest of the canvas is transparent.
         white: the sample of grey of more than 8 bits that is white; None where the file does not say.
-        inverted: whether 0 is white instead (16-bit grey only; Pillow inverts the others).
-        premultiplied: whether colours are multiplied by alpha.
-        doubtful_alpha: whether the file does not say that its fourth sample is alpha, or says it wrongly in many
+        inverted: True if 0 is white instead (16-bit grey only; Pillow inverts the others).
+        premultiplied: True if colours are multiplied by alpha.
+        doubtful_alpha: True if the file does not say that its fourth sample is alpha, or says it wrongly in many
             files: all of it 0, it is none.
         transparent: the sample, 16-bit grey or RGB, that is transparent.
-        deep: whether 16-bit RGB, or grey and alpha, is needed whole, and not its upper bytes only.
-        grey: whether that is grey and alpha.
+        deep: True if 16-bit RGB, or grey and alpha, is needed whole, and not its upper bytes only.
+        grey: True if that is grey and alpha.
     """
 
     orientation: int = 1
@@ -87,7 +87,7 @@ def read(image: Image, data: bytes) -> Metadata:
 
 
 def display_size(image: Image, data: bytes) -> tuple[int, int]:
-    """Width and height that `decode_picture` gives: after cropping and orientation."""
+    """Width and height that `decode_image` gives: after cropping and orientation."""
     width, height = image.size
     if image.format == "TIFF":  # Pillow has swapped them in some versions, for some orientations
         tags = getattr(image, "tag_v2", {})
@@ -169,7 +169,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def has_all_rows(data: bytes) -> bool:
-    """Whether the pixels of a PNG that decodes are as many bytes as its header says: a stream may end properly, and
+    """True if the pixels of a PNG that decodes are as many bytes as its header says: a stream may end properly, and
     too early."""
     width, height, bits, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     wanted = 0
@@ -212,7 +212,7 @@ printers and scanners take."""
 
 
 def _well_formed(kind: bytes, content: bytes, colour_type: int) -> bool:
-    """Whether an ancillary chunk has its length; libpng ignores one that has another. Of a profile: whether it can be
+    """True if an ancillary chunk has its length; libpng ignores one that has another. Of a profile: True if it can be
     unpacked, to `MAX_PROFILE` at most."""
     if kind == b"iCCP":
         _, _, packed = content.partition(b"\0")
@@ -337,7 +337,7 @@ def state_planes(image: Any) -> None:
 
 
 def is_thumbnail(image: Image) -> bool:
-    """Whether the page of a TIFF says (NewSubfileType) that it is a smaller version or a mask of another one."""
+    """True if the page of a TIFF says (NewSubfileType) that it is a smaller version or a mask of another one."""
     return bool(getattr(image, "tag_v2", {}).get(_TIFF_SUBFILE, 0) & 5)
 
 

@@ -1,4 +1,4 @@
-"""Pictures: from bytes to sRGB pixels, and from pixels to views."""
+"""Images: from bytes to sRGB pixels, and from pixels to views."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 178_956_970
-"""Pictures with more pixels are refused unread; Pillow's own limit of a decompression bomb. It keeps four bytes a
-pixel: at the limit a picture takes 0.7 GB, its copy as RGB as much, and WebP's decoder 1.4 GB more. The most was
+"""Images with more pixels are refused unread; Pillow's own limit of a decompression bomb. It keeps four bytes a
+pixel: at the limit an image takes 0.7 GB, its copy as RGB as much, and WebP's decoder 1.4 GB more. The most was
 measured of a 16-bit RGB PNG with a transparent colour: 2.4 GB."""
 
 _STRIP = 1 << 22
-"""Pixels whose colours are converted at once: each step makes a copy, and a picture at the limit has no room for
+"""Pixels whose colours are converted at once: each step makes a copy, and an image at the limit has no room for
 five."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -64,8 +64,8 @@ _UNREADABLE = (
 )
 
 
-def open_picture(data: bytes, name: str = "") -> Image | None:
-    """The picture with its header read, or None where the data is not one of `FORMATS`.
+def open_image(data: bytes, name: str = "") -> Image | None:
+    """The image with its header read, or None where the data is not one of `FORMATS`.
 
     Raises MediaError for data that is refused (SVG, PSD, HEIF, empty, more than `MAX_PIXELS`), and for an image whose
     header cannot be read.
@@ -77,7 +77,7 @@ def open_picture(data: bytes, name: str = "") -> Image | None:
         raise MediaError(named(name, why))
     try:
         Image.init()  # registers every reader; `formats` then limits which may look
-        picture = _opened(data)
+        image = _opened(data)
     except Image.DecompressionBombError as error:
         raise MediaError(named(name, f"has more pixels than the limit of {MAX_PIXELS}")) from error
     except _UNREADABLE as error:
@@ -85,11 +85,9 @@ def open_picture(data: bytes, name: str = "") -> Image | None:
         if kind is None:
             return None
         raise MediaError(named(name, f"{unreadable(kind)} ({reason})")) from error
-    if picture.width * picture.height > MAX_PIXELS:
-        raise MediaError(
-            named(name, f"has {picture.width} x {picture.height} pixels, more than the limit of {MAX_PIXELS}")
-        )
-    return picture
+    if image.width * image.height > MAX_PIXELS:
+        raise MediaError(named(name, f"has {image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS}"))
+    return image
 
 
 _TIFF_GREYS = {
@@ -107,22 +105,22 @@ def _opened(data: bytes) -> Image:
     for layout, mode in _TIFF_GREYS.items():
         TiffImagePlugin.OPEN_INFO.setdefault(layout, mode)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit is checked in `open_picture`
+        warnings.simplefilter("ignore")  # Pillow's bomb warning; the limit is checked in `open_image`
         try:
-            picture = Image.open(BytesIO(data), formats=FORMATS)
+            image = Image.open(BytesIO(data), formats=FORMATS)
         except _UNREADABLE:
             mended = _mended(data)
             if mended is None:
                 raise
-            picture = Image.open(BytesIO(mended), formats=FORMATS)
+            image = Image.open(BytesIO(mended), formats=FORMATS)
         for page in range(1, _MAX_PAGES):
-            if not metadata.is_thumbnail(picture):
+            if not metadata.is_thumbnail(image):
                 break
             try:
-                picture.seek(page)
+                image.seek(page)
             except EOFError:
                 break
-    return picture
+    return image
 
 
 def _mended(data: bytes) -> bytes | None:
@@ -155,7 +153,7 @@ def _reason(data: bytes) -> tuple[str | None, str]:
 
 
 def _is_surely(kind: str, data: bytes) -> bool:
-    """Whether nothing else begins like this: Motion JPEG 2000 does like JPEG 2000, and text like BMP and PNM."""
+    """True if nothing else begins like this: Motion JPEG 2000 does like JPEG 2000, and text like BMP and PNM."""
     if kind == "BMP":
         return int.from_bytes(data[14:18], "little") in _DIB_HEADERS
     if kind == "JPEG2000":
@@ -163,19 +161,19 @@ def _is_surely(kind: str, data: bytes) -> bool:
     return kind != "PPM"
 
 
-def display_size(picture: Image, data: bytes, name: str = "") -> tuple[int, int]:
-    """Width and height of what `decode_picture` gives.
+def display_size(image: Image, data: bytes, name: str = "") -> tuple[int, int]:
+    """Width and height of what `decode_image` gives.
 
     Raises MediaError where its metadata cannot be honoured.
     """
     try:
-        return metadata.display_size(picture, data)
+        return metadata.display_size(image, data)
     except ValueError as error:
-        raise MediaError(named(name, f"is a {picture.format} picture that is not read ({_one_line(error)})")) from error
+        raise MediaError(named(name, f"is a {image.format} image that is not read ({_one_line(error)})")) from error
 
 
-def decode_picture(data: bytes, name: str = "", opened: Image | None = None) -> Image:
-    """Decode a picture to an 8-bit sRGB Pillow image, mode `RGB`, in display orientation.
+def decode_image(data: bytes, name: str = "", opened: Image | None = None) -> Image:
+    """Decode an image to an 8-bit sRGB Pillow image, mode `RGB`, in display orientation.
 
     `docs/inputs.md` says what is read, honoured, ignored and refused, line by line. In short:
 
@@ -193,28 +191,28 @@ def decode_picture(data: bytes, name: str = "", opened: Image | None = None) -> 
     Args:
         data: the whole file.
         name: for messages only.
-        opened: what `open_picture` gave of it, of which only the header was read; it is of no use afterwards.
+        opened: what `open_image` gave of it, of which only the header was read; it is of no use afterwards.
     """
     counted.images += 1
-    picture = opened if opened is not None and opened.format in _STAY_OPEN else open_picture(data, name)
-    if picture is None:
-        raise MediaError(named(name, "is not a picture that can be read"))
-    kind = picture.format
+    image = opened if opened is not None and opened.format in _STAY_OPEN else open_image(data, name)
+    if image is None:
+        raise MediaError(named(name, "is not an image that can be read"))
+    kind = image.format
     try:
         try:
-            return _decoded(picture, data)
+            return _decoded(image, data)
         except _UNREADABLE:
             mended = _mended(data)
             if mended is None:
                 raise
             return _decoded(_opened(mended), mended)
     except _UNREADABLE as error:
-        raise MediaError(named(name, f"is a {kind} picture that cannot be decoded ({_one_line(error)})")) from error
+        raise MediaError(named(name, f"is a {kind} image that cannot be decoded ({_one_line(error)})")) from error
 
 
-def _decoded(picture: Image, data: bytes) -> Image:
-    found = metadata.read(picture, data)
-    loaded = _loaded(picture, data, found)
+def _decoded(image: Image, data: bytes) -> Image:
+    found = metadata.read(image, data)
+    loaded = _loaded(image, data, found)
     if found.grey or (found.deep and isinstance(found.colour, Numbers)):
         found = replace(found, colour=None)  # it has been converted
     if found.crop is not None:
@@ -222,60 +220,60 @@ def _decoded(picture: Image, data: bytes) -> Image:
     return _converted(_upright(loaded, found.orientation), found)
 
 
-def _loaded(picture: Image, data: bytes, found: Metadata) -> Image:
-    """The picture with its pixels, stored as they are; with alpha where a part of the canvas is transparent."""
-    if picture.format in ("JPEG", "MPO"):
-        return decode_jpeg(data, picture.mode, picture.size)
+def _loaded(image: Image, data: bytes, found: Metadata) -> Image:
+    """The image with its pixels, stored as they are; with alpha where a part of the canvas is transparent."""
+    if image.format in ("JPEG", "MPO"):
+        return decode_jpeg(data, image.mode, image.size)
     if found.deep:
-        return _deep(picture, data, found)
-    if picture.format == "TIFF" and picture.info.get("compression") == "jpeg":
-        check_strips(getattr(picture, "tag_v2", {}), data)
-    if picture.format == "TIFF":
-        metadata.state_planes(picture)
-    if picture.format == "PNG":
-        _load_png(picture, data)
-    picture.load()
-    if found.doubtful_alpha and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
-        return picture.convert("RGB")
-    if found.premultiplied and picture.mode in ("RGBA", "LA"):
-        return _unmultiplied(picture)
+        return _deep(image, data, found)
+    if image.format == "TIFF" and image.info.get("compression") == "jpeg":
+        check_strips(getattr(image, "tag_v2", {}), data)
+    if image.format == "TIFF":
+        metadata.state_planes(image)
+    if image.format == "PNG":
+        _load_png(image, data)
+    image.load()
+    if found.doubtful_alpha and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")
+    if found.premultiplied and image.mode in ("RGBA", "LA"):
+        return _unmultiplied(image)
     if found.covered is not None:
-        return _uncovered(picture, found.covered)
-    return picture
+        return _uncovered(image, found.covered)
+    return image
 
 
-def _deep(picture: Image, data: bytes, found: Metadata) -> Image:
+def _deep(image: Image, data: bytes, found: Metadata) -> Image:
     """A PNG or TIFF of 16-bit RGB, or a PNG of grey and alpha, by all its bits, which Pillow drops half of: sRGB where
     its colours are told in numbers or it is grey, and with alpha where a sample is transparent."""
     from PIL import Image
 
     if found.grey:
-        return _deep_grey(picture, data, found)
+        return _deep_grey(image, data, found)
     low: Any = _opened(data)
-    if picture.format == "TIFF":
+    if image.format == "TIFF":
         metadata.orientation(low, data)
         metadata.state_planes(low)
-        metadata.state_planes(picture)
+        metadata.state_planes(image)
     low.tile = [tile._replace(args=_other_order(tile.args)) for tile in low.tile]
     low.load()
-    if picture.format == "TIFF":
-        picture.load()
+    if image.format == "TIFF":
+        image.load()
     else:
-        _load_png(picture, data)
-    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
+        _load_png(image, data)
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
     if found.transparent is not None:
-        alpha = _keyed(picture, low, found.transparent)
+        alpha = _keyed(image, low, found.transparent)
     if isinstance(found.colour, Numbers):
-        out = Image.new("RGB", picture.size)
-        rows = max(1, _STRIP // picture.width)
-        for top in range(0, picture.height, rows):
-            box = (0, top, picture.width, min(top + rows, picture.height))
-            upper, lower = (np.asarray(image.crop(box))[..., :3] for image in (picture, low))
+        out = Image.new("RGB", image.size)
+        rows = max(1, _STRIP // image.width)
+        for top in range(0, image.height, rows):
+            box = (0, top, image.width, min(top + rows, image.height))
+            upper, lower = (np.asarray(part.crop(box))[..., :3] for part in (image, low))
             out.paste(found.colour.convert(upper.astype(np.uint16) * np.uint16(256) + lower), box)
-        picture = out
+        image = out
     if alpha is not None:
-        picture.putalpha(alpha)
-    return picture
+        image.putalpha(alpha)
+    return image
 
 
 def _other_order(args: Any) -> Any:
@@ -286,35 +284,35 @@ def _other_order(args: Any) -> Any:
     return other if isinstance(args, str) else (other, *args[1:])
 
 
-def _deep_grey(picture: Any, data: bytes, found: Metadata) -> Image:
+def _deep_grey(image: Any, data: bytes, found: Metadata) -> Image:
     """A PNG of 16-bit grey and alpha as sRGB: its four bytes a pixel are read as four channels."""
     from PIL import Image
 
-    picture.tile = [tile._replace(args="RGBA") for tile in picture.tile]
-    _load_png(picture, data)
-    out = Image.new("RGB", picture.size)
-    rows = max(1, _STRIP // picture.width)
-    for top in range(0, picture.height, rows):
-        strip = np.asarray(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
+    image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+    _load_png(image, data)
+    out = Image.new("RGB", image.size)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
         samples = strip[..., 0].astype(np.uint16) * np.uint16(256) + strip[..., 1]
         out.paste(_grey_to_srgb(Image.fromarray(samples), 65535, found), (0, top))
-    out.putalpha(picture.getchannel("B"))
+    out.putalpha(image.getchannel("B"))
     return out
 
 
-def _load_png(picture: Any, data: bytes) -> None:
+def _load_png(image: Any, data: bytes) -> None:
     """Load the pixels. Pillow leaves rows that are missing as they were: the last one that is stored is noise before,
     and must not be noise after. Raises ValueError."""
     from PIL import Image
 
-    width, height = picture.size
-    last = height - 2 if "interlace" in picture.info and height % 2 else height - 1  # Adam7 ends with the odd rows
+    width, height = image.size
+    last = height - 2 if "interlace" in image.info and height % 2 else height - 1  # Adam7 ends with the odd rows
     box = (0, max(0, last), width, max(0, last) + 1)
-    noise, stored = _noise(picture.mode, width)
-    picture.im = Image.new(picture.mode, picture.size, None).im
-    picture.im.paste(noise.im, box)
-    picture.load()
-    if (last < 0 or picture.crop(box).tobytes() == stored) and not metadata.has_all_rows(data):
+    noise, stored = _noise(image.mode, width)
+    image.im = Image.new(image.mode, image.size, None).im
+    image.im.paste(noise.im, box)
+    image.load()
+    if (last < 0 or image.crop(box).tobytes() == stored) and not metadata.has_all_rows(data):
         raise ValueError("its pixels end before the last row")
 
 
@@ -338,42 +336,42 @@ def _keyed(high: Image, low: Image, key: tuple[int, ...]) -> Image:
     return alpha
 
 
-def _uncovered(picture: Image, box: metadata.Box) -> Image:
-    """The picture as RGBA, transparent outside of the box."""
+def _uncovered(image: Image, box: metadata.Box) -> Image:
+    """The image as RGBA, transparent outside of the box."""
     from PIL import Image
 
-    whole = picture.convert("RGBA")
+    whole = image.convert("RGBA")
     alpha = Image.new("L", whole.size)
     alpha.paste(whole.getchannel("A").crop(box), box)
     whole.putalpha(alpha)
     return whole
 
 
-def _unmultiplied(picture: Image) -> Image:
+def _unmultiplied(image: Image) -> Image:
     """Colours that were stored multiplied by alpha."""
     from PIL import Image
 
-    whole = picture.convert("RGBA")
+    whole = image.convert("RGBA")
     return Image.frombuffer("RGBa", whole.size, whole.tobytes(), "raw", "RGBa", 0, 1).convert("RGBA")
 
 
 def render(
-    picture: Image, view: Frames, display: tuple[int, int] | None = None, canvas: tuple[int, int] | None = None
+    image: Image, view: Frames, display: tuple[int, int] | None = None, canvas: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """One picture as a view wants it: uint8 `(h, w, 3)`.
+    """One image as a view wants it: uint8 `(h, w, 3)`.
 
     Resampling is Pillow's Lanczos with `reducing_gap=3`: antialiased, in gamma space, the same on every run.
 
     Args:
-        picture: RGB.
+        image: RGB.
         view: its size and crop.
-        display: (width, height) that the picture is shown at, where its pixels are not square.
-        canvas: (width, height) of the result for a view without crop: the picture is fitted in and centred on black.
-            Frames of one sample share the canvas of the first. None: the picture's own `view_size`.
+        display: (width, height) that the image is shown at, where its pixels are not square.
+        canvas: (width, height) of the result for a view without crop: the image is fitted in and centred on black.
+            Frames of one sample share the canvas of the first. None: the image's own `view_size`.
     """
     from PIL import Image
 
-    width, height = picture.size
+    width, height = image.size
     shown = display or (width, height)
     box: tuple[float, float, float, float]
     if view.crop:
@@ -381,10 +379,10 @@ def render(
         left, top = (shown[0] - side) // 2, (shown[1] - side) // 2
         sx, sy = width / shown[0], height / shown[1]
         box = (left * sx, top * sy, (left + side) * sx, (top + side) * sy)
-        return np.asarray(picture.resize((view.size, view.size), Image.Resampling.LANCZOS, box, 3.0), np.uint8)
+        return np.asarray(image.resize((view.size, view.size), Image.Resampling.LANCZOS, box, 3.0), np.uint8)
     wanted = canvas or view_size(shown, view)
     fitted = _fit(shown, wanted)
-    small = np.asarray(picture.resize(fitted, Image.Resampling.LANCZOS, None, 3.0), np.uint8)
+    small = np.asarray(image.resize(fitted, Image.Resampling.LANCZOS, None, 3.0), np.uint8)
     if fitted == wanted:
         return small
     out = np.zeros((wanted[1], wanted[0], 3), np.uint8)
@@ -393,23 +391,23 @@ def render(
     return out
 
 
-def render_crop(picture: Image, size: int, row: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """A crop of a picture, uint8 `(size, size, 3)`, resampled as `render` does.
+def render_crop(image: Image, size: int, row: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """A crop of an image, uint8 `(size, size, 3)`, resampled as `render` does.
 
     Args:
-        picture: RGB.
+        image: RGB.
         row: of `crops.crop_settings`.
     """
     from PIL import Image
 
     top, left, height, width, flip = row.tolist()
     box = (left, top, left + width, top + height)
-    pixels = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box, 3.0), np.uint8)
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box, 3.0), np.uint8)
     return np.ascontiguousarray(pixels[:, ::-1]) if flip else pixels
 
 
 def view_size(shown: tuple[int, int], view: Frames) -> tuple[int, int]:
-    """(width, height) of the view of a picture that is shown at `shown`."""
+    """(width, height) of the view of an image that is shown at `shown`."""
     if view.crop:
         return view.size, view.size
     longest = max(shown)
@@ -424,7 +422,7 @@ def _fit(shown: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
     return min(into[0], max(1, (2 * width * into[1] + height) // (2 * height))), into[1]
 
 
-def _upright(picture: Image, value: int) -> Image:
+def _upright(image: Image, value: int) -> Image:
     from PIL.Image import Transpose
 
     turns = {
@@ -437,56 +435,56 @@ def _upright(picture: Image, value: int) -> Image:
         8: Transpose.ROTATE_90,
     }
     if value == 1:
-        return picture
-    turned = picture.transpose(turns[value])
-    turned.info = picture.info
+        return image
+    turned = image.transpose(turns[value])
+    turned.info = image.info
     return turned
 
 
-def _converted(picture: Image, found: Metadata) -> Image:
+def _converted(image: Image, found: Metadata) -> Image:
     """RGB, sRGB, without alpha. Each pixel is converted by itself, so it is done strip by strip."""
     from PIL import Image
 
-    if picture.mode == "RGB" and not picture.has_transparency_data and found.colour is None:
-        return picture
-    rows = max(1, _STRIP // picture.width)
-    if rows >= picture.height:
-        return _over_white(_to_srgb(picture, found))
-    out = Image.new("RGB", picture.size)
-    for top in range(0, picture.height, rows):
-        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+    if image.mode == "RGB" and not image.has_transparency_data and found.colour is None:
+        return image
+    rows = max(1, _STRIP // image.width)
+    if rows >= image.height:
+        return _over_white(_to_srgb(image, found))
+    out = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
         out.paste(_over_white(_to_srgb(strip, found)), (0, top))
     return out
 
 
-def _to_srgb(picture: Image, found: Metadata) -> Image:
+def _to_srgb(image: Image, found: Metadata) -> Image:
     """RGB or RGBA, 8 bit, sRGB."""
-    if picture.mode.startswith("I") or picture.mode == "F":
+    if image.mode.startswith("I") or image.mode == "F":
         if found.white is None:
             raise ValueError("32-bit samples have no stated white")
-        return _grey_to_srgb(picture, found.white, found)
-    if picture.mode == "La":
-        picture = picture.convert("LA")
-    if picture.mode in ("P", "PA") or (picture.has_transparency_data and picture.mode not in ("RGBA", "LA")):
-        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-    if picture.mode == "1":
-        picture = picture.convert("L")
-    alpha = picture.getchannel("A") if picture.mode in ("RGBA", "LA") else None
+        return _grey_to_srgb(image, found.white, found)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("P", "PA") or (image.has_transparency_data and image.mode not in ("RGBA", "LA")):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode == "1":
+        image = image.convert("L")
+    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
     if alpha is not None:
-        picture = _without_alpha(picture)
-    if picture.mode not in ("RGB", "L", "CMYK", "LAB"):
-        picture = picture.convert("RGB")
-    converted = _rgb(picture, found.colour)
+        image = _without_alpha(image)
+    if image.mode not in ("RGB", "L", "CMYK", "LAB"):
+        image = image.convert("RGB")
+    converted = _rgb(image, found.colour)
     if alpha is not None:
         converted.putalpha(alpha)
     return converted
 
 
-def _grey_to_srgb(picture: Image, white: int, found: Metadata) -> Image:
+def _grey_to_srgb(image: Image, white: int, found: Metadata) -> Image:
     """Of grey of more than 8 bits: colours are converted before bits are dropped."""
     from PIL import Image
 
-    samples = np.asarray(picture).astype(np.uint32)
+    samples = np.asarray(image).astype(np.uint32)
     alpha = None
     if found.transparent is not None:
         alpha = Image.fromarray(np.where(samples == found.transparent[0], 0, 255).astype(np.uint8))
@@ -501,27 +499,27 @@ def _grey_to_srgb(picture: Image, white: int, found: Metadata) -> Image:
     return converted
 
 
-def _rgb(picture: Image, colour: metadata.Colour | None) -> Image:
-    """RGB, 8 bit, sRGB of a picture without alpha."""
-    converted = None if colour is None else colour.convert(picture)
-    if converted is None and picture.mode == "LAB":
-        converted = lab().apply(picture)
-    return converted or (picture if picture.mode == "RGB" else picture.convert("RGB"))
+def _rgb(image: Image, colour: metadata.Colour | None) -> Image:
+    """RGB, 8 bit, sRGB of an image without alpha."""
+    converted = None if colour is None else colour.convert(image)
+    if converted is None and image.mode == "LAB":
+        converted = lab().apply(image)
+    return converted or (image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _without_alpha(picture: Image) -> Image:
+def _without_alpha(image: Image) -> Image:
     from PIL import Image
 
-    return picture.getchannel("L") if picture.mode == "LA" else Image.merge("RGB", picture.split()[:3])
+    return image.getchannel("L") if image.mode == "LA" else Image.merge("RGB", image.split()[:3])
 
 
-def _over_white(picture: Image) -> Image:
+def _over_white(image: Image) -> Image:
     from PIL import Image
 
-    if picture.mode != "RGBA":
-        return picture
-    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _one_line(error: BaseException) -> str:

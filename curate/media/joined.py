@@ -61,7 +61,7 @@ def _joined(data: bytes, deadline: boxes.Deadline, name: str) -> tuple[Link, ...
 
 
 def _measured(data: bytes, deadline: boxes.Deadline, name: str) -> tuple[bool, int]:
-    """Whether a recording has video, and its length in microseconds with what it lacks."""
+    """True if a recording has video, and its length in microseconds with what it lacks."""
     with boxes.opened(data, name, deadline) as container:
         has_video = boxes.video_stream(container) is not None
     if not has_video:

@@ -120,7 +120,7 @@ def _without_junk(data: bytes, count: int, ended: bool) -> bytes:
     too early.
 
     Args:
-        ended: whether the file has an EOI. If so what stands before it is text, filler or a few bytes; else the coded
+        ended: True if the file has an EOI. If so what stands before it is text, filler or a few bytes; else the coded
             data are damaged, and the decoder has lost its place.
 
     Raises ValueError for damaged data.
@@ -180,7 +180,7 @@ def _renumbered(data: bytes) -> bytes:
 
 
 def _is_complete(data: bytes) -> bool:
-    """Whether the scans code every coefficient to its last bit: of a progressive file that was cut off between two
+    """True if the scans code every coefficient to its last bit: of a progressive file that was cut off between two
     scans only this tells (ITU-T T.81, G.1.1.1)."""
     pending: dict[int, set[int]] = {}
     for _, marker, segment in _markers(data):

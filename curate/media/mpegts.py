@@ -1,4 +1,4 @@
-"""Whether packets of a transport stream are really lost where its continuity counters do not go on.
+"""True if packets of a transport stream are really lost where its continuity counters do not go on.
 
 Demuxers call the packet before such a place corrupt. But counters begin anew where segments were joined, too
 (ISO/IEC 13818-1, 2.4.3.3), and nothing is lost there: the elementary packet before the place is complete and another
@@ -28,8 +28,8 @@ def losses(data: bytes, pid: int) -> NDArray[np.int64] | None:
     if grid is None:
         return None
     packets, begin, size = grid
-    sound = packets[:, 0] == _SYNC
-    own = sound & (_pids(packets) == pid) & (packets[:, 3] & 0x10 > 0)
+    intact = packets[:, 0] == _SYNC
+    own = intact & (_pids(packets) == pid) & (packets[:, 3] & 0x10 > 0)
     rows = np.flatnonzero(own)
     some = packets[rows]
     control = some[:, 3]
@@ -46,7 +46,7 @@ def losses(data: bytes, pid: int) -> NDArray[np.int64] | None:
     begins = some[:, 1] & 0x40 > 0
     lossy = breaks & ~(ends[:-1] & begins[1:])
     marked = some[:, 1] & 0x80 > 0
-    at = np.concatenate([rows[1:][lossy], rows[marked], np.flatnonzero(~sound)])
+    at = np.concatenate([rows[1:][lossy], rows[marked], np.flatnonzero(~intact)])
     return np.sort(at) * size + begin
 
 

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from curate.media.clips import MICRO, Span, cut_spans
 from curate.media.decode import frame_views
-from curate.media.reader import Picture
+from curate.media.decodes import counted
 from curate.media.requests import Decoded, Frames
 from curate.media.spool import Aside, Spool
-from curate.media.video import LOOK_AHEAD, TOLERANCE_US, PyAVReader, Seen, Shown, advance
+from curate.media.video import LOOK_AHEAD, TOLERANCE_US, PyAVReader, Shown, TimedFrame, advance
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -69,24 +69,12 @@ class Film:
         """The views of a clip; None where `decode` must say what becomes of it."""
         out = Decoded()
         try:
-            frame_views(out, self, views, span)
+            frames = self._reader.frames_of(self._from(span.start_us), span.start_us, span.end_us)
+            frame_views(out, frames, views, span)
         except MediaError:
             self._run = None
             return None
         return out
-
-    def duration_us(self) -> int:
-        """See `VideoReader`."""
-        return self._reader.duration_us()
-
-    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """See `VideoReader.pictures`."""
-        return self._reader.pictures_of(self._from(start_us), start_us, end_us)
-
-    def close(self) -> None:
-        """See `VideoReader`."""
-        self._run = None
-        self._last.clear()
 
     def _from(self, start_us: int) -> Iterator[Shown]:
         last = self._last
@@ -120,7 +108,7 @@ class Film:
 class _Held:
     """A frame of an open shot: in memory, or its planes `aside` in a file."""
 
-    picture: Picture
+    timed: TimedFrame
     doubtful: bool
     size: int
     frame: VideoFrame | None
@@ -132,7 +120,7 @@ class Gatherer:
 
     Args:
         reader: whose frames they are.
-        views: of pictures.
+        views: wanted of each clip.
         max_seconds: of a clip, as for `cut_spans`.
     """
 
@@ -149,13 +137,12 @@ class Gatherer:
         self._results = Spool(VIEW_BYTES, VIEW_FILE_BYTES)
         self._room = True
 
-    def see(self, seen: Seen, cuts_us: Sequence[int]) -> None:
+    def see(self, shown: Shown, timed: TimedFrame, cuts_us: Sequence[int]) -> None:
         """Take in the next frame, and the shots that were found to begin with it or before it."""
         if not self._room:
             return
-        frame = seen.shown.frame
-        size = sum(plane.buffer_size for plane in frame.planes)
-        self._held.append(_Held(seen.picture, seen.shown.doubtful, size, frame))
+        size = sum(plane.buffer_size for plane in shown.frame.planes)
+        self._held.append(_Held(timed, shown.doubtful, size, shown.frame))
         self._in_memory += size
         for at in cuts_us:
             if at > self._open_us:
@@ -176,9 +163,10 @@ class Gatherer:
         self._frames.close()
 
     def take(self, clip: Span) -> Decoded | None:
-        """The views of a clip, once; None where they were not made."""
+        """The views of a clip, once; None where they were not made, and it is decoded again."""
         found = self._made.pop(clip, None)
         if found is None:
+            counted.again += 1
             return None
         out, aside = found
         out.views = dict(zip(self._views, aside.look(), strict=True))
@@ -194,20 +182,20 @@ class Gatherer:
 
     def _made_of(self, clip: Span, *, ended: bool) -> bool:
         """Make the views of a clip, if that can be done; False while frames after it are awaited."""
-        starts = [held.picture.start_us for held in self._held]
+        starts = [held.timed.start_us for held in self._held]
         first = bisect_right(starts, clip.start_us + TOLERANCE_US) - 1
         end = max(bisect_left(starts, clip.end_us), first + 1)
         if not ended and len(starts) <= end + LOOK_AHEAD:
             return False
         if first < 0 or any(held.doubtful for held in list(self._held)[first : end + LOOK_AHEAD + 1]):
             return True
-        pictures = [held.picture for held in list(self._held)[first : end + 1]]
-        run = [replace(a, end_us=b.start_us) for a, b in pairwise(pictures)]
+        frames = [held.timed for held in list(self._held)[first : end + 1]]
+        run = [replace(a, end_us=b.start_us) for a, b in pairwise(frames)]
         if end == len(starts):  # the last one ends as the stream does
-            run.append(replace(pictures[-1], end_us=self._reader.held_us(pictures[-1].end_us)))
+            run.append(replace(frames[-1], end_us=self._reader.held_us(frames[-1].end_us)))
         out = Decoded()
         try:
-            frame_views(out, _Pictures(run), self._views, clip)
+            frame_views(out, run, self._views, clip)
         except MediaError:
             return True
         aside = self._results.put([out.views[view] for view in self._views])
@@ -220,7 +208,7 @@ class Gatherer:
 
     def _forget(self, before_us: int) -> None:
         """Drop the frames that no clip from `before_us` on shows."""
-        while len(self._held) > 1 and self._held[1].picture.start_us <= before_us + TOLERANCE_US:
+        while len(self._held) > 1 and self._held[1].timed.start_us <= before_us + TOLERANCE_US:
             self._drop()
 
     def _drop(self) -> None:
@@ -245,9 +233,9 @@ class Gatherer:
             if aside is None:
                 self._drop()
                 continue
-            rgb = partial(_unspilled, self._reader, packer, aside, self._reader.matrix(frame))
-            picture = replace(oldest.picture, rgb=rgb)
-            self._held[self._spilled] = replace(oldest, picture=picture, frame=None, aside=aside)
+            convert = partial(_unspilled, self._reader, packer, aside, self._reader.matrix(frame))
+            timed = replace(oldest.timed, rgb=self._reader.pixels_of(oldest.timed.start_us, convert))
+            self._held[self._spilled] = replace(oldest, timed=timed, frame=None, aside=aside)
             self._in_memory -= oldest.size
             self._spilled += 1
 
@@ -293,21 +281,3 @@ def _unspilled(
 ) -> NDArray[np.uint8]:
     """The pixels of a frame whose planes lie in a file."""
     return reader.rgb(packer.frame(aside.look()), matrix)
-
-
-class _Pictures:
-    """Pictures that were read before, as a `VideoReader` of one clip."""
-
-    def __init__(self, run: list[Picture]) -> None:
-        self._run = run
-
-    def duration_us(self) -> int:
-        """See `VideoReader`."""
-        return self._run[-1].end_us
-
-    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """See `VideoReader.pictures`."""
-        return iter(self._run)
-
-    def close(self) -> None:
-        """See `VideoReader`."""

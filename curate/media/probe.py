@@ -9,7 +9,7 @@ from curate.media import container as boxes
 from curate.media.arrays import is_array, read_array
 from curate.media.audio import audio_spans, first_frame
 from curate.media.clips import MICRO
-from curate.media.images import display_size, open_picture
+from curate.media.images import display_size, open_image
 from curate.media.joined import joined
 from curate.media.video import PyAVReader
 from curate.schema.errors import MediaError
@@ -24,15 +24,15 @@ class Probe:
 
     Attributes:
         kind: `image`, `video`, `audio` or `array` (`.npy`). An animated GIF, WebP, PNG or AVIF is an image (its first
-            frame); cover art does not make a sound a video.
+            frame); cover art does not make audio a video.
         width, height: pixels as displayed (EXIF orientation, rotation and pixel shape applied); None for audio and
             arrays.
         duration: seconds, measured from packets (law 14); None for images and arrays. A video lasts as long as its
             frames or its audio, whichever ends later.
         fps: average frame rate of a video, where it states one.
-        has_audio: whether there is an audio stream.
-        codec: of the picture, the video or the sound, e.g. `jpeg`, `h264`, `mp3`; `npy` of an array.
-        audio_rate: Hz, of audio and of a video's sound.
+        has_audio: True if there is an audio stream.
+        codec: of the image, the video or the audio, e.g. `jpeg`, `h264`, `mp3`; `npy` of an array.
+        audio_rate: Hz, of audio and of a video's audio.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Probe:
 
 
 def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
-    """Tell what `data` is. Of video and audio the first frame is decoded, of pictures the header is read,
+    """Tell what `data` is. Of video and audio the first frame is decoded, of images the header is read,
     arrays are read.
 
     Args:
@@ -61,9 +61,9 @@ def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
     if is_array(data):
         read_array(data, name)
         return ARRAY
-    picture = open_picture(data, name)
-    if picture is not None:
-        return probe_picture(picture, data, name)
+    image = open_image(data, name)
+    if image is not None:
+        return probe_image(image, data, name)
     deadline = boxes.Deadline(limit_s)
     streams = streams_of(data, name, deadline)
     if streams.video:
@@ -75,10 +75,10 @@ def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
 ARRAY = Probe("array", None, None, None, None, False, "npy", None)
 
 
-def probe_picture(picture: Image, data: bytes, name: str) -> Probe:
-    """Of a picture as `open_picture` gives it. Raises MediaError."""
-    width, height = display_size(picture, data, name)
-    codec = "jpeg" if picture.format == "MPO" else (picture.format or "").lower()
+def probe_image(image: Image, data: bytes, name: str) -> Probe:
+    """Of an image as `open_image` gives it. Raises MediaError."""
+    width, height = display_size(image, data, name)
+    codec = "jpeg" if image.format == "MPO" else (image.format or "").lower()
     return Probe("image", width, height, None, None, False, codec, None)
 
 
@@ -96,14 +96,14 @@ class Streams:
 
 
 def streams_of(data: bytes, name: str, deadline: boxes.Deadline) -> Streams:
-    """Raises MediaError for data that is no container, or one with neither video nor sound."""
+    """Raises MediaError for data that is no container, or one with neither video nor audio."""
     with boxes.opened(data, name, deadline) as container:
         has_video = boxes.video_stream(container) is not None
-        sound = boxes.audio_stream(container)
-        rate = sound.codec_context.sample_rate if sound is not None and sound.codec_context is not None else 0
-    if not has_video and sound is None:
-        raise MediaError(f"{name or 'The file'} holds neither video nor sound.")
-    return Streams(has_video, sound is not None, rate or None)
+        audio = boxes.audio_stream(container)
+        rate = audio.codec_context.sample_rate if audio is not None and audio.codec_context is not None else 0
+    if not has_video and audio is None:
+        raise MediaError(f"{name or 'The file'} holds neither video nor audio.")
+    return Streams(has_video, audio is not None, rate or None)
 
 
 def probe_video(reader: PyAVReader, streams: Streams, data: bytes, name: str, deadline: boxes.Deadline) -> Probe:
@@ -116,7 +116,7 @@ def probe_video(reader: PyAVReader, streams: Streams, data: bytes, name: str, de
 
 
 def probe_audio(data: bytes, name: str, deadline: boxes.Deadline) -> Probe:
-    """Of a sound without video. Raises MediaError."""
+    """Of audio without video. Raises MediaError."""
     with boxes.opened(data, name, deadline) as container:
         stream = boxes.audio_stream(container)
         if stream is None:

@@ -1,46 +1,29 @@
-"""What a reader of video is: pictures in order, each with its exact time. Two exist: PyAV (`video.py`) and decord."""
+"""Readers of video: what makes the pixels of its frames."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from importlib.util import find_spec
 
-import numpy as np
-from numpy.typing import NDArray
+from curate.media.container import Deadline
+from curate.media.video import PyAVReader
+from curate.schema.errors import CurateError
 
-
-@dataclass(frozen=True)
-class Picture:
-    """One frame of a video.
-
-    Attributes:
-        start_us: presentation time on the media's clock (first frame: 0), microseconds, rounded to nearest.
-        end_us: when the next frame begins; of the last one by its stated duration, else by the average rate.
-        display: (width, height) that it is shown at: rotated, pixels made square.
-        rgb: makes the pixels, uint8 `(h, w, 3)` sRGB, rotated; pixels may be non-square (`display` tells). Costs a
-            colour conversion, so it is called only for frames that are wanted.
-    """
-
-    start_us: int
-    end_us: int
-    display: tuple[int, int]
-    rgb: Callable[[], NDArray[np.uint8]]
+READERS = ("pyav", "decord")
+"""Names of readers, as `media.reader` of a recipe gives them."""
 
 
-class VideoReader(Protocol):
-    """Reads one video. `close` frees it; a reader is also its own context manager."""
+def open_video(reader: str, data: bytes, deadline: Deadline | None = None, name: str = "") -> PyAVReader:
+    """A video opened by the reader of a name; the other arguments and errors are those of `PyAVReader`."""
+    if reader == "decord":
+        from curate.media.decord_reader import DecordReader
 
-    def duration_us(self) -> int:
-        """Where the video ends by its header, else by its packets; microseconds on the media's clock."""
-        ...
+        return DecordReader(data, deadline, name)
+    return PyAVReader(data, deadline, name)
 
-    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """Pictures on display in `[start_us, end_us)`, in order; the first is the last that begins by start_us (+ 1
-        us).
 
-        Ends early where the video does. Raises MediaError where a picture of the span cannot be decoded.
-        """
-        ...
-
-    def close(self) -> None: ...
+def check_reader(reader: str) -> None:
+    """Raise CurateError for a reader that is not installed."""
+    if reader == "decord" and find_spec("decord") is None:
+        raise CurateError(
+            "the reader decord is not installed", "pip install 'curate-tokens[decord]' (x86-64 only), or use pyav"
+        )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, order=True)
 class Frames:
-    """Pictures of a sample: uint8 `(N, H, W, 3)` sRGB, display orientation; N = `crops` for a picture.
+    """Images of a sample: uint8 `(N, H, W, 3)` sRGB, display orientation; N = `crops` for an image.
 
     Attributes:
         size: pixels. With `crop`, the short side is scaled to it and the centre square is taken; without, the long
@@ -22,7 +22,7 @@ class Frames:
             tokenizers of video (see `clip_times`).
         pad: with `stride`: whether the last frame is repeated where 1 + stride * k need more than there are, or the
             frames too many are left out.
-        crops: of a picture, that many of `crops.crop_settings`: the centre square, then others drawn from the sample's
+        crops: of an image, that many of `crops.crop_settings`: the centre square, then others drawn from the sample's
             id, which are stretched to `size`. Frames of a video have one, the centre square.
     """
 
@@ -37,14 +37,14 @@ class Frames:
 
 @dataclass(frozen=True, order=True)
 class Audio:
-    """Sound of a sample: int16 `(n,)`, mixed down to mono at `rate` Hz; silence fills holes in the time line."""
+    """Audio of a sample: int16 `(n,)`, mixed down to mono at `rate` Hz; silence fills holes in the time line."""
 
     rate: int = 16000
 
 
 @dataclass(frozen=True, order=True)
 class Energy:
-    """How loud a sample's sound is: float64 `(n,)`, of each whole 100 ms of it the K-weighted mean square summed over
+    """How loud a sample's audio is: float64 `(n,)`, of each whole 100 ms of it the K-weighted mean square summed over
     the channels as they were decoded, full scale 1 (ITU-R BS.1770-5, z of a channel times its weight G; see
     `energy.Meter`)."""
 
@@ -59,7 +59,7 @@ DecodeRequest = Frames | Audio | Energy | Array
 
 @dataclass
 class Decoded:
-    """What one decode gave. A view is absent where the sample has no such modality (a picture has no Audio).
+    """What one decode gave. A view is absent where the sample has no such modality (an image has no Audio).
 
     Attributes:
         views: view to array, shapes as each view says.
@@ -107,7 +107,7 @@ def clip_frames(duration: float, fps: float, max_frames: int, stride: int, pad: 
         fps: > 0.
         max_frames: upper limit, > 0.
         stride: > 0.
-        pad: whether to repeat, rather than to leave out.
+        pad: True if to repeat, rather than to leave out.
 
     Returns:
         (frames, own): `frames` is 1 + stride * k; those from number `own` on are repetitions of the one before.

@@ -16,16 +16,15 @@ from curate.media.answers import (
     view_of,
     viewed_row,
 )
-from curate.media.audio import audio_spans
 from curate.media.clips import Span
 from curate.media.container import Deadline
 from curate.media.decode import decode
 from curate.media.decodes import counted
-from curate.media.examine import CutHow, Examined, Request, Slow, Viewed, decoding, examining
+from curate.media.examine import CutHow, Examined, Request, Slow, Viewed, decoding, examining, whole_spans
 from curate.media.probe import probe
 from curate.media.requests import DecodeRequest
-from curate.media.shots import find_shots
 from curate.schema.errors import CurateError, MediaError
+from curate.schema.fields import TIMED
 
 ANSWER_BYTES = 32 << 20
 """Bytes of views after which an answer is sent; one sample may be more."""
@@ -35,7 +34,7 @@ _ANSWER_EVENTS = 512
 
 
 class NotHeld(Exception):
-    """The helper has not got the file, or the stream: it was started anew since it was sent."""
+    """The helper has not got the stream: it was started anew since it began."""
 
 
 class _Stream:
@@ -47,7 +46,8 @@ class _Stream:
 
 
 class MediaService:
-    """`file` numbers the files of one worker; `data` is None for the one that came last. `stream` numbers its batches.
+    """Functions of this room with arguments and results as the wire between processes carries them. `stream` numbers
+    the batches of a worker.
 
     Answers are [value, counts of what was decoded since the last answer].
     """
@@ -59,56 +59,33 @@ class MediaService:
         from PIL import Image
 
         Image.init()
-        self._file = -1
-        self._data = b""
         self._streams: dict[int, _Stream] = {}
 
     @property
     def held_bytes(self) -> int:
-        return len(self._data) + sum(stream.held for stream in self._streams.values())
+        return sum(stream.held for stream in self._streams.values())
 
-    def forget(self) -> None:
-        """Free the last file before the next one comes."""
-        self._file, self._data = -1, b""
-        kept.forget()
+    def probe(self, data: bytes, limit_s: float, name: str) -> list[object]:
+        return _counted(asdict(probe(data, name, limit_s=limit_s)))
 
-    def probe(self, file: int, data: bytes | None, limit_s: float, name: str) -> list[object]:
-        return _counted(asdict(probe(self._held(file, data), name, limit_s=limit_s)))
-
-    def find_shots(
-        self,
-        file: int,
-        data: bytes | None,
-        limit_s: float,
-        detector: str,
-        threshold: float | None,
-        min_frames: int,
-        name: str,
-    ) -> list[object]:
+    def whole_spans(self, data: bytes, limit_s: float, kind: str, cut: list[Any]) -> list[object]:
         _one_thread()
-        counted.files += 1
-        spans = find_shots(self._held(file, data), detector, threshold, min_frames, limit_s=limit_s, name=name)
-        return _counted(span_rows(spans))
-
-    def audio_spans(self, file: int, data: bytes | None, limit_s: float, name: str) -> list[object]:
-        return _counted(span_rows(audio_spans(self._held(file, data), Deadline(limit_s), name)))
+        counted.files += kind == "video"
+        return _counted(span_rows(whole_spans(data, kind, CutHow(*cut), Deadline(limit_s))))
 
     def decode(
         self,
-        file: int,
-        data: bytes | None,
+        data: bytes,
         limit_s: float,
         kind: str,
         wanted: list[dict[str, Any]],
         times: list[int] | None,
-        name: str,
-        key: str,
+        options: dict[str, str],
     ) -> list[object]:
         views = [view_of(**view) for view in wanted]
         span = None if times is None else Span(times[0], times[1])
-        counted.files += kind in ("video", "audio")
-        found = decode(self._held(file, data), kind, views, span, limit_s=limit_s, name=name, key=key)
-        return _counted(decoded_rows(found, views))
+        counted.files += kind in TIMED
+        return _counted(decoded_rows(decode(data, kind, views, span, limit_s=limit_s, **options), views))
 
     def examine(
         self,
@@ -119,10 +96,11 @@ class MediaService:
         wanted: list[dict[str, Any]],
         limit_s: float,
         sample_s: float,
+        reader: str,
     ) -> list[object]:
         """Begin a batch of records, [data, name]; the answer is its first part."""
         views = [view_of(**view) for view in wanted]
-        events = examining([(data, name) for data, name in items], CutHow(*cut), views, limit_s, sample_s)
+        events = examining([(data, name) for data, name in items], CutHow(*cut), views, limit_s, sample_s, reader)
         return self._begin(stream, ended, _Stream(events, views, sum(len(data) for data, _ in items)))
 
     def decode_many(
@@ -133,6 +111,7 @@ class MediaService:
         requests: list[list[Any]],
         wanted: list[dict[str, Any]],
         limit_s: float,
+        reader: str,
     ) -> list[object]:
         """Begin a batch of samples, [number of the file, kind, start, end, name, key]."""
         views = [view_of(**view) for view in wanted]
@@ -140,7 +119,8 @@ class MediaService:
             Request(files[number], kind, None if start is None else Span(start, end), name, key)
             for number, kind, start, end, name, key in requests
         ]
-        return self._begin(stream, ended, _Stream(decoding(asked, views, limit_s), views, sum(map(len, files))))
+        events = decoding(asked, views, limit_s, reader)
+        return self._begin(stream, ended, _Stream(events, views, sum(map(len, files))))
 
     def more(self, stream: int, ended: list[int]) -> list[object]:
         """The next part of a batch: [its events, "more", "slow" or "done"]."""
@@ -174,13 +154,6 @@ class MediaService:
         gone = [self._streams.pop(stream) for stream in streams if stream in self._streams]
         if gone:
             kept.forget()
-
-    def _held(self, file: int, data: bytes | None) -> bytes:
-        if data is not None:
-            self._file, self._data = file, data
-        elif file != self._file:
-            raise NotHeld(f"file {file}")
-        return self._data
 
 
 def _counted(value: object) -> list[object]:

@@ -7,14 +7,14 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from curate import plugins
 from curate.media.audio import audio_spans
 from curate.media.clips import Span
 from curate.media.container import Deadline
 from curate.media.decode import SLACK_US
 from curate.media.joined import joined
 from curate.media.timeline import TAIL_US
-from curate.media.video import PyAVReader, Seen
-from curate.schema.errors import CurateError
+from curate.media.video import PyAVReader, Shown, TimedFrame
 
 if TYPE_CHECKING:
     from scenedetect.detector import SceneDetector
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 LONG_SIDE = 256
 """Frames are scaled to this before they are compared; PySceneDetect's own default for auto-downscaling."""
 
-DEFAULT_THRESHOLD = {"content": 27.0, "adaptive": 3.0}
+DETECTORS = {"content": "curate.media.shots:content_detector", "adaptive": "curate.media.shots:adaptive_detector"}
+"""Shot detectors by the names that recipes call them (plugins of the kind `detector`): functions of `threshold` (None:
+the detector's own) and `min_frames`, the shortest shot in frames, that give a detector of PySceneDetect."""
 
 
 def find_shots(
@@ -46,10 +48,7 @@ def find_shots(
 
     Args:
         data: the whole file.
-        detector: `content` (mean HSV difference of neighbouring frames, 0 to 255) or `adaptive` (its ratio to the
-            mean of the two frames on each side, and at least 15).
-        threshold: None for PySceneDetect's own, 27 and 3.
-        min_frames: shortest shot the detector makes, in frames.
+        detector, threshold, min_frames: as for `shot_detector`.
         limit_s: wall time.
         name: for messages only.
 
@@ -89,7 +88,7 @@ def _fitted(spans: list[Span], length: int) -> list[Span]:
 
 
 def shots_of(
-    reader: PyAVReader, detect: SceneDetector, watch: Callable[[Seen, list[int]], None] | None = None
+    reader: PyAVReader, detect: SceneDetector, watch: Callable[[Shown, TimedFrame, list[int]], None] | None = None
 ) -> list[Span]:
     """The shots of one recording, as `find_shots` says.
 
@@ -104,14 +103,14 @@ def shots_of(
     starts: list[int] = []
     cuts: list[int] = []
     end = 0
-    for seen, pixels in reader.small_pictures(LONG_SIDE):
+    for decoded, timed, pixels in reader.small_frames(LONG_SIDE):
         at = FrameTimecode(len(starts), rate)
-        starts.append(seen.picture.start_us)
-        end = max(end, seen.picture.end_us)
+        starts.append(timed.start_us)
+        end = max(end, timed.end_us)
         found = [cut.frame_num for cut in detect.process_frame(at, pixels)]
         cuts += found
         if watch is not None:
-            watch(seen, [starts[cut] for cut in found])
+            watch(decoded, timed, [starts[cut] for cut in found])
     shown = reader.held_us(end)
     there = max(reader.packets_end_us(), reader.claimed_us() or 0)
     breaks_off = reader.audio_breaks_off_us()
@@ -124,13 +123,20 @@ def shots_of(
 
 
 def shot_detector(name: str, threshold: float | None, min_frames: int) -> SceneDetector:
-    """As `find_shots` says. Raises CurateError for one that does not exist."""
-    from scenedetect.detectors import AdaptiveDetector, ContentDetector
+    """The detector of a name, for one video. Raises CurateError for one that does not exist."""
+    detector: SceneDetector = plugins.make("detector", name, {"threshold": threshold, "min_frames": min_frames})
+    return detector
 
-    if name not in DEFAULT_THRESHOLD:
-        known = " or ".join(DEFAULT_THRESHOLD)
-        raise CurateError(f"There is no shot detector {name!r}.", f"Use {known}.")
-    value = DEFAULT_THRESHOLD[name] if threshold is None else threshold
-    if name == "content":
-        return ContentDetector(threshold=value, min_scene_len=min_frames)
-    return AdaptiveDetector(adaptive_threshold=value, min_scene_len=min_frames)
+
+def content_detector(threshold: float | None, min_frames: int) -> SceneDetector:
+    """Mean difference of neighbouring frames in HSV, 0 to 255; by itself 27."""
+    from scenedetect.detectors import ContentDetector
+
+    return ContentDetector(threshold=27.0 if threshold is None else threshold, min_scene_len=min_frames)
+
+
+def adaptive_detector(threshold: float | None, min_frames: int) -> SceneDetector:
+    """Ratio of that difference to its mean over the two frames on each side, where it is at least 15; by itself 3."""
+    from scenedetect.detectors import AdaptiveDetector
+
+    return AdaptiveDetector(adaptive_threshold=3.0 if threshold is None else threshold, min_scene_len=min_frames)

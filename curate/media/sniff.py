@@ -41,7 +41,7 @@ def refused(data: bytes) -> str | None:
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF:
         brands = data[16 : min(_HEAD, int.from_bytes(data[:4], "big"))]
         if not any(brands[i : i + 4] in _AVIF for i in range(0, len(brands), 4)):
-            return "is a HEIF/HEIC picture, which is not read: export it as JPEG or AVIF"
+            return "is a HEIF/HEIC image, which is not read: export it as JPEG or AVIF"
     if data.startswith((b"P7\n", b"PF\n")):
         return "is a PAM or PFM image, which is not read: export it as PNG"
     if _is_svg(data):
@@ -71,12 +71,12 @@ def explain(data: bytes) -> str:
     text = _text(data)
     if text is not None:
         return f"is {text}, not media"
-    return "is not a picture, video or sound in a format that is read here, or it is damaged"
+    return "is not an image, video or audio in a format that is read here, or it is damaged"
 
 
 def unreadable(kind: str) -> str:
     """That an image of a kind cannot be opened, as the rest of a sentence."""
-    return f"is a {kind} picture that is damaged or cut off in its header, or of a kind that is not read"
+    return f"is a {kind} image that is damaged or cut off in its header, or of a kind that is not read"
 
 
 def named(name: str, sentence: str) -> str:
@@ -104,7 +104,7 @@ def _is_svg(data: bytes) -> bool:
 
 
 def mp4_boxes(data: bytes) -> list[tuple[bytes, int, bool]]:
-    """Top-level boxes of ISO BMFF (ISO/IEC 14496-12, 4.2): type, size, whether the data holds all of it."""
+    """Top-level boxes of ISO BMFF (ISO/IEC 14496-12, 4.2): type, size, True if the data holds all of it."""
     boxes: list[tuple[bytes, int, bool]] = []
     at = 0
     while at + 8 <= len(data):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TAIL_US = 250_000
 """By how much a stream may go beyond the other, or end before its header says, without consequence: more than any
-codec's frame of sound, less than a syllable."""
+codec's frame of audio, less than a syllable."""
 
 COUNTED = frozenset({"mpegts"})
 """Containers whose demuxer calls a packet corrupt because of a counter."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -19,7 +19,6 @@ from curate.media.clips import MICRO
 from curate.media.clock import NO_PTS
 from curate.media.cropping import Cutter, crops_of
 from curate.media.decodes import counted
-from curate.media.reader import Picture
 from curate.media.sniff import named
 from curate.media.timeline import COUNTED, LOST, TAIL_US, Timeline, breaks_off, measure, on_clock
 from curate.schema.errors import MediaError
@@ -58,14 +57,32 @@ _BT709, _BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
 
 
 @dataclass(frozen=True)
+class TimedFrame:
+    """One frame of a video as it is shown.
+
+    Attributes:
+        start_us: presentation time on the media's clock (first frame: 0), microseconds, rounded to nearest.
+        end_us: when the next frame begins; of the last one by its stated duration, else by the average rate.
+        display: (width, height) that it is shown at: rotated, pixels made square.
+        rgb: makes the pixels, uint8 `(h, w, 3)` sRGB, rotated; pixels may be non-square (`display` tells). Costs a
+            colour conversion, so it is called only for frames that are wanted.
+    """
+
+    start_us: int
+    end_us: int
+    display: tuple[int, int]
+    rgb: Callable[[], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
 class Shown:
     """A decoded frame.
 
     Attributes:
         start_us, end_us: its time, the end by its own duration.
-        damaged: whether damage may show in it.
-        misplaced: whether its time cannot be true.
-        moved: whether its time is not that of its own stamp, but follows from the frames before it.
+        damaged: True if damage may show in it.
+        misplaced: True if its time cannot be true.
+        moved: True if its time is not that of its own stamp, but follows from the frames before it.
     """
 
     frame: VideoFrame
@@ -77,16 +94,8 @@ class Shown:
 
     @property
     def doubtful(self) -> bool:
-        """Whether another way to it, from another key frame, may show it or its time otherwise."""
+        """True if another way to it, from another key frame, may show it or its time otherwise."""
         return self.damaged or self.misplaced or self.moved
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A frame as it came, and as it is shown; its end is that of its own duration."""
-
-    shown: Shown
-    picture: Picture
 
 
 class PyAVReader:
@@ -171,7 +180,7 @@ class PyAVReader:
 
     @property
     def has_audio(self) -> bool:
-        """Whether there is an audio stream."""
+        """True if there is an audio stream."""
         return self._timeline.audio is not None
 
     def packets_end_us(self) -> int:
@@ -217,25 +226,28 @@ class PyAVReader:
 
     @property
     def tainted(self) -> bool:
-        """Whether damage may show in what was decoded last."""
+        """True if damage may show in what was decoded last."""
         return self._tainted
 
-    def pictures(self, start_us: int, end_us: int) -> Iterator[Picture]:
-        """See `VideoReader.pictures`."""
-        return self.pictures_of(self.frames_from(start_us), start_us, end_us)
+    def frames(self, start_us: int, end_us: int) -> Iterator[TimedFrame]:
+        """Frames on display in `[start_us, end_us)`, in order; the first is the last that begins by start_us (+ 1 us).
 
-    def pictures_of(self, run: Iterator[Shown], start_us: int, end_us: int) -> Iterator[Picture]:
-        """As `pictures`, of a run of frames that begins with the one on display at `start_us`."""
+        Ends early where the video does. Raises MediaError where a frame of the span cannot be decoded.
+        """
+        return self.frames_of(self.frames_from(start_us), start_us, end_us)
+
+    def frames_of(self, run: Iterator[Shown], start_us: int, end_us: int) -> Iterator[TimedFrame]:
+        """As `frames`, of a run of frames that begins with the one on display at `start_us`."""
         last: Shown | None = None
         beyond = 0
         for shown in run:
             if last is not None and not beyond:
-                yield self._picture(last, shown.start_us)
+                yield self.timed(last, shown.start_us)
             inside = shown.start_us < end_us
             if shown.misplaced:
                 at = start_us if last is None else last.end_us
                 raise MediaError(f"The video's times are damaged after {at / MICRO:.3f} s.")
-            # a B-frame at the end of the span may depend on a frame after it, so that one must be sound too
+            # a B-frame at the end of the span may depend on a frame after it, so that one must be intact too
             if not inside and (last is None or last.frame.pict_type != _B or beyond == LOOK_AHEAD):
                 return
             if shown.damaged:
@@ -243,7 +255,7 @@ class PyAVReader:
             beyond += not inside
             last = shown
         if last is not None and not beyond:
-            yield self._picture(last, self.held_us(self._end_us(last)))
+            yield self.timed(last, self.held_us(self._end_us(last)))
         if self._tainted and (last is None or self._end_us(last) + TOLERANCE_US < end_us):
             at = start_us if last is None else self._end_us(last)
             raise MediaError(f"The video is damaged at {at / MICRO:.3f} s.")
@@ -259,7 +271,7 @@ class PyAVReader:
         """Where the display of a last frame ends; what it states of that is believed as `timeline` says."""
         return max(last.start_us + 1, min(last.end_us, self.packets_end_us()))
 
-    def small_pictures(self, long_side: int) -> Iterator[tuple[Seen, NDArray[np.uint8]]]:
+    def small_frames(self, long_side: int) -> Iterator[tuple[Shown, TimedFrame, NDArray[np.uint8]]]:
         """Every frame that decodes, damaged ones too, with its pixels scaled by libswscale: uint8 `(h, w, 3)` BGR.
 
         For shot detection, which must get through a damaged file. Cropped, not rotated; the long side of the first
@@ -269,8 +281,7 @@ class PyAVReader:
         scale = min(1.0, long_side / max(width, height))
         size = max(2, round(width * scale)), max(2, round(height * scale))
         for shown in self._from_zero():
-            seen = Seen(shown, self._picture(shown, self._end_us(shown)))
-            yield seen, self._convert(shown.frame, "bgr24", size)
+            yield shown, self.timed(shown, self._end_us(shown)), self._convert(shown.frame, "bgr24", size)
 
     def display_size(self) -> tuple[int, int]:
         """(width, height) of the first frame as it is shown."""
@@ -326,7 +337,7 @@ class PyAVReader:
         return on_clock(self._packets(), self._timeline.video)
 
     def _frames(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[tuple[VideoFrame, bool]]:
-        """The frames of packets, and whether each is tainted by damage. Sets `_tainted` as it goes."""
+        """The frames of packets, and True for each that is tainted by damage. Sets `_tainted` as it goes."""
         import av
 
         context = self.stream.codec_context
@@ -450,8 +461,15 @@ class PyAVReader:
         num, den = self._base.numerator * MICRO, self._base.denominator
         return (2 * (ticks - self._zero) * num + den) // (2 * den)
 
-    def _picture(self, shown: Shown, end_us: int) -> Picture:
-        return Picture(shown.start_us, end_us, self._display(shown.frame), partial(self._rgb, shown.frame))
+    def timed(self, shown: Shown, end_us: int) -> TimedFrame:
+        """A frame that is on display until `end_us`."""
+        rgb = self.pixels_of(shown.start_us, partial(self._rgb, shown.frame))
+        return TimedFrame(shown.start_us, end_us, self._display(shown.frame), rgb)
+
+    def pixels_of(self, start_us: int, convert: Callable[[], NDArray[np.uint8]]) -> Callable[[], NDArray[np.uint8]]:
+        """What makes the pixels of the frame that begins at `start_us`: `convert`, which takes them from FFmpeg's
+        frame; other readers have their own."""
+        return convert
 
     def _rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
         return self.rgb(frame, self.matrix(frame))
@@ -516,8 +534,13 @@ class PyAVReader:
 
     @property
     def cropped(self) -> bool:
-        """Whether the container crops the first frame."""
+        """True if the container crops the first frame."""
         return (self.first.width, self.first.height) in self._crops
+
+    @property
+    def is_shifted(self) -> bool:
+        """True if times are not those of the container's stamps, counted from the first frame."""
+        return self._zero != self._first or self._clock is None or self._timeline.broken
 
 
 def display_matrix(frame: VideoFrame, otherwise: tuple[int, int, int, int] = (1, 0, 0, 1)) -> tuple[int, int, int, int]:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from curate.models.package_files import package_version
-from curate.schema.errors import CurateError
-
-
-def cache_folder() -> Path:
-    """`$CURATE_CACHE`, else `~/.cache/curate`. It may be deleted at any time; nothing else of a build lies in it."""
-    named = os.environ.get("CURATE_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "curate"
+from curate.storage.copies import CACHE_HINT, cache_folder
+from curate.storage.place import atomic_write
 
 
 def exporter_version() -> str:
@@ -40,26 +33,11 @@ def cached(name: str, digest: str, make: Callable[[Path], None], suffix: str = "
     Raises:
         CurateError: the folder cannot be written.
     """
-    folder = cache_folder()
-    path = folder / f"{name}-{digest[:16]}-{exporter_version()}{suffix}"
+    path = cache_folder() / "models" / f"{name}-{digest[:16]}-{exporter_version()}{suffix}"
     if path.exists():
         return path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=".unfinished-", suffix=suffix)
-    except OSError as exc:
-        raise CurateError(
-            f"the folder {folder} for exported models cannot be written ({exc.strerror})",
-            "set the environment variable CURATE_CACHE to a folder that can",
-        ) from exc
-    os.close(handle)
-    beside = Path(unfinished)
-    try:
-        make(beside)
-        beside.chmod(0o644)  # mkstemp's 0600 would shut other users out of a shared cache
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(path, CACHE_HINT) as unfinished:
+        make(unfinished)
     return path
 
 

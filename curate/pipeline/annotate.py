@@ -18,7 +18,8 @@ from curate.media.guarded import decodes
 from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import drop_views, failed_rows, view_name
 from curate.pipeline.board import Board
-from curate.pipeline.decodes import DECODES, decode_columns
+from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
+from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import Batch, Records, decoded, examined
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.listing import Listing
@@ -26,8 +27,8 @@ from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
-from curate.pipeline.rows import PARTITION, TOLD, nested, partition_of, told_column, unnested
-from curate.pipeline.whereabouts import tells
+from curate.pipeline.rows import FILES, PARTITION, TALLY, files_column, nested, partition_of, tally_column, unnested
+from curate.schema.manifest import File
 from curate.schema.tables import SAMPLES
 from curate.storage import Store
 from curate.storage.bucket import apply_endpoint_env
@@ -37,9 +38,10 @@ from curate.storage.tables import read_table, table_rows, write_table
 RESULT = pa.schema(
     [
         *PARTITION,
-        pa.field("ingest", pa.struct(TOLD)),
-        pa.field("annotate", pa.struct(TOLD)),
-        *DECODES,
+        pa.field("ingest", pa.struct(TALLY)),
+        pa.field("files", FILES),
+        pa.field("annotate", pa.struct(TALLY)),
+        DECODES,
     ]
 )
 """What comes out of the plan: a row a partition."""
@@ -87,7 +89,7 @@ class Annotate:
         apply_endpoint_env(context.stores)
         self._context, self._cut, self._here, self._later = context, cut, here, later
 
-    @tells("annotate")
+    @with_location("annotate")
     def __call__(self, block: pa.Table) -> pa.Table:
         """Make and commit what is missing of a partition.
 
@@ -96,6 +98,7 @@ class Annotate:
         """
         build, paths, board = self._context.build, self._context.paths, self._context.board
         partition = partition_of(block)
+        board.add("annotate", queued=-1)
         name, source = partition.name, partition.source
         records_path, samples_path = paths.records(name, source), paths.samples(name, source)
         is_examined = all(map(self._context.committed.holds, (records_path, samples_path)))
@@ -121,7 +124,9 @@ class Annotate:
         weight = 0
         done = failed = again = 0
         for batch in (
-            examined(build, records, self._cut, views) if records is not None else decoded(build, samples, views)
+            examined(build, records, self._cut, views, paths.reader)
+            if records is not None
+            else decoded(build, samples, views, reader=paths.reader)
         ):
             parts.append(batch.samples)
             table = _seen(batch, views, given, done)
@@ -138,26 +143,29 @@ class Annotate:
                 weight += flowing[-1].nbytes
                 if weight > MOST_FLOWING:
                     flowing, sizes = [], None
+        files: list[File] = []
         if records is not None:
-            write_table(build, samples_path, pa.concat_tables(parts) if parts else SAMPLES.empty_table())
-            write_table(build, records_path, records.table())
-        for fragment in mine:
-            fragment.commit(build, paths.signals(name, source, fragment.group.name))
-        return self._result(block, (done, 0, failed, again), flowing, sizes, [g.name for g in later])
+            whole = pa.concat_tables(parts) if parts else SAMPLES.empty_table()
+            files = [write_table(build, samples_path, whole), write_table(build, records_path, records.table())]
+        files += [fragment.commit(build, paths.signals(name, source, fragment.group.name)) for fragment in mine]
+        return self._result(block, (done, 0, failed, again), files, flowing, sizes, [g.name for g in later])
 
     def _result(
         self,
         block: pa.Table,
         told: tuple[int, int, int, int],
+        files: Sequence[File] = (),
         flowing: Sequence[pa.Table] = (),
         sizes: Sequence[int] | None = (),
         missing: Sequence[str] = (),
     ) -> pa.Table:
         """The row that goes on."""
         columns: dict[str, Any] = {name: block.column(name) for name in (*PARTITION.names, "ingest")}
-        columns |= {"annotate": told_column("annotate", *told)[1], **decode_columns(decodes())}
+        columns["files"] = files_column(block.column("files"), files)
+        columns |= {"annotate": tally_column("annotate", *told)[1], DECODES.name: decodes_column(decodes())}
         table = pa.table(columns, schema=RESULT)
         if self._later:
+            self._context.board.add("annotate", queued=1)
             batch = pa.concat_tables(flowing) if flowing else Batch().table([])
             table = table.append_column(BATCH, nested(batch))
             table = table.append_column(SIZES, pa.array([sizes], pa.list_(pa.int64())))
@@ -178,11 +186,12 @@ class Compute:
         apply_endpoint_env(context.stores)
         self._context, self._before, self._group, self._later = context, before, group, later
 
-    @tells("annotate")
+    @with_location("annotate")
     def __call__(self, block: pa.Table) -> pa.Table:
         """Compute and commit the group of a partition, where it is missing."""
+        self._context.board.add("annotate", queued=-1)
         if self._group.name not in block.column(MISSING)[0].as_py():
-            return self._passed(block, block.column(BATCH))
+            return self._passed(block, [], block.column(BATCH))
         for signal in self._group.signals:
             models().load_signal(signal)
         partition = partition_of(block)
@@ -194,28 +203,34 @@ class Compute:
             for batch in self._decoded(partition):
                 fragment.computed(batch, done)
                 done += batch.num_rows
-            fragment.commit(self._context.build, path)
-            return self._passed(block, block.column(BATCH))
+            return self._passed(block, [fragment.commit(self._context.build, path)], block.column(BATCH))
         whole = unnested(block, BATCH)
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         parts = [fragment.computed(whole.slice(at, size), at) for at, size in zip(starts, sizes, strict=True)]
-        fragment.commit(self._context.build, path)
+        files = [fragment.commit(self._context.build, path)]
         kept = [v for g in self._later for v in g.needs]
-        return self._passed(block, nested(drop_views(pa.concat_tables(parts) if parts else whole, kept)))
+        return self._passed(block, files, nested(drop_views(pa.concat_tables(parts) if parts else whole, kept)))
 
     def _decoded(self, partition: Partition) -> Iterator[pa.Table]:
         """The batches of a partition whose views did not flow."""
         build, paths = self._context.build, self._context.paths
         given = _fields(self._context, partition, self._before, [self._group])
         views, done = self._group.needs, 0
-        for batch in decoded(build, read_table(build, paths.samples(partition.name, partition.source)), views):
+        samples = read_table(build, paths.samples(partition.name, partition.source))
+        for batch in decoded(build, samples, views, reader=paths.reader):
             table = _seen(batch, views, given, done)
             done += table.num_rows
             yield table
 
-    def _passed(self, block: pa.Table, batch: Any) -> pa.Table:
+    def _passed(self, block: pa.Table, files: Sequence[File], batch: Any) -> pa.Table:
+        at = block.column_names.index(DECODES.name)
+        before = decodes_of(block.column(at)[0].as_py())
+        block = block.set_column(at, DECODES, decodes_column(before, decodes()))
+        at = block.column_names.index("files")
+        block = block.set_column(at, "files", files_column(block.column("files"), files))
         if not self._later:
             return block.select(RESULT.names)
+        self._context.board.add("annotate", queued=1)
         return block.set_column(block.column_names.index(BATCH), BATCH, batch)
 
 

@@ -17,7 +17,7 @@ ASKED_SECONDS = 0.5
 
 
 @dataclass
-class Told:
+class Tally:
     """What the rows of a plan say of a stage, summed: each partition once, however often its task was done."""
 
     total: int = 0
@@ -26,7 +26,7 @@ class Told:
     retries: int = 0
 
     def add(self, row: Mapping[str, int]) -> None:
-        """One partition's struct of `fetch.TOLD`."""
+        """One partition's struct of `fetch.TALLY`."""
         for name, count in row.items():
             setattr(self, name, getattr(self, name) + count)
 
@@ -62,7 +62,8 @@ class Board:
         self._actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
 
     def add(self, stage: str, **counts: int) -> None:
-        """So many more inputs of a stage: `total`, `passed`, `failed`, `reused`, `retries`."""
+        """So many more inputs of a stage: `total`, `passed`, `failed`, `reused`, `retries`; and of the partitions that
+        wait for a worker of it, `queued`, so many more or, below 0, fewer."""
         self._actor.add.remote(stage, {name: n for name, n in counts.items() if n})
 
     def sums(self) -> dict[str, dict[str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curate.schema.events import Cause
+from curate.schema.text import escape_controls
 
 MOST = 5
 """Causes that a person is told."""
@@ -30,7 +31,7 @@ def cause_lines(found: Sequence[Cause], most: int = MOST) -> list[str]:
 
 
 def _shown(text: str, limit: int) -> str:
-    safe = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    safe = escape_controls(text)
     if len(safe) <= limit:
         return safe
     return f"{safe[: limit // 2]}…{safe[-(limit // 2) :]}"

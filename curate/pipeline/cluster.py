@@ -7,12 +7,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from curate.decide.engine import Engine
+from curate.decide.processes import ProcessEngine
 from curate.schema.errors import CurateError
 
 CONNECT_SECONDS = 10.0
@@ -26,21 +28,49 @@ SESSION_BYTES = len("/ray/session_2026-12-31_23-59-59_999999_4194304/sockets/pla
 """What Ray puts behind its folder; a longer process id than this has Linux none (`PID_MAX_LIMIT`)."""
 
 
-@dataclass(frozen=True)
 class Cluster:
-    """What there is to run on.
+    """What there is to run on; a Ray on this machine is started when it is first needed.
 
-    Attributes:
-        cpus: CPUs of the whole cluster.
-        gpus: GPUs of the whole cluster.
-        address: as given; None for a fresh local Ray.
-        dashboard: `host:port` of Ray's dashboard; None where there is none.
+    Args:
+        address: of a cluster that is there, as `connect` takes it; None for a fresh local Ray.
+        workers: CPUs of a fresh local Ray; all of the machine's where None.
+        dashboard: True for a dashboard of a fresh local Ray, on loopback.
+        started: is called once, as soon as Ray is up.
     """
 
-    cpus: int
-    gpus: int
-    address: str | None
-    dashboard: str | None = None
+    def __init__(
+        self,
+        address: str | None,
+        workers: int | None,
+        dashboard: bool,
+        at_end: ExitStack,
+        started: Callable[[Cluster], None] | None,
+    ) -> None:
+        self.address = address
+        self._workers, self._dashboard, self._at_end, self._started = workers, dashboard, at_end, started
+        self._is_up = False
+        self._processes: ProcessEngine | None = None
+
+    @property
+    def cpus(self) -> int:
+        """CPUs of the whole cluster."""
+        return max(1, int(self._resources().get("CPU", 1)))
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the whole cluster."""
+        if self.address is None and not any(Path("/dev").glob("nvidia[0-9]*")):
+            return 0
+        return int(self._resources().get("GPU", 0))
+
+    @property
+    def dashboard(self) -> str | None:
+        """Where Ray's dashboard is, as `host:port`; None where there is none."""
+        from ray._private.worker import get_dashboard_url
+
+        self.start()
+        url: str | None = get_dashboard_url()  # type: ignore[no-untyped-call]
+        return url or None
 
     def hardware(self) -> str:
         """The class of hardware that results depend on in their last bits (law 6), e.g. `x86_64 cpu`."""
@@ -48,21 +78,55 @@ class Cluster:
 
         if not self.gpus:
             return f"{platform.machine()} cpu"
-
-        kinds = sorted({k.split(":", 1)[1] for k in resources() if k.startswith("accelerator_type:")})
+        kinds = sorted({k.split(":", 1)[1] for k in self._resources() if k.startswith("accelerator_type:")})
         return f"{platform.machine()} gpu {', '.join(kinds) or 'unknown'}"
+
+    def engine(self) -> Engine:
+        """What runs single tasks: the cluster, or processes of this machine where Ray was not needed yet."""
+        if self._is_up:
+            from curate.pipeline.engine import RayEngine
+
+            return RayEngine(self.cpus)
+        if self._processes is None:
+            workers = self._workers or len(os.sched_getaffinity(0))
+            self._processes = self._at_end.enter_context(ProcessEngine(workers))
+        return self._processes
+
+    def start(self) -> None:
+        """Start Ray, or connect to it, where that is not done.
+
+        Raises:
+            CurateError: it does not start, or the address does not answer.
+        """
+        if self._is_up:
+            return
+        self._is_up = True
+        import ray
+
+        if not ray.is_initialized():
+            _start_ray(self.address, self._workers, self._dashboard, self._at_end)
+        if self._started is not None:
+            self._started(self)
+
+    def _resources(self) -> dict[str, float]:
+        self.start()
+        return resources()
 
 
 @contextmanager
-def connect(address: str | None, workers: int | None, dashboard: bool = False) -> Iterator[Cluster]:
-    """Start a local Ray with `workers` CPUs (all of the machine's where None), or connect to `address`.
+def connect(
+    address: str | None,
+    workers: int | None,
+    dashboard: bool = False,
+    started: Callable[[Cluster], None] | None = None,
+) -> Iterator[Cluster]:
+    """A local Ray with `workers` CPUs (all of the machine's where None) once it is needed; or connect to `address`.
 
     A Ray that is already up in this process is used as it is and left up.
 
     Args:
         address: `auto`, or `host:port` of a head.
-        workers: CPUs of a fresh local Ray.
-        dashboard: whether a fresh local Ray has a dashboard, on loopback.
+        workers, dashboard, started: as `Cluster` takes them.
 
     Raises:
         CurateError: the address does not answer, or `workers` was given for an existing cluster.
@@ -74,40 +138,39 @@ def connect(address: str | None, workers: int | None, dashboard: bool = False) -
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # a message about a future default for GPU-less tasks that says nothing to a user of this command
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
     if address is not None and workers is not None:
         raise CurateError(
             "--workers sizes a fresh local Ray and cannot resize the cluster at --address", "leave one of them out"
         )
-    ours = not ray.is_initialized()
-    at_end = ExitStack()
-    if ours:
-        try:
-            _answers(address)
-            if address is None:
-                session = at_end.enter_context(session_folder())
-                # "local": never a cluster that someone else left running on this machine
-                given: dict[str, Any] = {"address": "local", "num_cpus": workers, "include_dashboard": dashboard}
-                given |= {} if session is None else {"_temp_dir": session}
-            else:
-                given = {"address": address}
-            with _away_from_the_terminal():
-                ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
-            where = f"at {address}" if address else "on this machine"
-            reason = " ".join(str(exc).split())[:300]
-            at_end.close()
-            raise CurateError(
-                f"Ray is not reachable {where}: {reason}",
-                "start one with `ray start --head`, or leave --address out to run on a fresh local Ray",
-            ) from exc
-    with at_end:
-        if ours:
-            at_end.callback(ray.shutdown)
-        have = resources()
-        cpus, gpus = max(1, int(have.get("CPU", 1))), int(have.get("GPU", 0))
-        yield Cluster(cpus, gpus, address, _dashboard())
+    with ExitStack() as at_end:
+        cluster = Cluster(address, workers, dashboard, at_end, started)
+        if address is not None:
+            cluster.start()
+        yield cluster
+
+
+def _start_ray(address: str | None, workers: int | None, dashboard: bool, at_end: ExitStack) -> None:
+    import ray
+
+    try:
+        _answers(address)
+        if address is None:
+            session = at_end.enter_context(session_folder())
+            # "local": never a cluster that someone else left running on this machine
+            given: dict[str, Any] = {"address": "local", "num_cpus": workers, "include_dashboard": dashboard}
+            given |= {} if session is None else {"_temp_dir": session}
+        else:
+            given = {"address": address}
+        with _away_from_the_terminal():
+            ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
+        where = f"at {address}" if address else "on this machine"
+        reason = " ".join(str(exc).split())[:300]
+        raise CurateError(
+            f"Ray is not reachable {where}: {reason}",
+            "start one with `ray start --head`, or leave --address out to run on a fresh local Ray",
+        ) from exc
+    at_end.callback(ray.shutdown)
 
 
 @contextmanager
@@ -159,14 +222,6 @@ def _away_from_the_terminal() -> Iterator[None]:
         os.close(nowhere)
         for number, handler in signals.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def _dashboard() -> str | None:
-    """Where the connected cluster's dashboard is, as `host:port`."""
-    from ray._private.worker import get_dashboard_url
-
-    url: str | None = get_dashboard_url()  # type: ignore[no-untyped-call]
-    return url or None
 
 
 def _answers(address: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What was decoded, summed over tasks: media are decoded once before decisions, and once after (law 4)."""
+"""What tasks decoded, as a column of their rows: media are decoded once before decisions, and once after (law 4)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from curate.media.decodes import Decodes
 
 _TYPES = {"int": pa.int64(), "float": pa.float64()}
 
-DECODES = tuple(pa.field(f.name, _TYPES[str(f.type)], nullable=False) for f in fields(Decodes))
-"""Columns of a row that comes out of a plan."""
+DECODES = pa.field(
+    "decodes",
+    pa.struct([pa.field(f.name, _TYPES[str(f.type)], nullable=False) for f in fields(Decodes)]),
+    nullable=False,
+)
+"""Column of a row that comes out of a plan."""
 
 
-def decode_columns(counts: Decodes) -> dict[str, list[Any]]:
-    """Counts as columns of one row."""
-    return {name: [value] for name, value in asdict(counts).items()}
+def decodes_of(value: Mapping[str, Any]) -> Decodes:
+    """Counts from a value of that column."""
+    return Decodes(**value)
 
 
-def add_row(counts: Decodes, row: Mapping[str, Any]) -> None:
-    """Add the counts of a row."""
-    counts.add(Decodes(**{f.name: row[f.name] for f in fields(Decodes)}))
+def decodes_column(*counts: Decodes) -> pa.Array:
+    """A column of one row, with the sum of some counts."""
+    total = Decodes()
+    for one in counts:
+        total.add(one)
+    return pa.array([asdict(total)], DECODES.type)

@@ -1,33 +1,33 @@
-"""Tasks of `decide` as Ray tasks: tables stay in the object store, the driver holds references only."""
+"""Tasks as Ray tasks: tables stay in the object store, the driver holds references only."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from curate.decide.engine import Held, Item
-from curate.pipeline.cluster import resources
-from curate.schema.errors import CurateError
+from curate.pipeline.user_errors import user_errors
 
 
 class RayEngine:
     """`curate.decide.engine.Engine` on the connected cluster; tasks take one CPU each.
 
     What a lost node held is made again from the tasks that made it.
+
+    Args:
+        width: CPUs of the cluster.
     """
 
-    def __init__(self) -> None:
-        self.width = max(1, int(resources().get("CPU", 1)))
-        self._at_once = 4 * self.width
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._at_once = 4 * width
 
     def map(self, fn: Callable[..., Any], items: Iterable[Item]) -> Iterator[Any]:
         task, waiting = _task(fn, 1), deque[Any]()
-        with _mendable():
+        with user_errors():
             for item in items:
                 waiting.append(task(*item))
                 if len(waiting) >= self._at_once:
@@ -43,7 +43,7 @@ class RayEngine:
         return [made] if parts == 1 else [list(part) for part in zip(*made, strict=True)] or [[] for _ in range(parts)]
 
     def fetch(self, held: Iterable[Held]) -> Iterator[Any]:
-        with _mendable():
+        with user_errors():
             for one in held:
                 yield ray.get(one)
 
@@ -76,18 +76,3 @@ def _call(fn: Callable[..., Any], several: bool, *arguments: Any) -> Any:
     if not several:
         return values
     return tuple(values) if len(values) > 1 else values[0]
-
-
-@contextmanager
-def _mendable() -> Iterator[None]:
-    """What a task met that the user can mend, as it was raised there."""
-    try:
-        yield
-    except CurateError as exc:
-        cause = getattr(exc, "cause", exc)  # Ray's copy is of both classes
-        raise CurateError(cause.message, cause.hint) from None
-    except (OutOfDiskError, ObjectStoreFullError) as exc:
-        raise CurateError(
-            "no space left on the disk for what tasks exchange",
-            "free some where Ray's session lies (RAY_TMPDIR moves it) and run the same command again",
-        ) from exc

@@ -63,16 +63,19 @@ class Batch:
         """Its rows of the table of samples."""
         return pa.table(self.rows, schema=SAMPLES)
 
-    def add(self, row: Mapping[str, Any], got: Viewed, data: bytes, views: Sequence[DecodeRequest]) -> None:
+    def add(
+        self, row: Mapping[str, Any], got: Viewed, data: bytes, views: Sequence[DecodeRequest], reader: str
+    ) -> None:
         """One more sample.
 
         Args:
             got: what came of decoding `views` together.
             data: its media.
+            reader: that decoded them.
         """
         for name, values in self.rows.items():
             values.append(row.get(name))
-        found, errors = (got.views, {}) if got.error is None else _apart(row, got.error, data, views)
+        found, errors = (got.views, {}) if got.error is None else _apart(row, got.error, data, views, reader)
         self.views.append(found)
         self.failures.append({view: Failure.of(f"{self.stage}:decode", error) for view, error in errors.items()})
         self.timed += row["kind"] in TIMED
@@ -126,17 +129,23 @@ class Records:
         return pa.table({name: [row.get(name) for row in merged] for name in RECORDS.names}, schema=RECORDS)
 
 
-def examined(build: Store, records: Records, how: CutHow, views: Sequence[DecodeRequest]) -> Iterator[Batch]:
-    """Probe, cut and decode records; their samples in batches, in order. What is found of records is added to them."""
+def examined(
+    build: Store, records: Records, how: CutHow, views: Sequence[DecodeRequest], reader: str = "pyav"
+) -> Iterator[Batch]:
+    """Probe, cut and decode records; their samples in batches, in order. What is found of records is added to them.
+
+    Args:
+        reader: of video, as in the recipe.
+    """
     there = [i for i, row in enumerate(records.rows) if row["error"] is None]
     batch = Batch()
     for window, items in _windows(build, records.rows, there, lambda row: row["uri"]):
-        for got in examine(items, how, views, limit_s=DECODE_SECONDS):
+        for got in examine(items, how, views, limit_s=DECODE_SECONDS, reader=reader):
             at = window[got.index]
             if isinstance(got, Examined):
                 records.add(at, got)
                 continue
-            batch.add(records.sample(at, got.span), got, items[got.index][0], views)
+            batch.add(records.sample(at, got.span), got, items[got.index][0], views, reader)
             if batch.is_full:
                 yield batch
                 batch = Batch()
@@ -145,18 +154,19 @@ def examined(build: Store, records: Records, how: CutHow, views: Sequence[Decode
 
 
 def decoded(
-    build: Store, samples: pa.Table, views: Sequence[DecodeRequest], stage: str = "annotate"
+    build: Store, samples: pa.Table, views: Sequence[DecodeRequest], stage: str = "annotate", reader: str = "pyav"
 ) -> Iterator[Batch]:
     """Samples decoded again, in the batches of `examined`.
 
     Args:
         samples: of SAMPLES.
         stage: that a failure names.
+        reader: of video, as in the recipe.
     """
     rows = samples.to_pylist()
     batch = Batch(stage)
-    for got, data in views_of(build, rows, views):
-        batch.add(rows[got.index], got, data, views)
+    for got, data in views_of(build, rows, views, reader):
+        batch.add(rows[got.index], got, data, views, reader)
         if batch.is_full:
             yield batch
             batch = Batch(stage)
@@ -165,7 +175,7 @@ def decoded(
 
 
 def views_of(
-    build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[DecodeRequest]
+    build: Store, rows: Sequence[Mapping[str, Any]], views: Sequence[DecodeRequest], reader: str = "pyav"
 ) -> Iterator[tuple[Viewed, bytes]]:
     """The views of samples, in order, with their media; `index` is the place in `rows`.
 
@@ -180,14 +190,14 @@ def views_of(
             Request(data, row["kind"], _span(row), "", row["sample_id"])
             for (data, _), row in zip(items, (rows[i] for i in window), strict=True)
         ]
-        for got in decode_many(requests, views, limit_s=DECODE_SECONDS):
+        for got in decode_many(requests, views, limit_s=DECODE_SECONDS, reader=reader):
             yield Viewed(window[got.index], got.span, got.views, got.error), items[got.index][0]
 
 
 def _apart(
-    row: Mapping[str, Any], error: MediaError, data: bytes, views: Sequence[DecodeRequest]
+    row: Mapping[str, Any], error: MediaError, data: bytes, views: Sequence[DecodeRequest], reader: str
 ) -> tuple[dict[DecodeRequest, NDArray[np.generic]], dict[DecodeRequest, MediaError]]:
-    """What a sample has, and what it lost, each view decoded for itself: damaged sound costs no pictures. So what is
+    """What a sample has, and what it lost, each view decoded for itself: damaged audio costs no frames. So what is
     said of a view does not depend on which others were asked for.
 
     Media that killed the decoder, or took too much of it, are not tried again: all views are lost.
@@ -201,7 +211,7 @@ def _apart(
     lost: dict[DecodeRequest, MediaError] = {}
     request = Request(data, row["kind"], _span(row), "", row["sample_id"])
     for view in views:
-        [got] = decode_many([request], [view], limit_s=DECODE_SECONDS)
+        [got] = decode_many([request], [view], limit_s=DECODE_SECONDS, reader=reader)
         found |= got.views
         if got.error is not None:
             lost[view] = got.error

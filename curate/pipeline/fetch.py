@@ -12,14 +12,15 @@ from typing import Any
 import pyarrow as pa
 
 from curate.pipeline.board import Board
+from curate.pipeline.error_location import with_location
 from curate.pipeline.listing import Listing
 from curate.pipeline.media_store import MediaTar, read_media
 from curate.pipeline.partitions import Partition, partition_name, slices
 from curate.pipeline.paths import Paths
 from curate.pipeline.retry import good_rows
-from curate.pipeline.rows import PARTITION, nested, partition_of, told_column, unnested
-from curate.pipeline.whereabouts import tells
+from curate.pipeline.rows import PARTITION, files_column, nested, partition_of, tally_column, unnested
 from curate.schema.ids import content_id
+from curate.schema.manifest import File
 from curate.schema.recipe import Fetch
 from curate.schema.tables import FAILURE_NAMES, FETCHED
 from curate.schema.verdict import Failure
@@ -30,7 +31,7 @@ from curate.sources.read import read_all
 from curate.storage import Store
 from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
-from curate.storage.tables import write_table
+from curate.storage.tables import write_table, written
 
 AT_ONCE = 64
 """Entries held in memory together, unless a source fetches more at once."""
@@ -53,7 +54,7 @@ UNITS = pa.schema(
 """Units of all sources, as they go to the tasks that list them."""
 
 
-@tells("ingest")
+@with_location("ingest")
 def list_unit(
     block: pa.Table,
     build: Store,
@@ -76,7 +77,7 @@ def list_unit(
     source = sources[unit.source]
     for entries in slices(source.read(unit, build), size):
         name = partition_name(source.name, source.fingerprint(), unit.name, identities(entries))
-        board.add("ingest", total=len(entries))
+        board.add("ingest", total=len(entries), queued=1)
         head = pa.table(
             {
                 "partition": [name],
@@ -90,7 +91,7 @@ def list_unit(
         yield head.append_column("entries", nested(entries_table(entries)))
 
 
-@tells("ingest")
+@with_location("ingest")
 def fetch_partition(
     block: pa.Table,
     build: Store,
@@ -112,21 +113,25 @@ def fetch_partition(
     """
     apply_endpoint_env(stores)
     partition = partition_of(block)
+    board.add("ingest", queued=-1)
     place = paths.fetched(partition.name, partition.source)
+    files: list[File] = []
     if committed.holds(place):
         told = (partition.rows, partition.rows, 0, 0)
     else:
-        failed = _fetch(build, paths, partition, entries_of(unnested(block, "entries")), fetch)
+        failed, files = _fetch(build, paths, partition, entries_of(unnested(block, "entries")), fetch)
         told = (partition.rows, 0, failed, retries.take())
     total, reused, failed, again = told
     board.add("ingest", reused=reused, passed=total - reused - failed, failed=failed, retries=again)
-    return block.select(PARTITION.names).append_column(*told_column("ingest", *told))
+    board.add("annotate", queued=1)
+    row = block.select(PARTITION.names).append_column(*tally_column("ingest", *told))
+    return row.append_column("files", files_column(None, files))
 
 
 def _fetch(
     build: Store, paths: Paths, partition: Partition, entries: Sequence[Entry], fetch: Mapping[str, dict[str, Any]]
-) -> int:
-    """Fetch and commit; how many failed."""
+) -> tuple[int, list[File]]:
+    """Fetch and commit; how many failed, and the files."""
     limits = {name: Fetch.model_validate(options) for name, options in fetch.items()}
     media = paths.media(partition.name, partition.source)
     fetched = paths.fetched(partition.name, partition.source)
@@ -146,8 +151,8 @@ def _fetch(
                 for name, values in columns.items():
                     values.append(row.get(name))
         tar.close()
-    write_table(build, fetched, pa.table(columns, schema=FETCHED))
-    return failed
+        about = written(media, temporary, len(entries))
+    return failed, [about, write_table(build, fetched, pa.table(columns, schema=FETCHED))]
 
 
 def _windows(entries: Sequence[Entry], limits: Mapping[str, Fetch]) -> Iterator[list[Entry]]:

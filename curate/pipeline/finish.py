@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +13,6 @@ from rich.console import Console
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import ray_map
 from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split
 from curate.shards.commit import describe_file, write_manifest
 from curate.shards.ipc import open_ipc
@@ -63,6 +61,7 @@ def finish(
     counts: Counts,
     shards: Sequence[ShardResult],
     splits: list[Split],
+    known: Mapping[str, File],
     paths: Sequence[str],
     work: Sequence[str],
     write_card: CardWriter,
@@ -70,18 +69,21 @@ def finish(
     """Write the card, commit the manifest, and remove what it does not name: an earlier recipe's fragments.
 
     Args:
+        known: by path, files whose digests were made where they were written.
         paths: all files of the build but shards and the card.
         work: fragments of `WORK` folders that the next run may take up.
     """
-    paths = sorted(paths)
-    # on the cluster: it reads every byte of the build once more
-    parts = ray_map(partial(_describe, build), [paths[i : i + DESCRIBED] for i in range(0, len(paths), DESCRIBED)])
-    files = [file for part in parts for file in part] + [shard.file for shard in shards]
+    engine = cluster.engine()
+    # of what a run committed that did not end, every byte is read once more
+    others = sorted(path for path in paths if path not in known)
+    parts = engine.map(_describe, ((build, others[i : i + DESCRIBED]) for i in range(0, len(others), DESCRIBED)))
+    described = {file.path: file for part in parts for file in part}
+    files = [known.get(path) or described[path] for path in sorted(paths)] + [shard.file for shard in shards]
     manifest = _manifest(plan, cluster, counts, shards, splits)
     with Stage(console, "card", 1, "page") as stage:
         loader = Loader({s.card.name: s.tokenizer for s in plan.streams})
         # in a task, so that what it reads and draws is not held by this process
-        [written] = ray_map(partial(_card, build, manifest, write_card, loader), [files])
+        [written] = engine.map(_card, [(build, manifest, write_card, loader, files)])
         files += written
         stage.add(1)
     manifest.lists = write_lists(build, files)

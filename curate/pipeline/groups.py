@@ -15,6 +15,7 @@ from curate.pipeline.models import models
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
 from curate.schema.fields import SignalField
+from curate.schema.manifest import File
 from curate.schema.verdict import Failure
 from curate.signals.base import Signal
 from curate.storage import Store
@@ -72,7 +73,7 @@ class GroupFragment:
         self._parts.append(batch.select(["sample_id", *self._columns()]))
         return batch
 
-    def commit(self, build: Store, path: str) -> None:
+    def commit(self, build: Store, path: str) -> File:
         """Write the fragment."""
         schema = pa.schema(
             [
@@ -83,7 +84,7 @@ class GroupFragment:
             metadata={SIGNALS: json.dumps(self._digests, sort_keys=True).encode()},
         )
         table = pa.concat_tables(self._parts).cast(schema) if self._parts else schema.empty_table()
-        write_table(build, path, table)
+        return write_table(build, path, table)
 
     def _columns(self) -> list[str]:
         fields = [f.name for s in self.group.signals for f in s.gives]

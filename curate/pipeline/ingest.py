@@ -14,18 +14,19 @@ import pyarrow as pa
 from curate.media.decodes import Decodes
 from curate.media.examine import CutHow
 from curate.pipeline.annotate import Annotate, Compute, Context
-from curate.pipeline.board import Board, Told
+from curate.pipeline.board import Board, Tally
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.decodes import add_row
+from curate.pipeline.decodes import decodes_of
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths, groups_of
 from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import results, rows_dataset, then
-from curate.pipeline.units import Read, UnitsRead
-from curate.schema.recipe import Cut, Recipe, TableSource
+from curate.pipeline.ray_data import execute, from_rows, map_stage
+from curate.pipeline.read_log import Read, ReadLog
+from curate.schema.manifest import File
+from curate.schema.recipe import Cut, PluginSource, Recipe, TableSource
 from curate.signals.base import Signal
 from curate.sources.base import Source, Unit
 from curate.storage import Store
@@ -40,16 +41,19 @@ class Ingested:
         partitions: of all sources, by name, so in an order that no scheduling decides.
         records: by source, those that are more than a word on a unit that cannot be read.
         decodes: what was decoded.
+        files: those whose digests are known.
     """
 
     partitions: list[Partition]
     records: dict[str, int]
     decodes: Decodes
+    files: list[File]
 
 
 def fetch_options(recipe: Recipe) -> dict[str, dict[str, object] | None]:
     """The fetch section of each source, by its name, as plain data; None where it fetches nothing from the web."""
-    return {s.name: s.fetch.model_dump() if isinstance(s, TableSource) else None for s in recipe.sources}
+    fetched = TableSource | PluginSource
+    return {s.name: s.fetch.model_dump() if isinstance(s, fetched) else None for s in recipe.sources}
 
 
 def cut_how(cut: Cut) -> CutHow:
@@ -76,8 +80,8 @@ def ingest(
     folders = ["fetched", "records", "samples", *(f"signals/{g.name}" for g in groups)]
     there = {stat.path for folder in folders for stat in build.files(folder)}
     records = {source.name: 0 for source in sources}
-    told = {name: Told() for name in stages}
-    known = UnitsRead(build, by_name, recipe.partition)
+    told = {name: Tally() for name in stages}
+    known = ReadLog(build, by_name, recipe.partition)
     found: list[Read] = []
     units: list[Unit] = []
     for unit in (unit for source in sources for unit in source.units(build)):
@@ -101,7 +105,8 @@ def ingest(
         records[one.partition.source] += one.partition.rows - one.whole
     if "annotate" in stages:
         known.write(found)
-    return Ingested(sorted((one.partition for one in found), key=lambda p: p.name), records, counts)
+    partitions = sorted((one.partition for one in found), key=lambda p: p.name)
+    return Ingested(partitions, records, counts, [file for one in found for file in one.files])
 
 
 def _read(
@@ -114,10 +119,11 @@ def _read(
     there: Iterable[str],
     cluster: Cluster,
     stages: Mapping[str, Stage],
-    told: Mapping[str, Told],
+    told: Mapping[str, Tally],
     counts: Decodes,
 ) -> list[Read]:
     """Run the plan over some units; what it says of the stages and of decodes is added to `told` and `counts`."""
+    cluster.start()
     table = pa.Table.from_pylist(
         [
             {
@@ -140,8 +146,8 @@ def _read(
     stores = endpoint_env()
     context = Context(build, paths, committed, board, stores)
     size = pools(cluster)
-    plan = then(
-        rows_dataset(table),
+    plan = map_stage(
+        from_rows(table),
         list_unit,
         cpus=LIST_CPUS,
         build=build,
@@ -151,7 +157,7 @@ def _read(
         stores=stores,
     )
     fetch = {name: options for name, options in fetch_options(recipe).items() if options is not None}
-    plan = then(
+    plan = map_stage(
         plan,
         fetch_partition,
         cpus=FETCH_CPUS,
@@ -163,7 +169,7 @@ def _read(
         stores=stores,
     )
     if "annotate" in stages:
-        plan = then(
+        plan = map_stage(
             plan,
             Annotate,
             cpus=size.actor_cpus,
@@ -175,7 +181,7 @@ def _read(
         )
     for i, group in enumerate(later if "annotate" in stages else []):
         share = group.gpus if cluster.gpus else 0
-        plan = then(
+        plan = map_stage(
             plan,
             Compute,
             cpus=size.actor_cpus,
@@ -188,12 +194,13 @@ def _read(
         )
     found = []
     with board.shown(stages):
-        for row in results(plan):
+        for row in execute(plan):
             partition = Partition(row["partition"], row["source"], row["rows"])
             samples = row["annotate"]["total"] if "annotate" in stages else 0
-            found.append(Read(partition, row["unit"], row["whole"], samples))
+            files = tuple(File(**file) for file in row["files"])
+            found.append(Read(partition, row["unit"], row["whole"], samples, files))
             for name, sums in told.items():
                 sums.add(row[name])
             if "annotate" in stages:
-                add_row(counts, row)
+                counts.add(decodes_of(row["decodes"]))
     return found

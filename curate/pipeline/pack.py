@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
-
-import ray
 
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.progress import Stage
-from curate.pipeline.stream import ray_map
 from curate.schema.manifest import Split
 from curate.schema.recipe import Recipe
-from curate.shards.pack import PackTask, ShardResult, Tokenized, count_kept, pack_range, plan_pack, splits_of
+from curate.shards.pack import ShardResult, Tokenized, count_kept, pack_range, plan_pack, splits_of
 from curate.shards.schema import StreamSpec
 from curate.storage import Store
 
@@ -33,22 +28,18 @@ def pack(
     stage: Stage,
 ) -> tuple[list[ShardResult], list[Split]]:
     """Write the shards that are not there; all of them, and the manifest's splits."""
-    counting = partial(_counted, build, recipe.seed, dict(recipe.pack.splits))
-    groups = [partitions[at : at + COUNTED] for at in range(0, len(partitions), COUNTED)]
-    counts = [count for some in ray_map(counting, groups) for count in some]
+    engine, splits = cluster.engine(), dict(recipe.pack.splits)
+    groups = [(build, partitions[at : at + COUNTED], recipe.seed, splits) for at in range(0, len(partitions), COUNTED)]
+    counts = [count for some in engine.map(_count_group, groups) for count in some]
     stage.expect(sum(n for count in counts for n in count.values()))
-    tasks = plan_pack(counts, recipe.pack, TASKS_A_CPU * cluster.cpus)
-    shared = ray.put(list(partitions))
+    tasks = plan_pack(counts, recipe.pack, TASKS_A_CPU * engine.width)
+    [shared] = engine.hold(list, [(list(partitions),)])
     done: list[ShardResult] = []
-    for some in ray_map(partial(_packed, build, shared, list(specs), recipe.seed), tasks):
+    for some in engine.map(pack_range, ((build, shared, task, list(specs), recipe.seed) for task in tasks)):
         done += some
         stage.add(sum(shard.rows for shard in some))
     return done, splits_of(list(recipe.pack.splits), tasks, done)
 
 
-def _counted(build: Store, seed: int, splits: dict[str, float], some: Sequence[Tokenized]) -> list[dict[str, int]]:
+def _count_group(build: Store, some: Sequence[Tokenized], seed: int, splits: dict[str, float]) -> list[dict[str, int]]:
     return [count_kept(build, one, seed, splits) for one in some]
-
-
-def _packed(build: Store, shared: Any, specs: Sequence[StreamSpec], seed: int, task: PackTask) -> list[ShardResult]:
-    return pack_range(build, ray.get(shared), task, specs, seed)

@@ -10,8 +10,11 @@ from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import view_name
 from curate.pipeline.partitions import KEY_HEX, fragment
 from curate.schema.ids import key_of
-from curate.schema.recipe import Cut
+from curate.schema.recipe import Cut, Media
 from curate.signals.base import Signal
+
+READER = Media().reader
+"""The reader of video that is not named where it makes a fragment: so its fragments keep their names."""
 
 FETCH_VERSION = 1
 CUT_VERSION = 3
@@ -71,22 +74,26 @@ class Paths:
         cut_as: options of the recipe's `cut` that the samples depend on.
         signals_as: by signal, fingerprint of what its values depend on beside the samples.
         groups: by group, the names of its signals.
+        reader: of video (`media.reader` of the recipe). What is made of pixels depends on it; records and samples do
+            not.
     """
 
     fetched_as: Mapping[str, Any]
     cut_as: Any
     signals_as: Mapping[str, str]
     groups: Mapping[str, tuple[str, ...]]
+    reader: str = READER
 
     @classmethod
-    def of(cls, fetch: Mapping[str, Any], cut: Cut, signals: Sequence[Signal]) -> Paths:
-        """Of the fetch section of each source (None where it has none), `cut`, and all signals."""
+    def of(cls, fetch: Mapping[str, Any], cut: Cut, signals: Sequence[Signal], reader: str = READER) -> Paths:
+        """Of the fetch section of each source (None where it has none), `cut`, all signals, and the reader of video."""
         return cls(
             fetched_as={source: ["fetch", FETCH_VERSION, _fetched_as(options)] for source, options in fetch.items()},
             # min_seconds is a rule of `decide`: moving it must not cut again
             cut_as=["cut", CUT_VERSION, cut.shots.model_dump(), cut.max_seconds, cut.max_samples],
             signals_as=_signals_as(signals),
             groups={g.name: tuple(s.name for s in g.signals) for g in groups_of(signals)},
+            reader=reader,
         )
 
     def fetched(self, partition: str, source: str) -> str:
@@ -107,7 +114,7 @@ class Paths:
 
     def signals(self, partition: str, source: str, group: str) -> str:
         """The fragment of a group of signals."""
-        made_by = ["signals", self._cut(source), [self.signals_as[name] for name in self.groups[group]]]
+        made_by = ["signals", self._decoded(source), [self.signals_as[name] for name in self.groups[group]]]
         return fragment(f"signals/{group}", partition, made_by)
 
     def tables(self, partition: str, source: str) -> list[str]:
@@ -117,11 +124,14 @@ class Paths:
 
     def tokens_prefix(self, partition: str, source: str, stream: str, made_by: Any) -> str:
         """Names of a stream's fragments of a partition begin so; the digest of what they hold follows."""
-        key = key_of(["tokens", self._cut(source), made_by])[:KEY_HEX]
+        key = key_of(["tokens", self._decoded(source), made_by])[:KEY_HEX]
         return f"tokenized/{stream}/{partition}-{key}-"
 
     def _cut(self, source: str) -> Any:
         return [self.fetched_as[source], self.cut_as]
+
+    def _decoded(self, source: str) -> Any:
+        return self._cut(source) if self.reader == READER else [*self._cut(source), self.reader]
 
 
 def _fetched_as(options: Mapping[str, Any] | None) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from curate import plugins
 from curate.decide.rules import check_near_duplicates, check_rules
+from curate.media.reader import check_reader
 from curate.pipeline.paths import LIGHT
 from curate.pipeline.tokenize import StreamPlan
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
-from curate.schema.recipe import Rule
 from curate.schema.recipe_file import RecipeFile
 from curate.signals import registry
 from curate.signals.base import Signal
@@ -37,13 +38,6 @@ class Plan:
     fields: dict[str, SignalField]
     streams: list[StreamPlan]
 
-    @property
-    def rules(self) -> list[Rule]:
-        """The recipe's rules for samples, after the shortest length that `cut` sets."""
-        shortest = self.file.recipe.cut.min_seconds
-        first = [Rule(field="duration", min=shortest, kinds=["video", "audio"])] if shortest > 0 else []
-        return [*first, *self.file.recipe.decide.rules]
-
 
 def make_plan(file: RecipeFile) -> Plan:
     """Resolve and check a recipe.
@@ -53,6 +47,13 @@ def make_plan(file: RecipeFile) -> Plan:
             message starts with the file and the line.
     """
     recipe = file.recipe
+    with _at(file, ("media", "reader")):
+        check_reader(recipe.media.reader)
+    with _at(file, ("cut", "shots", "detector")):
+        plugins.find("detector", recipe.cut.shots.detector)
+    for i, source in enumerate(recipe.sources):
+        with _at(file, ("sources", i, "kind")):
+            plugins.find("source", source.kind)
     signals: list[Signal] = []
     for i, use in enumerate(recipe.annotate):
         with _at(file, ("annotate", i)):

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from curate.pipeline.error_location import note
 from curate.pipeline.json_console import JsonConsole
 from curate.pipeline.rate import Rate
-from curate.pipeline.whereabouts import note
 from curate.schema.errors import CurateError
 from curate.schema.events import Counts, Dashboard, StageEnd, StageProgress, StageStart
 
@@ -54,6 +54,7 @@ class Stage:
         self._beside = beside
         self._counts = Counts(stage=name, unit=unit, total=total, reused=reused)
         self._every = every
+        self._queued = 0
         self._rate = Rate()
         self._counting = threading.Lock()
         self._started = time.monotonic()
@@ -103,9 +104,12 @@ class Stage:
         if self._bar is not None:
             self._bar.update(self._task, total=self._counts.total)
 
-    def at(self, total: int = 0, reused: int = 0, passed: int = 0, failed: int = 0, retries: int = 0) -> None:
+    def at(
+        self, total: int = 0, reused: int = 0, passed: int = 0, failed: int = 0, retries: int = 0, queued: int = 0
+    ) -> None:
         """Where the stage is, counted elsewhere."""
         with self._counting:
+            self._queued = max(0, queued)  # a task that is done again leaves the queue twice
             before = self._counts
             now = {"total": total, "reused": reused, "passed": passed, "failed": failed, "retries": retries}
             self._counts = before.model_copy(update=now)
@@ -130,13 +134,14 @@ class Stage:
         """Where it is."""
         now = time.monotonic()
         with self._counting:
-            counts, rate = self._counts, self._rate.per_second(now)
+            counts, queued, rate = self._counts, self._queued, self._rate.per_second(now)
         left = max(0, counts.total - counts.done)
         return StageProgress(
             **dict(counts),
             seconds=round(now - self._started, 3),
             rate=rate,
             eta_seconds=round(left / rate, 3) if rate else None,
+            queued=queued,
         )
 
     def _tick(self) -> None:
@@ -232,6 +237,8 @@ def _others(counts: Counts) -> list[str]:
     parts = [f"{getattr(counts, name)} {name}" for name in [*names, "reused"] if getattr(counts, name)]
     if counts.retries:
         parts.append("1 retry" if counts.retries == 1 else f"{counts.retries} retries")
+    if isinstance(counts, StageProgress) and counts.queued:
+        parts.append(f"{counts.queued} queued")
     return parts
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from curate.decide.engine import Engine
 from curate.pipeline.blocks import failed_rows
 from curate.pipeline.paths import Group
-from curate.pipeline.stream import ray_map
 from curate.shards.fragments import read_failed
 from curate.storage import Store
 from curate.storage.base import Lease
@@ -27,8 +26,8 @@ LOOKED_AT = 64
 """Fragments that one task looks at."""
 
 
-def forget_failures(
-    build: Store, lease: Lease, groups: Sequence[Group] = (), texts: Sequence[str] = ()
+def reset_failures(
+    build: Store, lease: Lease, engine: Engine, groups: Sequence[Group] = (), texts: Sequence[str] = ()
 ) -> dict[str, int]:
     """Take back the commit, and remove committed fragments that hold failures, and those that were made of them.
 
@@ -38,6 +37,7 @@ def forget_failures(
     Args:
         build: a finished build, or one that was interrupted.
         lease: what the run has on it.
+        engine: runs the tasks that look for failures.
         groups: of signals, in an order that respects what they read of each other.
         texts: token streams that read captions.
 
@@ -49,8 +49,8 @@ def forget_failures(
     failing: dict[str, list[str]] = {}
     for folder, stage in zip(FOLDERS, STAGES, strict=True):
         paths = [s.path for s in build.files(folder)]
-        parts = [paths[at : at + LOOKED_AT] for at in range(0, len(paths), LOOKED_AT)]
-        counts = dict(one for some in ray_map(partial(_failures, build, folder), parts) for one in some)
+        parts = ((build, folder, paths[at : at + LOOKED_AT]) for at in range(0, len(paths), LOOKED_AT))
+        counts = dict(one for some in engine.map(_failures, parts) for one in some)
         found[stage], failing[folder] = sum(counts.values()), list(counts)
     _remove(build, failing, groups, texts)
     return found

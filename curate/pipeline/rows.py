@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from curate.pipeline.partitions import Partition
+from curate.schema.manifest import File
+from curate.shards import lists
 
 PARTITION = pa.schema(
     [
@@ -17,7 +21,7 @@ PARTITION = pa.schema(
 )
 """What every row of the plan begins with."""
 
-TOLD = (
+TALLY = (
     pa.field("total", pa.int64(), nullable=False),
     pa.field("reused", pa.int64(), nullable=False),
     pa.field("failed", pa.int64(), nullable=False),
@@ -27,10 +31,21 @@ TOLD = (
 twice gives one row."""
 
 
-def told_column(name: str, total: int, reused: int, failed: int, retried: int) -> tuple[pa.Field, pa.Array]:
+FILES = pa.list_(pa.struct(list(lists.FILES)))
+"""Files that tasks committed, as `schema.manifest.File`: digests are made where the bytes are written, so
+that the end of a run reads no byte of a build again."""
+
+
+def files_column(before: pa.ChunkedArray | None, files: Sequence[File]) -> pa.Array:
+    """A column of one such list: what is `before`, if anything, and some more."""
+    held = before[0].as_py() if before is not None else []
+    return pa.array([[*held, *(file.model_dump() for file in files)]], FILES)
+
+
+def tally_column(name: str, total: int, reused: int, failed: int, retried: int) -> tuple[pa.Field, pa.Array]:
     """A column of one such struct."""
-    values = dict(zip((f.name for f in TOLD), (total, reused, failed, retried), strict=True))
-    return pa.field(name, pa.struct(TOLD)), pa.array([values], pa.struct(TOLD))
+    values = dict(zip((f.name for f in TALLY), (total, reused, failed, retried), strict=True))
+    return pa.field(name, pa.struct(TALLY)), pa.array([values], pa.struct(TALLY))
 
 
 def partition_of(block: pa.Table) -> Partition:

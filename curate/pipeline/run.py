@@ -14,15 +14,15 @@ from rich.console import Console
 
 from curate.decide.causes import causes_of
 from curate.decide.decide import Decided, decide
+from curate.decide.engine import Engine
 from curate.decide.ledger import conserve
 from curate.decide.partitions import PartitionFiles
 from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
-from curate.pipeline.board import Board, Told
+from curate.pipeline.board import Board, Tally
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.decodes import add_row
-from curate.pipeline.engine import RayEngine
+from curate.pipeline.decodes import decodes_of
 from curate.pipeline.finish import CardWriter, finish
 from curate.pipeline.ingest import Ingested, fetch_options, ingest
 from curate.pipeline.listing import Listing
@@ -31,14 +31,15 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage, together
-from curate.pipeline.retry import forget_failures
+from curate.pipeline.read_log import READ_LOG
+from curate.pipeline.retry import reset_failures
+from curate.pipeline.token_log import TOKEN_LOG, TokenLog
 from curate.pipeline.tokenize import Work, tokenize
-from curate.pipeline.tokens_made import MADE, TokensMade
-from curate.pipeline.units import READ
 from curate.schema.errors import CurateError
 from curate.schema.manifest import MANIFEST, Counts, Manifest
 from curate.schema.verdict import Outcome
 from curate.shards.pack import Tokenized
+from curate.signals.caption import CaptionSignal
 from curate.sources.base import Source
 from curate.sources.entry import Entry
 from curate.storage import Store
@@ -82,9 +83,9 @@ def run(
             console.print(f"warning    {lease.warning}")
         if retry_failed:
             texts = [stream.use.name for stream in plan.streams if stream.reads_captions]
-            again = forget_failures(build, lease, groups_of(plan.signals), texts)
+            again = reset_failures(build, lease, cluster.engine(), groups_of(plan.signals), texts)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
-        paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals)
+        paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
         if until != "ingest":
             stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"])
@@ -112,8 +113,15 @@ def run(
                 f"the shards hold {packed} samples, the ledger keeps {kept}", "run the same command again"
             )
         files = _files(paths, partitions.values(), decided)
-        work = [READ, MADE, *decided.pairs, *(p for one in tokenized for some in one.fragments.values() for p in some)]
-        return finish(plan, build, lease, cluster, console, counts, shards, splits, files, work, write_card), decodes
+        work = [
+            READ_LOG,
+            TOKEN_LOG,
+            *decided.pairs,
+            *(p for one in tokenized for some in one.fragments.values() for p in some),
+        ]
+        known = {file.path: file for file in (*found.files, *(f.file for f in decided.fragments))}
+        done = finish(plan, build, lease, cluster, console, counts, shards, splits, known, files, work, write_card)
+        return done, decodes
 
 
 def _said(build: Store, paths: Paths, found: Ingested, source: Source) -> Entry | None:
@@ -140,66 +148,108 @@ def _decide_and_tokenize(
     A sample that cannot be tokenized is failed, not kept; what was a duplicate of it may then be a keeper, so verdicts
     are made again until tokenizing finds no new failure. Every round fails at least one sample, so it ends.
     """
-    recipe = plan.file.recipe
-    groups = groups_of(plan.signals)
-    files = [_decided_on(paths, partition, [g.name for g in groups]) for partition in partitions.values()]
-    homes = {f.name: g.name for g in groups for s in g.signals for f in s.gives}
-    options = recipe.decide.model_copy(update={"rules": plan.rules})
-    records = sum(partition.rows for partition in partitions.values())
     failed: dict[str, Sequence[str]] = {}
-    engine = RayEngine()
     while True:
-        with Stage(console, "decide", 0, "samples") as stage:
-            decided = decide(
-                build,
-                files,
-                options,
-                plan.fields,
-                homes,
-                {s.name: g.name for g in groups for s in g.signals},
-                recipe.seed,
-                engine,
-                failed,
-            )
-            counts = Counts(**conserve((f.counts for f in decided.fragments), records))
-            stage.expect(counts.samples["total"])
-            stage.count(**{outcome: n for outcome, n in counts.samples.items() if outcome != "total"})
-        verdicts = dict(zip(partitions, decided.fragments, strict=True))
-        if not counts.samples[Outcome.KEPT]:
-            raise CurateError(_nothing(build, decided, counts), _hint(build))
+        decided, counts = _decide(plan, build, cluster.engine(), console, paths, partitions, failed)
         if until == "decide":
             return decided, counts, None
-        board = Board()
-        there = [stat.path for stat in build.files("tokenized")]
-        context = Context(build, paths, Listing(there), board, endpoint_env())
-        made = TokensMade(build, paths, plan.streams, there)
-        tokenized: dict[str, Tokenized] = {}
-        told = Told()
-        work = []
-        for one in (Work(partitions[name], fragment.path) for name, fragment in verdicts.items() if fragment.kept):
-            serves = made.of(one)
-            if serves is None:
-                work.append(one)
-            else:
-                tokenized[serves.name] = serves
-                kept = sum(verdicts[serves.name].kept.values())
-                told.add({"total": kept, "reused": kept})
-        board.add("tokenize", total=counts.samples[Outcome.KEPT], reused=told.reused)
-        with Stage(console, "tokenize", counts.samples[Outcome.KEPT], "samples") as stage:
+        work = [
+            Work(partition, fragment.path, sum(fragment.kept.values()))
+            for partition, fragment in zip(partitions.values(), decided.fragments, strict=True)
+            if fragment.kept
+        ]
+        tokenized, again = _tokenize(plan, build, cluster, console, paths, work, decodes)
+        if not again:
+            return decided, counts, tokenized
+        failed |= again
+
+
+def _decide(
+    plan: Plan,
+    build: Store,
+    engine: Engine,
+    console: Console,
+    paths: Paths,
+    partitions: Mapping[str, Partition],
+    failed: Mapping[str, Sequence[str]],
+) -> tuple[Decided, Counts]:
+    """Verdicts on all partitions, in their order.
+
+    Args:
+        failed: by partition, fragments of tokens that hold failures.
+
+    Raises:
+        CurateError: nothing is kept.
+    """
+    recipe, groups = plan.file.recipe, groups_of(plan.signals)
+    files = [_decided_on(paths, partition, [g.name for g in groups]) for partition in partitions.values()]
+    with Stage(console, "decide", 0, "samples") as stage:
+        decided = decide(
+            build,
+            files,
+            recipe.decide.model_copy(update={"rules": recipe.sample_rules}),
+            plan.fields,
+            {f.name: g.name for g in groups for s in g.signals for f in s.gives},
+            {s.name: g.name for g in groups for s in g.signals},
+            recipe.seed,
+            engine,
+            failed,
+        )
+        records = sum(partition.rows for partition in partitions.values())
+        counts = Counts(**conserve((f.counts for f in decided.fragments), records))
+        stage.expect(counts.samples["total"])
+        stage.count(**{outcome: n for outcome, n in counts.samples.items() if outcome != "total"})
+    if not counts.samples[Outcome.KEPT]:
+        raise CurateError(_nothing(build, decided, counts), _hint(build))
+    return decided, counts
+
+
+def _tokenize(
+    plan: Plan,
+    build: Store,
+    cluster: Cluster,
+    console: Console,
+    paths: Paths,
+    work: Sequence[Work],
+    decodes: Decodes,
+) -> tuple[list[Tokenized], dict[str, Sequence[str]]]:
+    """Tokens of the kept samples.
+
+    Args:
+        work: partitions that keep some.
+
+    Returns:
+        Fragments of all partitions, by name; and those of partitions in which samples failed.
+    """
+    there = [stat.path for stat in build.files("tokenized")]
+    made = TokenLog(build, paths, plan.streams, there)
+    tokenized = {one.partition.name: serves for one in work if (serves := made.of(one)) is not None}
+    todo = [one for one in work if one.partition.name not in tokenized]
+    captions = next(g.name for g in groups_of(plan.signals) for s in g.signals if s.name == CaptionSignal.name)
+    failed: dict[str, Sequence[str]] = {}
+    kept, told = sum(one.kept for one in work), Tally()
+    reused = kept - sum(one.kept for one in todo)
+    told.add({"total": reused, "reused": reused})
+    with Stage(console, "tokenize", kept, "samples") as stage:
+        if todo:
+            cluster.start()
+            verdicts = {one.partition.name: one.verdicts for one in todo}
+            board = Board()
+            board.add("tokenize", total=kept, reused=reused, queued=len(todo))
+            context = Context(build, paths, Listing(there), board, endpoint_env())
             with board.shown({"tokenize": stage}):
-                rows = tokenize(context, work, plan.streams, homes["caption"], cluster) if work else []
-                for row in rows:
-                    name = row["partition"]
-                    fragments = dict(row["fragments"])
-                    tokenized[name] = Tokenized(name, verdicts[name].path, fragments)
-                    add_row(decodes, row)
+                for row in tokenize(context, todo, plan.streams, captions, cluster):
+                    name, fragments = row["partition"], dict(row["fragments"])
+                    tokenized[name] = Tokenized(name, verdicts[name], fragments)
+                    decodes.add(decodes_of(row["decodes"]))
                     told.add(row["tokenize"])
                     if row["tokenize"]["failed"]:
                         failed[name] = [path for some in fragments.values() for path in some]
-            told.end(stage)
-        if not told.failed:
-            made.write(tokenized[name] for name in sorted(tokenized))
-            return decided, counts, [tokenized[name] for name in sorted(tokenized)]
+        told.end(stage)
+    in_order = [tokenized[name] for name in sorted(tokenized)]
+    if not failed:
+        made.write(in_order)
+    return in_order, failed
 
 
 def _decided_on(paths: Paths, partition: Partition, groups: Sequence[str]) -> PartitionFiles:

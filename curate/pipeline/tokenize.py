@@ -21,15 +21,15 @@ from curate.media.requests import DecodeRequest
 from curate.pipeline.annotate import Context
 from curate.pipeline.blocks import view_name
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.decodes import DECODES, decode_columns
+from curate.pipeline.decodes import DECODES, decodes_column
+from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import decoded
 from curate.pipeline.models import models
 from curate.pipeline.partitions import KEY_HEX, Partition
 from curate.pipeline.paths import Paths
 from curate.pipeline.pools import pools
-from curate.pipeline.rows import PARTITION, TOLD, partition_of, told_column
-from curate.pipeline.stream import results, rows_dataset, then
-from curate.pipeline.whereabouts import tells
+from curate.pipeline.ray_data import execute, from_rows, map_stage
+from curate.pipeline.rows import PARTITION, TALLY, partition_of, tally_column
 from curate.schema.codec import CodecCard
 from curate.schema.ids import digest_of_rows
 from curate.schema.recipe import Stream
@@ -48,9 +48,9 @@ VERSION = 3
 RESULT = pa.schema(
     [
         *PARTITION,
-        pa.field("tokenize", pa.struct(TOLD), nullable=False),
+        pa.field("tokenize", pa.struct(TALLY), nullable=False),
         pa.field("fragments", pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),  # by stream, all in use
-        *DECODES,
+        DECODES,
     ]
 )
 """What comes out of the plan: a row a partition."""
@@ -99,10 +99,12 @@ class Work:
 
     Attributes:
         verdicts: the partition's verdict fragment, which says which they are.
+        kept: how many they are.
     """
 
     partition: Partition
     verdicts: str
+    kept: int
 
 
 def tokenize(
@@ -128,8 +130,8 @@ def tokenize(
         schema=pa.schema([*PARTITION, pa.field("verdicts", pa.string(), nullable=False)]),
     )
     size = pools(cluster)
-    plan = then(
-        rows_dataset(table),
+    plan = map_stage(
+        from_rows(table),
         Encode,
         cpus=size.actor_cpus,
         actors=size.actors,
@@ -137,7 +139,7 @@ def tokenize(
         streams=streams,
         captions=captions,
     )
-    yield from results(plan)
+    yield from execute(plan)
 
 
 class Encode:
@@ -147,11 +149,12 @@ class Encode:
         apply_endpoint_env(context.stores)
         self._context, self._streams, self._captions = context, streams, captions
 
-    @tells("tokenize")
+    @with_location("tokenize")
     def __call__(self, block: pa.Table) -> pa.Table:
         """Encode and commit what is missing of a partition; the answer is its row of RESULT."""
         build, paths, board = self._context.build, self._context.paths, self._context.board
         partition = partition_of(block)
+        board.add("tokenize", queued=-1)
         kept = kept_samples(build, block.column("verdicts")[0].as_py())
         held: dict[str, list[str]] = {}
         lacking: dict[str, pa.Array] = {}
@@ -183,9 +186,9 @@ class Encode:
             board.add("tokenize", passed=todo.num_rows - new, failed=new, retries=again)
         columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
         columns |= {
-            "tokenize": told_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
+            "tokenize": tally_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
-            **decode_columns(decodes()),
+            DECODES.name: decodes_column(decodes()),
         }
         return pa.table(columns, schema=RESULT)
 
@@ -208,7 +211,7 @@ class Encode:
         views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
         texts = samples.column("caption").to_pylist()
         done = 0
-        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize"):
+        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader):
             some = texts[done : done + len(batch.views)]
             done += len(batch.views)
             for one in made.values():

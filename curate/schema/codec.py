@@ -21,14 +21,14 @@ class Quality(_Strict):
 
     media: str
     items: int = Field(gt=0)
-    psnr_db: float | None = Field(None, description="mean PSNR over pictures or clips, peak 255, RGB")
-    ssim: float | None = Field(None, ge=-1, le=1, description="mean SSIM over pictures or frames")
+    psnr_db: float | None = Field(None, description="mean PSNR over images or clips, peak 255, RGB")
+    ssim: float | None = Field(None, ge=-1, le=1, description="mean SSIM over images or frames")
     temporal_psnr_db: float | None = Field(
         None, description="mean PSNR over clips of the differences of successive frames, peak 255, RGB"
     )
-    si_sdr_db: float | None = Field(None, description="mean SI-SDR over sounds (Le Roux et al. 2019)")
+    si_sdr_db: float | None = Field(None, description="mean SI-SDR over audio (Le Roux et al. 2019)")
     pesq: float | None = Field(None, description="mean wide-band PESQ (ITU-T P.862.2) over speech, 1 to 4.64")
-    visqol: float | None = Field(None, description="mean ViSQOL v3 over sounds, 1 to 5")
+    visqol: float | None = Field(None, description="mean ViSQOL v3 over audio, 1 to 5")
     cosine: float | None = Field(None, ge=-1, le=1, description="mean cosine of features and their reconstruction")
     iou: float | None = Field(None, ge=0, le=1, description="mean over masks of intersection by union")
     ids_per_item: float | None = Field(None, ge=0, description="mean count of ids of one item")
@@ -40,11 +40,11 @@ class Preprocessing(_Strict):
     """How media become what the encoder takes, exactly.
 
     Attributes:
-        resize: `short_side` to the size and then `crop`; `long_side`: the whole picture, its long side reduced to the
+        resize: `short_side` to the size and then `crop`; `long_side`: the whole image, its long side reduced to the
             size, never enlarged, the shape kept; `exact`: both sides, the shape is not kept; `none`.
         resample: filter of the reduction: `area` (mean of the pixels covered), the others as Pillow defines them,
             antialiased.
-        mean, std: per channel, on values in [0, 1]: (value - mean) / std. For sound and arrays: on the values as they
+        mean, std: per channel, on values in [0, 1]: (value - mean) / std. For audio and arrays: on the values as they
             are.
     """
 
@@ -71,7 +71,7 @@ class CodecCard(_Strict):
         vocabulary: ids are 0 <= id < vocabulary (per level for RVQ and PQ).
         dtype: of the stored values: the smallest unsigned that holds the vocabulary; float16 for a continuous
             stream.
-        grid: ids of one step: (h, w) for a picture, a frame or a latent frame, (n,) where ids have no place, (h, w, k)
+        grid: ids of one step: (h, w) for an image, a frame or a latent frame, (n,) where ids have no place, (h, w, k)
             for the k nearest codes of each place; None otherwise.
         features: length of one position's vector in a continuous stream; 0 for ids.
         temporal_stride: video: frames of each latent frame after the first, which is of one frame: 1 + stride * k
@@ -79,9 +79,9 @@ class CodecCard(_Strict):
         fps: video: frames per second that it was made for; None: any.
         rate_hz: token frames per second of audio; None otherwise.
         ids_per_frame: levels of RVQ stored per token frame.
-        sample_rate: Hz that audio must have; input_size: height and width in pixels that pictures must have, their
+        sample_rate: Hz that audio must have; input_size: height and width in pixels that images must have, their
             most where `preprocessing` reduces the `long_side`.
-        channels: of the input: 3 for pictures, 1 for mono, N for a raster.
+        channels: of the input: 3 for images, 1 for mono, N for a raster.
         needs: what `encode` is given of a sample where that is not its modality's own media: `frames` (uint8, of
             `input_size`), `text` (the caption), `size` (width and height of the original).
         input: the input contract: what is accepted and how it is converted.

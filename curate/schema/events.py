@@ -22,15 +22,15 @@ class Counts(_Event):
     `kept`, `dropped` and `duplicate`.
     """
 
-    stage: str
+    stage: str = Field(description="ingest, annotate, decide, tokenize, pack or card")
     unit: str = Field(description="what is counted: records, samples")
     total: Count = Field(description="inputs, as far as they are known: a stage that streams learns of more as it goes")
     reused: Count = Field(0, description="of these, committed by an earlier run")
     passed: Count = Field(0, description="came through, nothing was decided on them")
-    kept: Count = 0
-    dropped: Count = 0
-    duplicate: Count = 0
-    failed: Count = 0
+    kept: Count = Field(0, description="stay in")
+    dropped: Count = Field(0, description="broke a rule")
+    duplicate: Count = Field(0, description="are the same as another, or nearly")
+    failed: Count = Field(0, description="could not be processed; the ledger says why")
     retries: Count = Field(0, description="further tries; no part of the sum")
 
     @property
@@ -42,47 +42,48 @@ class Counts(_Event):
 class StageStart(Counts):
     """A stage begins."""
 
-    event: Literal["stage_start"] = "stage_start"
+    event: Literal["stage_start"] = Field("stage_start", description="what this line is")
 
 
 class StageProgress(Counts):
     """Where a stage is, every ten seconds."""
 
-    event: Literal["progress"] = "progress"
+    event: Literal["progress"] = Field("progress", description="what this line is")
     seconds: float = Field(ge=0, description="since the stage began")
     rate: float | None = Field(None, ge=0, description="inputs a second over the last minute; null until it is known")
     eta_seconds: float | None = Field(None, ge=0, description="to the stage's end at that rate")
+    queued: Count = Field(0, description="partitions that wait for a worker of this stage, of those known by now")
 
 
 class StageEnd(Counts):
     """A stage ended."""
 
-    event: Literal["stage_end"] = "stage_end"
-    seconds: float = Field(ge=0)
+    event: Literal["stage_end"] = Field("stage_end", description="what this line is")
+    seconds: float = Field(ge=0, description="since the stage began")
     complete: bool = Field(description="false where an error ended it; what it committed is reused by the next run")
 
 
 class Note(_Event):
     """A sentence for people."""
 
-    event: Literal["note"] = "note"
-    text: str
+    event: Literal["note"] = Field("note", description="what this line is")
+    text: str = Field(description="one or more lines")
 
 
 class Dashboard(_Event):
     """Where Ray shows its insides."""
 
-    event: Literal["dashboard"] = "dashboard"
-    url: str
+    event: Literal["dashboard"] = Field("dashboard", description="what this line is")
+    url: str = Field(description="http address of Ray's dashboard")
 
 
 class Cause(_Event):
     """Failures of one stage with one class of error, and one of them as an example."""
 
-    level: Literal["record", "sample"]
-    stage: str
+    level: Literal["record", "sample"] = Field(description="what failed")
+    stage: str = Field(description="where, e.g. ingest or annotate:ocr")
     error: str = Field(description="class of the error")
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, description="failures of this kind")
     uri: str = Field(description="of the example")
     message: str = Field(description="of the example")
 
@@ -90,13 +91,13 @@ class Cause(_Event):
 class Summary(_Event):
     """The last line of a run that made its build. A run that could not make it ends without one."""
 
-    event: Literal["summary"] = "summary"
-    name: str
+    event: Literal["summary"] = Field("summary", description="what this line is")
+    name: str = Field(description="of the recipe")
     build: str = Field(description="folder or uri of the build")
-    card: str
+    card: str = Field(description="address of the dataset card")
     records: dict[str, Count] = Field(description="total = sampled + dropped + duplicate + failed")
     samples: dict[str, Count] = Field(description="total = kept + dropped + duplicate + failed")
-    shards: Count
+    shards: Count = Field(description="of all splits")
     ids: dict[str, Count] = Field(description="of each token stream, over all shards")
     values: dict[str, Count] = Field(description="of each stream of features, over all shards")
     causes: list[Cause] = Field(description="of failure, the most frequent first; they add up to what failed")

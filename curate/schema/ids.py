@@ -48,7 +48,7 @@ def sample_id(content: str, start_us: int = 0, end_us: int = 0) -> str:
 
     Args:
         content: `content_id` of the media.
-        start_us, end_us: the span; both 0 for the whole of a picture.
+        start_us, end_us: the span; both 0 for the whole of an image.
     """
     return content if not (start_us or end_us) else key_of(["sample", content, start_us, end_us])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from curate.schema.codec import CodecCard
 
@@ -22,83 +22,84 @@ class _Part(BaseModel):
 
 
 class File(_Part):
-    """A file of the build. `digest` is its whole BLAKE3; `rows` of a tar are its records, of a list its files, of a
-    card 0."""
+    """A file of the build."""
 
-    path: str
-    digest: str
-    bytes: int
-    rows: int
+    path: str = Field(description="relative to the build, with forward slashes")
+    digest: str = Field(description="its whole BLAKE3, hex")
+    bytes: int = Field(description="its size")
+    rows: int = Field(description="of a table its rows, of a tar its records, of a list its files, of a card 0")
 
 
 class Clock(_Part):
     """How steps of a stream of video stand in time: step 0 is the frame at the sample's start, step j the `stride`
-    frames up to number j * stride; frames are 1 / fps seconds apart. `pad`: the last frame may be repeated; of a sample
-    of d seconds the first ceil((d - 1.5e-6) * fps) frames are its own, since the ends of spans are rounded to
-    microseconds (`curate.media.requests.clip_frames`)."""
+    frames up to number j * stride (`curate.media.requests.clip_frames`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    fps: float
-    stride: int
-    pad: bool
+    fps: float = Field(description="frames are 1 / fps seconds apart")
+    stride: int = Field(description="frames of a step")
+    pad: bool = Field(
+        description="true if the last frame may be repeated; of a sample of d seconds the first "
+        "ceil((d - 1.5e-6) * fps) frames are its own, since the ends of spans are rounded to microseconds"
+    )
 
 
 class FrameCounts(_Part):
-    """Frames of a stream of video, over all shards. `own`: of the clips. `left_out`: of the clips and not in the ids,
-    because of `max_frames`, or too many for 1 + stride * k. `repeated`: not of the clips, the last frame once more."""
+    """Frames of a stream of video, over all shards."""
 
-    own: int = 0
-    left_out: int = 0
-    repeated: int = 0
+    own: int = Field(0, description="of the clips")
+    left_out: int = Field(
+        0, description="of the clips and not in the ids: beyond `max_frames`, or too many for 1 + stride * k"
+    )
+    repeated: int = Field(0, description="not of the clips: the last frame once more")
 
 
 class StreamEntry(_Part):
-    """A token stream: what its column holds. `ids` counts all ids over all shards, or all values of features."""
+    """A token stream: what its column holds."""
 
-    name: str
-    tokenizer: str
-    modality: str
-    vocabulary: int
-    dtype: str
-    shape: list[int | None]  # of one sample's ids, None where it varies, e.g. [None, 32, 32]
-    ids: int
-    samples: int
-    clock: Clock | None = None
-    frames: FrameCounts | None = None  # of video
+    name: str = Field(description="of the column, e.g. tok_rgb@256")
+    tokenizer: str = Field(description="name of its codec card in `codecs`")
+    modality: str = Field(description="of the tokenizer: image, video, audio, text or array")
+    vocabulary: int = Field(description="ids are 0 <= id < vocabulary; 0 for features, which are numbers")
+    dtype: str = Field(description="of the column, numpy's name")
+    shape: list[int | None] = Field(description="of one sample's ids, null where it varies, e.g. [null, 32, 32]")
+    ids: int = Field(description="all ids over all shards, or all values of features")
+    samples: int = Field(description="samples that have the stream")
+    clock: Clock | None = Field(None, description="of video: how its steps stand in time")
+    frames: FrameCounts | None = Field(None, description="of video: frames that became ids, and those that did not")
 
 
 class Split(_Part):
-    name: str
-    samples: int
-    shards: list[str]
-    shard_rows: list[int]
+    """A part of the samples for one use, e.g. train."""
+
+    name: str = Field(description="as in the recipe")
+    samples: int = Field(description="sum of `shard_rows`")
+    shards: list[str] = Field(description="paths in their final order")
+    shard_rows: list[int] = Field(description="samples in each shard")
 
 
 class Counts(_Part):
     """Sums of the ledger; each adds up to its total (law 1)."""
 
-    records: dict[str, int]
-    samples: dict[str, int]
+    records: dict[str, int] = Field(description="total = sampled + dropped + duplicate + failed")
+    samples: dict[str, int] = Field(description="total = kept + dropped + duplicate + failed")
 
 
 class Manifest(_Part):
-    """`manifest.json`. No wall clock, host name or random id occurs in it (law 6).
+    """`manifest.json`. No wall clock, host name or random id occurs in it (law 6)."""
 
-    `lists` are tables of all other files, a row each: path, digest, bytes, rows, sorted by path. `parent` is the digest
-    of the manifest of the version before, where there is one.
-    """
-
-    format: int = FORMAT
-    version: int = 1
-    parent: str | None = None
-    name: str
-    recipe: dict[str, Any]
-    seed: int
-    counts: Counts
-    splits: list[Split]
-    streams: list[StreamEntry]
-    signals: list[dict[str, Any]]
-    codecs: dict[str, CodecCard]
-    versions: dict[str, str]
-    hardware: str
-    lists: list[File]
+    format: int = Field(FORMAT, description="of the manifest and of the folder")
+    version: int = Field(1, description="of the build: 1, and one more for each that follows")
+    parent: str | None = Field(None, description="digest of the manifest of the version before; null: none")
+    name: str = Field(description="of the recipe")
+    recipe: dict[str, Any] = Field(description="the recipe, with its defaults filled in")
+    seed: int = Field(description="of the recipe")
+    counts: Counts = Field(description="sums of the ledger")
+    splits: list[Split] = Field(description="in the recipe's order")
+    streams: list[StreamEntry] = Field(description="token streams, in the recipe's order")
+    signals: list[dict[str, Any]] = Field(description="what each signal is: name, version, options, fields")
+    codecs: dict[str, CodecCard] = Field(description="codec cards of the tokenizers, by name")
+    versions: dict[str, str] = Field(description="of the packages that bytes depend on, by name")
+    hardware: str = Field(description="class of hardware that it was made on; elsewhere models' last bits may differ")
+    lists: list[File] = Field(
+        description="tables of all other files of the build, a row each: path, digest, bytes, rows, sorted by path"
+    )

@@ -12,10 +12,15 @@ from pydantic import BaseModel, ValidationError
 from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
 from curate.schema.package_data import data_folder
-from curate.schema.recipe import FolderSource, Recipe, TableSource, TarSource
+from curate.schema.recipe import SOURCES, FolderSource, PluginSource, Recipe, TableSource, TarSource
 
 Loc = tuple[str | int, ...]
-_SOURCES: dict[str, type[BaseModel]] = {"folder": FolderSource, "webdataset": TarSource, "table": TableSource}
+_SOURCES: dict[str, type[BaseModel]] = {
+    "folder": FolderSource,
+    "webdataset": TarSource,
+    "table": TableSource,
+    "plugin": PluginSource,
+}
 
 
 class RecipeFile:
@@ -118,13 +123,8 @@ def _explain(exc: ValidationError, path: Path, lines: dict[Loc, int]) -> CurateE
         if err["type"] == "extra_forbidden":
             allowed = _keys_at(err["loc"])
             out.append(f"{where}: unknown key {at!r}; {nearest(str(loc[-1]), allowed)}allowed: {', '.join(allowed)}")
-        elif err["type"] == "union_tag_invalid":
-            given = str(err.get("ctx", {}).get("tag", ""))
-            out.append(
-                f"{where}: unknown source kind {given!r}; {nearest(given, _SOURCES)}allowed: {', '.join(_SOURCES)}"
-            )
         elif err["type"] == "union_tag_not_found":
-            out.append(f"{where}: {at} needs a key 'kind'; allowed: {', '.join(_SOURCES)}")
+            out.append(f"{where}: {at} needs a key 'kind'; allowed: {', '.join(SOURCES)}, or package.module:Class")
         elif err["type"] == "missing":
             out.append(f"{where}: {at!r} is missing")
         elif err["type"] == "literal_error":

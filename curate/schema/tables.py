@@ -15,8 +15,8 @@ FAILURE = [
 PROBE = [
     pa.field("width", pa.int32()),
     pa.field("height", pa.int32()),
-    pa.field("duration", pa.float64()),  # seconds; null for pictures
-    pa.field("fps", pa.float64()),  # average frame rate; null for pictures and audio
+    pa.field("duration", pa.float64()),  # seconds; null for images
+    pa.field("fps", pa.float64()),  # average frame rate; null for images and audio
     pa.field("has_audio", pa.bool_()),
     pa.field("codec", pa.string()),
     pa.field("audio_rate", pa.int32()),  # Hz
@@ -54,7 +54,7 @@ SAMPLES = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("kind", pa.string(), nullable=False),
-        pa.field("start_us", pa.int64(), nullable=False),  # microseconds on the media's clock; 0 for pictures
+        pa.field("start_us", pa.int64(), nullable=False),  # microseconds on the media's clock; 0 for images
         pa.field("end_us", pa.int64(), nullable=False),  # exclusive
         pa.field("text", pa.string()),
         pa.field("licence", pa.string()),

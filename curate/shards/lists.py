@@ -43,9 +43,7 @@ def write_lists(build: Store, files: Iterable[File], version: int = 1) -> list[F
         table = pa.Table.from_arrays(
             [pa.array([getattr(file, f.name) for file in some], f.type) for f in FILES], schema=FILES
         )
-        path = write_named_table(build, f"versions/{version}/files-{number:05d}", table)
-        data = build.read(path)
-        lists.append(File(path=path, digest=digest(data), bytes=len(data), rows=len(some)))
+        lists.append(write_named_table(build, f"versions/{version}/files-{number:05d}", table))
     return lists
 
 

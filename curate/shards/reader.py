@@ -18,7 +18,7 @@ from curate.shards.rows import Ints, Rows, gather
 from curate.shards.schema import shard_schema, streams_of
 from curate.storage import Store, open_store
 
-KEYS = ("sample_id", "kind", "start_us", "end_us")
+VIEW_KEYS = ("sample_id", "kind", "start_us", "end_us")
 """Key columns that a view sees."""
 
 _OPEN_SHARDS = 1024
@@ -61,7 +61,7 @@ class Reader:
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
-    def take(self, index: Ints, keys: Sequence[str] = KEYS) -> Rows:
+    def take(self, index: Ints, keys: Sequence[str] = VIEW_KEYS) -> Rows:
         """Rows of these numbers, in this order.
 
         Raises:
@@ -116,4 +116,4 @@ def iter_rows(build: Store | Path | str, manifest: Manifest, split: str) -> Iter
     reader = Reader(build, manifest, split)
     for start in range(0, len(reader), BATCH_ROWS):
         index = np.arange(start, min(start + BATCH_ROWS, len(reader)))
-        yield reader.take(index, (*KEYS, "content_id"))
+        yield reader.take(index, (*VIEW_KEYS, "content_id"))

@@ -66,7 +66,7 @@ class StreamSpec:
 
     @classmethod
     def of(cls, name: str, card: CodecCard, clock: Clock | None = None) -> StreamSpec:
-        """The stream of a tokenizer's ids: (None, h, w) for pictures and video, (None, levels) for audio, (None,) for
+        """The stream of a tokenizer's ids: (None, h, w) for images and video, (None, levels) for audio, (None,) for
         text; features have one more axis, their length."""
         shape: tuple[int | None, ...] = (None,)
         if card.grid is not None:
@@ -118,7 +118,7 @@ class StreamSpec:
         """Refuse a sample's ids of another shape; ValueError.
 
         Args:
-            flat: whether they may come in C order along one axis, too.
+            flat: true if they may come in C order along one axis, too.
         """
         fits = len(shape) == len(self.shape) and all(
             want in (None, got) for want, got in zip(self.shape, shape, strict=True)

@@ -45,11 +45,11 @@ def verify(build: Store | Path | str, deep: bool = True) -> Report:
     except CurateError as exc:
         problems.add(str(exc))
         return Report(ok=False, problems=problems.found, records={}, samples={}, streams=[])
-    sound = check_files(build, manifest, files, problems, deep)
+    intact = check_files(build, manifest, files, problems, deep)
     _check_splits(manifest, files, problems)
-    with opened_ledger(build, files, sound, problems) as db:
+    with opened_ledger(build, files, intact, problems) as db:
         ledger = check_ledger(db, manifest, problems) if db is not None else None
-        streams = check_shards(build, manifest, files, sound, db, problems, deep)
+        streams = check_shards(build, manifest, files, intact, db, problems, deep)
     return Report(
         ok=not problems.found,
         problems=problems.found,

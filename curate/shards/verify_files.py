@@ -13,6 +13,7 @@ from curate.schema.manifest import MANIFEST, WORK, File, Manifest
 from curate.shards.commit import file_digest
 from curate.shards.ipc import open_ipc
 from curate.shards.report import Problems
+from curate.sources.tars import split_key
 from curate.storage import Folder, Store
 from curate.storage.tables import table_rows
 
@@ -23,7 +24,7 @@ def check_files(build: Store, manifest: Manifest, files: Sequence[File], problem
     Args:
         files: those of the manifest's lists.
     """
-    sound: set[str] = set()
+    intact: set[str] = set()
     seen: set[str] = set()
     for file in [*manifest.lists, *files]:
         if file.path in seen:
@@ -34,13 +35,13 @@ def check_files(build: Store, manifest: Manifest, files: Sequence[File], problem
         if wrong:
             problems.add(f"{file.path}: {wrong}")
             continue
-        sound.add(file.path)
+        intact.add(file.path)
         if wrong := _wrong_rows(build, file, deep):
             problems.add(f"{file.path}: {wrong}")
     for stat in build.files():
         if stat.path not in seen and stat.path != MANIFEST and not stat.path.startswith(WORK):
             problems.add(f"{stat.path}: not listed in the manifest")
-    return sound
+    return intact
 
 
 def _wrong_place(build: Store, path: str) -> str:
@@ -90,6 +91,5 @@ def _tar_keys(place: Path) -> set[str]:
     with tarfile.open(place) as tar:
         for member in tar:
             if member.isfile():
-                folder, _, name = member.name.rpartition("/")
-                keys.add(f"{folder}/{name.partition('.')[0]}")
+                keys.add(split_key(member.name)[0])
     return keys

@@ -11,48 +11,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.schema.ledger_laws import LAWS, OUTCOMES, counts_of
 from curate.schema.manifest import File, Manifest
 from curate.schema.tables import LEDGER
-from curate.schema.verdict import RECORD_OUTCOMES, SAMPLE_OUTCOMES
 from curate.shards.report import Problems
 from curate.storage import Store, sql
-
-_LEVELS = {"record": RECORD_OUTCOMES, "sample": SAMPLE_OUTCOMES}
-
-# Each query gives the ids of rows that break a law; the sentence says which.
-_QUERIES = (
-    ("a level that is neither record nor sample", "SELECT id FROM ledger WHERE level NOT IN ('record', 'sample')"),
-    ("more than one row of one id", "SELECT id FROM ledger GROUP BY level, id HAVING count(*) > 1"),
-    (
-        "dropped without rule, or with it but not dropped",
-        "SELECT id FROM ledger WHERE (outcome = 'dropped') <> (rule IS NOT NULL)",
-    ),
-    (
-        "failed without stage, error, message and attempt, or with them but not failed",
-        "SELECT id FROM ledger WHERE CASE WHEN outcome = 'failed' "
-        "THEN stage IS NULL OR error IS NULL OR message IS NULL OR attempt IS NULL "
-        "ELSE stage IS NOT NULL OR error IS NOT NULL OR message IS NOT NULL OR attempt IS NOT NULL END",
-    ),
-    (
-        "duplicate without keeper, or with one but not duplicate",
-        "SELECT id FROM ledger WHERE (outcome = 'duplicate') <> (duplicate_of IS NOT NULL)",
-    ),
-    (
-        "duplicate of itself, or of what the ledger does not hold",
-        "SELECT id FROM ledger a WHERE duplicate_of IS NOT NULL AND (duplicate_of = id OR NOT EXISTS "
-        "(SELECT 1 FROM ledger b WHERE b.level = a.level AND b.id = a.duplicate_of))",
-    ),
-    (
-        "sample of a record that is not sampled",
-        "SELECT id FROM ledger a WHERE level = 'sample' AND NOT EXISTS "
-        "(SELECT 1 FROM ledger b WHERE b.level = 'record' AND b.id = a.record_id AND b.outcome = 'sampled')",
-    ),
-    (
-        "sampled record without a sample",
-        "SELECT id FROM ledger a WHERE level = 'record' AND outcome = 'sampled' AND NOT EXISTS "
-        "(SELECT 1 FROM ledger b WHERE b.level = 'sample' AND b.record_id = a.id)",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -65,7 +28,7 @@ class Ledger:
 
 @contextmanager
 def opened_ledger(
-    build: Store, files: Sequence[File], sound: set[str], problems: Problems
+    build: Store, files: Sequence[File], intact: set[str], problems: Problems
 ) -> Iterator[duckdb.DuckDBPyConnection | None]:
     """A database whose view `ledger` is all verdict fragments, read from disk.
 
@@ -74,7 +37,7 @@ def opened_ledger(
     paths = [f.path for f in files if f.path.startswith("verdicts/")]
     if not paths:
         problems.add("ledger: the manifest lists no file of it")
-    elif any(path not in sound for path in paths):
+    elif any(path not in intact for path in paths):
         problems.add("ledger: not recounted, since a file of it is missing or changed")
     else:
         with build.pinned(paths) as places:
@@ -106,7 +69,7 @@ def _is_ledger(path: str, place: Path, problems: Problems) -> bool:
 def check_ledger(db: duckdb.DuckDBPyConnection, manifest: Manifest, problems: Problems) -> Ledger | None:
     """Recount the ledger of a database of `opened_ledger`; None where its files cannot be read to the end."""
     try:
-        for what, query in _QUERIES:
+        for what, query in LAWS:
             row = db.execute(f"SELECT min(id), count(*) FROM ({query})").fetchone()
             if row is not None:
                 problems.many(f"ledger: {what}", str(row[0]), int(row[1]))
@@ -116,15 +79,12 @@ def check_ledger(db: duckdb.DuckDBPyConnection, manifest: Manifest, problems: Pr
     except duckdb.Error as exc:
         problems.add(f"ledger: cannot be read: {' '.join(str(exc).split())}")
         return None
-    counts = {level: {"total": 0, **{str(o): 0 for o in outcomes}} for level, outcomes in _LEVELS.items()}
+    found: dict[str, dict[str, int]] = {level: {} for level in OUTCOMES}
     for level, outcome, number in counted:
-        if level not in counts:
-            continue
-        counts[level]["total"] += number
-        if outcome in counts[level]:
-            counts[level][outcome] = number
-        else:
+        if level in found and outcome not in OUTCOMES[level]:
             problems.add(f"ledger: {number} rows of level {level} have the outcome {outcome!r}, which it cannot have")
+        found.get(level, {})[outcome] = number
+    counts = {level: counts_of(level, numbers) for level, numbers in found.items()}
     for level, said in (("record", manifest.counts.records), ("sample", manifest.counts.samples)):
         if counts[level] != said:
             ordered = {name: said[name] for name in [*counts[level], *sorted(said)] if name in said}

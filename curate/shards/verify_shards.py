@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from curate.decide.keys import mix
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 from curate.schema.manifest import File, Manifest
@@ -24,7 +25,6 @@ from curate.shards.ipc import BATCH_ROWS, open_ipc
 from curate.shards.order import id_words, keys_of_words, splits_of_content
 from curate.shards.report import Problems, StreamReport
 from curate.shards.schema import KEYS, StreamSpec, shard_schema, streams_of
-from curate.shards.shuffle import mix
 from curate.shards.verify_ledger import view
 from curate.storage import Store, sql
 
@@ -49,7 +49,7 @@ def check_shards(
     build: Store,
     manifest: Manifest,
     files: Sequence[File],
-    sound: set[str],
+    intact: set[str],
     ledger: duckdb.DuckDBPyConnection | None,
     problems: Problems,
     deep: bool,
@@ -85,14 +85,14 @@ def check_shards(
         for split in manifest.splits:
             order = _Order(manifest.seed, pack, split.name)
             for path in split.shards:
-                if path not in sound:
+                if path not in intact:
                     complete = False
                     continue
                 for first, batch in _batches(build.local(path), path, schema, problems, deep):
                     order.check(batch, path, first, problems)
                     _check_batch(batch, path, first, streams, silent, problems, deep)
                     sums = sums and sums.plus(batch, "sample_id")
-        silent.check(build, [f.path for f in files if f.path.startswith("samples/") and f.path in sound], problems)
+        silent.check(build, [f.path for f in files if f.path.startswith("samples/") and f.path in intact], problems)
         if not complete:
             problems.add("tokens: not compared with the ledger, since a shard is missing or changed")
         else:
@@ -120,7 +120,7 @@ class RowSums:
         """With these samples: columns of their ids (`name`), kind, start_us, end_us. None where an id is none."""
         try:
             first, second = id_words(table.column(name))
-        except ValueError:
+        except CurateError:
             return None
         kind = pc.fill_null(pc.index_in(table.column("kind"), pa.array(KINDS)), -1)
         mixed = np.zeros(len(first), np.uint64)
@@ -162,8 +162,8 @@ class _Order:
         try:
             words, second = id_words(samples)
             drawn = splits_of_content(self._seed, batch.column("content_id"), self._pack.splits)
-        except ValueError as exc:
-            problems.add(f"{path}: {exc}")
+        except CurateError as exc:
+            problems.add(f"{path}: {exc.message}")
             return
         strange = np.flatnonzero(drawn != sorted(self._pack.splits).index(self._split))
         if len(strange):
@@ -207,7 +207,7 @@ class _Silent:
         self._writer.write_table(table)
 
     def check(self, build: Store, samples: Sequence[str], problems: Problems) -> None:
-        """Name those whose media have sound, as the build's tables of samples say, where it holds some."""
+        """Name those whose media have audio, as the build's tables of samples say, where it holds some."""
         if self._writer is None:
             return
         self._writer.close()

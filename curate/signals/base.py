@@ -1,33 +1,62 @@
-"""What a signal is. A new one is one file in this folder: declare, load, compute; nothing else needs to know of it.
+"""What a signal is. A new one is one file in this folder: declare, and compute one sample. Nothing else knows it.
 
 For example:
 
     class Brightness(Signal):
         name = "brightness"
         needs = (Frames(size=224),)
-        gives = (SignalField("brightness", pa.float32(), "luma 0-255", (0, 255), ("image", "video"), "Mean luma."),)
+        gives = (Float("brightness", "luma 0-255", 0, 255, kinds=VISUAL, about="Mean luma."),)
 
-        def __call__(self, batch: Batch) -> list[Result]:
-            return [... for frames in batch.views[self.needs[0]]]
+        def one(self, sample: Sample) -> float:
+            return float(luma(sample.view).mean())
+
+`examples/plugins/signal.py` is one outside of this package.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import ABC
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from curate.media.requests import DecodeRequest
-from curate.schema.fields import Resources, SignalField
+from curate.schema.fields import KINDS, Resources, SignalField
 from curate.schema.verdict import Failure
+
+VISUAL = ("image", "video")
+AUDIBLE = ("video", "audio")
 
 Result = dict[str, Any] | Failure
 """For one sample: a value for each field of `gives` (None: not applicable to this sample), or a failure."""
+
+
+def Float(
+    name: str,
+    unit: str,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    kinds: tuple[str, ...] = KINDS,
+    about: str = "",
+) -> SignalField:
+    """A field of float32 numbers from `low` to `high`; see `SignalField`."""
+    return SignalField(name, pa.float32(), unit, (low, high), kinds, about)
+
+
+def Vector(name: str, size: int, *, kinds: tuple[str, ...] = KINDS, about: str = "") -> SignalField:
+    """A field of float32 vectors of one length, such as an embedding; see `SignalField`."""
+    return SignalField(name, pa.list_(pa.float32(), size), kinds=kinds, about=about)
+
+
+def Text(name: str, *, kinds: tuple[str, ...] = KINDS, about: str = "") -> SignalField:
+    """A field of strings; see `SignalField`."""
+    return SignalField(name, pa.string(), kinds=kinds, about=about)
 
 
 class Options(BaseModel):
@@ -56,15 +85,38 @@ class Batch:
         return len(self.sample_id)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a batch, as `Signal.one` sees it.
+
+    Attributes:
+        sample_id, kind, text: as in the batch.
+        views: the arrays of the signal's `needs`, in that order; all are there.
+        columns: as in the batch, a value each.
+    """
+
+    sample_id: str
+    kind: str
+    text: str | None
+    views: tuple[NDArray[Any], ...]
+    columns: Mapping[str, Any]
+
+    @property
+    def view(self) -> NDArray[Any]:
+        """The first of `views`: of most signals the only one."""
+        return self.views[0]
+
+
 class Signal(ABC):
     """A typed column computed for samples. A signal never drops anything (law 3).
 
+    Write `one`; or `__call__`, where a model computes several samples at once or a missing view is no reason for null.
     Constructing is cheap (the planner does it); `load` fetches models, once in each worker.
 
     Class attributes:
         name: how a recipe calls it.
         needs: views of media it looks at; set in `__init__` where options change them.
-        after: fields of other signals that it reads from `batch.columns`.
+        after: fields of other signals that it reads from `columns`.
         gives: the fields it computes, with units and ranges.
         cost: what one worker takes.
         Options: pydantic model of its options.
@@ -87,9 +139,28 @@ class Signal(ABC):
         """What the result depends on beside media and options: code version and model digest. Cheap, no model load."""
         return "1"
 
-    @abstractmethod
+    def one(self, sample: Sample) -> Any:
+        """The value of the field, or a tuple of them in the order of `gives`; None where none applies.
+
+        Not asked of a sample that lacks a view of `needs`: it has null. What it raises becomes that sample's failure.
+        """
+        raise NotImplementedError(f"the signal {self.name} has neither `one` nor `__call__`")
+
     def __call__(self, batch: Batch) -> list[Result]:
         """One result or one Failure for each sample, in order."""
+        columns = [batch.views[view] for view in self.needs]
+        names = [given.name for given in self.gives]
+
+        def fields(i: int) -> dict[str, Any]:
+            views = tuple(column[i] for column in columns)
+            said = None
+            if all(view is not None for view in views):
+                others = {name: values[i] for name, values in batch.columns.items()}
+                said = self.one(Sample(batch.sample_id[i], batch.kind[i], batch.text[i], views, others))  # type: ignore[arg-type]
+            values = (None,) * len(names) if said is None else said if isinstance(said, tuple) else (said,)
+            return dict(zip(names, values, strict=True))
+
+        return map_samples(f"annotate:{self.name}", batch, fields)
 
 
 def map_samples(stage: str, batch: Batch, one: Callable[[int], dict[str, Any]]) -> list[Result]:

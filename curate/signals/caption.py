@@ -7,13 +7,12 @@ import unicodedata
 from collections.abc import Collection
 from typing import Literal, cast
 
-import pyarrow as pa
 from pydantic import Field
 
-from curate.schema.fields import Resources, SignalField
+from curate.schema.fields import Resources
 from curate.schema.recipe import Caption
 from curate.signals import base
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.signals.base import Batch, Result, Signal, Text, map_samples
 from curate.signals.captioner import CAPTION_VIEW, Captioner, captioner_of
 
 Source = Literal["given", "captioner", "composed"]
@@ -48,10 +47,8 @@ class CaptionSignal(Signal):
 
     name = "caption"
     gives = (
-        SignalField("caption", pa.string(), about="The text that is tokenized; null where there is none."),
-        SignalField(
-            "caption_source", pa.string(), about="Where the caption came from: given, captioner, composed or none."
-        ),
+        Text("caption", about="The text that is tokenized; null where there is none."),
+        Text("caption_source", about="Where the caption came from: given, captioner, composed or none."),
     )
     Options = CaptionOptions
 

@@ -22,16 +22,16 @@ MAX_NEW_TOKENS = 128
 
 
 class Captioner(Protocol):
-    """Says in words what a picture shows. A new one needs these three methods and nothing else."""
+    """Says in words what an image shows. A new one needs these three methods and nothing else."""
 
     def load(self) -> None:
         """Load the model, once in each worker. Raises CurateError where it cannot be had."""
 
     def version(self) -> str:
-        """What the captions depend on beside the picture; cheap."""
+        """What the captions depend on beside the image; cheap."""
 
     def __call__(self, frame: NDArray[Any]) -> str:
-        """The caption of a picture, uint8 `(H, W, 3)` sRGB; may be empty."""
+        """The caption of an image, uint8 `(H, W, 3)` sRGB; may be empty."""
 
 
 BUILTIN = {"transformers": "curate.signals.captioner:TransformersCaptioner"}
@@ -56,9 +56,9 @@ def captioner_of(name: str) -> Captioner:
 class TransformersCaptioner:
     """Any model of `AutoModelForImageTextToText`: captioners (BLIP, GIT, ViT-GPT2) and chat models (SmolVLM, Qwen-VL).
 
-    Greedy decoding, float32 on a CPU and bfloat16 on CUDA, one picture at a time, so a caption does not depend on
+    Greedy decoding, float32 on a CPU and bfloat16 on CUDA, one image at a time, so a caption does not depend on
     neighbours (law 6). Weights are safetensors only, and code from the hub is never run (law 11).
-    A model whose processor has a chat template is asked `PROMPT`; others just get the picture.
+    A model whose processor has a chat template is asked `PROMPT`; others just get the image.
 
     Args:
         model: a local folder or a hub id.
@@ -131,19 +131,19 @@ class TransformersCaptioner:
             ids = ids[asked.shape[1] :]  # a decoder-only model repeats the question
         return str(self._decode(ids, skip_special_tokens=True)).strip()
 
-    def _inputs(self, picture: Any) -> dict[str, Any]:
-        """The model's inputs for a picture: tensors by name."""
+    def _inputs(self, image: Any) -> dict[str, Any]:
+        """The model's inputs for an image: tensors by name."""
         if getattr(self._processor, "chat_template", None):
             question = [{"type": "image"}, {"type": "text", "text": PROMPT}]
             prompt = self._processor.apply_chat_template(
                 [{"role": "user", "content": question}], add_generation_prompt=True
             )
-            return dict(self._processor(images=[picture], text=[prompt], return_tensors="pt"))
-        return dict(self._processor(images=[picture], return_tensors="pt"))
+            return dict(self._processor(images=[image], text=[prompt], return_tensors="pt"))
+        return dict(self._processor(images=[image], return_tensors="pt"))
 
 
 def _processor(where: str) -> tuple[Any, Any]:
-    """What turns a picture into a model's inputs, and its ids into text.
+    """What turns an image into a model's inputs, and its ids into text.
 
     Encoder-decoder models have no processor of their own, but an image processor and a tokenizer side by side.
     """

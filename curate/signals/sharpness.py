@@ -1,13 +1,11 @@
-"""How sharp a picture is."""
+"""How sharp an image is."""
 
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
 from curate.media.requests import Frames
-from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.signals.base import VISUAL, Float, Sample, Signal
 from curate.signals.luma import luma
 
 
@@ -22,27 +20,18 @@ class Sharpness(Signal):
     name = "sharpness"
     needs = (Frames(size=224),)
     gives = (
-        SignalField(
+        Float(
             "sharpness",
-            pa.float32(),
             "grey levels^2",
-            (0, 1020**2),
-            ("image", "video"),
-            "Variance of the Laplacian of luma at 224 px, mean over frames; low is blurred or flat.",
+            0,
+            1020**2,
+            kinds=VISUAL,
+            about="Variance of the Laplacian of luma at 224 px, mean over frames; low is blurred or flat.",
         ),
     )
-    cost = Resources(cpus=1)
 
-    def __call__(self, batch: Batch) -> list[Result]:
+    def one(self, sample: Sample) -> float:
         import cv2
 
-        views = batch.views[self.needs[0]]
-
-        def one(i: int) -> dict[str, float | None]:
-            frames = views[i]
-            if frames is None:
-                return {"sharpness": None}
-            variances = [float(cv2.Laplacian(y, cv2.CV_32F, ksize=1).var(dtype=np.float64)) for y in luma(frames)]
-            return {"sharpness": sum(variances) / len(variances)}
-
-        return map_samples("annotate:sharpness", batch, one)
+        variances = [float(cv2.Laplacian(y, cv2.CV_32F, ksize=1).var(dtype=np.float64)) for y in luma(sample.view)]
+        return sum(variances) / len(variances)

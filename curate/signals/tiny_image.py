@@ -1,51 +1,43 @@
-"""A thumbnail as a vector: finds copies of one picture that were scaled, re-encoded or slightly retouched."""
+"""A thumbnail as a vector: finds copies of one image that were scaled, re-encoded or slightly retouched."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.media.requests import Frames
-from curate.schema.fields import SignalField
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.signals.base import VISUAL, Sample, Signal, Vector
 
 SIDE = 16
 VIEW = Frames(size=224, fps=1, max_frames=8)
 
 
 class TinyImage(Signal):
-    """The picture at 16 x 16 in colour, mean taken off, at unit length (after the tiny images of Torralba et al. 2008).
+    """The image at 16 x 16 in colour, mean taken off, at unit length (after the tiny images of Torralba et al. 2008).
 
-    The cosine of two is the correlation of their thumbnails: above 0.98 for copies, rarely so for different pictures of
-    one scene. A network's features are about content, this is about the very picture; a flat picture has none (null).
+    The cosine of two is the correlation of their thumbnails: above 0.98 for copies, rarely so for different images of
+    one scene. A network's features are about content, this is about the very image; a flat image has none (null).
     """
 
     name = "tiny_image"
     needs = (VIEW,)
     gives = (
-        SignalField(
+        Vector(
             "tiny_image",
-            pa.list_(pa.float32(), SIDE * SIDE * 3),
-            kinds=("image", "video"),
+            SIDE * SIDE * 3,
+            kinds=VISUAL,
             about="16 x 16 colour thumbnail, mean over frames, zero mean, unit length.",
         ),
     )
 
-    def __call__(self, batch: Batch) -> list[Result]:
-        frames = batch.views[VIEW]
-
-        def one(i: int) -> dict[str, Any]:
-            stack = frames[i]
-            return {"tiny_image": None if stack is None else thumbnail(stack)}
-
-        return map_samples("annotate:tiny_image", batch, one)
+    def one(self, sample: Sample) -> NDArray[np.float32] | None:
+        return thumbnail(sample.view)
 
 
 def thumbnail(frames: NDArray[Any]) -> NDArray[np.float32] | None:
-    """uint8 `(N, 224, 224, 3)` to float32 `(768,)` of unit length; None for a flat picture."""
+    """uint8 `(N, 224, 224, 3)` to float32 `(768,)` of unit length; None for a flat image."""
     n, height, width, channels = frames.shape
     cells = frames.reshape(n, SIDE, height // SIDE, SIDE, width // SIDE, channels)
     small = cells.mean(axis=(0, 2, 4), dtype=np.float64).ravel()

@@ -1,18 +1,17 @@
-"""How much of a sound is speech."""
+"""How much of the audio is speech."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.media.requests import Audio
 from curate.models.onnx_session import cpu_session
 from curate.models.package_files import fingerprint, package_file
-from curate.schema.fields import Resources, SignalField
-from curate.signals.base import Batch, Result, Signal, map_samples
+from curate.schema.fields import Resources
+from curate.signals.base import AUDIBLE, Float, Sample, Signal
 
 _MODEL = ("silero_vad", "data/silero_vad_16k_sequence.onnx", "silero-vad")
 _WINDOW, _CONTEXT, _HIDDEN = 512, 64, 128
@@ -31,13 +30,13 @@ class VoiceActivity(Signal):
     name = "voice_activity"
     needs = (Audio(16000),)
     gives = (
-        SignalField(
+        Float(
             "speech_ratio",
-            pa.float32(),
             "fraction",
-            (0, 1),
-            ("video", "audio"),
-            "Share of 32 ms windows that hold speech (Silero VAD); null where there is no sound track.",
+            0,
+            1,
+            kinds=AUDIBLE,
+            about="Share of 32 ms windows that hold speech (Silero VAD); null where there is no audio track.",
         ),
     )
     cost = Resources(cpus=1, model=True)
@@ -48,17 +47,9 @@ class VoiceActivity(Signal):
     def version(self) -> str:
         return f"1+{fingerprint(*_MODEL)}"
 
-    def __call__(self, batch: Batch) -> list[Result]:
-        views = batch.views[self.needs[0]]
-
-        def one(i: int) -> dict[str, float | None]:
-            pcm = views[i]
-            if pcm is None:
-                return {"speech_ratio": None}
-            speech = self.probabilities(pcm) >= _THRESHOLD
-            return {"speech_ratio": float(speech.mean()) if len(speech) else 0.0}
-
-        return map_samples("annotate:voice_activity", batch, one)
+    def one(self, sample: Sample) -> float:
+        speech = self.probabilities(sample.view) >= _THRESHOLD
+        return float(speech.mean()) if len(speech) else 0.0
 
     def probabilities(self, pcm: NDArray[Any]) -> NDArray[np.float32]:
         """Speech probability of each 32 ms window.

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import BaseModel, ConfigDict
+
+from curate.plugins import checked_options
 from curate.schema import recipe
 from curate.schema.errors import CurateError
-from curate.sources.entry import Entry
-from curate.sources.sidecar import reason
+from curate.sources.ahead import is_there, state_of
+from curate.sources.entry import Entry, UnreadableEntry, clean, meta_json, numbered
+from curate.sources.locate import home_of, locate, sized
+from curate.sources.paths import address_of
+from curate.sources.sidecar import SourceError, reason
 from curate.storage import Store
+
+
+class Options(BaseModel):
+    """Options of a source of one's own; subclasses add fields. Unknown keys are refused with the allowed names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
@@ -38,38 +50,55 @@ class Unit:
 class Source(ABC):
     """A source of the recipe, with its address. Cheap to make and to send to tasks.
 
+    One of your own writes `records`, and `units` where its file has parts that can be read on their own; the rest is
+    for sources that know better. `examples/plugins/source.py` is one.
+
     Args:
         spec: the recipe's section.
         root: the folder that relative paths start from.
         env: what stands for `${NAME}` in `path` and `base_url`. It does not show in names, uris or ids.
 
-    Raises:
-        CurateError: a variable that is not set, an address that is none.
+    Attributes:
+        kind: what the recipe calls it.
+        Options: pydantic model of its options: of a source of your own, the other keys of its section.
+        name, licence, path: as in the recipe.
+        address: what `path` means: an absolute path, or `s3://...`.
+        options: an `Options`.
+
+    Raises (constructor):
+        CurateError: a variable that is not set, an address that is none, an option that it does not have.
     """
 
-    kind: ClassVar[str]
-    """What the recipe calls it."""
+    kind: str
+    Options: ClassVar[type[BaseModel]] = Options
 
     def __init__(self, spec: recipe.Source, root: Path, env: Mapping[str, str]) -> None:
-        self.name = spec.name
-        self.licence = spec.licence
+        self.name, self.licence, self.path = spec.name, spec.licence, spec.path
+        self.kind = spec.kind
+        self.address = address_of(spec.path, root, env)
+        self._given = spec.options if isinstance(spec, recipe.PluginSource) else {}
+        self._fetch = spec.fetch if isinstance(spec, recipe.PluginSource) else None
+        self.options: Any = checked_options("source", spec.kind, self.Options, self._given)
 
     @property
-    @abstractmethod
     def place(self) -> str:
         """The address of a file or folder that every process that reads the source has to see."""
+        return self.address
 
-    @abstractmethod
     def check(self) -> None:
-        """Whether it is there and what it is said to be, by a look that costs little whatever its size.
+        """Raises where it is not there or not what it is said to be, by a look that costs little whatever its size.
 
         Raises:
             CurateError: it is not.
         """
+        with readable(self.name):
+            if not is_there(self.address) and not Path(self.address).is_dir():
+                raise CurateError(f"source {self.name!r}: there is no {self.address}", looked(self.path))
 
-    @abstractmethod
     def units(self, build: Store) -> Iterator[Unit]:
         """Names and sizes of all units, in the source's order; nothing is held of one when the next is asked for.
+
+        By default the whole file is one.
 
         Args:
             build: takes what is too long for a unit (`entries/`).
@@ -77,6 +106,9 @@ class Source(ABC):
         Raises:
             CurateError: the source cannot be listed.
         """
+        with readable(self.name):
+            size = state_of(self.address)[0]
+        yield Unit(self.name, self.address.rpartition("/")[2], self.address, size, {})
 
     def state(self, unit: Unit) -> str:
         """What tells this version of a unit from others, its text sidecars and media included: while it is the same, a
@@ -87,7 +119,26 @@ class Source(ABC):
         """
         return ""
 
-    @abstractmethod
+    def records(self, unit: Unit) -> Iterator[Entry]:
+        """The records of a unit, in order, each made by `entry`. Whatever it raises stands for the rest of the unit."""
+        raise NotImplementedError(f"the source {self.kind} has neither `records` nor `read`")
+
+    def entry(self, unit: Unit, uri: str, text: str | None = None, licence: str | None = None, **meta: Any) -> Entry:
+        """The entry of one record of `records`.
+
+        Args:
+            uri: `http(s)://`, `s3://`, an absolute path, or one relative to the source's folder. What leads nowhere
+                gives a broken entry.
+            text: a caption, if there is one.
+            licence: in place of the source's.
+            meta: whatever else is known, as JSON can hold it.
+        """
+        try:
+            location = locate(uri, home_of(self.address))
+        except SourceError as exc:
+            location = UnreadableEntry("SourceError", str(exc))
+        return Entry(self.name, uri, 0, clean(text), licence or self.licence, meta_json(meta), location, unit.name)
+
     def read(self, unit: Unit, build: Store) -> Iterator[Entry]:
         """Every record of a unit, in order; one that is there and cannot be read has a `UnreadableEntry` location.
 
@@ -97,18 +148,26 @@ class Source(ABC):
         Raises:
             CurateError: what all units would meet, such as a bucket that refuses the credentials.
         """
+        try:
+            yield from sized(numbered(self.records(unit)))
+        except CurateError:
+            raise
+        except Exception as exc:  # of another's code: the unit fails, with the reason, and no other
+            yield lost(unit, self.licence, exc)
 
-    @abstractmethod
     def fingerprint(self) -> Any:
         """JSON value of the source's own options that change what is read and that entries do not tell."""
+        own = [self.options.model_dump(mode="json")] if self._given else []
+        return [self.kind, *own, *([self._fetch.model_dump(exclude={"concurrency"})] if self._fetch else [])]
 
-    @abstractmethod
     def nothing(self, said: Entry | None) -> CurateError:
         """The error for a source that, all units read, gave no record.
 
         Args:
             said: the first entry that stands for a unit (`Entry.is_whole`), if there is one.
         """
+        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, UnreadableEntry) else ""
+        return CurateError(f"source {self.name!r}: no records in {self.address}", why)
 
 
 @contextmanager
@@ -124,8 +183,8 @@ def readable(source: str) -> Iterator[None]:
         raise CurateError(f"source {source!r} cannot be read: {exc}") from exc
 
 
-def lost(unit: Unit, licence: str | None, exc: OSError) -> Entry:
-    """The entry for a unit that cannot be opened."""
+def lost(unit: Unit, licence: str | None, exc: Exception) -> Entry:
+    """The entry for a unit that cannot be read."""
     return Entry.whole(unit.source, unit.name, licence, type(exc).__name__, reason(exc))
 
 

@@ -10,22 +10,20 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pyarrow as pa
 from blake3 import blake3
 
-from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.schema.ids import ID_HEX, content_id
 from curate.sources.base import Source, Unit, looked, readable
 from curate.sources.entry import Entry, File, Location, UnreadableEntry, meta_json
 from curate.sources.media_types import is_array, is_media, media_among
-from curate.sources.paths import LAST, address_of, in_bucket, listed_after, objects_below
+from curate.sources.paths import LAST, in_bucket, listed_after, objects_below
 from curate.sources.sidecar import MAX_BYTES, SidecarMetadata, SourceError, parse_sidecar, reason
 from curate.storage import Stat, Store, is_remote
 from curate.storage.tables import read_table, write_table
@@ -57,7 +55,7 @@ class Named:
     Attributes:
         name: relative to the folder; bytes that are not UTF-8 as half surrogates.
         bytes: its size, None where the file has to be asked.
-        txt, json: whether there is a sidecar of this ending.
+        txt, json: true if there is a sidecar of this ending.
     """
 
     name: str
@@ -77,16 +75,7 @@ class Folders(Source):
     The same files of a folder and of a bucket give the same entries, but for their location.
     """
 
-    kind: ClassVar[str] = "folder"
-
-    def __init__(self, spec: recipe.FolderSource, root: Path, env: Mapping[str, str]) -> None:
-        super().__init__(spec, root, env)
-        self._said = spec.path
-        self.address = address_of(spec.path, root, env)
-
-    @property
-    def place(self) -> str:
-        return self.address
+    kind = "folder"
 
     def check(self) -> None:
         with readable(self.name):
@@ -94,7 +83,7 @@ class Folders(Source):
                 if next(objects_below(self.address), None) is None:
                     raise self.nothing(None)
             elif not Path(self.address).is_dir():
-                raise CurateError(f"source {self.name!r}: there is no folder {self.address}", looked(self._said))
+                raise CurateError(f"source {self.name!r}: there is no folder {self.address}", looked(self.path))
 
     def units(self, build: Store) -> Iterator[Unit]:
         there = {found.path for found in build.files("entries")}
@@ -182,13 +171,10 @@ class Folders(Source):
             self.name, uri, 0, words.text, words.licence or self.licence, meta_json(words.meta), location, unit
         )
 
-    def fingerprint(self) -> Any:
-        return [self.kind]
-
     def nothing(self, said: Entry | None) -> CurateError:
         return CurateError(
             f"source {self.name!r}: no media files in {self.address}",
-            "looked in all its folders for names that end as pictures, videos, sounds and arrays do, such as "
+            "looked in all its folders for names that end as images, videos, audio and arrays do, such as "
             ".jpg, .mp4, .wav, .npy",
         )
 

@@ -96,13 +96,15 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
     raise SourceError(f"{what} is nested deeper than {MAX_DEPTH} levels")
 
 
-def reason(exc: OSError | CurateError) -> str:
+def reason(exc: Exception) -> str:
     """What an error of reading says, without path or bucket: the same files elsewhere are the same build."""
     if isinstance(exc, CurateError):
         return exc.message.rpartition(": ")[2]
     if isinstance(exc, FileNotFoundError):
         return os.strerror(errno.ENOENT)  # a bucket's has no words of its own
-    return exc.strerror or "it cannot be read"
+    if isinstance(exc, OSError):
+        return exc.strerror or "it cannot be read"
+    return str(exc)[:500]
 
 
 def _utf8(raw: bytes, what: str) -> str:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import io
-import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, ClassVar, TypeGuard
-from urllib.parse import unquote, urljoin
+from typing import Any
 
 from curate.schema import recipe
 from curate.schema.errors import CurateError
@@ -20,30 +16,23 @@ from curate.schema.recipe import TableSource
 from curate.sources.ahead import is_there, raw_file, state_of
 from curate.sources.base import Source, Unit, looked, lost, readable
 from curate.sources.csv_rows import read_csv
-from curate.sources.entry import BadCell, Entry, File, Location, UnreadableEntry, Url, clean, meta_json, numbered
+from curate.sources.entry import BadCell, Entry, Location, UnreadableEntry, clean, meta_json, numbered
 from curate.sources.json_rows import read_jsonl
+from curate.sources.locate import home_of, locate, sized
 from curate.sources.parquet_rows import MOST_ROWS, ParquetTable
-from curate.sources.paths import address_of, in_bucket, substitute
+from curate.sources.paths import substitute
 from curate.sources.rows import Opener, Row, refuse_other_than_text
-from curate.sources.sidecar import MAX_BYTES, SourceError, reason
-from curate.storage import Store, is_remote
+from curate.sources.sidecar import MAX_BYTES, SourceError
+from curate.storage import Store
 from curate.storage.retry import StoreUnavailable
 
 MAX_URI = 8192
 """Characters of a uri; longer ones no server takes."""
 
-AT_ONCE = 16
-"""Objects whose size is asked for together."""
-
-WINDOW = 1024
-"""Rows that wait for the sizes of their objects."""
-
 BLOCK = MOST_ROWS
 """Rows of a table of lines in which a uri that comes again is counted."""
 
-_UNKNOWN = -1
 _WEB_OR_BUCKET = re.compile(r"(?i:https?)://|s3://")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class Tables(Source):
@@ -58,27 +47,20 @@ class Tables(Source):
     files of this machine. Columns other than those of uri, text and licence go to `meta`, where a cell that cannot be
     read shows what can be shown of it; parquet columns of bytes are not read, but for a uri, text or licence.
 
-    Unreadable entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a text
-    or a `meta` above MAX_BYTES, a uri, text or licence that is not UTF-8, a scheme that is not read, a file that is not
-    there and an object that cannot be asked for. A bucket that cannot be read, of every row of a unit, is an error.
+    Unreadable entries come of a row that is no row, an empty uri (called `TABLE#ROW`, from 1), a uri above MAX_URI, a
+    text or a `meta` above MAX_BYTES, a uri, text or licence that is not UTF-8, a scheme that is not read, a file that
+    is not there and an object that cannot be asked for. A bucket that cannot be read, of every row of a unit, is an
+    error.
     """
 
-    kind: ClassVar[str] = "table"
+    kind = "table"
 
     def __init__(self, spec: recipe.TableSource, root: Path, env: Mapping[str, str]) -> None:
         super().__init__(spec, root, env)
         self._spec = spec
-        self.address = address_of(spec.path, root, env)
         self.base_url = substitute(spec.base_url, env) if spec.base_url is not None else None
-        if is_remote(self.address):
-            self._home, self._table = self.address.rpartition("/")[0], self.address.rpartition("/")[2]
-        else:
-            self._home, self._table = str(Path(self.address).parent.resolve()), Path(self.address).name
+        self._home, self._table = home_of(self.address), self.address.rpartition("/")[2]
         self._own = {column for column in (spec.uri, spec.text, spec.licence_column) if column is not None}
-
-    @property
-    def place(self) -> str:
-        return self.address
 
     def check(self) -> None:
         with readable(self.name):
@@ -153,7 +135,7 @@ class Tables(Source):
     def read(self, unit: Unit, build: Store) -> Iterator[Entry]:
         try:
             state = state_of(self.address)
-            yield from _sized(self._entries(unit, state[0]))
+            yield from sized(self._entries(unit, state[0]))
             is_same = state_of(self.address) == state
         except OSError as exc:
             yield lost(unit, self.licence, exc)
@@ -230,7 +212,7 @@ def _entry(source: TableSource, row: Row, name: str, unit: str, home: str, base_
         licence = _string(row, source.licence_column)
         own = (source.uri, source.text, source.licence_column)
         meta = _meta({key: value for key, value in row.items() if key not in own})
-        location = _locate(uri, home, base_url)
+        location = locate(uri, home, base_url)
     except SourceError as exc:
         location = UnreadableEntry("SourceError", str(exc))
     return Entry(source.name, uri or name, 0, text, licence or source.licence, meta, location, unit)
@@ -262,105 +244,3 @@ def _meta(rest: Mapping[str, Any]) -> str:
     if len(said) > MAX_BYTES:
         raise SourceError(f"its other columns have {len(said)} characters as JSON, more than {MAX_BYTES}")
     return said
-
-
-def _locate(uri: str | None, home: str, base_url: str | None) -> Location:
-    if uri is None:
-        raise SourceError("its uri is empty")
-    scheme = _SCHEME.match(uri)
-    try:
-        if scheme is None:
-            return _relative(uri, home, base_url)
-        if scheme[1].lower() in ("http", "https"):
-            return Url(uri)
-        if scheme[1].lower() == "s3":
-            return _object("s3://" + uri[scheme.end() :])
-        if scheme[1].lower() == "file":
-            path = uri[scheme.end() :].removeprefix("localhost")
-            if not path.startswith("/"):
-                raise SourceError("its file:// uri names another host")
-            return _file(unquote(path), home)
-    except (ValueError, OSError) as exc:  # names that no file or address can have
-        raise SourceError(f"its uri is not valid: {exc}") from exc
-    raise SourceError(f"its uri has the scheme {scheme[1]}, which is not read: http, https, s3, file or a path")
-
-
-def _relative(uri: str, home: str, base_url: str | None) -> Location:
-    if base_url is not None and not base_url.startswith("s3://"):
-        return Url(urljoin(base_url.rstrip("/") + "/", uri))
-    if base_url is None and not is_remote(home):
-        return _file(uri, home)
-    path = posixpath.normpath(uri)
-    if base_url is not None and path.startswith(("/", "..")):
-        raise SourceError("its path leaves base_url")
-    if path.startswith("/"):
-        raise SourceError("its path is one of a machine; the table is in a bucket")
-    if path.startswith(".."):
-        raise SourceError("its path leaves the folder of the table")
-    return _object(f"{(base_url or home).rstrip('/')}/{path}")
-
-
-def _object(address: str) -> File:
-    """An object, of which `_sized` has still to ask the size."""
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    if not bucket or not key:
-        raise SourceError("its uri names no bucket and object")
-    return File(address, _UNKNOWN)
-
-
-def _file(name: str, home: str) -> File:
-    if is_remote(home):
-        raise SourceError("its path is one of a machine; the table is in a bucket")
-    path = (Path(home) / name).resolve()
-    if not Path(name).is_absolute() and not path.is_relative_to(home):
-        raise SourceError("its path leaves the folder of the table")
-    if not path.is_file():
-        raise SourceError("there is no such file")
-    return File(str(path), path.stat().st_size)
-
-
-def _sized(entries: Iterator[Entry]) -> Iterator[Entry]:
-    """The entries of a unit with the sizes of objects, which are asked for a window at once; with a reason in place of
-    those that cannot.
-
-    A stranger's table may name a bucket that is not to be read: that is the fault of its rows. Where no row at all can
-    be read, the fault is likely this user's, and is raised.
-    """
-    unread: dict[str, StoreUnavailable] = {}  # not to wait as long for each object of a bucket
-    first: CurateError | None = None
-    is_any_good = False
-
-    def sized(address: str) -> Location | CurateError:
-        bucket = address.split("/")[2]
-        if bucket in unread:
-            return unread[bucket]
-        try:
-            store, key = in_bucket(address)
-            stat = store.stat(key)
-        except StoreUnavailable as exc:
-            return unread.setdefault(bucket, exc)
-        except CurateError as exc:
-            return exc
-        except ValueError:
-            return UnreadableEntry("SourceError", "its uri is not valid: no object can have that name")
-        return (
-            File(address, stat.bytes) if stat is not None else UnreadableEntry("SourceError", "there is no such file")
-        )
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        while window := list(islice(entries, WINDOW)):
-            wanted = list(dict.fromkeys(e.location.path for e in window if _is_unsized(e.location)))
-            found = dict(zip(wanted, pool.map(sized, wanted), strict=True))
-            for entry in window:
-                at = found[entry.location.path] if _is_unsized(entry.location) else entry.location
-                if isinstance(at, CurateError):
-                    first = first or at
-                    at = UnreadableEntry(type(at).__name__, reason(at))
-                is_any_good |= not isinstance(at, UnreadableEntry)
-                yield entry if at is entry.location else replace(entry, location=at)
-    if first is not None and not is_any_good:
-        raise first
-
-
-def _is_unsized(at: Location) -> TypeGuard[File]:
-    return isinstance(at, File) and at.bytes == _UNKNOWN

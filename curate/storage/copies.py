@@ -35,8 +35,11 @@ _SWEEP_SECONDS = 30.0
 _swept = 0.0
 
 
+CACHE_HINT = "set the environment variable CURATE_CACHE to a folder that can be written"
+
+
 def cache_folder() -> Path:
-    """Where this user's copies and prepared media lie: CURATE_CACHE, or `~/.cache/curate-tokens`."""
+    """Where this user's copies, exported models and prepared media lie: CURATE_CACHE, or `~/.cache/curate-tokens`."""
     given = os.environ.get("CURATE_CACHE")
     if given:
         return Path(given).expanduser()
@@ -92,7 +95,7 @@ def cached_copy(name: Any, suffix: str, chunks: Callable[[], Iterable[bytes]], p
             os.utime(link)  # used now
             return link
         except FileNotFoundError:
-            with atomic_write(place) as temporary, temporary.open("wb") as file:
+            with atomic_write(place, CACHE_HINT) as temporary, temporary.open("wb") as file:
                 for chunk in chunks():
                     file.write(chunk)
             _evict(cache_folder(), keep=place)

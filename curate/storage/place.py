@@ -24,16 +24,19 @@ def temporary_name(name: str) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a name is one of `temporary_name`: such files never count as part of a build, and may go any time."""
+    """True if a name is one of `temporary_name`: such files never count as part of a build, and may go any time."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, hint: str = "choose another --out") -> Iterator[Path]:
     """Give a temporary path in the folder of `path` to write to; on success sync it to disk and rename it to `path`.
 
     Two writers of one path do not disturb each other: each has its own temporary file, the last rename wins, and
     both wrote the same bytes (law 6). On an exception the temporary file is removed and `path` is as it was.
+
+    Args:
+        hint: what a person can do where the folder cannot be written.
 
     Raises:
         CurateError: the disk is full, or the folder cannot be written.
@@ -46,13 +49,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as exc:
-        raise _mendable(exc, path.parent) from exc
+        raise _user_error(exc, path.parent, hint) from exc
     finally:
         with suppress(OSError):  # the error to be raised is the one above; a leftover counts for nothing
             temporary.unlink(missing_ok=True)
 
 
-def _mendable(exc: OSError, folder: Path) -> Exception:
+def _user_error(exc: OSError, folder: Path, hint: str) -> Exception:
     """What a person can do about it, where there is something; else the error as it is."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return CurateError(
@@ -60,7 +63,7 @@ def _mendable(exc: OSError, folder: Path) -> Exception:
             "free some and run the same command again: what was committed is kept",
         )
     if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
-        return CurateError(f"cannot write to {folder}: {exc.strerror}", "choose another --out")
+        return CurateError(f"cannot write to {folder}: {exc.strerror}", hint)
     return exc
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from blake3 import blake3
 
 from curate.schema.ids import digest
+from curate.schema.manifest import File
 from curate.storage.base import Store
 
 TAIL = 64 << 10
@@ -76,20 +79,28 @@ class RemoteFile(io.RawIOBase):
         return data
 
 
-def write_table(store: Store, path: str, table: pa.Table) -> None:
-    """Write a Parquet file whole or not at all; equal tables give equal bytes."""
+def write_table(store: Store, path: str, table: pa.Table) -> File:
+    """Write a Parquet file whole or not at all; equal tables give equal bytes. The manifest's entry of it."""
     with store.atomic_write(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+        return written(path, temporary, table.num_rows)
 
 
-def write_named_table(store: Store, stem: str, table: pa.Table) -> str:
-    """Write a Parquet file whose name ends in the digest of its bytes; its path.
+def written(path: str, temporary: Path, rows: int) -> File:
+    """The manifest's entry of a file that is about to be put in place as `path`."""
+    found = blake3().update_mmap(temporary)
+    return File(path=path, digest=found.hexdigest(), bytes=temporary.stat().st_size, rows=rows)
+
+
+def write_named_table(store: Store, stem: str, table: pa.Table) -> File:
+    """Write a Parquet file whose name ends in the digest of its bytes; the manifest's entry of it.
 
     So files of an earlier recipe stay as their manifest says until the new manifest is committed.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
-    path = f"{stem}-{digest(data)[:16]}.parquet"
+    whole = digest(data)
+    path = f"{stem}-{whole[:16]}.parquet"
     store.write(path, data)
-    return path
+    return File(path=path, digest=whole, bytes=len(data), rows=table.num_rows)

@@ -12,14 +12,14 @@ PICTURES = (
     "square stretched, Lanczos, which enlarges what is smaller. Failed with the reason: samples in floating point, "
     f"more than {MAX_PIXELS} pixels, damaged or cut files"
 )
-"""For tokenizers of pictures and of video (`images.decode_picture`, `images.render`)."""
+"""For tokenizers of pictures and of video (`images.decode_image`, `images.render`)."""
 
 SOUNDS = (
     ". To get there: mono after ITU-R BS.775 without LFE (of stereo the mean), libswresample, 16 bits, clipped. Failed "
     f"with the reason: samples that are not finite, more than {MAX_SPAN_SECONDS} s at once, damaged or cut files. A "
     "sound of no samples has no ids"
 )
-"""For tokenizers of sound (`audio.read_sound`)."""
+"""For tokenizers of sound (`audio.read_audio`)."""
 
 ARRAYS = (
     ". To get there: `.npy` of numbers, in the machine's byte order, never unpickled. Failed with the reason: another "

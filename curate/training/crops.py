@@ -104,9 +104,9 @@ def frames_of(path: Path, short_side: int | None = None, every: int = 1) -> Iter
         shown = reader.display_size()
         width, height = shown if short_side is None else (round(n * short_side / min(shown)) for n in shown)
         view = Frames(max(width, height), crop=False)
-        for i, picture in enumerate(reader.pictures(0, sys.maxsize)):
+        for i, frame in enumerate(reader.frames(0, sys.maxsize)):
             if i % every == 0:
-                yield render(Image.fromarray(picture.rgb()), view, picture.display, (width, height))
+                yield render(Image.fromarray(frame.rgb()), view, frame.display, (width, height))
 
 
 def _read(path: Path, frames: int, rng: np.random.Generator) -> Iterator[RGB]:
@@ -114,7 +114,7 @@ def _read(path: Path, frames: int, rng: np.random.Generator) -> Iterator[RGB]:
     try:
         if files_of([path], media_types.VIDEO):
             with PyAVReader(path.read_bytes(), name=path.name) as reader:
-                count = sum(1 for _ in reader.pictures(0, sys.maxsize))
+                count = sum(1 for _ in reader.frames(0, sys.maxsize))
             yield from frames_of(path, every=max(1, count // frames))
         elif files_of([path], media_types.IMAGE):
             with Image.open(path) as opened:

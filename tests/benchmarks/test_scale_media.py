@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.media.images import decode_picture, render
+from curate.media.images import decode_image, render
 from curate.schema.errors import MediaError
 from curate.signals.luma import luma
 from curate.signals.tiny_image import VIEW, thumbnail
@@ -43,7 +43,7 @@ def test_a_png_by_hand_is_read_as_it_was_written() -> None:
     for g in (1, 2, 3):
         pixels = picture(g)
         assert pixels.shape[0] in range(32, 65, 8)
-        np.testing.assert_array_equal(np.asarray(decode_picture(png(pixels))), pixels)
+        np.testing.assert_array_equal(np.asarray(decode_image(png(pixels))), pixels)
 
 
 def test_near_copies_are_near_exact_ones_equal_and_the_dark_dark() -> None:
@@ -79,7 +79,7 @@ def test_a_tar_holds_its_records_and_the_broken_ones_are_refused(tmp_path: Path)
         assert found[f"{g:09d}.txt"] == caption_of(g).encode()
     for g in (0, 200, 400):
         with pytest.raises(MediaError):
-            decode_picture(file_of(g))
+            decode_image(file_of(g))
     assert [len(file_of(g)) == 0 for g in (0, 200, 400)] == [False, True, False]
 
 

@@ -166,18 +166,18 @@ class Item:
         return record_id(self.source, self.name)
 
 
-def jpeg(picture: Image.Image, quality: int = 90) -> bytes:
+def jpeg(image: Image.Image, quality: int = 90) -> bytes:
     out = io.BytesIO()
-    picture.convert("RGB").save(out, "JPEG", quality=quality)
+    image.convert("RGB").save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
 def photo(name: str, long_side: int = 400) -> Image.Image:
-    """A picture that scikit-image ships."""
+    """An image that scikit-image ships."""
     with Image.open(Path(skimage.__file__).parent / "data" / name) as opened:
-        picture = opened.convert("RGB")
-    picture.thumbnail((long_side, long_side))
-    return picture
+        image = opened.convert("RGB")
+    image.thumbnail((long_side, long_side))
+    return image
 
 
 def tone(seconds: float, hertz: float, level: float = 0.4) -> NDArray[np.int16]:
@@ -202,16 +202,16 @@ def video(seconds: float = 4.0, fps: int = 10) -> bytes:
     one, two = (np.asarray(photo(n, 420).resize((420, 300))) for n in ("coffee.png", "rocket.jpg"))
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:
-        pictures = container.add_stream("libx264", rate=fps)
-        pictures.width, pictures.height, pictures.pix_fmt = 320, 240, "yuv420p"
-        pictures.options = {"threads": "1", "crf": "20"}
+        images = container.add_stream("libx264", rate=fps)
+        images.width, images.height, images.pix_fmt = 320, 240, "yuv420p"
+        images.options = {"threads": "1", "crf": "20"}
         audio = container.add_stream("aac", rate=16000, layout="mono")
         for i in range(int(seconds * fps)):
             shot, at = (one, i) if i < seconds * fps / 2 else (two, i - seconds * fps / 2)
             x = int(4 * at)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shot[20:260, x : x + 320]), format="rgb24")
-            container.mux(pictures.encode(frame))
-        container.mux(pictures.encode())
+            container.mux(images.encode(frame))
+        container.mux(images.encode())
         samples = av.AudioFrame.from_ndarray(tone(seconds, 330)[None], format="s16", layout="mono")
         samples.sample_rate = 16000
         container.mux(audio.encode(samples))
@@ -219,15 +219,15 @@ def video(seconds: float = 4.0, fps: int = 10) -> bytes:
     return out.getvalue()
 
 
-def luma_facts(picture: Image.Image) -> tuple[float, float]:
+def luma_facts(image: Image.Image) -> tuple[float, float]:
     """Sharpness and brightness."""
-    grey = np.asarray(picture.convert("L").resize((224, 224)), dtype=np.float64)
+    grey = np.asarray(image.convert("L").resize((224, 224)), dtype=np.float64)
     laplace = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
     return float(laplace.var()), float(grey.mean())
 
 
-def picture_item(name: str, picture: Image.Image, text: str | None, **more: Any) -> Item:
-    return Item(name, jpeg(picture), "image", text, size=picture.size, **more)
+def picture_item(name: str, image: Image.Image, text: str | None, **more: Any) -> Item:
+    return Item(name, jpeg(image), "image", text, size=image.size, **more)
 
 
 def items() -> list[Item]:
@@ -282,11 +282,11 @@ def items() -> list[Item]:
         Item("faults/empty.mp4", b"", None, outcome="failed", of_record=True, why=fault("ingest", "the file is empty")),
         Item(
             "faults/text called.jpg",
-            b"no picture",
+            b"no image",
             None,
             outcome="failed",
             of_record=True,
-            why=fault("ingest", "not a picture, video or sound"),
+            why=fault("ingest", "not an image, video or sound"),
             source="web",
         ),
         Item(
@@ -399,7 +399,7 @@ class Builder:
             name=self.name,
             recipe={
                 "name": "tiny",
-                "about": "Pictures, a film and sounds, and everything that can go wrong with them.",
+                "about": "Images, a film and sounds, and everything that can go wrong with them.",
                 "sources": [{"name": "folder", "kind": "folder", "path": "media"}],
                 "annotate": [{"name": s["name"]} for s in SIGNALS[:4]],
                 "decide": {"rules": self.rules, "near_duplicates": [{"embedding": "vector", "threshold": 0.95}]},

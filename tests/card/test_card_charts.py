@@ -149,7 +149,7 @@ def test_a_wave_form_follows_the_sound() -> None:
 def test_a_tone_is_a_bright_line_at_its_frequency() -> None:
     t = np.arange(16000) / 16000
     tone = np.sin(2 * np.pi * 2000 * t).astype(np.float32)
-    picture = spectrogram(tone, loudest_line(tone), width=40, height=80).astype(int).sum(axis=2)
-    row = int(picture[:, 20].argmax())
+    image = spectrogram(tone, loudest_line(tone), width=40, height=80).astype(int).sum(axis=2)
+    row = int(image[:, 20].argmax())
     assert abs((79.5 - row) / 80 * 8000 - 2000) < 110
-    assert (picture[:20, 2:-2] < 60).all()  # nothing above 6 kHz
+    assert (image[:20, 2:-2] < 60).all()  # nothing above 6 kHz

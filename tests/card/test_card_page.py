@@ -241,8 +241,8 @@ def test_media_that_cannot_be_shown_is_said_to_be_so(tmp_path: Path) -> None:
 
 
 def test_large_pictures_are_made_small(tmp_path: Path) -> None:
-    pictures = [picture_item(f"{i}.jpg", photo("astronaut.png", 500).rotate(i), f"turned {i}") for i in range(40)]
-    made = make_card(tmp_path, [replace(p, encode=False) for p in pictures])
+    images = [picture_item(f"{i}.jpg", photo("astronaut.png", 500).rotate(i), f"turned {i}") for i in range(40)]
+    made = make_card(tmp_path, [replace(p, encode=False) for p in images])
     assert made.html.count('<figure class="tile">') == 24
     assert len(made.html) < 600_000
 

@@ -27,7 +27,7 @@ def test_statistics_are_those_of_all_ids(tmp_path_factory: pytest.TempPathFactor
     values, counts = np.unique(image, return_counts=True)
     assert stats["tok_rgb@256"].distinct == len(values)
     assert stats["tok_rgb@256"].top[0] == (values[counts.argmax()], counts.max())
-    assert stats["tok_rgb@256"].lengths == [(1, 6), (2, 2)]  # six pictures, two clips of two frames
+    assert stats["tok_rgb@256"].lengths == [(1, 6), (2, 2)]  # six images, two clips of two frames
     audio = np.concatenate(
         [t["tok_audio@16k"].reshape(-1, 8) for t in builder.tokens if t["tok_audio@16k"] is not None]
     )
@@ -51,8 +51,8 @@ def test_the_rank_curve_starts_high_and_ends_low() -> None:
 
 def test_equal_ids_have_equal_colours() -> None:
     ids = np.array([[0, 511], [9, 9]], np.uint16)
-    picture = false_colour(ids, [8, 8, 8], 512, side=4)
-    assert picture.shape == (4, 4, 3)
-    assert picture[0, 0].tolist() == [30, 30, 30]
-    assert picture[0, 3].tolist() == [235, 235, 235]
-    assert (picture[2:] == picture[2, 0]).all()
+    image = false_colour(ids, [8, 8, 8], 512, side=4)
+    assert image.shape == (4, 4, 3)
+    assert image[0, 0].tolist() == [30, 30, 30]
+    assert image[0, 3].tolist() == [235, 235, 235]
+    assert (image[2:] == image[2, 0]).all()

@@ -27,7 +27,7 @@ class ColourGrid:
         weights_digest="none",
         trained_on="nothing",
         licence="MIT",
-        quality=[Quality(media="one grey picture", items=1, psnr_db=30.5, ssim=0.5)],
+        quality=[Quality(media="one grey image", items=1, psnr_db=30.5, ssim=0.5)],
     )
 
     def encode(self, items: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.generic]]:

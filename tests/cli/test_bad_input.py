@@ -79,7 +79,7 @@ def test_no_such_recipe() -> None:
     assert "did you mean 'quickstart'?" in done.stderr
 
 
-def picture(folder: Path) -> None:
+def image(folder: Path) -> None:
     import numpy as np
     from PIL import Image
 
@@ -88,19 +88,19 @@ def picture(folder: Path) -> None:
 
 
 def test_ray_that_is_not_there(tmp_path: Path) -> None:
-    picture(tmp_path / "media")
+    image(tmp_path / "media")
     message = refused(tmp_path, ("", ""), "--address", "127.0.0.1:1")
     assert "Ray is not reachable at 127.0.0.1:1" in message
     assert "ray start --head" in message
 
 
 def test_an_address_and_workers_contradict_each_other(tmp_path: Path) -> None:
-    picture(tmp_path / "media")
+    image(tmp_path / "media")
     assert "--workers" in refused(tmp_path, ("", ""), "--address", "auto", "--workers", 2)
 
 
 def test_an_out_that_cannot_be_made(tmp_path: Path) -> None:
-    picture(tmp_path / "media")
+    image(tmp_path / "media")
     (tmp_path / "r.yaml").write_text(RECIPE)
     (tmp_path / "file").write_text("in the way")
     done = curate("run", tmp_path / "r.yaml", "--out", tmp_path / "file" / "build", "--workers", 1)

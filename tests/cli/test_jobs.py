@@ -51,7 +51,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 
 
 def make_project(folder: Path) -> Path:
-    """A recipe, whose name a shell would take apart, with three pictures beside it, and things that must not travel."""
+    """A recipe, whose name a shell would take apart, with three images beside it, and things that must not travel."""
     media = folder / "media"
     media.mkdir(parents=True)
     for i in range(3):

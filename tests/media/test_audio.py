@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from synth import flat, index_of, noise, shipped, sound, tone, video, with_a_hole
 
-from curate.media.audio import MAX_SPAN_SECONDS, read_sound, resample
+from curate.media.audio import MAX_SPAN_SECONDS, read_audio, resample
 from curate.media.decode import Span, decode
 from curate.media.probe import probe
 from curate.media.requests import Audio, Frames
@@ -173,7 +173,7 @@ def test_sound_that_breaks_off_is_an_error_not_silence() -> None:
     whole = sound(noise(4.0), codec="flac", container="flac")
     cut = whole[: len(whole) // 2]
     assert len(decode(cut, "audio", [KHZ16], Span(0, 1_000_000)).views[KHZ16]) == 16000
-    with pytest.raises(MediaError, match=r"The sound ended at [12]\.\d+ s, before its span does at 4\.000 s"):
+    with pytest.raises(MediaError, match=r"The audio ended at [12]\.\d+ s, before its span does at 4\.000 s"):
         decode(cut, "audio", [KHZ16], Span(0, 4_000_000))
 
 
@@ -182,7 +182,7 @@ def test_damage_inside_a_sound_is_an_error() -> None:
     data = bytearray(sound(noise(4.0), codec="flac", container="flac"))
     middle = len(data) // 2
     data[middle : middle + 3000] = bytes(3000)
-    with pytest.raises(MediaError, match=r"The sound is damaged at [12]\.\d+ s"):
+    with pytest.raises(MediaError, match=r"The audio is damaged at [12]\.\d+ s"):
         decode(bytes(data), "audio", [KHZ16])
     assert len(decode(bytes(data), "audio", [KHZ16], Span(0, 1_000_000)).views[KHZ16]) == 16000
 
@@ -222,4 +222,4 @@ def test_sound_has_no_frames_and_pictures_have_no_sound() -> None:
 
 def test_a_span_that_is_too_long_for_memory_is_refused() -> None:
     with pytest.raises(MediaError, match="more than the 3600 s"):
-        read_sound(sound(tone(0.1)), Span(0, (MAX_SPAN_SECONDS + 1) * 1_000_000), [16000])
+        read_audio(sound(tone(0.1)), Span(0, (MAX_SPAN_SECONDS + 1) * 1_000_000), [16000])

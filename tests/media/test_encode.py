@@ -8,7 +8,7 @@ from synth import noise, shipped
 
 from curate.media.decode import decode
 from curate.media.encode import encode_jpeg, encode_wav
-from curate.media.images import decode_picture
+from curate.media.images import decode_image
 from curate.media.probe import probe
 from curate.media.requests import Audio, Frames
 
@@ -19,7 +19,7 @@ def test_a_jpeg_of_a_photograph() -> None:
     data = encode_jpeg(pixels, 90)
     assert data == encode_jpeg(pixels.copy(), 90)
     assert len(data) > len(encode_jpeg(pixels, 30))
-    back = np.asarray(decode_picture(data)).astype(int)
+    back = np.asarray(decode_image(data)).astype(int)
     assert np.abs(back - pixels).mean() < 5
     assert probe(encode_jpeg(pixels[..., 0])).width == 128
 

@@ -173,7 +173,7 @@ def test_records_of_all_kinds() -> None:
 
 def test_too_many_samples() -> None:
     assert_same([(FILMS["with sound"], "x")], CutHow(max_seconds=0.1, max_samples=9))
-    with pytest.raises(CurateError, match="no shot detector 'x'"):
+    with pytest.raises(CurateError, match="no shot detector `x`"):
         list(examine([], CutHow("x"), []))
 
 

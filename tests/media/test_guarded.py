@@ -19,8 +19,11 @@ from synth import noise, shipped, sound, tone, video
 
 from curate.helper.process import Helper
 from curate.media import answers, guarded
+from curate.media.audio import audio_spans
 from curate.media.clips import Span
+from curate.media.container import Deadline
 from curate.media.decode import decode
+from curate.media.examine import CutHow
 from curate.media.probe import probe
 from curate.media.requests import Audio, Decoded, DecodeRequest, Frames
 from curate.media.shots import find_shots
@@ -74,9 +77,11 @@ def test_the_helper_gives_what_the_decoder_gives(data: bytes, kind: str, span: S
 def test_shots_are_the_same() -> None:
     pictures = [np.full((96, 160, 3), level, np.uint8) for level in [30] * 20 + [220] * 20 + [90] * 20]
     film = video(range(0, 2400, 40), size=(160, 96), pictures=pictures)
-    assert guarded.find_shots(film) == find_shots(film)
-    assert len(guarded.find_shots(film)) == 3
-    assert guarded.find_shots(film, "adaptive", 2.0, 5) == find_shots(film, "adaptive", 2.0, 5)
+    assert guarded.whole_spans(film, "video", CutHow()) == find_shots(film)
+    assert len(find_shots(film)) == 3
+    cut = CutHow("adaptive", 2.0, 5)
+    assert guarded.whole_spans(film, "video", cut) == find_shots(film, "adaptive", 2.0, 5)
+    assert guarded.whole_spans(TONE, "audio", cut) == audio_spans(TONE, Deadline(60))
 
 
 def test_errors_are_the_same() -> None:
@@ -88,37 +93,13 @@ def test_errors_are_the_same() -> None:
         assert (type(there.value), str(there.value)) == (MediaError, str(here.value))
     with pytest.raises(MediaError, match="before the end of its span"):
         guarded.decode(FILM, "video", [Frames(64)], Span(0, 9_000_000))
-    with pytest.raises(CurateError, match="no shot detector 'x'") as mend:
-        guarded.find_shots(FILM, "x")
-    assert mend.value.hint == "Use content or adaptive."
+    with pytest.raises(CurateError, match="no shot detector `x`") as mend:
+        guarded.whole_spans(FILM, "video", CutHow("x"))
+    assert mend.value.hint.startswith("there are: adaptive, content")
     with pytest.raises(ValueError, match="kind must be one of"):
         guarded.decode(FILM, "film", [])
     with pytest.raises(ValueError, match="the span of audio is empty at 5 us"):
         guarded.decode(TONE, "audio", [Audio()], Span(5, 5))
-
-
-def test_the_clips_of_a_video_do_not_send_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[int] = []
-    call = Helper.call
-
-    def counted(self: Helper, method: str, *args: Any, limit_s: float, **kwargs: Any) -> Any:
-        sent.append(sum(len(arg) for arg in args if isinstance(arg, bytes)))
-        return call(self, method, *args, limit_s=limit_s, **kwargs)
-
-    monkeypatch.setattr(Helper, "call", counted)
-    clips = [Span(at * 500_000, at * 500_000 + 500_000) for at in range(4)]
-    film = bytes(bytearray(FILM))
-    got = [guarded.decode(film, "video", VIEWS, clip) for clip in clips]
-    assert sum(sent) == len(film)
-    pid = guarded.helper_pid()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    time.sleep(0.2)
-    # a new helper has not got it: it is sent once more
-    assert_same(guarded.decode(film, "video", VIEWS, clips[3]), got[3])
-    assert sum(sent) == 2 * len(film)
-    assert_same(guarded.decode(TONE, "audio", [Audio()]), decode(TONE, "audio", [Audio()]))
-    assert_same(guarded.decode(film, "video", VIEWS, clips[0]), got[0])
 
 
 def test_threads_share_the_helper() -> None:
@@ -177,7 +158,7 @@ def test_a_file_that_kills_the_decoder(monkeypatch: pytest.MonkeyPatch, deaths: 
     def stabbed(self: Helper, method: str, *args: Any, limit_s: float, **kwargs: Any) -> Any:
         if method != "decode" or not left:
             return call(self, method, *args, limit_s=limit_s, **kwargs)
-        self.call("forget", limit_s=60)  # it runs
+        self.call("probe", TONE, 60, "", limit_s=60)  # it runs
         assert self.pid is not None
         timer = threading.Timer(0.05, os.kill, (self.pid, left.pop()))
         timer.start()
@@ -207,7 +188,7 @@ def test_a_helper_that_was_taken_over_is_not_believed(monkeypatch: pytest.Monkey
     with pytest.raises(Quarantined, match="gave an answer of the wrong form, 2 times"):
         guarded.decode(tiny, "image", [Frames(16)])
     with pytest.raises(Quarantined, match="gave an answer of the wrong form, 2 times"):
-        guarded.find_shots(tiny)
+        guarded.whole_spans(tiny, "video", CutHow())
     assert guarded.probe(tiny) == probe(tiny)
     assert media.helper.pid != first
     media.close()

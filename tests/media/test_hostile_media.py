@@ -106,7 +106,7 @@ def _looked_at(data: bytes, limit_s: float) -> Decoded:
     """All that a run does with a file: probe, cut, decode."""
     found = guarded.probe(data, "the input", limit_s=limit_s)
     if found.kind == "video":
-        spans = guarded.find_shots(data, limit_s=limit_s, name="the input")
+        spans = guarded.whole_spans(data, "video", guarded.CutHow(), limit_s=limit_s)
         assert spans[0].start_us == 0
         assert all(a.end_us == b.start_us for a, b in pairwise(spans))
     decoded = guarded.decode(data, found.kind, VIEWS, limit_s=limit_s, name="the input")

@@ -35,7 +35,7 @@ from PIL import Image, ImageCms
 from synth import shipped
 
 from curate.media.colour import coded, linear_light
-from curate.media.images import decode_picture
+from curate.media.images import decode_image
 
 PIXEL = (128, 64, 16)
 LINEAR = [188, 137, 71]
@@ -184,7 +184,7 @@ def test_dark_rgb_of_16_bits_in_a_tiff_by_a_profile(layout: str, order: str) -> 
     tags[34675] = tuple(icc(curve(1)))
     data = tiff(tags, zlib.compress(raw) if layout == "deflate" else raw, order, {273: "I", 34675: "B"})
     assert first(data) == [13, 6, 3]
-    assert decode_picture(data).size == ((2, 1) if layout == "turned" else (1, 1))
+    assert decode_image(data).size == ((2, 1) if layout == "turned" else (1, 1))
 
 
 def test_dark_16_bits_in_a_png_by_a_profile_of_rgb() -> None:
@@ -246,7 +246,7 @@ def test_a_linear_profile_is_told_by_its_curves(kind: str, description: str) -> 
 )
 def test_srgb_profiles_change_nothing(profile: bytes) -> None:
     truth = photo()
-    assert decode_picture(saved(truth, icc_profile=profile)).tobytes() == truth.tobytes()
+    assert decode_image(saved(truth, icc_profile=profile)).tobytes() == truth.tobytes()
     grey = Image.new("L", (8, 8), 77)
     assert first(saved(grey, icc_profile=profile)) == [77] * 3
 
@@ -264,7 +264,7 @@ def test_srgb_profiles_of_real_files_change_nothing(package: str, path: str) -> 
     data = shipped(package, path)
     with Image.open(__import__("io").BytesIO(data)) as opened:
         assert opened.info.get("icc_profile"), "the file has no profile: it tests nothing"
-        assert decode_picture(data).tobytes() == opened.convert("RGB").tobytes()
+        assert decode_image(data).tobytes() == opened.convert("RGB").tobytes()
 
 
 @pytest.mark.parametrize("gamma", [1.0, 1.8, 2.2])
@@ -425,10 +425,10 @@ def test_large_images_are_converted_strip_by_strip(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("curate.media.images._STRIP", 1 << 12)
     for profile in (icc(curve(1)), icc(srgb_curve(26))):
         data = saved(photo((200, 150)), icc_profile=profile)
-        strips = decode_picture(data).tobytes()
+        strips = decode_image(data).tobytes()
         with monkeypatch.context() as whole:
             whole.setattr("curate.media.images._STRIP", 1 << 22)
-            assert decode_picture(data).tobytes() == strips
+            assert decode_image(data).tobytes() == strips
 
 
 SRGB_ENDPOINTS = tuple(v for column in SRGB for v in column)
@@ -481,4 +481,4 @@ def test_jpeg_2000_by_its_enumerated_colour_space() -> None:
     assert np.abs(np.subtract(first(_jp2_with(data, b"\1\0\0" + (18).to_bytes(4, "big"))), [229, 77, 128])).max() <= 1
     for space in (14, 20):
         with pytest.raises(Exception, match=f"colour space {space} is not read"):
-            decode_picture(_jp2_with(data, b"\1\0\0" + space.to_bytes(4, "big")))
+            decode_image(_jp2_with(data, b"\1\0\0" + space.to_bytes(4, "big")))

@@ -15,7 +15,7 @@ from image_files import chunk, curve, first, flat, icc, photo, pixels, png, save
 from PIL import Image
 
 from curate.media.decode import decode
-from curate.media.images import decode_picture
+from curate.media.images import decode_image
 from curate.media.requests import Frames
 from curate.schema.errors import MediaError
 
@@ -65,7 +65,7 @@ CUT: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("kind", JPEGS)
 def test_jpegs_that_are_whole(kind: str, end: str) -> None:
     data = saved(photo((200, 152)), "JPEG", **JPEGS[kind])
-    assert decode_picture(WHOLE[end](data)).tobytes() == Image.open(BytesIO(data)).tobytes()
+    assert decode_image(WHOLE[end](data)).tobytes() == Image.open(BytesIO(data)).tobytes()
 
 
 @pytest.mark.parametrize("end", CUT)
@@ -73,7 +73,7 @@ def test_jpegs_that_are_whole(kind: str, end: str) -> None:
 def test_jpegs_that_lack_pixels(kind: str, end: str) -> None:
     """Of those with an EOI libjpeg paints the rest grey, and only warns."""
     data = CUT[end](saved(photo((200, 152)), "JPEG", **JPEGS[kind]))
-    with pytest.raises(MediaError, match=r"JPEG picture that cannot be decoded \(.*[Pp]remature end"):
+    with pytest.raises(MediaError, match=r"JPEG image that cannot be decoded \(.*[Pp]remature end"):
         decode(data, "image", [Frames(32)])
 
 
@@ -83,9 +83,9 @@ def test_codes_left_over_before_the_end_of_a_jpeg() -> None:
     data = saved(photo((200, 152)), "JPEG")
     codes = bytes(range(1, 41))
     with pytest.raises(MediaError, match="lost its place"):
-        decode_picture(data[:-2] + codes + EOI)
+        decode_image(data[:-2] + codes + EOI)
     for few in (codes[:4], b"A line of text.\r\n", bytes(100), b"\xaa" * 100):
-        assert decode_picture(data[:-2] + few + EOI).tobytes() == Image.open(BytesIO(data)).tobytes()
+        assert decode_image(data[:-2] + few + EOI).tobytes() == Image.open(BytesIO(data)).tobytes()
 
 
 @pytest.mark.parametrize("behind", [b"", bytes(500), b"\xff\xff", EOI + bytes(4096)])
@@ -106,9 +106,9 @@ def test_a_progressive_jpeg_without_its_last_scans() -> None:
     """With an EOI it is an image of lower quality, as browsers show it, every pixel coded; without, it is cut off."""
     data = saved(photo((200, 152)), "JPEG", progressive=True)
     for at in _scans(data)[3:]:
-        assert decode_picture(data[:at] + EOI).size == (200, 152)
+        assert decode_image(data[:at] + EOI).size == (200, 152)
         with pytest.raises(MediaError, match="Premature end"):
-            decode_picture(data[:at])
+            decode_image(data[:at])
 
 
 def _restarts(data: bytes) -> list[int]:
@@ -118,23 +118,23 @@ def _restarts(data: bytes) -> list[int]:
 
 def test_restart_markers_that_are_misnumbered_and_intervals_that_are_missing() -> None:
     data = saved(photo((200, 152)), "JPEG", restart_marker_blocks=3)
-    truth = decode_picture(data).tobytes()
+    truth = decode_image(data).tobytes()
     marks = _restarts(data)
     wrong = bytearray(data)
     for at in marks[5:9]:
         wrong[at + 1] = 0xD0 + (wrong[at + 1] + 4) % 8
-    assert decode_picture(bytes(wrong)).tobytes() == truth
+    assert decode_image(bytes(wrong)).tobytes() == truth
     with pytest.raises(MediaError, match=r"[Pp]remature end"):
-        decode_picture(data[: marks[5]] + data[marks[6] :])
+        decode_image(data[: marks[5]] + data[marks[6] :])
 
 
 def test_a_profile_with_a_chunk_missing_hides_no_damage() -> None:
     data = saved(photo(), "JPEG", icc_profile=icc(curve(1), "d" * 70000))
     begin = data.index(b"ICC_PROFILE") - 4
     broken = data[:begin] + data[begin + 2 + int.from_bytes(data[begin + 2 : begin + 4], "big") :]
-    assert decode_picture(broken).tobytes() == Image.open(BytesIO(data)).tobytes()
+    assert decode_image(broken).tobytes() == Image.open(BytesIO(data)).tobytes()
     with pytest.raises(MediaError, match="premature end"):
-        decode_picture(broken[:-20] + EOI)
+        decode_image(broken[:-20] + EOI)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -143,12 +143,12 @@ def test_jpeg_inside_a_tiff_that_lacks_pixels(mode: str) -> None:
     data = saved(photo((200, 152)).convert(mode), "TIFF", compression="jpeg")
     with Image.open(BytesIO(data)) as whole:
         tags = whole.tag_v2  # type: ignore[attr-defined]
-        assert decode_picture(data).tobytes() == whole.convert("RGB").tobytes()
+        assert decode_image(data).tobytes() == whole.convert("RGB").tobytes()
     end = tags[273][0] + tags[279][0]
     for lost in (20, tags[279][0] // 2):
         with pytest.raises(MediaError, match="JPEG data"):
-            decode_picture(data[: end - lost] + bytes(lost) + data[end:])
-    assert decode_picture(data[: end - 2] + bytes(2) + data[end:]).tobytes() == decode_picture(data).tobytes()
+            decode_image(data[: end - lost] + bytes(lost) + data[end:])
+    assert decode_image(data[: end - 2] + bytes(2) + data[end:]).tobytes() == decode_image(data).tobytes()
 
 
 def _png_of(stream: bytes) -> bytes:
@@ -173,7 +173,7 @@ def test_rows_that_are_missing_where_the_stream_of_a_png_ends_properly(
     assert pixels(of(8)) == pixels(of(9)) == [[255 * alpha] * 3] * 8
     for rows in (7, 4, 1):
         with pytest.raises(MediaError, match=r"end before the last row|truncated"):
-            decode_picture(of(rows))
+            decode_image(of(rows))
 
 
 def _webp_of(stream: bytes) -> bytes:
@@ -187,11 +187,11 @@ def test_other_formats_that_were_cut_and_mended() -> None:
     webp = saved(photo(), "WEBP", lossless=True)[20:]
     webp = webp[: len(webp) & ~1]
     gif = saved(photo(), "GIF")
-    assert decode_picture(_png_of(stream)).tobytes() == photo().tobytes()
-    assert decode_picture(_webp_of(webp)).tobytes() == photo().tobytes()
+    assert decode_image(_png_of(stream)).tobytes() == photo().tobytes()
+    assert decode_image(_webp_of(webp)).tobytes() == photo().tobytes()
     for mended in (_png_of(stream[:-40]), _webp_of(webp[:-40]), gif[:-400] + b"\0;"):
         with pytest.raises(MediaError):
-            decode_picture(mended)
+            decode_image(mended)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "JPEG2000", "BMP", "PPM"])
@@ -200,7 +200,7 @@ def test_every_format_that_is_cut_off_fails(kind: str, part: float) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (120, 120, 3), np.uint8))
     data = saved(noise, kind)
     with pytest.raises(MediaError):
-        decode_picture(data[: int(len(data) * part)])
+        decode_image(data[: int(len(data) * part)])
 
 
 @pytest.mark.parametrize(
@@ -210,31 +210,31 @@ def test_every_format_that_is_cut_off_fails(kind: str, part: float) -> None:
 )
 def test_other_end_markers_may_be_missing(kind: str, lost: int) -> None:
     data = saved(photo(), kind)
-    assert decode_picture(data[:-lost]).tobytes() == decode_picture(data).tobytes()
+    assert decode_image(data[:-lost]).tobytes() == decode_image(data).tobytes()
 
 
 def test_jpeg_2000_that_lacks_more_than_its_end_marker() -> None:
     data = saved(photo(), "JPEG2000")
     for lost in (3, 4, 10, 100):
         with pytest.raises(MediaError):
-            decode_picture(data[:-lost])
+            decode_image(data[:-lost])
         with pytest.raises(MediaError):
-            decode_picture(data[:-lost] + EOI)
+            decode_image(data[:-lost] + EOI)
 
 
 def test_the_padding_of_a_webp_may_be_missing() -> None:
     padded = [saved(photo((n, n)), "WEBP", lossless=True) for n in range(20, 30)]
     odd = [data for data in padded if int.from_bytes(data[16:20], "little") % 2]
     assert odd, "none is padded: it tests nothing"
-    assert decode_picture(odd[0][:-1]).tobytes() == decode_picture(odd[0]).tobytes()
+    assert decode_image(odd[0][:-1]).tobytes() == decode_image(odd[0]).tobytes()
     with pytest.raises(MediaError):
-        decode_picture(odd[0][:-2])
+        decode_image(odd[0][:-2])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM"])
 def test_bytes_behind_an_image_are_ignored(kind: str) -> None:
     data = saved(photo(), kind)
-    assert decode_picture(data + b"\r\n" + bytes(99)).tobytes() == decode_picture(data).tobytes()
+    assert decode_image(data + b"\r\n" + bytes(99)).tobytes() == decode_image(data).tobytes()
 
 
 def test_chunks_of_a_png_that_are_damaged() -> None:
@@ -249,8 +249,8 @@ def test_chunks_of_a_png_that_are_damaged() -> None:
     bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 25)))
     assert pixels(png(b"\x80", kind=0, after=bomb)) == pixels(png(b"\x80", kind=0, before=bomb)) == [[128] * 3]
     palette = struct.pack(">I", 3) + b"PLTE" + b"abc" + bytes(4)
-    with pytest.raises(MediaError, match="PNG picture"):
-        decode_picture(png(b"\0", kind=3, before=palette))
+    with pytest.raises(MediaError, match="PNG image"):
+        decode_image(png(b"\0", kind=3, before=palette))
 
 
 @pytest.mark.parametrize("kind", [b"cHRM", b"sRGB", b"gAMA", b"tRNS"])

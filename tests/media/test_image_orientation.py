@@ -8,7 +8,7 @@ from image_files import avif_with, chunk, full_box, photo, png, saved, tiff
 from PIL import Image, PngImagePlugin
 from synth import corner_names, corners, stored
 
-from curate.media.images import decode_picture
+from curate.media.images import decode_image
 from curate.media.probe import probe
 from curate.schema.errors import MediaError
 
@@ -26,7 +26,7 @@ def sizes(data: bytes) -> tuple[tuple[int, int], tuple[int, int]]:
     found = probe(data)
     assert found.width is not None
     assert found.height is not None
-    return (found.width, found.height), decode_picture(data).size
+    return (found.width, found.height), decode_image(data).size
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -36,7 +36,7 @@ def test_exif_orientation_in_every_format(kind: str, orientation: int) -> None:
     compressed = {"TIFF deflate": {"compression": "tiff_adobe_deflate"}, "TIFF jpeg": {"compression": "jpeg"}}
     data = saved(stored(UPRIGHT, orientation), kind.split()[0], exif=exif(orientation), **compressed.get(kind, {}))
     assert sizes(data) == ((64, 48), (64, 48))
-    assert corner_names(np.asarray(decode_picture(data))) == "rgbw"
+    assert corner_names(np.asarray(decode_image(data))) == "rgbw"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -52,7 +52,7 @@ def test_exif_behind_the_pixels_of_a_png(orientation: int) -> None:
     late = png(bytes([10, 10, 10, 200, 200, 200]), width=2, after=chunk(b"eXIf", exif(orientation).tobytes()[6:]))
     size = (2, 1) if orientation < 5 else (1, 2)
     assert sizes(late) == (size, size)
-    levels = np.asarray(decode_picture(late))[..., 0].ravel().tolist()
+    levels = np.asarray(decode_image(late))[..., 0].ravel().tolist()
     assert levels == ([10, 200] if orientation in (1, 4, 5, 6) else [200, 10])
 
 
@@ -113,11 +113,11 @@ def test_the_clean_aperture_of_an_avif_is_cut_out_before_it_is_turned() -> None:
     """32 x 24 pixels whose middle lies 32 to the left of and 8 below that of 96 x 64: 0 to 32, 28 to 52."""
     aperture = full_box(b"clap", b"".join(v.to_bytes(4, "big", signed=True) for v in (32, 1, 24, 1, -32, 1, 8, 1)))
     whole = saved(photo(), "AVIF", quality=100, subsampling="4:4:4")
-    truth = decode_picture(whole).crop((0, 28, 32, 52))
-    assert decode_picture(avif_with(whole, aperture)).tobytes() == truth.tobytes()
+    truth = decode_image(whole).crop((0, 28, 32, 52))
+    assert decode_image(avif_with(whole, aperture)).tobytes() == truth.tobytes()
     turned = avif_with(whole, aperture, full_box(b"irot", b"\x03"))
     assert sizes(turned) == ((24, 32), (24, 32))
-    assert decode_picture(turned).tobytes() == truth.transpose(Image.Transpose.ROTATE_270).tobytes()
+    assert decode_image(turned).tobytes() == truth.transpose(Image.Transpose.ROTATE_270).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_clean_aperture_that_is_none_is_refused(numbers: tuple[int, ...]) -> N
     with pytest.raises(MediaError, match="clean aperture"):
         probe(data)
     with pytest.raises(MediaError, match="clean aperture"):
-        decode_picture(data)
+        decode_image(data)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])

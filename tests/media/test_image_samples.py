@@ -12,7 +12,7 @@ import pytest
 from image_files import bmp, chunk, first, flat, photo, pixels, png, saved, tiff
 from PIL import Image, TiffImagePlugin
 
-from curate.media.images import decode_picture
+from curate.media.images import decode_image
 from curate.media.probe import probe
 from curate.schema.errors import MediaError
 
@@ -59,7 +59,7 @@ def test_fill_order_of_a_tiff() -> None:
 )
 def test_samples_of_a_tiff_without_a_white(bits: int, kind: int, reason: str) -> None:
     with pytest.raises(MediaError, match=reason):
-        decode_picture(tiff(TWO | {258: (bits,), 262: (1,), 339: (kind,)}, bytes(bits // 4)))
+        decode_image(tiff(TWO | {258: (bits,), 262: (1,), 339: (kind,)}, bytes(bits // 4)))
 
 
 RGBA = bytes([100, 50, 25, 128])
@@ -110,13 +110,13 @@ def test_samples_of_a_tiff(tags: dict[int, tuple[int, ...]], raw: bytes, right: 
 def test_raw_ycbcr_that_pillow_would_misread(more: dict[int, tuple[int, ...]], reason: str) -> None:
     tags = {256: (2,), 257: (2,), 258: (8,) * 3, 262: (6,), 277: (3,)} | more
     with pytest.raises(MediaError, match=reason):
-        decode_picture(tiff(tags, bytes(200)))
+        decode_image(tiff(tags, bytes(200)))
 
 
 def test_planes_and_big_tiff() -> None:
     planes = ONE | {258: (8,) * 3, 262: (2,), 277: (3,), 284: (2,), 273: (8, 9, 10), 279: (1, 1, 1)}
     assert first(tiff(planes, bytes([1, 2, 3]), typed={273: "I"})) == [1, 2, 3]
-    assert decode_picture(saved(photo(), "TIFF", big_tiff=True)).tobytes() == photo().tobytes()
+    assert decode_image(saved(photo(), "TIFF", big_tiff=True)).tobytes() == photo().tobytes()
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -136,7 +136,7 @@ def test_planes_that_pillow_would_misread() -> None:
     reversed_bits = ONE | {258: (8,) * 3, 262: (2,), 266: (2,), 277: (3,), 284: (2,), 273: (8, 9, 10), 279: (1,) * 3}
     for tags in (inks, reversed_bits):
         with pytest.raises(MediaError, match=r"raw mode|planes that are not"):
-            decode_picture(tiff(tags, bytes(8), typed={273: "I"}))
+            decode_image(tiff(tags, bytes(8), typed={273: "I"}))
 
 
 def pages(*images: tuple[Image.Image, int]) -> bytes:
@@ -151,12 +151,12 @@ def pages(*images: tuple[Image.Image, int]) -> bytes:
 
 def test_the_first_page_of_a_tiff_that_is_no_thumbnail() -> None:
     thumbnail, page = flat((9, 9, 9), (12, 8)), photo()
-    assert decode_picture(pages((page, 0), (thumbnail, 1))).size == page.size
+    assert decode_image(pages((page, 0), (thumbnail, 1))).size == page.size
     behind = pages((thumbnail, 1), (page, 0), (thumbnail, 0))
-    assert decode_picture(behind).tobytes() == page.tobytes()
+    assert decode_image(behind).tobytes() == page.tobytes()
     assert (probe(behind).width, probe(behind).height) == page.size
     with pytest.raises(MediaError, match="thumbnail only"):
-        decode_picture(pages((thumbnail, 1), (thumbnail, 1)))
+        decode_image(pages((thumbnail, 1), (thumbnail, 1)))
 
 
 def trns(*values: int) -> bytes:
@@ -232,7 +232,7 @@ def test_pnm_by_its_maximum(data: bytes, right: list[int]) -> None:
 )
 def test_pam_and_pfm_are_refused(head: bytes) -> None:
     with pytest.raises(MediaError, match=r"PAM or PFM|no stated white"):
-        decode_picture(head + bytes(40))
+        decode_image(head + bytes(40))
 
 
 def dib(
@@ -275,8 +275,8 @@ def test_kinds_of_bmp(header: tuple[bytes, bytes], raw: bytes, right: list[int])
     ids=["444", "JPEG inside", "runs that end too early"],
 )
 def test_kinds_of_bmp_that_are_refused(header: tuple[bytes, bytes], raw: bytes, reason: str) -> None:
-    with pytest.raises(MediaError, match=f"BMP picture.*{reason}"):
-        decode_picture(bmp(header[0], raw, header[1]))
+    with pytest.raises(MediaError, match=f"BMP image.*{reason}"):
+        decode_image(bmp(header[0], raw, header[1]))
 
 
 def gif(canvas: tuple[int, int], frame: tuple[int, int], at: tuple[int, int], control: bytes = b"") -> bytes:
@@ -297,7 +297,7 @@ def test_a_gif_whose_frame_is_smaller_than_its_canvas() -> None:
     assert pixels(gif((3, 1), (1, 1), (1, 0), b"!\xf9\4\1\0\0\0\0")) == [WHITE, RED, WHITE]
     assert pixels(gif((2, 1), (2, 1), (0, 0))) == [RED, RED]
     assert pixels(gif((2, 1), (2, 1), (0, 0), b"!\xf9\4\1\0\0\1\0")) == [WHITE, WHITE]
-    assert probe(gif((1, 1), (2, 1), (0, 0))).width == decode_picture(gif((1, 1), (2, 1), (0, 0))).width == 2
+    assert probe(gif((1, 1), (2, 1), (0, 0))).width == decode_image(gif((1, 1), (2, 1), (0, 0))).width == 2
 
 
 @pytest.mark.parametrize("alpha", [0, 16], ids=["no alpha flag", "alpha flag"])
@@ -378,7 +378,7 @@ def test_cmyk_jpeg_is_inverted_with_and_without_the_adobe_marker() -> None:
 def test_jpegs_of_more_bits_are_refused() -> None:
     data = saved(photo(), "JPEG")
     at = data.index(b"\xff\xc0") + 4
-    with pytest.raises(MediaError, match=r"^a\.jpg is a JPEG picture .* of a kind that is not read .*12-bit"):
+    with pytest.raises(MediaError, match=r"^a\.jpg is a JPEG image .* of a kind that is not read .*12-bit"):
         probe(data[:at] + b"\x0c" + data[at + 1 :], "a.jpg")
 
 
@@ -386,9 +386,9 @@ def test_decoders_of_jpeg_agree() -> None:
     """Pixels are those of Pillow, bit by bit."""
     for options in ({}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"restart_marker_blocks": 3}):
         data = saved(photo((201, 153)), "JPEG", **options)
-        assert decode_picture(data).tobytes() == Image.open(BytesIO(data)).tobytes()
+        assert decode_image(data).tobytes() == Image.open(BytesIO(data)).tobytes()
     grey = saved(photo().convert("L"), "JPEG")
-    assert decode_picture(grey).tobytes() == Image.open(BytesIO(grey)).convert("RGB").tobytes()
+    assert decode_image(grey).tobytes() == Image.open(BytesIO(grey)).convert("RGB").tobytes()
 
 
 def test_avif_whose_major_brand_is_that_of_heif() -> None:

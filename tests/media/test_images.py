@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from synth import corner_names, corners, shipped, stored
 
 from curate.media.decode import decode
-from curate.media.images import decode_picture, render, view_size
+from curate.media.images import decode_image, render, view_size
 from curate.media.probe import probe
 from curate.media.requests import Frames
 from curate.schema.errors import MediaError
@@ -27,7 +27,7 @@ def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def pixels(data: bytes) -> np.ndarray:  # type: ignore[type-arg]
-    return np.asarray(decode_picture(data))
+    return np.asarray(decode_image(data))
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})])
@@ -77,7 +77,7 @@ def test_sixteen_bits_keep_the_top_eight() -> None:
 
 def test_samples_without_a_stated_white_are_refused() -> None:
     with pytest.raises(MediaError, match="no stated white"):
-        decode_picture(saved(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"))
+        decode_image(saved(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"))
 
 
 def test_grey_and_one_bit() -> None:

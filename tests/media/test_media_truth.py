@@ -15,7 +15,7 @@ from PIL import Image
 from synth import corner_names, corners, indices, tone, video
 
 from curate.media import container, images
-from curate.media.audio import MAX_SAMPLES, read_sound
+from curate.media.audio import MAX_SAMPLES, read_audio
 from curate.media.clips import Span
 from curate.media.decode import decode
 from curate.media.probe import probe
@@ -214,10 +214,10 @@ def test_a_key_frame_that_comes_out_late_does_not_hide_damage_after_it() -> None
 def test_a_small_file_takes_no_memory_for_the_sound_that_it_claims() -> None:
     """A few kB, and an hour at 1 MHz: 14 GB as float32."""
     with pytest.raises(MediaError, match=f"more samples than the {MAX_SAMPLES}"):
-        read_sound(mutate.far_apart(3599, 1_000_000), Span(0, 3_599_000_000), [16000])
+        read_audio(mutate.far_apart(3599, 1_000_000), Span(0, 3_599_000_000), [16000])
     with pytest.raises(MediaError, match=f"more samples than the {MAX_SAMPLES}"):
-        read_sound(mutate.far_apart(3599, 8000), Span(0, 3_599_000_000), [96000])
-    heard = read_sound(mutate.far_apart(3599, 8000), Span(0, 3_599_000_000), [1000])
+        read_audio(mutate.far_apart(3599, 8000), Span(0, 3_599_000_000), [96000])
+    heard = read_audio(mutate.far_apart(3599, 8000), Span(0, 3_599_000_000), [1000])
     assert heard is not None
     assert len(heard[1000]) == 3_599_000
 
@@ -235,6 +235,6 @@ def test_frames_that_are_too_large_are_refused_by_name(monkeypatch: pytest.Monke
 def test_pictures_are_converted_strip_by_strip_and_none_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (101, 67, 4), np.uint8)
     data = mutate.saved(Image.fromarray(pixels), "PNG")
-    whole = np.asarray(images.decode_picture(data))
+    whole = np.asarray(images.decode_image(data))
     monkeypatch.setattr(images, "_STRIP", 1000)
-    assert np.array_equal(np.asarray(images.decode_picture(data)), whole)
+    assert np.array_equal(np.asarray(images.decode_image(data)), whole)

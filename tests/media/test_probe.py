@@ -54,8 +54,8 @@ def test_the_content_decides_and_not_the_name() -> None:
         (b"%PDF-1.7\n" + bytes(range(256)), "", r"^The file is a PDF document, not media\.$"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"></svg>', "x", "SVG drawing"),
         (bytes(5000), "zeros.mp4", "nothing but zero bytes"),
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100), "p.heic", "HEIC picture"),
-        (jpeg()[:30], "p.jpg", "JPEG picture that is damaged or cut off in its header"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100), "p.heic", "HEIC image"),
+        (jpeg()[:30], "p.jpg", "JPEG image that is damaged or cut off in its header"),
     ],
 )
 def test_what_is_not_media_is_named(data: bytes, name: str, sentence: str) -> None:

@@ -10,6 +10,8 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scenedetect.common import FrameTimecode
+from scenedetect.detector import SceneDetector
 from synth import shipped, video
 
 from curate.media.clips import Span
@@ -118,7 +120,22 @@ def test_a_truncated_video_is_covered_to_the_end_its_header_states() -> None:
 
 
 def test_what_cannot_be_searched() -> None:
-    with pytest.raises(CurateError, match="no shot detector 'magic'"):
+    with pytest.raises(CurateError, match="no shot detector `magic`"):
         find_shots(b"", "magic")
     with pytest.raises(MediaError, match="empty"):
         find_shots(b"", name="x")
+
+
+def halves(threshold: float | None, min_frames: int) -> SceneDetector:
+    """A detector of one's own: it cuts at the frame `min_frames`."""
+
+    class Halves(SceneDetector):
+        def process_frame(self, timecode: FrameTimecode, frame_img: NDArray[np.uint8]) -> list[FrameTimecode]:
+            return [timecode] if timecode.frame_num == min_frames else []
+
+    return Halves()
+
+
+def test_a_detector_of_ones_own() -> None:
+    data = video(range(0, 1000, 40))
+    assert find_shots(data, "test_shots:halves", None, 5) == [Span(0, 200_000), Span(200_000, 1_000_000)]

@@ -234,10 +234,10 @@ def test_views_share_one_decode(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_seeks_in_real_containers_find_the_same_frames(path: str) -> None:
     data = shipped("iscc_samples", f"files/{path}")
     with PyAVReader(data) as reader:
-        all_frames = [(p.start_us, p.rgb().tobytes()) for p in reader.pictures(0, 4_000_000)]
+        all_frames = [(p.start_us, p.rgb().tobytes()) for p in reader.frames(0, 4_000_000)]
     for start in (1_200_000, 2_503_337, 3_333_333):
         with PyAVReader(data) as reader:
-            got = [(p.start_us, p.rgb().tobytes()) for p in reader.pictures(start, start + 300_000)]
+            got = [(p.start_us, p.rgb().tobytes()) for p in reader.frames(start, start + 300_000)]
         first = max(i for i, frame in enumerate(all_frames) if frame[0] <= start + 1)
         assert got == [frame for frame in all_frames[first:] if frame[0] < start + 300_000]
 

@@ -22,6 +22,7 @@ from curate.media.cropping import crops_of
 from curate.media.decode import decode
 from curate.media.decord_reader import DecordReader
 from curate.media.probe import probe
+from curate.media.reader import READERS, open_video
 from curate.media.requests import Frames
 from curate.media.shots import find_shots
 from curate.schema.errors import MediaError
@@ -184,8 +185,11 @@ def test_shots_are_found_in_what_is_shown() -> None:
 
 
 def test_decord_is_not_used_for_cropped_video() -> None:
-    with pytest.raises(MediaError, match="cropped"):
-        decode(CROPPED["clap in MP4"], "video", [WHOLE], reader=DecordReader)
+    data = CROPPED["clap in MP4"]
+    with open_video("decord", data) as reader:
+        assert isinstance(reader, DecordReader)
+        assert not reader.is_used
+    np.testing.assert_array_equal(*(decode(data, "video", [WHOLE], reader=name).views[WHOLE] for name in READERS))
 
 
 @settings(max_examples=60, deadline=None)

@@ -139,7 +139,7 @@ def test_damaged_sound_costs_no_pictures_whatever_they_are_decoded_with(tmp_path
         [views], [failures] = batch.views, batch.failures
         assert np.array_equal(views[seen], alone.views[0][seen])
         assert list(failures) == [heard]
-        assert "sound is damaged" in failures[heard].message
+        assert "audio is damaged" in failures[heard].message
 
 
 def test_a_record_of_which_nothing_can_be_made_a_sample_has_a_failure() -> None:

@@ -123,4 +123,6 @@ def test_a_partition_takes_a_fixed_number_of_requests(tmp_path: Path) -> None:
         {m: n / 3 for m, n in by_tasks[3].items()}, abs=1.5
     )
     assert sum(by_tasks[9].values()) / 9 < 50
+    read_whole = {path.split("/")[0] for line in lines if line[1] == "chunks" for path in line[2:]}
+    assert read_whole <= {"card"}, "digests are made where bytes are written"
     assert (by_driver[9].total() - by_driver[3].total()) / 6 < 50

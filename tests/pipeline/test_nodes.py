@@ -106,11 +106,34 @@ def test_a_node_dies_at_a_random_moment(
     cluster: dict[str, Any], small_build: Path, project: Project, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
-    stage = chance.choice(["ingest", "cut", "annotate", "annotate", "tokenize", "tokenize"])
+    stage = chance.choice(["ingest", "annotate", "annotate", "tokenize", "tokenize"])
     after, node = chance.uniform(0, LONGEST_WAIT[stage]), chance.randrange(2)
     print(f"seed {seed}: node {node}, {after:.1f} s into {stage}")
     out = tmp_path / "out"
     build_while_a_node_dies(cluster, project, out, stage, after, node)
+    assert digests(out) == digests(small_build)
+
+
+@pytest.mark.long
+def test_a_node_dies_while_it_packs(
+    cluster: dict[str, Any], small_build: Path, project: Project, tmp_path: Path
+) -> None:
+    """Its workers stand still from the stage's first moment, so what they were given is done elsewhere or never."""
+    out, log, raylet = tmp_path / "out", tmp_path / "log", cluster["raylets"][1]
+    recipe = project.root / "nodes.yaml"
+    recipe.write_text(RECIPE)
+    run = Run(project.command("run", recipe, "--out", out, "--address", cluster["address"], "--json"), log)
+    until = time.monotonic() + 400
+    assert run.wait_for("pack", until), log.read_text()
+    workers = [pid for pid in processes_under(raylet) if pid != raylet]
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(3.0)
+    assert not any(event["event"] == "stage_end" and event["stage"] == "pack" for event in run.events)
+    for pid in (raylet, *workers):
+        os.kill(pid, signal.SIGKILL)
+    run.finish(until)
+    assert run.process.returncode == 0, log.read_text()
     assert digests(out) == digests(small_build)
 
 

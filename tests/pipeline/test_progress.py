@@ -290,3 +290,16 @@ def test_slow_pieces_have_a_rate_too() -> None:
     assert rate.per_second(2400) == pytest.approx(3 * 16 / 2300), "an uneven pace is averaged, and the start forgotten"
     shown = StageProgress(stage="cut", unit="records", total=10, passed=5, seconds=2400, rate=1 / 600, eta_seconds=3000)
     assert _speed(shown) == ["0.1/min", "eta 0:50:00"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_waits_for_a_worker_is_shown_while_the_stage_runs_and_not_after_it() -> None:
+    console, out = log()
+    with Stage(console, "annotate", 0, "samples", every=0.05) as stage:
+        stage.at(total=10, passed=2, queued=3)
+        time.sleep(0.12)
+        stage.at(total=10, passed=10, queued=-1)  # a task that was done again left the queue twice
+        assert stage.now().queued == 0
+    first, *_, last = out.getvalue().splitlines()
+    assert first.endswith("3 queued")
+    assert "queued" not in last

@@ -16,7 +16,7 @@ from kills import _those
 from small import RECIPE, Project, digests, processes_under
 
 from curate.cli.unexpected import Sifted, servers_said
-from curate.pipeline.whereabouts import cause_of, note, whereabouts
+from curate.pipeline.error_location import cause_of, location_of, note
 
 
 def said_well(done: subprocess.CompletedProcess[str]) -> str:
@@ -87,9 +87,9 @@ def test_the_innermost_note_tells_where() -> None:
     exc = ValueError("what\nis wrong")
     note(exc, "the stage cut, partition web-1")
     note(exc, "the stage cut")
-    assert whereabouts(exc) == "the stage cut, partition web-1"
+    assert location_of(exc) == "the stage cut, partition web-1"
     assert cause_of(exc) == "ValueError: what\nis wrong"
-    assert whereabouts(ValueError("elsewhere")) == ""
+    assert location_of(ValueError("elsewhere")) == ""
 
 
 def test_what_servers_report_is_put_aside_and_the_rest_passes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def video(frame_at: Callable[[float], np.ndarray[Any, Any]], seconds: float, fps
     return out.getvalue()
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     return Image.open(path).convert("RGB")
 
 

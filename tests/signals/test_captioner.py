@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from signal_media import SKIMAGE, batch, open_picture
+from signal_media import SKIMAGE, batch, open_image
 
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
@@ -122,7 +122,7 @@ def model(request, tmp_path_factory):
 def test_a_saved_model_captions_a_picture_and_says_the_same_again(model):
     captioner = TransformersCaptioner(str(model))
     captioner.load()
-    frame = np.asarray(open_picture(SKIMAGE / "coffee.png"))
+    frame = np.asarray(open_image(SKIMAGE / "coffee.png"))
     caption = captioner(frame)
     assert set(caption.replace("[UNK]", "").split()) <= {f"w{i}" for i in range(58)}  # no special tokens, no prompt
     assert caption

@@ -2,7 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
-from signal_media import SKIMAGE, batch, hand_batch, open_picture
+from signal_media import SKIMAGE, batch, hand_batch, open_image
 
 from curate.models.clip_weights import fetch_weights
 from curate.models.torchvision_shim import ensure_torchvision
@@ -43,7 +43,7 @@ def test_it_gives_what_open_clip_itself_gives(clip, weights):
     import torch
 
     # already square and of the model's size, so that open_clip's own resizing changes nothing
-    pictures = [open_picture(SKIMAGE / n).resize((224, 224)) for n in ("chelsea.png", "coffee.png")]
+    pictures = [open_image(SKIMAGE / n).resize((224, 224)) for n in ("chelsea.png", "coffee.png")]
     texts = ["a cat", "a cup of coffee"]
     frames = [np.asarray(p)[None] for p in pictures]
     results = clip(hand_batch(["image"] * 2, {clip.needs[0]: frames}, texts))
@@ -63,7 +63,7 @@ def test_it_gives_what_open_clip_itself_gives(clip, weights):
 
 def test_a_clip_is_the_mean_of_its_frames_and_a_neighbour_changes_no_bit(clip):
     view = clip.needs[0]
-    frames = np.stack([np.asarray(open_picture(SKIMAGE / n).resize((224, 224))) for n in ("chelsea.png", "coffee.png")])
+    frames = np.stack([np.asarray(open_image(SKIMAGE / n).resize((224, 224))) for n in ("chelsea.png", "coffee.png")])
     one, two, both = clip(hand_batch(["image", "image", "video"], {view: [frames[:1], frames[1:], frames]}))
     mean = one["clip_image"] + two["clip_image"]
     np.testing.assert_allclose(both["clip_image"], mean / np.linalg.norm(mean), atol=1e-6)

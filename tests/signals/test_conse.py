@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from signal_media import BIKES, CAPTIONED, SKIMAGE, SKLEARN, batch, hand_batch, jpeg, loaded, open_picture
+from signal_media import BIKES, CAPTIONED, SKIMAGE, SKLEARN, batch, hand_batch, jpeg, loaded, open_image
 
 from curate.signals.conse import imagenet_labels, unit
 
@@ -46,7 +46,7 @@ def test_without_a_text_there_is_no_score_but_there_are_tags_and_a_vector():
 def test_re_encoded_copies_are_nearer_than_unrelated_pictures_and_neighbouring_shots():
     signal = loaded("conse")
     paths = [SKIMAGE / n for n in ("astronaut.png", "chelsea.png", "coffee.png")] + [SKLEARN / "china.jpg"]
-    small = [open_picture(p).resize([int(0.6 * s) for s in open_picture(p).size]) for p in paths]
+    small = [open_image(p).resize([int(0.6 * s) for s in open_image(p).size]) for p in paths]
     originals = signal(batch(signal, *(("image", p) for p in paths)))
     copies = signal(batch(signal, *(("image", jpeg(s, 30)) for s in small)))
     # bikes.mp4 cuts at frames 30, 76, 137, 187 and 242 of 25 a second

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from signal_media import SKIMAGE, open_picture
+from signal_media import SKIMAGE, open_image
 
 from curate.models import efficientnet
 from curate.models.efficientnet import EfficientNetLite0
@@ -22,7 +22,7 @@ def test_the_onnx_classifier_equals_the_torch_network():
     )
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, weights_only=True))
-    frame = np.asarray(open_picture(SKIMAGE / "chelsea.png").resize((256, 256)))
+    frame = np.asarray(open_image(SKIMAGE / "chelsea.png").resize((256, 256)))
     odds, pooled = EfficientNetLite0()(frame)
     x = torch.tensor((frame[16:240, 16:240].astype(np.float32) - 127) / 128).permute(2, 0, 1)[None]
     with torch.inference_mode():

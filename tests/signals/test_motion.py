@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from signal_media import SKIMAGE, SPEECH, batch, hand_batch, loaded, open_picture, video
+from signal_media import SKIMAGE, SPEECH, batch, hand_batch, loaded, open_image, video
 
-WALL = np.asarray(open_picture(SKIMAGE / "gravel.png").resize((900, 900)))
+WALL = np.asarray(open_image(SKIMAGE / "gravel.png").resize((900, 900)))
 
 
 def pan(px_per_s):

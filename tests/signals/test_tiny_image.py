@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from signal_media import SKIMAGE, jpeg, open_picture
+from signal_media import SKIMAGE, jpeg, open_image
 
 from curate.media.decode import decode
 from curate.signals.tiny_image import VIEW, thumbnail
@@ -19,16 +19,16 @@ def vector(picture: Image.Image, quality: int = 95) -> np.ndarray:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_small_bad_copy_is_above_the_threshold_and_others_are_far_below(name):
-    picture = open_picture(SKIMAGE / name)
+    picture = open_image(SKIMAGE / name)
     small = picture.resize((int(picture.width * 0.6), int(picture.height * 0.6)), Image.Resampling.LANCZOS)
     assert vector(picture) @ vector(small, quality=30) > 0.99
     for other in PICTURES:
         if other != name:
-            assert vector(picture) @ vector(open_picture(SKIMAGE / other)) < 0.8
+            assert vector(picture) @ vector(open_image(SKIMAGE / other)) < 0.8
 
 
 def test_unit_length_and_zero_mean():
-    found = vector(open_picture(SKIMAGE / "coffee.png"))
+    found = vector(open_image(SKIMAGE / "coffee.png"))
     assert found.shape == (768,)
     assert found.dtype == np.float32
     assert np.linalg.norm(found) == pytest.approx(1, abs=1e-6)

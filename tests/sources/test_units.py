@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.schema.verdict import Failure
-from curate.sources import folder, parquet_rows, paths, tables
+from curate.sources import folder, locate, parquet_rows, paths, tables
 from curate.sources.base import Source, Unit
 from curate.sources.entry import Entry, File, TarMember, UnreadableEntry, Url, identities
 from curate.sources.folder import FEWEST, MOST, Named
@@ -366,7 +366,7 @@ def test_a_remote_parquet_table_is_listed_by_its_footer_and_read_by_its_columns(
 
 
 def test_sizes_of_objects_are_asked_for_while_rows_stream(tmp_path, build, monkeypatch):
-    monkeypatch.setattr(tables, "WINDOW", 8)
+    monkeypatch.setattr(locate, "WINDOW", 8)
     (tmp_path / "m").mkdir()
     for i in range(40):
         (tmp_path / f"m/{i}.jpg").write_bytes(bytes(i))

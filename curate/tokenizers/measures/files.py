@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.media.images import decode_picture, render
+from curate.media.images import decode_image, render
 from curate.media.requests import Frames
 from curate.schema.errors import CurateError, MediaError, first_line
 
@@ -47,4 +47,4 @@ def square(path: Path, size: int) -> NDArray[np.uint8]:
     Raises:
         MediaError: the file is no image, cannot be decoded, or has too many pixels.
     """
-    return render(decode_picture(path.read_bytes(), path.name), Frames(size))
+    return render(decode_image(path.read_bytes(), path.name), Frames(size))

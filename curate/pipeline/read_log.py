@@ -9,15 +9,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate.pipeline.partitions import Partition
+from curate.pipeline.rows import FILES
 from curate.schema.ids import key_of
+from curate.schema.manifest import File
 from curate.sources.base import Source, Unit
 from curate.storage import Store
 from curate.storage.tables import read_table, write_table
 
-READ = "units/read.parquet"
+READ_LOG = "units/read.parquet"
 """One row a partition, of units whose source can tell a changed one."""
 
-UNITS_READ = pa.schema(
+READ_LOG_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
         pa.field("unit", pa.string(), nullable=False),
@@ -26,6 +28,7 @@ UNITS_READ = pa.schema(
         pa.field("rows", pa.int64(), nullable=False),
         pa.field("whole", pa.int64(), nullable=False),
         pa.field("samples", pa.int64(), nullable=False),
+        pa.field("files", FILES, nullable=False),
     ]
 )
 
@@ -37,15 +40,17 @@ class Read:
     Attributes:
         whole: records that stand for a unit that cannot be read.
         samples: rows of its table of samples.
+        files: those of its files whose digests are known; the others were committed by a run that did not end.
     """
 
     partition: Partition
     unit: str
     whole: int
     samples: int
+    files: tuple[File, ...]
 
 
-class UnitsRead:
+class ReadLog:
     """What is known of units.
 
     Args:
@@ -57,12 +62,13 @@ class UnitsRead:
         self._build, self._sources, self._size = build, sources, size
         self._states: dict[tuple[str, str], str] = {}
         self._known: dict[tuple[str, str], tuple[str, list[Read]]] = {}
-        if build.stat(READ) is not None:
+        if build.stat(READ_LOG) is not None:
             with suppress(pa.ArrowException, KeyError):  # of another version of curate: all is read again
-                for row in read_table(build, READ, UNITS_READ.names).to_pylist():
+                for row in read_table(build, READ_LOG, READ_LOG_SCHEMA.names).to_pylist():
                     of = self._known.setdefault((row["source"], row["unit"]), (row["state"], []))
                     partition = Partition(row["partition"], row["source"], row["rows"])
-                    of[1].append(Read(partition, row["unit"], row["whole"], row["samples"]))
+                    files = tuple(File(**file) for file in row["files"])
+                    of[1].append(Read(partition, row["unit"], row["whole"], row["samples"], files))
 
     def unchanged(self, unit: Unit, is_whole: Callable[[Partition], bool]) -> Sequence[Read]:
         """Partitions of a unit that is as it was when they were made; none where it must be read.
@@ -87,12 +93,13 @@ class UnitsRead:
                 "rows": one.partition.rows,
                 "whole": one.whole,
                 "samples": one.samples,
+                "files": [file.model_dump() for file in one.files],
             }
             for one in found
             if (state := self._states.get((one.partition.source, one.unit)))
         ]
-        table = pa.Table.from_pylist(rows, schema=UNITS_READ)
-        write_table(self._build, READ, table.sort_by([("source", "ascending"), ("partition", "ascending")]))
+        table = pa.Table.from_pylist(rows, schema=READ_LOG_SCHEMA)
+        write_table(self._build, READ_LOG, table.sort_by([("source", "ascending"), ("partition", "ascending")]))
 
     def _state(self, unit: Unit) -> str:
         """The unit's state before it is read, with what it is read by."""

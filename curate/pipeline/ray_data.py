@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from curate.pipeline.cluster import resources
-from curate.schema.errors import CurateError
+from curate.pipeline.user_errors import user_errors
 
 Row = dict[str, Any]
 
@@ -19,13 +17,13 @@ MOST_BLOCKS = 4096
 """Blocks that a plan begins with; each holds a row or more."""
 
 
-def rows_dataset(table: pa.Table) -> Dataset:
+def from_rows(table: pa.Table) -> Dataset:
     """A Ray Data set of work, one row a unit or partition."""
     step = -(-table.num_rows // MOST_BLOCKS)
     return ray.data.from_arrow([table.slice(at, step) for at in range(0, table.num_rows, step)])
 
 
-def then(
+def map_stage(
     dataset: Dataset,
     fn: Any,
     *,
@@ -56,7 +54,7 @@ def then(
     return dataset.map_batches(fn, batch_size=1, batch_format="pyarrow", num_cpus=cpus, num_gpus=gpus or None, **more)
 
 
-def results(dataset: Dataset) -> Iterator[Row]:
+def execute(dataset: Dataset) -> Iterator[Row]:
     """Run the plan; its last operator's rows as they come, in no fixed order.
 
     Raises:
@@ -67,48 +65,5 @@ def results(dataset: Dataset) -> Iterator[Row]:
     context.print_on_execution_start = False
     # a row a block: partitions of one unit are worked on side by side, whatever they weigh
     context.target_max_block_size = 1
-    try:
+    with user_errors():
         yield from dataset.iter_rows()
-    except Exception as exc:
-        mendable = _cause(exc)
-        if mendable is not None:
-            raise CurateError(mendable.message, mendable.hint) from None
-        raise
-
-
-def _cause(exc: BaseException) -> CurateError | None:
-    """The CurateError that a worker raised, through whatever Ray wraps it in."""
-    seen: list[BaseException] = []
-    at: BaseException | None = exc
-    while at is not None and at not in seen:
-        if isinstance(at, CurateError):
-            return at
-        seen.append(at)
-        at = getattr(at, "cause", None) or at.__cause__ or at.__context__
-    # an actor that dies while it loads a model reports only the text of its traceback
-    _, found, said = str(exc).rpartition(f"{CurateError.__module__}.{CurateError.__name__}: ")
-    return CurateError(*said.strip().split("\n  ", 1)) if found else None
-
-
-def ray_map(fn: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """`map(fn, items)` as Ray tasks of one CPU each. Results come in order; few items are on their way at a time."""
-    task = ray.remote(num_cpus=1)(_call)
-    at_once = 2 * max(1, int(resources().get("CPU", 1)))
-    shared = ray.put(fn)
-    waiting: deque[Any] = deque()
-    try:
-        for item in items:
-            waiting.append(task.remote(shared, item))
-            if len(waiting) >= at_once:
-                yield ray.get(waiting.popleft())
-        while waiting:
-            yield ray.get(waiting.popleft())
-    except Exception as exc:
-        mendable = _cause(exc)
-        if mendable is not None:
-            raise CurateError(mendable.message, mendable.hint) from None
-        raise
-
-
-def _call(fn: Callable[[Any], Any], item: Any) -> Any:
-    return fn(item)

@@ -13,10 +13,10 @@ from curate.shards.pack import Tokenized
 from curate.storage import Store
 from curate.storage.tables import read_table, write_table
 
-MADE = "units/tokenized.parquet"
+TOKEN_LOG = "units/tokenized.parquet"
 """One row a partition of which nothing failed."""
 
-TOKENS_MADE = pa.schema(
+TOKEN_LOG_SCHEMA = pa.schema(
     [
         pa.field("partition", pa.string(), nullable=False),
         pa.field("verdicts", pa.string(), nullable=False),  # named by its bytes, so by the samples that it keeps
@@ -25,7 +25,7 @@ TOKENS_MADE = pa.schema(
 )
 
 
-class TokensMade:
+class TokenLog:
     """What an earlier run tokenized.
 
     Args:
@@ -36,9 +36,9 @@ class TokensMade:
         self._build, self._paths, self._there = build, paths, set(there)
         self._streams = {s.use.name: s for s in streams}
         self._known: dict[str, Tokenized] = {}
-        if build.stat(MADE) is not None:
+        if build.stat(TOKEN_LOG) is not None:
             with suppress(pa.ArrowException, KeyError):  # of another version of curate: all is looked at again
-                for row in read_table(build, MADE, TOKENS_MADE.names).to_pylist():
+                for row in read_table(build, TOKEN_LOG, TOKEN_LOG_SCHEMA.names).to_pylist():
                     name = row["partition"]
                     self._known[name] = Tokenized(name, row["verdicts"], dict(row["fragments"]))
 
@@ -59,4 +59,4 @@ class TokensMade:
         for one in tokenized:
             fragments = [(stream, list(paths)) for stream, paths in one.fragments.items()]
             rows.append({"partition": one.name, "verdicts": one.verdicts, "fragments": fragments})
-        write_table(self._build, MADE, pa.Table.from_pylist(rows, schema=TOKENS_MADE))
+        write_table(self._build, TOKEN_LOG, pa.Table.from_pylist(rows, schema=TOKEN_LOG_SCHEMA))

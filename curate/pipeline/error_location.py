@@ -23,7 +23,7 @@ def note(exc: BaseException, where: str) -> None:
     exc.add_note(f"(curate: {where})")
 
 
-def tells(stage: str) -> Callable[[F], F]:
+def with_location(stage: str) -> Callable[[F], F]:
     """A decorator of operators: what they raise carries stage and partition. A CurateError says all by itself."""
 
     def decorate(operator: F) -> F:
@@ -60,7 +60,7 @@ def _partition(block: pa.Table) -> str:
     return "some partitions"
 
 
-def whereabouts(exc: BaseException) -> str:
+def location_of(exc: BaseException) -> str:
     """The innermost note on an exception, or in the text of one that Ray brought from a worker; "" without any."""
     notes = [*_NOTE.findall(str(exc)), *(m for text in getattr(exc, "__notes__", []) for m in _NOTE.findall(text))]
     return notes[0] if notes else ""
