@@ -6,18 +6,21 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal
 
 from rich.console import Console
 
+from curate.cli.output import sum_line
 from curate.decide.causes import causes_of
 from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
-from curate.schema.events import Summary
+from curate.schema.events import Funnel, Outcomes, Summary
 from curate.schema.ledger_laws import counts_of
 from curate.schema.manifest import Manifest
+from curate.schema.text import escape_controls
 from curate.shards.lists import files_below
 from curate.storage import Store
 
@@ -67,6 +70,16 @@ def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Deco
     )
 
 
+def say_outcomes(found: Sequence[Outcomes], result: Console) -> None:
+    """Print what was decided and why, a line each: `result` is stdout, for people or a `JsonConsole`."""
+    if isinstance(result, JsonConsole):
+        result.emit(Funnel(rows=list(found)))
+        return
+    for one in found:
+        what = f"{one.count:,} {one.level}{'s' if one.count > 1 else ''}"
+        result.print(f"{what:>20}  {one.outcome:<9}  {escape_controls(one.cause or '')}".rstrip())
+
+
 def say_summary(summary: Summary, said: str, result: Console, errors: Console) -> None:
     """Print a summary: the result on `result`, and on `errors` what makes the exit code 3.
 
@@ -80,7 +93,7 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
         result.emit(summary)
     else:
         for level, sums in (("records", summary.records), ("samples", summary.samples)):
-            result.print(f"{level}: {sums['total']} = {_parts(sums)}", markup=False)
+            result.print(sum_line(level, sums), markup=False)
         stored = "".join(
             f"; {what}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}"
             for what, counts in (("ids", summary.ids), ("values", summary.values))
@@ -105,10 +118,6 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
             f"  the build is whole; `{_command()} explain {shlex.quote(said)} URI` tells more of one input",
             markup=False,
         )
-
-
-def _parts(sums: dict[str, int]) -> str:
-    return " + ".join(f"{count} {name}" for name, count in sums.items() if name != "total")
 
 
 def _say_causes(summary: Summary, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""One run at a time on a bucket: a lease that is renewed while the run lives (the protocol is in `curate.storage`)."""
+"""One run at a time on a bucket: a lease that is renewed while the run lives (`docs/commit-protocol.md`)."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def _process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """This boot of this machine, and this container of it: where process numbers mean what they say."""
+    """Boot id and container id; process ids are only comparable within one."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116 - a namespace is no path
 

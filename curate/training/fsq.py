@@ -30,10 +30,9 @@ from curate.schema.errors import CurateError, MediaError
 from curate.schema.ids import digest
 from curate.sources import media_types
 from curate.tokenizers import zoo
-from curate.tokenizers.codecs import image_fsq, video_fsq
-from curate.tokenizers.codecs.image_fsq import PATCH, ImageFSQ, ImageFSQNet, ImageFSQShape, channels_last
+from curate.tokenizers.codecs.image_fsq import PATCH, ImageFSQ, ImageFSQNet, ImageFSQShape, channels_last, image_shape
 from curate.tokenizers.codecs.video_fsq import VideoFSQ
-from curate.tokenizers.codecs.video_fsq_net import GROUP, VideoFSQNet, VideoFSQShape, group_of, image_shape
+from curate.tokenizers.codecs.video_fsq_net import GROUP, VideoFSQNet, VideoFSQShape, group_of
 from curate.tokenizers.folders import WEIGHTS, code_version, header, words_of, write_folder
 from curate.tokenizers.inputs import PICTURES
 from curate.tokenizers.measures.files import read_files, square
@@ -418,7 +417,7 @@ def write_image_card(
         CurateError: `size` is not a multiple of the side of the patch that an id covers.
     """
     raw = (folder / WEIGHTS).read_bytes()
-    net = image_fsq.net_from_bytes(raw)
+    net = ImageFSQ.net_from_bytes(raw)
     patch = net.shape.patch
     if size <= 0 or size % patch:
         raise CurateError(f"{folder.name} takes images whose side is a multiple of {patch}, not {size}")
@@ -473,7 +472,7 @@ def write_video_card(folder: Path, held_out: Sequence[tuple[str, Sequence[Clip]]
             size; not trained on. One measurement each.
     """
     raw = (folder / WEIGHTS).read_bytes()
-    net = video_fsq.net_from_bytes(raw)
+    net = VideoFSQ.net_from_bytes(raw)
     every = [clip for _, clips in held_out for clip in clips]
     if not every:
         raise CurateError("a card needs figures, and they need clips that were not trained on")

@@ -22,7 +22,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.codecs.image_fsq import ImageFSQ, net_from_bytes
+from curate.tokenizers.codecs.image_fsq import ImageFSQ
 from curate.tokenizers.codecs.video_fsq import VideoFSQ
 from curate.tokenizers.folders import read_card, words_of
 from curate.tokenizers.measures.files import square
@@ -92,7 +92,9 @@ def test_training_lowers_the_loss_and_resumes_to_the_same_weights(tmp_path: Path
 
     sample = crops(read_pool(config, media, Path()), config, 1 << 20)
     with torch.inference_mode():
-        before, after = (loss_of(net_from_bytes(w)(sample), sample, 0.1)[0] for w in (begun, halves.read_bytes()))
+        before, after = (
+            loss_of(ImageFSQ.net_from_bytes(w)(sample), sample, 0.1)[0] for w in (begun, halves.read_bytes())
+        )
     assert after < before
     assert [json.loads(line)["step"] for line in (straight.parent / "log.jsonl").open()] == [10, 20, 30]
 

@@ -24,8 +24,16 @@ from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
 from curate.tokenizers.audio import AudioTokenizer, audio_card, chunk_difference, probe_audio
-from curate.tokenizers.checkpoints import LICENCE, TRAINED_ON, open_weights, write_weights
-from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
+from curate.tokenizers.folders import (
+    LICENCE,
+    TRAINED_ON,
+    WEIGHTS,
+    code_version,
+    open_weights,
+    read_folder,
+    write_folder,
+    write_weights,
+)
 from curate.tokenizers.quantisers.difference import batch_difference
 
 ensure_torchvision()

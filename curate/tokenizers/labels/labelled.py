@@ -17,7 +17,7 @@ from curate.schema.ids import digest
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.folders import code_version, read_folder, write_folder
-from curate.tokenizers.grids import probes
+from curate.tokenizers.grid import probes
 from curate.tokenizers.inputs import PICTURES
 from curate.tokenizers.labels.as_arrays import ArrayWriter, array_writer, check_array
 from curate.tokenizers.labels.as_pictures import PictureWriter, picture_writer

@@ -20,7 +20,7 @@ from curate.tokenizers.measures.image import evaluate_images
 from curate.tokenizers.quantisers.fsq import fsq_ids
 from curate.training.fsq import ImageConfig
 
-FOLDER = Path(__file__).parents[2] / "tokenizers" / "image-fsq-64k"
+FOLDER = Path(__file__).parents[3] / "tokenizers" / "image-fsq-64k"
 SHIPPED = sorted(card.parent for card in FOLDER.parent.glob("image-fsq-*/card.json"))
 LEVELS = [8, 8, 8, 5, 5, 5]
 
