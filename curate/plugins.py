@@ -63,7 +63,7 @@ KINDS = {
     "labeler": Kind(builtin="curate.tokenizers.builtin:LABELERS"),
     "encoder": Kind(builtin="curate.tokenizers.builtin:ENCODERS", unknown="no encoder library"),
     "view": Kind("curate.shards.views:View", "curate.plugins:VIEWS"),
-    "export": Kind(),
+    "export": Kind("curate.exports.base:Export", "curate.exports"),
 }
 
 VIEWS = {

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from object_store import ObjectStore, running_store
+from plugin_build import PluginBuild, make
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +24,9 @@ def s3(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStor
     for name, value in object_store.env.items():
         monkeypatch.setenv(name, value)
     return object_store
+
+
+@pytest.fixture(scope="session")
+def plugin_build(tmp_path_factory: pytest.TempPathFactory) -> PluginBuild:
+    """A finished build by the recipe of `examples/plugins`, which tests only read."""
+    return make(tmp_path_factory.mktemp("plugins"))

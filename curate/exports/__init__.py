@@ -1,0 +1,8 @@
+"""Formats that others read, one file each: a finished build's shards, written again as WebDataset or by a plugin.
+
+`curate export BUILD --format NAME --out DIR` and `export` run one; `Export` is what a new one derives from.
+"""
+
+from curate.exports.base import Export, Sample, Written, export
+
+__all__ = ["Export", "Sample", "Written", "export"]
