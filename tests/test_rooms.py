@@ -13,7 +13,7 @@ import curate
 PACKAGE = Path(curate.__file__).parent
 ROOMS = (
     *("schema", "plugins", "storage", "helper", "media", "models", "sources", "signals", "decide"),
-    *("tokenizers", "shards", "pipeline", "card", "training", "cli"),
+    *("tokenizers", "shards", "exports", "pipeline", "card", "training", "cli"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

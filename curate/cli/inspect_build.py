@@ -151,7 +151,7 @@ def signals(as_json: Json = False) -> None:
         try:
             fields = cls().gives
         except (CurateError, ValueError):  # needs options
-            fields = ()
+            fields = cls.gives
         table.add_row(cls.name, "", "", "", f"options: {', '.join(options)}" if options else "")
         for f in fields:
             table.add_row("", f.name, f.range_text() if f.is_number else str(f.type), ", ".join(f.kinds), f.about)

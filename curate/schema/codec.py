@@ -82,8 +82,8 @@ class CodecCard(_Strict):
         sample_rate: Hz that audio must have; input_size: height and width in pixels that images must have, their
             most where `preprocessing` reduces the `long_side`.
         channels: of the input: 3 for images, 1 for mono, N for a raster.
-        needs: what `encode` is given of a sample where that is not its modality's own media: `frames` (uint8, of
-            `input_size`), `text` (the caption), `size` (width and height of the original).
+        needs: the field of a signal whose value `encode` is given, a label, in place of media or the caption; at most
+            one.
         input: the input contract: what is accepted and how it is converted.
         preprocessing: the same for machines.
         chunking: in what parts long media are encoded, and whether ids depend on it; padding: what is put after or
@@ -116,7 +116,7 @@ class CodecCard(_Strict):
     sample_rate: int | None = None
     input_size: int | None = None
     channels: int = Field(0, ge=0)
-    needs: list[Literal["frames", "text", "size"]] = []
+    needs: list[str] = []
     input: str
     preprocessing: Preprocessing | None = None
     chunking: str = ""

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from curate.exports.fourm.labels import check_part
 from curate.schema.errors import CurateError
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.codecs.ddim import Diffusion
@@ -30,7 +31,6 @@ from curate.tokenizers.codecs.open_magvit2 import IBQ, OpenMagvit2
 from curate.tokenizers.codecs.taming import TamingVQGAN
 from curate.tokenizers.codecs.titok import TiTok
 from curate.tokenizers.image_grids import PictureTokenizer
-from curate.tokenizers.labels.parts import check_part
 from curate.tokenizers.quantisers.lfq import lfq_codes, lfq_ids
 
 
@@ -346,7 +346,7 @@ def test_masks_come_back_as_chances_and_serve_sam_instances(tmp_path: Path) -> N
     publish(tmp_path / "hub", state, {"domain": "sam_mask"})
     card = FourMVQ.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo")
     assert (card.modality, card.stream, card.grid, card.channels) == ("array", "tok_sam_mask@64", (4, 4), 1)
-    check_part("Instances", card)
+    check_part("instances", card)
     tokenizer = FourMVQ.load(tmp_path / "zoo")
     mask = np.zeros((64, 64, 1), np.float32)
     mask[10:50, 20:40] = 1

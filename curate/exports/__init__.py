@@ -1,0 +1,1 @@
+"""Builds in the formats and dialects of others; one file or folder each."""
