@@ -29,7 +29,7 @@ LISTED = 10
 
 
 @dataclass
-class Story:
+class Trace:
     """What became of one record, and of the samples cut from it.
 
     Attributes:
@@ -70,7 +70,7 @@ class Story:
         return out
 
 
-def explain(build: Store | Path | str, what: str) -> Story:
+def explain(build: Store | Path | str, what: str) -> Trace:
     """The story of a sample id, a record id (the beginning is enough), or a uri (the end is enough).
 
     Raises:
@@ -82,7 +82,7 @@ def explain(build: Store | Path | str, what: str) -> Story:
         return _tell(tables, _find(tables, what))
 
 
-def _tell(tables: Tables, found: _Found) -> Story:
+def _tell(tables: Tables, found: _Found) -> Trace:
     """Looks at the one partition of the record, and once more at the ledger for what is a duplicate of it."""
     fields = _signal_columns(tables)
     with tables.look([found.part], [LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, *fields]):
@@ -93,7 +93,7 @@ def _tell(tables: Tables, found: _Found) -> Story:
         signals = _signals(tables, fields, [row["sample_id"] for row in rows])
     verdicts = {(row["level"], row["id"]): row for row in told}
     duplicates = _duplicates(tables, [found.record, *(row["sample_id"] for row in rows)])
-    story = Story(
+    story = Trace(
         record={
             "record_id": found.record,
             "about": _said(about, [n for n in RECORDS.names if n not in ("record_id", *FAILURE_NAMES)]),

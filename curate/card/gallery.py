@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.card.media import Media, Thumb
+from curate.card.media import Media, Thumbnail
 from curate.card.rows import Key, Rows, find
 from curate.card.tables import Tables
 from curate.card.text import clip, middle, number, seconds
@@ -52,7 +52,7 @@ class Tile:
     source: str
     uri: str
     caption: str
-    thumb: Thumb
+    thumb: Thumbnail
     alt: str
     facts: list[str]
     value: float | None = None

@@ -51,7 +51,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Distribution:
     """Of one column: how many have a value, how many of those are outside, and where they lie."""
 
     count: int
@@ -62,14 +62,14 @@ class Spread:
     chart: Chart | None
 
 
-def spread(tables: Tables, column: Column, bounds: Sequence[ThresholdLine]) -> Spread:
+def spread(tables: Tables, column: Column, bounds: Sequence[ThresholdLine]) -> Distribution:
     """Counts in SQL over all that did not fail before the rules were applied; the same set that percentiles are of."""
     value, finite = column.value, f"isfinite({column.value})"
     base = f"FROM {column.relation} WHERE judged AND {finite}"
     facts = tables.row(f"SELECT count(*) AS n, min({value}) AS lo, max({value}) AS hi {base}")
     median = column.quantile(tables, 0.5, finite)
     if median is None:
-        return Spread(0, 0, None, None, None, None)
+        return Distribution(0, 0, None, None, None, None)
     drawn = [b for b in bounds if b.value is not None]
     axis = _axis(facts["lo"], median, facts["hi"], [b.value for b in drawn if b.value is not None])
     edges = axis.edges(BINS)
@@ -88,7 +88,7 @@ def spread(tables: Tables, column: Column, bounds: Sequence[ThresholdLine]) -> S
     for row in found:
         (outside if row["out"] else inside)[row["bin"]] = row["n"]
     chart = _chart(axis, edges, inside, outside, drawn)
-    return Spread(facts["n"], sum(outside), facts["lo"], median, facts["hi"], chart)
+    return Distribution(facts["n"], sum(outside), facts["lo"], median, facts["hi"], chart)
 
 
 def _axis(low: float, median: float, high: float, bounds: list[float]) -> Axis:

@@ -21,7 +21,7 @@ _AROUND_US = 100_000  # a thumbnail of a video decodes this much on each side of
 
 
 @dataclass(frozen=True)
-class Thumb:
+class Thumbnail:
     """How one record or sample looks: an image or a wave form, or why neither can be shown.
 
     Attributes:
@@ -57,24 +57,24 @@ class Media:
             raise MediaError(f"{tar} ends before {row['member']!r} does")
         return data
 
-    def thumb(self, row: dict[str, Any]) -> Thumb:
+    def thumb(self, row: dict[str, Any]) -> Thumbnail:
         """A small image of a row of `samples` or `records` (one frame of a video, the wave form of audio)."""
         from curate.media.guarded import decode
 
         if not row.get("media") or not row.get("member") or not row.get("kind"):
-            return Thumb(problem="no media was stored")
+            return Thumbnail(problem="no media was stored")
         try:
             data = self.read(row)
             if row["kind"] == "audio":
                 view = decode(data, "audio", [WAVE_AUDIO], span=span_of(row)).views.get(WAVE_AUDIO)
-                return Thumb(problem="no audio") if view is None else Thumb(wave=wave(view))
+                return Thumbnail(problem="no audio") if view is None else Thumbnail(wave=wave(view))
             frames = decode(data, row["kind"], [THUMB], span=_middle(row)).views.get(THUMB)
         except (MediaError, CurateError) as exc:
-            return Thumb(problem=str(exc))
+            return Thumbnail(problem=str(exc))
         if frames is None or not len(frames):
-            return Thumb(problem="no image")
+            return Thumbnail(problem="no image")
         height, width = frames.shape[1:3]
-        return Thumb(image=jpeg(frames[0]), width=width, height=height)
+        return Thumbnail(image=jpeg(frames[0]), width=width, height=height)
 
 
 def span_of(row: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.card.histogram import Spread, spread
+from curate.card.histogram import Distribution, spread
 from curate.card.sweep import PROBED, RECORD_VALUES
 from curate.card.tables import FAILURE_PREFIX, Tables
 from curate.card.text import number
@@ -45,7 +45,7 @@ class Number:
     version: str
     options: str
     level: str
-    spread: Spread
+    spread: Distribution
     bounds: list[ThresholdLine]
     absent: int
     other: int

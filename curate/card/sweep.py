@@ -47,7 +47,7 @@ def sweep(
     Args:
         signals: gives for each group of signals, when a chunk is looked at, columns and their SQL.
         queries: tables to make, each with its query.
-        records: whether a query reads them.
+        records: true if a query reads them.
     """
     columns = [
         "s.kind, s.licence, round(s.duration * 1e6)::BIGINT AS us, s.outcome = 'kept' AS kept",

@@ -6,18 +6,13 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from curate.cli.output import console, print_table, sum_line
 from curate.schema.errors import CurateError
 from curate.storage import open_store
 
 Build = Annotated[str, typer.Argument(help="Folder of a build, or its s3:// uri.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON object on stdout.")]
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def verify(build: Build, as_json: Json = False) -> None:
@@ -35,16 +30,15 @@ def verify(build: Build, as_json: Json = False) -> None:
     if as_json:
         typer.echo(report.model_dump_json(indent=1))
     else:
-        console = _console()
+        out = console()
         for level, counts in (("records", report.records), ("samples", report.samples)):
-            parts = " + ".join(f"{n} {name}" for name, n in counts.items() if name != "total")
-            console.print(f"{level}: {counts['total']} = {parts}")
+            out.print(sum_line(level, counts))
         for entry in report.streams:
             each = f"ids of {entry.vocabulary}" if entry.vocabulary else "values"
-            console.print(f"stream {entry.name}: {entry.ids} {each}, {entry.dtype}")
+            out.print(f"stream {entry.name}: {entry.ids} {each}, {entry.dtype}")
         for problem in report.problems:
-            console.print(f"WRONG: {problem}", style="red")
-        console.print("ok" if report.ok else f"{len(report.problems)} problems")
+            out.print(f"WRONG: {problem}", style="red")
+        out.print("ok" if report.ok else f"{len(report.problems)} problems")
     if not report.ok:
         raise typer.Exit(1)
 
@@ -80,11 +74,10 @@ def card(build: Build) -> None:
     from curate.shards.commit import read_manifest
 
     manifest = read_manifest(build)
-    console = _console()
+    out = console()
     for level, counts in (("records", manifest.counts.records), ("samples", manifest.counts.samples)):
-        parts = " + ".join(f"{n} {name}" for name, n in counts.items() if name != "total")
-        console.print(f"{level}: {counts['total']} = {parts}")
-    console.print(open_store(build).name("card/index.html"))
+        out.print(sum_line(level, counts))
+    out.print(open_store(build).name("card/index.html"))
 
 
 def stream(
@@ -143,19 +136,18 @@ def signals(as_json: Json = False) -> None:
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("signal", "field", "range", "kinds", "meaning"):
-        table.add_column(heading, overflow="fold")
+    lines = list[tuple[str, ...]]()
     for cls in found:
         options = list(cls.Options.model_fields)
         try:
             fields = cls().gives
         except (CurateError, ValueError):  # needs options
             fields = cls.gives
-        table.add_row(cls.name, "", "", "", f"options: {', '.join(options)}" if options else "")
+        lines.append((cls.name, "", "", "", f"options: {', '.join(options)}" if options else ""))
         for f in fields:
-            table.add_row("", f.name, f.range_text() if f.is_number else str(f.type), ", ".join(f.kinds), f.about)
-    Console(highlight=False, markup=False).print(table)
+            said = f.range_text() if f.is_number else str(f.type)
+            lines.append(("", f.name, said, ", ".join(f.kinds), f.about))
+    print_table(("signal", "field", "range", "kinds", "meaning"), lines)
 
 
 def schema(what: Annotated[str, typer.Argument(help="recipe, manifest, codec-card or progress.")]) -> None:

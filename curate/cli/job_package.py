@@ -58,7 +58,7 @@ def pack(file: RecipeFile, include: Sequence[Path], code: bool, to: Path) -> Pac
     Args:
         file: the recipe. `${NAME}` in it stays: the cluster's environment fills it in.
         include: files and folders in the recipe's folder, which keep their place beside the recipe.
-        code: whether to send this installation of curate.
+        code: true if this installation of curate is sent.
         to: an empty folder.
 
     Raises:
@@ -83,7 +83,7 @@ def pack(file: RecipeFile, include: Sequence[Path], code: bool, to: Path) -> Pac
 
 
 def is_editable() -> bool:
-    """Whether this curate runs from a checkout, which an image of the nodes cannot have in this state."""
+    """True if this curate runs from a checkout, which an image of the nodes cannot have in this state."""
     url = distribution("curate-tokens").read_text("direct_url.json")
     return bool(json.loads(url or "{}").get("dir_info", {}).get("editable"))
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from curate.cli.options import named_values
+from curate.cli.output import console, print_table
 from curate.schema.errors import CurateError
 
 if TYPE_CHECKING:
@@ -178,10 +177,10 @@ def status(
     if as_json:
         typer.echo(json.dumps(row, indent=1))
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    out = console()
     for key, value in row.items():
         if value is not None:
-            console.print(f"{key:<10} {value}")
+            out.print(f"{key:<10} {value}")
 
 
 def stop(name: Name, address: Address = None) -> None:
@@ -256,7 +255,7 @@ def _write(text: str) -> None:
 
 def _say() -> Any:
     """Lines about the job go to stderr, so that stdout is the job's log."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False).print
+    return console(errors=True).print
 
 
 def _check_out(out: str) -> None:
@@ -331,15 +330,12 @@ def _time(milliseconds: int | None) -> str | None:
 
 
 def _table(rows: Sequence[dict[str, Any]], address: str) -> None:
-    console = Console(highlight=False, markup=False)
     if not rows:
-        console.print(f"no jobs at {address}")
+        console().print(f"no jobs at {address}")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "state", "exit", "started", "what"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "started")
+    lines = []
     for row in rows:
         what = f"{row['recipe']} to {row['out']}" if row["recipe"] else row["command"]
         code = "" if row["exit_code"] is None else str(row["exit_code"])
-        table.add_row(row["name"], row["state"], code, row["started"] or "", what)
-    console.print(table)
+        lines.append((row["name"], row["state"], code, row["started"] or "", what))
+    print_table(("name", "state", "exit", "started", "what"), lines, whole="started")

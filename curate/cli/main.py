@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from curate.cli import inspect_build, jobs_cli, tokenizers_cli
+from curate.cli.output import console
 from curate.schema.errors import CurateError
 
 _debug = False
@@ -143,10 +143,10 @@ def main() -> None:
     try:
         app()
     except CurateError as exc:
-        console = Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False)
-        console.print(f"curate: {exc.message}", style="red")
+        out = console(errors=True)
+        out.print(f"curate: {exc.message}", style="red")
         if exc.hint:
-            console.print(f"  {exc.hint}")
+            out.print(f"  {exc.hint}")
         raise SystemExit(2) from exc
     except Exception as exc:
         from curate.cli.unexpected import EXIT, say_unexpected

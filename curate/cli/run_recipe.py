@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from curate.cli.crash_notice import crash_notice
+from curate.cli.output import console
 from curate.cli.summary import say_summary, summarise
 from curate.cli.unexpected import Sifted
 from curate.pipeline.plan import Plan, make_plan, open_sources
@@ -94,8 +95,8 @@ def run_recipe(
         progress.print(f"ended after {until}, as asked; the same command without --until goes on")
         return 0
     summary = summarise(build, manifest, file.recipe.max_failed, decodes)
-    result = progress if as_json else Console(highlight=False, soft_wrap=True, markup=False)
-    say_summary(summary, said, result, Console(file=sys.stderr, highlight=False, soft_wrap=True))
+    result = progress if as_json else console()
+    say_summary(summary, said, result, console(errors=True))
     return summary.exit_code
 
 
@@ -122,7 +123,7 @@ def demo_env(recipe: Recipe, progress: Console) -> Iterator[Mapping[str, str]]:
 
 
 def _describe(plan: Plan, sources: Sequence[Source]) -> None:
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    out = console()
     with TemporaryDirectory(prefix="curate-") as folder:
         store = open_store(folder)
         for i, source in enumerate(sources):
@@ -137,12 +138,12 @@ def _describe(plan: Plan, sources: Sequence[Source]) -> None:
                 wrong = source.nothing(said)
                 raise plan.file.error(("sources", i, "path"), wrong.message, wrong.hint)
             more = f" in the first {COUNTED_UNITS} of {units} units" if units > COUNTED_UNITS else ""
-            console.print(f"source {source.name}: {records} records{more}")
-    console.print(f"signals: {', '.join(s.name for s in plan.signals)}")
+            out.print(f"source {source.name}: {records} records{more}")
+    out.print(f"signals: {', '.join(s.name for s in plan.signals)}")
     for rule in plan.file.recipe.sample_rules:
-        console.print(f"rule: {rule.model_dump(exclude_none=True, exclude_defaults=True)}")
+        out.print(f"rule: {rule.model_dump(exclude_none=True, exclude_defaults=True)}")
     for stream in plan.streams:
         card = stream.card
         each = f"{card.vocabulary} ids" if card.vocabulary else f"vectors of {card.features} values"
-        console.print(f"stream {stream.use.name}: {stream.use.tokenizer}, {each}, {card.dtype}")
-    console.print("the recipe is valid; nothing was run")
+        out.print(f"stream {stream.use.name}: {stream.use.tokenizer}, {each}, {card.dtype}")
+    out.print("the recipe is valid; nothing was run")

@@ -11,6 +11,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from curate.cli.output import sum_line
 from curate.decide.causes import causes_of
 from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
@@ -80,7 +81,7 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
         result.emit(summary)
     else:
         for level, sums in (("records", summary.records), ("samples", summary.samples)):
-            result.print(f"{level}: {sums['total']} = {_parts(sums)}", markup=False)
+            result.print(sum_line(level, sums), markup=False)
         stored = "".join(
             f"; {what}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}"
             for what, counts in (("ids", summary.ids), ("values", summary.values))
@@ -105,10 +106,6 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
             f"  the build is whole; `{_command()} explain {shlex.quote(said)} URI` tells more of one input",
             markup=False,
         )
-
-
-def _parts(sums: dict[str, int]) -> str:
-    return " + ".join(f"{count} {name}" for name, count in sums.items() if name != "total")
 
 
 def _say_causes(summary: Summary, console: Console) -> None:

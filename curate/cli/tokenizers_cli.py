@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from curate.cli import make_tokenizer
 from curate.cli.media_files import read_files
 from curate.cli.options import named_values
+from curate.cli.output import print_table
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.sources.media_types import IMAGE, VIDEO
@@ -67,12 +66,10 @@ def list_tokenizers(as_json: Json = False) -> None:
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "modality", "quantiser", "vocabulary", "ids", "measured"):
-        table.add_column(heading, overflow="fold")
-    for c in cards:
-        table.add_row(c.name, c.modality, c.quantiser, str(c.vocabulary), _ids(c), _quality(c))
-    Console(highlight=False, markup=False).print(table)
+    print_table(
+        ("name", "modality", "quantiser", "vocabulary", "ids", "measured"),
+        [(c.name, c.modality, c.quantiser, str(c.vocabulary), _ids(c), _quality(c)) for c in cards],
+    )
 
 
 def _ids(card: CodecCard) -> str:
@@ -195,14 +192,11 @@ def architectures() -> None:
     """What `import` knows: architectures with a line about each, and their options."""
     from curate.tokenizers import zoo
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("architecture", "what", "options"):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for name in zoo.importable():
-        cls = zoo.class_of(name)
-        said = (cls.__doc__ or "").strip().splitlines()
-        table.add_row(name, said[0] if said else "", ", ".join(zoo.options_of(name)))
-    Console(highlight=False, markup=False).print(table)
+        said = (zoo.class_of(name).__doc__ or "").strip().splitlines()
+        rows.append((name, said[0] if said else "", ", ".join(zoo.options_of(name))))
+    print_table(("architecture", "what", "options"), rows)
 
 
 def _need_held_out(weights: Path, held_out: Sequence[object]) -> None:

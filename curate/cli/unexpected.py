@@ -11,8 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-
+from curate.cli.output import console
 from curate.pipeline.error_location import cause_of, location_of
 from curate.schema.text import escape_controls
 
@@ -35,13 +34,11 @@ def say_unexpected(exc: Exception, debug: bool) -> None:
     if debug:
         sys.stderr.write(said)
     where = location_of(exc)
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"curate: unexpected{f' in {where}' if where else ''}: {_shown(cause_of(exc))}", style="red")
+    out = console(errors=True)
+    out.print(f"curate: unexpected{f' in {where}' if where else ''}: {_shown(cause_of(exc))}", style="red")
     kept = _kept("".join([f"{' '.join(sys.argv)}\n", *servers_said, said]))
-    console.print(f"  the whole traceback is in {kept}" if kept else "  `curate --debug ...` shows the traceback")
-    console.print(
-        "  the same command goes on from what was committed; if it ends so again, report it with that traceback"
-    )
+    out.print(f"  the whole traceback is in {kept}" if kept else "  `curate --debug ...` shows the traceback")
+    out.print("  the same command goes on from what was committed; if it ends so again, report it with that traceback")
 
 
 class Sifted(io.TextIOBase):

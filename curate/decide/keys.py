@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from binascii import hexlify, unhexlify
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,10 @@ Keys = NDArray[np.bytes_]
 
 _LOWER = np.uint64(0x2020202020202020)
 """The bit that each of `0-9a-f` has, eight times; of all hex digits only `A-F` lack it."""
+
+_ID = re.compile(f"[0-9a-f]{{{ID_HEX}}}")
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 EMPTY: Keys = np.empty(0, "S16")
 
@@ -31,9 +37,8 @@ def keys_of(ids: pa.Array | pa.ChunkedArray) -> Keys:
         return EMPTY
     raw = None if whole.null_count else _bytes(whole.cast(pa.string()))
     if raw is None:
-        raise CurateError(
-            f"an id of this build is not {ID_HEX} hex digits", "its files are damaged or of another program"
-        )
+        bad = next(i for i in whole.to_pylist() if i is None or not _ID.fullmatch(i))
+        raise CurateError(f"the id {bad!r} is not {ID_HEX} hex digits", "its files are damaged or of another program")
     return np.frombuffer(raw, "S16")
 
 
@@ -85,14 +90,15 @@ def twice(keys: Keys) -> Keys:
 def hashed(keys: Keys, seed: int) -> NDArray[np.uint64]:
     """64 pseudo-random bits of each key and the seed (two rounds of SplitMix64's finalizer)."""
     first, last = words(keys)
-    return _mixed(first ^ _mixed(last + np.uint64(seed % (1 << 64))))
+    return mix(_GOLDEN + (first ^ mix(_GOLDEN + last + np.uint64(seed % (1 << 64)))))
 
 
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
+def mix(x: NDArray[Any]) -> NDArray[Any]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): uint64 to uint64, wrapping around."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    mixed: NDArray[Any] = x ^ (x >> np.uint64(31))
+    return mixed
 
 
 def distinct(keys: Keys) -> tuple[Keys, NDArray[np.int64]]:

@@ -78,7 +78,7 @@ class MemoryLimit:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an allocation that failed is behind an exception; FFmpeg's is a MemoryError."""
+    """True if an allocation that failed is behind an exception; FFmpeg's is a MemoryError."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True

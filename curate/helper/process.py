@@ -239,7 +239,7 @@ class _Child:
         self.end = weakref.finalize(self, _end, self._owner, self._process, self._socket, self._stderr, fds)
 
     def usable(self) -> bool:
-        """Whether it lives, and is this process's own: a fork shares the socket and must not use it."""
+        """True if it lives, and is this process's own: a fork shares the socket and must not use it."""
         return self._owner == os.getpid() and not _ready(self._pidfd, 0)
 
     def ask(self, request: list[Any], limit_s: float) -> Any:
@@ -313,7 +313,7 @@ class _Child:
 
 
 def _ready(pidfd: int, seconds: float) -> bool:
-    """Whether the process has ended, or does so within `seconds`."""
+    """True if the process has ended, or does so within `seconds`."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))

@@ -109,7 +109,7 @@ def send(
 
 
 def _shared(memory: int, buffers: Sequence[Buffer]) -> bool:
-    """Whether the buffers lie in shared memory now; there may be none left."""
+    """True if the buffers lie in shared memory now; there may be none left."""
     at = 0
 
     def write(views: list[memoryview]) -> int:

@@ -52,7 +52,7 @@ class FetchError(Exception):
     """A uri that could not be fetched: refused, missing, too slow, too large, cut off.
 
     Attributes:
-        transient: whether a later try could succeed (a server's 503, a lost connection), as against a 404.
+        transient: true if a later try could succeed (a server's 503, a lost connection), as against a 404.
         retry_after: seconds that the server asks to wait before it; 0 where it asks for nothing.
     """
 

@@ -40,7 +40,7 @@ class SignalField:
         return bool(pa.types.is_fixed_size_list(self.type))
 
     def contains(self, value: float) -> bool:
-        """Whether `value` lies in the range."""
+        """True if `value` lies in the range."""
         lo, hi = self.range
         return (lo is None or value >= lo) and (hi is None or value <= hi)
 

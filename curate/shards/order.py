@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.schema.ids import ID_HEX
-from curate.shards.shuffle import mix
+from curate.decide.keys import keys_of, mix, words
 
 U64 = NDArray[np.uint64]
 Ids: TypeAlias = "pa.Array | pa.ChunkedArray | NDArray[Any]"
@@ -24,24 +23,14 @@ Ids: TypeAlias = "pa.Array | pa.ChunkedArray | NDArray[Any]"
 _ORDER, _SPLIT = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 """Odd constants that keep the two draws apart: the golden ratio of SplitMix64, and that of R2 (Roberts 2018)."""
 
-_NO_DIGIT = 255
-_DIGITS = np.full(256, _NO_DIGIT, np.uint8)
-_DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
-
 
 def id_words(ids: Ids) -> tuple[U64, U64]:
     """The two halves of each id as big-endian numbers: uint64 `(n,)` twice; ids sort as (first, second) does.
 
     Raises:
-        ValueError: an id that is null, or not 32 small hex digits.
+        CurateError: an id that is null, or not 32 small hex digits.
     """
-    digits = _DIGITS[_characters(ids)]
-    if (digits == _NO_DIGIT).any():
-        bad = int(np.flatnonzero((digits == _NO_DIGIT).any(axis=1))[0])
-        raise ValueError(f"id {_text(ids, bad)!r} is not {ID_HEX} hex digits")
-    octets = np.ascontiguousarray((digits[:, 0::2] << 4) | digits[:, 1::2])
-    words = octets.view(">u8").astype(np.uint64)
-    return words[:, 0], words[:, 1]
+    return words(keys_of(ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.string())))
 
 
 def order_keys(seed: int, ids: Ids) -> U64:
@@ -51,7 +40,7 @@ def order_keys(seed: int, ids: Ids) -> U64:
     SplitMix64 (Steele, Lea and Flood 2014). It is a bijection, so two keys are equal only where those 8 bytes are.
 
     Raises:
-        ValueError: as `id_words`.
+        CurateError: as `id_words`.
     """
     return keys_of_words(seed, id_words(ids)[0])
 
@@ -68,7 +57,7 @@ def splits_of_content(seed: int, content_ids: Ids, splits: Mapping[str, float]) 
     number is drawn from the other half of the id than `order_keys` reads, so a split's samples lie all over the keys.
 
     Raises:
-        ValueError: as `id_words`.
+        CurateError: as `id_words`.
     """
     drawn = (mix(id_words(content_ids)[1] ^ _salt(seed, _SPLIT)) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
     edges = np.cumsum([splits[name] for name in sorted(splits)])[:-1]  # what is left is the last one's
@@ -96,28 +85,3 @@ def _salt(seed: int, domain: int) -> np.uint64:
         seed >>= 64
         if not seed:
             return np.uint64(salt[0])
-
-
-def _characters(ids: Ids) -> NDArray[np.uint8]:
-    """The characters of each id, uint8 `(n, 32)`, a view of Arrow's buffer where there is one."""
-    column = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.string())
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if not pa.types.is_string(column.type):
-        column = column.cast(pa.string())
-    n = len(column)
-    if column.null_count:
-        raise ValueError("an id is null")
-    if not n:
-        return np.empty((0, ID_HEX), np.uint8)
-    _, offsets, data = column.buffers()
-    bounds = np.frombuffer(offsets, np.int32)[column.offset : column.offset + n + 1]
-    wrong = np.flatnonzero(np.diff(bounds) != ID_HEX)
-    if len(wrong):
-        raise ValueError(f"id {_text(column, int(wrong[0]))!r} is not {ID_HEX} hex digits")
-    return np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]].reshape(n, ID_HEX)
-
-
-def _text(ids: Ids, row: int) -> str:
-    one = ids[row]
-    return str(one.as_py() if isinstance(one, pa.Scalar) else one)

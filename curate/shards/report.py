@@ -18,7 +18,7 @@ class Report(BaseModel):
     """The result of `verify`; `curate verify --json` prints it.
 
     Attributes:
-        ok: whether there is no problem.
+        ok: true if there is no problem.
         problems: sentences, each naming the file and, where there is one, the row.
         records: recounted from the ledger: total, sampled, dropped, duplicate, failed. Empty where it cannot be read.
         samples: the same: total, kept, dropped, duplicate, failed.

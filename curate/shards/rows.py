@@ -33,7 +33,7 @@ class Ragged:
         values: `(steps, *fixed)` of the stream's dtype: all rows one after the other.
         offsets: int64 `(rows + 1,)`: row i is `values[offsets[i]:offsets[i + 1]]`.
         present: bool `(rows,)`: False where the sample has no such modality.
-        varies: whether a row has a leading length of its own (`shape[0]` is None).
+        varies: true if a row has a leading length of its own (`shape[0]` is None).
     """
 
     values: NDArray[Any]

@@ -118,7 +118,7 @@ class StreamSpec:
         """Refuse a sample's ids of another shape; ValueError.
 
         Args:
-            flat: whether they may come in C order along one axis, too.
+            flat: true if they may come in C order along one axis, too.
         """
         fits = len(shape) == len(self.shape) and all(
             want in (None, got) for want, got in zip(self.shape, shape, strict=True)

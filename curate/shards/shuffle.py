@@ -13,6 +13,8 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from curate.decide.keys import mix
+
 _ROUNDS = 8
 
 
@@ -59,11 +61,3 @@ class Permutation:
                 high = high ^ (mix(low ^ key) & self._high_mask)
         joined: NDArray[Any] = (high << self._low) | low
         return joined
-
-
-def mix(x: NDArray[Any]) -> NDArray[Any]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): uint64 to uint64, wrapping around."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[Any] = x ^ (x >> np.uint64(31))
-    return mixed

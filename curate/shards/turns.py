@@ -54,11 +54,11 @@ class Iteration:
 
     @property
     def whole(self) -> bool:
-        """Whether every worker came to its end."""
+        """True if every worker came to its end."""
         return len(self.ended) == self.workers
 
     def takes(self, other: Iteration, worker: int) -> bool:
-        """Whether a worker that has made `other` of what it knows belongs here."""
+        """True if a worker that has made `other` of what it knows belongs here."""
         mine, its = ((one.seed, one.pipe, one.count, one.workers) for one in (self, other))
         # another thread may make any number of processes in between; without a pipe a few are allowed for
         is_near = self.pipe != 0 or abs(self.first - other.first) < self.workers

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from curate.decide.keys import mix
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 from curate.schema.manifest import File, Manifest
@@ -24,7 +25,6 @@ from curate.shards.ipc import BATCH_ROWS, open_ipc
 from curate.shards.order import id_words, keys_of_words, splits_of_content
 from curate.shards.report import Problems, StreamReport
 from curate.shards.schema import KEYS, StreamSpec, shard_schema, streams_of
-from curate.shards.shuffle import mix
 from curate.shards.verify_ledger import view
 from curate.storage import Store, sql
 
@@ -120,7 +120,7 @@ class RowSums:
         """With these samples: columns of their ids (`name`), kind, start_us, end_us. None where an id is none."""
         try:
             first, second = id_words(table.column(name))
-        except ValueError:
+        except CurateError:
             return None
         kind = pc.fill_null(pc.index_in(table.column("kind"), pa.array(KINDS)), -1)
         mixed = np.zeros(len(first), np.uint64)
@@ -162,8 +162,8 @@ class _Order:
         try:
             words, second = id_words(samples)
             drawn = splits_of_content(self._seed, batch.column("content_id"), self._pack.splits)
-        except ValueError as exc:
-            problems.add(f"{path}: {exc}")
+        except CurateError as exc:
+            problems.add(f"{path}: {exc.message}")
             return
         strange = np.flatnonzero(drawn != sorted(self._pack.splits).index(self._split))
         if len(strange):

@@ -39,7 +39,7 @@ class Bound(Protocol):
 
 
 class View(Protocol):
-    """What `stream` takes."""
+    """How a trainer sees rows of shards: what `stream` takes as `view`, e.g. `MaskedView(256, 256)`."""
 
     def bind(self, manifest: Manifest) -> Bound:
         """The view of a build; raises CurateError where they do not fit."""

@@ -138,5 +138,5 @@ class Asr(Signal):
 
 
 def _looks_local(model: str) -> bool:
-    """Whether a model's name is a path: it exists, or is written as one. A hub id has exactly one slash, inside."""
+    """True if a model's name is a path: it exists, or is written as one. A hub id has exactly one slash, inside."""
     return Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") > 1

@@ -47,7 +47,7 @@ def state_of(address: str) -> State:
 
 
 def is_there(address: str) -> bool:
-    """Whether there is a file, or an object, at an address."""
+    """True if there is a file, or an object, at an address."""
     if is_remote(address):
         store, path = in_bucket(address)
         return bool(path) and store.stat(path) is not None

@@ -186,7 +186,7 @@ def _rows(table: Opener, name: str, columns: list[str], own: Collection[str], ur
 
 
 def _is_well_written(table: Opener, name: str, columns: list[str], uri: str) -> bool:
-    """Whether a table whose fields have lines that look like rows is to be read as RFC 4180 has it nevertheless.
+    """True if a table whose fields have lines that look like rows is to be read as RFC 4180 has it nevertheless.
 
     Two stray quotes of which one opens a field and the next one ends another make a field too. But stray quotes do not
     take turns time after time; and what writes them doubles none inside a field, quotes no line break, and leaves other

@@ -117,7 +117,7 @@ class Entry:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it stands for its unit and is no record of it."""
+        """True if it stands for its unit and is no record of it."""
         return self.ordinal < 0
 
     @property

@@ -55,7 +55,7 @@ class Named:
     Attributes:
         name: relative to the folder; bytes that are not UTF-8 as half surrogates.
         bytes: its size, None where the file has to be asked.
-        txt, json: whether there is a sidecar of this ending.
+        txt, json: true if there is a sidecar of this ending.
     """
 
     name: str

@@ -28,18 +28,18 @@ that an image that is not read here fails with a reason instead of being passed 
 
 
 def is_timed(name: str) -> bool:
-    """Whether a file name, or the path of a URL, ends as those of video or audio do."""
+    """True if a file name, or the path of a URL, ends as those of video or audio do."""
     return name.partition("?")[0].rpartition(".")[2].lower() in VIDEO | AUDIO
 
 
 def is_media(name: str) -> bool:
-    """Whether a file name ends as media do, in any case."""
+    """True if a file name ends as media do, in any case."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem and dot) and suffix.lower() in SUFFIXES
 
 
 def is_array(name: str) -> bool:
-    """Whether a file name ends as arrays do."""
+    """True if a file name ends as arrays do."""
     return name.rpartition(".")[2].lower() in ARRAY
 
 

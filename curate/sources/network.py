@@ -37,7 +37,7 @@ _IDLE = 4
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is on the public internet, by IANA's special-purpose registries.
+    """True if an IP address is on the public internet, by IANA's special-purpose registries.
 
     Loopback, private, link-local, shared (100.64/10), reserved, multicast and unspecified addresses are not; IPv6
     addresses that carry an IPv4 one (mapped, 6to4, Teredo, NAT64) are as that one is.

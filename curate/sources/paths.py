@@ -136,7 +136,7 @@ def objects_below(folder: str) -> Iterator[Stat]:
 
 
 def _is_in_order(store: Store, prefix: str, folder: str) -> bool:
-    """Whether a store lists by whole names: then those in a folder come behind all that begin with `folder.`."""
+    """True if a store lists by whole names: then those in a folder come behind all that begin with `folder.`."""
     behind = next(listed_after(store, prefix, f"{folder}.{LAST}"), None)
     return behind is not None and behind.path.startswith(f"{folder}/")
 
@@ -188,7 +188,7 @@ def _plain_parts(parts: Sequence[str]) -> list[str]:
 
 
 def _fits(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path are what `glob` finds for those of a pattern: no sign stands for a leading dot."""
+    """True if the parts of a path are what `glob` finds for those of a pattern: no sign stands for a leading dot."""
     if not pattern:
         return not path
     first, rest = pattern[0], pattern[1:]

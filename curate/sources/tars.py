@@ -35,9 +35,7 @@ Tars come from strangers. Nothing of them is ever unpacked to a disk or unpickle
 from __future__ import annotations
 
 import io
-import re
 import tarfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +57,6 @@ MAX_NAME = 4096
 _SIDECARS = ("txt", "json")
 _NO_WORDS = SidecarMetadata(None, None, {})
 _BLOCK = 512
-_TYPE, _FILE, _PAX = 156, b"0\0", ord("x")
-_TIME = re.compile(rb"([1-9][0-9]) [acm]time=[0-9]+(?:\.[0-9]+)?\n")
 _LARGEST_OCTAL = 8**11 - 1  # of a header; only PAX states larger sizes
 _LONGEST_END = 64 << 20  # zeros that a tar may end in; writers pad to 10 KiB
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -250,35 +246,18 @@ class _Group:
 
 
 class _Reader:
-    """Members of a tar in order; afterwards `damage` says what could not be read of it.
-
-    Headers as nearly all tars have them are read here; tarfile reads each that is unusual, and says what is damaged.
-    """
+    """Members of a tar in order; afterwards `damage` says what could not be read of it."""
 
     def __init__(self, file: _Bounded) -> None:
         self._file = file
-        self._plain = _Plain(file)
         self.damage = ""
 
     def __iter__(self) -> Iterator[Member]:
-        offset = 0
-        tar: tarfile.TarFile | None = None
         at = -1
         try:
-            while True:
-                while (tar is None or not tar.pax_headers) and (found := self._plain.member(offset)) is not None:
-                    member, offset = found
-                    at = member.offset
-                    yield member
-                if tar is None:
-                    self._file.seek(offset)
-                    tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115 -- the file is its caller's
-                else:
-                    tar.offset = offset
-                    self._file.seek(0)  # tarfile checks that the member before is whole where it has to seek
-                info = tar.next()
-                if info is None:
-                    break
+            tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115 -- the file is its caller's
+            while (info := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
                 if info.size < 0 or info.offset_data <= at:
                     self.damage = f"the tar is damaged near byte {max(at, 0)}: what follows is not read"
                     return
@@ -286,7 +265,7 @@ class _Reader:
                     name = _short(_text(info.name))
                     self.damage = f"the tar states two sizes of the member {name}: what follows is not read"
                     return
-                at, offset = info.offset_data, tar.offset
+                at = info.offset_data
                 if not info.isdir():
                     yield Member(info.name, info.offset_data, info.size, _fault(info))
             self.damage = self._after(tar.offset)
@@ -294,7 +273,7 @@ class _Reader:
             self.damage = f"the tar is damaged or cut off, or no tar: {exc}"
 
     def _has_two_sizes(self, info: tarfile.TarInfo) -> bool:
-        """Whether PAX says another size than the header: members between the two are seen by some readers only."""
+        """True if PAX says another size than the header: members between the two are seen by some readers only."""
         if "size" not in info.pax_headers or info.size > _LARGEST_OCTAL or info.issparse():
             return False
         self._file.seek(info.offset_data - _BLOCK)
@@ -315,91 +294,12 @@ class _Reader:
         return ""
 
 
-class _Plain:
-    """Headers of files that say nothing but name and size, in ASCII, with or without a time in PAX before them.
-
-    Much of the work of `tarfile` is for what they have not. For those that are read here it gives the same.
-    """
-
-    def __init__(self, file: _Bounded) -> None:
-        self._file = file
-        self._owner = b""  # mode, uid and gid of the last header, which are numbers
-        self._time = b""
-
-    def member(self, offset: int) -> tuple[Member, int] | None:
-        """The member whose header is at an offset and where the next one begins; None where tarfile has to look."""
-        header = self._checked(self._file.block(offset, _BLOCK))
-        if header is not None and header[_TYPE] == _PAX:
-            said = self._file.block(offset + _BLOCK, 2 * _BLOCK)
-            size = _number(header[124:136])
-            if not 0 < size <= _BLOCK or not _is_time(said[:size]):
-                return None
-            offset += 2 * _BLOCK
-            header = self._checked(said[_BLOCK:])
-        if header is None or header[_TYPE] not in _FILE or header[0] == 0:
-            return None
-        size, start = _number(header[124:136]), offset + _BLOCK
-        after = start + -(-size // _BLOCK) * _BLOCK
-        name = _string(header[:100])
-        if size < 0 or after > self._file.size or name.endswith("/"):
-            return None
-        prefix = _string(header[345:500]) if header[345] else ""
-        return Member(f"{prefix}/{name}" if prefix else name, start, size), after
-
-    def _checked(self, header: bytes) -> bytes | None:
-        """A block that is ASCII, its checksum right and its numbers where they should be."""
-        if len(header) < _BLOCK or not header.isascii():
-            return None
-        # 512 bytes below 128 add up to less than Adler's modulus of 65521
-        total = (zlib.adler32(header) & 0xFFFF) - 1 - (zlib.adler32(header[148:156]) & 0xFFFF) + 1 + 8 * 32
-        if _number(header[148:156]) != total:
-            return None
-        if header[100:124] != self._owner:
-            if min(map(_number, (header[100:108], header[108:116], header[116:124]))) < 0:
-                return None
-            self._owner = header[100:124]
-        if header[136:148] != self._time:
-            if _number(header[136:148]) < 0:
-                return None
-            self._time = header[136:148]
-        return header
-
-
-def _number(field: bytes) -> int:
-    """An octal number; -1 where it is none, or one that only tarfile reads."""
-    try:
-        return int(field.rstrip(b" \0") or b"0", 8)
-    except ValueError:
-        return -1
-
-
-def _string(field: bytes) -> str:
-    """ASCII up to the first zero byte."""
-    return field.partition(b"\0")[0].decode()
-
-
-def _is_time(said: bytes) -> bool:
-    """Whether a PAX header says a time and nothing else, as writers do that know more of it than whole seconds."""
-    while found := _TIME.match(said):
-        if int(found[1]) != found.end():
-            return False
-        said = said[found.end() :]
-    return not said
-
-
 class _Bounded(io.BufferedReader):
     """A file of which no more is asked than there is: headers state sizes, and Python sets room aside for them."""
 
     def __init__(self, raw: io.RawIOBase, size: int) -> None:
         super().__init__(raw)
         self.size = size
-
-    def block(self, offset: int, count: int) -> bytes:
-        """The bytes at a place; none where it has not all of them."""
-        if offset + count > self.size:
-            return b""
-        self.seek(offset)
-        return super().read(count)
 
     def read(self, count: int | None = -1, /) -> bytes:
         if count is None or count < 0:

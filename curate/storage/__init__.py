@@ -55,7 +55,7 @@ __all__ = ["Bucket", "Folder", "Stat", "Store", "is_remote", "open_store"]
 
 
 def is_remote(place: str | Path) -> bool:
-    """Whether a path of a recipe or of the command line names an object store (`s3://bucket/prefix`)."""
+    """True if a path of a recipe or of the command line names an object store (`s3://bucket/prefix`)."""
     return isinstance(place, str) and "://" in place
 
 

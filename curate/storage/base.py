@@ -32,7 +32,7 @@ class Store(ABC):
     @property
     @abstractmethod
     def remote(self) -> bool:
-        """Whether every node of a cluster can reach it by its address alone."""
+        """True if every node of a cluster can reach it by its address alone."""
 
     @abstractmethod
     def __str__(self) -> str:

@@ -130,7 +130,7 @@ class BucketLease(Lease):
         return True
 
     def _honours_conditions(self) -> bool:
-        """Whether the store refuses to create the lease a second time, and to replace one that is not there."""
+        """True if the store refuses to create the lease a second time, and to replace one that is not there."""
         for mode in ("create", {"e_tag": NO_ETAG}):
             try:
                 self._bucket.put(LEASE, self._words(), cast("PutMode", mode))
@@ -161,7 +161,7 @@ class BucketLease(Lease):
         return etag, words if isinstance(words, dict) else {}
 
     def _is_mine(self) -> bool:
-        """Whether the lease that is there is this run's: a put may land although its answer is lost."""
+        """True if the lease that is there is this run's: a put may land although its answer is lost."""
         etag, words = self._look()
         mine = bool(words.get("run") == self._me["run"])
         if mine:
@@ -239,7 +239,7 @@ def _process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """This boot of this machine, and this container of it: where process numbers mean what they say."""
+    """Boot id and container id; process ids are only comparable within one."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116 - a namespace is no path
 
@@ -253,12 +253,12 @@ def _began(pid: int) -> str:
 
 
 def _gone(holder: dict[str, Any]) -> bool:
-    """Whether the holder ran on this machine and is dead for certain."""
+    """True if the holder ran on this machine and is dead for certain."""
     return _here(holder) and _began(holder["pid"]) != holder.get("began")
 
 
 def _lives(holder: dict[str, Any]) -> bool:
-    """Whether the holder runs on this machine."""
+    """True if the holder runs on this machine."""
     return _here(holder) and _began(holder["pid"]) == holder.get("began")
 
 

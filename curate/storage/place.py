@@ -24,7 +24,7 @@ def temporary_name(name: str) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a name is one of `temporary_name`: such files never count as part of a build, and may go any time."""
+    """True if a name is one of `temporary_name`: such files never count as part of a build, and may go any time."""
     return _TEMPORARY.fullmatch(name) is not None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from card_build import Builder, Watched, committed, items, photo, picture_item
 
-from curate.card.explain import Story, explain
+from curate.card.explain import Trace, explain
 from curate.schema.errors import CurateError
 
 
@@ -20,7 +20,7 @@ def told(build: Path, what: str) -> str:
     return explain(build, what).text()
 
 
-def sample(story: Story, number: int = 0) -> str:
+def sample(story: Trace, number: int = 0) -> str:
     return str(story.samples[number]["sample_id"])
 
 

@@ -307,7 +307,7 @@ def test_an_id_that_is_none_is_refused(tables, refused):
     path = build.store.root / build.files[0].samples
     table = pq.read_table(path)
     pq.write_table(table.set_column(0, table.schema.field(0), pa.array(["a"])), path)
-    assert refused(build) == "an id of this build is not 32 hex digits"
+    assert refused(build) == "the id 'a' is not 32 hex digits"
 
 
 def test_a_field_or_signals_that_are_not_there_are_named(tables, refused):

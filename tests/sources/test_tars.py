@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.sources import tars
 from curate.sources.entry import TarMember, UnreadableEntry
 from curate.sources.read import read_all
 from curate.sources.tars import list_tar, split_key
@@ -339,48 +338,3 @@ STEMS = st.sampled_from(
 )
 KINDS = st.sampled_from([tarfile.REGTYPE] * 6 + [tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.CONTTYPE])
 FORMS = st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data(), FORMS)
-def test_headers_that_are_read_here_say_what_tarfile_says(tmp_path_factory, data, form):
-    """The whole outcome, of whole and of damaged tars, with the reader of plain headers and without it."""
-    path = tmp_path_factory.mktemp("tar") / "t.tar"
-    with tarfile.open(path, "w", format=form, encoding="utf-8") as tar:
-        for i in range(data.draw(st.integers(1, 5))):
-            info = tarfile.TarInfo(f"{data.draw(STEMS)}{i}{data.draw(st.sampled_from(['.jpg', '.txt', '/']))}")
-            info.size = data.draw(st.sampled_from([0, 1, 511, 512, 513, 1500]))
-            info.mtime = data.draw(st.sampled_from([0, 1700000000, 1700000000.25, -5, 8**11]))
-            info.uid = data.draw(st.sampled_from([0, 1000, 8**7]))
-            info.type = data.draw(KINDS)
-            try:
-                tar.addfile(info, io.BytesIO(bytes([i]) * info.size))
-            except ValueError:  # what this form cannot say
-                info.name, info.mtime, info.uid = f"{i}.jpg", 0, 0
-                tar.addfile(info, io.BytesIO(bytes([i]) * info.size))
-    raw = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(0, 3))):
-        raw[data.draw(st.integers(0, min(len(raw), 6000) - 1))] = data.draw(
-            st.sampled_from([0, 32, 47, 48, 55, 120, 255])
-        )
-    path.write_bytes(raw[: data.draw(st.sampled_from([len(raw), len(raw), 512, 1024, 1536, 3000]))])
-    ours = list(list_tar("s", path, "t.tar"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tars._Plain, "member", lambda self, offset: None)
-        assert list(list_tar("s", path, "t.tar")) == ours
-
-
-def test_tars_as_writers_make_them_need_no_tarfile(tmp_path, monkeypatch):
-    """webdataset's writer gives each member a time with a fraction, which takes a PAX header."""
-    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        with tarfile.open(tmp_path / f"{form}.tar", "w", format=form) as tar:
-            for i in range(20):
-                info = tarfile.TarInfo(f"{i:05}.jpg")
-                info.size, info.mtime = 700, 1700000000.25 + i if form == tarfile.PAX_FORMAT else 1700000000
-                tar.addfile(info, io.BytesIO(bytes(700)))
-    asked: list[int] = []
-    read = tarfile.TarFile.next
-    monkeypatch.setattr(tarfile.TarFile, "next", lambda self: asked.append(self.offset) or read(self))
-    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        assert len(list(list_tar("s", tmp_path / f"{form}.tar", "t.tar"))) == 20
-    assert len(set(asked)) <= 3  # what comes after the last member of each
