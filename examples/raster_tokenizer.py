@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.tokenizers.own import array_card
+from curate.tokenizers.custom_card import array_card
 from curate.tokenizers.quantisers.fsq import fsq_codes, fsq_ids
 
 CHANNELS, SIZE, PATCH = 6, 128, 4

@@ -31,7 +31,7 @@ from curate.schema.fields import SignalField
 from curate.shards.views import RawView
 from curate.signals.base import Options, Signal
 from curate.sources.folder import Folders
-from curate.tokenizers.own import array_card
+from curate.tokenizers.custom_card import array_card
 
 
 class RednessOptions(Options):

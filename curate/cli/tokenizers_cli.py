@@ -190,12 +190,13 @@ def import_weights(
 @app.command()
 def architectures() -> None:
     """What `import` knows: architectures with a line about each, and their options."""
-    from curate.tokenizers import zoo
+    from curate.tokenizers.importer import importable, options_of
+    from curate.tokenizers.zoo import class_of
 
     rows = []
-    for name in zoo.importable():
-        said = (zoo.class_of(name).__doc__ or "").strip().splitlines()
-        rows.append((name, said[0] if said else "", ", ".join(zoo.options_of(name))))
+    for name in importable():
+        said = (class_of(name).__doc__ or "").strip().splitlines()
+        rows.append((name, said[0] if said else "", ", ".join(options_of(name))))
     print_table(("architecture", "what", "options"), rows)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curate.schema.errors import CurateError, first_line
 
-# On one CPU thread 8 pictures at once take as long as one by one, and padding a lone one to 8 would cost eightfold.
+# On one CPU thread 8 images at once take as long as one by one, and padding a lone one to 8 would cost eightfold.
 MICRO_BATCH = {"cpu": 1, "cuda": 8}
 
 
@@ -34,10 +34,14 @@ def usable(device: str) -> torch.device:
 
 
 @contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """No gradient, no autocast, and on CUDA full fp32: by default cuDNN may round to TF32 and time its kernels."""
+def exact(device: torch.device, bf16: bool = False) -> Iterator[None]:
+    """No gradient, no autocast, and on CUDA full fp32: by default cuDNN may round to TF32 and time its kernels.
+
+    Args:
+        bf16: True for autocast to bfloat16, which is what its effect is measured with.
+    """
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False), flags:
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16), flags:
         yield
 
 

@@ -1,4 +1,4 @@
-"""Frozen image encoders: pictures to fp32 features, normalised as each model's own configuration says."""
+"""Frozen image encoders: images to fp32 features, normalised as each model's own configuration says."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Kind = Literal["dense", "global"]
 
 
 class Encoder(Protocol):
-    """Pictures to features.
+    """Images to features.
 
     Attributes:
         name: of the model. digest: BLAKE3 of its weights.
-        size: side in pixels of the pictures that it takes.
+        size: side in pixels of the images that it takes.
         mean, std: per channel on [0, 1].
         grid: (h, w) of dense features; (1,) of a global one.
         width: length d of a feature.
@@ -48,8 +48,8 @@ class Encoder(Protocol):
     width: int
     parameters: int
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 sRGB `(N, size, size, 3)` to `(N, h, w, d)` or `(N, d)`; each row is of its own picture alone."""
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 sRGB `(N, size, size, 3)` to `(N, h, w, d)` or `(N, d)`; each row is of its own image alone."""
         ...
 
 
@@ -91,18 +91,18 @@ class TorchEncoder(ABC):
             if self._run is not tower:
                 del self._net  # its weights are in the session
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         want = (self.size, self.size, 3)
-        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != want:
-            raise ValueError(f"{self.name} expects uint8 (N, {self.size}, {self.size}, 3), got {pictures.shape}")
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != want:
+            raise ValueError(f"{self.name} expects uint8 (N, {self.size}, {self.size}, 3), got {images.shape}")
         shape = (self.width,) if self.kind == "global" else (self.width, *self.grid)
         every: NDArray[np.float32] = in_micro_batches(
-            [pictures], self._normalised, shape, np.dtype(np.float32), self._device
+            [images], self._normalised, shape, np.dtype(np.float32), self._device
         )
         return every if self.kind == "global" else np.ascontiguousarray(every.transpose(0, 2, 3, 1))
 
-    def _normalised(self, pictures: Tensor) -> Tensor:
-        x = pictures.permute(0, 3, 1, 2).float() / 255
+    def _normalised(self, images: Tensor) -> Tensor:
+        x = images.permute(0, 3, 1, 2).float() / 255
         return self._run(((x - self._mean) / self._std).contiguous()).float()
 
     @abstractmethod
@@ -129,7 +129,7 @@ class TimmEncoder(TorchEncoder):
     Args:
         model: name in timm, e.g. `vit_base_patch14_reg4_dinov2.lvd142m`.
         weights: a local safetensors file of timm's own keys; None: timm's published ones, from the hub.
-        size: side of the pictures; None: that of the model's configuration. A transformer of fixed size also wants
+        size: side of the images; None: that of the model's configuration. A transformer of fixed size also wants
             `{"img_size": size}` among the options.
         options: further arguments of `timm.create_model`.
     """

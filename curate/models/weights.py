@@ -1,14 +1,16 @@
-"""Weights of published tokenizers: a local path or a hub id, read without running anything that they hold (law 11)."""
+"""Weights of published models: a local path or a hub id, read without running anything that they hold (law 11)."""
 
 from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
@@ -82,6 +84,142 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name: value for name, value in held.items() if isinstance(value, Tensor)}
 
 
+def read_part(
+    source: str, anchor: str, prefixes: Sequence[str], patterns: Sequence[str]
+) -> tuple[Path, dict[str, Tensor]]:
+    """The tensors under one prefix of a checkpoint, the prefix cut off; of safetensors only those are read.
+
+    Of a checkpoint in several files with a `*.safetensors.index.json`, only the files that hold them are opened, and
+    of a hub repository only those are fetched.
+
+    Args:
+        anchor: a key that the part must hold; the first prefix under which it is found is taken.
+        prefixes: where the part may lie, best first; "" is the top.
+        patterns: file names to look for where there is no index, best first.
+
+    Returns:
+        The file that holds `anchor`, and the tensors by name without the prefix.
+
+    Raises:
+        CurateError: no file holds `anchor` under any prefix.
+    """
+    where: dict[str, Path] = {}
+    index = _index(source)
+    if index is not None:
+        names: dict[str, str] = read_config(index).get("weight_map", {})
+        prefix = _prefix(names, anchor, prefixes, source)
+        wanted = {key: name for key, name in names.items() if key.startswith(prefix)}
+        files = {path.name: path for path in locate(source, sorted(set(wanted.values())))}
+        if lacking := sorted(set(wanted.values()) - set(files)):
+            raise CurateError(f"{source} lacks {lacking[0]}, which its index names", "fetch the checkpoint again")
+        where = {key: files[name] for key, name in wanted.items()}
+    else:
+        for path in locate(source, patterns):  # safetensors come first; a pickle beside them is then left alone
+            where = dict.fromkeys(_keys(path), path)
+            if any(p + anchor in where for p in prefixes):
+                break
+        prefix = _prefix(where, anchor, prefixes, source)
+        where = {key: path for key, path in where.items() if key.startswith(prefix)}
+    found: dict[str, Tensor] = {}
+    for path in sorted(set(where.values())):
+        found |= _tensors(path, [key for key, of in where.items() if of == path])
+    return where[prefix + anchor], {key[len(prefix) :]: value for key, value in found.items()}
+
+
+def _index(source: str) -> Path | None:
+    """The index of a checkpoint in several files; a source that cannot be had at all is said by the next look."""
+    if Path(source).expanduser().is_file():
+        return None
+    try:
+        return min(locate(source, ["*.safetensors.index.json"]), key=lambda path: len(path.parts))
+    except CurateError:
+        return None
+
+
+def _prefix(keys: Mapping[str, Any], anchor: str, prefixes: Sequence[str], source: str) -> str:
+    for prefix in prefixes:
+        if prefix + anchor in keys:
+            return prefix
+    tried = ", ".join(prefix + anchor for prefix in prefixes)
+    raise CurateError(f"{source} is no such checkpoint: it lacks {tried}", "is it this architecture?")
+
+
+def _keys(path: Path) -> list[str]:
+    if path.suffix not in SAFE:
+        return list(read_state(path))
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+def _tensors(path: Path, keys: Sequence[str]) -> dict[str, Tensor]:
+    if path.suffix not in SAFE:
+        state = read_state(path)
+        return {key: state[key] for key in keys}
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in keys}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise CurateError(f"{path.name} is damaged, or does not hold what its index says: {error}") from error
+
+
+def required(state: Mapping[str, Tensor], key: str, path: Path) -> Tensor:
+    """A tensor that every checkpoint of the architecture has; CurateError that names the key where it is missing."""
+    if key not in state:
+        raise CurateError(f"the weights {path.name} do not fit: {key} is missing", "is it this architecture?")
+    return state[key]
+
+
+def sizes_of(state: Mapping[str, Tensor], key: str, ndim: int, path: Path) -> list[int]:
+    """The shape of such a tensor; CurateError that names the key where it is missing or has not `ndim` dimensions."""
+    shape = list(required(state, key, path).shape)
+    if len(shape) != ndim:
+        raise CurateError(
+            f"the weights {path.name} do not fit: {key} has shape {shape}, not of {ndim} dimensions",
+            "is it this architecture?",
+        )
+    return shape
+
+
+def infer_depth(state: Mapping[str, Tensor], prefix: str) -> int:
+    """The number of numbered modules: keys `prefix` + number + `.` + anything."""
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def moving_averages(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The moving averages of a Lightning checkpoint in place of the weights that were averaged.
+
+    Latent diffusion's `LitEma`, and those who took it over, keep the average of `a.b.weight` as
+    `model_ema.abweight`, and evaluate with these.
+    """
+    own = {key: value for key, value in state.items() if not key.startswith(("model_ema.", "loss."))}
+    return {key: state.get(f"model_ema.{key.replace('.', '')}", value) for key, value in own.items()}
+
+
+def rename_state(net: nn.Module, published: Callable[[str], str]) -> None:
+    """Lets a library's network read and write its state dict under the names that a publisher gave its tensors.
+
+    Args:
+        published: the network's own key to the publisher's; one to one.
+    """
+    names = {key: published(key) for key in net.state_dict()}
+
+    def to_published(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        state.update({prefix + theirs: state.pop(prefix + own) for own, theirs in names.items()})
+
+    def to_own(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        held = {own: theirs for own, theirs in names.items() if prefix + theirs in state}
+        state.update({prefix + own: state.pop(prefix + theirs) for own, theirs in held.items()})
+
+    net.register_state_dict_post_hook(to_published)  # type: ignore[no-untyped-call]
+    net.register_load_state_dict_pre_hook(to_own)  # type: ignore[no-untyped-call]
+
+
 def load_state_strict(net: nn.Module, state: Mapping[str, Tensor], name: str, ignore: Sequence[str] = ()) -> None:
     """Load `state` into `net`, every key and shape of it.
 
@@ -116,3 +254,9 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CurateError(f"{path} is not a JSON object")
     return found
+
+
+def read_beside(weights: Path, name: str = "config.json") -> dict[str, Any]:
+    """The JSON file of that name beside a weights file; {} where there is none."""
+    beside = weights.with_name(name)
+    return read_config(beside) if beside.is_file() else {}

@@ -10,14 +10,19 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from curate.schema.codec import CodecCard, Quality
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
+TRAINED_ON = "not told by the weights; see the publisher's model card"
+LICENCE = "as its publisher states"
 
 
 def read_card(folder: Path) -> CodecCard:
@@ -97,3 +102,19 @@ def words_of(raw: bytes) -> dict[str, Any]:
     """
     found = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     return cast(dict[str, Any], json.loads(found["__metadata__"]["curate"]))
+
+
+def write_weights(tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> bytes:
+    """A weights file: tensors by name, and `words`, as JSON can hold them, in its header."""
+    from safetensors.torch import save  # imports torch, which tokenizers of text do without
+
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    return save(whole, metadata=header(words))
+
+
+def open_weights(raw: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Words and tensors (floating ones as float32) of `write_weights`."""
+    from safetensors.torch import load
+
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in load(raw).items()}
+    return words_of(raw), tensors

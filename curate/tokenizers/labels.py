@@ -267,7 +267,7 @@ def _images_of(whole: bool) -> Preprocessing:
 def _batch_difference(tokenizer: LabelTokenizer, signal: LabelSignal) -> float | None:
     """The share of ids that differ when labels of three synthetic images are encoded alone and together; None without
     ids."""
-    from curate.tokenizers.grids import probes  # imports torch, which a plan does not need
+    from curate.tokenizers.grid import probes  # imports torch, which a plan does not need
     from curate.tokenizers.quantisers.difference import difference_rate
 
     side = signal.view.size

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from curate import plugins
 from curate.schema.codec import CodecCard
@@ -117,52 +114,6 @@ def class_of(architecture: str) -> Any:
         CurateError: there is none, with the nearest; or it cannot be imported.
     """
     return plugins.find("architecture", architecture)
-
-
-def importable() -> list[str]:
-    """Architectures whose published weights `import_checkpoint` reads."""
-    return [name for name in plugins.names("architecture") if hasattr(class_of(name), "import_checkpoint")]
-
-
-def options_of(architecture: str) -> dict[str, inspect.Parameter]:
-    """Options of an architecture's `import_checkpoint`: what it takes beside source and folder."""
-    parameters = inspect.signature(class_of(architecture).import_checkpoint).parameters
-    return {name: p for name, p in parameters.items() if name not in ("source", "folder")}
-
-
-def runs_program(architecture: str) -> bool:
-    """Whether what is published of this architecture is a program that is run, beside weights."""
-    return bool(getattr(class_of(architecture), "runs_program", False))
-
-
-def import_checkpoint(architecture: str, source: str, out: Path, options: Mapping[str, str]) -> CodecCard:
-    """Make the folder of a tokenizer of published weights.
-
-    Args:
-        source: a local path or a hub id.
-        options: of the architecture, as text; turned into the types of its `import_checkpoint`.
-
-    Raises:
-        CurateError: an unknown architecture or option, weights that cannot be had or do not fit.
-    """
-    if architecture not in importable():
-        raise CurateError(
-            f"no architecture {architecture!r} to import",
-            f"{nearest(architecture, importable())}there are: {', '.join(importable())}",
-        )
-    known = options_of(architecture)
-    if unknown := [name for name in options if name not in known]:
-        raise CurateError(f"{architecture} has no option {unknown[0]!r}", f"it has: {', '.join(known) or 'none'}")
-    try:
-        typed = {name: TypeAdapter(_type_of(architecture, name)).validate_python(v) for name, v in options.items()}
-    except ValidationError as exc:
-        raise CurateError(f"an option of {architecture}: {exc.errors()[0]['msg']}") from exc
-    made: CodecCard = class_of(architecture).import_checkpoint(source, out, **typed)
-    return made
-
-
-def _type_of(architecture: str, option: str) -> Any:
-    return get_type_hints(class_of(architecture).import_checkpoint)[option]
 
 
 def _own(name: str) -> Tokenizer:

@@ -13,7 +13,7 @@ from PIL import Image
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.codecs.image_fsq import ImageFSQ, ImageFSQNet, net_from_bytes
+from curate.tokenizers.codecs.image_fsq import ImageFSQ, ImageFSQNet
 from curate.tokenizers.folders import WEIGHTS, code_version, words_of, write_folder
 from curate.tokenizers.inputs import PICTURES
 from curate.tokenizers.measures.image import evaluate_clips, evaluate_images, square
@@ -43,7 +43,7 @@ def write_image_card(
         CurateError: `size` is not a multiple of the side of the patch that an id covers.
     """
     raw = weights.read_bytes()
-    net = net_from_bytes(raw)
+    net = ImageFSQ.net_from_bytes(raw)
     card = _unmeasured(net, raw, folder.name, size)
     tokenizer = ImageFSQ(card, net)
     quality = [evaluate_images(tokenizer, held_out)]
@@ -97,7 +97,7 @@ def _unmeasured(net: ImageFSQNet, raw: bytes, name: str, size: int) -> CodecCard
 
 def batch_difference(tokenizer: ImageFSQ, paths: Sequence[Path]) -> float:
     """The share of ids that differ when 16 pictures are encoded one by one and all at once."""
-    size = tokenizer.picture[0]
+    size = tokenizer.item_shape[0]
     pictures = np.stack([square(paths[i % len(paths)], size) for i in range(16)])
     together = np.stack(tokenizer.encode(list(pictures)))
     alone = np.stack([tokenizer.encode([picture])[0] for picture in pictures])
@@ -106,7 +106,7 @@ def batch_difference(tokenizer: ImageFSQ, paths: Sequence[Path]) -> float:
 
 def bf16_difference(tokenizer: ImageFSQ, paths: Sequence[Path]) -> float:
     """The share of ids that differ when the encoder computes in bfloat16; the quantiser is fp32 in both (law 8)."""
-    size = tokenizer.picture[0]
+    size = tokenizer.item_shape[0]
     batches = (
         torch.from_numpy(np.array(square(path, size))[None]).permute(0, 3, 1, 2).to(tokenizer.device).float() / 127.5
         - 1
@@ -117,7 +117,7 @@ def bf16_difference(tokenizer: ImageFSQ, paths: Sequence[Path]) -> float:
 
 def write_strip(tokenizer: ImageFSQ, paths: Sequence[Path], out: Path) -> None:
     """Originals above, what came back below."""
-    pictures = [square(p, tokenizer.picture[0]) for p in paths]
+    pictures = [square(p, tokenizer.item_shape[0]) for p in paths]
     decoded = tokenizer.decode(tokenizer.encode(pictures))
     rows = [np.concatenate(row, axis=1) for row in (pictures, decoded)]
     Image.fromarray(np.concatenate(rows)).save(out, optimize=True)

@@ -22,8 +22,8 @@ from vector_quantize_pytorch import FSQ
 
 from curate.models.batches import usable
 from curate.tokenizers import zoo
-from curate.tokenizers.codecs.image_fsq import PATCH, channels_last
-from curate.tokenizers.codecs.video_fsq_net import GROUP, VideoFSQNet, VideoFSQShape, group_of, image_shape
+from curate.tokenizers.codecs.image_fsq import PATCH, channels_last, image_shape
+from curate.tokenizers.codecs.video_fsq_net import GROUP, VideoFSQNet, VideoFSQShape, group_of
 from curate.tokenizers.folders import WEIGHTS, words_of
 from curate.training.image import set_linear_paths
 from curate.training.image_media import absent

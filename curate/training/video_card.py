@@ -13,7 +13,7 @@ from curate.schema.codec import CodecCard, Preprocessing, Quality, smallest_unsi
 from curate.schema.errors import CurateError, MediaError
 from curate.schema.ids import digest
 from curate.tokenizers.codecs.image_fsq import PATCH
-from curate.tokenizers.codecs.video_fsq import VideoFSQ, net_from_bytes
+from curate.tokenizers.codecs.video_fsq import VideoFSQ
 from curate.tokenizers.codecs.video_fsq_net import GROUP
 from curate.tokenizers.folders import WEIGHTS, code_version, words_of, write_folder
 from curate.tokenizers.inputs import PICTURES
@@ -52,7 +52,7 @@ def write_video_card(weights: Path, folder: Path, held_out: Sequence[tuple[str, 
             size; not trained on. One measurement each.
     """
     raw = weights.read_bytes()
-    net, words = net_from_bytes(raw), words_of(raw)
+    net, words = VideoFSQ.net_from_bytes(raw), words_of(raw)
     every = [clip for _, clips in held_out for clip in clips]
     if not every:
         raise CurateError("a card needs figures, and they need clips that were not trained on")

@@ -14,8 +14,8 @@ from skimage.color import rgb2hed
 
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.custom_card import array_card
 from curate.tokenizers.evaluate import evaluate_folder
-from curate.tokenizers.own import array_card
 
 NAME = "raster_tokenizer:RasterTokenizer"
 

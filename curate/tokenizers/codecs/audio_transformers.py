@@ -26,13 +26,16 @@ from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
 from curate.tokenizers.audio_contract import check_ids, check_sound, wanted_lengths
 from curate.tokenizers.audio_invariance import batch_invariance, chunk_difference, probe_sounds
-from curate.tokenizers.checkpoints import (
+from curate.tokenizers.folders import (
     LICENCE,
     TRAINED_ON,
+    WEIGHTS,
+    code_version,
     open_weights,
+    read_folder,
+    write_folder,
     write_weights,
 )
-from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
 from curate.tokenizers.inputs import SOUNDS
 
 ensure_torchvision()

@@ -8,33 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from curate.models.torchvision_shim import ensure_torchvision
-from curate.models.weights import load_state_strict
-from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
+from curate.models.weights import read_beside, read_part, rename_state
 from curate.schema.errors import CurateError
-from curate.schema.ids import digest
-from curate.tokenizers.checkpoints import (
-    LICENCE,
-    TRAINED_ON,
-    as_float32,
-    normalisation,
-    open_weights,
-    read_json,
-    read_part,
-    write_weights,
-)
-from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
-from curate.tokenizers.grids import Pictures, batch_difference
-from curate.tokenizers.inputs import PICTURES
-
-if TYPE_CHECKING:
-    from transformers import ChameleonVQVAEConfig
+from curate.tokenizers.codecs.vqgan import finest_first
+from curate.tokenizers.grid import GridNet, Imported, square_grid
 
 ANCHOR = "quantize.embedding.weight"
 NEAREST = (
@@ -46,155 +28,117 @@ NEAREST = (
 HUB_SCALE = 1 / (0.0078 * 255)
 
 
-class VQGANDecoder(nn.Module):
-    """The decoder of VQGAN (Esser et al. 2021, arXiv 2012.09841), the encoder's mirror with one block more a level.
+def config_of(kind: type[Any], told: Mapping[str, Any]) -> Any:
+    """A configuration of `transformers` from what a `config.json` says of the fields that it has."""
+    names = kind().to_dict().keys() - {"model_type", "transformers_version", "_name_or_path"}
+    return kind(**{name: value for name, value in told.items() if name in names})
 
-    Latents `(n, z, h, w)` to pictures `(n, 3, h 2^(levels - 1), ...)`. Parameters are named as in `vqgan.ckpt`.
+
+def normalisation(weights: Path, otherwise: float) -> dict[str, list[float]]:
+    """Mean and std on values in [0, 1] of the `preprocessor_config.json` beside weights; else `otherwise` for each.
+
+    Its own are applied after a multiplication of bytes with `rescale_factor`, which need not be 1/255.
     """
+    processor = read_beside(weights, "preprocessor_config.json")
+    scale = float(processor.get("rescale_factor", 1 / 255)) * 255
+    means, stds = processor.get("image_mean"), processor.get("image_std")
+    if means is None or stds is None:
+        return {"mean": [otherwise] * 3, "std": [otherwise] * 3}
+    return {"mean": [float(m) / scale for m in means], "std": [float(s) / scale for s in stds]}
 
-    def __init__(self, config: ChameleonVQVAEConfig) -> None:
+
+def vqgan_decoder(config: Any) -> nn.Module:
+    """VQGAN's decoder, the encoder's mirror with one block more a level; parameters are named as in `vqgan.ckpt`.
+
+    Latents `(n, z, h, w)` to images `(n, 3, h 2^(levels - 1), ...)`. It is that of `transformers`' `JanusVQVAE`, with
+    attention where this configuration has it.
+    """
+    ensure_torchvision()
+    from transformers import JanusVQVAEConfig
+    from transformers.models.janus import modeling_janus
+
+    janus: Any = modeling_janus
+
+    decoder: Any = janus.JanusVQVAEDecoder(config_of(JanusVQVAEConfig, config.to_dict()))
+    vanilla, levels = config.attn_type == "vanilla", len(decoder.up)
+    for i, up in enumerate(decoder.up):
+        width = config.base_channels * config.channel_multiplier[levels - 1 - i]
+        here = vanilla and config.resolution // 2 ** (levels - 1 - i) in (config.attn_resolutions or [])
+        up.attn = nn.ModuleList(janus.JanusVQVAEAttnBlock(width) for _ in up.block if here)
+    if not vanilla:
+        decoder.mid.attn_1 = nn.Identity()
+    rename_state(decoder, finest_first(levels))
+    return cast(nn.Module, decoder)
+
+
+class ChameleonNet(GridNet):
+    """Args: config: fields of `ChameleonVQVAEConfig`; decoder: True if there is one; mean, std: see `GridNet`."""
+
+    def __init__(self, config: Mapping[str, Any], decoder: bool, mean: Any = (), std: Any = ()) -> None:
         super().__init__()
         ensure_torchvision()
-        from transformers.models.chameleon import modeling_chameleon
+        from transformers import ChameleonVQVAE, ChameleonVQVAEConfig
 
-        # The encoder's blocks, which the decoder is made of too.
-        residual: Any = modeling_chameleon.ChameleonVQVAEEncoderResnetBlock
-        attention: Any = modeling_chameleon.ChameleonVQVAEEncoderAttnBlock
-        widths = [config.base_channels * m for m in config.channel_multiplier]
-        wide = widths[-1]
-        self.conv_in = nn.Conv2d(config.latent_channels, wide, 3, padding=1)
-        self.mid = nn.Module()
-        self.mid.block_1 = residual(config, wide, wide)
-        self.mid.attn_1 = attention(wide) if config.attn_type == "vanilla" else nn.Identity()
-        self.mid.block_2 = residual(config, wide, wide)
-        self.up = nn.ModuleList()
-        attended = config.attn_resolutions or []
-        for level, width in enumerate(widths):
-            before = widths[min(level + 1, len(widths) - 1)]
-            sizes = [(before if i == 0 else width, width) for i in range(config.num_res_blocks + 1)]
-            up = nn.Module()
-            up.block = nn.ModuleList(residual(config, a, b) for a, b in sizes)
-            here = config.resolution // 2**level in attended and config.attn_type == "vanilla"
-            up.attn = nn.ModuleList(attention(width) for _ in sizes if here)
-            if level:
-                up.upsample = nn.Module()
-                up.upsample.conv = nn.Conv2d(width, width, 3, padding=1)
-            self.up.append(up)
-        self.norm_out = nn.GroupNorm(32, widths[0], eps=1e-6)
-        self.conv_out = nn.Conv2d(widths[0], getattr(config, "out_channels", 3), 3, padding=1)
+        self.config = config_of(ChameleonVQVAEConfig, config)
+        self.stride = 2 ** (len(self.config.channel_multiplier) - 1)
+        self.mean, self.std = mean, std
+        net: Any = ChameleonVQVAE(self.config)
+        self.encoder, self.quantize = net.encoder, net.quantize
+        self.quant_conv, self.post_quant_conv = net.quant_conv, net.post_quant_conv
+        if decoder:
+            self.decoder = vqgan_decoder(self.config)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        h = self.conv_in(latents)
-        mid = cast(Any, self.mid)
-        h = mid.block_2(mid.attn_1(mid.block_1(h)))
-        for level in range(len(self.up) - 1, -1, -1):
-            up = cast(Any, self.up[level])
-            for i, block in enumerate(up.block):
-                h = block(h)
-                if len(up.attn):
-                    h = up.attn[i](h)
-            if level:
-                h = up.upsample.conv(functional.interpolate(h, scale_factor=2.0, mode="nearest"))
-        return cast(Tensor, self.conv_out(functional.silu(self.norm_out(h))))
+    def card_fields(self, size: int | None) -> dict[str, Any]:
+        size = int(self.config.resolution) if size is None else size
+        return {
+            "index_order": f"{NEAREST}. Not the ids of Chameleon's language model, which are permuted",
+            "vocabulary": self.config.num_embeddings,
+            "grid": square_grid("Chameleon's tokenizer", size, self.stride),
+            "input_size": size,
+        }
 
+    def ids(self, x: Tensor) -> Tensor:
+        latents = self.quant_conv(self.encoder(x)).float()
+        return cast(Tensor, self.quantize(latents)[2].view(len(x), *latents.shape[2:]))
 
-class ChameleonVQ(Pictures):
-    """uint8 sRGB of the card's size to ids, and back where the weights hold a decoder."""
-
-    def __init__(self, card: CodecCard, net: Any, device: str = "cpu") -> None:
-        super().__init__(card, device)
-        self.net = net.eval().to(self.device)
-
-    @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> ChameleonVQ:
-        """Reads `card.json` and `weights.safetensors`; CurateError where they do not belong together."""
-        card, raw = read_folder(folder)
-        return cls(card, _net(raw, card.name), device)
-
-    @classmethod
-    def import_checkpoint(cls, source: str, folder: Path, size: int | None = None) -> CodecCard:
-        """Makes published weights into a folder of the zoo.
-
-        Args:
-            source: a file or folder with the VQ part alone, Meta's `vqgan.ckpt`, a whole checkpoint, or a hub id. Of
-                a whole checkpoint only the VQ tensors are read. `config.json` (`vq_config` in that of a whole model)
-                and `preprocessor_config.json` are used where there are such, the published values otherwise.
-            folder: where to; its name becomes the tokenizer's.
-            size: side of the pictures; None: the resolution of the configuration (512).
-
-        Raises:
-            CurateError: the weights cannot be had, or do not fit: it names key and shape.
-        """
-        prefixes = ("model.vqmodel.", "vqmodel.", "")
-        prefix, tensors = read_part(source, ANCHOR, prefixes, ("*.safetensors", "*.ckpt", "*.bin"))
-        told = read_json(source, "config.json")
-        config = _config(told.get("vq_config", told if prefix == "" else {}))
-        decodes = "decoder.conv_in.weight" in tensors
-        size = size or int(config.resolution)
-        stride = 2 ** (len(config.channel_multiplier) - 1)
-        if size % stride:
-            raise CurateError(f"pictures of {size} px do not divide into cells of {stride} px")
-        kept = {k: as_float32(v) for k, v in tensors.items() if not k.startswith("loss.")}
-        raw = write_weights(kept, {"config": config.to_diff_dict(), "decoder": decodes})
-        net = _net(raw, source)
-        scale = 0.5 if decodes else HUB_SCALE
-        mean, std = normalisation(read_json(source, "preprocessor_config.json"), scale, scale)
-        card = CodecCard(
-            name=folder.name,
-            architecture="chameleon-vq",
-            modality="image",
-            stream=f"tok_rgb@{size}",
-            quantiser="vq",
-            index_order=f"{NEAREST}. Not the ids of Chameleon's language model, which are permuted",
-            vocabulary=config.num_embeddings,
-            dtype=smallest_unsigned(config.num_embeddings),
-            grid=(size // stride, size // stride),
-            input_size=size,
-            channels=3,
-            input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3){PICTURES}",
-            preprocessing=Preprocessing(resize="short_side", resample="lanczos", crop="centre", mean=mean, std=std),
-            weights_digest=digest(raw),
-            code_version=code_version("torch", "transformers"),
-            parameters=sum(p.numel() for p in net.parameters()),
-            trained_on=TRAINED_ON,
-            licence=LICENCE,
-        )
-        card = card.model_copy(update={"batch_invariance": batch_difference(cls(card, net))})
-        write_folder(folder, card, {WEIGHTS: raw})
-        return card
-
-    def ids_of(self, pictures: Tensor) -> Tensor:
-        latents = self.net.quant_conv(self.net.encoder(pictures)).float()
-        return cast(Tensor, self.net.quantize(latents)[2].view(len(pictures), *self.grid))
-
-    def pixels_of(self, ids: Tensor) -> Tensor:
+    def images(self, ids: Tensor) -> Tensor:
         """Raises CurateError where the weights came without a decoder."""
-        if not hasattr(self.net, "decoder"):
+        if not hasattr(self, "decoder"):
             raise CurateError(
-                f"{self.card.name} cannot decode: checkpoints of the whole model leave the decoder out",
+                "these weights cannot decode: checkpoints of the whole model leave the decoder out",
                 "import Meta's tokenizer/vqgan.ckpt, which holds it",
             )
-        codes = self.net.quantize.embedding(ids).permute(0, 3, 1, 2)
-        return cast(Tensor, self.net.decoder(self.net.post_quant_conv(codes)))
+        return cast(Tensor, self.decoder(self.post_quant_conv(self.quantize.embedding(ids).permute(0, 3, 1, 2))))
 
 
-def _config(told: Mapping[str, Any]) -> ChameleonVQVAEConfig:
-    ensure_torchvision()
-    from transformers import ChameleonVQVAEConfig
+class ChameleonVQ(Imported):
+    """Chameleon's VQ: that part of `facebook/chameleon-*`, the part alone, or Meta's `vqgan.ckpt`.
 
-    names = ChameleonVQVAEConfig().to_dict().keys() - {"model_type", "transformers_version", "_name_or_path"}
-    return ChameleonVQVAEConfig(**{name: value for name, value in told.items() if name in names})
+    `config.json` (`vq_config` in that of a whole model) and `preprocessor_config.json` beside the weights are used
+    where there are such, the published values otherwise.
+    """
 
+    architecture = "chameleon-vq"
+    patterns = ("*.safetensors", "*.ckpt", "*.bin")
+    packages = ("torch", "transformers")
 
-def _net(raw: bytes, name: str) -> Any:
-    ensure_torchvision()
-    from transformers import ChameleonVQVAE
+    @classmethod
+    def read(cls, source: str, file: str | None) -> tuple[Path, dict[str, Tensor]]:
+        return read_part(source, ANCHOR, ("model.vqmodel.", "vqmodel.", ""), (file,) if file else cls.patterns)
 
-    words, tensors = open_weights(raw)
-    config = _config(words["config"])
-    with torch.random.fork_rng(devices=[]):  # the random start is overwritten, and must not move the caller's state
-        net = ChameleonVQVAE(config)
-        if words["decoder"]:
-            net.decoder = VQGANDecoder(config)
-    load_state_strict(net, tensors, name)
-    return net
+    @classmethod
+    def select(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v for k, v in state.items() if not k.startswith("loss.")}
+
+    @classmethod
+    def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+        ensure_torchvision()
+        from transformers import ChameleonVQVAEConfig
+
+        told, decodes = read_beside(path), "decoder.conv_in.weight" in state
+        config = config_of(ChameleonVQVAEConfig, told.get("vq_config", told)).to_diff_dict()
+        return {"config": config, "decoder": decodes} | normalisation(path, 0.5 if decodes else HUB_SCALE)
+
+    @classmethod
+    def net_of(cls, shape: dict[str, Any]) -> GridNet:
+        return ChameleonNet(**shape)

@@ -12,23 +12,22 @@ from numpy.typing import NDArray
 
 from curate.models.encoders import Encoder, encoder_of
 from curate.models.weights import read_config
-from curate.schema.codec import CodecCard, Preprocessing
+from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.tokenizers.codecs.feature_images import stack_of
-from curate.tokenizers.folders import code_version, read_card, write_folder
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.codecs.features import FeatureTokenizer, encoder_fields
+from curate.tokenizers.folders import read_card, write_folder
 
 
-class ContinuousFeatures:
+class ContinuousFeatures(FeatureTokenizer):
     """Features as float16 `(h, w, d)`, or `(1, d)` for a global one; a stack puts N before it.
 
-    `decode` widens them to float32, exactly; a feature does not say its picture.
+    `decode` widens them to float32, exactly.
     """
 
     def __init__(self, card: CodecCard, encoder: Encoder) -> None:
         if card.features != encoder.width or card.grid != encoder.grid or card.weights_digest != encoder.digest:
             raise CurateError(f"the card of {card.name} is not of {encoder.name} with these weights")
-        self.card, self.encoder = card, encoder
+        super().__init__(card, encoder)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> ContinuousFeatures:
@@ -47,44 +46,30 @@ class ContinuousFeatures:
     ) -> CodecCard:
         """Writes such a folder; `stream` is e.g. `emb_clip@224`."""
         net = encoder_of(encoder, device)
-        card = CodecCard(
-            name=folder.name,
-            architecture="continuous",
-            modality="image",
-            stream=stream,
-            quantiser="none",
-            index_order="rows are cells in row-major order",
-            vocabulary=0,
-            dtype="float16",
-            grid=net.grid,
-            features=net.width,
-            input_size=net.size,
-            channels=3,
-            input=f"uint8 sRGB (N, {net.size}, {net.size}, 3) to {net.name}{PICTURES}",
-            preprocessing=Preprocessing(
-                resize="short_side", resample="lanczos", crop="centre", mean=list(net.mean), std=list(net.std)
-            ),
-            chunking="each picture alone",
-            padding="none",
-            valid_length="all rows are valid",
-            weights_digest=net.digest,
-            code_version=code_version("torch", "timm", "open_clip_torch"),
-            parameters=net.parameters,
-            trained_on=trained_on,
-            licence=licence,
-        )
+        own = {
+            "name": folder.name,
+            "architecture": "continuous",
+            "stream": stream,
+            "quantiser": "none",
+            "index_order": "rows are cells in row-major order",
+            "vocabulary": 0,
+            "dtype": "float16",
+            "grid": net.grid,
+            "features": net.width,
+            "valid_length": "all rows are valid",
+            "weights_digest": net.digest,
+            "parameters": net.parameters,
+            "trained_on": trained_on,
+            "licence": licence,
+        }
+        card = CodecCard.model_validate(encoder_fields(net, "as it is") | own)
         said = json.dumps(dict(encoder), indent=2, sort_keys=True) + "\n"
         write_folder(folder, card, {"encoder.json": said.encode()})
         return card
 
-    def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
-        """Pictures or stacks, uint8 of the encoder's size; ValueError for features that float16 cannot hold."""
-        out: list[NDArray[np.generic]] = []
-        for item in items:
-            found = self.encoder(stack_of(item, self.card.name, self.encoder.size))
-            rows = to_float16(found.reshape(len(found), *self.encoder.grid, self.encoder.width))
-            out.append(rows[0] if item.ndim == 3 else rows)
-        return out
+    def quantise(self, features: NDArray[np.float32]) -> NDArray[np.generic]:
+        """As float16; ValueError for features that it cannot hold."""
+        return to_float16(features.reshape(len(features), *self.encoder.grid, self.encoder.width))
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
         """The same as float32."""

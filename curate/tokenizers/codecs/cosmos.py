@@ -1,4 +1,4 @@
-"""NVIDIA's discrete Cosmos tokenizers (arXiv 2501.03575, section 4): pictures (DI8x8, DI16x16), clips (DV4x8x8, ...).
+"""NVIDIA's discrete Cosmos tokenizers (arXiv 2501.03575, section 4): images (DI8x8, DI16x16), clips (DV4x8x8, ...).
 
 Published as two TorchScript archives, `encoder.jit` and `decoder.jit`; see `torchscript` for what running them means.
 The encoder takes [-1, 1] and gives `(ids int32, codes, ...)`, FSQ of levels (8, 8, 8, 5, 5, 5); the decoder takes ids.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -27,13 +27,19 @@ from torch import Tensor
 from curate.models.batches import exact
 from curate.models.torchscript import load_script
 from curate.models.weights import locate, read_config
-from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
+from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.checkpoints import LICENCE, TRAINED_ON
-from curate.tokenizers.folders import check_digest, code_version, read_card, read_files, write_folder
-from curate.tokenizers.grids import Clips, Pictures, batch_difference, probes
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.folders import (
+    LICENCE,
+    TRAINED_ON,
+    check_digest,
+    code_version,
+    read_card,
+    read_files,
+    write_folder,
+)
+from curate.tokenizers.grid import ClipTokenizer, GridNet, GridTokenizer, batch_difference, card_of, probes, square_grid
 from curate.tokenizers.quantisers.fsq import fsq_codes
 
 FILES = ("encoder.jit", "decoder.jit")
@@ -46,21 +52,55 @@ class _Fails(CurateError):
     """An archive fails on what it was given."""
 
 
-class Scripts:
-    """The two archives: `encode` float `(n, 3, [T,] H, W)` to ids `(n, [t,] h, w)`, `decode` the other way.
+class Scripts(GridNet):
+    """The two archives.
 
-    Attributes:
+    Args:
+        raw: their bytes, by file name.
         formats: number format that each computes in, `float32` or `bfloat16`, by file name.
+        stride: pixels on a side that an id covers; temporal: frames of a step of a clip, None for images.
     """
 
-    def __init__(self, raw: Mapping[str, bytes], formats: Mapping[str, str], device: str = "cpu") -> None:
+    def __init__(
+        self,
+        raw: Mapping[str, bytes],
+        formats: Mapping[str, str],
+        stride: int = 8,
+        temporal: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__()
         if set(formats) != set(FILES) or not set(formats.values()) <= set(FORMATS):
             raise CurateError(f"number formats {dict(formats)}: each of {', '.join(FILES)} is float32 or bfloat16")
-        self.formats = dict(formats)
-        self._modules = {name: load_script(raw[name], name, device).to(FORMATS[formats[name]]) for name in FILES}
+        self.formats, self.stride, self.temporal = dict(formats), stride, temporal
+        for name in FILES:
+            self.add_module(name.split(".")[0], load_script(raw[name], name, device).to(FORMATS[formats[name]]))
+
+    def card_fields(self, size: int | None) -> dict[str, Any]:
+        size = 256 if size is None else size
+        of_clips = {} if self.temporal is None else {"temporal_stride": self.temporal}
+        return of_clips | {
+            "quantiser": "fsq",
+            "levels": list(LEVELS),
+            "index_order": (
+                "little-endian mixed radix: id = sum of digit_i times the product of the levels before i; "
+                "channel 0 is the least significant digit; cells in row-major order"
+            ),
+            "vocabulary": int(np.prod(LEVELS)),
+            "grid": square_grid("this Cosmos tokenizer", size, self.stride),
+            "input_size": size,
+        }
+
+    def ids(self, x: Tensor) -> Tensor:
+        if self.temporal is None:
+            return self.encode(x)[0]
+        return self.encode(x.transpose(0, 1)[None])[0][0]
+
+    def images(self, ids: Tensor) -> Tensor:
+        return self.decode(ids) if self.temporal is None else self.decode(ids[None])[0].transpose(0, 1)
 
     def encode(self, media: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Ids, and the codes that the archive gives with them."""
+        """float `(n, 3, [T,] H, W)` to ids `(n, [t,] h, w)`, and the codes that the archive gives with them."""
         out = self._run("encoder.jit", media.to(FORMATS[self.formats["encoder.jit"]]))
         first = out[0] if isinstance(out, tuple | list) and out else out
         if not isinstance(first, Tensor) or first.dtype not in (torch.int32, torch.int64):
@@ -72,128 +112,108 @@ class Scripts:
         return first, codes
 
     def decode(self, ids: Tensor) -> Tensor:
+        """The other way."""
         out = self._run("decoder.jit", ids.to(torch.int32))
         return cast(Tensor, out[0] if isinstance(out, tuple | list) else out).float()
 
-    def parameters(self) -> int:
-        return sum(p.numel() for module in self._modules.values() for p in module.parameters())
-
     def _run(self, name: str, given: Tensor) -> Any:
         try:
-            return self._modules[name](given)
+            return self.get_submodule(name.split(".")[0])(given)
         except RuntimeError as error:
             last = [line for line in str(error).splitlines() if line.strip()][-1]
             raise _Fails(f"{name} fails on {given.dtype} {tuple(given.shape)}: {last.strip()}") from error
 
 
-class CosmosDI(Pictures):
-    """uint8 sRGB pictures of the card's size to ids and back."""
+class CosmosDI(GridTokenizer):
+    """Cosmos DI: uint8 sRGB images of the card's size to ids and back."""
 
+    architecture = "cosmos-di"
     runs_program = True
-
-    def __init__(self, card: CodecCard, scripts: Scripts, device: str = "cpu") -> None:
-        super().__init__(card, device)
-        self.scripts = scripts
+    frames = 0
+    """Of the probe: none but one image."""
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> CosmosDI:
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
         """Reads the folder; CurateError where the archives are not those of the card."""
-        return cls(*_load(folder, device), device)
+        card = read_card(folder)
+        raw = dict(zip(FILES, read_files(folder, FILES), strict=True))
+        check_digest(folder, card, _digest(raw))
+        if not card.input_size or not card.grid:
+            raise CurateError(f"the card of {card.name} lacks a grid or an input size")
+        formats, stride = read_config(folder / "config.json"), card.input_size // card.grid[0]
+        return cls(card, Scripts(raw, formats, stride, card.temporal_stride, device), device)
 
     @classmethod
     def import_checkpoint(cls, source: str, folder: Path, size: int = 256) -> CodecCard:
         """Makes published archives into a folder of the zoo; strides are found by running them.
 
         Args:
-            source: a folder with `encoder.jit` and `decoder.jit`, or a hub id (`nvidia/Cosmos-0.1-Tokenizer-DI8x8`).
+            source: a folder with `encoder.jit` and `decoder.jit`, or a hub id (`nvidia/Cosmos-0.1-Tokenizer-DI8x8`,
+                `nvidia/Cosmos-0.1-Tokenizer-DV8x16x16`).
             folder: where to; its name becomes the tokenizer's.
-            size: side of the pictures in pixels, a multiple of the stride.
+            size: side of the images in pixels, a multiple of the stride.
 
         Raises:
             CurateError: the archives cannot be had, are pickles, are not what is said above, or fail.
         """
-        raw = _read(source)
-        media = _tensor(probes(1, size)[0])
-        scripts = _working(raw, media[:, :, 0])
-        ids, _ = _checked(scripts, media[:, :, 0], size)
-        card = _card(folder.name, raw, scripts, ids, size, temporal=None)
-        card = _measured(card, cls(card, scripts), raw)
-        _write(folder, raw, scripts, card)
+        found = {path.name: path for path in reversed(locate(source, FILES))}
+        if missing := [name for name in FILES if name not in found]:
+            raise CurateError(f"{source} lacks {' and '.join(missing)}", "give a folder that holds both archives")
+        raw = {name: found[name].read_bytes() for name in FILES}
+        media = _probe(probes(1, size, cls.frames or 1)[0], bool(cls.frames))
+        formats = _working_formats(raw, media)
+        stride, temporal = _strides(Scripts(raw, formats), media, size)
+        net = Scripts(raw, formats, stride, temporal)
+        fields = {
+            "name": folder.name,
+            "architecture": cls.architecture,
+            "weights_digest": _digest(raw),
+            "code_version": code_version("torch"),
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "trained_on": TRAINED_ON,
+            "licence": LICENCE,
+        }
+        card = card_of(net, size, fields)
+        said = f". The encoder computes in {formats['encoder.jit']}, the decoder in {formats['decoder.jit']}"
+        card = card.model_copy(update={"input": card.input + said})
+        measured = {"batch_invariance": batch_difference(cls(card, net))} | _rounded(raw, net, size)
+        card = card.model_copy(update=measured)
+        config = json.dumps(formats, indent=2, sort_keys=True) + "\n"
+        write_folder(folder, card, {**raw, "config.json": config.encode()})
         return card
 
-    def ids_of(self, pictures: Tensor) -> Tensor:
-        return self.scripts.encode(pictures)[0]
 
-    def pixels_of(self, ids: Tensor) -> Tensor:
-        return self.scripts.decode(ids)
+class CosmosDV(ClipTokenizer, CosmosDI):
+    """Cosmos DV: uint8 sRGB clips `(1 + stride k, H, W, 3)` to ids `(1 + k, h, w)` and back."""
 
-
-class CosmosDV(Clips):
-    """uint8 sRGB clips `(1 + stride k, H, W, 3)` to ids `(1 + k, h, w)` and back."""
-
-    runs_program = True
-
-    def __init__(self, card: CodecCard, scripts: Scripts, device: str = "cpu") -> None:
-        super().__init__(card, device)
-        self.scripts = scripts
-
-    @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> CosmosDV:
-        """Reads the folder; CurateError where the archives are not those of the card."""
-        return cls(*_load(folder, device), device)
-
-    @classmethod
-    def import_checkpoint(cls, source: str, folder: Path, size: int = 256) -> CodecCard:
-        """As `CosmosDI.import_checkpoint`, for clips (`nvidia/Cosmos-0.1-Tokenizer-DV8x16x16`)."""
-        raw = _read(source)
-        media = _tensor(probes(1, size, PROBE_FRAMES)[0])
-        scripts = _working(raw, media)
-        ids, _ = _checked(scripts, media, size)
-        steps = ids.shape[1] - 1
-        if steps < 1 or (PROBE_FRAMES - 1) % steps:
-            raise CurateError(f"encoder.jit gives {ids.shape[1]} latent frames for {PROBE_FRAMES} frames")
-        card = _card(folder.name, raw, scripts, ids, size, temporal=(PROBE_FRAMES - 1) // steps)
-        card = _measured(card, cls(card, scripts), raw)
-        _write(folder, raw, scripts, card)
-        return card
-
-    def ids_of(self, clip: Tensor) -> Tensor:
-        return self.scripts.encode(clip.transpose(0, 1)[None])[0][0]
-
-    def pixels_of(self, ids: Tensor) -> Tensor:
-        return self.scripts.decode(ids[None])[0].transpose(0, 1)
+    architecture = "cosmos-dv"
+    frames = PROBE_FRAMES
 
 
-def _read(source: str) -> dict[str, bytes]:
-    found = {path.name: path for path in reversed(locate(source, FILES))}
-    if missing := [name for name in FILES if name not in found]:
-        raise CurateError(f"{source} lacks {' and '.join(missing)}", "give a folder that holds both archives")
-    return {name: found[name].read_bytes() for name in FILES}
-
-
-def _load(folder: Path, device: str) -> tuple[CodecCard, Scripts]:
-    card = read_card(folder)
-    raw = dict(zip(FILES, read_files(folder, FILES), strict=True))
-    check_digest(folder, card, _digest(raw))
-    return card, Scripts(raw, read_config(folder / "config.json"), device)
+def _rounded(raw: Mapping[str, bytes], net: Scripts, size: int) -> dict[str, float]:
+    """The share of ids that bfloat16 changes, where the encoder runs in both."""
+    if net.formats["encoder.jit"] != "float32":
+        return {}
+    rough, shares = Scripts(raw, {**net.formats, "encoder.jit": "bfloat16"}), []
+    with exact(torch.device("cpu")):
+        for clip in probes(4, size, 1 + (net.temporal or 0)):
+            media = _probe(clip, net.temporal is not None)
+            shares.append(float((rough.encode(media)[0] != net.encode(media)[0]).float().mean()))
+    return {"bf16_difference": float(np.mean(shares))}
 
 
 def _digest(raw: Mapping[str, bytes]) -> str:
     return digest(" ".join(digest(raw[name]) for name in FILES).encode())
 
 
-def _write(folder: Path, raw: Mapping[str, bytes], scripts: Scripts, card: CodecCard) -> None:
-    config = json.dumps(scripts.formats, indent=2, sort_keys=True) + "\n"
-    write_folder(folder, card, {**raw, "config.json": config.encode()})
+def _probe(clip: NDArray[np.uint8], is_clip: bool) -> Tensor:
+    """uint8 `(T, H, W, 3)` to float32 in [-1, 1]: `(1, 3, T, H, W)`, or its first frame as `(1, 3, H, W)`."""
+    media = torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    return media if is_clip else media[:, :, 0]
 
 
-def _tensor(clip: NDArray[np.uint8]) -> Tensor:
-    """uint8 `(T, H, W, 3)` to float32 `(1, 3, T, H, W)` in [-1, 1]."""
-    return torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-
-
-def _working(raw: Mapping[str, bytes], media: Tensor) -> Scripts:
-    """The archives in float32 each, or in bfloat16 where one runs in nothing else."""
+def _working_formats(raw: Mapping[str, bytes], media: Tensor) -> dict[str, str]:
+    """float32 for each archive, or bfloat16 where one runs in nothing else."""
     formats = dict.fromkeys(FILES, "float32")
     with exact(media.device):
         for name in FILES:
@@ -204,15 +224,14 @@ def _working(raw: Mapping[str, bytes], media: Tensor) -> Scripts:
                     scripts.decode(ids)
             except _Fails:
                 formats[name] = "bfloat16"
-    return Scripts(raw, formats)
+    return formats
 
 
-def _checked(scripts: Scripts, media: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
-    """Ids of a probe, after what the card will say was checked on them."""
+def _strides(scripts: Scripts, media: Tensor, size: int) -> tuple[int, int | None]:
+    """Pixels and, of clips, frames that an id covers, after what the card will say was checked on a probe's ids."""
     with exact(media.device):
         ids, codes = scripts.encode(media)
         back = scripts.decode(ids)
-    frames = media.shape[2:-2]
     if ids.ndim != media.ndim - 1 or len(ids) != 1 or ids.shape[-1] != ids.shape[-2] or size % ids.shape[-1]:
         raise CurateError(f"encoder.jit gives ids {tuple(ids.shape)} for media {tuple(media.shape)}")
     vocabulary = int(np.prod(LEVELS))
@@ -224,60 +243,11 @@ def _checked(scripts: Scripts, media: Tensor, size: int) -> tuple[Tensor, Tensor
         if not np.allclose(got, want, atol=0.01):  # bfloat16 keeps eighths and halves exactly; this is for rounding
             raise CurateError(f"the ids of encoder.jit are not the mixed radix of its codes with levels {LEVELS}")
     if back.shape != media.shape:
-        raise CurateError(f"decoder.jit gives {tuple(back.shape)}, not {(1, 3, *frames, size, size)}")
-    return ids, codes
-
-
-def _card(
-    name: str, raw: Mapping[str, bytes], scripts: Scripts, ids: Tensor, size: int, temporal: int | None
-) -> CodecCard:
-    vocabulary = int(np.prod(LEVELS))
-    shape = f"({size}, {size}, 3) or (N, {size}, {size}, 3)"
-    if temporal is not None:
-        shape = f"(T, {size}, {size}, 3), T = 1 + {temporal} k"
-    return CodecCard(
-        name=name,
-        architecture="cosmos-di" if temporal is None else "cosmos-dv",
-        modality="image" if temporal is None else "video",
-        stream=f"tok_rgb@{size}" if temporal is None else f"tok_video@{size}",
-        quantiser="fsq",
-        levels=list(LEVELS),
-        index_order=(
-            "little-endian mixed radix: id = sum of digit_i times the product of the levels before i; "
-            "channel 0 is the least significant digit; cells in row-major order"
-        ),
-        vocabulary=vocabulary,
-        dtype=smallest_unsigned(vocabulary),
-        grid=(ids.shape[-2], ids.shape[-1]),
-        temporal_stride=temporal,
-        input_size=size,
-        channels=3,
-        input=(
-            f"uint8 sRGB {shape}{PICTURES}. The encoder computes in {scripts.formats['encoder.jit']}, the decoder in "
-            f"{scripts.formats['decoder.jit']}"
-        ),
-        preprocessing=Preprocessing(
-            resize="short_side", resample="lanczos", crop="centre", mean=[0.5] * 3, std=[0.5] * 3
-        ),
-        chunking="" if temporal is None else "a clip is encoded whole: ids of its parts would differ at the seams",
-        weights_digest=_digest(raw),
-        code_version=code_version("torch"),
-        parameters=scripts.parameters(),
-        trained_on=TRAINED_ON,
-        licence=LICENCE,
-    )
-
-
-def _measured(card: CodecCard, tokenizer: CosmosDI | CosmosDV, raw: Mapping[str, bytes]) -> CodecCard:
-    """Batch invariance; and the share of ids that bfloat16 changes, where the encoder runs in both."""
-    found: dict[str, float] = {"batch_invariance": batch_difference(tokenizer)}
-    formats = tokenizer.scripts.formats
-    if formats["encoder.jit"] == "float32":
-        rough = Scripts(raw, {**formats, "encoder.jit": "bfloat16"})
-        shares = []
-        with exact(tokenizer.device):
-            for clip in probes(4, tokenizer.picture[0], 1 + (card.temporal_stride or 0)):
-                media = _tensor(clip) if card.temporal_stride else _tensor(clip)[:, :, 0]
-                shares.append(float((rough.encode(media)[0] != tokenizer.scripts.encode(media)[0]).float().mean()))
-        found["bf16_difference"] = float(np.mean(shares))
-    return card.model_copy(update=found)
+        raise CurateError(f"decoder.jit gives {tuple(back.shape)}, not {tuple(media.shape)}")
+    stride = size // ids.shape[-1]
+    if media.ndim == 4:
+        return stride, None
+    frames, steps = media.shape[2], ids.shape[1] - 1
+    if steps < 1 or (frames - 1) % steps:
+        raise CurateError(f"encoder.jit gives {ids.shape[1]} latent frames for {frames} frames")
+    return stride, (frames - 1) // steps

@@ -18,25 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from curate.models.torchvision_shim import ensure_torchvision
-from curate.models.weights import load_state_strict, locate, read_state
-from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
+from curate.models.weights import infer_depth, locate, read_state, rename_state, required
+from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.schema.ids import digest
-from curate.tokenizers.checkpoints import (
-    LICENCE,
-    TRAINED_ON,
-    as_float32,
-    open_weights,
-    write_weights,
-)
-from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
-from curate.tokenizers.grids import Pictures, batch_difference
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.grid import GridNet, Imported, square_grid
 
 STRIDE = 8
 GROUPS = 4
-# Values in [0, 1] are mapped to [0.1, 0.9] (the logit-Laplace distribution, appendix A.3): (v + 0.125) / 1.25.
-MEAN, STD = -0.125, 1.25
 
 
 class _Block(nn.Module):
@@ -90,90 +78,124 @@ class DVAEDecoder(nn.Module):
         return cast(Tensor, self.blocks(codes))
 
 
-class DVAE(Pictures):
-    """uint8 sRGB pictures of the card's size to ids, and back where the decoder was imported too."""
+class DVAENet(GridNet):
+    """Images in [0.1, 0.9], as logit-Laplace wants them (appendix A.3): (v + 0.125) / 1.25.
 
-    def __init__(self, card: CodecCard, encoder: Any, decoder: DVAEDecoder | None, device: str = "cpu") -> None:
-        super().__init__(card, device)
-        self.encoder = encoder.eval().to(self.device)
-        self.decoder = decoder.eval().to(self.device) if decoder is not None else None
+    Args:
+        hidden, vocabulary, blocks: of the encoder, as `FlavaImageCodebookConfig` has them.
+        decoder_start, decoder_hidden: of `DVAEDecoder`; None: there is no decoder.
+    """
 
-    @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> DVAE:
-        """Reads `card.json` and `weights.safetensors`; CurateError where they do not belong together."""
-        card, raw = read_folder(folder)
-        return cls(card, *_nets(raw, card.name), device)
+    mean = (-0.125, -0.125, -0.125)
+    std = (1.25, 1.25, 1.25)
 
-    @classmethod
-    def import_checkpoint(cls, source: str, folder: Path, size: int = 256, decoder: str | None = None) -> CodecCard:
-        """Makes published weights into a folder of the zoo.
+    def __init__(
+        self,
+        hidden: int,
+        vocabulary: int,
+        blocks: int,
+        decoder_start: int | None = None,
+        decoder_hidden: int | None = None,
+    ) -> None:
+        super().__init__()
+        ensure_torchvision()
+        from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
 
-        Args:
-            source: the encoder: a file, a folder, or a hub id (`facebook/flava-image-codebook`). Of a folder with
-                `encoder.safetensors` and `decoder.safetensors` both are taken.
-            folder: where to; its name becomes the tokenizer's.
-            size: side of the pictures in pixels, a multiple of 8: 256 in DALL-E, 112 in FLAVA and BEiT.
-            decoder: a file of the decoder's state dict, where it lies elsewhere.
+        config = FlavaImageCodebookConfig(hidden_size=hidden, vocab_size=vocabulary, num_blocks_per_group=blocks)
+        self.encoder: Any = FlavaImageCodebook(config)
+        self.vocabulary = vocabulary
+        if decoder_start is not None and decoder_hidden is not None:
+            self.decoder = DVAEDecoder(vocabulary, decoder_start, decoder_hidden, blocks)
+        rename_state(self, openai_name)
 
-        Raises:
-            CurateError: the weights cannot be had, are a pickled module, or do not fit: it names key and shape.
-        """
-        if size % STRIDE:
-            raise CurateError(f"pictures of {size} px do not divide into cells of {STRIDE} px")
-        patterns = ("encoder.safetensors", "decoder.safetensors", "model.safetensors", "pytorch_model.bin")
-        found = {path.stem: path for path in reversed(locate(source, (*patterns, "*.safetensors", "*.pkl")))}
-        first = found.get("encoder") or found.get("model") or found.get("pytorch_model") or next(iter(found.values()))
-        second = Path(decoder) if decoder is not None else found.get("decoder") if first.stem == "encoder" else None
-        tensors = {f"encoder.{k}": v for k, v in _state(first).items()}
-        if second is not None:
-            tensors |= {f"decoder.{k}": v for k, v in _state(second).items()}
-        raw = write_weights(tensors, {"shape": _shape(tensors, source)})
-        encoder, back = _nets(raw, source)
-        vocabulary = encoder.config.vocab_size
-        card = CodecCard(
-            name=folder.name,
-            architecture="dvae",
-            modality="image",
-            stream=f"tok_rgb@{size}",
-            quantiser="vq",
-            index_order=(
+    def card_fields(self, size: int | None) -> dict[str, Any]:
+        size = 256 if size is None else size
+        return {
+            "index_order": (
                 "id = channel of the encoder's greatest logit in fp32 (the lowest of equals); cells in row-major order"
             ),
-            vocabulary=vocabulary,
-            dtype=smallest_unsigned(vocabulary),
-            grid=(size // STRIDE, size // STRIDE),
-            input_size=size,
-            channels=3,
-            input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3){PICTURES}",
-            preprocessing=Preprocessing(
-                resize="short_side", resample="lanczos", crop="centre", mean=[MEAN] * 3, std=[STD] * 3
-            ),
-            weights_digest=digest(raw),
-            code_version=code_version("torch", "transformers"),
-            parameters=sum(p.numel() for net in (encoder, back) if net is not None for p in net.parameters()),
-            trained_on=TRAINED_ON,
-            licence=LICENCE,
-        )
-        card = card.model_copy(update={"batch_invariance": batch_difference(cls(card, encoder, back))})
-        write_folder(folder, card, {WEIGHTS: raw})
-        return card
+            "vocabulary": self.vocabulary,
+            "grid": square_grid("the dVAE", size, STRIDE),
+            "input_size": size,
+        }
 
-    def ids_of(self, pictures: Tensor) -> Tensor:
-        return cast(Tensor, self.encoder(pictures).float().argmax(dim=1))
+    def ids(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.encoder(x).float().argmax(dim=1))
 
-    def pixels_of(self, ids: Tensor) -> Tensor:
+    def images(self, ids: Tensor) -> Tensor:
         """Raises CurateError where only the encoder was imported."""
-        if self.decoder is None:
+        if not hasattr(self, "decoder"):
             raise CurateError(
-                f"{self.card.name} cannot decode: only the encoder was imported (FLAVA publishes no decoder)",
+                "these weights cannot decode: only the encoder was imported (FLAVA publishes no decoder)",
                 "save the state dict of OpenAI's decoder.pkl as decoder.safetensors where you trust it; import both",
             )
-        codes = functional.one_hot(ids, self.card.vocabulary).permute(0, 3, 1, 2).float()
+        codes = functional.one_hot(ids, self.vocabulary).permute(0, 3, 1, 2).float()
         return torch.sigmoid(self.decoder(codes).float()[:, :3])
 
 
+def openai_name(key: str) -> str:
+    """A tensor's name as OpenAI's code has it, but for `weight` and `bias`: groups and paths one level flatter."""
+    return key.replace(".group.block_", ".block_").replace(".res_path.path.", ".res_path.")
+
+
+class DVAE(Imported):
+    """DALL-E's dVAE: `facebook/flava-image-codebook`, or a folder with OpenAI's `encoder` and `decoder.safetensors`.
+
+    A side is a multiple of 8: 256 in DALL-E, 112 in FLAVA and BEiT.
+    """
+
+    architecture = "dvae"
+    patterns = ("encoder.safetensors", "model.safetensors", "pytorch_model.bin", "*.safetensors", "*.pkl")
+    packages = ("torch", "transformers")
+
+    @classmethod
+    def import_checkpoint(
+        cls,
+        source: str,
+        folder: Path,
+        size: int | None = None,
+        file: str | None = None,
+        decoder: str | None = None,
+    ) -> CodecCard:
+        """As `Imported.import_checkpoint`, of the encoder, and of `decoder.safetensors` where it lies beside.
+
+        Args:
+            decoder: a file of the decoder's state dict, where it lies elsewhere.
+        """
+        path = locate(source, (file,) if file else cls.patterns)[0]
+        beside = path.with_name("decoder.safetensors")
+        second = Path(decoder) if decoder else beside if path.stem == "encoder" and beside.is_file() else None
+        state = {f"encoder.{k}": v for k, v in _state(path).items()}
+        if second is not None:
+            state |= {f"decoder.{k}": v for k, v in _state(second).items()}
+        return cls.write(folder, path, cls.shape_of(state, path), state, size)
+
+    @classmethod
+    def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+        """Sizes as the tensors have them; a configuration of the hub does not cover the decoder."""
+        shape = {
+            "hidden": required(state, "encoder.blocks.input.weight", path).shape[0],
+            "vocabulary": required(state, "encoder.blocks.output.conv.weight", path).shape[0],
+            "blocks": infer_depth(state, "encoder.blocks.group_1.block_"),
+        }
+        back = state.get("decoder.blocks.input.weight")
+        if back is not None:
+            last = required(state, "decoder.blocks.output.conv.weight", path)
+            shape |= {"decoder_start": back.shape[0], "decoder_hidden": last.shape[1]}
+        return shape
+
+    @classmethod
+    def net_of(cls, shape: dict[str, Any]) -> GridNet:
+        return DVAENet(**shape)
+
+    @classmethod
+    def net_with(cls, shape: dict[str, Any], state: Mapping[str, Tensor], name: str) -> GridNet:
+        """As its base's; folders of FLAVA's weights were once written under FLAVA's names."""
+        return super().net_with(shape, {openai_name(key): value for key, value in state.items()}, name)
+
+
 def _state(path: Path) -> dict[str, Tensor]:
-    """Tensors under the names of `transformers`, float32."""
+    """Tensors under OpenAI's names, but `weight` and `bias` for `w` and `b`."""
     if path.suffix == ".pkl":
         raise CurateError(
             f"{path.name} is a pickle of a whole module, and is not opened: that would run what it holds",
@@ -183,54 +205,5 @@ def _state(path: Path) -> dict[str, Tensor]:
     out = {}
     for key, value in read_state(path).items():
         key = re.sub(r"\.w$", ".weight", re.sub(r"\.b$", ".bias", key.removeprefix("image_codebook.")))
-        out[key] = as_float32(value)
+        out[openai_name(key)] = value
     return out
-
-
-def _shape(tensors: Mapping[str, Tensor], source: str) -> dict[str, int]:
-    """Sizes as the tensors have them; a configuration of the hub does not cover the decoder."""
-    first, last = tensors.get("encoder.blocks.input.weight"), tensors.get("encoder.blocks.output.conv.weight")
-    if first is None or last is None:
-        raise CurateError(
-            f"{source} is no dVAE encoder: it lacks blocks.input.weight or blocks.output.conv.weight",
-            "is it this architecture?",
-        )
-    blocks = len(
-        {k for k in tensors if re.match(r"encoder\.blocks\.group_1\.(group\.)?block_\d+\..*conv_1\.weight$", k)}
-    )
-    shape = {"hidden": first.shape[0], "vocabulary": last.shape[0], "blocks": blocks}
-    back = tensors.get("decoder.blocks.input.weight")
-    if back is not None:
-        shape |= {
-            "decoder_start": back.shape[0],
-            "decoder_hidden": tensors["decoder.blocks.output.conv.weight"].shape[1],
-        }
-    return shape
-
-
-def _nets(raw: bytes, name: str) -> tuple[Any, DVAEDecoder | None]:
-    ensure_torchvision()
-    from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
-
-    words, tensors = open_weights(raw)
-    shape = words["shape"]
-    config = FlavaImageCodebookConfig(
-        hidden_size=shape["hidden"], vocab_size=shape["vocabulary"], num_blocks_per_group=shape["blocks"]
-    )
-    with torch.random.fork_rng(devices=[]):  # the random start is overwritten, and must not move the caller's state
-        encoder = FlavaImageCodebook(config)
-        decoder = None
-        if "decoder_start" in shape:
-            sizes = (shape["vocabulary"], shape["decoder_start"], shape["decoder_hidden"], shape["blocks"])
-            decoder = DVAEDecoder(*sizes)
-    # OpenAI's groups and paths are one level flatter than FLAVA's.
-    state = {}
-    for key, value in tensors.items():
-        if key.startswith("encoder."):
-            key = re.sub(r"\.(group_\d)\.block_", r".\1.group.block_", key.removeprefix("encoder."))
-            state[re.sub(r"\.res_path\.conv_", ".res_path.path.conv_", key)] = value
-    load_state_strict(encoder, state, name)
-    if decoder is not None:
-        back = {k.removeprefix("decoder."): v for k, v in tensors.items() if k.startswith("decoder.")}
-        load_state_strict(decoder, back, f"{name} (decoder)")
-    return encoder, decoder

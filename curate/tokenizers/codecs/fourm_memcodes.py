@@ -2,15 +2,13 @@
 
 Global features, the class tokens of DINOv2-B/14 (768 values) and ImageBind-H/14 (1280), become 16 ids of 8192 codes,
 SMPL body poses (23 rotation matrices by rows, 207 values) 8 ids of 1024. `FourMMemcodes` takes such vectors,
-`MemcodesOfPictures` pictures, with the encoder before it.
+`MemcodesOfImages` images, with the encoder before it.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,20 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
 from curate.models.encoders import Encoder, encoder_of
-from curate.models.weights import read_config
-from curate.schema.codec import CodecCard, Preprocessing
+from curate.models.weights import infer_depth, sizes_of
+from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.codecs.feature_images import stack_of
-from curate.tokenizers.folders import WEIGHTS, header, read_files, read_folder, words_of, write_folder
-from curate.tokenizers.image_grids import PictureNet, PictureTokenizer, count, nearest, sides
-from curate.tokenizers.inputs import ARRAYS, PICTURES
+from curate.tokenizers.codecs.features import FeatureTokenizer, encoder_fields, stated_encoder
+from curate.tokenizers.codecs.fourm_vq import domain_of
+from curate.tokenizers.folders import WEIGHTS, open_weights, read_folder, write_folder, write_weights
+from curate.tokenizers.grid import GridNet, Imported, nearest_code
+from curate.tokenizers.inputs import ARRAYS
 from curate.tokenizers.quantisers.difference import difference_rate
 
 STREAMS = {
@@ -42,37 +39,12 @@ STREAMS = {
 """Stream of each domain, as ml-4m calls both; of others it is `tok_` and the domain."""
 
 
-@dataclass(frozen=True)
-class MLPShape:
-    """`blocks` blocks from `width` to `hidden` and back, between a layer from `inputs` and one to `outputs` values."""
-
-    inputs: int
-    width: int
-    hidden: int
-    blocks: int
-    outputs: int
-
-
-@dataclass(frozen=True)
-class MemcodesShape:
-    """Sizes of a tokenizer of vectors: the codebook has `heads` times `codes` rows of `code_width` values."""
-
-    domain: str
-    heads: int
-    codes: int
-    code_width: int
-    encoder: MLPShape
-    decoder: MLPShape
-
-
 class Bottleneck(nn.Module):
     """The inverted bottleneck of Bachmann, Anagnostidis and Hofmann 2023 (arXiv 2306.13575), exact GELU."""
 
-    def __init__(self, shape: MLPShape) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(
-            nn.Linear(shape.width, shape.hidden), nn.GELU(), nn.Linear(shape.hidden, shape.width)
-        )
+        self.block = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, x: Tensor) -> Tensor:
         done: Tensor = self.block(x)
@@ -80,14 +52,18 @@ class Bottleneck(nn.Module):
 
 
 class BottleneckMLP(nn.Module):
-    """fp32 `(n, inputs)` to `(n, outputs)`; each block is added to its LayerNormed (eps 1e-5) input's own."""
+    """fp32 `(n, inputs)` to `(n, outputs)`; each block is added to its LayerNormed (eps 1e-5) input's own.
 
-    def __init__(self, shape: MLPShape) -> None:
+    Args:
+        blocks: from `width` to `hidden` and back, between a layer from `inputs` and one to `outputs` values.
+    """
+
+    def __init__(self, inputs: int, width: int, hidden: int, blocks: int, outputs: int) -> None:
         super().__init__()
-        self.linear_in = nn.Linear(shape.inputs, shape.width)
-        self.blocks = nn.ModuleList([Bottleneck(shape) for _ in range(shape.blocks)])
-        self.layernorms = nn.ModuleList([nn.LayerNorm(shape.width) for _ in range(shape.blocks)])
-        self.linear_out = nn.Linear(shape.width, shape.outputs)
+        self.linear_in = nn.Linear(inputs, width)
+        self.blocks = nn.ModuleList([Bottleneck(width, hidden) for _ in range(blocks)])
+        self.layernorms = nn.ModuleList([nn.LayerNorm(width) for _ in range(blocks)])
+        self.linear_out = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear_in(x)
@@ -134,46 +110,59 @@ class Memcodes(nn.Module):
         """Latents `(n, heads * width)` to int64 `(n, heads)`."""
         heads, _, width = self.codes.shape
         parts = z.float().reshape(len(z), heads, width) * width**-0.5
-        return torch.stack([nearest(parts[:, head], keys, "dot") for head, keys in enumerate(self.keys)], 1)
+        return torch.stack([nearest_code(parts[:, head], keys, "dot") for head, keys in enumerate(self.keys)], 1)
 
     def vectors(self, ids: Tensor) -> Tensor:
         """int64 `(n, heads)` to fp32 `(n, heads * width)`."""
         return torch.cat([functional.embedding(ids[:, h], values) for h, values in enumerate(self.values)], 1)
 
 
-class MemcodesNet(PictureNet):
-    """Vectors as they are given to ids and back."""
+class MemcodesNet(GridNet):
+    """Vectors as they are given to ids and back.
 
-    def __init__(self, shape: MemcodesShape) -> None:
+    Args:
+        heads, codes, code_width: the codebook has `heads` times `codes` rows of `code_width` values.
+        encoder, decoder: sizes of `BottleneckMLP`.
+    """
+
+    def __init__(
+        self,
+        domain: str,
+        heads: int,
+        codes: int,
+        code_width: int,
+        encoder: Mapping[str, int],
+        decoder: Mapping[str, int],
+    ) -> None:
         super().__init__()
-        self.shape = shape
-        latent = shape.heads * shape.code_width
-        self.encoder = BottleneckMLP(shape.encoder)
-        self.quant_proj = nn.Conv2d(shape.encoder.outputs, latent, 1)
-        self.quantize = Memcodes(shape.heads, shape.codes, shape.code_width)
-        self.post_quant_proj = nn.Conv2d(latent, shape.decoder.inputs, 1)
-        self.decoder = BottleneckMLP(shape.decoder)
+        self.domain, self.sizes, self.wide = domain, (heads, codes, code_width), encoder["inputs"]
+        self.encoder = BottleneckMLP(**encoder)
+        self.quant_proj = nn.Conv2d(encoder["outputs"], heads * code_width, 1)
+        self.quantize = Memcodes(heads, codes, code_width)
+        self.post_quant_proj = nn.Conv2d(heads * code_width, decoder["inputs"], 1)
+        self.decoder = BottleneckMLP(**decoder)
 
-    def facts(self, size: int | None) -> dict[str, Any]:
-        shape = self.shape
+    def card_fields(self, size: int | None) -> dict[str, Any]:
+        heads, codes, width = self.sizes
         if size is not None:
-            raise CurateError(f"4M's {shape.domain} tokenizer takes vectors, which have no size", "leave `size` out")
-        wide = shape.encoder.inputs
+            raise CurateError(f"4M's {self.domain} tokenizer takes vectors, which have no size", "leave `size` out")
         return {
             "modality": "array",
-            "stream": STREAMS.get(shape.domain, f"tok_{shape.domain}"),
+            "stream": STREAMS.get(self.domain, f"tok_{self.domain}"),
             "quantiser": "pq",
-            "levels": [shape.codes] * shape.heads,
+            "levels": [codes] * heads,
             "index_order": (
                 f"id of head h = row of codebook h whose key has the greatest inner product with values "
-                f"{shape.code_width}h to {shape.code_width}h + {shape.code_width - 1} of the latent, ties to the lowest"
+                f"{width}h to {width}h + {width - 1} of the latent, ties to the lowest"
             ),
-            "vocabulary": shape.codes,
-            "grid": (shape.heads,),
-            "channels": wide,
+            "vocabulary": codes,
+            "grid": (heads,),
+            "channels": self.wide,
             "input_size": None,
+            "preprocessing": None,
             "input": (
-                f"float32 ({wide},) or a stack of them, as its publisher's encoder gives it, not normalised{ARRAYS}"
+                f"float32 ({self.wide},) or a stack of them, as its publisher's encoder gives it, not normalised"
+                f"{ARRAYS}"
             ),
             "chunking": "a vector at a time; ids of a vector do not depend on others",
             "padding": "none",
@@ -181,25 +170,25 @@ class MemcodesNet(PictureNet):
         }
 
     def item(self, card: CodecCard) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        return (self.shape.encoder.inputs,), np.dtype(np.float32)
+        return (self.wide,), np.dtype(np.float32)
 
     def to_input(self, items: Tensor) -> Tensor:
         return items
 
-    def to_items(self, pictures: Tensor) -> Tensor:
-        return pictures
+    def to_items(self, images: Tensor) -> Tensor:
+        return images
 
     def ids(self, x: Tensor) -> Tensor:
         z: Tensor = self.quant_proj(self.encoder(x)[:, :, None, None])
         return self.quantize.ids(z.flatten(1))
 
-    def pictures(self, ids: Tensor) -> Tensor:
+    def images(self, ids: Tensor) -> Tensor:
         taken: Tensor = self.post_quant_proj(self.quantize.vectors(ids)[:, :, None, None])
         done: Tensor = self.decoder(taken.flatten(1))
         return done
 
 
-class FourMMemcodes(PictureTokenizer):
+class FourMMemcodes(Imported):
     """`EPFL-VILAB/4M_tokenizers_{DINOv2-B14,ImageBind-H14}-global_8k_16_224` and `..._human-poses_1k_8`.
 
     An item is one vector, float32 `(d,)`, or a stack `(n, d)`; ids are `(heads,)` or `(n, heads)`. Global features were
@@ -212,35 +201,40 @@ class FourMMemcodes(PictureTokenizer):
 
     @classmethod
     def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        heads, rows, width = sides(state, "quantize.codes", 3, path)
+        heads, codes, code_width = sizes_of(state, "quantize.codes", 3, path)
         encoder, decoder = (_mlp_shape(state, name, path) for name in ("encoder", "decoder"))
-        return asdict(MemcodesShape(_domain(path, encoder.inputs), heads, rows, width, encoder, decoder))
+        domain = domain_of(path, f"vector{encoder['inputs']}")
+        sizes = {"heads": heads, "codes": codes, "code_width": code_width}
+        return {"domain": domain, "encoder": encoder, "decoder": decoder} | sizes
 
     @classmethod
-    def net_of(cls, shape: dict[str, Any]) -> PictureNet:
-        return MemcodesNet(MemcodesShape(**{**shape, **{k: MLPShape(**shape[k]) for k in ("encoder", "decoder")}}))
+    def net_of(cls, shape: dict[str, Any]) -> GridNet:
+        return MemcodesNet(**shape)
 
 
-class MemcodesOfPictures:
-    """A frozen encoder's global feature of a picture, as ids of `FourMMemcodes` (a `Tokenizer`).
+class MemcodesOfImages(FeatureTokenizer):
+    """A frozen encoder's global feature of an image, as ids of `FourMMemcodes` (a `Tokenizer`).
 
     An item is uint8 sRGB of the encoder's size, `(H, W, 3)` or a stack of them; `decode` gives features, since a
-    feature does not say its picture. The encoder normalises as its own configuration says, ImageNet's mean and
+    feature does not say its image. The encoder normalises as its own configuration says, ImageNet's mean and
     deviation for DINOv2: 4M's tokenizer was trained so, but ml-4m's script for ids gives mean and deviation 0.5.
     """
 
     architecture = "4m-memcodes-pictures"
 
-    def __init__(self, card: CodecCard, encoder: Encoder, vectors: FourMMemcodes) -> None:
-        if encoder.grid != (1,) or vectors.item_shape != (encoder.width,):
+    def __init__(self, card: CodecCard, encoder: Encoder, net: GridNet, device: str = "cpu") -> None:
+        of_vectors = card.model_copy(update={"input_size": None, "preprocessing": None})
+        self._vectors = FourMMemcodes(of_vectors, net, device)
+        takes = self._vectors.item_shape[0]
+        if encoder.grid != (1,) or encoder.width != takes:
             raise CurateError(
                 f"{encoder.name} gives {encoder.width} values in a grid {encoder.grid}, and the tokenizer takes one "
-                f"vector of {vectors.item_shape[0]}",
+                f"vector of {takes}",
                 "give the encoder that it was trained on, with kind global",
             )
-        if card.grid != vectors.grid or card.input_size != encoder.size:
+        if card.input_size != encoder.size:
             raise CurateError(f"the card of {card.name}, its encoder and its weights do not belong together")
-        self.card, self._encoder, self._vectors = card, encoder, vectors
+        super().__init__(card, encoder)
 
     @classmethod
     def import_checkpoint(cls, source: str, folder: Path, encoder: str, file: str | None = None) -> CodecCard:
@@ -261,84 +255,53 @@ class MemcodesOfPictures:
         if not isinstance(spec, dict):
             raise CurateError(f"the encoder is to be a JSON object, not {encoder!r}")
         made = encoder_of(spec)
-        with tempfile.TemporaryDirectory() as room:
-            alone = Path(room) / folder.name
-            inner = FourMMemcodes.import_checkpoint(source, alone, file=file)
-            [held] = read_files(alone, [WEIGHTS])
-        words = words_of(held) | {"encoder": spec, "encoder_digest": made.digest}
-        raw = save_tensors(load_tensors(held), header(words))
-        size = made.size
-        card = CodecCard.model_validate(
-            inner.model_dump()
-            | {
-                "architecture": cls.architecture,
-                "modality": "image",
-                "input_size": size,
-                "channels": 3,
-                "input": (
-                    f"uint8 sRGB ({size}, {size}, 3) or a stack of them, to {made.name}; its feature as it is{PICTURES}"
-                ),
-                "preprocessing": Preprocessing(
-                    resize="short_side", resample="lanczos", crop="centre", mean=list(made.mean), std=list(made.std)
-                ),
-                "chunking": "a picture at a time; ids of a picture do not depend on others",
-                "weights_digest": digest(raw),
-                "parameters": inner.parameters + made.parameters,
-                "trained_on": f"{inner.trained_on}; encoder: see {made.name}",
-            }
-        )
-        tokenizer = cls(card, made, _vectors(card, raw, "cpu"))
-        noise = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)
-        alone_ids = np.stack([tokenizer.encode([one])[0] for one in noise])
-        card = card.model_copy(update={"batch_invariance": difference_rate(tokenizer.encode([noise])[0], alone_ids)})
+        path, state = FourMMemcodes.read(source, file)
+        shape = FourMMemcodes.shape_of(state, path)
+        net = FourMMemcodes.net_with(shape, state, path.name)
+        words = {"trained_on": f"{path.name}: as its publisher states", "licence": FourMMemcodes.licence}
+        raw = write_weights(state, words | {"shape": shape, "encoder": spec, "encoder_digest": made.digest})
+        own = {
+            "name": folder.name,
+            "architecture": cls.architecture,
+            "dtype": smallest_unsigned(shape["codes"]),
+            "weights_digest": digest(raw),
+            "parameters": sum(p.numel() for p in net.parameters()) + made.parameters,
+            "trained_on": f"{words['trained_on']}; encoder: see {made.name}",
+            "licence": FourMMemcodes.licence,
+        }
+        card = CodecCard.model_validate(net.card_fields(None) | encoder_fields(made, "as it is") | own)
+        tokenizer = cls(card, made, net)
+        noise = np.random.default_rng(0).integers(0, 256, (16, made.size, made.size, 3), np.uint8)
+        alone = np.stack([tokenizer.encode([one])[0] for one in noise])
+        card = card.model_copy(update={"batch_invariance": difference_rate(tokenizer.encode([noise])[0], alone)})
         write_folder(folder, card, {WEIGHTS: raw})
         return card
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> MemcodesOfPictures:
+    def load(cls, folder: Path, device: str = "cpu") -> MemcodesOfImages:
         """Reads `card.json` and `weights.safetensors` (the quantiser, and in its header which encoder).
 
         Raises:
             CurateError: a file is missing or not the card's, or the encoder's weights are not those it was made with.
         """
         card, raw = read_folder(folder)
-        words = words_of(raw)
-        encoder = encoder_of(words["encoder"], device)
-        if encoder.digest != words["encoder_digest"]:
-            raise CurateError(
-                f"{encoder.name} has other weights than those that {folder.name} was made with",
-                f"it was made with BLAKE3 {words['encoder_digest']}, these have {encoder.digest}",
-            )
-        return cls(card, encoder, _vectors(card, raw, device))
+        words, state = open_weights(raw)
+        net = FourMMemcodes.net_with(words["shape"], state, card.name)
+        return cls(card, stated_encoder(words, card.name, device), net, device)
 
-    def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
-        """Pictures or stacks to ids `(heads,)` or `(n, heads)`; ValueError for a wrong item."""
-        features = [self._encoder(stack_of(item, self.card.name, self._encoder.size)) for item in items]
-        every = self._vectors.encode(features)
-        return [ids[0] if item.ndim == 3 else ids for ids, item in zip(every, items, strict=True)]
+    def quantise(self, features: NDArray[np.float32]) -> NDArray[np.generic]:
+        """Ids `(n, heads)`."""
+        [ids] = self._vectors.encode([features])
+        return ids
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
         """Ids to float32 features `(d,)` or `(n, d)`."""
         return self._vectors.decode(ids)
 
 
-def _vectors(card: CodecCard, raw: bytes, device: str) -> FourMMemcodes:
-    net = FourMMemcodes.net_of(words_of(raw)["shape"])
-    net.load_state_dict(load_tensors(raw))
-    return FourMMemcodes(card.model_copy(update={"modality": "array", "input_size": None}), net.float(), device)
-
-
-def _mlp_shape(state: Mapping[str, Tensor], name: str, path: Path) -> MLPShape:
-    width, inputs = sides(state, f"{name}.linear_in.weight", 2, path)
-    hidden, _ = sides(state, f"{name}.blocks.0.block.0.weight", 2, path)
-    outputs, _ = sides(state, f"{name}.linear_out.weight", 2, path)
-    return MLPShape(inputs, width, hidden, count(state, f"{name}.blocks."), outputs)
-
-
-def _domain(path: Path, width: int) -> str:
-    """What `config.json` beside the weights says; without one, the length of a vector."""
-    beside = path.parent / "config.json"
-    said = read_config(beside).get("domain") if beside.is_file() else None
-    if isinstance(said, str) and said.replace("_", "").replace("-", "").isalnum():
-        return said
-    return f"vector{width}"
+def _mlp_shape(state: Mapping[str, Tensor], name: str, path: Path) -> dict[str, int]:
+    width, inputs = sizes_of(state, f"{name}.linear_in.weight", 2, path)
+    hidden, _ = sizes_of(state, f"{name}.blocks.0.block.0.weight", 2, path)
+    outputs, _ = sizes_of(state, f"{name}.linear_out.weight", 2, path)
+    blocks = infer_depth(state, f"{name}.blocks.")
+    return {"inputs": inputs, "width": width, "hidden": hidden, "blocks": blocks, "outputs": outputs}

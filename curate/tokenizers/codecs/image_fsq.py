@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 from vector_quantize_pytorch import FSQ
 
-from curate.models.batches import in_micro_batches, split
-from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.tokenizers.folders import read_folder, words_of
+from curate.tokenizers.grid import GridNet, GridTokenizer, square_grid
 from curate.tokenizers.quantisers.fsq import fsq_vocabulary
 
 PATCH = 8
@@ -72,8 +65,8 @@ class Residual(nn.Module):
         return cast(Tensor, x + self.second(functional.silu(self.first(x))))
 
 
-class ImageFSQNet(nn.Module):
-    """Pictures in [-1, 1], float `(N, 3, H, W)`, to FSQ codes `(N, d, H/p, W/p)` and back, p the shape's `patch`.
+class ImageFSQNet(GridNet):
+    """Images in [-1, 1], float `(N, 3, H, W)`, to FSQ codes `(N, d, H/p, W/p)` and back, p the shape's `patch`.
 
     Encoder and decoder each hold a linear path from patch to latent (PCA at the start of training, so that training
     starts at the quality of a transform codec) and a convolutional path that adds to it.
@@ -120,7 +113,7 @@ class ImageFSQNet(nn.Module):
         return codes, ids
 
     def pixels(self, codes: Tensor) -> Tensor:
-        """Codes `(N, d, h, w)` to pictures `(N, 3, p h, p w)`."""
+        """Codes `(N, d, h, w)` to images `(N, 3, p h, p w)`."""
         coarse = functional.pixel_shuffle(self.patch_out(codes), self.shape.patch)
         y = functional.pixel_shuffle(self.grow(self.widen(self.decoder(self.from_latent(codes)))), 2)
         fine = functional.pixel_shuffle(self.to_pixels(self.refine(y)), PATCH // 2)
@@ -130,76 +123,59 @@ class ImageFSQNet(nn.Module):
         codes, _ = self.quantise(self.latent(x))
         return self.pixels(codes)
 
+    def card_fields(self, size: int | None) -> dict[str, Any]:
+        size, levels = 256 if size is None else size, self.shape.levels
+        grid = square_grid("this tokenizer", size, self.shape.patch)
+        return fsq_fields(levels) | {"grid": grid, "input_size": size, "padding": "none"}
 
-class ImageFSQ:
-    """The tokenizer over a trained net: uint8 sRGB of the card's size to ids and back.
+    def ids(self, x: Tensor) -> Tensor:
+        return self.quantise(self.latent(x))[1]
 
-    An item is one picture `(H, W, 3)` or a stack `(N, H, W, 3)`, with H and W as the card's `grid` times the patch of
-    the weights; its ids are `(h, w)` or `(N, h, w)`. A 4-D array given for `items` is a sequence of pictures, as numpy
-    iterates it.
+    def images(self, ids: Tensor) -> Tensor:
+        return self.pixels(self.fsq.indices_to_codes(ids))
+
+    # Not (value - mean) / std: what it was trained and measured with, which rounds otherwise.
+    def to_input(self, items: Tensor) -> Tensor:
+        return items.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def to_items(self, images: Tensor) -> Tensor:
+        return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class ImageFSQ(GridTokenizer):
+    """The tokenizer over a trained net: uint8 sRGB of the card's size to ids and back; weights are stored as fp16.
+
+    A 4-D array given for `items` is a sequence of images, as numpy iterates it.
     """
 
-    def __init__(self, card: CodecCard, net: ImageFSQNet, device: str = "cpu") -> None:
-        if card.grid is None or card.vocabulary != net.fsq.codebook_size or card.levels != list(net.shape.levels):
-            raise CurateError(f"the card of {card.name} lacks a grid, or its levels are not those of the weights")
-        self.card = card
-        self.grid = card.grid
-        self.picture = (self.grid[0] * net.shape.patch, self.grid[1] * net.shape.patch, 3)
-        self.device = torch.device(device)
-        self.net = net.eval().to(self.device)
+    net: ImageFSQNet
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> ImageFSQ:
-        """Reads `card.json` and `weights.safetensors`; refuses weights other than those the card was measured with."""
-        card, raw = read_folder(folder)
-        return cls(card, net_from_bytes(raw), device)
+    def net_from_bytes(cls, raw: bytes, name: str = "") -> ImageFSQNet:
+        """As its base's, of its own kind."""
+        return cast(ImageFSQNet, super().net_from_bytes(raw, name))
 
-    def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
-        """Pictures or stacks, uint8, to ids of the card's dtype in the same order and shape."""
-        stacks = [self._stack(item) for item in items]
-        done = in_micro_batches(stacks, self._encode, self.grid, self.card.numpy_dtype, self.device)
-        return split(done, items, 3)
-
-    def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
-        """Ids `(h, w)` or `(N, h, w)` to uint8 pictures or stacks; `lengths` has no meaning for pictures."""
-        stacks = [self._grids(one) for one in ids]
-        done = in_micro_batches(stacks, self._decode, self.picture, np.dtype(np.uint8), self.device)
-        return split(done, ids, 2)
-
-    def _stack(self, item: Any) -> NDArray[np.uint8]:
-        want = self.picture
-        if not isinstance(item, np.ndarray) or item.dtype != np.uint8 or item.shape[-3:] != want or item.ndim > 4:
-            got = f"{item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
-            raise ValueError(f"{self.card.name} expects uint8 {want} or (N, {want[0]}, {want[1]}, 3), got {got}")
-        return cast(NDArray[np.uint8], item.reshape(-1, *want))
-
-    def _grids(self, ids: NDArray[np.generic]) -> NDArray[np.int64]:
-        if ids.dtype.kind not in "ui" or ids.shape[-2:] != self.grid or ids.ndim > 3:
-            h, w = self.grid
-            raise ValueError(f"{self.card.name} expects ids ({h}, {w}) or (N, {h}, {w}), got {ids.dtype} {ids.shape}")
-        grids = ids.astype(np.int64).reshape(-1, *self.grid)
-        if grids.size and not 0 <= grids.min() <= grids.max() < self.card.vocabulary:
-            raise ValueError(
-                f"{self.card.name} has ids 0 <= id < {self.card.vocabulary}, got {grids.min()} .. {grids.max()}"
-            )
-        return grids
-
-    def _encode(self, pictures: Tensor) -> Tensor:
-        """uint8 `(n, H, W, 3)` to int32 `(n, h, w)`."""
-        return self.net.quantise(self.net.latent(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1))[1]
-
-    def _decode(self, ids: Tensor) -> Tensor:
-        """int64 `(n, h, w)` to uint8 `(n, H, W, 3)`."""
-        pictures = (self.net.pixels(self.net.fsq.indices_to_codes(ids)) + 1) * 127.5
-        return pictures.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    @classmethod
+    def net_of(cls, shape: dict[str, Any]) -> ImageFSQNet:
+        return channels_last(ImageFSQNet(image_shape(shape)))
 
 
-def net_from_bytes(raw: bytes) -> ImageFSQNet:
-    """The net in the bytes of a weights file; stored as fp16, computed with as fp32."""
-    shape = words_of(raw)["shape"]
-    net = ImageFSQNet(ImageFSQShape(**{**shape, "levels": tuple(shape["levels"])}))
-    net.load_state_dict({name: t.float() for name, t in load_tensors(raw).items()})
-    return channels_last(net)
+def image_shape(words: dict[str, Any]) -> ImageFSQShape:
+    """The shape of an image tokenizer as its weights file says it."""
+    return ImageFSQShape(**{**words, "levels": tuple(words["levels"])})
+
+
+def fsq_fields(levels: tuple[int, ...]) -> dict[str, Any]:
+    """Fields of the card of an FSQ of these levels."""
+    return {
+        "quantiser": "fsq",
+        "levels": list(levels),
+        "index_order": (
+            "little-endian mixed radix: id = sum of digit_i times the product of the levels before i; "
+            "channel 0 is the least significant digit; cells in row-major order"
+        ),
+        "vocabulary": fsq_vocabulary(levels),
+    }
 
 
 def channels_last(net: Net) -> Net:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from curate.tokenizers.codecs.taming import VQGAN, Names, shape_from, vqgan_shape
-from curate.tokenizers.image_grids import PictureNet, PictureTokenizer
+from curate.models.weights import sizes_of
+from curate.tokenizers.codecs.vqgan import VQGAN, vqgan_shape
+from curate.tokenizers.grid import GridNet, Imported
 
-LLAMAGEN = Names("conv_blocks", "conv_blocks", "res", ("0", "1", "2"), deepest_first=True)
+_MIDDLE = {"block_1": "0", "attn_1": "1", "block_2": "2"}
 
 
-class LlamaGenVQ(PictureTokenizer):
+def published(key: str) -> str:
+    """LlamaGen's name of a tensor of `transformers`' `JanusVQVAE`, whose network is LlamaGen's."""
+    key = re.sub(r"\.(down|up)\.(\d+)\.", r".conv_blocks.\2.", key).replace(".block.", ".res.")
+    return re.sub(r"\.mid\.(\w+)", lambda m: f".mid.{_MIDDLE[m[1]]}", key)
+
+
+class LlamaGenVQ(Imported):
     """`vq_ds16_c2i.pt`, `vq_ds8_c2i.pt` (ImageNet) and `vq_ds16_t2i.pt` (LAION-COCO), as safetensors or as they are.
 
-    A picture may have any side that the stride divides: 256, 384 and 512 are published with figures.
+    An image may have any side that the stride divides: 256, 384 and 512 are published with figures.
     """
 
     architecture = "llamagen-vq"
     patterns = ("*.safetensors", "vq_ds*.pt", "*.bin")
     licence = "MIT (FoundationVision/LlamaGen)"
+    packages = ("torch", "transformers")
 
     @classmethod
     def select(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -30,8 +39,9 @@ class LlamaGenVQ(PictureTokenizer):
 
     @classmethod
     def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        return vqgan_shape(state, path, LLAMAGEN)
+        codes, code_width = sizes_of(state, "quantize.embedding.weight", 2, path)
+        return vqgan_shape(state, path, "conv_blocks", "res") | {"codes": codes, "code_width": code_width}
 
     @classmethod
-    def net_of(cls, shape: dict[str, Any]) -> PictureNet:
-        return VQGAN(shape_from(shape), LLAMAGEN, "cosine")
+    def net_of(cls, shape: dict[str, Any]) -> GridNet:
+        return VQGAN(published, "cosine", **shape)

@@ -1,67 +1,17 @@
-"""SEED-Voken's tokenizers: Open-MAGVIT2 (Luo et al. 2024, arXiv 2409.04410) and IBQ (Shi et al. 2024, 2412.02692)."""
+"""SEED-Voken's Open-MAGVIT2 (Luo et al. 2024, arXiv 2409.04410): MAGVIT-v2's image codec, lookup-free."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from curate.tokenizers.codecs.taming import (
-    VQGAN,
-    Chain,
-    Names,
-    Residual,
-    norm,
-    preprocessing,
-    shape_from,
-    vqgan_shape,
-)
-from curate.tokenizers.image_grids import (
-    PictureNet,
-    PictureTokenizer,
-    averaged,
-    count,
-    grid_of,
-    sides,
-    tensor,
-)
-
-
-class IBQ(PictureTokenizer):
-    """`TencentARC/IBQ-Tokenizer-*`: a VQGAN with 1024 to 262144 codes of 256, chosen by the greatest dot product.
-
-    The moving averages of the checkpoint are taken, as in its publisher's evaluation.
-    """
-
-    architecture = "ibq"
-    patterns = ("*.safetensors", "*.ckpt")
-    licence = "Apache-2.0 (TencentARC/SEED-Voken)"
-
-    @classmethod
-    def select(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return averaged(state)
-
-    @classmethod
-    def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        return vqgan_shape(state, path, Names())
-
-    @classmethod
-    def net_of(cls, shape: dict[str, Any]) -> PictureNet:
-        return VQGAN(shape_from(shape), Names(), "dot")
-
-
-@dataclass(frozen=True)
-class LFQShape:
-    """Sizes of an Open-MAGVIT2: as `taming.Shape`; `bits` is the count of latent channels, 18 or 14."""
-
-    width: int
-    multipliers: tuple[int, ...]
-    blocks: int
-    bits: int
+from curate.models.weights import moving_averages
+from curate.tokenizers.codecs.vqgan import Chain, Residual, vqgan_shape
+from curate.tokenizers.grid import GridNet, Imported, square_grid
 
 
 class AdaptiveNorm(nn.Module):
@@ -106,29 +56,29 @@ class StyledChain(Chain):
         return x
 
 
-class OpenMagvit2Net(PictureNet):
-    """MAGVIT-v2's picture codec as Open-MAGVIT2 builds it; pictures in [-1, 1], codes -1 or +1 in each channel."""
+class OpenMagvit2Net(GridNet):
+    """Images in [-1, 1], codes -1 or +1 in each of `bits` latent channels; the other sizes as `VQGAN`'s."""
 
-    def __init__(self, shape: LFQShape) -> None:
+    def __init__(self, width: int, multipliers: Sequence[int], blocks: int, bits: int) -> None:
         super().__init__()
-        self.shape = shape
-        self.encoder = _encoder(shape)
-        self.decoder = _decoder(shape)
+        self.bits, self.stride = bits, 1 << (len(multipliers) - 1)
+        widths = [width * m for m in multipliers]
+        self.encoder = _encoder(width, widths, blocks, bits)
+        self.decoder = _decoder(widths, blocks, bits)
 
-    def facts(self, size: int | None) -> dict[str, Any]:
-        size, stride, bits = 256 if size is None else size, 1 << (len(self.shape.multipliers) - 1), self.shape.bits
+    def card_fields(self, size: int | None) -> dict[str, Any]:
+        size = 256 if size is None else size
         return {
             "quantiser": "lfq",
-            "levels": [2] * bits,
+            "levels": [2] * self.bits,
             "bit_order": "lsb",
             "index_order": (
                 "id = sum over channels i of 2^i where the latent is greater than 0; channel 0 is the least "
                 "significant bit; cells in row-major order"
             ),
-            "vocabulary": 1 << bits,
-            "grid": grid_of("Open-MAGVIT2", size, stride),
+            "vocabulary": 1 << self.bits,
+            "grid": square_grid("Open-MAGVIT2", size, self.stride),
             "input_size": size,
-            "preprocessing": preprocessing(self.mean, self.std),
         }
 
     def ids(self, x: Tensor) -> Tensor:
@@ -136,52 +86,48 @@ class OpenMagvit2Net(PictureNet):
         ids: Tensor = (bits.long() << self._places(x)).sum(1)
         return ids
 
-    def pictures(self, ids: Tensor) -> Tensor:
+    def images(self, ids: Tensor) -> Tensor:
         codes = ((ids[:, None] >> self._places(ids)) & 1).float() * 2 - 1
         done: Tensor = self.decoder(codes)
         return done
 
     def _places(self, like: Tensor) -> Tensor:
-        return torch.arange(self.shape.bits, device=like.device)[None, :, None, None]
+        return torch.arange(self.bits, device=like.device)[None, :, None, None]
 
 
-def _encoder(shape: LFQShape) -> Chain:
-    chain, wide, last = Chain(), shape.width, len(shape.multipliers) - 1
+def _encoder(width: int, widths: Sequence[int], blocks: int, bits: int) -> Chain:
+    chain, wide = Chain(), width
     chain.step("conv_in", nn.Conv2d(3, wide, 3, padding=1, bias=False))
-    for i, multiplier in enumerate(shape.multipliers):
-        for j in range(shape.blocks):
-            chain.step(f"down.{i}.block.{j}", Residual(wide, shape.width * multiplier, bias=False))
-            wide = shape.width * multiplier
-        if i != last:
+    for i, level in enumerate(widths):
+        for j in range(blocks):
+            chain.step(f"down.{i}.block.{j}", Residual(wide, level))
+            wide = level
+        if i + 1 < len(widths):
             chain.step(f"down.{i}.downsample", nn.Conv2d(wide, wide, 3, stride=2, padding=1))
-    for j in range(shape.blocks):
-        chain.step(f"mid_block.{j}", Residual(wide, wide, bias=False))
-    chain.step("norm_out", norm(wide))
-    chain.order.append(nn.SiLU())
-    chain.step("conv_out", nn.Conv2d(wide, shape.bits, 1))
+    for j in range(blocks):
+        chain.step(f"mid_block.{j}", Residual(wide, wide))
+    chain.end(wide, nn.Conv2d(wide, bits, 1))
     return chain
 
 
-def _decoder(shape: LFQShape) -> Chain:
-    chain, wide = StyledChain(), shape.width * shape.multipliers[-1]
-    chain.step("conv_in", nn.Conv2d(shape.bits, wide, 3, padding=1))
-    for j in range(shape.blocks):
-        chain.step(f"mid_block.{j}", Residual(wide, wide, bias=False))
-    for i in reversed(range(len(shape.multipliers))):
-        chain.step(f"adaptive.{i}", AdaptiveNorm(shape.bits, wide))
-        for j in range(shape.blocks):
-            chain.step(f"up.{i}.block.{j}", Residual(wide, shape.width * shape.multipliers[i], bias=False))
-            wide = shape.width * shape.multipliers[i]
+def _decoder(widths: Sequence[int], blocks: int, bits: int) -> Chain:
+    chain, wide = StyledChain(), widths[-1]
+    chain.step("conv_in", nn.Conv2d(bits, wide, 3, padding=1))
+    for j in range(blocks):
+        chain.step(f"mid_block.{j}", Residual(wide, wide))
+    for i, level in reversed(list(enumerate(widths))):
+        chain.step(f"adaptive.{i}", AdaptiveNorm(bits, wide))
+        for j in range(blocks):
+            chain.step(f"up.{i}.block.{j}", Residual(wide, level))
+            wide = level
         if i:
             chain.step(f"up.{i}.upsample", DepthToSpace(wide))
-    chain.step("norm_out", norm(wide))
-    chain.order.append(nn.SiLU())
-    chain.step("conv_out", nn.Conv2d(wide, 3, 3, padding=1))
+    chain.end(wide, nn.Conv2d(wide, 3, 3, padding=1))
     return chain
 
 
-class OpenMagvit2(PictureTokenizer):
-    """`TencentARC/Open-MAGVIT2-Tokenizer-*`: pictures, stride 16, 2^18 or 2^14 ids. The video variant does not fit.
+class OpenMagvit2(Imported):
+    """`TencentARC/Open-MAGVIT2-Tokenizer-*`: images, stride 16, 2^18 or 2^14 ids. The video variant does not fit.
 
     The moving averages of the checkpoint are taken, as in its publisher's evaluation.
     """
@@ -192,21 +138,12 @@ class OpenMagvit2(PictureTokenizer):
 
     @classmethod
     def select(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return averaged(state)
+        return moving_averages(state)
 
     @classmethod
     def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        width = sides(state, "encoder.conv_in.weight", 4, path)[0]
-        tensor(state, "encoder.down.0.block.0.conv1.weight", path)
-        levels = [f"encoder.down.{i}.block" for i in range(count(state, "encoder.down."))]
-        shape = LFQShape(
-            width=width,
-            multipliers=tuple(sides(state, f"{level}.0.conv1.weight", 4, path)[0] // width for level in levels),
-            blocks=count(state, f"{levels[0]}."),
-            bits=sides(state, "encoder.conv_out.weight", 4, path)[0],
-        )
-        return asdict(shape)
+        return vqgan_shape(state, path, latent="bits")
 
     @classmethod
-    def net_of(cls, shape: dict[str, Any]) -> PictureNet:
-        return OpenMagvit2Net(LFQShape(**{**shape, "multipliers": tuple(shape["multipliers"])}))
+    def net_of(cls, shape: dict[str, Any]) -> GridNet:
+        return OpenMagvit2Net(**shape)

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from curate.models.encoders import Encoder, encoder_of
-from curate.schema.codec import CodecCard, Preprocessing, Quality, smallest_unsigned
+from curate.schema.codec import CodecCard, Quality, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.codecs.feature_images import stack_of
-from curate.tokenizers.folders import WEIGHTS, code_version, header, read_folder, words_of, write_folder
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.codecs.features import FeatureTokenizer, encoder_fields, stated_encoder
+from curate.tokenizers.folders import WEIGHTS, header, read_folder, words_of, write_folder
 from curate.tokenizers.quantisers.difference import difference_rate
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, fit_product, product_ids, product_vectors
 from curate.tokenizers.quantisers.topk import topk
@@ -24,11 +23,11 @@ from curate.tokenizers.quantisers.topk import topk
 _SHORTEST = 1e-12
 
 
-class QuantisedFeatures:
-    """Features as ids (a `Tokenizer`); `decode` gives features, since a feature does not say its picture.
+class QuantisedFeatures(FeatureTokenizer):
+    """Features as ids, and ids as features.
 
     A feature is brought to unit length, then quantised by nearest code: its direction is kept, its length is not. Dense
-    features of one picture give ids `(h, w)`, a global one `(groups,)`; a stack of N puts N before it.
+    features of one image give ids `(h, w)`, a global one `(groups,)`; a stack of N puts N before it.
     """
 
     def __init__(self, card: CodecCard, encoder: Encoder, codebooks: NDArray[np.float32]) -> None:
@@ -37,8 +36,8 @@ class QuantisedFeatures:
         grid = encoder.grid if dense else (groups,)
         if groups * part != encoder.width or card.vocabulary != codes or card.grid != grid or (dense and groups > 1):
             raise CurateError(f"the card of {card.name}, its encoder and its codebooks do not belong together")
-        self.card, self.encoder, self.codebooks = card, encoder, codebooks
-        self._dense, self._grid = dense, grid
+        super().__init__(card, encoder)
+        self.codebooks, self._dense, self._grid = codebooks, dense, grid
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> QuantisedFeatures:
@@ -55,21 +54,15 @@ class QuantisedFeatures:
         codebooks = codebooks_from_bytes(raw)
         try:
             words = words_of(raw)
-            spec, wanted = words["encoder"], words["encoder_digest"]
         except (KeyError, ValueError) as error:
             raise CurateError(f"the weights of {card.name} do not say their encoder: {error}") from error
-        encoder = encoder_of(spec, device)
-        if encoder.digest != wanted:
-            raise CurateError(
-                f"{encoder.name} has other weights than those that {card.name} was fitted on",
-                f"it was fitted on BLAKE3 {wanted}, these have {encoder.digest}",
-            )
-        return cls(card, encoder, codebooks)
+        return cls(card, stated_encoder(words, card.name, device), codebooks)
 
-    def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
-        """Pictures or stacks, uint8 of the encoder's size, to ids of the card's dtype."""
-        found = [self._ids(self._units(item)) for item in items]
-        return [ids[0] if item.ndim == 3 else ids for ids, item in zip(found, items, strict=True)]
+    def quantise(self, features: NDArray[np.float32]) -> NDArray[np.generic]:
+        """The id of the nearest code of each feature, or of each of its parts."""
+        ids = product_ids(unit(features), self.codebooks)
+        kept: NDArray[np.generic] = (ids[..., 0] if self._dense else ids).astype(self.card.numpy_dtype)
+        return kept
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
         """Ids to float32 features of about unit length: `(h, w, d)` or `(d,)`; a stack puts N before it."""
@@ -90,7 +83,7 @@ class QuantisedFeatures:
         """
         out = []
         for item in items:
-            parts = self._units(item)
+            parts = unit(self._features(item))
             parts = parts.reshape(*parts.shape[:-1], len(self.codebooks), -1)
             near = np.stack([_squared(parts[..., g, :], book) for g, book in enumerate(self.codebooks)], axis=-2)
             ids, odds = topk(-near, k, temperature)
@@ -98,14 +91,6 @@ class QuantisedFeatures:
                 ids, odds = ids[..., 0, :], odds[..., 0, :]
             out.append((ids[0], odds[0]) if item.ndim == 3 else (ids, odds))
         return out
-
-    def _units(self, item: Any) -> NDArray[np.float32]:
-        return unit(self.encoder(stack_of(item, self.card.name, self.encoder.size)))
-
-    def _ids(self, features: NDArray[np.float32]) -> NDArray[np.generic]:
-        ids = product_ids(features, self.codebooks)
-        kept: NDArray[np.generic] = (ids[..., 0] if self._dense else ids).astype(self.card.numpy_dtype)
-        return kept
 
 
 def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -123,7 +108,7 @@ def _squared(x: NDArray[np.float32], book: NDArray[np.float32]) -> NDArray[np.fl
 
 def train_features(
     encoder: Mapping[str, Any],
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     held_out: NDArray[np.uint8],
     folder: Path,
     stream: str,
@@ -135,25 +120,25 @@ def train_features(
     licence: str = "that of the encoder, as its publisher states",
     device: str = "cpu",
 ) -> CodecCard:
-    """Fits codebooks on features of `pictures`, measures them on `held_out`, and writes a tokenizer's folder.
+    """Fits codebooks on features of `images`, measures them on `held_out`, and writes a tokenizer's folder.
 
     Args:
         encoder: what `encoder_of` takes.
-        pictures, held_out: uint8 `(N, size, size, 3)`; no picture is to be in both.
+        images, held_out: uint8 `(N, size, size, 3)`; no image is to be in both.
         stream: e.g. `tok_dinov2@224`.
         codes: size of each codebook. groups: 1 for dense features; 4M-21 has 16 for a global one.
-        trained_on, held_out_name: what the pictures are, for the card.
+        trained_on, held_out_name: what the images are, for the card.
 
     Raises:
-        CurateError: no held-out pictures, too few features for the codes, or more than one group for dense ones.
+        CurateError: no held-out images, too few features for the codes, or more than one group for dense ones.
     """
     if not len(held_out):
-        raise CurateError("no pictures are kept out", "quality is only worth something on pictures not trained on")
+        raise CurateError("no images are kept out", "quality is only worth something on images not trained on")
     net = encoder_of(encoder, device)
     dense = len(net.grid) == 2
     if dense and groups != 1:
         raise CurateError(f"{groups} groups for dense features", "dense features take one id a position: groups 1")
-    features = unit(net(pictures)).reshape(-1, net.width)
+    features = unit(net(images)).reshape(-1, net.width)
     codebooks = fit_product(features, groups, codes, seed)
     if groups == 1:
         # Codes of full length are chosen by angle alone; means of many directions are short, and would take too much.
@@ -161,39 +146,27 @@ def train_features(
     words = {"encoder": dict(encoder), "encoder_digest": net.digest}
     raw = save({"codebooks": codebooks}, metadata=header(words))
     each = "cells in row-major order" if dense else "group 0 holds the feature's first values"
-    card = CodecCard(
-        name=folder.name,
-        architecture="features",
-        modality="image",
-        stream=stream,
-        quantiser="vq" if groups == 1 else "pq",
-        levels=[codes] * groups,
-        index_order=f"id = index of the nearest code by squared distance, ties to the lowest; {each}",
-        vocabulary=codes,
-        dtype=smallest_unsigned(codes),
-        grid=net.grid if dense else (groups,),
-        input_size=net.size,
-        channels=3,
-        input=(
-            f"uint8 sRGB (N, {net.size}, {net.size}, 3) to {net.name}; its feature is brought to unit length{PICTURES}"
-        ),
-        preprocessing=Preprocessing(
-            resize="short_side", resample="lanczos", crop="centre", mean=list(net.mean), std=list(net.std)
-        ),
-        chunking="each picture alone",
-        padding="none",
-        valid_length="all ids are valid",
-        weights_digest=digest(raw),
-        code_version=code_version("torch", "timm", "open_clip_torch"),
-        parameters=net.parameters + codebooks.size,
-        trained_on=f"codebooks: {trained_on or f'{len(pictures)} pictures'}; encoder: see {net.name}",
-        licence=licence,
-    )
+    own = {
+        "name": folder.name,
+        "architecture": "features",
+        "stream": stream,
+        "quantiser": "vq" if groups == 1 else "pq",
+        "levels": [codes] * groups,
+        "index_order": f"id = index of the nearest code by squared distance, ties to the lowest; {each}",
+        "vocabulary": codes,
+        "dtype": smallest_unsigned(codes),
+        "grid": net.grid if dense else (groups,),
+        "weights_digest": digest(raw),
+        "parameters": net.parameters + codebooks.size,
+        "trained_on": f"codebooks: {trained_on or f'{len(images)} images'}; encoder: see {net.name}",
+        "licence": licence,
+    }
+    card = CodecCard.model_validate(encoder_fields(net, "is brought to unit length") | own)
     tokenizer = QuantisedFeatures(card, net, codebooks)
     ids = tokenizer.encode(list(held_out))
     truth, back = unit(net(held_out)), np.stack(tokenizer.decode(ids))
     quality = Quality(
-        media=f"not trained on: {held_out_name or f'{len(held_out)} pictures'}",
+        media=f"not trained on: {held_out_name or f'{len(held_out)} images'}",
         items=len(held_out),
         cosine=round(float((truth * unit(back)).sum(-1).mean()), 4),
         ids_per_item=ids[0].size,

@@ -1,88 +1,40 @@
-"""TiTok (Yu et al. 2024, arXiv 2406.07550): a 256-pixel picture as a row of 32 to 256 ids that have no place."""
+"""TiTok (Yu et al. 2024, arXiv 2406.07550): a 256-pixel image as a row of 32 to 256 ids that have no place.
+
+Its transformer blocks are `open_clip`'s, as in its publisher's code; heads are 64 wide.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from curate.models.weights import read_config
+from curate.models.torchvision_shim import ensure_torchvision
+from curate.models.weights import infer_depth, read_config, sizes_of
 from curate.schema.errors import CurateError
-from curate.tokenizers.codecs.taming import Chain, Codebook, Residual, norm, preprocessing
-from curate.tokenizers.image_grids import PictureNet, PictureTokenizer, count, sides
+from curate.tokenizers.codecs.vqgan import Chain, Codebook, Residual
+from curate.tokenizers.grid import GridNet, Imported
 
 HEAD = 64
-
-
-@dataclass(frozen=True)
-class PixelShape:
-    """Sizes of the MaskGIT-VQGAN decoder: as `taming.Shape`."""
-
-    width: int
-    multipliers: tuple[int, ...]
-    blocks: int
-    latent: int
-    codes: int
-
-
-@dataclass(frozen=True)
-class TiTokShape:
-    """Sizes of a TiTok.
-
-    Attributes:
-        side: of the grid of patches; patch: pixels of a patch's side.
-        tokens: ids of a picture; codes, code_width: the codebook; unit: whether latents and codes are l2-normalised.
-        encoder_width, encoder_blocks, decoder_width, decoder_blocks: of the transformers; heads are 64 wide.
-        pixels: the decoder from proxy codes to pixels that the first checkpoints end in; None: the transformer's
-            output is the pixels of a patch.
-    """
-
-    side: int
-    patch: int
-    tokens: int
-    codes: int
-    code_width: int
-    unit: bool
-    encoder_width: int
-    encoder_blocks: int
-    decoder_width: int
-    decoder_blocks: int
-    pixels: PixelShape | None
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block, four times as wide inside, exact GELU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = nn.MultiheadAttention(width, width // HEAD, batch_first=True)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.ln_1(x)
-        x = x + self.attn(h, h, h, need_weights=False)[0]
-        inner: Tensor = self.mlp["c_proj"](functional.gelu(self.mlp["c_fc"](self.ln_2(x))))
-        return x + inner
 
 
 class _Transformer(nn.Module):
     """What encoder and decoder share: places of a class token, patches and tokens, and the blocks between two norms."""
 
-    def __init__(self, width: int, blocks: int, shape: TiTokShape) -> None:
+    def __init__(self, width: int, blocks: int, side: int, tokens: int) -> None:
         super().__init__()
+        ensure_torchvision()
+        from open_clip.transformer import ResidualAttentionBlock
+
         self.class_embedding = nn.Parameter(torch.zeros(1, width))
-        self.positional_embedding = nn.Parameter(torch.zeros(shape.side**2 + 1, width))
-        self.latent_token_positional_embedding = nn.Parameter(torch.zeros(shape.tokens, width))
+        self.positional_embedding = nn.Parameter(torch.zeros(side**2 + 1, width))
+        self.latent_token_positional_embedding = nn.Parameter(torch.zeros(tokens, width))
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = nn.ModuleList([Block(width) for _ in range(blocks)])
+        self.transformer = nn.ModuleList(ResidualAttentionBlock(width, width // HEAD) for _ in range(blocks))
         self.ln_post = nn.LayerNorm(width)
 
     def mix(self, patches: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,37 +48,36 @@ class _Transformer(nn.Module):
 
 
 class Encoder(_Transformer):
-    def __init__(self, shape: TiTokShape) -> None:
-        super().__init__(shape.encoder_width, shape.encoder_blocks, shape)
-        self.patch_embed = nn.Conv2d(3, shape.encoder_width, shape.patch, stride=shape.patch)
-        self.conv_out = nn.Conv2d(shape.encoder_width, shape.code_width, 1)
-        self.legacy = shape.pixels is not None
+    def __init__(self, width: int, blocks: int, side: int, tokens: int, patch: int, code_width: int, legacy: bool):
+        super().__init__(width, blocks, side, tokens)
+        self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
+        self.conv_out = nn.Conv2d(width, code_width, 1)
+        self.legacy = legacy
 
     def forward(self, x: Tensor, latent_tokens: Tensor) -> Tensor:
         """`(n, 3, H, W)` to `(n, code_width, 1, tokens)`."""
         n = len(x)
         _, tokens = self.mix(self.patch_embed(x).flatten(2).transpose(1, 2), latent_tokens.expand(n, -1, -1))
-        count_, width = tokens.shape[1:]
+        count, width = tokens.shape[1:]
         # The first checkpoints were trained with rows read as columns here: memory of (tokens, width) taken as
         # (width, tokens), without a transposition.
-        rows = tokens.reshape(n, width, count_) if self.legacy else tokens.transpose(1, 2)
+        rows = tokens.reshape(n, width, count) if self.legacy else tokens.transpose(1, 2)
         z: Tensor = self.conv_out(rows[..., None])
-        return z.reshape(n, -1, 1, count_)
+        return z.reshape(n, -1, 1, count)
 
 
 class Decoder(_Transformer):
-    def __init__(self, shape: TiTokShape) -> None:
-        wide = shape.decoder_width
-        super().__init__(wide, shape.decoder_blocks, shape)
-        self.side, self.patch = shape.side, shape.patch
-        self.decoder_embed = nn.Linear(shape.code_width, wide)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, wide))
-        if shape.pixels is not None:
-            self.ffn = nn.Sequential(
-                nn.Conv2d(wide, 2 * wide, 1), nn.Tanh(), nn.Conv2d(2 * wide, shape.pixels.codes, 1)
-            )
+    """Args: proxies: codes of the decoder from proxy codes to pixels; 0: the output is the pixels of a patch."""
+
+    def __init__(self, width: int, blocks: int, side: int, tokens: int, patch: int, code_width: int, proxies: int):
+        super().__init__(width, blocks, side, tokens)
+        self.side, self.patch = side, patch
+        self.decoder_embed = nn.Linear(code_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        if proxies:
+            self.ffn = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, proxies, 1))
         else:
-            self.ffn = nn.Sequential(nn.Conv2d(wide, 3 * shape.patch**2, 1))
+            self.ffn = nn.Sequential(nn.Conv2d(width, 3 * patch**2, 1))
             self.conv_out = nn.Conv2d(3, 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -145,7 +96,7 @@ class MaskGITResidual(Residual):
     """MaskGIT's block: where the width changes, the shortcut is a 1x1 convolution of the block's own result."""
 
     def __init__(self, wide_in: int, wide_out: int) -> None:
-        super().__init__(wide_in, wide_out, bias=False)
+        super().__init__(wide_in, wide_out)
         if wide_in != wide_out:
             self.nin_shortcut = nn.Conv2d(wide_out, wide_out, 1, bias=False)
 
@@ -155,62 +106,82 @@ class MaskGITResidual(Residual):
         return inner + shortcut
 
 
-def pixel_decoder(shape: PixelShape) -> Chain:
-    """The decoder of MaskGIT's VQGAN (Chang et al. 2022, arXiv 2202.04200): no attention; pictures in [0, 1]."""
-    chain, wide = Chain(), shape.width * shape.multipliers[-1]
-    chain.step("conv_in", nn.Conv2d(shape.latent, wide, 3, padding=1))
-    for j in range(shape.blocks):
+def pixel_decoder(width: int, multipliers: Sequence[int], blocks: int, latent: int) -> Chain:
+    """The decoder of MaskGIT's VQGAN (Chang et al. 2022, arXiv 2202.04200): no attention; images in [0, 1].
+
+    Sizes are those of `VQGAN`.
+    """
+    chain, wide = Chain(), width * multipliers[-1]
+    chain.step("conv_in", nn.Conv2d(latent, wide, 3, padding=1))
+    for j in range(blocks):
         chain.step(f"mid.{j}", MaskGITResidual(wide, wide))
-    for i in reversed(range(len(shape.multipliers))):
-        for j in range(shape.blocks):
-            chain.step(f"up.{i}.block.{j}", MaskGITResidual(wide, shape.width * shape.multipliers[i]))
-            wide = shape.width * shape.multipliers[i]
+    for i in reversed(range(len(multipliers))):
+        for j in range(blocks):
+            chain.step(f"up.{i}.block.{j}", MaskGITResidual(wide, width * multipliers[i]))
+            wide = width * multipliers[i]
         if i:
             chain.order.append(nn.Upsample(scale_factor=2.0, mode="nearest"))
             chain.step(f"up.{i}.upsample_conv", nn.Conv2d(wide, wide, 3, padding=1))
-    chain.step("norm_out", norm(wide))
-    chain.order.append(nn.SiLU())
-    chain.step("conv_out", nn.Conv2d(wide, 3, 3, padding=1))
+    chain.end(wide, nn.Conv2d(wide, 3, 3, padding=1))
     return chain
 
 
-class TiTokNet(PictureNet):
-    """Pictures in [0, 1] to `tokens` ids and back."""
+class TiTokNet(GridNet):
+    """Images in [0, 1] to `tokens` ids and back.
 
-    mean = 0.0
-    std = 1.0
+    Args:
+        side: of the grid of patches; patch: pixels of a patch's side.
+        tokens: ids of an image; codes, code_width: the codebook; unit: True if latents and codes are l2-normalised.
+        encoder_width, encoder_blocks, decoder_width, decoder_blocks: of the transformers.
+        pixels: sizes of the decoder from proxy codes to pixels that the first checkpoints end in; None: the
+            transformer's output is the pixels of a patch.
+    """
 
-    def __init__(self, shape: TiTokShape) -> None:
+    mean = (0.0, 0.0, 0.0)
+    std = (1.0, 1.0, 1.0)
+
+    def __init__(
+        self,
+        side: int,
+        patch: int,
+        tokens: int,
+        codes: int,
+        code_width: int,
+        unit: bool,
+        encoder_width: int,
+        encoder_blocks: int,
+        decoder_width: int,
+        decoder_blocks: int,
+        pixels: Mapping[str, Any] | None,
+    ) -> None:
         super().__init__()
-        self.shape = shape
-        self.latent_tokens = nn.Parameter(torch.zeros(shape.tokens, shape.encoder_width))
-        self.encoder = Encoder(shape)
-        self.decoder = Decoder(shape)
-        self.quantize = Codebook(shape.codes, shape.code_width, "cosine" if shape.unit else "euclid")
-        if shape.pixels is not None:
-            self.pixel_quantize = Codebook(shape.pixels.codes, shape.pixels.latent, "euclid")
-            self.pixel_decoder = pixel_decoder(shape.pixels)
+        self.size, self.unit, proxies = side * patch, unit, dict(pixels or {})
+        sizes = (side, tokens, patch, code_width)
+        self.latent_tokens = nn.Parameter(torch.zeros(tokens, encoder_width))
+        self.encoder = Encoder(encoder_width, encoder_blocks, *sizes, legacy=bool(proxies))
+        self.decoder = Decoder(decoder_width, decoder_blocks, *sizes, proxies=proxies.get("codes", 0))
+        self.quantize = Codebook(codes, code_width, "cosine" if unit else "euclid")
+        if proxies:
+            self.pixel_quantize = Codebook(proxies.pop("codes"), proxies["latent"], "euclid")
+            self.pixel_decoder = pixel_decoder(**proxies)
 
-    def facts(self, size: int | None) -> dict[str, Any]:
-        own = self.shape.side * self.shape.patch
-        if size not in (None, own):
-            raise CurateError(f"this TiTok takes pictures of {own}x{own}, not {size}")
-        unit = ", latent and codes l2-normalised" if self.shape.unit else ""
+    def card_fields(self, size: int | None) -> dict[str, Any]:
+        if size not in (None, self.size):
+            raise CurateError(f"this TiTok takes images of {self.size}x{self.size}, not {size}")
+        unit = ", latent and codes l2-normalised" if self.unit else ""
         return {
-            "quantiser": "vq",
             "index_order": f"id = row of the codebook of the nearest code{unit}; ids in the order of the latent tokens",
-            "vocabulary": self.shape.codes,
-            "grid": (self.shape.tokens,),
-            "input_size": own,
-            "preprocessing": preprocessing(self.mean, self.std),
+            "vocabulary": self.quantize.embedding.num_embeddings,
+            "grid": (len(self.latent_tokens),),
+            "input_size": self.size,
         }
 
     def ids(self, x: Tensor) -> Tensor:
         return self.quantize.ids(self.encoder(x, self.latent_tokens))[:, 0]
 
-    def pictures(self, ids: Tensor) -> Tensor:
+    def images(self, ids: Tensor) -> Tensor:
         x: Tensor = self.decoder(self.quantize.vectors(ids[:, None]))
-        if self.shape.pixels is None:
+        if not hasattr(self, "pixel_decoder"):
             return x
         # Not the likeliest proxy code but the mean of all, weighted by their probabilities.
         proxies = torch.einsum("nkhw,kd->ndhw", x.softmax(1), self.pixel_quantize.table())
@@ -218,7 +189,7 @@ class TiTokNet(PictureNet):
         return done
 
 
-class TiTok(PictureTokenizer):
+class TiTok(Imported):
     """`yucornetto/tokenizer_titok_*_imagenet` with VQ: l32, b64, s128 (4096 codes), bl64, bl128, sl256 (8192 codes).
 
     `config.json` beside the weights says whether codes are l2-normalised, which no tensor tells. The VAE variants give
@@ -228,40 +199,39 @@ class TiTok(PictureTokenizer):
     architecture = "titok"
     patterns = ("*.safetensors", "tokenizer_titok*.bin", "pytorch_model.bin")
     licence = "Apache-2.0 (bytedance/1d-tokenizer)"
+    packages = ("torch", "open_clip_torch")
 
     @classmethod
     def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        patches, encoder_width = sides(state, "encoder.positional_embedding", 2, path)
-        codes, code_width = sides(state, "quantize.embedding.weight", 2, path)
-        shape = TiTokShape(
-            side=isqrt(patches - 1),
-            patch=sides(state, "encoder.patch_embed.weight", 4, path)[-1],
-            tokens=sides(state, "latent_tokens", 2, path)[0],
-            codes=codes,
-            code_width=code_width,
-            unit=_unit_codes(path),
-            encoder_width=encoder_width,
-            encoder_blocks=count(state, "encoder.transformer."),
-            decoder_width=sides(state, "decoder.positional_embedding", 2, path)[1],
-            decoder_blocks=count(state, "decoder.transformer."),
-            pixels=None if "decoder.conv_out.weight" in state else _pixel_shape(state, path),
-        )
-        return asdict(shape)
+        patches, encoder_width = sizes_of(state, "encoder.positional_embedding", 2, path)
+        codes, code_width = sizes_of(state, "quantize.embedding.weight", 2, path)
+        return {
+            "side": isqrt(patches - 1),
+            "patch": sizes_of(state, "encoder.patch_embed.weight", 4, path)[-1],
+            "tokens": sizes_of(state, "latent_tokens", 2, path)[0],
+            "codes": codes,
+            "code_width": code_width,
+            "unit": _unit_codes(path),
+            "encoder_width": encoder_width,
+            "encoder_blocks": infer_depth(state, "encoder.transformer."),
+            "decoder_width": sizes_of(state, "decoder.positional_embedding", 2, path)[1],
+            "decoder_blocks": infer_depth(state, "decoder.transformer."),
+            "pixels": None if "decoder.conv_out.weight" in state else _pixel_shape(state, path),
+        }
 
     @classmethod
-    def net_of(cls, shape: dict[str, Any]) -> PictureNet:
-        pixels = shape["pixels"]
-        if pixels is not None:
-            pixels = PixelShape(**{**pixels, "multipliers": tuple(pixels["multipliers"])})
-        return TiTokNet(TiTokShape(**{**shape, "pixels": pixels}))
+    def net_of(cls, shape: dict[str, Any]) -> GridNet:
+        return TiTokNet(**shape)
 
 
-def _pixel_shape(state: Mapping[str, Tensor], path: Path) -> PixelShape:
-    width = sides(state, "pixel_decoder.norm_out.weight", 1, path)[0]
-    codes, latent = sides(state, "pixel_quantize.embedding.weight", 2, path)
-    levels = range(count(state, "pixel_decoder.up."))
-    wide = [sides(state, f"pixel_decoder.up.{i}.block.0.conv1.weight", 4, path)[0] for i in levels]
-    return PixelShape(width, tuple(w // width for w in wide), count(state, "pixel_decoder.mid."), latent, codes)
+def _pixel_shape(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    width = sizes_of(state, "pixel_decoder.norm_out.weight", 1, path)[0]
+    codes, latent = sizes_of(state, "pixel_quantize.embedding.weight", 2, path)
+    levels = range(infer_depth(state, "pixel_decoder.up."))
+    wide = [sizes_of(state, f"pixel_decoder.up.{i}.block.0.conv1.weight", 4, path)[0] for i in levels]
+    blocks = infer_depth(state, "pixel_decoder.mid.")
+    multipliers = [w // width for w in wide]
+    return {"width": width, "multipliers": multipliers, "blocks": blocks, "latent": latent, "codes": codes}
 
 
 def _unit_codes(path: Path) -> bool:

@@ -20,7 +20,7 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.codecs.quantised_features import QuantisedFeatures
 from curate.tokenizers.folders import WEIGHTS, header, read_folder, words_of, write_folder
-from curate.tokenizers.grids import probes
+from curate.tokenizers.grid import probes
 from curate.tokenizers.quantisers.difference import difference_rate
 
 
@@ -46,10 +46,10 @@ class _TopK:
 
 
 class TopKIds(_TopK):
-    """Pictures to ids `(h, w, k)`, the nearest code first (a `Tokenizer`); `decode` gives the first one's features."""
+    """Images to ids `(h, w, k)`, the nearest code first (a `Tokenizer`); `decode` gives the first one's features."""
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
-        """Pictures or stacks, uint8 of the encoder's size, to ids of the card's dtype; a stack puts N before."""
+        """Images or stacks, uint8 of the encoder's size, to ids of the card's dtype; a stack puts N before."""
         return [ids.astype(self.card.numpy_dtype) for ids, _ in self._both(items)]
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
@@ -58,10 +58,10 @@ class TopKIds(_TopK):
 
 
 class TopKOdds(_TopK):
-    """Pictures to float16 probabilities `(h, w, k)` of the codes that `TopKIds` gives (a `Tokenizer`)."""
+    """Images to float16 probabilities `(h, w, k)` of the codes that `TopKIds` gives (a `Tokenizer`)."""
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
-        """Pictures or stacks, uint8 of the encoder's size; probabilities fall along k and sum to 1 or less."""
+        """Images or stacks, uint8 of the encoder's size; probabilities fall along k and sum to 1 or less."""
         return [odds for _, odds in self._both(items)]
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
@@ -118,8 +118,8 @@ def write_topk(folder: Path, k: int, temperature: float = 1.0, device: str = "cp
 
 
 def _batch_difference(tokenizer: TopKIds | TopKOdds) -> float:
-    """The share of values, by their bits, that differ when four synthetic pictures are encoded alone and as a stack."""
-    pictures = np.concatenate(probes(4, tokenizer.card.input_size or 0))
-    alone, [together] = np.stack(tokenizer.encode(list(pictures))), tokenizer.encode([pictures])
+    """The share of values, by their bits, that differ when four synthetic images are encoded alone and as a stack."""
+    images = np.concatenate(probes(4, tokenizer.card.input_size or 0))
+    alone, [together] = np.stack(tokenizer.encode(list(images))), tokenizer.encode([images])
     bits = np.uint16 if alone.dtype == np.float16 else alone.dtype
     return difference_rate(alone.view(bits), together.view(bits))

@@ -1,6 +1,6 @@
 """The network of the video tokenizer: a closed predictive loop over groups of four frames, around FSQ.
 
-The first frame is a picture, coded by an image tokenizer. Each later group of four frames is coded as what the decoder
+The first frame is an image, coded by an image tokenizer. Each later group of four frames is coded as what the decoder
 cannot foresee: both sides hold the frames that came back last, the encoder sees how the group departs from them, and
 the decoder moves the last one along a field of motion and adds a residual. Predicting from what came back, and not from
 the original, is the loop of hybrid video coding (Wiegand et al. 2003, "Overview of the H.264/AVC Video Coding
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.codecs.image_fsq import PATCH, ImageFSQNet, ImageFSQShape, Residual
+from curate.tokenizers.codecs.image_fsq import PATCH, ImageFSQNet, ImageFSQShape, Residual, fsq_fields, image_shape
+from curate.tokenizers.grid import GridNet, square_grid
 
 GROUP = 4
 """Frames of each latent step after the first."""
@@ -70,12 +71,7 @@ class VideoFSQShape:
         return cls(**{**words, "image": image_shape(words["image"])})
 
 
-def image_shape(words: dict[str, Any]) -> ImageFSQShape:
-    """The shape of an image tokenizer as its weights file says it."""
-    return ImageFSQShape(**{**words, "levels": tuple(words["levels"])})
-
-
-class VideoFSQNet(nn.Module):
+class VideoFSQNet(GridNet):
     """Frames in [-1, 1], float `(N, 3, H, W)` and groups `(N, 12, H, W)`, to codes `(N, d, H/8, W/8)` and back.
 
     A group is its frames one after another in the channels: frame 0's RGB, frame 1's RGB and so on. `past` is always
@@ -142,9 +138,45 @@ class VideoFSQNet(nn.Module):
         )
         return moved + coarse.float() + functional.pixel_shuffle(self.to_pixels(self.refine(fine)), half).float()
 
+    def card_fields(self, size: int | None) -> dict[str, Any]:
+        size = 256 if size is None else size
+        own = {"grid": square_grid("this tokenizer", size, PATCH), "input_size": size, "temporal_stride": GROUP}
+        return fsq_fields(self.shape.image.levels) | own
+
+    # Frames stay uint8 until their step comes, so memory does not grow with a clip beyond the clip itself.
+    def to_input(self, items: Tensor) -> Tensor:
+        return items
+
+    def ids(self, x: Tensor) -> Tensor:
+        """Frames uint8 `(1 + 4k, H, W, 3)` to ids `(1 + k, h, w)`, one step at a time, always in the same shapes.
+
+        Ids of step j follow from frames 0 to 4j alone.
+        """
+        codes, ids = self.quantise(self.first_latent(self.picture.to_input(x[:1]).contiguous()))
+        steps, past = [ids], self.first_past(codes)
+        for start in range(1, len(x), GROUP):
+            group = self.picture.to_input(x[start : start + GROUP]).contiguous().flatten(0, 1)[None]
+            codes, ids = self.quantise(self.latent(group, past))
+            steps.append(ids)
+            if start + GROUP < len(x):
+                past = self.pixels(codes, past).float().clamp(-1, 1)
+        return torch.cat(steps)
+
+    def images(self, ids: Tensor) -> Tensor:
+        """Ids `(1 + k, h, w)` to frames uint8; frames up to 4j follow from ids up to step j alone."""
+        past = self.first_past(self.codes(ids[:1]))
+        frames = [self.picture.to_items(past[:, :3])]
+        for step in range(1, len(ids)):
+            past = self.pixels(self.codes(ids[step : step + 1]), past).clamp(-1, 1)
+            frames.append(self.picture.to_items(past.reshape(GROUP, 3, *past.shape[2:])))
+        return torch.cat(frames)
+
+    def to_items(self, images: Tensor) -> Tensor:
+        return images
+
 
 def motion_evidence(now: Tensor, before: Tensor) -> Tensor:
-    """Where each 8x8 cell of a frame may have come from: block matching, as a picture that a network can read.
+    """Where each 8x8 cell of a frame may have come from: block matching, as an image that a network can read.
 
     Args:
         now, before: frames `(N, 3, H, W)` in [-1, 1].

@@ -8,34 +8,16 @@ NimbleBoxAI/explore-weights (MIT), 512 codes of 128.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curate.tokenizers.image_grids import PictureNet, PictureTokenizer, count, grid_of, nearest, tensor
+from curate.models.weights import infer_depth, required
+from curate.tokenizers.grid import GridNet, Imported, nearest_code, square_grid
 
 STRIDE = 4
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a VQ-VAE.
-
-    Attributes:
-        codes, length: of the codebook.
-        width: channels at 1/4 resolution; at 1/2 there are half as many.
-        narrow: channels inside a residual block.
-        blocks: residual blocks of the encoder and of the decoder.
-    """
-
-    codes: int = 512
-    length: int = 128
-    width: int = 128
-    narrow: int = 64
-    blocks: int = 2
 
 
 class _Block(nn.Module):
@@ -47,12 +29,8 @@ class _Block(nn.Module):
 
     def __init__(self, width: int, narrow: int) -> None:
         super().__init__()
-        self._block = nn.ModuleDict(
-            {
-                "conv_1": nn.Conv2d(width, narrow, 3, padding=1, bias=False),
-                "conv_2": nn.Conv2d(narrow, width, 1, bias=False),
-            }
-        )
+        first, second = nn.Conv2d(width, narrow, 3, padding=1, bias=False), nn.Conv2d(narrow, width, 1, bias=False)
+        self._block = nn.ModuleDict({"conv_1": first, "conv_2": second})
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(x)
@@ -62,11 +40,9 @@ class _Block(nn.Module):
 class _Stack(nn.Module):
     """Residual blocks, and a ReLU after the last."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, width: int, narrow: int, blocks: int) -> None:
         super().__init__()
-        self.residual_blocks = nn.ModuleDict(
-            {f"residual_{i}": _Block(shape.width, shape.narrow) for i in range(shape.blocks)}
-        )
+        self.residual_blocks = nn.ModuleDict({f"residual_{i}": _Block(width, narrow) for i in range(blocks)})
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.residual_blocks.values():
@@ -74,91 +50,79 @@ class _Stack(nn.Module):
         return functional.relu(x)
 
 
-class _Encoder(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+class _Layers(nn.Module):
+    """The modules of encoder or decoder, a ReLU after each that `rectified` names."""
+
+    def __init__(self, rectified: tuple[str, ...], **layers: nn.Module) -> None:
         super().__init__()
-        self._blocks = nn.ModuleDict(
-            {
-                "conv_1": nn.Conv2d(3, shape.width // 2, 4, stride=2, padding=1),
-                "conv_2": nn.Conv2d(shape.width // 2, shape.width, 4, stride=2, padding=1),
-                "conv_3": nn.Conv2d(shape.width, shape.width, 3, padding=1),
-                "residual": _Stack(shape),
-            }
-        )
+        self.rectified = rectified
+        self._blocks = nn.ModuleDict(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = self._blocks
-        y = functional.relu(layers["conv_2"](functional.relu(layers["conv_1"](x))))
-        return cast(Tensor, layers["residual"](layers["conv_3"](y)))
+        for name, layer in self._blocks.items():
+            x = functional.relu(layer(x)) if name in self.rectified else layer(x)
+        return x
 
 
-class _Decoder(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+class VQVAENet(GridNet):
+    """Images in [-0.5, 0.5], float `(n, 3, H, W)`, to ids `(n, H/4, W/4)` and back.
+
+    Args:
+        codes, length: of the codebook.
+        width: channels at 1/4 resolution; at 1/2 there are half as many.
+        narrow: channels inside a residual block.
+        blocks: residual blocks of the encoder and of the decoder.
+    """
+
+    std = (1.0, 1.0, 1.0)
+
+    def __init__(self, codes: int, length: int, width: int, narrow: int, blocks: int) -> None:
         super().__init__()
-        self._blocks = nn.ModuleDict(
-            {
-                "conv_1": nn.Conv2d(shape.length, shape.width, 3, padding=1),
-                "residual": _Stack(shape),
-                "conv_t_1": nn.ConvTranspose2d(shape.width, shape.width // 2, 4, stride=2, padding=1),
-                "conv_t_2": nn.ConvTranspose2d(shape.width // 2, 3, 4, stride=2, padding=1),
-            }
+        half = width // 2
+        self.encoder = _Layers(
+            ("conv_1", "conv_2"),
+            conv_1=nn.Conv2d(3, half, 4, stride=2, padding=1),
+            conv_2=nn.Conv2d(half, width, 4, stride=2, padding=1),
+            conv_3=nn.Conv2d(width, width, 3, padding=1),
+            residual=_Stack(width, narrow, blocks),
         )
-
-    def forward(self, codes: Tensor) -> Tensor:
-        layers = self._blocks
-        y = layers["residual"](layers["conv_1"](codes))
-        return cast(Tensor, layers["conv_t_2"](functional.relu(layers["conv_t_1"](y))))
-
-
-class VQVAENet(PictureNet):
-    """Pictures in [-0.5, 0.5], float `(n, 3, H, W)`, to ids `(n, H/4, W/4)` and back."""
-
-    mean, std = 0.5, 1.0
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.encoder = _Encoder(shape)
-        self.pre_vq_conv = nn.Conv2d(shape.width, shape.length, 1)
-        self.vq_vae = nn.ModuleDict({"codebook": nn.Embedding(shape.codes, shape.length)})
-        self.decoder = _Decoder(shape)
+        self.pre_vq_conv = nn.Conv2d(width, length, 1)
+        self.vq_vae = nn.ModuleDict({"codebook": nn.Embedding(codes, length)})
+        self.decoder = _Layers(
+            ("conv_t_1",),
+            conv_1=nn.Conv2d(length, width, 3, padding=1),
+            residual=_Stack(width, narrow, blocks),
+            conv_t_1=nn.ConvTranspose2d(width, half, 4, stride=2, padding=1),
+            conv_t_2=nn.ConvTranspose2d(half, 3, 4, stride=2, padding=1),
+        )
 
     @property
     def codebook(self) -> Tensor:
         """fp32 `(codes, length)`."""
         return cast(Tensor, self.vq_vae["codebook"].weight).float()
 
-    def facts(self, size: int | None) -> dict[str, Any]:
-        side = size or 256
+    def card_fields(self, size: int | None) -> dict[str, Any]:
+        side = 256 if size is None else size
         return {
-            "quantiser": "vq",
-            "levels": [],
             "index_order": "index of the nearest code (Euclidean, ties to the lowest); cells in row-major order",
-            "vocabulary": self.shape.codes,
-            "grid": grid_of("vqvae", side, STRIDE),
+            "vocabulary": len(self.codebook),
+            "grid": square_grid("vqvae", side, STRIDE),
             "input_size": side,
-            "preprocessing": {
-                "resize": "short_side",
-                "resample": "lanczos",
-                "crop": "centre",
-                "mean": [self.mean] * 3,
-                "std": [self.std] * 3,
-            },
             "padding": "none; sides are multiples of 4",
             "valid_length": "the whole grid",
         }
 
     def ids(self, x: Tensor) -> Tensor:
         z = self.pre_vq_conv(self.encoder(x)).float()
-        flat = z.permute(0, 2, 3, 1).reshape(-1, self.shape.length)
-        return nearest(flat, self.codebook, "euclid").view(len(z), *z.shape[2:])
+        flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+        return nearest_code(flat, self.codebook, "euclid").view(len(z), *z.shape[2:])
 
-    def pictures(self, ids: Tensor) -> Tensor:
+    def images(self, ids: Tensor) -> Tensor:
         return cast(Tensor, self.decoder(self.codebook[ids].permute(0, 3, 1, 2)))
 
 
-class VQVAE(PictureTokenizer):
-    """Sizes are read from the tensors; a picture may have any side that 4 divides."""
+class VQVAE(Imported):
+    """Sizes are read from the tensors; an image may have any side that 4 divides."""
 
     architecture = "vqvae"
     patterns = ("vqvae*.safetensors", "*.safetensors", "*.pt", "*.pth", "*.ckpt", "*.bin")
@@ -166,18 +130,16 @@ class VQVAE(PictureTokenizer):
 
     @classmethod
     def shape_of(cls, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-        codes, length = tensor(state, "vq_vae.codebook.weight", path).shape
+        codes, length = required(state, "vq_vae.codebook.weight", path).shape
         blocks = "encoder._blocks.residual.residual_blocks.residual_"
-        return asdict(
-            Shape(
-                codes,
-                length,
-                tensor(state, "encoder._blocks.conv_2.weight", path).shape[0],
-                tensor(state, f"{blocks}0._block.conv_1.weight", path).shape[0],
-                count(state, blocks),
-            )
-        )
+        return {
+            "codes": codes,
+            "length": length,
+            "width": required(state, "encoder._blocks.conv_2.weight", path).shape[0],
+            "narrow": required(state, f"{blocks}0._block.conv_1.weight", path).shape[0],
+            "blocks": infer_depth(state, blocks),
+        }
 
     @classmethod
-    def net_of(cls, shape: dict[str, Any]) -> PictureNet:
-        return VQVAENet(Shape(**shape))
+    def net_of(cls, shape: dict[str, Any]) -> GridNet:
+        return VQVAENet(**shape)

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError, MediaError
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.codecs.image_fsq import ImageFSQ, ImageFSQShape, net_from_bytes
+from curate.tokenizers.codecs.image_fsq import ImageFSQ, ImageFSQShape
 from curate.tokenizers.folders import words_of
 from curate.tokenizers.measures.image import clip_of, evaluate_clips, evaluate_images, score, score_clip, square
 from curate.tokenizers.quantisers.fsq import fsq_ids
@@ -33,7 +33,7 @@ from curate.training.image import ImageTrainConfig, loss_of, train_image
 from curate.training.image_card import write_image_card
 from curate.training.image_media import CropConfig, crops, find_media, read_pool
 
-FOLDER = Path(__file__).parents[2] / "tokenizers" / "image-fsq-64k"
+FOLDER = Path(__file__).parents[3] / "tokenizers" / "image-fsq-64k"
 SHIPPED = sorted(card.parent for card in FOLDER.parent.glob("image-fsq-*/card.json"))
 LEVELS = [8, 8, 8, 5, 5, 5]
 
@@ -269,7 +269,9 @@ def test_training_lowers_the_loss_and_resumes_to_the_same_weights(tmp_path: Path
 
     sample = crops(read_pool(config, media, Path()), config, 1 << 20)
     with torch.inference_mode():
-        before, after = (loss_of(net_from_bytes(w)(sample), sample, 0.1)[0] for w in (begun, halves.read_bytes()))
+        before, after = (
+            loss_of(ImageFSQ.net_from_bytes(w)(sample), sample, 0.1)[0] for w in (begun, halves.read_bytes())
+        )
     assert after < before
     assert [json.loads(line)["step"] for line in (straight.parent / "log.jsonl").open()] == [10, 20, 30]
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.codecs.fourm_memcodes import FourMMemcodes, MemcodesNet, MemcodesOfPictures
+from curate.tokenizers.codecs.fourm_memcodes import FourMMemcodes, MemcodesNet, MemcodesOfImages
 from curate.tokenizers.quantisers.memcodes import memcodes_ids, memcodes_vectors
 
 State = dict[str, torch.Tensor]
@@ -266,8 +266,8 @@ def test_pictures_become_ids_of_their_global_feature(of_pictures: tuple[Path, di
     from curate.models.encoders import encoder_of
 
     root, spec, width = of_pictures
-    card = MemcodesOfPictures.import_checkpoint(str(root / "hub"), root / "zoo", json.dumps(spec))
-    tokenizer, encoder = MemcodesOfPictures.load(root / "zoo"), encoder_of(spec)
+    card = MemcodesOfImages.import_checkpoint(str(root / "hub"), root / "zoo", json.dumps(spec))
+    tokenizer, encoder = MemcodesOfImages.load(root / "zoo"), encoder_of(spec)
     assert isinstance(tokenizer, Tokenizer)
     assert (card.name, card.modality, card.stream, card.input_size) == ("zoo", "image", "tok_dinov2_global", 160)
     assert (card.grid, card.vocabulary, card.dtype, card.batch_invariance) == ((4,), 512, "uint16", 0)
@@ -288,12 +288,12 @@ def test_an_encoder_that_does_not_fit_is_refused(of_pictures: tuple[Path, dict[s
     root, spec, width = of_pictures
     hub = publish(tmp_path / "hub", state_of(SMALL))
     with pytest.raises(CurateError, match=f"gives {width} values .* one vector of 24"):
-        MemcodesOfPictures.import_checkpoint(hub, tmp_path / "zoo", json.dumps(spec))
+        MemcodesOfImages.import_checkpoint(hub, tmp_path / "zoo", json.dumps(spec))
     with pytest.raises(CurateError, match="kind global"):
-        MemcodesOfPictures.import_checkpoint(str(root / "hub"), tmp_path / "zoo", json.dumps(spec | {"kind": "dense"}))
+        MemcodesOfImages.import_checkpoint(str(root / "hub"), tmp_path / "zoo", json.dumps(spec | {"kind": "dense"}))
     for wrong in ("timm", "[1]"):
         with pytest.raises(CurateError, match="JSON object"):
-            MemcodesOfPictures.import_checkpoint(hub, tmp_path / "zoo", wrong)
+            MemcodesOfImages.import_checkpoint(hub, tmp_path / "zoo", wrong)
     assert not (tmp_path / "zoo").exists()
 
 
@@ -303,11 +303,9 @@ def test_other_weights_of_the_encoder_are_noticed(
     root, spec, _ = of_pictures
     beside = tmp_path / "encoder.safetensors"
     beside.write_bytes((root / "encoder.safetensors").read_bytes())
-    MemcodesOfPictures.import_checkpoint(
-        str(root / "hub"), tmp_path / "zoo", json.dumps(spec | {"weights": str(beside)})
-    )
+    MemcodesOfImages.import_checkpoint(str(root / "hub"), tmp_path / "zoo", json.dumps(spec | {"weights": str(beside)}))
     raw = bytearray(beside.read_bytes())
     raw[-1] ^= 1
     beside.write_bytes(bytes(raw))
     with pytest.raises(CurateError, match="other weights than those"):
-        MemcodesOfPictures.load(tmp_path / "zoo")
+        MemcodesOfImages.load(tmp_path / "zoo")

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 
 from curate.schema.errors import CurateError
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.codecs.vqvae import VQVAE, Shape, VQVAENet
+from curate.tokenizers.codecs.vqvae import VQVAE, VQVAENet
 from curate.tokenizers.measures.image import evaluate_images
 
-SMALL = Shape(codes=300, length=6, width=8, narrow=4, blocks=3)
+SMALL = {"codes": 300, "length": 6, "width": 8, "narrow": 4, "blocks": 3}
 
 
 def photographs() -> list[Path]:
@@ -36,7 +36,7 @@ def photographs() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def published() -> Path:
-    beside = Path(__file__).parents[3] / "shared" / "weights"
+    beside = Path(__file__).parents[4] / "shared" / "weights"
     path = Path(os.environ.get("CURATE_TEST_WEIGHTS", beside)) / "vqvae-512x128-f4.safetensors"
     if not path.is_file():
         pytest.skip(f"{path.name} is not in CURATE_TEST_WEIGHTS or ../shared/weights")
@@ -48,7 +48,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of seeded weights under the publisher's names."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("published") / "vqvae-small.safetensors"
-    save_file(VQVAENet(SMALL).state_dict(), path)
+    save_file(VQVAENet(**SMALL).state_dict(), path)
     return path
 
 
