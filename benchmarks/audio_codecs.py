@@ -48,13 +48,13 @@ class Held:
 def held_out(lyra: Path) -> list[Held]:
     """The two samples of `lyra`, and what the installed packages give."""
     from curate.schema.package_data import data_folder
-    from curate.training.audio_crops import load_config
-    from curate.training.audio_media import decode_audio, sounds_of
+    from curate.training import read_config
+    from curate.training.audio_media import decode_audio, recordings_of
 
     out = [Held(name.partition("_")[0], True, decode_audio(lyra / name, 16000)) for name in SAMPLES]
-    for source in load_config(data_folder("tokenizers") / "audio-rvq-4kbps" / "train.yaml").media:
+    for source in read_config(data_folder("tokenizers") / "audio-rvq-4kbps" / "train.yaml").media:
         if source.kind == "python" and (source.hold_out_all or source.hold_out_tail_s):
-            held = [sound for sound in sounds_of(source, 16000) if sound.held_out]
+            held = [sound for sound in recordings_of(source, 16000) if sound.held_out]
             out += [Held(Path(s.name.partition(" ")[0]).name, s.speech, s.samples) for s in held]
     return out
 

@@ -31,7 +31,7 @@ from curate.media.requests import DecodeRequest
 from curate.pipeline.models import models
 from curate.shards.schema import StreamSpec
 from curate.tokenizers import zoo
-from curate.tokenizers.codecs.audio_rvq_mdct import mdct
+from curate.tokenizers.codecs.audio_rvq import mdct
 from curate.tokenizers.quantisers.beam import residual_search
 from curate.tokenizers.views import items_of, view_of
 

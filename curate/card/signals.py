@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from curate.card.histogram import Distribution, spread
-from curate.card.sweep import PROBED, RECORD_VALUES
+from curate.card.sweep import RECORD_VALUES
 from curate.card.tables import FAILURE_PREFIX, Tables
 from curate.card.text import number
 from curate.card.thresholds import Column, ThresholdLine, thresholds
 from curate.schema.fields import KINDS
 from curate.schema.recipe import Recipe, Rule
-from curate.signals.probed import PROBED_FIELDS
+from curate.signals.probed import PROBED
 from curate.storage.sql import quoted, text
 
 _ALWAYS = ("pixels", "duration")
@@ -128,7 +128,7 @@ def numbers(tables: Tables, recipe: Recipe) -> list[Number]:
             out.append(_number(tables, column, recipe.decide.rules, signal, field))
     for level, rules in (("record", recipe.decide.records), ("sample", recipe.decide.rules)):
         ruled = {r.field for r in rules}
-        for probed in PROBED_FIELDS:
+        for probed in PROBED.values():
             if probed.name in ruled or (level == "sample" and probed.name in _ALWAYS):
                 plain = {
                     "name": probed.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from curate.card.tables import CHUNK_ROWS, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
+from curate.signals.probed import probed_sql
 
 JUDGED = {
     "record": "{0}.outcome <> 'failed'",
@@ -13,18 +14,9 @@ JUDGED = {
 }
 """SQL that is true of those that had not failed when the rules were applied."""
 
-PROBED = {
-    "width": "{0}.width",
-    "height": "{0}.height",
-    "pixels": "{0}.width::BIGINT * {0}.height",
-    "duration": "{0}.duration",
-    "fps": "{0}.fps",
-}
-"""SQL of the fields that probing gives."""
-
 RECORD_VALUES = f"""
     SELECT r.kind, {JUDGED["record"].format("l")} AS judged,
-        {", ".join(f"{sql.format('r')} AS {name}" for name, sql in PROBED.items())}
+        {probed_sql("r")}
     FROM records r JOIN ledger l ON l.level = 'record' AND l.part = r.part AND l.id = r.record_id
 """
 """Query of the probed columns of records, for `sweep`."""
@@ -52,7 +44,7 @@ def sweep(
     columns = [
         "s.kind, s.licence, round(s.duration * 1e6)::BIGINT AS us, s.outcome = 'kept' AS kept",
         f"{JUDGED['sample'].format('s')} AS judged",
-        *(f"{sql.format('s')} AS {name}" for name, sql in PROBED.items()),
+        probed_sql("s"),
     ]
     stages = [LEDGER_FILES, SAMPLES_FILES, *([RECORDS_FILES] if records else []), *tables.groups]
     for i, parts in enumerate(tables.chunks(CHUNK_ROWS)):

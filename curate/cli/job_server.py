@@ -51,7 +51,7 @@ def refused_token(address: str, missing: bool) -> CurateError:
 
 
 class JobServer(JobSubmissionClient):
-    """Ray's own client, with a time limit on every request and errors that a person can mend.
+    """Ray's own client, with a time limit on every request and user errors as sentences.
 
     Args:
         address: of `resolve_address`.

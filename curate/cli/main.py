@@ -106,7 +106,7 @@ def run(
         curate run my.yaml --retry-failed             # after the network, the store or a codec was mended
 
     **Exit codes**: 0 all well; 1 an unexpected error, said in one sentence, with the file that holds its traceback;
-    2 an error that you can mend, said in one sentence; 3 the build is made, and more inputs failed than the recipe's
+    2 a user error, said in one sentence; 3 the build is made, and more inputs failed than the recipe's
     `max_failed`; 130 interrupted.
     """
     from curate.cli.run_recipe import run_recipe
@@ -139,7 +139,7 @@ app.command("schema")(inspect_build.schema)
 
 
 def main() -> None:
-    """Run the command line. No error ends in a bare traceback: what the user can mend exits with 2, the rest with 1."""
+    """Run the command line. No error ends in a bare traceback: a user error exits with 2, the rest with 1."""
     try:
         app()
     except CurateError as exc:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from curate.cli.media_files import read_files
 from curate.cli.options import named_values
 from curate.schema.errors import CurateError
 from curate.sources.media_types import IMAGE
@@ -134,7 +133,7 @@ def _images(folder: Path, encoder: dict[str, Any]) -> Any:
     import numpy as np
 
     from curate.models.encoders import encoder_of
-    from curate.tokenizers.measures.image import square
+    from curate.tokenizers.measures.files import read_files, square
 
     size = encoder_of(encoder).size
     found = read_files(folder, IMAGE, lambda path: square(path, size))

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from curate.cli.crash_notice import crash_notice
 from curate.cli.output import console
-from curate.cli.summary import say_summary, summarise
+from curate.cli.summary import say_outcomes, say_summary, summarise
 from curate.cli.unexpected import Sifted
 from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
@@ -58,7 +58,7 @@ def run_recipe(
         The exit code: 0, or 3 where more failed than the recipe allows.
 
     Raises:
-        CurateError: whatever the user can mend, before or while it runs.
+        CurateError: a user error, before or while it runs.
     """
     from curate.pipeline.cluster import connect
     from curate.pipeline.run import run
@@ -88,14 +88,14 @@ def run_recipe(
             redirect_stdout(Sifted(sys.stderr)),
             connect(address, workers, dashboard, started) as cluster,
         ):
-            manifest, decodes = run(
-                plan, sources, build, cluster, progress, write_card, retry_failed=retry_failed, until=until
-            )
-    if manifest is None:
+            made = run(plan, sources, build, cluster, progress, write_card, retry_failed=retry_failed, until=until)
+    result = progress if as_json else console()
+    if made.manifest is None:
+        if made.outcomes:
+            say_outcomes(made.outcomes, result)
         progress.print(f"ended after {until}, as asked; the same command without --until goes on")
         return 0
-    summary = summarise(build, manifest, file.recipe.max_failed, decodes)
-    result = progress if as_json else console()
+    summary = summarise(build, made.manifest, file.recipe.max_failed, made.decodes)
     say_summary(summary, said, result, console(errors=True))
     return summary.exit_code
 

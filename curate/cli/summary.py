@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal
 
@@ -16,9 +17,10 @@ from curate.decide.causes import causes_of
 from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
-from curate.schema.events import Summary
+from curate.schema.events import Funnel, Outcomes, Summary
 from curate.schema.ledger_laws import counts_of
 from curate.schema.manifest import Manifest
+from curate.schema.text import escape_controls
 from curate.shards.lists import files_below
 from curate.storage import Store
 
@@ -66,6 +68,16 @@ def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Deco
         decodes=asdict(decodes),
         exit_code=TOO_MANY_FAILED if over else 0,
     )
+
+
+def say_outcomes(found: Sequence[Outcomes], result: Console) -> None:
+    """Print what was decided and why, a line each: `result` is stdout, for people or a `JsonConsole`."""
+    if isinstance(result, JsonConsole):
+        result.emit(Funnel(rows=list(found)))
+        return
+    for one in found:
+        what = f"{one.count:,} {one.level}{'s' if one.count > 1 else ''}"
+        result.print(f"{what:>20}  {one.outcome:<9}  {escape_controls(one.cause or '')}".rstrip())
 
 
 def say_summary(summary: Summary, said: str, result: Console, errors: Console) -> None:

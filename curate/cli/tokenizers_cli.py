@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +11,10 @@ from typing import Annotated
 import typer
 
 from curate.cli import make_tokenizer
-from curate.cli.media_files import read_files
 from curate.cli.options import named_values
 from curate.cli.output import print_table
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
-from curate.sources.media_types import IMAGE, VIDEO
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -200,14 +197,6 @@ def architectures() -> None:
     print_table(("architecture", "what", "options"), rows)
 
 
-def _need_held_out(weights: Path, held_out: Sequence[object]) -> None:
-    if not held_out:
-        raise CurateError(
-            f"trained: {weights}; without held-out media there is no figure to write on a card",
-            "give the same command with --held-out DIR; nothing is trained again",
-        )
-
-
 @app.command()
 def train(
     modality: Annotated[Modality, typer.Argument(help="image, video, audio or text.")],
@@ -240,52 +229,15 @@ def train(
     """
     from curate.schema.package_data import data_folder
     from curate.tokenizers import zoo
+    from curate.training import Session, read_config
+    from curate.training import train as train_tokenizer
 
-    path = config if config is not None else data_folder("tokenizers") / zoo.DEFAULTS[modality.value] / "train.yaml"
+    default = zoo.DEFAULTS[modality.value]
+    path = config if config is not None else data_folder("tokenizers") / default / "train.yaml"
     if not path.is_file():
         raise CurateError(f"no config {path}")
-    if modality in (Modality.audio, Modality.text):
-        if path.name != "train.yaml":
-            raise CurateError(
-                f"{path}: for {modality} the config must be called train.yaml", "it is looked for in a folder"
-            )
-        if media or held_out is not None:
-            raise CurateError(f"--media and --held-out are not for {modality}", "its config says what both are")
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("curate.tokenizers").setLevel(logging.INFO)
-    own = list(media or [])
-    if lost := [path for path in own if not path.exists()]:
-        raise CurateError(f"--media {lost[0]} does not exist")
-    if out.exists() and not out.is_dir():
-        raise CurateError(f"--out {out} is a file", "give a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    if modality is Modality.image:
-        from curate.tokenizers.measures.image import square
-        from curate.training.image import ImageTrainConfig, train_image
-        from curate.training.image_card import write_image_card
-
-        # read before the training, which may take hours
-        found = read_files(held_out, IMAGE, lambda path: square(path, 256)) if held_out is not None else []
-        measured_on = [path for path, _ in found]
-        share = debian / "usr" / "share"
-        weights = train_image(ImageTrainConfig.read(path), own, out, device=device, share=share)
-        _need_held_out(weights, measured_on)
-        write_image_card(weights, out, measured_on)
-    elif modality is Modality.video:
-        from curate.training.video import VideoTrainConfig, train_video
-        from curate.training.video_card import held_out_clips, write_video_card
-
-        read = read_files(held_out, VIDEO, lambda path: held_out_clips([path])) if held_out is not None else []
-        clips = [clip for _, several in read for clip in several]
-        weights = train_video(VideoTrainConfig.read(path), own, out, device=device, share=debian / "usr" / "share")
-        _need_held_out(weights, clips)
-        write_video_card(weights, out, clips)
-    elif modality is Modality.audio:
-        from curate.training.audio import train_audio
-
-        train_audio(path.parent, out, debian_root=debian, device=device)
-    else:
-        from curate.training.text import train_text
-
-        train_text(path.parent, out, debian_root=debian)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("curate.training").setLevel(logging.INFO)
+    session = Session(media=tuple(media or ()), held_out=held_out, device=device, debian=debian)
+    train_tokenizer(read_config(path, zoo.card(default).architecture), out, session)
     typer.echo(str(out))

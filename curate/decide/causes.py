@@ -1,20 +1,29 @@
-"""Causes of failure, out of the ledger: which stage, which class of error, how often. No row of it is held."""
+"""Outcomes and their causes, counted out of the ledger. No row of it is held."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from curate.schema.events import Cause
+from curate.schema.events import Cause, Outcomes
 from curate.storage import Store
 from curate.storage.sql import connect, scan
 
 _FILES = 256
 """Fragments that one query reads."""
 
-_QUERY = """
+_FAILURES = """
     SELECT level, stage, error, count(*) AS n, min(id) AS id, arg_min(uri, id) AS uri, arg_min(message, id) AS message
     FROM {} WHERE outcome = 'failed' GROUP BY level, stage, error
+"""
+
+_OUTCOMES = """
+    SELECT level, outcome,
+        CASE outcome WHEN 'dropped' THEN rule WHEN 'duplicate' THEN "match"
+                     WHEN 'failed' THEN stage || ': ' || error END AS cause,
+        count(*) AS n
+    FROM {} GROUP BY ALL
 """
 
 
@@ -30,17 +39,36 @@ def causes_of(build: Store, verdicts: Sequence[str]) -> list[Cause]:
     """
     counts: dict[tuple[str, str, str], int] = {}
     examples: dict[tuple[str, str, str], tuple[Any, ...]] = {}
-    with connect() as con:
-        for start in range(0, len(verdicts), _FILES):
-            with build.pinned(verdicts[start : start + _FILES]) as local:
-                found = con.execute(_QUERY.format(scan([str(path) for path in local]))).fetchall()
-            for level, stage, error, count, *example in found:
-                key = (level, stage, error)
-                counts[key] = counts.get(key, 0) + count
-                examples[key] = min(examples.get(key, tuple(example)), tuple(example))
+    for level, stage, error, count, *example in _rows(build, verdicts, _FAILURES):
+        key = (level, stage, error)
+        counts[key] = counts.get(key, 0) + count
+        examples[key] = min(examples.get(key, tuple(example)), tuple(example))
     return [
         Cause(level=level, stage=stage, error=error, count=counts[level, stage, error], uri=uri, message=message)
         for (level, stage, error), (_, uri, message) in sorted(
             examples.items(), key=lambda item: (-counts[item[0]], item[0])
         )
     ]
+
+
+def outcomes_of(build: Store, verdicts: Sequence[str]) -> list[Outcomes]:
+    """Records and samples by outcome and cause, the most frequent first within a level and outcome.
+
+    Args:
+        build, verdicts: as `causes_of` takes them.
+    """
+    counts: Counter[tuple[str, str, str | None]] = Counter()
+    for level, outcome, cause, count in _rows(build, verdicts, _OUTCOMES):
+        counts[level, outcome, cause] += count
+    ordered = sorted(counts.items(), key=lambda item: (*item[0][:2], -item[1], item[0][2] or ""))
+    return [
+        Outcomes(level=level, outcome=outcome, cause=cause, count=count) for (level, outcome, cause), count in ordered
+    ]
+
+
+def _rows(build: Store, verdicts: Sequence[str], query: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of a query over each of some groups of fragments."""
+    with connect() as con:
+        for start in range(0, len(verdicts), _FILES):
+            with build.pinned(verdicts[start : start + _FILES]) as local:
+                yield from con.execute(query.format(scan([str(path) for path in local]))).fetchall()

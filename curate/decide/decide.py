@@ -21,7 +21,6 @@ from curate.decide.ledger import Fragment, write_verdicts
 from curate.decide.methods import Material, method
 from curate.decide.partitions import STALE, PartitionFiles, Wanted, load
 from curate.decide.percentiles import Bin, Counts, resolve
-from curate.decide.probed import PROBED
 from curate.decide.rules import Threshold, check_near_duplicates, check_rules, thresholds_of
 from curate.decide.survey import (
     contents,
@@ -37,6 +36,7 @@ from curate.decide.survey import (
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS, SignalField
 from curate.schema.recipe import Decide
+from curate.signals.probed import PROBED
 from curate.storage import Store
 
 GROUP = (16, 128, 1024)

@@ -155,16 +155,16 @@ def write_verdicts(
             ),
         )
         numbers = (record[r], outcome[s], loaded.sample_kind[s])
-        pieces = []
+        tables = []
         for part in range(first, stop):
             start, end = (int(row) for row in loaded.record_starts[part : part + 2] - loaded.record_starts[first])
             at, to = (int(row) for row in np.searchsorted(s, loaded.sample_starts[part : part + 2]))
             table = pa.concat_tables([of_records.slice(start, end - start), of_samples.slice(at, to - at)])
-            pieces.append((f"verdicts/{group[part].name}", table))
+            tables.append((f"verdicts/{group[part].name}", table))
             out.append(_counted(numbers[0][start:end], numbers[1][at:to], numbers[2][at:to]))
         # most of the time goes by until they are on the disk, or in the bucket
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            files += pool.map(lambda piece: write_named_table(build, piece[0], piece[1].combine_chunks()), pieces)
+            files += pool.map(lambda named: write_named_table(build, named[0], named[1].combine_chunks()), tables)
     return [Fragment(file, counts, kept) for file, (counts, kept) in zip(files, out, strict=True)]
 
 

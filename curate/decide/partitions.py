@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.decide.keys import Keys, distinct, keys_of, look_up, name_of, twice
-from curate.decide.probed import columns_of, probed
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 from curate.schema.tables import FAILURE, FAILURE_NAMES
+from curate.signals.probed import columns_of, probed
 from curate.storage import Store
 from curate.storage.tables import read_table
 

@@ -23,6 +23,9 @@ from curate.media.requests import Array, Audio, Decoded, DecodeRequest, Energy, 
 from curate.schema.errors import MediaError
 from curate.schema.fields import KINDS, TIMED
 
+_WHOLE = (Span(0, 0),)
+"""The spans of an image or an array; None in answers, where arrays take time."""
+
 _PROBE = [field.name for field in fields(Probe)]
 _VIEWS: dict[str, type[DecodeRequest]] = {"Frames": Frames, "Audio": Audio, "Energy": Energy, "Array": Array}
 
@@ -87,14 +90,14 @@ def decoded(answer: Any, views: Sequence[DecodeRequest]) -> Decoded:
 def examined_row(found: Examined) -> list[object]:
     """A record: probe, error, its stage, spans."""
     values = None if found.probe is None else list(astuple(found.probe))
-    return [values, _said(found.error), found.stage, span_rows(found.spans)]
+    return [values, _said(found.error), found.stage, span_rows(found.spans) if found.spans != _WHOLE else None]
 
 
 def examined(row: Any, index: int, most: int) -> Examined:
     """What `examined_row` wrote of the record `index`, which may have `most` samples."""
     values, said, stage, rows = row
     found = None if values is None else probed(dict(zip(_PROBE, values, strict=True)))
-    spans = tuple(spans_of(rows))
+    spans = _WHOLE if rows is None else tuple(spans_of(rows))
     if said is not None:
         if spans or stage != (PROBING if found is None else CUTTING):
             raise ValueError("an error in a stage that has none")

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from curate.media import container as boxes
 from curate.media.chain import links
 from curate.media.channels import Polarity, mix, names_of, planar
-from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO, Span
 from curate.media.decodes import counted
 from curate.media.energy import Meter
-from curate.media.kept import Kept
+from curate.media.last_file import LastFile
 from curate.media.sniff import named
 from curate.media.timeline import TAIL_US, Timeline, Track, breaks_off, measure, on_clock
+from curate.media.truncation import stated_end_us
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _check_whole(
         raise MediaError(f"The file is cut short: its audio breaks off at {max(0, ends) / MICRO:.3f} s.")
 
 
-_KEPT: Kept[list[tuple[bytes, int]]] = Kept()
+_KEPT: LastFile[list[tuple[bytes, int]]] = LastFile()
 
 
 def _chain(data: bytes, deadline: boxes.Deadline, name: str) -> list[tuple[bytes, int]]:
@@ -215,8 +215,8 @@ def _ended(end_us: int, span: Span) -> str:
 def audio_spans(data: bytes, deadline: boxes.Deadline, name: str = "") -> list[Span]:
     """The time line of audio-only media: from its first sample to the end of its last packet, and what is missing.
 
-    Returns one span that begins at 0, and where the file is cut short of what its header says (`claims`) by more than
-    `TAIL_US`, the rest as a second one that is `missing`.
+    Returns one span that begins at 0, and where the file is cut short of what its header says (`truncation`) by more
+    than `TAIL_US`, the rest as a second one that is `missing`.
 
     Raises:
         MediaError: no audio stream, no packet, more than `container.MAX_SECONDS`, the deadline.
@@ -239,8 +239,8 @@ def _spans_of_one(data: bytes, deadline: boxes.Deadline, name: str) -> list[Span
         if track.begin_us is None or track.end_us is None:
             raise MediaError(named(name, "does not tell how long its audio is"))
         length = track.end_us - track.begin_us
-        claim = claimed_end_us(data, container, stream, track.begin_us)
-        stated = _stated_us(container, stream, track)
+        claim = stated_end_us(data, container, stream, track.begin_us)
+        stated = _header_us(container, stream, track)
     if claim is not None and claim > track.end_us + TAIL_US and track.last_us is not None:
         length = max(1, track.last_us - track.begin_us)  # the last packet may be cut, too
     # a header that agrees with the packets knows the padding of the last one, which packets do not
@@ -253,7 +253,7 @@ def _spans_of_one(data: bytes, deadline: boxes.Deadline, name: str) -> list[Span
     return spans
 
 
-def _stated_us(container: InputContainer, stream: AudioStream, track: Track) -> int | None:
+def _header_us(container: InputContainer, stream: AudioStream, track: Track) -> int | None:
     """How long the header says the audio is, where the clock has no break and the header knows."""
     if track.shifts or container.format.name in _UNSTATED:
         return None

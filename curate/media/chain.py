@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from curate.media.boxes import boxes
 from curate.media.mpegts import new_programs
-from curate.media.sniff import mp4_boxes
 
 _OGG_HEADER = 27
 _OGG_BEGINS = 0x02
@@ -94,12 +94,12 @@ def _chunks(data: bytes, order: Literal["little", "big"]) -> Iterator[int]:
 
 def _mp4(data: bytes) -> Iterator[int]:
     """A file type box after the index and the media of the one before; fragments go on behind a repeated one."""
-    boxes = mp4_boxes(data)
-    if any(kind == b"moof" for kind, _, _ in boxes):
+    found = list(boxes(data))
+    if any(box.kind == b"moof" for box in found):
         return
     at = 0
     seen: set[bytes] = set()
-    for kind, size, _ in boxes:
+    for kind, _, size, _ in found:
         if kind == b"ftyp" and {b"moov", b"mdat"} <= seen:
             yield at
             seen.clear()

@@ -86,7 +86,7 @@ def decode(
             link, span = link_of(recordings, span or Span(0, 0))
             data = link.data
         with open_video(reader, data, deadline, name) as video:
-            whole = span or Span(0, max(video.duration_us(), video.claimed_us() or 0))
+            whole = span or Span(0, max(video.duration_us(), video.stated_us() or 0))
             if frames:
                 frame_views(out, video.frames(whole.start_us, whole.end_us), frames, whole)
             if audio:

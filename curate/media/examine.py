@@ -113,8 +113,9 @@ def examine(
     limit_s: float = LIMIT_S,
     sample_s: float = SAMPLE_LIMIT_S,
     reader: str = "pyav",
-) -> Iterator[Examined | Viewed]:
-    """For each record in order what it is and how it is cut, then the views of its samples in order.
+) -> Iterator[Examined | Viewed | Slow]:
+    """For each record in order what it is and how it is cut, then the views of its samples in order; a `Slow` before
+    each record of video or audio.
 
     The results are those of `probe`, of `whole_spans` and `cut_up`, and of `decode` for each sample with the id that it
     has in a build; errors too. Each video is decoded once for its shots and the frames of its clips, but for clips that
@@ -132,45 +133,6 @@ def examine(
     Raises:
         CurateError: a shot detector that does not exist.
     """
-    for event in examining(items, cut, views, limit_s, sample_s, reader):
-        if not isinstance(event, Slow):
-            yield event
-
-
-def decode_many(
-    requests: Sequence[Request],
-    views: Sequence[DecodeRequest],
-    *,
-    limit_s: float = SAMPLE_LIMIT_S,
-    reader: str = "pyav",
-) -> Iterator[Viewed]:
-    """The views of samples, in order, each as `decode` gives them. Clips of one file that follow each other in the
-    requests are read in one run, if their times do, too.
-
-    Args:
-        requests: of one file the `data` must be the same object.
-        limit_s: wall time for each.
-        reader: as for `decode`.
-
-    Raises:
-        ValueError: a kind that does not exist, an empty span of video or audio.
-    """
-    for request in requests:
-        check_request(request.kind, request.span)
-    for event in decoding(requests, views, limit_s, reader):
-        if not isinstance(event, Slow):
-            yield event
-
-
-def examining(
-    items: Sequence[tuple[bytes, str]],
-    cut: CutHow,
-    views: Sequence[DecodeRequest],
-    limit_s: float,
-    sample_s: float,
-    reader: str,
-) -> Iterator[Examined | Viewed | Slow]:
-    """As `examine`, with a `Slow` before each record of video or audio."""
     shot_detector(cut.detector, cut.threshold, cut.min_frames)
     decoder = _Decoder(views, sample_s, reader)
     for index, (data, name) in enumerate(items):
@@ -195,10 +157,26 @@ def examining(
             yield from decoder.examined(index, data, name, cut, Deadline(limit_s))
 
 
-def decoding(
-    requests: Sequence[Request], views: Sequence[DecodeRequest], limit_s: float, reader: str
+def decode_many(
+    requests: Sequence[Request],
+    views: Sequence[DecodeRequest],
+    *,
+    limit_s: float = SAMPLE_LIMIT_S,
+    reader: str = "pyav",
 ) -> Iterator[Viewed | Slow]:
-    """As `decode_many`, of requests that were checked, with a `Slow` before the clips of each file."""
+    """The views of samples, in order, each as `decode` gives them; a `Slow` before the clips of each file. Clips of one
+    file that follow each other in the requests are read in one run, if their times do, too.
+
+    Args:
+        requests: of one file the `data` must be the same object.
+        limit_s: wall time for each.
+        reader: as for `decode`.
+
+    Raises:
+        ValueError: a kind that does not exist, an empty span of video or audio.
+    """
+    for request in requests:
+        check_request(request.kind, request.span)
     decoder = _Decoder(views, limit_s, reader)
     for _, group in groupby(enumerate(requests), lambda at: (id(at[1].data), at[1].kind)):
         some = list(group)

@@ -17,7 +17,7 @@ import numpy as np
 
 from curate.media import boxes, colour
 from curate.media.container import opened
-from curate.media.kept import Kept
+from curate.media.last_file import LastFile
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ Box = tuple[int, int, int, int]
 Colour = colour.Numbers | colour.Profile
 
 _ORIENTATION = 0x0112
+_TAGLESS = frozenset({"JPEG", "PNG", "WEBP", "GIF", "BMP"})
+_TAGS = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+"""Where Pillow looks for an orientation in these formats: most images have none, and to look takes as long as to decode
+a small one."""
 _READABLE_EXIF = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, RuntimeError, struct.error)
 
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT, _TIFF_SUBFILE = 256, 257, 258, 262, 339, 254
@@ -101,9 +105,16 @@ def display_size(image: Image, data: bytes) -> tuple[int, int]:
 def orientation(image: Image, data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the block is broken. Of AVIF it is that of
     `irot` and `imir`: MIAF (ISO/IEC 23000-22, 7.3.6.7) says that EXIF and XMP do not count there."""
+    if image.format == "PNG" and "exif" not in image.info:
+        # it may come after the pixels; Pillow's own getexif would decode them to find it
+        late = next((content for kind, content in png_chunks(data) if kind == b"eXIf"), None)
+        if late is not None:
+            image.info["exif"] = late
+    if image.format in _TAGLESS and not _TAGS & image.info.keys():
+        return 1
     value = None
     with suppress(*_READABLE_EXIF):
-        value = _exif(image, data).get(_ORIENTATION)
+        value = _exif(image).get(_ORIENTATION)
     if value is None and image.format != "AVIF":
         value = _xmp_orientation(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b"")
         if value is not None and image.format == "TIFF":
@@ -124,24 +135,18 @@ def _xmp_orientation(xmp: bytes | str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _exif(image: Image, data: bytes) -> Exif:
+def _exif(image: Image) -> Exif:
     from PIL.Image import Exif
     from PIL.Image import Image as AnyImage
 
-    if image.format == "PNG" and "exif" not in image.info:
-        # it may come after the pixels; Pillow's own getexif would decode them to find it
-        late = next((content for kind, content in png_chunks(data) if kind == b"eXIf"), None)
-        if late is None:
-            return AnyImage.getexif(image)
-        image.info["exif"] = late
     if image.format == "AVIF":
         found = Exif()
         found.load(image.info.get("exif", b""))
         return found
-    return image.getexif()
+    return AnyImage.getexif(image) if image.format == "PNG" else image.getexif()
 
 
-_CHUNKS: Kept[list[tuple[bytes, bytes]]] = Kept()
+_CHUNKS: LastFile[list[tuple[bytes, bytes]]] = LastFile()
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -347,8 +352,8 @@ def _avif(image: Image, data: bytes) -> dict[str, Any]:
 
 def _avif_colour(data: bytes) -> colour.Numbers | None:
     """By the `colr` box of the kind `nclx`, else by the AV1 sequence header, as the AVIF specification (2.2.1) says."""
-    for kind, content in _avif_properties(data):
-        if kind == b"colr" and content[:4] == b"nclx" and len(content) >= 11:
+    for kind, content, _, _ in _avif_properties(data):
+        if kind == b"colr" and bytes(content[:4]) == b"nclx" and len(content) >= 11:
             primaries, transfer = struct.unpack(">HH", content[4:8])
             return colour.coded(primaries, transfer)  # the decoder has made RGB of full range
     try:
@@ -359,14 +364,20 @@ def _avif_colour(data: bytes) -> colour.Numbers | None:
         return None
 
 
-def _avif_properties(data: bytes) -> list[boxes.Property]:
+def _avif_properties(data: bytes) -> list[boxes.Box]:
     return boxes.sequence_properties(data) if data[8:12] == b"avis" else boxes.primary_properties(data)
 
 
 def _avif_crop(image: Image, data: bytes) -> Box | None:
-    for kind, content in _avif_properties(data):
+    """The box that a `clap` property shows. Raises ValueError where it does not lie within the image, or not on whole
+    pixels (as MIAF asks, ISO/IEC 23000-22, 7.3.6.7)."""
+    for kind, content, _, _ in _avif_properties(data):
         if kind == b"clap":
-            box = boxes.clean_aperture(content, *image.size)
+            edges = left, top, right, bottom = boxes.aperture(content, *image.size)
+            inside = 0 <= left < right <= image.width and 0 <= top < bottom <= image.height
+            if not inside or any(edge.denominator != 1 for edge in edges):
+                raise ValueError("its clean aperture is not a box of whole pixels within it")
+            box = int(left), int(top), int(right), int(bottom)
             return None if box == (0, 0, *image.size) else box
     return None
 
@@ -376,16 +387,15 @@ _JP2_COLOURS = {0, 12, 15, 16, 17, 18}
 
 
 def _jp2(image: Image, data: bytes) -> dict[str, Any]:
-    header = boxes.box(data, b"jp2h")
     found: dict[str, Any] = {}
-    for kind, content in boxes.boxes(header):
+    for kind, content, _, _ in boxes.boxes(boxes.box(data, b"jp2h")):
         if kind == b"colr" and "colour" not in found and len(content) >= 7:
-            method, space = content[0], int.from_bytes(content[3:7], "big")
+            method, space = content[0], boxes.number(content[3:7])
             if method == 1 and space not in _JP2_COLOURS:
                 raise ValueError(f"its enumerated colour space {space} is not read")
-            found["colour"] = colour.profile(content[3:], _base(image.mode)) if method in (2, 3) else None
+            found["colour"] = colour.profile(bytes(content[3:]), _base(image.mode)) if method in (2, 3) else None
         if kind == b"cdef":
-            kinds = [int.from_bytes(content[i + 2 : i + 4], "big") for i in range(2, len(content) - 5, 6)]
+            kinds = [boxes.number(content[i + 2 : i + 4]) for i in range(2, len(content) - 5, 6)]
             found["premultiplied"] = 2 in kinds
     return found
 

@@ -31,6 +31,9 @@ MAX_PIXELS = 178_956_970
 pixel: at the limit an image takes 0.7 GB, its copy as RGB as much, and WebP's decoder 1.4 GB more. The most was
 measured of a 16-bit RGB PNG with a transparent colour: 2.4 GB."""
 
+_FEW_PIXELS = 1 << 14
+"""Of a PNG of fewer pixels all rows are counted at once: to look at the last one first would take longer."""
+
 _STRIP = 1 << 22
 """Pixels whose colours are converted at once: each step makes a copy, and an image at the limit has no room for
 five."""
@@ -306,6 +309,11 @@ def _load_png(image: Any, data: bytes) -> None:
     from PIL import Image
 
     width, height = image.size
+    if width * height < _FEW_PIXELS:
+        image.load()
+        if not metadata.has_all_rows(data):
+            raise ValueError("its pixels end before the last row")
+        return
     last = height - 2 if "interlace" in image.info and height % 2 else height - 1  # Adam7 ends with the odd rows
     box = (0, max(0, last), width, max(0, last) + 1)
     noise, stored = _noise(image.mode, width)
@@ -425,7 +433,7 @@ def _fit(shown: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
 def _upright(image: Image, value: int) -> Image:
     from PIL.Image import Transpose
 
-    turns = {
+    transposes = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,
         4: Transpose.FLIP_TOP_BOTTOM,
@@ -436,7 +444,7 @@ def _upright(image: Image, value: int) -> Image:
     }
     if value == 1:
         return image
-    turned = image.transpose(turns[value])
+    turned = image.transpose(transposes[value])
     turned.info = image.info
     return turned
 

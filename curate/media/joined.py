@@ -9,7 +9,7 @@ from curate.media import container as boxes
 from curate.media.audio import audio_spans
 from curate.media.chain import links
 from curate.media.clips import MICRO, Span
-from curate.media.kept import Kept
+from curate.media.last_file import LastFile
 from curate.media.video import PyAVReader
 from curate.schema.errors import MediaError
 
@@ -32,7 +32,7 @@ class Link:
     opens: bool = True
 
 
-_KEPT: Kept[tuple[Link, ...]] = Kept()
+_KEPT: LastFile[tuple[Link, ...]] = LastFile()
 
 
 def joined(data: bytes, deadline: boxes.Deadline, name: str = "") -> tuple[Link, ...]:
@@ -67,7 +67,7 @@ def _measured(data: bytes, deadline: boxes.Deadline, name: str) -> tuple[bool, i
     if not has_video:
         return False, audio_spans(data, deadline, name)[-1].end_us
     with PyAVReader(data, deadline, name) as reader:
-        return True, max(reader.duration_us(), reader.claimed_us() or 0)
+        return True, max(reader.duration_us(), reader.stated_us() or 0)
 
 
 def link_of(chain: tuple[Link, ...], span: Span) -> tuple[Link, Span]:

@@ -26,7 +26,7 @@ from curate.media.clips import MICRO, Span, cut_spans
 from curate.media.decode import frame_views
 from curate.media.decodes import counted
 from curate.media.requests import Decoded, Frames
-from curate.media.spool import Aside, Spool
+from curate.media.spill import SpillBuffer, Spilled
 from curate.media.video import LOOK_AHEAD, TOLERANCE_US, PyAVReader, Shown, TimedFrame, advance
 from curate.schema.errors import MediaError
 
@@ -106,13 +106,13 @@ class Film:
 
 @dataclass(frozen=True)
 class _Held:
-    """A frame of an open shot: in memory, or its planes `aside` in a file."""
+    """A frame of an open shot: in memory, or its planes `spilled` in a file."""
 
     timed: TimedFrame
     doubtful: bool
     size: int
     frame: VideoFrame | None
-    aside: Aside | None = None
+    spilled: Spilled | None = None
 
 
 class Gatherer:
@@ -129,12 +129,12 @@ class Gatherer:
         self._held: deque[_Held] = deque()
         self._open_us = 0
         self._closed: list[Span] = []
-        self._made: dict[Span, tuple[Decoded, Aside]] = {}
+        self._made: dict[Span, tuple[Decoded, Spilled]] = {}
         self._in_memory = 0
         self._spilled = 0
         self._packers: dict[tuple[int, int, str, int, int], _Packer] = {}
-        self._frames = Spool(0, FILE_BYTES)
-        self._results = Spool(VIEW_BYTES, VIEW_FILE_BYTES)
+        self._frames = SpillBuffer(0, FILE_BYTES)
+        self._results = SpillBuffer(VIEW_BYTES, VIEW_FILE_BYTES)
         self._room = True
 
     def see(self, shown: Shown, timed: TimedFrame, cuts_us: Sequence[int]) -> None:
@@ -156,7 +156,7 @@ class Gatherer:
     def finish(self, clips: Sequence[Span]) -> None:
         """All frames were seen, and these are the clips: those at the end are made, and all else is let go."""
         for clip in clips:
-            if clip not in self._made and self._room and not clip.missing and not self._reader.tainted:
+            if clip not in self._made and self._room and not clip.missing and not self._reader.damaged:
                 self._made_of(clip, ended=True)
         while self._held:
             self._drop()
@@ -168,9 +168,9 @@ class Gatherer:
         if found is None:
             counted.again += 1
             return None
-        out, aside = found
-        out.views = dict(zip(self._views, aside.look(), strict=True))
-        aside.drop()
+        out, spilled = found
+        out.views = dict(zip(self._views, spilled.look(), strict=True))
+        spilled.drop()
         return out
 
     def close(self) -> None:
@@ -198,12 +198,12 @@ class Gatherer:
             frame_views(out, run, self._views, clip)
         except MediaError:
             return True
-        aside = self._results.put([out.views[view] for view in self._views])
-        if aside is None:
+        spilled = self._results.put([out.views[view] for view in self._views])
+        if spilled is None:
             self._room = False
         else:
             out.views = {}
-            self._made[clip] = out, aside
+            self._made[clip] = out, spilled
         return True
 
     def _forget(self, before_us: int) -> None:
@@ -213,11 +213,11 @@ class Gatherer:
 
     def _drop(self) -> None:
         held = self._held.popleft()
-        if held.aside is None:
+        if held.spilled is None:
             self._in_memory -= held.size
         else:
             self._spilled -= 1
-            held.aside.drop()
+            held.spilled.drop()
 
     def _spill(self) -> None:
         """Put the oldest frames in memory into the file, or drop the oldest of all, until those in memory are few."""
@@ -229,13 +229,13 @@ class Gatherer:
                 continue
             form = frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)
             packer = self._packers.get(form) or self._packers.setdefault(form, _Packer(frame))
-            aside = self._frames.put(packer.planes(frame))
-            if aside is None:
+            spilled = self._frames.put(packer.planes(frame))
+            if spilled is None:
                 self._drop()
                 continue
-            convert = partial(_unspilled, self._reader, packer, aside, self._reader.matrix(frame))
+            convert = partial(_unspilled, self._reader, packer, spilled, self._reader.matrix(frame))
             timed = replace(oldest.timed, rgb=self._reader.pixels_of(oldest.timed.start_us, convert))
-            self._held[self._spilled] = replace(oldest, timed=timed, frame=None, aside=aside)
+            self._held[self._spilled] = replace(oldest, timed=timed, frame=None, spilled=spilled)
             self._in_memory -= oldest.size
             self._spilled += 1
 
@@ -277,7 +277,7 @@ class _Packer:
 
 
 def _unspilled(
-    reader: PyAVReader, packer: _Packer, aside: Aside, matrix: tuple[int, int, int, int]
+    reader: PyAVReader, packer: _Packer, spilled: Spilled, matrix: tuple[int, int, int, int]
 ) -> NDArray[np.uint8]:
     """The pixels of a frame whose planes lie in a file."""
-    return reader.rgb(packer.frame(aside.look()), matrix)
+    return reader.rgb(packer.frame(spilled.look()), matrix)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from curate.media import kept
+from curate.media import last_file
 from curate.media.answers import (
     decoded_rows,
     decodes_row,
@@ -20,7 +20,7 @@ from curate.media.clips import Span
 from curate.media.container import Deadline
 from curate.media.decode import decode
 from curate.media.decodes import counted
-from curate.media.examine import CutHow, Examined, Request, Slow, Viewed, decoding, examining, whole_spans
+from curate.media.examine import CutHow, Examined, Request, Slow, Viewed, decode_many, examine, whole_spans
 from curate.media.probe import probe
 from curate.media.requests import DecodeRequest
 from curate.schema.errors import CurateError, MediaError
@@ -100,7 +100,14 @@ class MediaService:
     ) -> list[object]:
         """Begin a batch of records, [data, name]; the answer is its first part."""
         views = [view_of(**view) for view in wanted]
-        events = examining([(data, name) for data, name in items], CutHow(*cut), views, limit_s, sample_s, reader)
+        events = examine(
+            [(data, name) for data, name in items],
+            CutHow(*cut),
+            views,
+            limit_s=limit_s,
+            sample_s=sample_s,
+            reader=reader,
+        )
         return self._begin(stream, ended, _Stream(events, views, sum(len(data) for data, _ in items)))
 
     def decode_many(
@@ -119,7 +126,7 @@ class MediaService:
             Request(files[number], kind, None if start is None else Span(start, end), name, key)
             for number, kind, start, end, name, key in requests
         ]
-        events = decoding(asked, views, limit_s, reader)
+        events = decode_many(asked, views, limit_s=limit_s, reader=reader)
         return self._begin(stream, ended, _Stream(events, views, sum(map(len, files))))
 
     def more(self, stream: int, ended: list[int]) -> list[object]:
@@ -153,7 +160,7 @@ class MediaService:
     def _end(self, streams: Sequence[int]) -> None:
         gone = [self._streams.pop(stream) for stream in streams if stream in self._streams]
         if gone:
-            kept.forget()
+            last_file.forget()
 
 
 def _counted(value: object) -> list[object]:

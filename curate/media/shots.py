@@ -43,7 +43,7 @@ def find_shots(
 
     Damaged frames are skipped, not fatal: a shot with damage fails when it is decoded, and takes no other along. The
     last shot lasts as long as audio goes on, and no shot spans two recordings (`joined`). Where packets after the last
-    frame do not decode, or the file is cut short of what it says it holds (`claims`), the rest is one more span,
+    frame do not decode, or the file is cut short of what it says it holds (`truncation`), the rest is one more span,
     `missing`, to fail by name when it is decoded.
 
     Args:
@@ -112,7 +112,7 @@ def shots_of(
         if watch is not None:
             watch(decoded, timed, [starts[cut] for cut in found])
     shown = reader.held_us(end)
-    there = max(reader.packets_end_us(), reader.claimed_us() or 0)
+    there = max(reader.packets_end_us(), reader.stated_us() or 0)
     breaks_off = reader.audio_breaks_off_us()
     cuts += [cut.frame_num for cut in detect.post_process(FrameTimecode(len(starts), rate))]
     if breaks_off is not None and breaks_off + TAIL_US < shown:

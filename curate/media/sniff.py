@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from curate.media.boxes import boxes
+
 _HEAD = 4096
 
 _KNOWN: tuple[tuple[bytes, str], ...] = (
@@ -57,12 +59,11 @@ def explain(data: bytes) -> str:
     for magic, what in _PICTURES:
         if data.startswith(magic):
             return unreadable(what)
-    boxes = mp4_boxes(data)
-    if boxes and boxes[0][0] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        kinds = [kind for kind, _, _ in boxes]
-        if b"moov" not in kinds:
+    found = list(boxes(data))
+    if found and found[0].kind in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        if all(box.kind != b"moov" for box in found):
             return "is an MP4 or MOV that is cut off: its index (the moov box) is missing"
-        if not all(whole for _, _, whole in boxes):
+        if not all(box.whole for box in found):
             return "is an MP4 or MOV that is cut off"
     if not data.strip(b"\x00"):
         return "holds nothing but zero bytes"
@@ -101,20 +102,3 @@ def _text(data: bytes) -> str | None:
 def _is_svg(data: bytes) -> bool:
     head = data[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return head.startswith((b"<svg", b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in head
-
-
-def mp4_boxes(data: bytes) -> list[tuple[bytes, int, bool]]:
-    """Top-level boxes of ISO BMFF (ISO/IEC 14496-12, 4.2): type, size, True if the data holds all of it."""
-    boxes: list[tuple[bytes, int, bool]] = []
-    at = 0
-    while at + 8 <= len(data):
-        size, kind, header = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], 8
-        if size == 1 and at + 16 <= len(data):
-            size, header = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        elif size == 0:
-            size = len(data) - at
-        if size < header or not kind.isascii():
-            break
-        boxes.append((kind, size, at + size <= len(data)))
-        at += size
-    return boxes

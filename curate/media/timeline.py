@@ -13,11 +13,11 @@ from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from curate.media import container as boxes
-from curate.media.claims import claimed_end_us, index_goes_beyond
 from curate.media.clips import MICRO
 from curate.media.clock import Clock, Reading
-from curate.media.kept import Kept
+from curate.media.last_file import LastFile
 from curate.media.mpegts import losses, without_repeats
+from curate.media.truncation import index_goes_beyond, stated_end_us
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -88,7 +88,7 @@ class Timeline:
         return any(track is not None and track.shifts for track in (self.video, self.audio))
 
 
-_KEPT: Kept[Timeline] = Kept()
+_KEPT: LastFile[Timeline] = LastFile()
 
 
 def measure(data: bytes, name: str = "", deadline: boxes.Deadline | None = None) -> Timeline:
@@ -119,7 +119,7 @@ def breaks_off(data: bytes, container: InputContainer, stream: Stream, track: Tr
     """True if the file is cut short, by more than `TAIL_US` of a stream that the container says it holds."""
     if track.begin_us is None or track.end_us is None:
         return False
-    claim = claimed_end_us(data, container, stream, track.begin_us)
+    claim = stated_end_us(data, container, stream, track.begin_us)
     return claim is not None and claim > track.end_us + TAIL_US
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.media import container as boxes
-from curate.media.claims import claimed_end_us
 from curate.media.clips import MICRO
 from curate.media.clock import NO_PTS
 from curate.media.cropping import Cutter, crops_of
 from curate.media.decodes import counted
 from curate.media.sniff import named
 from curate.media.timeline import COUNTED, LOST, TAIL_US, Timeline, breaks_off, measure, on_clock
+from curate.media.truncation import stated_end_us
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class PyAVReader:
         self._deadline = deadline or boxes.Deadline(float("inf"))
         self._colours = VideoReformatter()
         self._container: InputContainer | None = None
-        self._tainted = False
+        self._damaged = False
         self._timeline: Timeline = measure(data, name, self._deadline)
         self.stream = self._open()
         self._base = boxes.time_base(self.stream)
@@ -209,11 +209,11 @@ class PyAVReader:
         boxes.sane_seconds(end / MICRO, self._name)
         return end
 
-    def claimed_us(self) -> int | None:
+    def stated_us(self) -> int | None:
         """Where the video of a file that breaks off would end; None for a file that does not."""
         assert self._container is not None
         begin = round(self.zero * MICRO)
-        end = claimed_end_us(self._data, self._container, self.stream, begin)
+        end = stated_end_us(self._data, self._container, self.stream, begin)
         return None if end is None else end - begin
 
     def audio_breaks_off_us(self) -> int | None:
@@ -225,9 +225,9 @@ class PyAVReader:
         return self.audio_end_us()
 
     @property
-    def tainted(self) -> bool:
+    def damaged(self) -> bool:
         """True if damage may show in what was decoded last."""
-        return self._tainted
+        return self._damaged
 
     def frames(self, start_us: int, end_us: int) -> Iterator[TimedFrame]:
         """Frames on display in `[start_us, end_us)`, in order; the first is the last that begins by start_us (+ 1 us).
@@ -256,14 +256,14 @@ class PyAVReader:
             last = shown
         if last is not None and not beyond:
             yield self.timed(last, self.held_us(self._end_us(last)))
-        if self._tainted and (last is None or self._end_us(last) + TOLERANCE_US < end_us):
+        if self._damaged and (last is None or self._end_us(last) + TOLERANCE_US < end_us):
             at = start_us if last is None else self._end_us(last)
             raise MediaError(f"The video is damaged at {at / MICRO:.3f} s.")
 
     def held_us(self, end_us: int) -> int:
         """Until when the last frame is on display, which by its own stamp ends at `end_us`: while audio goes on, if no
         frame after it failed to decode."""
-        if self._tainted or self.packets_end_us() > end_us + TAIL_US or self.audio_end_us() <= end_us + TAIL_US:
+        if self._damaged or self.packets_end_us() > end_us + TAIL_US or self.audio_end_us() <= end_us + TAIL_US:
             return end_us
         return self.audio_end_us()
 
@@ -337,11 +337,11 @@ class PyAVReader:
         return on_clock(self._packets(), self._timeline.video)
 
     def _frames(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[tuple[VideoFrame, bool]]:
-        """The frames of packets, and True for each that is tainted by damage. Sets `_tainted` as it goes."""
+        """The frames of packets, and True for each in which damage may show. Sets `_damaged` as it goes."""
         import av
 
         context = self.stream.codec_context
-        self._tainted = False
+        self._damaged = False
         bad: int | None = None
         for packet in chain(packets, (None,)):
             stamp = None if packet is None else packet.pts
@@ -350,17 +350,17 @@ class PyAVReader:
             except MemoryError:
                 raise
             except (av.error.FFmpegError, ValueError):
-                self._tainted, bad = True, stamp
+                self._damaged, bad = True, stamp
                 continue
             if packet is not None and self._is_damaged(packet):
-                self._tainted, bad = True, stamp
+                self._damaged, bad = True, stamp
             for frame in frames:
                 # a key frame from before the damage may come out after it
                 if frame.key_frame and (bad is None or frame.pts is None or frame.pts > bad):
-                    self._tainted = False
+                    self._damaged = False
                 if frame.is_corrupt:
-                    self._tainted, bad = True, frame.pts
-                yield frame, self._tainted
+                    self._damaged, bad = True, frame.pts
+                yield frame, self._damaged
 
     def _is_damaged(self, packet: Packet[VideoStream]) -> bool:
         """True if the container knows of damage that a decoder may not notice."""
@@ -372,7 +372,7 @@ class PyAVReader:
         due = self._zero
         far = int(Fraction(_BACKWARDS_US, MICRO) / self._base)
         waiting: Shown | None = None
-        for frame, tainted in frames:
+        for frame, damaged in frames:
             stamp = self._stamp(frame)
             moved = self._clock is not None and (stamp is None or (at is not None and stamp < at))
             stamp = due if stamp is None else stamp
@@ -384,7 +384,7 @@ class PyAVReader:
             counted.video_s += max(0, due - at) * self._tick_s
             # where audio leads, the first frame is on display from its beginning on
             start_us = 0 if stamp == self._first else self._us(at)
-            waiting = Shown(frame, start_us, self._us(due), tainted, False, moved)
+            waiting = Shown(frame, start_us, self._us(due), damaged, False, moved)
         if waiting is not None:
             yield waiting
 
@@ -476,7 +476,7 @@ class PyAVReader:
 
     def rgb(self, frame: VideoFrame, matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
         """The pixels of a frame as its display matrix shows them."""
-        return turn(self._convert(frame, "rgb24", self._size(frame)), matrix)
+        return rotate(self._convert(frame, "rgb24", self._size(frame)), matrix)
 
     def matrix(self, frame: VideoFrame) -> tuple[int, int, int, int]:
         """The display matrix of a frame, else of the stream."""
@@ -555,7 +555,7 @@ def display_matrix(frame: VideoFrame, otherwise: tuple[int, int, int, int] = (1,
     return a, b, c, d
 
 
-def turn(pixels: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+def rotate(pixels: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     """Pixels `(h, w, 3)` as the display matrix shows them, to the nearest quarter turn, mirrored where it says so."""
     a, b, c, d = matrix
     if abs(b) > abs(a):

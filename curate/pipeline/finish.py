@@ -119,11 +119,8 @@ class Loader:
 def _manifest(
     plan: Plan, cluster: Cluster, counts: Counts, shards: Sequence[ShardResult], splits: list[Split]
 ) -> Manifest:
-    recipe = plan.file.recipe
     return Manifest(
-        name=recipe.name,
-        recipe=recipe.model_dump(mode="json"),
-        seed=recipe.seed,
+        **made_by(plan),
         counts=counts,
         splits=splits,
         streams=stream_entries(
@@ -131,12 +128,22 @@ def _manifest(
             [s.spec for s in plan.streams],
             {s.use.name: (s.card.name, s.card.modality) for s in plan.streams},
         ),
-        signals=[_signal(s) for s in plan.signals],
-        codecs={s.card.name: s.card for s in plan.streams},
-        versions={"python": ".".join(platform.python_version_tuple()[:2])} | {name: version(name) for name in VERSIONS},
         hardware=cluster.hardware(),
         lists=[],
     )
+
+
+def made_by(plan: Plan) -> dict[str, Any]:
+    """What a manifest says of the plan that it was made by, and of the code."""
+    recipe = plan.file.recipe
+    return {
+        "name": recipe.name,
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "signals": [_signal(s) for s in plan.signals],
+        "codecs": {s.card.name: s.card for s in plan.streams},
+        "versions": {"python": ".".join(platform.python_version_tuple()[:2])} | {n: version(n) for n in VERSIONS},
+    }
 
 
 def _signal(signal: Signal) -> dict[str, Any]:

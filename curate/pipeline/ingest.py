@@ -42,12 +42,14 @@ class Ingested:
         records: by source, those that are more than a word on a unit that cannot be read.
         decodes: what was decoded.
         files: those whose digests are known.
+        was_read: True if a unit was read in this run, False if all are as an earlier one left them.
     """
 
     partitions: list[Partition]
     records: dict[str, int]
     decodes: Decodes
     files: list[File]
+    was_read: bool
 
 
 def fetch_options(recipe: Recipe) -> dict[str, dict[str, object] | None]:
@@ -106,7 +108,7 @@ def ingest(
     if "annotate" in stages:
         known.write(found)
     partitions = sorted((one.partition for one in found), key=lambda p: p.name)
-    return Ingested(partitions, records, counts, [file for one in found for file in one.files])
+    return Ingested(partitions, records, counts, [file for one in found for file in one.files], bool(units))
 
 
 def _read(

@@ -8,23 +8,23 @@ from typing import IO, Any
 
 from rich.console import Console
 
-from curate.schema.events import Dashboard, Note, StageEnd, StageProgress, StageStart, Summary
+from curate.schema.events import Dashboard, Funnel, Note, StageEnd, StageProgress, StageStart, Summary
 
 
 class JsonConsole(Console):
     """For programs: each event is one JSON object on a line of its own, as `schemas/progress.schema.json` says.
 
     Lines are ASCII and are flushed one by one. What is printed becomes an event `note`. A quiet one says only the
-    summary.
+    result.
     """
 
     def __init__(self, file: IO[str], quiet: bool = False) -> None:
         super().__init__(file=file, quiet=quiet, force_terminal=False)
         self._writing = threading.Lock()
 
-    def emit(self, event: StageStart | StageProgress | StageEnd | Note | Dashboard | Summary) -> None:
+    def emit(self, event: StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Summary) -> None:
         """Write one event."""
-        if self.quiet and not isinstance(event, Summary):
+        if self.quiet and not isinstance(event, Funnel | Summary):
             return
         line = json.dumps({"event": event.event, **event.model_dump(mode="json")})  # what it is comes first
         with self._writing:

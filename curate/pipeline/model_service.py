@@ -15,6 +15,7 @@ from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, unpack_vie
 from curate.schema.errors import CurateError
 from curate.schema.verdict import Failure
 from curate.signals.base import Batch, Result, Signal
+from curate.signals.probed import PROBED
 from curate.tokenizers.base import Tokenizer
 
 
@@ -98,7 +99,7 @@ def batch_of(block: pa.Table, needs: Sequence[DecodeRequest], columns: Sequence[
     )
 
 
-CARRIED = ("width", "height", "pixels", "duration", "fps")
+CARRIED = tuple(PROBED)
 """Probed fields that signals may read."""
 
 

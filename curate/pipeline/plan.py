@@ -17,7 +17,7 @@ from curate.signals import registry
 from curate.signals.base import Signal
 from curate.signals.caption import CaptionSignal
 from curate.signals.labels import LabelSignal
-from curate.signals.probed import PROBED_FIELDS
+from curate.signals.probed import PROBED
 from curate.sources.base import Source
 from curate.sources.listing import open_source
 from curate.tokenizers import zoo
@@ -67,7 +67,7 @@ def make_plan(file: RecipeFile) -> Plan:
         caption = CaptionSignal.of(recipe.caption, {f.name for s in signals for f in s.gives})
     with _at(file, ("annotate",)):
         ordered = registry.order([*signals, caption])
-    fields = {f.name: f for f in PROBED_FIELDS}
+    fields = dict(PROBED)
     for signal in ordered:
         for field in signal.gives:
             if field.name in fields:
@@ -76,10 +76,9 @@ def make_plan(file: RecipeFile) -> Plan:
     for signal in ordered:
         if signal.name == LIGHT:
             raise file.error(("annotate",), f"a signal cannot be called {LIGHT!r}: the files of light signals are")
-    probed = {f.name: f for f in PROBED_FIELDS}
     for i, rule in enumerate(recipe.decide.records):
         with _at(file, ("decide", "records", i)):
-            check_rules([rule], probed)
+            check_rules([rule], PROBED)
     for i, rule in enumerate(recipe.decide.rules):
         with _at(file, ("decide", "rules", i)):
             check_rules([rule], fields)

@@ -105,7 +105,7 @@ class ReadLog:
         """The unit's state before it is read, with what it is read by."""
         source = self._sources[unit.source]
         with suppress(OSError):  # reading it says what is wrong
-            state = source.state(unit)
+            state = source.state(unit, self._build)
             if state:
                 self._states[unit.source, unit.name] = key_of([state, source.fingerprint(), source.licence, self._size])
         return self._states.get((unit.source, unit.name), "")

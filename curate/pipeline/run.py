@@ -9,10 +9,11 @@ The driver holds a few hundred bytes a partition, and nothing of a sample (law 1
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
-from curate.decide.causes import causes_of
+from curate.decide.causes import causes_of, outcomes_of
 from curate.decide.decide import Decided, decide
 from curate.decide.engine import Engine
 from curate.decide.ledger import conserve
@@ -35,7 +36,9 @@ from curate.pipeline.read_log import READ_LOG
 from curate.pipeline.retry import reset_failures
 from curate.pipeline.token_log import TOKEN_LOG, TokenLog
 from curate.pipeline.tokenize import Work, tokenize
+from curate.pipeline.unchanged import finished
 from curate.schema.errors import CurateError
+from curate.schema.events import Outcomes
 from curate.schema.manifest import MANIFEST, Counts, Manifest
 from curate.schema.verdict import Outcome
 from curate.shards.pack import Tokenized
@@ -44,6 +47,21 @@ from curate.sources.entry import Entry
 from curate.storage import Store
 from curate.storage.bucket import endpoint_env
 from curate.storage.tables import read_table
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ended with.
+
+    Attributes:
+        decodes: what was decoded.
+        manifest: of the finished build; None where the run was to end before.
+        outcomes: what was decided, where the run was to end then.
+    """
+
+    decodes: Decodes
+    manifest: Manifest | None = None
+    outcomes: Sequence[Outcomes] = ()
 
 
 def run(
@@ -56,7 +74,7 @@ def run(
     *,
     retry_failed: bool = False,
     until: str | None = None,
-) -> tuple[Manifest | None, Decodes]:
+) -> Result:
     """Make the build, or go on with it.
 
     Args:
@@ -68,9 +86,6 @@ def run(
         write_card: makes the card of the finished tables.
         retry_failed: forget failures of an earlier run first, so that they are tried again.
         until: `ingest` or `decide`: end there, with what was committed; the same run without it goes on.
-
-    Returns:
-        The manifest of the finished build, None where it ended before; and what was decoded.
 
     Raises:
         CurateError: no space, another run on the same build, a source without records, nothing kept.
@@ -96,13 +111,16 @@ def run(
                 wrong = source.nothing(_said(build, paths, found, source))
                 raise plan.file.error(("sources", i, "path"), wrong.message, wrong.hint)
         if until == "ingest":
-            return None, decodes
+            return Result(decodes)
         partitions = {partition.name: partition for partition in found.partitions}
+        tables = _tables(paths, partitions.values())
+        if until is None and not found.was_read and (manifest := finished(plan, build, tables)) is not None:
+            return Result(decodes, manifest)
         decided, counts, tokenized = _decide_and_tokenize(
             plan, build, cluster, console, paths, partitions, decodes, until
         )
         if tokenized is None:
-            return None, decodes
+            return Result(decodes, outcomes=outcomes_of(build, [f.path for f in decided.fragments]))
         with Stage(console, "pack", 0, "samples") as stage:
             specs = [s.spec for s in plan.streams]
             shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
@@ -111,7 +129,7 @@ def run(
             raise CurateError(
                 f"the shards hold {packed} samples, the ledger keeps {kept}", "run the same command again"
             )
-        files = _files(paths, partitions.values(), decided)
+        files = [*tables, *(f.path for f in decided.fragments)]
         work = [
             READ_LOG,
             TOKEN_LOG,
@@ -120,7 +138,7 @@ def run(
         ]
         known = {file.path: file for file in (*found.files, *(f.file for f in decided.fragments))}
         done = finish(plan, build, lease, cluster, console, counts, shards, splits, known, files, work, write_card)
-        return done, decodes
+        return Result(decodes, done)
 
 
 def _said(build: Store, paths: Paths, found: Ingested, source: Source) -> Entry | None:
@@ -256,13 +274,13 @@ def _decided_on(paths: Paths, partition: Partition, groups: Sequence[str]) -> Pa
     return PartitionFiles(name, paths.records(name, source), paths.samples(name, source), signals)
 
 
-def _files(paths: Paths, partitions: Iterable[Partition], decided: Decided) -> list[str]:
-    """All files of the build but shards, lists and the card."""
+def _tables(paths: Paths, partitions: Iterable[Partition]) -> list[str]:
+    """All files of the partitions but verdicts and tokens."""
     files: list[str] = []
     for partition in partitions:
         name, source = partition.name, partition.source
         files += [paths.media(name, source), *paths.tables(name, source)]
-    return [*files, *(f.path for f in decided.fragments)]
+    return files
 
 
 def _nothing(build: Store, decided: Decided, counts: Counts) -> str:

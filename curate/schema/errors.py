@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class CurateError(Exception):
-    """Something the user can mend. The command line prints it without a traceback and exits with 2.
+    """A user error, of input, settings or machine. The command line prints it without a traceback and exits with 2.
 
     Args:
         message: what is wrong, in one sentence.

@@ -88,6 +88,24 @@ class Cause(_Event):
     message: str = Field(description="of the example")
 
 
+class Outcomes(_Event):
+    """Records or samples of one outcome, and why."""
+
+    level: Literal["record", "sample"] = Field(description="what is counted")
+    outcome: str = Field(description="sampled, kept, dropped, duplicate or failed")
+    cause: str | None = Field(
+        description="dropped: the rule; duplicate: exact or near; failed: stage and class of error; else null"
+    )
+    count: int = Field(ge=1, description="how many")
+
+
+class Funnel(_Event):
+    """What a run that ends with `decide` decided; all rows of a level add up to its inputs."""
+
+    event: Literal["funnel"] = Field("funnel", description="what this line is")
+    rows: list[Outcomes] = Field(description="by level, outcome and cause, the most frequent first")
+
+
 class Summary(_Event):
     """The last line of a run that made its build. A run that could not make it ends without one."""
 
@@ -116,7 +134,7 @@ class Summary(_Event):
 class Event(
     RootModel[
         Annotated[
-            StageStart | StageProgress | StageEnd | Note | Dashboard | Summary,
+            StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Summary,
             Field(discriminator="event"),
         ]
     ]

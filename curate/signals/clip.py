@@ -16,6 +16,7 @@ from curate.models.clip_weights import check_weights, fetch_weights, weights_nam
 from curate.models.onnx_tower import on_cpu
 from curate.models.package_files import package_file, package_version
 from curate.models.torchvision_shim import ensure_torchvision
+from curate.models.vectors import unit_vector
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, SignalField
 from curate.schema.nearest import meant
@@ -188,10 +189,10 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _unit(vector: NDArray[Any]) -> NDArray[np.float32]:
-    length = float(np.sqrt((vector.astype(np.float64) ** 2).sum()))
-    if not np.isfinite(length) or length == 0:
+    found = unit_vector(vector)
+    if found is None:
         raise ValueError("the model gave an embedding without a direction (zero or not finite)")
-    return cast(NDArray[np.float32], (vector / length).astype(np.float32))
+    return found
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from curate.media.requests import Frames
 from curate.models.efficientnet import FEATURES, VIEW_PX, EfficientNetLite0
 from curate.models.onnx_cache import cached
 from curate.models.package_files import package_file
+from curate.models.vectors import unit_vector
 from curate.schema.fields import Resources, SignalField
 from curate.schema.ids import digest
 from curate.signals.base import VISUAL, Float, Sample, Signal, Vector
@@ -78,18 +78,12 @@ class Conse(Signal):
         text = sample.text
         score = None if text is None or not text.strip() else self._score(odds, best, text)
         tags = dict.fromkeys(self._names[k] for k in best[:MAX_TAGS] if odds[k] >= TAG_PROBABILITY)
-        return score, list(tags), unit(feature)
+        return score, list(tags), unit_vector(feature)
 
     def _score(self, odds: NDArray[np.float64], best: NDArray[np.intp], text: str) -> float:
-        place = unit((odds[best, None] * self._labels[best]).sum(axis=0))  # 1/Z falls out of a cosine
+        place = unit_vector((odds[best, None] * self._labels[best]).sum(axis=0))  # 1/Z falls out of a cosine
         caption = self._sentence(text)
         return 0.0 if place is None else float(np.clip((place * caption).sum(dtype=np.float64), -1, 1))
-
-
-def unit(vector: NDArray[Any]) -> NDArray[np.float32] | None:
-    """The vector at unit length, float32; None where it has no direction."""
-    length = float(np.sqrt((vector.astype(np.float64) ** 2).sum()))
-    return (vector / length).astype(np.float32) if length > 0 else None
 
 
 def imagenet_labels() -> tuple[list[str], list[str]]:

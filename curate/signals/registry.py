@@ -8,7 +8,7 @@ from curate import plugins
 from curate.schema.errors import CurateError
 from curate.schema.recipe import SignalUse
 from curate.signals.base import Signal
-from curate.signals.probed import PROBED_FIELDS
+from curate.signals.probed import PROBED
 
 _ELSEWHERE = {"caption": "it always runs last; the recipe's `caption:` section sets it"}
 """Signals that are not named under `annotate`, and where they come from."""
@@ -59,7 +59,7 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
     Raises:
         CurateError: two signals give the same field, one reads a field that none gives, or they read in a circle.
     """
-    given: dict[str, str] = {field.name: "probing" for field in PROBED_FIELDS}
+    given: dict[str, str] = dict.fromkeys(PROBED, "probing")
     for signal in signals:
         for field in signal.gives:
             if field.name in given:
@@ -72,7 +72,7 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
             raise CurateError(
                 f"signal `{signal.name}` needs the field `{missing}`, which none gives", _provider(missing)
             )
-    available = {field.name for field in PROBED_FIELDS}
+    available = set(PROBED)
     waiting, out = list(signals), []
     while waiting:
         ready = next((s for s in waiting if available.issuperset(s.after)), None)

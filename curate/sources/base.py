@@ -110,7 +110,7 @@ class Source(ABC):
             size = state_of(self.address)[0]
         yield Unit(self.name, self.address.rpartition("/")[2], self.address, size, {})
 
-    def state(self, unit: Unit) -> str:
+    def state(self, unit: Unit, build: Store) -> str:
         """What tells this version of a unit from others, its text sidecars and media included: while it is the same, a
         unit that was read need not be read again. Empty where nothing tells, as by default.
 

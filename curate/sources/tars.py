@@ -109,7 +109,7 @@ class Tars(Source):
         except OSError as exc:
             yield lost(unit, self.licence, exc)
 
-    def state(self, unit: Unit) -> str:
+    def state(self, unit: Unit, build: Store) -> str:
         size, version = state_of(unit.address)
         return f"{size} {version}" if version else ""
 

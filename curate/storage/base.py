@@ -25,7 +25,7 @@ class Stat:
 class Store(ABC):
     """Files by relative path. Cheap to make and to send to other processes: it holds an address, no connection.
 
-    A missing file is a FileNotFoundError in every method that reads. What a user can mend (no space, no permission, a
+    A missing file is a FileNotFoundError in every method that reads. A user error (no space, no permission, a
     server that does not answer after all tries) is a CurateError.
     """
 

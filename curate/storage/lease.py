@@ -1,4 +1,4 @@
-"""One run at a time on a bucket: a lease that is renewed while the run lives (the protocol is in `curate.storage`)."""
+"""One run at a time on a bucket: a lease that is renewed while the run lives (`docs/commit-protocol.md`)."""
 
 from __future__ import annotations
 

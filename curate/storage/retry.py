@@ -105,7 +105,7 @@ def status_of(exc: BaseException) -> int | None:
 
 
 def _lasting(exc: BaseException, where: str) -> CurateError | None:
-    """What a person has to mend, where trying again is of no use.
+    """The user error of a failure that trying again does not help.
 
     The client's own text is not passed on: it quotes answers of the server, which may quote the request's credentials.
     """

@@ -1,1 +1,11 @@
-"""How the tokenizers of the zoo are trained: media and corpora, losses, one loop, and the card at the end."""
+"""Training of tokenizers: `train(config, out)` for images, video, audio and text, from a `train.yaml` to a codec card.
+
+Nothing that reads or writes builds imports this room; `curate tokenizers train` does.
+"""
+
+from __future__ import annotations
+
+from curate.training.api import TrainConfig, read_config, train
+from curate.training.session import Session
+
+__all__ = ["Session", "TrainConfig", "read_config", "train"]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 def module_folder(module: str) -> Path | None:
@@ -20,31 +20,24 @@ def module_folder(module: str) -> Path | None:
 
 
 class PackageSource(BaseModel):
-    """Files of one package.
-
-    Attributes:
-        package: the distribution's name on PyPI or in Debian.
-        kind: `debian` (unpacked under a folder that the caller gives, `/` when installed), `python` (the folder of
-            an importable module), `python-data` (under `sys.prefix`), `folder` (a path as it stands).
-        folder: for `python` it begins with the module's name.
-        patterns: glob patterns under the folder; files are read in sorted order.
-        exclude: parts of relative paths that are left out.
-        licence: of the files, as the package states it.
-    """
+    """Files of one package."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    package: str
-    kind: Literal["debian", "python", "python-data", "folder"]
-    folder: str
-    patterns: list[str]
-    exclude: list[str] = []
-    licence: str = ""
+    package: str = Field(description="the distribution's name on PyPI or in Debian")
+    kind: Literal["debian", "python", "python-data", "folder"] = Field(
+        description="`debian` (unpacked under a folder that the caller gives, `/` when installed), `python` (the "
+        "folder of an importable module), `python-data` (under `sys.prefix`), `folder` (a path as it stands)"
+    )
+    folder: str = Field(description="for `python` it begins with the module's name")
+    patterns: list[str] = Field(description="glob patterns under the folder; files are read in sorted order")
+    exclude: list[str] = Field([], description="parts of relative paths that are left out")
+    licence: str = Field("", description="of the files, as the package states it")
 
-    def root(self, debian_root: Path) -> Path | None:
+    def root(self, debian: Path) -> Path | None:
         """The folder on this machine, or None when the package is absent."""
         if self.kind == "debian":
-            root = debian_root / self.folder
+            root = debian / self.folder
         elif self.kind == "python-data":
             root = Path(sys.prefix) / self.folder
         elif self.kind == "folder":

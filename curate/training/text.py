@@ -1,10 +1,11 @@
-"""Training of the text tokenizer; the same texts give the same file."""
+"""Trains the text tokenizer and makes its folder with a measured card; the same texts give the same file."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +13,8 @@ from curate.schema.codec import CodecCard, Quality, smallest_unsigned
 from curate.schema.ids import digest
 from curate.tokenizers.codecs.text_bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
 from curate.tokenizers.folders import code_version, write_folder
-from curate.training.config import read_config
+from curate.tokenizers.quantisers.difference import batch_difference
+from curate.training.session import Session
 from curate.training.text_corpus import TextSource, gather
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -20,33 +22,18 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 log = logging.getLogger(__name__)
 
 
-class TextTrainConfig(BaseModel):
-    """`train.yaml` of a text tokenizer.
-
-    Attributes:
-        vocabulary: ids in all, with those below the offset.
-        min_frequency: a pair that occurs less often is not merged.
-        held_share: share of texts, by hash, that are only measured.
-        licence: of the vocabulary that comes out.
-    """
+class TextConfig(BaseModel):
+    """`train.yaml` of a text tokenizer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(default=0, ge=0)
-    vocabulary: int = Field(default=8192, gt=OFFSET + 256)
-    min_frequency: int = Field(default=2, ge=1)
-    held_share: float = Field(default=0.05, ge=0, lt=1)
-    licence: str = ""
+    architecture: Literal["text-bpe"] = "text-bpe"
+    seed: int = Field(0, ge=0)
+    vocabulary: int = Field(8192, gt=OFFSET + 256, description="ids in all, with those below the offset")
+    min_frequency: int = Field(2, ge=1, description="a pair that occurs less often is not merged")
+    held_share: float = Field(0.05, ge=0, lt=1, description="share of texts, by hash, that are only measured")
+    licence: str = Field("", description="of the vocabulary that comes out")
     texts: list[TextSource] = []
-
-
-def load_config(path: Path) -> TextTrainConfig:
-    """Reads `train.yaml`.
-
-    Raises:
-        CurateError: the file does not fit the schema.
-    """
-    return read_config(TextTrainConfig, path)
 
 
 def train_bpe(texts: Sequence[str], vocabulary: int, min_frequency: int = 2) -> HuggingFaceTokenizer:
@@ -65,15 +52,14 @@ def train_bpe(texts: Sequence[str], vocabulary: int, min_frequency: int = 2) -> 
     return bpe
 
 
-def write(
-    bpe: HuggingFaceTokenizer, folder: Path, name: str, trained_on: str, licence: str, held: dict[str, list[str]]
-) -> TextBPE:
-    """Writes `tokenizer.json` and `card.json` and returns the tokenizer; `held` is what its card's figures are of."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_text_card(
+    bpe: HuggingFaceTokenizer, folder: Path, trained_on: str, licence: str, held: Mapping[str, Sequence[str]]
+) -> CodecCard:
+    """Writes `tokenizer.json` and `card.json`, whose figures are of the texts `held`, by group."""
     raw = bpe.to_str(pretty=False).encode("utf-8")
     vocabulary = bpe.get_vocab_size() + OFFSET
     card = CodecCard(
-        name=name,
+        name=folder.name,
         architecture="text-bpe",
         modality="text",
         stream="caption",
@@ -93,40 +79,31 @@ def write(
     )
     tokenizer = TextBPE(card, bpe)
     quality = []
-    differ = total = 0
     for group, texts in sorted(held.items()):
         ids = tokenizer.encode(texts)
-        exact = tokenizer.decode(ids) == texts
+        exact = tokenizer.decode(ids) == list(texts)
         used = len({int(i) for x in ids for i in x})
         density = bytes_per_token(tokenizer, texts)
         log.info("%s: %d texts, %.3f bytes a token, %s", group, len(texts), density, "exact" if exact else "NOT EXACT")
-        media = f"{group}, held out by hash: {density:.2f} bytes a token"
-        share = round(used / (vocabulary - OFFSET), 4)
         quality.append(
             Quality(
-                media=media,
+                media=f"{group}, held out by hash: {density:.2f} bytes a token",
                 items=len(texts),
-                psnr_db=None,
-                ssim=None,
-                si_sdr_db=None,
-                codebook_usage=share,
+                codebook_usage=round(used / (vocabulary - OFFSET), 4),
                 lossless=exact,
             )
         )
-        alone = [tokenizer.encode([t])[0] for t in texts]
-        differ += sum(int((a != b).sum()) for a, b in zip(ids, alone, strict=True))
-        total += sum(len(a) for a in alone)
-    invariance = differ / total if total else None
+    every = [text for texts in held.values() for text in texts]
+    invariance = batch_difference(tokenizer, every) if every else None
     card = card.model_copy(update={"quality": quality, "batch_invariance": invariance})
     write_folder(folder, card, {"tokenizer.json": raw})
-    return TextBPE.load(folder)
+    return card
 
 
-def train_text(folder: Path, out: Path, debian_root: Path = Path("/")) -> TextBPE:
-    """`curate tokenizers train text`: from `folder/train.yaml` to a tokenizer and its card in `out`."""
-    config = load_config(folder / "train.yaml")
-    texts, held = gather(config.texts, config.seed, config.held_share, debian_root)
+def train_text(config: TextConfig, out: Path, session: Session) -> CodecCard:
+    """Trains and writes tokenizer and card to `out`; see `curate.training.train`."""
+    texts, held = gather(config.texts, config.seed, config.held_share, session.debian)
     bpe = train_bpe(texts, config.vocabulary, config.min_frequency)
-    there = [s for s in config.texts if s.root(debian_root) is not None]
+    there = [s for s in config.texts if s.root(session.debian) is not None]
     packages = ", ".join(f"{s.package} ({s.licence or 'licence as stated by the package'})" for s in there)
-    return write(bpe, out, out.name, f"{len(set(texts))} texts of {packages}", config.licence, held)
+    return write_text_card(bpe, out, f"{len(set(texts))} texts of {packages}", config.licence, held)

@@ -22,22 +22,19 @@ _SPACE = re.compile(r"\s+")
 
 
 class TextSource(PackageSource):
-    """Texts of one package.
+    """Texts of one package."""
 
-    Attributes:
-        format: `captions` (tuxpaint: an English first line, then `lang.utf8=text`), `svg` (title, description and
-            keywords of openclipart), `html` (alternative texts and paragraphs), `transcripts` (`name: text`),
-            `columns` (the last tab-separated column).
-        repeat: how often each text counts.
-    """
-
-    format: Literal["captions", "svg", "html", "transcripts", "columns"]
-    repeat: int = Field(default=1, ge=1)
+    format: Literal["captions", "svg", "html", "transcripts", "columns"] = Field(
+        description="`captions` (tuxpaint: an English first line, then `lang.utf8=text`), `svg` (title, description "
+        "and keywords of openclipart), `html` (alternative texts and paragraphs), `transcripts` (`name: text`), "
+        "`columns` (the last tab-separated column)"
+    )
+    repeat: int = Field(1, ge=1, description="how often each text counts")
 
 
-def texts_of(source: TextSource, debian_root: Path = Path("/")) -> Iterator[tuple[str, str]]:
+def texts_of(source: TextSource, debian: Path = Path("/")) -> Iterator[tuple[str, str]]:
     """`(language, text)` of a source in the order of its files; the language is `en` unless the file names another."""
-    root = source.root(debian_root)
+    root = source.root(debian)
     if root is None:
         log.warning("package %s is not installed: its texts are left out", source.package)
         return
@@ -54,7 +51,7 @@ def texts_of(source: TextSource, debian_root: Path = Path("/")) -> Iterator[tupl
 
 
 def gather(
-    sources: list[TextSource], seed: int, held_share: float, debian_root: Path = Path("/")
+    sources: list[TextSource], seed: int, held_share: float, debian: Path = Path("/")
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Texts to train on (repeated as their sources say) and texts held out, by package and language.
 
@@ -67,7 +64,7 @@ def gather(
     held: dict[str, list[str]] = {}
     for source in sources:
         seen: set[str] = set()
-        for language, text in texts_of(source, debian_root):
+        for language, text in texts_of(source, debian):
             if text in seen:
                 continue
             seen.add(text)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from curate.decide.probed import PROBED
 from curate.decide.rules import check_near_duplicates, check_rules, thresholds_of
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
 from curate.schema.recipe import NearDuplicates, Rule
+from curate.signals.probed import PROBED
 
 
 def refused(rule: Rule, fields: dict[str, SignalField]) -> CurateError:

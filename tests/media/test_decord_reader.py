@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from mutate import moving
 from synth import indices, noise, shipped, video
+from test_examine import decode_many, examine
 
 from curate.media.clips import Span
 from curate.media.decode import decode
 from curate.media.decord_reader import DecordReader
-from curate.media.examine import CutHow, Examined, Request, decode_many, examine
+from curate.media.examine import CutHow, Examined, Request
 from curate.media.reader import READERS, open_video
 from curate.media.requests import Audio, DecodeRequest, Frames
 from curate.schema.errors import MediaError

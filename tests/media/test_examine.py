@@ -14,13 +14,14 @@ from mutate import mutated
 from numpy.typing import NDArray
 from synth import noise, shipped, sound, tone, video
 
+from curate.media import examine as media_examine
 from curate.media import onepass
 from curate.media.audio import audio_spans
 from curate.media.clips import Span
 from curate.media.container import Deadline
 from curate.media.decode import decode
 from curate.media.decodes import counted
-from curate.media.examine import CutHow, Examined, Request, Viewed, cut_up, decode_many, examine
+from curate.media.examine import CutHow, Examined, Request, Slow, Viewed, cut_up
 from curate.media.probe import probe
 from curate.media.requests import Array, Audio, DecodeRequest, Energy, Frames
 from curate.media.shots import find_shots
@@ -40,6 +41,16 @@ VIEWS: list[DecodeRequest] = [
 """Of the kinds that signals and tokenizers ask for."""
 
 SHORT = CutHow(max_seconds=0.7)
+
+
+def examine(*args: Any, **options: Any) -> Iterator[Examined | Viewed]:
+    """`examine` without what tells that the next may take long."""
+    return (event for event in media_examine.examine(*args, **options) if not isinstance(event, Slow))
+
+
+def decode_many(*args: Any, **options: Any) -> Iterator[Viewed]:
+    """Likewise."""
+    return (event for event in media_examine.decode_many(*args, **options) if not isinstance(event, Slow))
 
 
 def one_by_one(

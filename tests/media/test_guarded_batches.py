@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from image_files import photo, saved
-from test_examine import FILMS, SHORT, VIEWS, decoded_one_by_one, items, plain, requests
+from test_examine import FILMS, SHORT, VIEWS, decoded_one_by_one, examine, items, plain, requests
 
 from curate.helper.process import Helper
 from curate.media import answers, guarded
 from curate.media.clips import Span
-from curate.media.examine import CutHow, Examined, Viewed, examine
+from curate.media.examine import CutHow, Examined, Viewed
 from curate.media.requests import Audio, Frames
 from curate.schema.errors import CurateError, Quarantined
 

@@ -183,8 +183,10 @@ def shown(build: Path) -> dict[str, str]:
 
 
 def digests(build: Path) -> dict[str, str]:
-    """Every file of a folder with its digest."""
+    """Every file of a folder with its digest, but what is noted of the times of the sources' files."""
+    from curate.pipeline.read_log import READ_LOG
     from curate.shards.commit import file_digest
     from curate.storage import Folder
 
-    return {stat.path: file_digest(Folder(build), stat.path)[0] for stat in Folder(build).files()}
+    paths = [stat.path for stat in Folder(build).files() if stat.path != READ_LOG]
+    return {path: file_digest(Folder(build), path)[0] for path in paths}

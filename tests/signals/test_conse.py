@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from signal_media import BIKES, CAPTIONED, SKIMAGE, SKLEARN, batch, hand_batch, jpeg, loaded, open_image
 
-from curate.signals.conse import imagenet_labels, unit
+from curate.models.vectors import unit_vector
+from curate.signals.conse import imagenet_labels
 
 
 @pytest.fixture(scope="module")
@@ -77,5 +78,5 @@ def test_labels_are_names_that_a_person_would_use():
 
 
 def test_a_vector_without_direction_has_no_unit():
-    assert unit(np.zeros(4)) is None
-    assert unit(np.array([3.0, 4.0])) == pytest.approx([0.6, 0.8])
+    assert unit_vector(np.zeros(4)) is None
+    assert unit_vector(np.array([3.0, 4.0])) == pytest.approx([0.6, 0.8])

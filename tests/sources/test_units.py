@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
 import pickle
 import tarfile
 from collections import Counter
@@ -429,6 +430,29 @@ def test_pages_are_written_once(tmp_path, build):
     assert units_of(source, build) == [unit]
     assert path.stat().st_mtime_ns == before
     assert path.name == f"s-{unit.name}.parquet"
+
+
+def test_the_state_of_a_page_is_that_of_its_files_and_sidecars(tmp_path, build):
+    here = tmp_path / "media"
+    here.mkdir()
+    for name in ("a.png", "b.png"):
+        (here / name).write_bytes(b"one")
+    (here / "a.txt").write_text("a cat")
+    (here / "gone.png").symlink_to("nowhere")
+    source = opened("folder", here)
+    [unit] = source.units(build)
+    states = [source.state(unit, build), source.state(unit, build)]
+    assert states[0] == states[1] != ""
+    for change in (
+        lambda: (here / "b.png").write_bytes(b"other"),
+        lambda: os.utime(here / "a.png", ns=(1, 1)),
+        lambda: (here / "a.txt").write_text("a dog, not a cat"),
+        lambda: (here / "nowhere").write_bytes(b""),
+        lambda: (here / "b.png").unlink(),
+    ):
+        change()
+        states.append(source.state(unit, build))
+    assert len(set(states[1:])) == len(states[1:])
 
 
 def test_members_of_a_tar_that_lie_together_are_read_together(tmp_path, build, monkeypatch):

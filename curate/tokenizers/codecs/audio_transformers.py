@@ -1,14 +1,13 @@
 """EnCodec, DAC and Mimi through `transformers`, from a local folder or a hub id.
 
 EnCodec: Défossez et al. 2022, arXiv 2210.13438. DAC: Kumar et al. 2023, arXiv 2306.06546. Mimi: Défossez et al. 2024,
-arXiv 2410.00037. What is common to them: a mono sound is padded with zeros to whole token frames, passes the network
+arXiv 2410.00037. What is common to them: mono audio is padded with zeros to whole token frames, passes the network
 alone and whole, in float32, and comes out as residual ids, coarse to fine.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,11 +20,10 @@ from torch import Tensor
 from curate.models.batches import exact
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.weights import load_state_strict, locate, read_config
-from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
+from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, first_line
 from curate.schema.ids import digest
-from curate.tokenizers.audio_contract import check_ids, check_sound, wanted_lengths
-from curate.tokenizers.audio_invariance import batch_invariance, chunk_difference, probe_sounds
+from curate.tokenizers.audio import AudioTokenizer, audio_card, chunk_difference, probe_audio
 from curate.tokenizers.folders import (
     LICENCE,
     TRAINED_ON,
@@ -36,7 +34,7 @@ from curate.tokenizers.folders import (
     write_folder,
     write_weights,
 )
-from curate.tokenizers.inputs import SOUNDS
+from curate.tokenizers.quantisers.difference import batch_difference
 
 ensure_torchvision()
 from transformers import (  # noqa: E402
@@ -48,14 +46,16 @@ from transformers import (  # noqa: E402
     MimiModel,
 )
 
-MAX_SECONDS = 120
-"""A sound passes the network whole, which takes tens of MB of memory a second; longer ones are to be cut first."""
-
 KBPS_TOLERANCE = 0.02  # papers round their rates: 7.75 kbps for DAC's 7.752
 
 
-class TransformersCodec:
-    """What EnCodec, DAC and Mimi have in common (a `Tokenizer`)."""
+class TransformersCodec(AudioTokenizer):
+    """What EnCodec, DAC and Mimi have in common.
+
+    An item passes the network whole, which takes tens of MB of memory a second; longer ones are to be cut first.
+    """
+
+    longest = 120
 
     architecture: ClassVar[str]
     model_type: ClassVar[str]
@@ -64,10 +64,9 @@ class TransformersCodec:
     index_order: ClassVar[str] = "column l is the code of level l, coarse to fine; the first columns alone decode too"
 
     def __init__(self, card: CodecCard, net: Any, device: str = "cpu") -> None:
-        self.card = card
+        super().__init__(card)
         self.device = torch.device(device)
         self.net = net.float().eval().to(self.device)
-        self.hop = self._hop(net.config)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
@@ -82,7 +81,7 @@ class TransformersCodec:
     def import_checkpoint(cls, source: str, folder: Path, *, kbps: float | None = None) -> CodecCard:
         """Makes `weights.safetensors` and a card of what `save_pretrained` wrote, or of a hub repository.
 
-        Only safetensors are read. Invariance is measured on made-up sounds.
+        Only safetensors are read. Invariance is measured on made-up audio.
 
         Args:
             kbps: how many levels are stored: EnCodec one of the rates of its configuration (6 where it is not said),
@@ -107,26 +106,15 @@ class TransformersCodec:
         net = cls._fresh(config.to_dict())
         load_state_strict(net, tensors, source)
         rate, hop, codes = config.sampling_rate, cls._hop(config), config.codebook_size
-        card = CodecCard(
+        card = audio_card(
             name=folder.name,
             architecture=cls.architecture,
-            modality="audio",
-            stream=f"tok_audio@{rate / 1000:g}k",
-            quantiser="rvq",
-            levels=[codes] * levels,
+            rate=rate,
+            hop=hop,
+            levels=levels,
+            codes=codes,
             index_order=cls.index_order,
-            vocabulary=codes,
-            dtype=smallest_unsigned(codes),
-            rate_hz=rate / hop,
-            ids_per_frame=levels,
-            sample_rate=rate,
-            channels=1,
-            input=(
-                f"float32 mono (samples,) in [-1, 1] at {rate} Hz, at most {MAX_SECONDS} s; not normalised in "
-                f"level{SOUNDS}"
-            ),
-            preprocessing=Preprocessing(),
-            valid_length="the number of samples, which is kept beside the ids; `decode` cuts by it",
+            takes=f", at most {cls.longest} s; not normalised in level",
             weights_digest=digest(raw),
             code_version=code_version("torch", "transformers"),
             parameters=sum(p.numel() for p in net.parameters()),
@@ -134,74 +122,47 @@ class TransformersCodec:
             licence=LICENCE,
         )
         codec = cls(card, net)
-        sounds = probe_sounds(rate)
+        probes = probe_audio(rate)
         second = max(1, round(rate / hop)) * hop
-        share = chunk_difference(codec, sounds[0], second)
+        share = chunk_difference(codec, probes[0], second)
         card = card.model_copy(
             update={
-                "batch_invariance": batch_invariance(codec, sounds),
+                "batch_invariance": batch_difference(codec, probes),
                 "chunking": f"whole; encoded in parts of {second} samples, {share:.1%} of the ids differ (a made-up "
-                f"sound); sounds beyond {MAX_SECONDS} s are refused",
-                "padding": f"zeros fill the last frame: ceil(samples / {hop}) frames" + codec._shortfall(),
+                f"sound); sounds beyond {cls.longest} s are refused",
+                "padding": card.padding + codec._shortfall(),
             }
         )
         write_folder(folder, card, {WEIGHTS: raw})
         return card
 
-    def encode(self, items: Sequence[NDArray[np.float32]]) -> list[NDArray[np.generic]]:
-        """Sounds `(n,)` float32 in [-1, 1] at the card's rate to ids `(ceil(n / hop), levels)`.
-
-        Raises:
-            ValueError: an item is not float32, not one-dimensional, empty, not finite, not scaled to [-1, 1], or too
-                long.
-        """
-        for item in items:
-            check_sound(item)
-            if len(item) > MAX_SECONDS * self.net.config.sampling_rate:
-                raise ValueError(f"a sound of {len(item)} samples is longer than {MAX_SECONDS} s: cut it first")
-        return [self._encode_one(item) for item in items]
-
-    def decode(
-        self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None
-    ) -> list[NDArray[np.float32]]:
-        """Ids `(frames, k)`, the first `k` levels, to sounds `(n,)` float32 in [-1, 1].
-
-        Args:
-            lengths: samples of each sound; without it the zero padding of the last frame stays.
-
-        Raises:
-            ValueError: ids of a wrong shape, type or range, or a length that does not fit the number of frames.
-        """
-        for item in ids:
-            check_ids(item, self.card.ids_per_frame, self.card.vocabulary)
-        wanted = wanted_lengths(ids, lengths, self.hop)
-        return [self._decode_one(item, length) for item, length in zip(ids, wanted, strict=True)]
-
-    def _encode_one(self, item: NDArray[np.float32]) -> NDArray[np.generic]:
-        frames = -(-len(item) // self.hop)
+    def ids_of(self, audio: NDArray[np.float32]) -> NDArray[np.generic]:
+        """Ids `(ceil(n / hop), levels)` of one item, zeros behind it up to whole frames."""
+        frames = -(-len(audio) // self.hop)
         padded = torch.zeros((1, 1, frames * self.hop))
-        padded[0, 0, : len(item)] = torch.from_numpy(item)
+        padded[0, 0, : len(audio)] = torch.from_numpy(audio)
         with exact(self.device):
             ids = self._ids(padded.to(self.device), self.card.ids_per_frame).T.cpu().numpy()
         if ids.shape != (frames, self.card.ids_per_frame):
-            raise ValueError(f"{self.card.name} gave ids {ids.shape} for {frames} frames of sound")
+            raise ValueError(f"{self.card.name} gave ids {ids.shape} for {frames} frames of audio")
         return ids.astype(self.card.numpy_dtype)
 
-    def _decode_one(self, item: NDArray[np.generic], length: int) -> NDArray[np.float32]:
+    def audio_of(self, ids: NDArray[np.generic], length: int) -> NDArray[np.float32]:
+        """The first `length` samples that ids `(frames, k)` decode to; zeros where the decoder gives fewer."""
         out = np.zeros(length, np.float32)
-        sound = self._raw_sound(item)[:length]
-        out[: len(sound)] = sound
+        decoded = self._decoded(ids)[:length]
+        out[: len(decoded)] = decoded
         return out
 
-    def _raw_sound(self, item: NDArray[np.generic]) -> NDArray[np.float32]:
-        index = torch.from_numpy(item.astype(np.int64).T.copy())[None].to(self.device)
+    def _decoded(self, ids: NDArray[np.generic]) -> NDArray[np.float32]:
+        index = torch.from_numpy(ids.astype(np.int64).T.copy())[None].to(self.device)
         with exact(self.device):
-            return np.asarray(self._sound(index).reshape(-1).clamp(-1.0, 1.0).cpu().numpy(), np.float32)
+            return np.asarray(self._audio(index).reshape(-1).clamp(-1.0, 1.0).cpu().numpy(), np.float32)
 
     def _shortfall(self) -> str:
         """What the decoder lacks at the end, in words; "" where it gives whole frames."""
         frames = 10
-        lacking = frames * self.hop - len(self._raw_sound(np.zeros((frames, 1), self.card.numpy_dtype)))
+        lacking = frames * self.hop - len(self._decoded(np.zeros((frames, 1), self.card.numpy_dtype)))
         return (
             f"; the decoder gives {lacking} samples less than its frames have, which are zeros" if lacking > 0 else ""
         )
@@ -274,12 +235,12 @@ class TransformersCodec:
         """Levels where no rate is asked for."""
         raise NotImplementedError
 
-    def _ids(self, sound: Tensor, levels: int) -> Tensor:
-        """A padded sound `(1, 1, n)` to ids `(levels, n / hop)`."""
+    def _ids(self, audio: Tensor, levels: int) -> Tensor:
+        """Padded audio `(1, 1, n)` to ids `(levels, n / hop)`."""
         raise NotImplementedError
 
-    def _sound(self, ids: Tensor) -> Tensor:
-        """Ids int64 `(1, k, frames)` to a sound of about frames x hop samples."""
+    def _audio(self, ids: Tensor) -> Tensor:
+        """Ids int64 `(1, k, frames)` to audio of about frames x hop samples."""
         raise NotImplementedError
 
 
@@ -308,14 +269,14 @@ class Encodec(TransformersCodec):
         rates = cls._rates(config)
         return next((n for n, bandwidth in rates.items() if bandwidth == 6.0), max(rates))
 
-    def _ids(self, sound: Tensor, levels: int) -> Tensor:
-        found = self.net.encode(sound, bandwidth=self._rates(self.net.config)[levels])
+    def _ids(self, audio: Tensor, levels: int) -> Tensor:
+        found = self.net.encode(audio, bandwidth=self._rates(self.net.config)[levels])
         codes: Tensor = found.audio_codes[0, 0]
         return codes
 
-    def _sound(self, ids: Tensor) -> Tensor:
-        sound: Tensor = self.net.decode(ids[None], [None]).audio_values
-        return sound
+    def _audio(self, ids: Tensor) -> Tensor:
+        audio: Tensor = self.net.decode(ids[None], [None]).audio_values
+        return audio
 
 
 class Dac(TransformersCodec):
@@ -334,13 +295,13 @@ class Dac(TransformersCodec):
     def _usual(cls, config: Any) -> int:
         return int(config.n_codebooks)
 
-    def _ids(self, sound: Tensor, levels: int) -> Tensor:
-        codes: Tensor = self.net.encode(sound, n_quantizers=levels).audio_codes[0]
+    def _ids(self, audio: Tensor, levels: int) -> Tensor:
+        codes: Tensor = self.net.encode(audio, n_quantizers=levels).audio_codes[0]
         return codes
 
-    def _sound(self, ids: Tensor) -> Tensor:
-        sound: Tensor = self.net.decode(audio_codes=ids).audio_values
-        return sound
+    def _audio(self, ids: Tensor) -> Tensor:
+        audio: Tensor = self.net.decode(audio_codes=ids).audio_values
+        return audio
 
 
 class Mimi(TransformersCodec):
@@ -368,10 +329,10 @@ class Mimi(TransformersCodec):
     def _usual(cls, config: Any) -> int:
         return min(8, int(config.num_quantizers))
 
-    def _ids(self, sound: Tensor, levels: int) -> Tensor:
-        codes: Tensor = self.net.encode(sound, num_quantizers=levels).audio_codes[0]
+    def _ids(self, audio: Tensor, levels: int) -> Tensor:
+        codes: Tensor = self.net.encode(audio, num_quantizers=levels).audio_codes[0]
         return codes
 
-    def _sound(self, ids: Tensor) -> Tensor:
-        sound: Tensor = self.net.decode(ids).audio_values
-        return sound
+    def _audio(self, ids: Tensor) -> Tensor:
+        audio: Tensor = self.net.decode(ids).audio_values
+        return audio

@@ -2,7 +2,7 @@
 
 Three LiteRT files: an encoder of 320 samples to 64 numbers, a residual quantiser of 46 levels of 16 codes, a decoder.
 They run on the CPU with the package `ai-edge-litert`. Encoder and decoder carry state from frame to frame, which
-`reset_all_variables` does not clear, so each sound has interpreters of its own.
+`reset_all_variables` does not clear, so each item has interpreters of its own.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.models.weights import locate
-from curate.schema.codec import CodecCard, Preprocessing
+from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.audio_contract import check_ids, check_sound, wanted_lengths
-from curate.tokenizers.audio_invariance import batch_invariance, chunk_difference, probe_sounds
+from curate.tokenizers.audio import AudioTokenizer, audio_card, chunk_difference, probe_audio
 from curate.tokenizers.folders import check_digest, code_version, read_card, read_files, write_folder
-from curate.tokenizers.inputs import SOUNDS
+from curate.tokenizers.quantisers.difference import batch_difference
 
 RATE, HOP = 16000, 320
 LEVELS, CODES = 46, 16
@@ -33,7 +32,7 @@ UNUSED = -1  # what the quantiser gives for levels that were not asked for, and 
 FILES = ("soundstream_encoder.tflite", "quantizer.tflite", "lyragan.tflite")
 
 
-class Lyra:
+class Lyra(AudioTokenizer):
     """Lyra V2 SoundStream: 16 kHz mono speech, 50 frames a second of 16, 30 or 46 levels of 16 codes.
 
     Ids `(ceil(n / 320), levels)` uint8. The first levels alone decode too, so a stream of 9.2 kbps holds those of 6
@@ -41,7 +40,7 @@ class Lyra:
     """
 
     def __init__(self, card: CodecCard, files: Sequence[bytes]) -> None:
-        self.card = card
+        super().__init__(card)
         self._files = list(files)
         self._make = _runtime()
 
@@ -79,36 +78,25 @@ class Lyra:
             raise CurateError(f"{source} lacks {', '.join(missing)}", "give lyra/model_coeffs of google/lyra")
         _runtime()
         files = [found[name].read_bytes() for name in FILES]
-        levels = KBPS[kbps]
-        card = CodecCard(
+        card = audio_card(
             name=folder.name,
             architecture="lyra",
-            modality="audio",
-            stream="tok_audio@16k",
-            quantiser="rvq",
-            levels=[CODES] * levels,
-            index_order="column l is the code of level l, coarse to fine; the first columns alone decode too",
-            vocabulary=CODES,
-            dtype="uint8",
-            rate_hz=RATE / HOP,
-            ids_per_frame=levels,
-            sample_rate=RATE,
-            channels=1,
-            input=f"float32 mono (samples,) in [-1, 1] at {RATE} Hz; made for speech; not normalised in level{SOUNDS}",
-            preprocessing=Preprocessing(),
-            padding=f"zeros fill the last frame: ceil(samples / {HOP}) frames",
-            valid_length="the number of samples, which is kept beside the ids; `decode` cuts by it",
+            rate=RATE,
+            hop=HOP,
+            levels=KBPS[kbps],
+            codes=CODES,
+            takes="; made for speech; not normalised in level",
             weights_digest=digest(b"".join(files)),
             code_version=code_version("ai-edge-litert"),
             trained_on="not told by the weights; the publisher says speech",
             licence="Apache-2.0",
         )
         codec = cls(card, files)
-        sounds = probe_sounds(RATE)
-        share = chunk_difference(codec, sounds[0], RATE)
+        probes = probe_audio(RATE)
+        share = chunk_difference(codec, probes[0], RATE)
         card = card.model_copy(
             update={
-                "batch_invariance": batch_invariance(codec, sounds),
+                "batch_invariance": batch_difference(codec, probes),
                 "chunking": "whole, frame after frame with state that starts anew with each sound: an id depends on "
                 f"all before it; encoded in parts of 1 s, {share:.0%} of the ids differ (a made-up sound)",
             }
@@ -116,38 +104,13 @@ class Lyra:
         write_folder(folder, card, dict(zip(FILES, files, strict=True)))
         return card
 
-    def encode(self, items: Sequence[NDArray[np.float32]]) -> list[NDArray[np.generic]]:
-        """Sounds `(n,)` float32 in [-1, 1] at 16 kHz to ids `(ceil(n / 320), levels)` uint8.
-
-        Raises:
-            ValueError: an item is not float32, not one-dimensional, empty, not finite, or not scaled to [-1, 1].
-        """
-        for item in items:
-            check_sound(item)
-        return [self._encode_one(item) for item in items]
-
-    def decode(
-        self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None
-    ) -> list[NDArray[np.float32]]:
-        """Ids `(frames, k)`, the first `k` levels, to sounds `(n,)` float32 in [-1, 1].
-
-        Args:
-            lengths: samples of each sound; without it the zero padding of the last frame stays.
-
-        Raises:
-            ValueError: ids of a wrong shape, type or range, or a length that does not fit the number of frames.
-        """
-        for item in ids:
-            check_ids(item, self.card.ids_per_frame, CODES)
-        wanted = wanted_lengths(ids, lengths, HOP)
-        return [self._decode_one(item, length) for item, length in zip(ids, wanted, strict=True)]
-
-    def _encode_one(self, item: NDArray[np.float32]) -> NDArray[np.generic]:
+    def ids_of(self, audio: NDArray[np.float32]) -> NDArray[np.generic]:
+        """Ids `(ceil(n / 320), levels)` uint8 of one item."""
         fresh = [self._interpreter(which) for which in (0, 1)]
         encoder = fresh[0].get_signature_runner("serving_default")
         quantiser = fresh[1].get_signature_runner("encode")
-        frames = np.zeros((-(-len(item) // HOP), HOP), np.float32)
-        frames.reshape(-1)[: len(item)] = item
+        frames = np.zeros((-(-len(audio) // HOP), HOP), np.float32)
+        frames.reshape(-1)[: len(audio)] = audio
         levels = self.card.ids_per_frame
         out = np.empty((len(frames), levels), self.card.numpy_dtype)
         for frame, row in zip(frames, out, strict=True):
@@ -158,13 +121,14 @@ class Lyra:
             row[:] = found[:levels]
         return out
 
-    def _decode_one(self, item: NDArray[np.generic], length: int) -> NDArray[np.float32]:
+    def audio_of(self, ids: NDArray[np.generic], length: int) -> NDArray[np.float32]:
+        """The first `length` samples that ids `(frames, k)` decode to."""
         fresh = [self._interpreter(which) for which in (1, 2)]
         quantiser = fresh[0].get_signature_runner("decode")
         decoder = fresh[1].get_signature_runner("serving_default")
-        index = np.full((len(item), LEVELS, 1, 1), UNUSED, np.int32)
-        index[:, : item.shape[1], 0, 0] = item
-        out = np.empty((len(item), HOP), np.float32)
+        index = np.full((len(ids), LEVELS, 1, 1), UNUSED, np.int32)
+        index[:, : ids.shape[1], 0, 0] = ids
+        out = np.empty((len(ids), HOP), np.float32)
         for row, frame in zip(index, out, strict=True):
             latent = quantiser(encoding_indices=row)["output_0"]
             frame[:] = decoder(input_audio=latent)["output_0"][0]

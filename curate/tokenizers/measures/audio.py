@@ -1,4 +1,4 @@
-"""How much of a sound survives its round trip through an audio tokenizer."""
+"""How much of audio survives its round trip through a tokenizer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.codec import Quality
 from curate.schema.errors import CurateError
 from curate.tokenizers.base import Tokenizer
@@ -19,44 +20,41 @@ log = logging.getLogger(__name__)
 
 
 def si_sdr(reference: NDArray[np.floating], estimate: NDArray[np.floating]) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019, "SDR - half-baked or well done?").
+    """Scale-invariant signal-to-distortion ratio in dB, by torchmetrics (Le Roux et al. 2019, arXiv 1811.02508).
 
     Args:
-        reference, estimate: sounds `(n,)` of one length, not silent.
+        reference, estimate: audio `(n,)` of one length, not silent.
 
     Returns:
-        `10 log10(|a s|^2 / |a s - e|^2)` with `a` the best scale of the reference `s`; infinity for a perfect
-        estimate, minus infinity for one that has nothing of the reference.
+        At most some 150 dB, for a perfect estimate; minus infinity for a silent one.
 
     Raises:
         ValueError: shapes differ, or the reference is silent.
     """
-    if reference.shape != estimate.shape or reference.ndim != 1:
-        raise ValueError(f"two sounds of one length are needed, not {reference.shape} and {estimate.shape}")
-    s, e = reference.astype(np.float64), estimate.astype(np.float64)
-    energy = float(s @ s)
-    if energy <= 0.0:
+    _check_pair(reference, estimate)
+    if not reference.any():
         raise ValueError("SI-SDR of a silent reference is not defined")
-    target = (float(s @ e) / energy) * s
-    noise = target - e
-    kept, lost = float(target @ target), float(noise @ noise)
-    if lost == 0.0:
-        return math.inf if kept > 0.0 else -math.inf
-    return 10.0 * math.log10(kept / lost) if kept > 0.0 else -math.inf
+    if not estimate.any():  # which torchmetrics gives 0 dB
+        return -math.inf
+    ensure_torchvision()  # torchmetrics imports it
+    import torch
+    from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
+
+    preds, target = (torch.from_numpy(x.astype(np.float64)) for x in (estimate, reference))
+    return float(scale_invariant_signal_distortion_ratio(preds, target))
 
 
 def wideband_pesq(reference: NDArray[np.float32], estimate: NDArray[np.float32]) -> float:
     """Wide-band PESQ (ITU-T P.862.2, MOS-LQO, 1 to 4.64) of speech at 16 kHz, by the package `pesq`.
 
     Args:
-        reference, estimate: sounds `(n,)` in [-1, 1] of one length, at least a quarter of a second.
+        reference, estimate: audio `(n,)` in [-1, 1] of one length, at least a quarter of a second.
 
     Raises:
         CurateError: the package is not installed.
         ValueError: shapes differ, or it finds no speech in the reference.
     """
-    if reference.shape != estimate.shape or reference.ndim != 1:
-        raise ValueError(f"two sounds of one length are needed, not {reference.shape} and {estimate.shape}")
+    _check_pair(reference, estimate)
     try:
         package = importlib.import_module("pesq")
     except ImportError as error:
@@ -70,21 +68,20 @@ def wideband_pesq(reference: NDArray[np.float32], estimate: NDArray[np.float32])
 
 
 def visqol(reference: NDArray[np.float32], estimate: NDArray[np.float32], speech: bool) -> float:
-    """ViSQOL v3 (Chinen et al. 2020, MOS-LQO, 1 to 5) of a sound at 16 kHz, by the package `visqol-python`.
+    """ViSQOL v3 (Chinen et al. 2020, MOS-LQO, 1 to 5) of audio at 16 kHz, by the package `visqol-python`.
 
     Args:
-        reference, estimate: sounds `(n,)` in [-1, 1] of one length, at least a second; the first 20 seconds are judged,
+        reference, estimate: audio `(n,)` in [-1, 1] of one length, at least a second; the first 20 seconds are judged,
             which takes half a minute.
-        speech: by its model of speech at 16 kHz; otherwise by that of all sound, with both resampled to 48.
+        speech: by its model of speech at 16 kHz; otherwise by that of all audio, with both resampled to 48.
 
     Raises:
         CurateError: the package is not installed.
-        ValueError: shapes differ, or the sound is too short.
+        ValueError: shapes differ, or the audio is too short.
     """
-    if reference.shape != estimate.shape or reference.ndim != 1:
-        raise ValueError(f"two sounds of one length are needed, not {reference.shape} and {estimate.shape}")
+    _check_pair(reference, estimate)
     if len(reference) < 16000:
-        raise ValueError(f"ViSQOL needs a second of sound, not {len(reference) / 16000:.2f} s")
+        raise ValueError(f"ViSQOL needs a second of audio, not {len(reference) / 16000:.2f} s")
     try:
         package = importlib.import_module("visqol")
     except ImportError as error:
@@ -97,28 +94,21 @@ def visqol(reference: NDArray[np.float32], estimate: NDArray[np.float32], speech
     return float(judge.measure_from_arrays(*pair, 16000 if speech else 48000).moslqo)
 
 
-def round_trip(tokenizer: Tokenizer, items: Sequence[NDArray[np.float32]], levels: int | None = None) -> list[float]:
-    """SI-SDR in dB of each sound after encode and decode, with the first `levels` ids of a frame or with all."""
-    ids = [x[:, :levels] for x in tokenizer.encode(items)]
-    back = tokenizer.decode(ids, [len(x) for x in items])
-    return [si_sdr(x, y) for x, y in zip(items, back, strict=True)]
-
-
 def evaluate_audio(
     tokenizer: Tokenizer,
     items: Sequence[NDArray[np.float32]],
-    media: str = "given sounds",
+    media: str = "given audio",
     speech: bool | None = None,
 ) -> Quality:
-    """The measured round trip of sounds `(n,)` float32 at the card's rate.
+    """The measured round trip of audio `(n,)` float32 at the card's rate.
 
     Args:
-        media: what the sounds are, for the card.
-        speech: whether they are speech, for PESQ and ViSQOL; None measures neither.
+        media: what it is, for the card.
+        speech: True if it is speech, for PESQ and ViSQOL; None measures neither.
 
     Returns:
-        Mean SI-SDR over sounds, and the share of all codes of all levels that occur (short media cannot use all). Mean
-        PESQ and ViSQOL over the sounds that are long enough, where their packages are installed.
+        Mean SI-SDR over items, and the share of all codes of all levels that occur (short media cannot use all). Mean
+        PESQ and ViSQOL over the items that are long enough, where their packages are installed.
     """
     ids = tokenizer.encode(items)
     back = tokenizer.decode(ids, [len(x) for x in items])
@@ -155,3 +145,8 @@ def _mean(
             log.warning("not measured: %s", error)
             return None
     return round(float(np.mean(found)), 2) if found else None
+
+
+def _check_pair(reference: NDArray[np.floating], estimate: NDArray[np.floating]) -> None:
+    if reference.shape != estimate.shape or reference.ndim != 1:
+        raise ValueError(f"two arrays (n,) of one length are needed, not {reference.shape} and {estimate.shape}")

@@ -1,4 +1,4 @@
-"""Measures what the round trip of a tokenizer of pictures or of video costs."""
+"""What the round trip of a tokenizer of images or of video costs: PSNR and SSIM by scikit-image."""
 
 from __future__ import annotations
 
@@ -8,68 +8,46 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from curate.media.decode import decode
-from curate.media.images import decode_image, render
-from curate.media.requests import Frames
 from curate.schema.codec import Quality
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.measures.files import square
 
 MOST_DB = 100.0
-"""PSNR that is written for identical pictures, so that means stay finite."""
+"""PSNR that is written for identical images, so that means stay finite."""
 
 
 @dataclass(frozen=True)
-class PictureScore:
-    """PSNR (dB, peak 255, over all three channels) and SSIM (Wang et al. 2004, 7x7 window, mean of channels)."""
+class Score:
+    """Of an image, or means over the frames of a clip.
+
+    Attributes:
+        psnr_db: peak 255, over all three channels.
+        ssim: Wang et al. 2004, 7x7 window, mean of channels.
+        temporal_psnr_db: of a clip's motion (`temporal_psnr`); None for a single frame.
+    """
 
     psnr_db: float
     ssim: float
+    temporal_psnr_db: float | None = None
 
 
-@dataclass(frozen=True)
-class ClipScore:
-    """Means over the frames of a clip, and the PSNR of its motion (see `temporal_psnr`; None for a single frame)."""
-
-    psnr_db: float
-    ssim: float
-    temporal_psnr_db: float | None
-
-
-def square(path: Path, size: int) -> NDArray[np.uint8]:
-    """A picture file as uint8 `(size, size, 3)` sRGB: exactly what the pipeline would give an image tokenizer.
-
-    Raises:
-        MediaError: the file is no picture, cannot be decoded, or has too many pixels.
-    """
-    return render(decode_image(path.read_bytes(), path.name), Frames(size))
+def psnr(decoded: NDArray[np.integer], original: NDArray[np.integer]) -> float:
+    """PSNR in dB of integers of one shape, peak 255, at most `MOST_DB`."""
+    if np.array_equal(decoded, original):
+        return MOST_DB
+    found = peak_signal_noise_ratio(original, decoded, data_range=255)  # type: ignore[no-untyped-call]
+    return min(MOST_DB, float(found))
 
 
-def clip_of(path: Path, size: int, fps: float, frames: int) -> NDArray[np.uint8]:
-    """The beginning of a video file as uint8 `(T, size, size, 3)`, as the pipeline would give it: 1 / `fps` apart.
-
-    Args:
-        frames: most frames; T is less where the video is shorter.
-
-    Raises:
-        MediaError: the file is no video, or cannot be decoded.
-    """
-    view = Frames(size, fps, frames, stride=1)
-    return np.asarray(decode(path.read_bytes(), "video", [view], name=path.name).views[view], np.uint8)
-
-
-def score(decoded: NDArray[np.uint8], original: NDArray[np.uint8]) -> PictureScore:
+def score(decoded: NDArray[np.uint8], original: NDArray[np.uint8]) -> Score:
     """Both uint8 `(H, W, 3)`, at least 7x7."""
-    ssim = float(
-        structural_similarity(  # type: ignore[no-untyped-call]
-            original, decoded, channel_axis=2, data_range=255
-        )
-    )
-    return PictureScore(_psnr(decoded.astype(np.float64) - original), ssim)
+    ssim = structural_similarity(original, decoded, channel_axis=2, data_range=255)  # type: ignore[no-untyped-call]
+    return Score(psnr(decoded, original), float(ssim))
 
 
-def score_clip(decoded: NDArray[np.uint8], original: NDArray[np.uint8]) -> ClipScore:
+def score_clip(decoded: NDArray[np.uint8], original: NDArray[np.uint8]) -> Score:
     """Both uint8 `(T, H, W, 3)` with the same T.
 
     Raises:
@@ -78,7 +56,7 @@ def score_clip(decoded: NDArray[np.uint8], original: NDArray[np.uint8]) -> ClipS
     if decoded.shape != original.shape:
         raise ValueError(f"a clip of {original.shape} came back as {decoded.shape}")
     frames = [score(y, x) for y, x in zip(decoded, original, strict=True)]
-    return ClipScore(
+    return Score(
         float(np.mean([f.psnr_db for f in frames])),
         float(np.mean([f.ssim for f in frames])),
         temporal_psnr(decoded, original) if len(original) > 1 else None,
@@ -90,44 +68,22 @@ def temporal_psnr(decoded: NDArray[np.uint8], original: NDArray[np.uint8]) -> fl
 
     An error that stays where it is does not count here; flicker does.
     """
-    error = np.diff(decoded.astype(np.float64) - original, axis=0)
-    return _psnr(error)
-
-
-def _psnr(error: NDArray[np.float64]) -> float:
-    mse = float(np.mean(error**2))
-    return min(MOST_DB, float(10 * np.log10(255**2 / mse))) if mse else MOST_DB
-
-
-def score_images(tokenizer: Tokenizer, pictures: NDArray[np.uint8]) -> tuple[list[PictureScore], float]:
-    """Scores of `(N, H, W, 3)` pictures, and the share of the vocabulary that occurs in their ids."""
-    [ids] = tokenizer.encode([pictures])
-    [decoded] = tokenizer.decode([ids])
-    used = np.unique(ids).size / tokenizer.card.vocabulary
-    return [score(y, x) for y, x in zip(decoded, pictures, strict=True)], used
+    error: NDArray[np.int16] = decoded.astype(np.int16) - original
+    return psnr(error[1:], error[:-1])
 
 
 def evaluate_images(tokenizer: Tokenizer, paths: Sequence[Path], media: str = "") -> Quality:
-    """The round trip of picture files, reduced to the tokenizer's size by `square`.
+    """The round trip of image files, reduced to the tokenizer's size by `square`.
 
     Args:
         tokenizer: an image tokenizer.
-        paths: pictures that were not trained on.
+        paths: images that were not trained on.
         media: what they are, in words; by default their file names.
     """
-    card = tokenizer.card
-    if not paths or card.input_size is None or card.grid is None:
-        raise ValueError("expected at least one picture, and a tokenizer whose card has an input_size and a grid")
-    pictures = np.stack([square(p, card.input_size) for p in paths])
-    scores, used = score_images(tokenizer, pictures)
-    return Quality(
-        media=media or f"not trained on: {', '.join(p.name for p in paths)}",
-        items=len(scores),
-        psnr_db=round(float(np.mean([s.psnr_db for s in scores])), 3),
-        ssim=round(float(np.mean([s.ssim for s in scores])), 4),
-        ids_per_item=float(np.prod(card.grid)),
-        codebook_usage=round(used, 5),
-    )
+    if tokenizer.card.input_size is None:
+        raise ValueError("expected a tokenizer whose card has an input_size")
+    images = [square(path, tokenizer.card.input_size)[None] for path in paths]
+    return evaluate_clips(tokenizer, images, media or f"not trained on: {', '.join(p.name for p in paths)}")
 
 
 def evaluate_clips(tokenizer: Tokenizer, clips: Sequence[NDArray[np.uint8]], media: str) -> Quality:
@@ -135,16 +91,19 @@ def evaluate_clips(tokenizer: Tokenizer, clips: Sequence[NDArray[np.uint8]], med
 
     Args:
         tokenizer: `encode` takes a clip as an item.
-        clips: uint8 `(T, H, W, 3)` of the card's size, T at least 2 and one that the tokenizer takes; not trained on.
+        clips: uint8 `(T, H, W, 3)` of the card's size, T one that the tokenizer takes; not trained on.
         media: what they are, in words.
 
     Returns:
         `psnr_db` and `ssim`: means over the frames of a clip, then over clips; `temporal_psnr_db`: of `temporal_psnr`,
-        mean over clips.
+        mean over the clips of two frames or more.
+
+    Raises:
+        ValueError: there are no clips, or what comes back has another shape.
     """
-    if not clips or any(len(clip) < 2 for clip in clips):
-        raise ValueError("expected at least one clip, and two frames or more in each")
-    scores: list[ClipScore] = []
+    if not clips:
+        raise ValueError("expected at least one clip")
+    scores: list[Score] = []
     used: set[int] = set()
     count = 0
     for clip in clips:
@@ -152,14 +111,13 @@ def evaluate_clips(tokenizer: Tokenizer, clips: Sequence[NDArray[np.uint8]], med
         scores.append(score_clip(tokenizer.decode([ids])[0], clip))
         used.update(np.unique(ids).tolist())
         count += ids.size
+    motion = [s.temporal_psnr_db for s in scores if s.temporal_psnr_db is not None]
     return Quality(
         media=media,
         items=len(clips),
         psnr_db=round(float(np.mean([s.psnr_db for s in scores])), 3),
         ssim=round(float(np.mean([s.ssim for s in scores])), 4),
-        temporal_psnr_db=round(
-            float(np.mean([s.temporal_psnr_db for s in scores if s.temporal_psnr_db is not None])), 3
-        ),
+        temporal_psnr_db=round(float(np.mean(motion)), 3) if motion else None,
         ids_per_item=count / len(clips),
         codebook_usage=round(len(used) / tokenizer.card.vocabulary, 5),
     )

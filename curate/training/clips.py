@@ -1,4 +1,4 @@
-"""What a video tokenizer is trained on: short cuts of videos, and camera moves over still pictures."""
+"""What a video tokenizer is trained on: short cuts of videos, and camera moves over still images."""
 
 from __future__ import annotations
 
@@ -10,48 +10,31 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from curate.media.images import render
-from curate.media.requests import Frames
 from curate.media.video import PyAVReader
 from curate.schema.errors import CurateError, MediaError
+from curate.sources import media_types
 from curate.tokenizers.codecs.video_fsq_net import GROUP
-from curate.training.image_media import (
-    PICTURES,
-    RGB,
-    VIDEOS,
-    CropConfig,
-    MediaSource,
-    Pool,
-    absent,
-    files_of,
-    find_media,
-    read_pool,
-)
+from curate.training.crops import CropConfig, MediaSource, Pool, files_of, frames_of, read_pool
 
 
 class ClipConfig(CropConfig):
-    """What decides the batches. `media` of the base are the still pictures, `videos` the videos.
+    """What decides the batches. `media` of the base are the still images, `videos` the videos."""
 
-    Attributes:
-        groups: groups of four frames after the first frame of a training clip.
-        strides: a clip takes every frame, every second one and so on, so that more than one frame rate is met.
-        video_sides: short sides to which videos are reduced.
-        moves: share of the clips that are camera moves over pictures.
-    """
-
-    groups: int = Field(default=3, gt=0)
-    strides: tuple[int, ...] = (1, 2, 3)
-    video_sides: tuple[int, ...] = (144, 256)
-    moves: float = Field(default=0.35, ge=0, le=1)
+    groups: int = Field(3, gt=0, description="groups of four frames after the first frame of a training clip")
+    strides: tuple[int, ...] = Field(
+        (1, 2, 3), description="a clip takes every frame, every second one and so on: more than one frame rate is met"
+    )
+    video_sides: tuple[int, ...] = Field((144, 256), description="short sides to which videos are reduced, in pixels")
+    moves: float = Field(0.35, ge=0, le=1, description="share of the clips that are camera moves over images")
     videos: tuple[MediaSource, ...] = ()
 
     @property
     def frames(self) -> int:
+        """Frames of a training clip."""
         return 1 + GROUP * self.groups
 
 
@@ -62,68 +45,49 @@ class ClipPool:
     Attributes:
         videos: uint8 `(T, H, W, 3)`, the same video at each of its sizes.
         chances: of each video to be cut next.
-        pictures: for camera moves; None where none were found.
+        stills: for camera moves; None where none were found.
     """
 
     videos: list[NDArray[np.uint8]]
     chances: NDArray[np.float64]
-    pictures: Pool | None
+    stills: Pool | None
 
 
-def read_clips(config: ClipConfig, media: Sequence[Path], share: Path) -> ClipPool:
-    """Decodes `media` (files or folders of videos and pictures), or with none given the config's own sources.
+def read_clips(config: ClipConfig, media: Sequence[Path], debian: Path) -> ClipPool:
+    """Decodes `media` (files or folders of videos and images), or with none given the config's own sources.
 
     Raises:
-        CurateError: there is neither a video long enough nor a picture large enough.
+        CurateError: there is neither a video long enough nor an image large enough.
     """
-    stills: list[Path] = []
-    groups: list[tuple[float, list[Path]]] = [(s.weight, find_media(s, share)) for s in config.videos]
-    for name in [] if media else absent(config.videos, share):
-        print(f"not on this machine, so left out: {name}", file=sys.stderr)
-    if media:
-        every = files_of(media)
-        stills = [f for f in every if f.suffix.lower() in PICTURES]
-        groups = [(1.0, [f for f in every if f.suffix.lower() in VIDEOS])]
+    groups = (
+        [(1.0, files_of(media, media_types.VIDEO))] if media else [(s.weight, s.find(debian)) for s in config.videos]
+    )
     videos: list[NDArray[np.uint8]] = []
     chances: list[float] = []
     for weight, files in groups:
         found = [v for f in files for v in _sizes(f, config) if len(v) >= config.frames]
         videos += found
         chances += [weight * len(v) / sum(map(len, found)) for v in found]
-    pictures = read_pool(config, stills, share) if stills or (config.media and not media) else None
-    if not videos and pictures is None:
+    images = files_of(media, media_types.IMAGE)
+    stills = read_pool(config, images, debian) if images or (config.media and not media) else None
+    if not videos and stills is None:
         raise CurateError(
-            f"no video of {config.frames} frames and no picture of {config.crop} pixels was found to train on",
-            "Give folders of videos or pictures, or install the packages that the config names.",
+            f"no video of {config.frames} frames and no image of {config.crop} pixels was found to train on",
+            "Give folders of videos or images, or install the packages that the config names.",
         )
-    return ClipPool(videos, np.asarray(chances) / (sum(chances) or 1), pictures)
+    return ClipPool(videos, np.asarray(chances) / (sum(chances) or 1), stills)
 
 
 def _sizes(path: Path, config: ClipConfig) -> Iterator[NDArray[np.uint8]]:
-    """A video at those of `video_sides` that do not enlarge it, or as it is where it is smaller than all of them."""
+    """A video `(T, H, W, 3)` at those of `video_sides` that do not enlarge it, or as it is where it is smaller."""
     try:
         with PyAVReader(path.read_bytes(), name=path.name) as reader:
             short = min(reader.display_size())
         for side in [s for s in config.video_sides if config.crop <= s <= short] or [short]:
             if side >= config.crop:
-                yield read_video(path, side)
+                yield np.stack(list(frames_of(path, side)))
     except (OSError, MediaError) as error:
         print(f"skipped {path.name}: {error}", file=sys.stderr)
-
-
-def read_video(path: Path, side: int) -> NDArray[np.uint8]:
-    """All frames, uint8 `(T, H, W, 3)`, the short side `side` pixels; read as a build reads them (`images.render`).
-
-    Raises:
-        MediaError: it is no video, or a frame cannot be decoded.
-    """
-    frames: list[RGB] = []
-    with PyAVReader(path.read_bytes(), name=path.name) as reader:
-        width, height = (round(n * side / min(reader.display_size())) for n in reader.display_size())
-        view = Frames(max(width, height), crop=False)
-        for picture in reader.frames(0, sys.maxsize):
-            frames.append(render(Image.fromarray(picture.rgb()), view, picture.display, (width, height)))
-    return np.stack(frames)
 
 
 def clip_batch(pool: ClipPool, config: ClipConfig, step: int) -> Tensor:
@@ -131,8 +95,8 @@ def clip_batch(pool: ClipPool, config: ClipConfig, step: int) -> Tensor:
     rng = np.random.default_rng((config.seed, step))
     out: list[Tensor] = []
     for _ in range(config.batch):
-        moved = pool.pictures is not None and (not pool.videos or rng.random() < config.moves)
-        out.append(_move(pool.pictures, config, rng) if pool.pictures and moved else _cut(pool, config, rng))
+        moved = pool.stills is not None and (not pool.videos or rng.random() < config.moves)
+        out.append(_move(pool.stills, config, rng) if pool.stills and moved else _cut(pool, config, rng))
     return torch.stack(out)
 
 
@@ -149,11 +113,11 @@ def _cut(pool: ClipPool, config: ClipConfig, rng: np.random.Generator) -> Tensor
     return _relit(clip.flip(0) if rng.random() < 0.3 else clip, rng)
 
 
-def _move(pictures: Pool, config: ClipConfig, rng: np.random.Generator) -> Tensor:
-    """A camera that pans, zooms and turns over a picture; in half of the clips a disc of another moves before it."""
-    clip = _camera(_one(pictures, rng), config, rng)
+def _move(stills: Pool, config: ClipConfig, rng: np.random.Generator) -> Tensor:
+    """A camera that pans, zooms and turns over an image; in half of the clips a disc of another moves before it."""
+    clip = _camera(_one(stills, rng), config, rng)
     if rng.random() < 0.5:
-        before = _camera(_one(pictures, rng), config, rng)
+        before = _camera(_one(stills, rng), config, rng)
         size, times = config.crop, torch.arange(config.frames, dtype=torch.float32)[:, None, None]
         cy, cx = (float(rng.uniform(0, size)) + float(rng.normal(0, 1.5)) * times for _ in range(2))
         radius = float(rng.uniform(0.1, 0.35)) * size
@@ -164,15 +128,15 @@ def _move(pictures: Pool, config: ClipConfig, rng: np.random.Generator) -> Tenso
     return _relit(clip, rng)
 
 
-def _one(pictures: Pool, rng: np.random.Generator) -> Tensor:
-    chosen = pictures.pictures[int(rng.choice(len(pictures.pictures), p=pictures.chances))]
+def _one(stills: Pool, rng: np.random.Generator) -> Tensor:
+    chosen = stills.images[int(rng.choice(len(stills.images), p=stills.chances))]
     return torch.from_numpy(chosen.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
 
 
-def _camera(picture: Tensor, config: ClipConfig, rng: np.random.Generator) -> Tensor:
-    """`(T, 3, crop, crop)` of a picture `(1, 3, H, W)`; speeds are normal, with a third of the cameras at rest."""
+def _camera(image: Tensor, config: ClipConfig, rng: np.random.Generator) -> Tensor:
+    """`(T, 3, crop, crop)` of an image `(1, 3, H, W)`; speeds are normal, with a third of the cameras at rest."""
     t = torch.arange(config.frames, dtype=torch.float32) - config.frames // 2
-    h, w = picture.shape[-2:]
+    h, w = image.shape[-2:]
     still = rng.random() < 0.33
     pan = [0.0 if still else float(v) for v in rng.normal(0, 1.5, 2)]
     bend = [0.0 if still else float(v) for v in rng.normal(0, 0.05, 2)]
@@ -185,7 +149,7 @@ def _camera(picture: Tensor, config: ClipConfig, rng: np.random.Generator) -> Te
     y = y0 + (pan[0] * t + bend[0] * t**2)[:, None, None] + cos * at[:, None] + sin * at[None, :]
     x = x0 + (pan[1] * t + bend[1] * t**2)[:, None, None] - sin * at[:, None] + cos * at[None, :]
     where = torch.stack([2 * x / w - 1, 2 * y / h - 1], -1)
-    source = picture.expand(config.frames, -1, -1, -1)
+    source = image.expand(config.frames, -1, -1, -1)
     return functional.grid_sample(source, where, "bilinear", "reflection", align_corners=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from safetensors.numpy import save
-from torch import Tensor, nn
+from torch import Tensor
 from vector_quantize_pytorch import FSQ, LFQ, ResidualVQ, VectorQuantize
 
 from curate.schema.errors import CurateError
 from curate.tokenizers.quantisers.beam import residual_search
-from curate.tokenizers.quantisers.difference import bf16_difference, difference_rate
+from curate.tokenizers.quantisers.difference import batch_difference, difference_rate, rounded_difference
 from curate.tokenizers.quantisers.fsq import fsq_codes, fsq_ids, fsq_vocabulary
 from curate.tokenizers.quantisers.lfq import BitOrder, lfq_codes, lfq_ids, lfq_reorder
 from curate.tokenizers.quantisers.pq import (
@@ -376,17 +377,29 @@ def test_difference_rate_by_hand() -> None:
         difference_rate(a[:0], a[:0])
 
 
-def test_a_bf16_encoder_flips_some_ids_and_an_exact_one_none() -> None:
-    torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Conv2d(3, 32, 8, stride=8), nn.SiLU(), nn.Conv2d(32, 6, 1)).eval()
-    pictures = [torch.rand(2, 3, 128, 128) * 2 - 1 for _ in range(4)]
-    fsq = FSQ(levels=LEVELS, channel_first=True)
-    rate = bf16_difference(encoder, fsq, pictures)
-    assert 0 < rate < 0.3
-    assert rate == bf16_difference(encoder, fsq, pictures)
-    assert bf16_difference(lambda x: nn.functional.pixel_unshuffle(x, 8)[:, :6], fsq, pictures) == 0
-    with pytest.raises(ValueError, match="no ids"):
-        bf16_difference(encoder, fsq, [])
+def test_differences_of_ids_count_each_id_once() -> None:
+    items = [np.arange(n) for n in (1, 2, 5)]
+    assert rounded_difference(lambda item, bf16=False: item + (bf16 and len(item) == 2), items) == 0.25
+    with pytest.raises(ValueError, match="not two arrays"):
+        rounded_difference(lambda item, bf16=False: item, [])
+
+
+class Neighbourly:
+    """Ids that depend on how many items are encoded at once."""
+
+    card: Any = None
+
+    def encode(self, items: Sequence[Any]) -> list[NDArray[Any]]:
+        return [np.array([item, len(items)]) for item in items]
+
+    def decode(self, ids: Sequence[NDArray[Any]], lengths: Sequence[int] | None = None) -> list[Any]:
+        return [int(one[0]) for one in ids]
+
+
+def test_batch_difference_finds_ids_that_depend_on_neighbours() -> None:
+    assert batch_difference(Neighbourly(), [1, 2, 3]) == 0.5
+    assert batch_difference(Neighbourly(), [1, 2, 3], size=1) == 0
+    assert batch_difference(Neighbourly(), [1, 2, 3], size=2) == pytest.approx(1 / 3)  # the last one was alone
 
 
 def test_latents_rounded_to_bf16_flip_few_ids() -> None:

@@ -7,10 +7,10 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_all: list[Kept[object]] = []
+_all: list[LastFile[object]] = []
 
 
-class Kept(Generic[T]):
+class LastFile(Generic[T]):
     """Keeps one result with the bytes it was made of, compared by identity: bytes never change, and a digest takes
     time."""
 

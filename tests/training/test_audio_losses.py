@@ -12,9 +12,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from curate.tokenizers.codecs.audio_rvq_mdct import imdct, mdct
+from curate.tokenizers.codecs.audio_rvq import imdct, mdct
 from curate.tokenizers.measures.audio import visqol, wideband_pesq
-from curate.training.audio_loss import bark_bands, envelope_error, relative_error, weighted_error
+from curate.training.audio_losses import bark_bands, envelope_error, relative_error, weighted_error
 from curate.training.audio_media import decode_audio
 from curate.training.pesq_loss import disturbance
 
@@ -115,7 +115,7 @@ def test_visqol_gives_a_perfect_copy_the_best_score_and_noise_a_low_one() -> Non
     noisy = (sound + 0.1 * np.random.default_rng(0).standard_normal(len(sound))).astype(np.float32)
     assert visqol(sound, sound, speech=True) > 4.5
     assert visqol(sound, noisy, speech=True) < 2.5
-    with pytest.raises(ValueError, match="a second of sound"):
+    with pytest.raises(ValueError, match="a second of audio"):
         visqol(sound[:8000], sound[:8000], speech=True)
 
 

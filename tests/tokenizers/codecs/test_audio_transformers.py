@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curate.schema.errors import CurateError
-from curate.tokenizers.audio_invariance import probe_sounds
+from curate.tokenizers.audio import probe_audio
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.codecs import audio_transformers
 from curate.tokenizers.codecs.audio_transformers import (
     Dac,
     DacConfig,
@@ -60,7 +59,7 @@ def saved(cls: type[TransformersCodec], config: Any, folder: Path) -> str:
     """A folder as `save_pretrained` leaves it."""
     torch.manual_seed(0)
     net = cls.model_class(config).eval()
-    sound = torch.from_numpy(probe_sounds(config.sampling_rate)[0])[None, None]
+    sound = torch.from_numpy(probe_audio(config.sampling_rate)[0])[None, None]
     with torch.inference_mode():
         if cls is Encodec:
             fill_codebooks(net.quantizer.layers, net.encoder(sound))
@@ -119,7 +118,7 @@ def test_cards_say_the_published_figures(folders: dict[type[TransformersCodec], 
 @pytest.mark.parametrize("frames", [(0, 1), (1, -1), (1, 0), (1, 1), (20, 7)])
 def test_length_type_and_range(codec: Any, frames: tuple[int, int]) -> None:
     samples = frames[0] * codec.hop + frames[1]
-    (ids,) = codec.encode([probe_sounds(codec.card.sample_rate)[0][:samples]])
+    (ids,) = codec.encode([probe_audio(codec.card.sample_rate)[0][:samples]])
     assert ids.dtype == np.uint16
     assert ids.shape == (-(-samples // codec.hop), codec.card.ids_per_frame)
     assert int(ids.max()) < codec.card.vocabulary
@@ -132,7 +131,7 @@ def test_length_type_and_range(codec: Any, frames: tuple[int, int]) -> None:
 
 def test_three_seconds_and_a_third_use_many_codes(codec: Any) -> None:
     rate = codec.card.sample_rate
-    (ids,) = codec.encode([probe_sounds(rate)[0][: rate * 33 // 10]])
+    (ids,) = codec.encode([probe_audio(rate)[0][: rate * 33 // 10]])
     assert len(ids) == -(-33 * rate // (10 * codec.hop))
     assert len(np.unique(ids[:, 0])) > 5
     assert all(len(np.unique(level)) > 1 for level in ids.T)
@@ -142,7 +141,7 @@ def test_ids_are_those_of_the_library(folders: dict[type[TransformersCodec], tup
     """The published folder, loaded and called as its model card shows, gives the same ids."""
     cls = type(codec)
     net = cls.model_class.from_pretrained(folders[cls][0]).eval()
-    sound = probe_sounds(codec.card.sample_rate)[0][: codec.hop * 10]
+    sound = probe_audio(codec.card.sample_rate)[0][: codec.hop * 10]
     more = {Encodec: {"bandwidth": 6.0}, Mimi: {"num_quantizers": 8}}.get(cls, {})
     with torch.inference_mode():
         codes = net.encode(torch.from_numpy(sound)[None, None], **more).audio_codes
@@ -150,7 +149,7 @@ def test_ids_are_those_of_the_library(folders: dict[type[TransformersCodec], tup
 
 
 def test_items_do_not_depend_on_their_neighbours(codec: Any) -> None:
-    sounds = [s[:n] for s, n in zip(probe_sounds(codec.card.sample_rate), (1, 5000, 7000, 7001), strict=True)]
+    sounds = [s[:n] for s, n in zip(probe_audio(codec.card.sample_rate), (1, 5000, 7000, 7001), strict=True)]
     together = codec.encode(sounds)
     for sound, ids in zip(reversed(sounds), reversed(together), strict=True):
         np.testing.assert_array_equal(codec.encode([sound])[0], ids)
@@ -166,7 +165,7 @@ def test_samples_that_dac_lacks_are_told_and_zero(folders: dict[type[Transformer
     """With a stride of 5 among its strides (16 and 24 kHz), DAC's decoder gives 8 samples too few."""
     codec = Dac.load(folders[Dac][1])
     assert "8 samples less" in codec.card.padding
-    (back,) = codec.decode(codec.encode([probe_sounds(16000)[0][:3200]]), [3200])
+    (back,) = codec.decode(codec.encode([probe_audio(16000)[0][:3200]]), [3200])
     assert not back[-8:].any()
     assert back[:-8].all()
 
@@ -208,7 +207,7 @@ def test_a_bad_sound_is_refused(codec: Any, bad: object, why: str) -> None:
 
 
 def test_a_sound_that_is_too_long_is_refused(codec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_transformers, "MAX_SECONDS", 1)
+    monkeypatch.setattr(type(codec), "longest", 1)
     with pytest.raises(ValueError, match="cut it first"):
         codec.encode([np.zeros(codec.card.sample_rate + 1, np.float32)])
 

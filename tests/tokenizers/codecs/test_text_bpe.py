@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.codecs.text_bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
 from curate.tokenizers.evaluate import evaluate_folder
-from curate.training.text import load_config, train_bpe, train_text, write
-from curate.training.text_corpus import TextSource, gather, texts_of
 
 FOLDER = data_folder("tokenizers") / "text-bpe-8k"
 BPE = TextBPE.load(FOLDER)
@@ -114,62 +111,6 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CurateError, match="cannot be read"):
         TextBPE.load(folder)
-
-
-def test_a_vocabulary_that_knows_its_special_tokens_is_refused(tmp_path: Path) -> None:
-    bpe = train_bpe(["a dog"], 400)
-    bpe.add_special_tokens(["[EOS]"])
-    with pytest.raises(CurateError, match="added tokens"):
-        write(bpe, tmp_path, "bad", "", "", {})
-
-
-def test_training_on_a_small_corpus_is_lossless_and_repeatable(tmp_path: Path) -> None:
-    texts = [f"the {colour} {animal} runs" for colour in ("red", "brown", "white") for animal in ("dog", "cat", "cow")]
-    raw = train_bpe(texts, 512).to_str()
-    assert train_bpe(texts, 512).to_str() == raw
-    small = write(train_bpe(texts, 512), tmp_path, "small", "nine sentences", "CC0-1.0", {"held": ["the red cow sits"]})
-    assert small.card.quality[0].lossless
-    assert small.decode(small.encode(["the brown dog", "Ünïcödé 🐕"])) == ["the brown dog", "Ünïcödé 🐕"]
-    assert bytes_per_token(small, texts) > bytes_per_token(small, ["zqxj wvkp"])
-
-
-def test_the_shipped_configuration_is_valid_and_names_packages() -> None:
-    config = load_config(FOLDER / "train.yaml")
-    assert config.vocabulary == BPE.card.vocabulary
-    assert all(s.kind != "folder" for s in config.texts)
-
-
-def test_a_broken_configuration_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "train.yaml").write_text("vocabulary: 100\n", "utf-8")
-    with pytest.raises(CurateError, match="not a training configuration"):
-        load_config(tmp_path / "train.yaml")
-
-
-def test_captions_are_read_by_language_and_addresses_are_left_out(tmp_path: Path) -> None:
-    text = "A paw print.\nfr.utf8=Une empreinte.\nde.utf8=Schreib an a@b.de\n"
-    (tmp_path / "paw.txt").write_text(text, "utf-8")
-    source = TextSource(package="p", kind="folder", folder=str(tmp_path), patterns=["*.txt"], format="captions")
-    assert list(texts_of(source)) == [("en", "A paw print."), ("fr", "Une empreinte.")]
-    train, held = gather([source], seed=0, held_share=0.0)
-    assert train == ["A paw print.", "Une empreinte."]
-    assert not held
-
-
-def test_absent_packages_are_said(tmp_path: Path) -> None:
-    source = TextSource(package="p", kind="debian", folder="none", patterns=["*"], format="columns")
-    with pytest.raises(CurateError, match="None of the packages"):
-        gather([source], 0, 0.05, tmp_path)
-
-
-def test_the_whole_way_from_configuration_to_tokenizer(tmp_path: Path) -> None:
-    words = "\n".join(f"n{i}\tsmall animal number {i} of the farm" for i in range(300))
-    (tmp_path / "names.txt").write_text(words, "utf-8")
-    source = {"package": "p", "kind": "folder", "folder": str(tmp_path), "patterns": ["names.txt"], "format": "columns"}
-    (tmp_path / "train.yaml").write_text(json.dumps({"vocabulary": 512, "texts": [source]}), "utf-8")
-    made = train_text(tmp_path, tmp_path / "out")
-    assert made.card.quality[0].items > 3
-    assert made.card.quality[0].lossless
-    assert made.decode(made.encode(["animal 7"])) == ["animal 7"]
 
 
 def test_a_text_without_words_can_be_measured(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ are cut short: then the rest is written down as missing.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from curate.media import container as boxes
+from curate.media.boxes import elements
 from curate.media.clips import MICRO
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _UNKNOWN_SIZE = 0x7FFFF000
 """Sizes of RIFF chunks from here on are what writers to a pipe leave behind; so is zero."""
 
 
-def claimed_end_us(data: bytes, container: InputContainer, stream: Stream, begin_us: int) -> int | None:
+def stated_end_us(data: bytes, container: InputContainer, stream: Stream, begin_us: int) -> int | None:
     """Where a stream of a file that is cut short would end on the container's clock; None for one that is not.
 
     Args:
@@ -83,19 +85,12 @@ def _of_tag(container: InputContainer, stream: Stream, begin_us: int) -> int | N
 
 
 def _matroska_ends_after(data: bytes) -> bool:
-    """True if the Segment of a Matroska file (RFC 9559) has a known size that goes beyond the data."""
-    at = 0
-    for expected in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
-        if data[at : at + 4] != expected or len(data) <= at + 4:
-            return False
-        first = data[at + 4]
-        width = 9 - first.bit_length()
-        raw = int.from_bytes(data[at + 4 : at + 4 + width], "big")
-        size = raw & ((1 << 7 * width) - 1)
-        if width > 8 or size == (1 << 7 * width) - 1:
-            return False  # written by a live source: of unknown size (RFC 8794, 6.2)
-        at += 4 + width + (size if expected[0] == 0x1A else 0)
-    return at + size > len(data)
+    """True if the Segment of a Matroska file (RFC 9559) has a known size that goes beyond the data; those of a live
+    source are unknown (RFC 8794, 6.2)."""
+    for kind, body, size in islice(elements(data), 2):
+        if kind == 0x18538067:
+            return size is not None and size > len(body)
+    return False
 
 
 def _of_frames(stream: Stream) -> int | None:

@@ -1,4 +1,4 @@
-"""Arrays that are put aside until it is known whether they are needed."""
+"""Arrays that wait in memory or in a temporary file until it is known if they are needed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Aside:
-    """Arrays put aside, to be looked at until they are dropped."""
+class Spilled:
+    """Arrays that wait, to be looked at until they are dropped."""
 
-    def __init__(self, spool: Spool, arrays: list[NDArray[Any]], at: int, size: int) -> None:
-        self._spool, self._arrays, self._at, self._size = spool, arrays, at, size
+    def __init__(self, buffer: SpillBuffer, arrays: list[NDArray[Any]], at: int, size: int) -> None:
+        self._buffer, self._arrays, self._at, self._size = buffer, arrays, at, size
 
     def look(self) -> list[NDArray[Any]]:
         """The arrays, as they were."""
@@ -24,18 +24,18 @@ class Aside:
         out, at = [], self._at
         for like in self._arrays:
             array = np.empty(like.shape, like.dtype)
-            self._spool.read(array, at)
+            self._buffer.read(array, at)
             at += array.nbytes
             out.append(array)
         return out
 
     def drop(self) -> None:
         """Free what they take."""
-        self._spool.free(self._at, self._size)
+        self._buffer.free(self._at, self._size)
         self._arrays = []
 
 
-class Spool:
+class SpillBuffer:
     """A place for arrays: in memory first, then in a temporary file without a name, which is gone with its process.
 
     Args:
@@ -48,12 +48,12 @@ class Spool:
         self._end = 0
         self._there = 0
 
-    def put(self, arrays: Sequence[NDArray[Any]]) -> Aside | None:
-        """Put arrays aside; None where there is no room for them."""
+    def put(self, arrays: Sequence[NDArray[Any]]) -> Spilled | None:
+        """Take in arrays; None where there is no room for them."""
         size = sum(array.nbytes for array in arrays)
         if size <= self._memory_left:
             self._memory_left -= size
-            return Aside(self, list(arrays), -1, size)
+            return Spilled(self, list(arrays), -1, size)
         if self._end + size > self._file_bytes:
             return None
         at = self._end
@@ -67,7 +67,7 @@ class Spool:
             return None
         self._there += 1
         # of what lies in the file only the form is kept: an array that takes no memory
-        return Aside(self, [np.broadcast_to(np.empty((), a.dtype), a.shape) for a in arrays], at, size)
+        return Spilled(self, [np.broadcast_to(np.empty((), a.dtype), a.shape) for a in arrays], at, size)
 
     def close(self) -> None:
         """Give the file back."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from curate.media.decode import decode
 from curate.schema.package_data import data_folder
-from curate.tokenizers.audio_contract import check_sound, wanted_lengths
-from curate.tokenizers.audio_invariance import batch_invariance, chunk_difference, probe_sounds
+from curate.tokenizers.audio import check_audio, chunk_difference, probe_audio, wanted_lengths
 from curate.tokenizers.codecs.audio_rvq import AudioRVQ
+from curate.tokenizers.quantisers.difference import batch_difference
 from curate.tokenizers.views import items_of, view_of
 
 SEVEN_ONE = ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR")
@@ -89,9 +89,9 @@ def test_the_pitch_survives_the_tokens(codec: AudioRVQ) -> None:
 
 def test_stereo_and_64_bit_samples_are_no_sound_for_a_tokenizer() -> None:
     for bad in (np.zeros((100, 2), np.float32), np.zeros(100), np.zeros(0, np.float32)):
-        with pytest.raises(ValueError, match="a sound must"):
-            check_sound(bad)
-    check_sound(np.array([1.5, -1.5], np.float32))  # overshoot of a lossy decoder
+        with pytest.raises(ValueError, match="audio must"):
+            check_audio(bad)
+    check_audio(np.array([1.5, -1.5], np.float32))  # overshoot of a lossy decoder
 
 
 def test_lengths_must_fit_their_frames() -> None:
@@ -104,17 +104,17 @@ def test_lengths_must_fit_their_frames() -> None:
 
 
 def test_parts_of_a_sound_differ_near_their_ends_only(codec: AudioRVQ) -> None:
-    (sound,) = probe_sounds(16000, count=1)
+    (sound,) = probe_audio(16000, count=1)
     share = chunk_difference(codec, sound, 16000)  # four parts: three cuts
     assert 0.0 < share <= 3 * 2 * 15 / 200  # 14 frames that the network sees, and one that the transform does
     assert chunk_difference(codec, sound, len(sound)) == 0.0
-    assert batch_invariance(codec, probe_sounds(16000, seconds=0.5)) == 0.0
+    assert batch_difference(codec, probe_audio(16000, seconds=0.5)) == 0.0
     with pytest.raises(ValueError, match="frames"):
         chunk_difference(codec, sound, 500)
 
 
-def test_probe_sounds_are_always_the_same() -> None:
-    first, second = probe_sounds(8000, 1.0, 2), probe_sounds(8000, 1.0, 2)
+def test_probe_audio_are_always_the_same() -> None:
+    first, second = probe_audio(8000, 1.0, 2), probe_audio(8000, 1.0, 2)
     assert [len(s) for s in first] == [8000, 7200]
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
