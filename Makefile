@@ -1,5 +1,7 @@
 # make quickstart   create the environment and run the main job
 # make test         create the environment if need be, check style and types, run the default tests
+# make quick        tests of pure logic, without Ray and models, in under a minute
+# make docs         the documentation site, in build/docs; a warning is an error
 # make scale        whole runs of 10,000, 100,000 and 1,000,000 tiny pictures beside a bare loop: an hour, 25 GB
 # make peers        install img2dataset and data-juicer in environments of their own, for benchmarks/peers.py
 VENV ?= .venv
@@ -7,14 +9,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 OUT ?= build/quickstart
 
-.PHONY: quickstart test check long bench scale peers clean
+.PHONY: quickstart test quick docs check long bench scale peers clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt requirements-nodeps.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"curate needs Python 3.11 or newer, this is {v.major}.{v.minor}; say make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[embedded,demo,train,litert,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[embedded,demo,train,litert,dev,docs]'
 	$(BIN)/pip install --quiet --no-deps -r requirements-nodeps.txt
 	touch $@
 
@@ -28,6 +30,14 @@ check: $(VENV)/.ready
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+QUICK := tests/schema tests/decide tests/shards tests/sources tests/storage tests/card tests/helper tests/test_rooms.py
+
+quick: $(VENV)/.ready
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not long and not slow' $(QUICK)
+
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 long: $(VENV)/.ready
 	$(BIN)/python -m pytest -m long

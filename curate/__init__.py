@@ -2,31 +2,34 @@
 
     import curate
 
-    for sample in curate.stream("build/quickstart"):
+    build = curate.run("my.yaml", "build/mine")
+    for sample in curate.stream("build/mine"):
         sample["tok_rgb@256"]  # uint16 (frames, 32, 32)
 
-Everything else is the command `curate`; see `curate --help`.
+`run` makes a build, `open` looks at a finished one, `stream` and the views are for trainers. The command `curate` does
+the same and more; see `curate --help`. What else may be called is said by each room's `__all__`; docs/architecture.md
+says which room is which.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curate.api import Build, run
+    from curate.api import open_build as open
     from curate.shards.stream import stream
-    from curate.shards.views import MaskedView, RawView, SequenceView
+    from curate.shards.views import MaskedView, RawView, SampleView, SequenceView
 
-__all__ = ["MaskedView", "RawView", "SequenceView", "stream"]
+__all__ = ["Build", "MaskedView", "RawView", "SampleView", "SequenceView", "open", "run", "stream"]
+
+_WHERE = {"Build": "api:Build", "open": "api:open_build", "run": "api:run", "stream": "shards.stream:stream"}
 
 
 def __getattr__(name: str) -> Any:
     # `import curate` stays cheap: workers import it thousands of times
-    if name == "stream":
-        from curate.shards.stream import stream
-
-        return stream
-    if name in __all__:
-        from curate.shards import views
-
-        return getattr(views, name)
-    raise AttributeError(f"module 'curate' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'curate' has no attribute {name!r}")
+    module, _, attribute = _WHERE.get(name, f"shards.views:{name}").partition(":")
+    return getattr(import_module(f"curate.{module}"), attribute)

@@ -62,7 +62,7 @@ KINDS = {
     "architecture": Kind("curate.tokenizers.base:Tokenizer", "curate.tokenizers.builtin:ARCHITECTURES"),
     "encoder": Kind(builtin="curate.tokenizers.builtin:ENCODERS", unknown="no encoder library"),
     "view": Kind("curate.shards.views:View", "curate.plugins:VIEWS"),
-    "export": Kind(),
+    "export": Kind("curate.exports.base:Export", "curate.exports"),
 }
 
 VIEWS = {

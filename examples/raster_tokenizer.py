@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.tokenizers.custom_card import array_card
+from curate.tokenizers.custom_card import custom_card
 from curate.tokenizers.quantisers.fsq import fsq_codes, fsq_ids
 
 CHANNELS, SIZE, PATCH = 6, 128, 4
@@ -29,7 +29,7 @@ class RasterTokenizer:
     """uint16 `(6, 128, 128)` to ids `(6, 32, 32)`: the channel is the first axis, and no id mixes channels."""
 
     def __init__(self) -> None:
-        self.card = array_card(
+        self.card = custom_card(
             "raster-dct-fsq",
             input=f"uint16 ({CHANNELS}, {SIZE}, {SIZE}), nothing else; 65535 is full scale in every channel",
             vocabulary=int(np.prod(LEVELS)),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from object_store import ObjectStore, running_store
+from plugin_build import PluginBuild, make
 from small_sam import save_small_sam
 
 
@@ -30,3 +31,9 @@ def s3(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStor
 def sam(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of a small SAM."""
     return save_small_sam(tmp_path_factory.mktemp("sam"))
+
+
+@pytest.fixture(scope="session")
+def plugin_build(tmp_path_factory: pytest.TempPathFactory) -> PluginBuild:
+    """A finished build by the recipe of `examples/plugins`, which tests only read."""
+    return make(tmp_path_factory.mktemp("plugins"))

@@ -28,10 +28,11 @@ import pyarrow as pa
 
 from curate.media.requests import Frames
 from curate.schema.fields import SignalField
+from curate.exports import Export
 from curate.shards.views import RawView
 from curate.signals.base import Options, Signal
 from curate.sources.folder import Folders
-from curate.tokenizers.custom_card import array_card
+from curate.tokenizers.custom_card import custom_card
 
 
 class RednessOptions(Options):
@@ -54,7 +55,7 @@ class Corners:
     """uint8 `(4, 4)` to its four corners."""
 
     def __init__(self):
-        self.card = array_card("corners", input="uint8 (4, 4)", vocabulary=256, grid=(2, 2), made_of="corners")
+        self.card = custom_card("corners", input="uint8 (4, 4)", vocabulary=256, grid=(2, 2), made_of="corners")
 
     def encode(self, items):
         return [item[::3, ::3] for item in items]
@@ -111,6 +112,15 @@ class Hashed:
 
 class Plain:
     """Something of a kind whose classes are looked at elsewhere."""
+
+
+class Names(Export):
+    """An export that writes ids."""
+
+    name, suffix = "names", ".txt"
+
+    def shard(self, samples, file):
+        return file.write_text("".join(sample.sample_id for sample in samples)) // 32
 '''
 
 GIVEN = {
@@ -123,7 +133,7 @@ GIVEN = {
     "source": "feed = shades:Feed",
     "dedup": "hashed = shades:Hashed",
     "detector": "plain = shades:Plain",
-    "export": "plain = shades:Plain",
+    "export": "names = shades:Names",
 }
 
 
@@ -196,6 +206,7 @@ def test_every_kind_has_its_names() -> None:
     assert plugins.names("source") == ["folder", "table", "webdataset"]
     assert plugins.names("dedup") == ["cosine"]
     assert plugins.names("detector") == ["adaptive", "content"]
+    assert plugins.names("export") == ["webdataset"]
 
 
 RECIPE = """\
@@ -261,7 +272,7 @@ def test_the_command_lists_what_is_installed_beside_what_ships(shades: Path) -> 
         ("view", "sequenc", "sequence"),
         ("captioner", "transformer", "transformers"),
         ("source", "tabel", "table"),
-        ("export", "plane", "plain"),
+        ("export", "nmes", "names"),
     ],
 )
 def test_an_unknown_name_comes_with_the_nearest_and_with_all(kind: str, wrong: str, near: str, shades: Path) -> None:
@@ -270,8 +281,10 @@ def test_an_unknown_name_comes_with_the_nearest_and_with_all(kind: str, wrong: s
     assert f"there are: {', '.join(plugins.names(kind))}; or package.module:Class" in error.hint
 
 
-def test_where_there_is_none_the_way_out_is_a_path() -> None:
-    assert str(refused("export", "coco")) == "unknown export `coco`\n  package.module:Class for one of your own"
+def test_the_way_out_is_a_path() -> None:
+    error = refused("export", "coco")
+    assert error.message == "unknown export `coco`"
+    assert error.hint == "there are: webdataset; or package.module:Class for one of your own"
 
 
 BROKEN = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import curate
 PACKAGE = Path(curate.__file__).parent
 ROOMS = (
     *("schema", "plugins", "storage", "helper", "media", "models", "sources", "signals", "decide"),
-    *("tokenizers", "shards", "exports", "pipeline", "card", "training", "cli"),
+    *("tokenizers", "shards", "exports", "pipeline", "card", "training", "api", "cli"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -42,6 +43,17 @@ def test_every_room_has_its_place() -> None:
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     files = {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
     assert folders | files == set(ROOMS)
+
+
+@pytest.mark.parametrize("package", [path for path in MODULES if path.name == "__init__.py"], ids=name_of)
+def test_a_room_says_what_it_is_for_and_what_others_may_call(package: Path) -> None:
+    tree = ast.parse(package.read_text())
+    assert ast.get_docstring(tree)
+    if len(name_of(package).split(".")) > 2:
+        return  # a folder inside a room
+    room = import_module(name_of(package))
+    for name in room.__all__:
+        assert hasattr(room, name) or import_module(f"{room.__name__}.{name}")
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -1,1 +1,3 @@
-"""The command `curate`."""
+"""The command `curate`: one file a subcommand that has more than a few lines; `main` puts them together."""
+
+__all__ = ["main"]

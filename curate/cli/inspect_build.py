@@ -89,12 +89,17 @@ def stream(
     seconds: Annotated[float, typer.Option(help="With --bench: how long.")] = 5.0,
     count: Annotated[int, typer.Option("--count", "-n", help="Without --bench: samples to print.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
+    view: Annotated[
+        str, typer.Option(help="What a sample looks like: `raw`, or package.module:View of your own.")
+    ] = "raw",
 ) -> None:
     """Read samples as a trainer would: print some, or measure.
 
     **Examples**
 
         curate stream build/quickstart --count 3
+
+        curate stream build/quickstart --view my_package.views:Pairs
 
         curate stream build/quickstart --bench
 
@@ -106,8 +111,9 @@ def stream(
         typer.echo(json.dumps(stream_speed(build, seconds), indent=1))
         return
     import curate
+    from curate.shards.views import view_of
 
-    for i, sample in enumerate(curate.stream(build, split=split, seed=seed)):
+    for i, sample in enumerate(curate.stream(build, split=split, view=view_of(view), seed=seed)):
         if i >= count:
             break
         typer.echo(json.dumps({k: _brief(v) for k, v in sample.items()}))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curate.cli import inspect_build, jobs_cli, tokenizers_cli
+from curate.cli import export_cli, inspect_build, jobs_cli, tokenizers_cli
 from curate.cli.output import console
 from curate.schema.errors import CurateError
 
@@ -32,7 +32,9 @@ app = typer.Typer(
 
     curate explain build/mine clip.mp4            # what became of one input, and why
 
-    curate stream build/mine --bench              # into a trainer""",
+    curate stream build/mine --bench              # into a trainer
+
+    curate export build/mine --out tars           # for others: WebDataset""",
 )
 
 
@@ -134,6 +136,7 @@ app.command("verify")(inspect_build.verify)
 app.command("explain")(inspect_build.explain)
 app.command("card")(inspect_build.card)
 app.command("stream")(inspect_build.stream)
+app.command("export")(export_cli.export)
 app.command("signals")(inspect_build.signals)
 app.command("schema")(inspect_build.schema)
 

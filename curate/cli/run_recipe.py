@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from curate.api import execute
 from curate.cli.crash_notice import crash_notice
 from curate.cli.output import console
 from curate.cli.summary import say_outcomes, say_summary, summarise
 from curate.cli.unexpected import Sifted
 from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
-from curate.pipeline.progress import say_dashboard
-from curate.schema.manifest import File, Manifest
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
 from curate.sources.base import Source
 from curate.sources.entry import Entry
-from curate.storage import Store, open_store
-
-if TYPE_CHECKING:
-    from curate.pipeline.cluster import Cluster
-    from curate.tokenizers.base import Tokenizer
-
+from curate.storage import open_store
 
 DIED = "it was killed, or Ray's server on this machine died. The same command goes on where it stopped"
 
@@ -60,11 +52,6 @@ def run_recipe(
     Raises:
         CurateError: a user error, before or while it runs.
     """
-    from curate.pipeline.cluster import connect
-    from curate.pipeline.run import run
-
-    # what Ray Data logs of its insides is not for this command's user; what goes wrong is raised as well
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     progress = progress_console(quiet, as_json)
     file = RecipeFile.load(name)
     plan = make_plan(file)
@@ -76,19 +63,22 @@ def run_recipe(
             _describe(plan, sources)
             return 0
 
-        def started(cluster: Cluster) -> None:
-            from curate.pipeline.nodes import check_nodes
-
-            say_dashboard(progress, cluster.dashboard)
-            check_nodes(build, sources, progress)
-
         # Ray prints to stdout, which is kept for the result
         with (
             crash_notice(f"curate: the run ended abruptly; {DIED}"),
             redirect_stdout(Sifted(sys.stderr)),
-            connect(address, workers, dashboard, started) as cluster,
         ):
-            made = run(plan, sources, build, cluster, progress, write_card, retry_failed=retry_failed, until=until)
+            made = execute(
+                plan,
+                sources,
+                build,
+                progress,
+                workers=workers,
+                address=address,
+                dashboard=dashboard,
+                retry_failed=retry_failed,
+                until=until,
+            )
     result = progress if as_json else console()
     if made.manifest is None:
         if made.outcomes:
@@ -98,15 +88,6 @@ def run_recipe(
     summary = summarise(build, made.manifest, file.recipe.max_failed, made.decodes)
     say_summary(summary, said, result, console(errors=True))
     return summary.exit_code
-
-
-def write_card(
-    build: Store, manifest: Manifest, files: Sequence[File], loader: Callable[[str], Tokenizer]
-) -> list[str]:
-    """`curate.card.write.write_card`, imported where it runs: torch and what draws are not held by this process."""
-    from curate.card.write import write_card as write
-
-    return write(build, manifest, files, loader)
 
 
 @contextmanager

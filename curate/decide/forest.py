@@ -38,7 +38,7 @@ def spanning_forest(vectors: NDArray[np.float32], threshold: float, split: int |
     Returns:
         Fewer than m pairs, sorted by rows. Equal vectors are all linked to the first of them, at 1.
     """
-    first = _first_equal(vectors)
+    first = first_equal(vectors)
     rows = np.flatnonzero((first == np.arange(len(vectors))) & vectors.any(axis=1))
     copy = np.flatnonzero((first != np.arange(len(vectors))) & vectors.any(axis=1))
     some = vectors if len(rows) == len(vectors) else vectors[rows]
@@ -149,7 +149,7 @@ def _pair_cosines(vectors: NDArray[np.float32], a: NDArray[np.int64], b: NDArray
     return out
 
 
-def _first_equal(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+def first_equal(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
     """The first row that each row is equal to, itself where there is none before it."""
     m, d = vectors.shape
     odd = np.random.default_rng(0).integers(0, 1 << 63, d, dtype=np.uint64) << np.uint64(1) | np.uint64(1)

@@ -1,12 +1,14 @@
 """The seam for methods that find near duplicates: samples in, links with similarities out.
 
 A method links samples of one kind that are alike and writes the links to the build. What becomes of them (groups,
-keepers, verdicts) is the same for all methods: `curate.decide.groups`. A method is a class like
-`curate.decide.near.Cosine`, named in `BUILTIN`, or of one's own in the entry points `curate.dedups`.
+keepers, verdicts) is the same for all methods: `curate.decide.groups`. Most of one's own are a `Buckets`
+(`curate.decide.buckets`): they say which samples to compare, and how alike two are. A recipe names them by entry point
+(`curate.dedups`) or `package.module:Class`.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,7 +61,7 @@ class Material:
 
 
 class Method(Protocol):
-    """Finds near duplicates."""
+    """Finds near duplicates. `curate.decide.near.Cosine` is one."""
 
     def links(self, material: Material, spec: NearDuplicates) -> list[str]:
         """Files of LINKS in the build, made here or found there: for every threshold from the specification's on, the
@@ -77,3 +79,20 @@ def method(name: str) -> Method:
     """
     made: Method = plugins.make("dedup", name, {})
     return made
+
+
+def complete_links(build: Store, key: str, threshold: float) -> list[str] | None:
+    """Links that are there and were made for a threshold no larger; of several the one that is nearest.
+
+    They lie in `pairs/<key>-<threshold>/part-<i>-of-<n>.parquet`, and all n together are complete.
+    """
+    found: dict[float, list[str]] = defaultdict(list)
+    for file in build.files("pairs"):
+        folder = file.path.split("/")[1]
+        if folder.startswith(f"{key}-"):
+            found[float(folder.removeprefix(f"{key}-"))].append(file.path)
+    for base in sorted((base for base in found if base <= threshold), reverse=True):
+        paths = found[base]
+        if len(paths) == int(paths[0].rsplit("-", 1)[1].removesuffix(".parquet")):
+            return paths
+    return None

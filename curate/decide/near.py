@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from curate.decide.engine import Held
 from curate.decide.forest import Edges, completed, cosines, heaviest_forest, margin, slices, spanning_forest, unit
 from curate.decide.keys import EMPTY, Keys, distinct, hashed, keys_of, names_of, words
-from curate.decide.methods import LINKS, Material
+from curate.decide.methods import LINKS, Material, complete_links
 from curate.decide.partitions import STALE, Loaded, PartitionFiles, aligned, rows_of, signals_of
 from curate.models.faiss_threads import one_faiss_thread
 from curate.schema.errors import CurateError
@@ -105,7 +105,7 @@ class Cosine:
         fragments = [p.signals[material.home] for group in material.groups for p in group]
         made_from = [digest_of_rows(fragments), spec.embedding, spec.cells, material.seed, EXACT_ROWS, CELL_ROWS, ALIKE]
         key = key_of(["cosine", *made_from])[:16]
-        there = _complete(build, key, spec.threshold)
+        there = complete_links(build, key, spec.threshold)
         if there is not None:
             return there
 
@@ -247,20 +247,6 @@ def default_cells(n: int) -> int:
 
 def _cells(spec: NearDuplicates, n: int) -> int:
     return 1 if n <= EXACT_ROWS else spec.cells or default_cells(n)
-
-
-def _complete(build: Store, key: str, threshold: float) -> list[str] | None:
-    """Links that are there and were made for a threshold no larger; of several the one that is nearest."""
-    found: dict[float, list[str]] = defaultdict(list)
-    for file in build.files("pairs"):
-        folder = file.path.split("/")[1]
-        if folder.startswith(f"{key}-"):
-            found[float(folder.removeprefix(f"{key}-"))].append(file.path)
-    for base in sorted((base for base in found if base <= threshold), reverse=True):
-        paths = found[base]
-        if len(paths) == int(paths[0].rsplit("-", 1)[1].removesuffix(".parquet")):
-            return paths
-    return None
 
 
 def _draw(

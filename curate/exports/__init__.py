@@ -1,1 +1,9 @@
-"""Builds in the formats and dialects of others; one file or folder each."""
+"""Formats that others read, one file each: a finished build's shards, written again as WebDataset or by a plugin.
+
+`curate export BUILD --format NAME --out DIR` and `export` run one; `Export` is what a new one derives from.
+`fourm` is 4M's dialect of words, which labels are written in.
+"""
+
+from curate.exports.base import Export, Sample, Written, export
+
+__all__ = ["Export", "Sample", "Written", "export"]

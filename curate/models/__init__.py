@@ -1,1 +1,17 @@
-"""What runs models, whoever asks: ONNX sessions, encoders of images, weights that packages ship, and where they lie."""
+"""Networks that several rooms use: weights by package, path or hub, ONNX sessions, encoders of images."""
+
+__all__ = [
+    "batches",
+    "clip_weights",
+    "efficientnet",
+    "encoders",
+    "faiss_threads",
+    "litert",
+    "onnx_cache",
+    "onnx_session",
+    "onnx_tower",
+    "package_files",
+    "torchscript",
+    "torchvision_shim",
+    "weights",
+]

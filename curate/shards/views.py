@@ -1,22 +1,24 @@
 """How a trainer sees shards. A view is a small declaration; bound to a manifest it turns rows into samples or batches.
 
 `RawView` gives arrays as they are stored, `MaskedView` masked any-to-any examples as 4M draws them, `SequenceView`
-sequences over one flat vocabulary. A view of your own is two methods; see `Bound`.
+sequences over one flat vocabulary. A view of your own that turns one sample into another is a `SampleView`
+(`examples/plugins/view.py`); one that makes batches is two methods, see `Bound`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from curate import plugins
 from curate.schema.manifest import Manifest
 from curate.shards.draw import Draw, check_names
 from curate.shards.masked import MaskedView
 from curate.shards.rows import Rows
 from curate.shards.sequence import SequenceView
 
-__all__ = ["Bound", "MaskedView", "RawView", "SequenceView", "View"]
+__all__ = ["Bound", "MaskedView", "RawView", "SampleView", "SequenceView", "View", "view_of"]
 
 
 class Bound(Protocol):
@@ -63,6 +65,53 @@ class RawView:
     def bind(self, manifest: Manifest) -> Bound:
         check_names(manifest, list(self.only or ()), "RawView")
         return _Raw(tuple(s.name for s in manifest.streams if self.only is None or s.name in self.only))
+
+
+class SampleView:
+    """Base of a view that makes of each stored sample what a trainer takes: it writes `one`.
+
+    Attributes:
+        only: the streams that it reads; all where None.
+    """
+
+    only: Sequence[str] | None = None
+
+    def one(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """The item for a sample of `RawView`. A batch has a list a key."""
+        raise NotImplementedError
+
+    def bind(self, manifest: Manifest) -> Bound:
+        """The view of a build; raises CurateError where they do not fit."""
+        return _Each(RawView(self.only).bind(manifest), self.one)
+
+
+@dataclass(frozen=True)
+class _Each:
+    raw: Bound
+    one: Callable[[dict[str, Any]], dict[str, Any]]
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return self.raw.streams
+
+    def sample(self, rows: Rows, i: int, draw: Draw) -> dict[str, Any]:
+        return self.one(self.raw.sample(rows, i, draw))
+
+    def batch(self, rows: Rows, draw: Draw) -> dict[str, Any]:
+        items = [self.sample(rows, i, draw) for i in range(len(rows))]
+        return {key: [item[key] for item in items] for key in items[0]}
+
+
+def view_of(name: str) -> View:
+    """The view that `curate stream --view` names: `raw`, an entry point, or `package.module:X`, where X is a view or a
+    class of one that takes no arguments.
+
+    Raises:
+        CurateError: there is none, or its class cannot be made without arguments.
+    """
+    found: Any = plugins.find("view", name)
+    made: View = plugins.make("view", name, {}) if isinstance(found, type) else found
+    return made
 
 
 @dataclass(frozen=True)

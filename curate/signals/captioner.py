@@ -23,16 +23,19 @@ MAX_NEW_TOKENS = 128
 
 
 class Captioner(Protocol):
-    """Says in words what an image shows. A new one needs these three methods and nothing else."""
+    """Says in words what an image shows. One of your own derives from it and writes `__call__`, and the other two where
+    it has a model: `examples/plugins/captioner.py`."""
 
     def load(self) -> None:
         """Load the model, once in each worker. Raises CurateError where it cannot be had."""
 
     def version(self) -> str:
-        """What the captions depend on beside the image; cheap."""
+        """What the captions depend on beside the image; cheap. Another version captions anew."""
+        return "1"
 
     def __call__(self, frame: NDArray[Any]) -> str:
         """The caption of an image, uint8 `(H, W, 3)` sRGB; may be empty."""
+        raise NotImplementedError
 
 
 BUILTIN = {"transformers": "curate.signals.captioner:TransformersCaptioner"}
@@ -54,7 +57,7 @@ def captioner_of(name: str) -> Captioner:
     return made
 
 
-class TransformersCaptioner:
+class TransformersCaptioner(Captioner):
     """Any model of `AutoModelForImageTextToText`: captioners (BLIP, GIT, ViT-GPT2) and chat models (SmolVLM, Qwen-VL).
 
     Greedy decoding, float32 on a CPU and bfloat16 on CUDA, one image at a time, so a caption does not depend on

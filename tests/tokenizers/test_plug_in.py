@@ -14,7 +14,7 @@ from skimage.color import rgb2hed
 
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.custom_card import array_card
+from curate.tokenizers.custom_card import custom_card
 from curate.tokenizers.evaluate import evaluate_folder
 
 NAME = "raster_tokenizer:RasterTokenizer"
@@ -41,12 +41,12 @@ def test_the_card_says_what_it_is(tokenizer: Tokenizer) -> None:
 
 
 def test_a_card_needs_input_vocabulary_and_grid_alone() -> None:
-    card = array_card("tiles", input="uint8 (8, 8)", vocabulary=300, grid=(2, 2), made_of={"weights": 1})
+    card = custom_card("tiles", input="uint8 (8, 8)", vocabulary=300, grid=(2, 2), made_of={"weights": 1})
     assert (card.modality, card.stream, card.dtype, card.grid) == ("array", "tok_tiles", "uint16", (2, 2))
-    other = array_card("tiles", input="uint8 (8, 8)", vocabulary=300, grid=(2, 2), made_of={"weights": 2})
+    other = custom_card("tiles", input="uint8 (8, 8)", vocabulary=300, grid=(2, 2), made_of={"weights": 2})
     assert card.weights_digest != other.weights_digest
     with pytest.raises(ValidationError, match="bit_ordr"):
-        array_card("tiles", input="", vocabulary=300, grid=(2, 2), made_of=1, bit_ordr="lsb")
+        custom_card("tiles", input="", vocabulary=300, grid=(2, 2), made_of=1, bit_ordr="lsb")
 
 
 def test_a_raster_of_six_channels_comes_back(tokenizer: Tokenizer, stains: NDArray[np.uint16]) -> None:

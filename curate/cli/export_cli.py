@@ -1,0 +1,52 @@
+"""`curate export`: a finished build in a format that others read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from curate.cli.inspect_build import Build, Json
+
+
+def export(
+    build: Build,
+    out: Annotated[str, typer.Option("--out", "-o", help="A folder, or s3://bucket/prefix.")],
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="`webdataset`, or package.module:Class of one of your own.")
+    ] = "webdataset",
+    split: Annotated[list[str] | None, typer.Option(help="Which split; may be given again. Default: all.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a finished build in another format, a file a shard. Broken off, the same command goes on.
+
+    **Examples**
+
+        curate export build/quickstart --format webdataset --out exports/quickstart
+
+        curate export build/quickstart --format my_package.parquet:Parquet --out s3://bucket/quickstart --split train
+    """
+    from curate.exports.base import export as write
+    from curate.shards.commit import read_manifest
+    from curate.shards.reader import find_split
+
+    manifest = read_manifest(build)
+    asked = [find_split(manifest, name) for name in split or []] or manifest.splits
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(file=sys.stderr, quiet=quiet or as_json)
+    files = samples = there = 0
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("export", total=sum(one.samples for one in asked))
+        for written in write(build, format, out, split or ()):
+            files, samples, there = files + 1, samples + written.samples, there + written.was_there
+            progress.update(task, advance=written.samples)
+    if as_json:
+        typer.echo(json.dumps({"out": out, "format": format, "samples": samples, "files": files, "were_there": there}))
+        return
+    before = f", {there} of them from before" if there else ""
+    typer.echo(f"{samples} samples in {files} files{before}: {out}")
