@@ -251,7 +251,7 @@ def _signals(rows: Rows, arrays: dict[DecodeRequest, list[Any]], signals: list[S
 
 
 def _tokenize(build: Path, plan: Plan, paths: Paths, partitions: list[Partition], cluster: Cluster, times: int) -> Row:
-    captions = next(g.name for g in groups_of(plan.signals) for s in g.signals if s is plan.signals[-1])
+    captions = paths.homes["caption"][1]
     texts: dict[str, str | None] = {}
     items: list[Rows] = []
     for p in _once(partitions):
@@ -261,7 +261,7 @@ def _tokenize(build: Path, plan: Plan, paths: Paths, partitions: list[Partition]
         texts |= dict(zip(*table.to_pydict().values(), strict=True))
     work = [Work(p, f"verdicts/{p.name}.parquet") for p in partitions]
     start = time.perf_counter()
-    for _ in tokenize(_context(build, paths), work, plan.streams, captions, cluster):
+    for _ in tokenize(_context(build, paths), work, plan.streams, cluster):
         pass
     took = time.perf_counter() - start
     bare = _side_by_side(_bare_tokens, build, (plan.streams, texts), items, cluster.cpus)
@@ -281,8 +281,7 @@ def _bare_tokens(build: Path, what: Any, partitions: Sequence[Rows]) -> tuple[fl
         arrays, _ = _decode(build, rows, views)
         for stream, tokenizer in loaded:
             captions = [texts[row["sample_id"]] for row in rows]
-            sizes = [(row["width"], row["height"]) for row in rows]
-            given = items_of(stream.card, arrays[stream.view] if stream.view is not None else [], captions, sizes)
+            given = items_of(stream.card, arrays[stream.view] if stream.view is not None else [], captions)
             tokenizer.encode([item for item in given if item is not None])
     return ready - start, time.perf_counter() - ready
 

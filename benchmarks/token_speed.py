@@ -130,7 +130,7 @@ def ours(name: str, card: Any, files: Sequence[bytes], kind: str, view: DecodeRe
 
     def decoded(part: Sequence[bytes]) -> list[Any]:
         arrays = [guarded.decode(data, kind, [view]).views.get(view) for data in part]
-        return items_of(card, arrays, [None] * len(part), [(None, None)] * len(part))
+        return items_of(card, arrays)
 
     count = 0
     with ThreadPoolExecutor(1) as thread:
@@ -150,7 +150,7 @@ def measure(name: str, files: Sequence[bytes], kind: str, size: int) -> tuple[fl
     view = view_of(card)
     assert view is not None
     arrays = [guarded.decode(data, kind, [view]).views[view] for data in files]
-    tensors = ready(tokenizer, items_of(card, arrays, [None] * len(files), [(None, None)] * len(files)))
+    tensors = ready(tokenizer, items_of(card, arrays))
     forward = bare_forward(tokenizer)
     models().load_tokenizer(name, card)
     ours(name, card, files[:size], kind, view, size)

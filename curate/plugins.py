@@ -41,9 +41,9 @@ class Kind:
     Attributes:
         base: `module:Class` of the class that a plugin derives from, or of the protocol whose methods it has; empty
             where only what is made of it can be looked at.
-        builtin: where the names are. A package: each class in a file of it that derives from `base` itself is one,
-            called what it sets `name` (or `kind`) to. Or `module:table`: name to `module:Class`, or a function that
-            gives that.
+        builtin: where the names are. A package: each class in a file of it that derives from `base`, or from one whose
+            name ends so (`LabelSignal`), is one, called what it sets `name` (or `kind`) to. Or `module:table`: name to
+            `module:Class`, or a function that gives that.
         unknown: how the error about an unknown name begins, where `unknown <kind>` is not it.
     """
 
@@ -60,7 +60,6 @@ KINDS = {
     "dedup": Kind("curate.decide.methods:Method", "curate.decide.methods:BUILTIN", "no method for near duplicates"),
     "tokenizer": Kind("curate.tokenizers.base:Tokenizer", "curate.tokenizers.zoo:shipped"),
     "architecture": Kind("curate.tokenizers.base:Tokenizer", "curate.tokenizers.builtin:ARCHITECTURES"),
-    "labeler": Kind(builtin="curate.tokenizers.builtin:LABELERS"),
     "encoder": Kind(builtin="curate.tokenizers.builtin:ENCODERS", unknown="no encoder library"),
     "view": Kind("curate.shards.views:View", "curate.plugins:VIEWS"),
     "export": Kind("curate.exports.base:Export", "curate.exports"),
@@ -197,23 +196,26 @@ def _distribution(point: EntryPoint) -> str:
 
 
 def _classes(package: str, base: str) -> dict[str, str]:
-    """Name to `module:Class` of each class that derives from `base`, read from the files of a package."""
+    """Name to `module:Class` of each class that derives from `base`, or from one whose name ends so, and has a name.
+
+    They are read from the files of a package.
+    """
     spec = find_spec(package)
     assert spec is not None, package
     assert spec.submodule_search_locations, package
     # most files hold none, and parsing them is what takes the time
-    declared = re.compile(rf"^class \w+\(.*\b{base}\b", re.MULTILINE)
+    declared = re.compile(rf"^class \w+\(.*{base}\b", re.MULTILINE)
     found = {}
     for file in Path(spec.submodule_search_locations[0]).glob("*.py"):
         text = file.read_text("utf-8")
         for node in ast.parse(text).body if declared.search(text) else ():
-            if isinstance(node, ast.ClassDef) and base in _bases(node) and (name := _name(node)):
+            if isinstance(node, ast.ClassDef) and _derives(node, base) and (name := _name(node)):
                 found[name] = f"{package}.{file.stem}:{node.name}"
     return found
 
 
-def _bases(node: ast.ClassDef) -> list[str]:
-    return [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+def _derives(node: ast.ClassDef, base: str) -> bool:
+    return any(ast.unparse(one).endswith(base) for one in node.bases)
 
 
 def _name(node: ast.ClassDef) -> str:

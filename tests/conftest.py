@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from object_store import ObjectStore, running_store
 from plugin_build import PluginBuild, make
+from small_sam import save_small_sam
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +25,12 @@ def s3(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStor
     for name, value in object_store.env.items():
         monkeypatch.setenv(name, value)
     return object_store
+
+
+@pytest.fixture(scope="session")
+def sam(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of a small SAM."""
+    return save_small_sam(tmp_path_factory.mktemp("sam"))
 
 
 @pytest.fixture(scope="session")

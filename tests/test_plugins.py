@@ -21,7 +21,6 @@ from curate.signals.base import Batch
 from curate.signals.caption import CAPTION_VIEW, CaptionSignal
 from curate.signals.sharpness import Sharpness
 from curate.tokenizers import zoo
-from curate.tokenizers.labels.registry import labeler_of
 
 CODE = '''
 import numpy as np
@@ -87,15 +86,10 @@ class Sizes:
 
 
 class Nothing:
-    """A labeler that says nothing of a picture."""
+    """It can be called, and that is all."""
 
-    name, digest = "nothing", "0"
-
-    def __init__(self, word=""):
-        self.word = word
-
-    def __call__(self, pictures):
-        return [self.word for _ in pictures]
+    def __call__(self, frame):
+        return ""
 
 
 class Tail(RawView):
@@ -134,7 +128,6 @@ GIVEN = {
     "tokenizer": "corners = shades:Corners",
     "architecture": "corners-folder = shades:FromFolder [extra]",
     "captioner": "sizes = shades:Sizes",
-    "labeler": "nothing = shades:Nothing",
     "encoder": "plain = shades:Plain",
     "view": "tail = shades:Tail",
     "source": "feed = shades:Feed",
@@ -204,10 +197,9 @@ def test_every_class_that_ships_is_what_its_kind_asks_for(kind: str) -> None:
 
 
 def test_every_kind_has_its_names() -> None:
-    assert {"sharpness", "clip", "asr"} <= set(plugins.names("signal"))
+    assert {"sharpness", "clip", "asr", "edges", "faces"} <= set(plugins.names("signal"))
     assert {"image-fsq-64k", "text-bpe-8k"} <= set(plugins.names("tokenizer"))
     assert {"image-fsq", "cosmos-di"} <= set(plugins.names("architecture"))
-    assert {"canny", "yunet"} <= set(plugins.names("labeler"))
     assert plugins.names("encoder") == ["efficientnet-lite0", "open_clip", "timm"]
     assert plugins.names("view") == ["masked", "raw", "sequence"]
     assert plugins.names("captioner") == ["transformers"]
@@ -263,12 +255,6 @@ def test_a_captioner_of_ones_own_says_what_it_sees(shades: Path) -> None:
         assert found == {"caption": "a picture of 8 by 4", "caption_source": "captioner"}
 
 
-def test_a_labeler_of_ones_own_takes_its_options(shades: Path) -> None:
-    assert labeler_of("nothing", {"word": "night"})([None]) == ["night"]
-    with pytest.raises(CurateError, match=r"labeler `nothing` cannot be made with \{'wrd': 1\}"):
-        labeler_of("nothing", {"wrd": 1})
-
-
 def test_the_command_lists_what_is_installed_beside_what_ships(shades: Path) -> None:
     signals = json.loads(told(shades, "-m", "curate.cli.main", "signals", "--json"))
     assert {"redness", "sharpness"} <= {row["name"] for row in signals}
@@ -282,7 +268,6 @@ def test_the_command_lists_what_is_installed_beside_what_ships(shades: Path) -> 
         ("signal", "Sharpnes", "sharpness"),
         ("tokenizer", "image-fsq64k", "image-fsq-64k"),
         ("architecture", "llamagen", "llamagen-vq"),
-        ("labeler", "cany", "canny"),
         ("encoder", "tim", "timm"),
         ("view", "sequenc", "sequence"),
         ("captioner", "transformer", "transformers"),

@@ -192,11 +192,16 @@ def _verdict(verdict: dict[str, Any]) -> str:
 
 
 def _signal_columns(tables: Tables) -> dict[str, dict[str, str]]:
-    """For each group of signals, its fields and failures with their SQL; a vector is told by its length."""
+    """For each group of signals, its fields and failures with their SQL; what holds arrays is told by its size."""
     out: dict[str, dict[str, str]] = {}
     for name, group in tables.fields.items():
-        vector = pa.types.is_fixed_size_list(tables.types[name])
-        sql = f"'vector of ' || len({quoted(name)})" if vector else quoted(name)
+        kind, sql = tables.types[name], quoted(name)
+        if pa.types.is_fixed_size_list(kind):
+            sql = f"'vector of ' || len({sql})"
+        elif pa.types.is_struct(kind):
+            sql = f"'array of ' || array_to_string({sql}.shape, ' x ')"
+        elif "binary" in str(kind):
+            sql = f"'list of ' || len({sql})"
         out.setdefault(group, {})[name] = sql
     for signal, group in tables.failures.items():
         out.setdefault(group, {})[FAILURE_PREFIX + signal] = quoted(FAILURE_PREFIX + signal)

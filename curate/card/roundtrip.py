@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from curate.card.gallery import Gallery
 from curate.card.media import Media, data_uri, jpeg, loudest_line, span_of, spectrogram
+from curate.card.rows import Rows, find
 from curate.card.shard_rows import shard_rows
 from curate.card.tables import Tables
 from curate.card.text import clip, middle
@@ -19,8 +20,8 @@ from curate.schema.errors import CurateError, MediaError
 from curate.schema.manifest import StreamEntry
 from curate.schema.recipe import Recipe, Stream
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.labels.labelled import Labelled
-from curate.tokenizers.views import view_of
+from curate.tokenizers.labels import LabelTokenizer
+from curate.tokenizers.views import frames_of, view_of
 
 IMAGES, VIDEOS, AUDIO = 6, 3, 3
 FRAMES = 3
@@ -101,8 +102,12 @@ def panels(
     tokens = shard_rows(tables, [row["sample_id"] for row in rows])
     streams = {s.name: s for s in recipe.tokenize.streams}
     crops = recipe.tokenize.crops
+    drawn = [c.needs[0] for c in tables.manifest.codecs.values() if c.needs and c.modality == "image"]
+    labels = Rows(tables, find(tables, [("sample", row["sample_id"]) for row in rows]) if drawn else (), drawn)
     out = []
     for row in rows:
+        if drawn:
+            row = {**row, **labels.of("sample", row["sample_id"])}
         caption, provenance = _caption(row)
         panel = Panel(
             row["sample_id"],
@@ -142,7 +147,7 @@ def _add(
     if not entry.vocabulary or tokenizer.card.modality == "array":
         return
     card = tokenizer.card
-    if card.needs:
+    if card.needs and card.modality == "text":
         [label] = tokenizer.decode([ids])
         panel.texts[entry.name] = Text(clip(str(label), _TEXT), ids.size, ids.reshape(-1)[:_IDS].tolist(), None)
     elif card.modality in ("image", "video"):
@@ -164,10 +169,13 @@ def _images(
     card = tokenizer.card
     if stream is None:
         raise CurateError("the recipe of this build has no such stream")
-    view = view_of(card, stream.fps, stream.max_frames, stream.pad, crops)
+    if isinstance(tokenizer, LabelTokenizer):
+        view: Any = frames_of(card, stream.fps, stream.max_frames, crops)
+    else:
+        view = view_of(card, stream.fps, stream.max_frames, stream.pad, crops)
     assert isinstance(view, Frames)
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(FRAMES, len(ids))).round().astype(np.int64))
-    if isinstance(tokenizer, Labelled):
+    if isinstance(tokenizer, LabelTokenizer):
         decoded, places = tokenizer.redrawn(ids[chosen]), chosen
     elif card.temporal_stride is None:
         [decoded] = tokenizer.decode([ids[chosen]])
@@ -182,8 +190,8 @@ def _images(
     originals, times = got.views[view], got.times[view]
     if len(originals) != (len(ids) - 1) * (card.temporal_stride or 1) + 1:
         raise MediaError(f"{len(ids)} steps were tokenized and {len(originals)} frames decoded now")
-    if isinstance(tokenizer, Labelled):
-        originals = tokenizer.drawn(originals.astype(np.uint8, copy=False))
+    if isinstance(tokenizer, LabelTokenizer):
+        originals = tokenizer.drawn(row[card.needs[0]])
     grids = ids.reshape(len(ids), -1, ids.shape[-1])  # a row where ids have no place
     out = []
     for step, place, image in zip(chosen.tolist(), places.tolist(), decoded, strict=True):

@@ -148,7 +148,7 @@ def signals(as_json: Json = False) -> None:
         try:
             fields = cls().gives
         except (CurateError, ValueError):  # needs options
-            fields = ()
+            fields = cls.gives
         lines.append((cls.name, "", "", "", f"options: {', '.join(options)}" if options else ""))
         for f in fields:
             said = f.range_text() if f.is_number else str(f.type)

@@ -20,7 +20,9 @@ StreamName = Annotated[str, typer.Option(help="Name of the stream, e.g. tok_cann
 
 
 def label(
-    labeler: Annotated[str, typer.Argument(help="canny, palette, metadata, yunet, ..., or package.module:Class.")],
+    signal: Annotated[
+        str, typer.Argument(help="A signal of `curate signals` that gives labels: edges, palette, boxes, ...")
+    ],
     out: Out,
     stream: StreamName,
     tokenizer: Annotated[
@@ -31,22 +33,24 @@ def label(
     ] = None,
     option: Options = None,
 ) -> None:
-    """Make a stream of labels: a labeler, and the tokenizer that writes what it says.
+    """Make a stream of labels: a signal, and the tokenizer that writes what it says.
+
+    A recipe's stream names the folder. The signal is computed as others are: once, for its fields can be rules too.
 
     **Examples**
 
-        curate tokenizers label canny --tokenizer image-fsq-64k --stream tok_canny_edge@256 --out tokenizers/edges
+        curate tokenizers label edges --tokenizer image-fsq-64k --stream tok_canny_edge@256 --out tokenizers/edges
 
-        curate tokenizers label yunet --option weights=yunet.onnx --option called=person
+        curate tokenizers label faces --option weights=yunet.onnx --option called=person
         --stream det --out tokenizers/faces
 
-        curate tokenizers label transformers-sam --option source=facebook/sam-vit-huge --parts mask-vq-1k
+        curate tokenizers label masks --option source=facebook/sam-vit-huge --parts mask-vq-1k
         --stream sam_instance --out tokenizers/sam
     """
-    from curate.tokenizers.labels.labelled import WORDS, make_labelled
+    from curate.tokenizers.labels import make_labels
 
     _free(out)
-    made = make_labelled(out, labeler, options_of(option or []), stream, tokenizer=tokenizer or WORDS, parts=parts)
+    made = make_labels(out, signal, options_of(option or []), stream, tokenizer=tokenizer, parts=parts)
     typer.echo(f"{out}: {made.name}, vocabulary {made.vocabulary}; use it as `tokenizer: {out}`")
 
 

@@ -133,7 +133,7 @@ def evaluate(
     from curate.tokenizers import zoo
     from curate.tokenizers.evaluate import evaluate_folder
     from curate.tokenizers.folders import write_figure
-    from curate.tokenizers.views import view_of
+    from curate.tokenizers.views import frames_of, view_of
 
     if not media.is_dir():
         raise CurateError(f"{media} is not a folder")
@@ -149,7 +149,7 @@ def evaluate(
     result: dict[str, object] = {"name": card.name, "vocabulary": card.vocabulary}
     result |= measured.quality.model_dump(exclude_none=True, exclude={"media"})
     result["skipped"] = len(measured.skipped)
-    view = view_of(card, fps, max_frames)
+    view = frames_of(card, fps, max_frames) if card.needs else view_of(card, fps, max_frames)
     if isinstance(view, Frames) and card.modality in ("image", "video"):
         result |= {"fps": view.fps, "max_frames": view.max_frames}
     typer.echo(json.dumps(result, indent=None if as_json else 1))

@@ -1,6 +1,7 @@
 """Formats that others read, one file each: a finished build's shards, written again as WebDataset or by a plugin.
 
 `curate export BUILD --format NAME --out DIR` and `export` run one; `Export` is what a new one derives from.
+`fourm` is 4M's dialect of words, which labels are written in.
 """
 
 from curate.exports.base import Export, Sample, Written, export

@@ -74,6 +74,7 @@ class Paths:
         cut_as: options of the recipe's `cut` that the samples depend on.
         signals_as: by signal, fingerprint of what its values depend on beside the samples.
         groups: by group, the names of its signals.
+        homes: by field, its signal and its group.
         reader: of video (`media.reader` of the recipe). What is made of pixels depends on it; records and samples do
             not.
     """
@@ -82,17 +83,20 @@ class Paths:
     cut_as: Any
     signals_as: Mapping[str, str]
     groups: Mapping[str, tuple[str, ...]]
+    homes: Mapping[str, tuple[str, str]]
     reader: str = READER
 
     @classmethod
     def of(cls, fetch: Mapping[str, Any], cut: Cut, signals: Sequence[Signal], reader: str = READER) -> Paths:
         """Of the fetch section of each source (None where it has none), `cut`, all signals, and the reader of video."""
+        groups = groups_of(signals)
         return cls(
             fetched_as={source: ["fetch", FETCH_VERSION, _fetched_as(options)] for source, options in fetch.items()},
             # min_seconds is a rule of `decide`: moving it must not cut again
             cut_as=["cut", CUT_VERSION, cut.shots.model_dump(), cut.max_seconds, cut.max_samples],
             signals_as=_signals_as(signals),
-            groups={g.name: tuple(s.name for s in g.signals) for g in groups_of(signals)},
+            groups={g.name: tuple(s.name for s in g.signals) for g in groups},
+            homes={f.name: (s.name, g.name) for g in groups for s in g.signals for f in s.gives},
             reader=reader,
         )
 

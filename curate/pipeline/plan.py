@@ -16,10 +16,13 @@ from curate.schema.recipe_file import RecipeFile
 from curate.signals import registry
 from curate.signals.base import Signal
 from curate.signals.caption import CaptionSignal
+from curate.signals.labels import LabelSignal
 from curate.signals.probed import PROBED
 from curate.sources.base import Source
 from curate.sources.listing import open_source
 from curate.tokenizers import zoo
+from curate.tokenizers.labels import label_signal, signal_for
+from curate.tokenizers.views import frames_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Plan:
 
     Attributes:
         file: the recipe.
-        signals: in an order that respects what they read of each other; the caption is the last.
+        signals: in an order that respects what they read of each other: those of `annotate`, those whose labels a
+            stream is of, and the caption.
         fields: every field that a rule may name: of signals and of probing.
         streams: token streams with their codec cards.
     """
@@ -58,6 +62,7 @@ def make_plan(file: RecipeFile) -> Plan:
     for i, use in enumerate(recipe.annotate):
         with _at(file, ("annotate", i)):
             signals.append(registry.build(use))
+    streams = _streams(file, signals)
     with _at(file, ("caption",)):
         caption = CaptionSignal.of(recipe.caption, {f.name for s in signals for f in s.gives})
     with _at(file, ("annotate",)):
@@ -80,6 +85,12 @@ def make_plan(file: RecipeFile) -> Plan:
     for i, near in enumerate(recipe.decide.near_duplicates):
         with _at(file, ("decide", "near_duplicates", i)):
             check_near_duplicates([near], fields)
+    return Plan(file, ordered, fields, streams)
+
+
+def _streams(file: RecipeFile, signals: list[Signal]) -> list[StreamPlan]:
+    """The token streams; signals whose labels they are of are added to `signals`, where none there gives the field."""
+    recipe, annotate = file.recipe, list(signals)
     streams: list[StreamPlan] = []
     for i, stream in enumerate(recipe.tokenize.streams):
         with _at(file, ("tokenize", "streams", i, "tokenizer")):
@@ -91,7 +102,38 @@ def make_plan(file: RecipeFile) -> Plan:
                 )
             streams.append(StreamPlan(stream, card, found, recipe.tokenize.crops))
             _ = streams[-1].view  # refused here, where the line of the recipe is known
-    return Plan(file, ordered, fields, streams)
+            if card.needs:
+                _give_labels(streams[-1], signals, annotate)
+    return streams
+
+
+def _give_labels(stream: StreamPlan, signals: list[Signal], annotate: Sequence[Signal]) -> None:
+    """See to it that a signal gives the field that a stream is of: one of `annotate`, or the one that its folder names.
+
+    Raises:
+        CurateError: none does, or the signal that gives it gives other labels, or of other frames.
+    """
+    card, field = stream.card, stream.card.needs[0]
+    view = frames_of(card, stream.use.fps, stream.use.max_frames, stream.crops)
+    giver = next((s for s in signals if any(f.name == field for f in s.gives)), None)
+    foreign = plugins.is_foreign("tokenizer", stream.tokenizer)
+    named = None if giver is not None and foreign else label_signal(signal_for(stream.tokenizer, card, view))
+    if giver is None and named is not None:
+        signals.append(named)
+        return
+    hint = "or let it have a field of its own: `curate tokenizers label ... --option field=NAME`"
+    if not isinstance(giver, LabelSignal) or giver.view != view:
+        raise CurateError(
+            f"{card.name} is of other frames than the field `{field}` is of",
+            f"give its signal the options size: {view.size}, fps: {view.fps:g}, max_frames: {view.max_frames}"
+            f"{f', crops: {view.crops}' if view.crops > 1 else ''}; {hint}",
+        )
+    same = named is None or (giver.kind == named.kind if giver in annotate else giver.options == named.options)
+    if not same:
+        raise CurateError(
+            f"{card.name} is of other labels than the field `{field}` holds, which another stream or signal gives",
+            f"name its signal under annotate, {hint}",
+        )
 
 
 def open_sources(file: RecipeFile, env: Mapping[str, str]) -> list[Source]:

@@ -39,7 +39,7 @@ def reset_failures(
         lease: what the run has on it.
         engine: runs the tasks that look for failures.
         groups: of signals, in an order that respects what they read of each other.
-        texts: token streams that read captions.
+        texts: token streams that read captions or labels.
 
     Returns:
         Failures that were forgotten, by stage.

@@ -42,7 +42,6 @@ from curate.schema.events import Outcomes
 from curate.schema.manifest import MANIFEST, Counts, Manifest
 from curate.schema.verdict import Outcome
 from curate.shards.pack import Tokenized
-from curate.signals.caption import CaptionSignal
 from curate.sources.base import Source
 from curate.sources.entry import Entry
 from curate.storage import Store
@@ -97,8 +96,8 @@ def run(
         if lease.warning:
             console.print(f"warning    {lease.warning}")
         if retry_failed:
-            texts = [stream.use.name for stream in plan.streams if stream.reads_captions]
-            again = reset_failures(build, lease, cluster.engine(), groups_of(plan.signals), texts)
+            readers = [stream.use.name for stream in plan.streams if stream.field is not None]
+            again = reset_failures(build, lease, cluster.engine(), groups_of(plan.signals), readers)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
@@ -243,7 +242,6 @@ def _tokenize(
     made = TokenLog(build, paths, plan.streams, there)
     tokenized = {one.partition.name: serves for one in work if (serves := made.of(one)) is not None}
     todo = [one for one in work if one.partition.name not in tokenized]
-    captions = next(g.name for g in groups_of(plan.signals) for s in g.signals if s.name == CaptionSignal.name)
     failed: dict[str, Sequence[str]] = {}
     kept, told = sum(one.kept for one in work), Tally()
     reused = kept - sum(one.kept for one in todo)
@@ -256,7 +254,7 @@ def _tokenize(
             board.add("tokenize", total=kept, reused=reused, queued=len(todo))
             context = Context(build, paths, Listing(there), board, endpoint_env())
             with board.shown({"tokenize": stage}):
-                for row in tokenize(context, todo, plan.streams, captions, cluster):
+                for row in tokenize(context, todo, plan.streams, cluster):
                     name, fragments = row["partition"], dict(row["fragments"])
                     tokenized[name] = Tokenized(name, verdicts[name], fragments)
                     decodes.add(decodes_of(row["decodes"]))

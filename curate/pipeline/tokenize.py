@@ -37,11 +37,10 @@ from curate.schema.tables import SAMPLES
 from curate.schema.verdict import Failure, Outcome
 from curate.shards.fragments import read_failed, read_ids, write_fragment
 from curate.shards.schema import KEY_NAMES, StreamSpec
-from curate.signals.caption import CaptionSignal
 from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
 from curate.storage.tables import read_table
-from curate.tokenizers.views import clock_of, items_of, view_of
+from curate.tokenizers.views import clock_of, field_of, items_of, view_of
 
 VERSION = 3
 
@@ -72,7 +71,7 @@ class StreamPlan:
 
     @property
     def view(self) -> DecodeRequest | None:
-        """What of the media it reads; None for text."""
+        """What of the media it reads; None where it reads a signal's field."""
         return view_of(self.card, self.use.fps, self.use.max_frames, self.use.pad, self.crops)
 
     @property
@@ -81,15 +80,15 @@ class StreamPlan:
         return StreamSpec.of(self.use.name, self.card, clock_of(self.card, self.use.fps, self.use.pad))
 
     @property
-    def reads_captions(self) -> bool:
-        """Whether its ids follow from captions."""
-        return "text" in self.card.needs if self.card.needs else self.card.modality == "text"
+    def field(self) -> str | None:
+        """The signal's field that its ids follow from, a label or the caption; None where it reads media."""
+        return field_of(self.card)
 
     def prefix(self, paths: Paths, partition: Partition) -> str:
         """Names of its fragments of a partition begin so: by the digest of the whole card, since that is what fragments
-        and shards carry, and by that of the captions, where it reads them."""
-        captions = paths.signals_as[CaptionSignal.name] if self.reads_captions else None
-        made_by = [VERSION, self.use.model_dump(mode="json"), self.spec.codec, self.crops, captions]
+        and shards carry, and by that of the signal whose field it reads."""
+        signal = None if self.field is None else paths.signals_as[paths.homes[self.field][0]]
+        made_by = [VERSION, self.use.model_dump(mode="json"), self.spec.codec, self.crops, signal]
         return paths.tokens_prefix(partition.name, partition.source, self.use.name, made_by)
 
 
@@ -108,13 +107,9 @@ class Work:
 
 
 def tokenize(
-    context: Context, work: Sequence[Work], streams: Sequence[StreamPlan], captions: str, cluster: Cluster
+    context: Context, work: Sequence[Work], streams: Sequence[StreamPlan], cluster: Cluster
 ) -> Iterator[dict[str, Any]]:
-    """Encode what no fragment holds; rows of RESULT as they come, in no fixed order.
-
-    Args:
-        captions: group of signals whose fragments hold the field `caption`.
-    """
+    """Encode what no fragment holds; rows of RESULT as they come, in no fixed order."""
     table = pa.Table.from_pylist(
         [
             {
@@ -137,7 +132,6 @@ def tokenize(
         actors=size.actors,
         context=context,
         streams=streams,
-        captions=captions,
     )
     yield from execute(plan)
 
@@ -145,9 +139,9 @@ def tokenize(
 class Encode:
     """A worker that decodes the kept samples of a partition, a batch at a time, and holds the tokenizers."""
 
-    def __init__(self, context: Context, streams: Sequence[StreamPlan], captions: str) -> None:
+    def __init__(self, context: Context, streams: Sequence[StreamPlan]) -> None:
         apply_endpoint_env(context.stores)
-        self._context, self._streams, self._captions = context, streams, captions
+        self._context, self._streams = context, streams
 
     @with_location("tokenize")
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -200,19 +194,23 @@ class Encode:
         """
         build, paths = self._context.build, self._context.paths
         samples = read_table(build, paths.samples(partition.name, partition.source))
-        captions = read_table(build, paths.signals(partition.name, partition.source, self._captions), ["caption"])
-        samples = samples.append_column("caption", captions.column("caption"))
         wanted = set(zip(todo.column("record_id").to_pylist(), todo.column("id").to_pylist(), strict=True))
         keys = zip(samples.column("record_id").to_pylist(), samples.column("sample_id").to_pylist(), strict=True)
-        samples = samples.take(pa.array([i for i, key in enumerate(keys) if key in wanted], pa.int64()))
+        rows = pa.array([i for i, key in enumerate(keys) if key in wanted], pa.int64())
+        samples = samples.take(rows)
+        fields = {
+            field: read_table(build, paths.signals(partition.name, partition.source, paths.homes[field][1]), [field])
+            .column(field)
+            .take(rows)
+            for field in sorted({s.field for s in streams if s.field is not None})
+        }
         made = {s.use.name: _Made(s) for s in streams}
         for stream in streams:
             models().load_tokenizer(stream.tokenizer, stream.card)
         views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
-        texts = samples.column("caption").to_pylist()
         done = 0
         for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader):
-            some = texts[done : done + len(batch.views)]
+            some = {name: column.slice(done, len(batch.views)).to_pylist() for name, column in fields.items()}
             done += len(batch.views)
             for one in made.values():
                 one.encode(batch.samples, batch.views, batch.failures, some)
@@ -233,13 +231,16 @@ class _Made:
         samples: pa.Table,
         views: Sequence[Mapping[DecodeRequest, NDArray[np.generic]]],
         failures: Sequence[Mapping[DecodeRequest, Failure]],
-        captions: Sequence[str | None],
+        fields: Mapping[str, Sequence[Any]],
     ) -> None:
-        """Ids of a batch; a sample that lost the stream's view has none."""
+        """Ids of a batch; a sample that lost the stream's view, or has no value of its field, has none.
+
+        Args:
+            fields: by name, values of the fields that streams read.
+        """
         stream = self._stream
         arrays = [got.get(stream.view) for got in views] if stream.view is not None else []
-        sizes = list(zip(samples.column("width").to_pylist(), samples.column("height").to_pylist(), strict=True))
-        given = items_of(stream.card, arrays, captions, sizes)
+        given = items_of(stream.card, arrays, fields[stream.field] if stream.field is not None else ())
         undecoded = [failed.get(stream.view) if stream.view is not None else None for failed in failures]
         todo = [i for i, f in enumerate(undecoded) if f is None and given[i] is not None]
         ids: list[NDArray[np.generic] | None] = [None] * samples.num_rows

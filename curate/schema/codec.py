@@ -110,10 +110,10 @@ class CodecCard(_Strict):
         "`long_side`",
     )
     channels: int = Field(0, ge=0, description="of the input: 3 for images, 1 for mono, N for a raster")
-    needs: list[Literal["frames", "text", "size"]] = Field(
+    needs: list[str] = Field(
         [],
-        description="what `encode` is given of a sample where that is not its modality's own media: `frames` (uint8, "
-        "of `input_size`), `text` (the caption), `size` (width and height of the original)",
+        description="field of a signal whose value `encode` is given, a label, in place of media or the caption; at "
+        "most one",
     )
     input: str = Field(description="the input contract: what is accepted and how it is converted")
     preprocessing: Preprocessing | None = Field(None, description="the input contract for machines")

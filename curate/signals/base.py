@@ -114,7 +114,7 @@ class Signal(ABC):
     Constructing is cheap (the planner does it); `load` fetches models, once in each worker.
 
     Class attributes:
-        name: how a recipe calls it.
+        name: how a recipe calls it; one of several of a sort in a build is given a name of its own.
         needs: views of media it looks at; set in `__init__` where options change them.
         after: fields of other signals that it reads from `columns`.
         gives: the fields it computes, with units and ranges.
@@ -122,7 +122,7 @@ class Signal(ABC):
         Options: pydantic model of its options.
     """
 
-    name: ClassVar[str]
+    name: str
     needs: tuple[DecodeRequest, ...] = ()
     after: tuple[str, ...] = ()
     gives: tuple[SignalField, ...] = ()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from curate import plugins
 from curate.media.requests import Frames
+from curate.models.named import weights_of
 from curate.models.package_files import package_version
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
@@ -109,15 +110,7 @@ class TransformersCaptioner(Captioner):
         self._model = model.to(self._device).eval()
 
     def version(self) -> str:
-        code = f"transformers-{package_version('transformers')}"
-        if not self._local:
-            return f"{code}+{self.model}"
-        from blake3 import blake3
-
-        hasher = blake3()
-        for file in sorted(Path(self.model).expanduser().glob("*.safetensors")):
-            hasher.update_mmap(file)
-        return f"{code}+{hasher.hexdigest()}"
+        return f"transformers-{package_version('transformers')}+{weights_of(self.model)}"
 
     def __call__(self, frame: NDArray[Any]) -> str:
         import torch

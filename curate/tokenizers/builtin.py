@@ -8,7 +8,7 @@ ARCHITECTURES = {
     "audio-rvq": "curate.tokenizers.codecs.audio_rvq:AudioRVQ",
     "text-bpe": "curate.tokenizers.codecs.text_bpe:TextBPE",
     "mask-vq": "curate.tokenizers.codecs.mask_vq:MaskVQ",
-    "labelled": "curate.tokenizers.labels.labelled:Labelled",
+    "labelled": "curate.tokenizers.codecs.label_maps:LabelMaps",
     "cosmos-di": "curate.tokenizers.codecs.cosmos:CosmosDI",
     "cosmos-dv": "curate.tokenizers.codecs.cosmos:CosmosDV",
     "chameleon-vq": "curate.tokenizers.codecs.chameleon:ChameleonVQ",
@@ -22,8 +22,9 @@ ARCHITECTURES = {
     "4m-vq": "curate.tokenizers.codecs.fourm_vq:FourMVQ",
     "4m-memcodes": "curate.tokenizers.codecs.fourm_memcodes:FourMMemcodes",
     "4m-memcodes-pictures": "curate.tokenizers.codecs.fourm_memcodes:MemcodesOfImages",
-    "4m-words": "curate.tokenizers.fourm.words:WordsTokenizer",
-    "4m-wordpiece": "curate.tokenizers.fourm.wordpiece:WordPiece4M",
+    "4m-labels": "curate.exports.fourm.labels:LabelWords",
+    "4m-words": "curate.exports.fourm.words:WordsTokenizer",
+    "4m-wordpiece": "curate.exports.fourm.wordpiece:WordPiece4M",
     "lyra": "curate.tokenizers.codecs.lyra:Lyra",
     "encodec": "curate.tokenizers.codecs.audio_transformers:Encodec",
     "dac": "curate.tokenizers.codecs.audio_transformers:Dac",
@@ -37,20 +38,6 @@ ARCHITECTURES = {
     "dvae": "curate.tokenizers.codecs.dvae:DVAE",
 }
 """Classes that read the weights of a tokenizer, by the architecture that its card names."""
-
-LABELERS = {
-    "canny": "curate.tokenizers.labels.canny:Canny",
-    "deeplab": "curate.tokenizers.labels.deeplab:DeepLab",
-    "metadata": "curate.tokenizers.labels.metadata:MetadataLabeler",
-    "movenet": "curate.tokenizers.labels.movenet:MoveNet",
-    "palette": "curate.tokenizers.labels.palette:PaletteLabeler",
-    "transformers-boxes": "curate.tokenizers.labels.transformers_labelers:TransformersBoxes",
-    "transformers-depth": "curate.tokenizers.labels.transformers_labelers:TransformersDepth",
-    "transformers-sam": "curate.tokenizers.labels.sam:TransformersSAM",
-    "transformers-segmentation": "curate.tokenizers.labels.transformers_labelers:TransformersSegmentation",
-    "yunet": "curate.tokenizers.labels.yunet:YuNet",
-}
-"""Classes that say what is in a picture (`curate.tokenizers.labels.base`)."""
 
 ENCODERS = {
     "efficientnet-lite0": "curate.models.encoders:EfficientNetEncoder",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.media.guarded import decode, probe
-from curate.schema.codec import CodecCard, Quality
+from curate.schema.codec import Quality
 from curate.schema.errors import CurateError, MediaError
+from curate.signals.labels import LabelSignal
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.labels.labelled import Labelled
+from curate.tokenizers.labels import LabelTokenizer, label_of
 from curate.tokenizers.measures.audio import si_sdr
 from curate.tokenizers.measures.image import score_clip
-from curate.tokenizers.views import items_of, view_of
+from curate.tokenizers.views import frames_of, items_of, view_of
 
 TEXTS = (".txt",)
 
@@ -57,10 +58,11 @@ def evaluate_folder(
     used: list[set[int]] = [set() for _ in range(card.n_codebooks)]
     lossless: list[bool] = []
     items = count = 0
+    read_item = reader(tokenizer, fps, max_frames)
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         name = path.relative_to(folder).as_posix()
         try:
-            item = read_item(card, path, fps, max_frames)
+            item = read_item(path)
             if item is None:
                 skipped.append((name, f"has nothing for a tokenizer of {card.modality}"))
                 continue
@@ -96,28 +98,41 @@ def evaluate_folder(
     )
 
 
-def read_item(card: CodecCard, path: Path, fps: float | None = None, max_frames: int | None = None) -> Any:
-    """What `encode` takes of a file; None where the file has no such modality.
+def reader(tokenizer: Tokenizer, fps: float | None = None, max_frames: int | None = None) -> Callable[[Path], Any]:
+    """A function that gives what `encode` takes of a file; None where the file has no such modality.
 
-    A text file is a text; of media the text beside it (the same name with .txt) is the caption.
-
-    Raises:
-        MediaError: the file cannot be decoded, or is no media.
-        ValueError: a text that is not UTF-8.
+    A text file is a text; of media the text beside it (the same name with .txt) is the caption. It raises MediaError
+    for a file that cannot be decoded, or is no media, and ValueError for a text that is not UTF-8, or a label that
+    could not be made.
     """
+    card = tokenizer.card
+    if isinstance(tokenizer, LabelTokenizer):
+        signal = tokenizer.signal(frames_of(card, fps, max_frames))
+        signal.load()
+        return lambda path: _label(signal, path)
     view = view_of(card, fps, max_frames)
-    if view is None:
-        if path.suffix.lower() not in TEXTS:
+
+    def read(path: Path) -> Any:
+        if (path.suffix.lower() in TEXTS) != (view is None):
             return None
-        return items_of(card, [], [path.read_text("utf-8")], [(None, None)])[0]
+        if view is None:
+            return path.read_text("utf-8")
+        data = path.read_bytes()
+        array = decode(data, probe(data, name=path.name).kind, [view], name=path.name).views.get(view)
+        return items_of(card, [array])[0]
+
+    return read
+
+
+def _label(signal: LabelSignal, path: Path) -> Any:
     if path.suffix.lower() in TEXTS:
         return None
     data = path.read_bytes()
     facts = probe(data, name=path.name)
-    array = decode(data, facts.kind, [view], name=path.name).views.get(view)
+    array = decode(data, facts.kind, [signal.view], name=path.name).views.get(signal.view)
     beside = path.with_suffix(".txt")
     text = beside.read_text("utf-8") if beside.is_file() else None
-    return items_of(card, [array], [text], [(facts.width, facts.height)])[0]
+    return label_of(signal, array, text, (facts.width, facts.height))
 
 
 def _note(used: Sequence[set[int]], ids: NDArray[np.generic]) -> None:
@@ -128,10 +143,10 @@ def _note(used: Sequence[set[int]], ids: NDArray[np.generic]) -> None:
 
 def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:
     card = tokenizer.card
-    if isinstance(tokenizer, Labelled) and not tokenizer.of_maps:
+    if isinstance(tokenizer, LabelTokenizer) and card.modality == "text":
         same = tokenizer.lossless(item, ids)
         return {} if same is None else {"lossless": float(same)}
-    if card.needs or not card.vocabulary:
+    if not card.vocabulary:
         return {}
     try:
         match card.modality:
@@ -146,8 +161,8 @@ def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> di
     return {}
 
 
-def _pictures(tokenizer: Tokenizer, item: NDArray[np.uint8], ids: NDArray[np.generic]) -> dict[str, float]:
-    if isinstance(tokenizer, Labelled):  # its maps, which is what its ids are of, as pictures
+def _pictures(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:
+    if isinstance(tokenizer, LabelTokenizer):  # its maps, which is what its ids are of, as images
         item, decoded = tokenizer.drawn(item), tokenizer.redrawn(ids)
     else:
         [decoded] = tokenizer.decode([ids])

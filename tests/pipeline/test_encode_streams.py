@@ -77,7 +77,7 @@ def encoded(root: Path, failures: list[Failure | None]) -> tuple[Folder, dict[st
     context = Context(build, paths, There(build), board, {})  # type: ignore[arg-type]
     head = dict(zip(PARTITION.names, ([SOME.name], ["web"], [""], [2], [0]), strict=True))
     block = pa.table({**head, "verdicts": ["verdicts/a.parquet"]})
-    [row] = Encode(context, [PICTURES, WORDS], LIGHT)(block).drop_columns([DECODES.name]).to_pylist()
+    [row] = Encode(context, [PICTURES, WORDS])(block).drop_columns([DECODES.name]).to_pylist()
     return build, row, board.sums
 
 

@@ -23,7 +23,7 @@ from curate.shards.commit import read_manifest
 from curate.shards.sequence import SequenceView
 from curate.shards.stream import stream
 from curate.tokenizers import zoo
-from curate.tokenizers.labels.labelled import make_labelled
+from curate.tokenizers.labels import make_labels
 
 RECIPE = """\
 name: streams
@@ -62,12 +62,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         shutil.copy(package_file(package, path), media)
         (media / Path(path).name).with_suffix(".txt").write_text(f"This is {Path(path).stem}. It has two sentences.")
-    for name, labeler, tokenizer in (
-        ("canny", "canny", {"tokenizer": "image-fsq-64k"}),
-        ("palette", "palette", {}),
-        ("metadata", "metadata", {}),
-    ):
-        make_labelled(root / "labels" / name, labeler, {}, name, **tokenizer)
+    make_labels(root / "labels/canny", "edges", {}, "canny", "image-fsq-64k")
+    make_labels(root / "labels/palette", "palette", {}, "palette")
+    make_labels(root / "labels/metadata", "metadata", {}, "metadata")
     make = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=dense", "--stream", "emb_effnet@224"]
     Project(root).curate(*make, "--out", root / "labels/effnet")
     whole = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=global", "--stream", "emb_whole@224"]
@@ -145,7 +142,7 @@ def test_video_is_on_the_clock_that_the_shard_states(built: Path, samples: list[
 
 
 def test_words_about_a_picture_read_back(samples: list[dict[str, Any]]) -> None:
-    words = zoo.load("curate.tokenizers.fourm.words:WordsTokenizer")
+    words = zoo.load("curate.exports.fourm.words:WordsTokenizer")
     for sample in samples:
         [palette], [metadata] = (words.decode([sample[name]]) for name in ("color_palette", "metadata"))
         assert palette.startswith("v1=")
@@ -162,7 +159,7 @@ def test_the_card_and_verify_know_them(built: Path) -> None:
 
 
 def test_two_tokenizers_of_one_name_are_refused(built: Path, tmp_path: Path) -> None:
-    make_labelled(tmp_path / "canny", "canny", {"low": 10, "high": 20}, "canny", tokenizer="image-fsq-64k")
+    make_labels(tmp_path / "canny", "edges", {"low": 10, "high": 20}, "canny", "image-fsq-64k")
     text = RECIPE.replace("labels/palette", str(tmp_path / "canny"))
     (built / "twice.yaml").write_text(text)
     done = Project(built).curate("run", built / "twice.yaml", "--out", tmp_path / "build", ok=False)

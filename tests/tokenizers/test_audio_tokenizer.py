@@ -48,7 +48,7 @@ def sounding(data: bytes, codec: AudioRVQ) -> NDArray[np.float32]:
     """What the pipeline would hand to the tokenizer."""
     view = view_of(codec.card)
     assert view is not None
-    (item,) = items_of(codec.card, [decode(data, "audio", [view]).views[view]], [None], [(None, None)])
+    (item,) = items_of(codec.card, [decode(data, "audio", [view]).views[view]])
     return np.asarray(item)
 
 

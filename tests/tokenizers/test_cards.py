@@ -29,7 +29,7 @@ def test_a_card_leaves_nothing_open(folder: Path) -> None:
     assert card.batch_invariance == 0.0
     assert card.quality
     assert all(figure.media and figure.items for figure in card.quality)
-    contract = PICTURES if "frames" in card.needs else CONTRACTS.get(card.modality, "")
+    contract = PICTURES if card.needs else CONTRACTS.get(card.modality, "")
     assert contract in card.input
     if card.modality in ("image", "video"):
         assert card.grid

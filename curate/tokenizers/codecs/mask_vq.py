@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,10 +19,10 @@ from curate.schema.codec import CodecCard, Quality
 from curate.schema.ids import digest
 from curate.tokenizers.folders import WEIGHTS, code_version, read_folder, write_folder
 from curate.tokenizers.inputs import ARRAYS
-from curate.tokenizers.labels.parts import MASK_SIDE, box_of, cut
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, codebooks_to_bytes, fit_product
 from curate.tokenizers.quantisers.vq import vq_ids, vq_vectors
 
+MASK_SIDE = 64
 PATCH = 16
 GRID = MASK_SIDE // PATCH
 TRAINED_ON = ("camera", "coffee", "coins", "rocket", "hubble_deep_field", "immunohistochemistry", "retina", "page")
@@ -70,6 +71,35 @@ def patches(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mask `(64, 64, 1)` to `(4, 4, 256)`, each patch by rows."""
     cut_up = mask.reshape(GRID, PATCH, GRID, PATCH).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(cut_up).reshape(GRID, GRID, PATCH * PATCH)
+
+
+def box_of(mask: NDArray[np.bool_], most: int | None = None) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of what is inside, in whole pixels, the last included.
+
+    Args:
+        most: pixels of the longest side that is taken; None: any.
+
+    Raises:
+        ValueError: it is no bool `(H, W)`, nothing is inside, or a side is too long.
+    """
+    if mask.dtype != np.bool_ or mask.ndim != 2 or not mask.any() or (most and max(mask.shape) > most):
+        raise ValueError(f"expected a mask, bool (H, W) of at most {most} pixels a side, not empty; got {mask.shape}")
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+def cut(mask: NDArray[np.bool_], box: tuple[int, int, int, int]) -> NDArray[np.float32]:
+    """The box of a mask as float32 `(64, 64, 1)` of 0 and 1."""
+    x0, y0, x1, y1 = box
+    inside = mask[y0 : y1 + 1, x0 : x1 + 1].astype(np.float32)
+    return resized(inside, MASK_SIDE, MASK_SIDE).astype(np.float32)[..., None]
+
+
+def resized(mask: NDArray[np.float32], width: int, height: int) -> NDArray[np.bool_]:
+    """A mask at another size: what is covered by half or more."""
+    smaller = width * height < mask.size
+    out = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return np.asarray(out >= 0.5, np.bool_)
 
 
 def fit_masks(masks: Sequence[NDArray[np.float32]], held_out: Sequence[NDArray[np.float32]], folder: Path) -> CodecCard:
@@ -126,7 +156,7 @@ def mean_iou(tokenizer: MaskVQ, masks: Sequence[NDArray[np.float32]]) -> float:
 
 
 def regions(names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-    """Outlines of what stands together in scikit-image's pictures, coarse and fine, as masks `(64, 64, 1)`.
+    """Outlines of what stands together in scikit-image's images, coarse and fine, as masks `(64, 64, 1)`.
 
     By Felzenszwalb and Huttenlocher 2004, at three scales; each also mirrored. Regions below 8 x 8 pixels are left out.
     """
@@ -134,10 +164,10 @@ def regions(names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
     from skimage.segmentation import felzenszwalb
 
     for name in names:
-        picture = getattr(data, name)()
-        picture = picture[:: max(1, len(picture) // 400), :: max(1, len(picture) // 400)]
+        image = getattr(data, name)()
+        image = image[:: max(1, len(image) // 400), :: max(1, len(image) // 400)]
         for scale in (50, 200, 800):
-            found = felzenszwalb(picture, scale=scale, sigma=0.8, min_size=64)
+            found = felzenszwalb(image, scale=scale, sigma=0.8, min_size=64)
             for label in range(int(found.max()) + 1):
                 inside = found == label
                 x0, y0, x1, y1 = box = box_of(inside)

@@ -11,10 +11,10 @@ import torch
 from golden import CASES, FOURM, UNET, VIT
 from published import formula, publish, sample_image
 
+from curate.exports.fourm.labels import check_part
 from curate.schema.errors import CurateError
 from curate.tokenizers.codecs.fourm_unet import scheduler_of
 from curate.tokenizers.codecs.fourm_vq import FourMVQ
-from curate.tokenizers.labels.parts import check_part
 
 
 def test_a_class_map_is_embedded_and_comes_back_as_classes(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_masks_come_back_as_chances_and_serve_sam_instances(tmp_path: Path) -> N
     publish(tmp_path / "hub", state, {"domain": "sam_mask"})
     card = FourMVQ.import_checkpoint(str(tmp_path / "hub"), tmp_path / "zoo")
     assert (card.modality, card.stream, card.grid, card.channels) == ("array", "tok_sam_mask@64", (4, 4), 1)
-    check_part("Instances", card)
+    check_part("instances", card)
     tokenizer = FourMVQ.load(tmp_path / "zoo")
     mask = np.zeros((64, 64, 1), np.float32)
     mask[10:50, 20:40] = 1

@@ -1,0 +1,32 @@
+"""What tells the weights of a model from others, without loading them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blake3 import blake3
+
+from curate.schema.errors import CurateError
+
+
+def weights_of(source: str, pattern: str = "*.safetensors") -> str:
+    """BLAKE3 of the bytes of a local file, or of the weights of a local folder; else the hub id as it is.
+
+    Args:
+        pattern: glob of the weights in a folder.
+
+    Raises:
+        CurateError: it is a path, and nothing lies there.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or path.suffix in _FILES:
+            raise CurateError(f"the weights {source} do not exist", "give a file, a folder, or a hub id as owner/name")
+        return source
+    hasher = blake3()
+    for file in sorted(path.glob(pattern)) if path.is_dir() else [path]:
+        hasher.update_mmap(file)
+    return hasher.hexdigest()
+
+
+_FILES = (".onnx", ".tflite", ".safetensors")

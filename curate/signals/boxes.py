@@ -1,0 +1,111 @@
+"""Things in an image, with their places."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from curate.models.named import weights_of
+from curate.models.package_files import package_version
+from curate.schema.errors import CurateError
+from curate.schema.fields import Resources, SignalField
+from curate.signals import base
+from curate.signals.base import Batch
+from curate.signals.labels import LabelOptions, LabelSignal, label_field, middle, number
+
+
+def box_fields(name: str, things: str) -> tuple[SignalField, ...]:
+    """The fields of a detector."""
+    return (
+        label_field(name, "boxes", f"{things} in the middle frame with their places and scores, the best first."),
+        number(f"{name}_count", "count", None, f"How many {things.lower()} there are."),
+        number(f"{name}_score", "score", 1, f"Score of the best of the {things.lower()}; null where there is none."),
+    )
+
+
+def box_values(name: str, boxes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Values of `box_fields`; boxes are the best first."""
+    best = boxes[0]["score"] if boxes else None
+    return {name: boxes, f"{name}_count": len(boxes), f"{name}_score": best}
+
+
+class BoxOptions(LabelOptions):
+    """As `LabelOptions`.
+
+    Attributes:
+        score: things below it are left out; 0.6 as in 4M.
+        whole: True if it sees the whole image, its long side reduced to the size; False: the centre square, which is
+            what words of boxes are of.
+    """
+
+    score: float = Field(0.6, ge=0, le=1)
+    whole: bool = False
+
+
+class BoxesOptions(BoxOptions):
+    """Options of `boxes`.
+
+    Attributes:
+        source: local folder or hub id.
+        names: classes that are kept; empty: all.
+    """
+
+    source: str
+    names: tuple[str, ...] = ()
+
+
+class BoxSignal(LabelSignal):
+    """A detector."""
+
+    kind = "boxes"
+    cost = Resources(cpus=1, gpus=0.25, model=True)
+
+    def __init__(self, options: base.Options | None = None) -> None:
+        self.whole = cast(BoxOptions, options or type(self).Options()).whole
+        super().__init__(options)
+
+
+class Boxes(BoxSignal):
+    """Object detection (`AutoModelForObjectDetection`: DETR, RT-DETR, YOLOS, ...) by transformers, in fp32."""
+
+    name = "boxes"
+    gives = box_fields("boxes", "Things")
+    Options = BoxesOptions
+
+    def load(self) -> None:
+        from curate.models.image_model import ImageModel
+
+        use = cast(BoxesOptions, self.options)
+        self._model = ImageModel("AutoModelForObjectDetection", use.source)
+        self.classes = self._model.classes
+        if unknown := sorted(set(use.names) - set(self.classes)):
+            raise CurateError(f"{use.source} has no classes {', '.join(unknown)}", f"it has {', '.join(self.classes)}")
+
+    def version(self) -> str:
+        return f"1+transformers-{package_version('transformers')}+{weights_of(cast(BoxesOptions, self.options).source)}"
+
+    def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
+        use = cast(BoxesOptions, self.options)
+        # A target size of 1 x 1 gives shares of width and height.
+        (found,) = self._model.processor.post_process_object_detection(
+            self._model(middle(frames)), threshold=use.score, target_sizes=[(1, 1)]
+        )
+        scores = found["scores"].cpu().numpy()
+        places = np.clip(found["boxes"].cpu().numpy(), 0, 1)
+        names = [self.classes[int(label)] for label in found["labels"].cpu().numpy()]
+        order = [i for i in np.argsort(-scores, kind="stable") if not use.names or names[i] in use.names]
+        boxes = [box(len(frames) // 2, places[i], names[i], scores[i]) for i in order]
+        return box_values("boxes", boxes)
+
+
+def box(frame: int, place: NDArray[np.floating], name: str, score: float) -> dict[str, Any]:
+    """A box as its field has it.
+
+    Args:
+        place: x0, y0, x1, y1 as shares of width and height.
+    """
+    x0, y0, x1, y1 = (float(v) for v in place)
+    return {"frame": frame, "x0": x0, "y0": y0, "x1": x1, "y1": y1, "name": name, "score": float(score)}

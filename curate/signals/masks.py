@@ -1,0 +1,114 @@
+"""Instances by SAM: everything that it finds in an image, looked at from a few points."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+from pydantic import Field
+
+from curate.models.named import weights_of
+from curate.models.package_files import package_version
+from curate.schema.errors import CurateError, first_line
+from curate.schema.fields import Resources
+from curate.signals.base import Batch
+from curate.signals.labels import LabelOptions, LabelSignal, label_field, middle, number, packed
+
+
+class MasksOptions(LabelOptions):
+    """Options of `masks`.
+
+    Attributes:
+        source: local folder or hub id with safetensors weights; no code of the repository is run.
+        grid: points a side of the grid that prompts it; 32 as in 4M.
+        count: points to look from; 7 as in 4M.
+        iou, stability: masks that SAM rates lower are left out (its own defaults, 0.88 and 0.95).
+        smallest: masks whose box has a smaller share of the image's pixels are left out; 0.0005 as in 4M.
+    """
+
+    source: str
+    size: int = Field(224, gt=0)
+    grid: int = Field(32, ge=1)
+    count: int = Field(7, ge=1)
+    iou: float = 0.88
+    stability: float = 0.95
+    smallest: float = 0.0005
+
+
+class Masks(LabelSignal):
+    """Segment Anything (Kirillov et al. 2023) by transformers' mask generation: SAM, SAM-HQ, SAM 2; 4M's is ViT-H.
+
+    It is prompted with a grid of points, its masks are filtered and freed of duplicates, and those that contain each of
+    `count` points are the label. 4M draws these points anew each time; here they follow from the frame's own pixels, so
+    a sample's label is always the same. Masks at a point are in order of size, the largest first.
+    """
+
+    name = "masks"
+    kind = "instances"
+    gives = (
+        label_field("masks", "instances", "Some points of the middle frame, each with the masks that contain it."),
+        number("masks_count", "count", None, "How many masks there are in the middle frame, at those points or not."),
+    )
+    cost = Resources(cpus=1, gpus=0.5, model=True)
+    Options = MasksOptions
+
+    def load(self) -> None:
+        from curate.models.torchvision_shim import ensure_torchvision
+
+        ensure_torchvision()
+        import torch
+        import transformers
+
+        from curate.models.weights import locate
+
+        source = cast(MasksOptions, self.options).source
+        locate(source, ["*.safetensors"])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            net: Any = transformers.AutoModelForMaskGeneration.from_pretrained(source, use_safetensors=True)
+            auto_processor: Any = transformers.AutoImageProcessor
+            processor = auto_processor.from_pretrained(source)
+            make: Any = transformers.pipeline
+            self._find = make("mask-generation", model=net.float().eval(), image_processor=processor, device=device)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CurateError(
+                f"{source} cannot be loaded for mask generation: {first_line(error)}",
+                "give a folder or hub id of SAM, with config.json, preprocessor_config.json and safetensors",
+            ) from error
+
+    def version(self) -> str:
+        return f"1+transformers-{package_version('transformers')}+{weights_of(cast(MasksOptions, self.options).source)}"
+
+    def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
+        import torch
+        from PIL import Image
+
+        use, frame = cast(MasksOptions, self.options), middle(frames)
+        options = {"points_per_crop": use.grid, "pred_iou_thresh": use.iou, "stability_score_thresh": use.stability}
+        with torch.inference_mode():
+            found = self._find(Image.fromarray(frame), **options)["masks"]
+        large = [m for m in (np.asarray(m, np.bool_) for m in found) if box_share(m) >= use.smallest]
+        masks = sorted(large, key=lambda m: (-int(m.sum()), m.tobytes()))
+        nothing = np.zeros((0, *frame.shape[:2]), np.bool_)
+        points = [
+            {"x": x, "y": y, "masks": packed(np.stack(inside) if inside else nothing)}
+            for x, y in points_of(frame, use.count)
+            for inside in ([m for m in masks if m[y, x]],)
+        ]
+        return {"masks": points, "masks_count": len(masks)}
+
+
+def box_share(mask: NDArray[np.bool_]) -> float:
+    """Area of a mask's box by the image's, sides from first to last pixel: one that is a line has none, as in 4M."""
+    spans = [np.flatnonzero(mask.any(axis)) for axis in (0, 1)]
+    return float(np.prod([span[-1] - span[0] if len(span) else 0 for span in spans]) / mask.size)
+
+
+def points_of(image: NDArray[np.uint8], count: int) -> tuple[tuple[int, int], ...]:
+    """Points `(x, y)` of an image uint8 `(H, W, 3)`, uniform, always the same for the same pixels."""
+    seed = np.frombuffer(blake3(image.tobytes()).digest(), np.uint32)
+    drawn = np.random.default_rng(seed).random((count, 2))
+    height, width = image.shape[:2]
+    return tuple((int(x * width), int(y * height)) for x, y in drawn)

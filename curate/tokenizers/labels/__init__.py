@@ -1,1 +1,0 @@
-"""Structured labels of pictures, made by small plug-ins and written as ids."""
