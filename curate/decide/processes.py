@@ -5,22 +5,26 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import threading
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from multiprocessing import get_context, parent_process
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
 from curate.decide.engine import Held, Item
+from curate.helper.errors import HelperDied
+from curate.helper.process import Helper
 from curate.schema.errors import CurateError
+
+LIMIT_SECONDS = 86_400.0
+"""How long a task may take: what is beyond hangs."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,23 @@ class ProcessEngine:
 
     def __enter__(self) -> ProcessEngine:
         self._folder = TemporaryDirectory(prefix="curate-decide-", ignore_cleanup_errors=True)
-        # not forked: this process has threads
-        self._pool = ProcessPoolExecutor(self.width, get_context("spawn"), _end_with_parent)
+        self._all = [
+            Helper("curate.decide.processes:Tasks", memory_bytes=None, name="decide") for _ in range(self.width)
+        ]
+        self._idle: SimpleQueue[Helper] = SimpleQueue()
+        for helper in self._all:
+            self._idle.put(helper)
+        self._threads = ThreadPoolExecutor(self.width)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        if exc is not None:  # what is at work is not waited for
+            for pid in filter(None, (helper.pid for helper in self._all)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self._threads.shutdown(cancel_futures=True)
+        for helper in self._all:
+            helper.close()
         self._folder.cleanup()
 
     def map(self, fn: Callable[..., Any], items: Iterable[Item]) -> Iterator[Any]:
@@ -80,25 +95,43 @@ class ProcessEngine:
     def _run(self, how: Callable[..., Any], fn: Callable[..., Any], arguments: Iterable[Item]) -> Iterator[Any]:
         """Results in order; a bounded number of tasks is at work."""
         waiting: deque[Future[Any]] = deque()
-        with _user_errors():
-            for some in arguments:
-                waiting.append(self._pool.submit(how, fn, *some))
-                if len(waiting) >= 4 * self.width:
-                    yield waiting.popleft().result()
-            while waiting:
+        for some in arguments:
+            waiting.append(self._threads.submit(self._call, how, fn, *some))
+            if len(waiting) >= 4 * self.width:
                 yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _call(self, *call: Any) -> Any:
+        helper = self._idle.get()
+        try:
+            return pickle.loads(helper.call("run", pickle.dumps(call), limit_s=LIMIT_SECONDS))
+        except HelperDied as exc:
+            raise CurateError(
+                f"a process that decides ended: {exc}",
+                "run the same command again: what was committed is kept; fewer --workers take less memory",
+            ) from None
+        finally:
+            self._idle.put(helper)
 
 
-def _end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, were it killed."""
-    parent = parent_process()
-    assert parent is not None
+class Tasks:
+    """What runs in a process: one call after the other."""
 
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
+    RAISES = (CurateError,)
 
-    threading.Thread(target=wait, daemon=True).start()
+    def run(self, call: bytes) -> bytes:
+        """Call a pickled `(fn, *arguments)`; its value, pickled."""
+        fn, *arguments = pickle.loads(call)
+        try:
+            return pickle.dumps(fn(*arguments), pickle.HIGHEST_PROTOCOL)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise CurateError(
+                "no space left on the disk for what tasks exchange",
+                "free some where temporary files lie (TMPDIR moves them) and run the same command again",
+            ) from exc
 
 
 def _call(fn: Callable[..., Any], item: Item) -> Any:
@@ -115,21 +148,3 @@ def _hold(fn: Callable[..., Any], item: Item, path: str, several: bool) -> list[
             pickle.dump(one, file, pickle.HIGHEST_PROTOCOL)
             places.append(_Place(path, start, file.tell() - start))
     return places
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    try:
-        yield
-    except BrokenProcessPool:
-        raise CurateError(
-            "a process that decides was killed, perhaps for want of memory",
-            "run the same command again: what was committed is kept; fewer --workers take less memory",
-        ) from None
-    except OSError as exc:
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise CurateError(
-            "no space left on the disk for what tasks exchange",
-            "free some where temporary files lie (TMPDIR moves them) and run the same command again",
-        ) from exc

@@ -49,7 +49,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence_and_none_is_left(
     with ProcessEngine(2) as engine:
         pids = set(engine.map(_pid, [()] * 4))
         os.kill(next(iter(pids)), signal.SIGKILL)
-        with pytest.raises(CurateError, match="was killed"):
+        with pytest.raises(CurateError, match="a process that decides ended"):
             list(engine.map(_pid, [()] * 4))
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
@@ -58,10 +58,9 @@ def test_processes_end_with_the_one_that_started_them():
     script = (
         "import os, time\n"
         "from curate.decide.processes import ProcessEngine\n"
-        "if __name__ == '__main__':\n"
-        "    with ProcessEngine(1) as engine:\n"
-        "        print(next(engine.map(os.getpid, [()])), flush=True)\n"
-        "        time.sleep(60)\n"
+        "with ProcessEngine(1) as engine:\n"
+        "    print(next(engine.map(os.getpid, [()])), flush=True)\n"
+        "    time.sleep(60)\n"
     )
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
