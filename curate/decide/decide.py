@@ -213,7 +213,7 @@ def _near(
         links += [(path, spec.threshold) for path in method(spec.method).links(material, spec)]
     specs = options.near_duplicates
     keep = {kind: next((s.keep for s in specs if kind in fields[s.embedding].kinds), specs[0].keep) for kind in rows}
-    embeddings = list(dict.fromkeys(s.embedding for s in specs))
+    compared = dict.fromkeys((s.embedding, s.method) for s in specs)
     verdicts = near_duplicates(
         build,
         tasks.groups,
@@ -221,7 +221,7 @@ def _near(
         states,
         links,
         keep,
-        [Embedding(homes[e], fields[e]) for e in embeddings],
+        [Embedding(homes[e], fields[e], method(m)) for e, m in compared],
         tasks.engine,
     )
     return [path for path, _ in links], verdicts

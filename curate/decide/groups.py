@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.decide.engine import Engine, Held
-from curate.decide.forest import components, cosines, slices
+from curate.decide.forest import components, slices
 from curate.decide.keys import EMPTY, Keys, distinct, keys_of, look_up, words
+from curate.decide.methods import Method
 from curate.decide.near import unit_vectors
 from curate.decide.partitions import Loaded, PartitionFiles
 from curate.decide.survey import State
@@ -104,6 +105,7 @@ class Embedding(NamedTuple):
 
     home: str
     field: SignalField
+    method: Method
 
 
 class Lent(NamedTuple):
@@ -293,7 +295,7 @@ def _similar(
     verdicts: Verdicts,
     *lent: Lent,
 ) -> NDArray[np.float64]:
-    """Cosines of a task's duplicates with their keepers, `(n,)`; NaN where one has no embedding, or none is asked."""
+    """How alike a task's duplicates are to their keepers, `(n,)`; NaN where one has no embedding, or none is asked."""
     out = np.full(len(verdicts.row), np.nan)
     asked = np.flatnonzero(_missing(verdicts))
     wanted = np.zeros(len(loaded.sample), bool)
@@ -309,7 +311,7 @@ def _similar(
             mine, theirs = here[some][known], own[some][known]
             keeper = np.searchsorted(given.row, verdicts.keeper_row[mine])
             for s in slices((len(mine), vectors.shape[1])):
-                out[mine[s]] = cosines(vectors[theirs[s]], given.vectors[keeper[s]])
+                out[mine[s]] = embedding.method.similarity(vectors[theirs[s]], given.vectors[keeper[s]])
     return out
 
 

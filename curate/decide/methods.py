@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from curate import plugins
 from curate.decide.engine import Engine, Held
@@ -69,6 +71,9 @@ class Method(Protocol):
 
         All samples that have the field take part, whatever else becomes of them: then no rule changes a link.
         """
+
+    def similarity(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How alike rows of `a` are to those of `b`, both `(p, d)` of unit length: `(p,)`, what the links say."""
 
 
 def method(name: str) -> Method:

@@ -100,6 +100,9 @@ class Rows(NamedTuple):
 class Cosine:
     """The method `cosine`; its options are those of NearDuplicates."""
 
+    def similarity(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+        return cosines(a, b)
+
     def links(self, material: Material, spec: NearDuplicates) -> list[str]:
         build, engine = material.build, material.engine
         fragments = [p.signals[material.home] for group in material.groups for p in group]

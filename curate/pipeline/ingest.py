@@ -6,7 +6,7 @@ models. What the driver gets is a row a partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.ray_data import execute, from_rows, map_stage
 from curate.pipeline.read_log import Read, ReadLog
+from curate.schema.errors import CurateError
 from curate.schema.manifest import File
 from curate.schema.recipe import Cut, PluginSource, Recipe, TableSource
 from curate.signals.base import Signal
@@ -86,7 +87,7 @@ def ingest(
     known = ReadLog(build, by_name, recipe.partition)
     found: list[Read] = []
     units: list[Unit] = []
-    for unit in (unit for source in sources for unit in source.units(build)):
+    for unit in listed_units(build, sources):
         as_before = known.unchanged(
             unit, lambda partition: there.issuperset(paths.tables(partition.name, partition.source))
         )
@@ -109,6 +110,24 @@ def ingest(
         known.write(found)
     partitions = sorted((one.partition for one in found), key=lambda p: p.name)
     return Ingested(partitions, records, counts, [file for one in found for file in one.files], bool(units))
+
+
+def listed_units(build: Store, sources: Sequence[Source]) -> Iterator[Unit]:
+    """Units of all sources, in order.
+
+    Raises:
+        CurateError: a source cannot be listed; of another's class whatever it raises.
+    """
+    for source in sources:
+        try:
+            yield from source.units(build)
+        except CurateError:
+            raise
+        except Exception as exc:
+            raise CurateError(
+                f"source {source.name!r} cannot be listed: {type(exc).__name__}: {exc}",
+                f"see {type(source).__module__}:{type(source).__qualname__}.units, and what is at {source.address}",
+            ) from exc
 
 
 def _read(

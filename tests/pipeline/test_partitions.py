@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curate.pipeline.ingest import listed_units
 from curate.pipeline.partitions import MOST_BYTES, MOST_TIMED, fragment, partition_name, slices
+from curate.schema.errors import CurateError
+from curate.schema.recipe import PluginSource
+from curate.sources.base import Source
 from curate.sources.entry import Entry, File, identities
 from curate.sources.paths import matching
+from curate.storage import Folder
 
 
 def entries(names: list[str], size: int = 10) -> list[Entry]:
@@ -58,3 +65,18 @@ def test_a_pattern_that_meets_a_tar_in_several_ways_gives_one_unit(tmp_path: Pat
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "x.tar").touch()
     assert [stat.path for stat in matching(f"{tmp_path}/**/**/*.tar")[1]] == ["a/b/x.tar"]
+
+
+class Broken(Source):
+    """A source of another's that cannot be listed."""
+
+    kind = "broken"
+
+    def units(self, build):
+        raise sqlite3.DatabaseError("file is not a database")
+
+
+def test_a_source_of_anothers_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    source = Broken(PluginSource(kind="x:Broken", name="photos", path="photos.sqlite"), tmp_path, {})
+    with pytest.raises(CurateError, match="source 'photos' cannot be listed: DatabaseError: file is not a database"):
+        list(listed_units(Folder(tmp_path), [source]))
