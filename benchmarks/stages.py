@@ -41,7 +41,6 @@ from curate.pipeline.fetch import PARTITION
 from curate.pipeline.ingest import cut_how, fetch_options
 from curate.pipeline.listing import Listing
 from curate.pipeline.media_store import read_media
-from curate.pipeline.model_service import CARRIED
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.plan import Plan, make_plan
@@ -53,6 +52,7 @@ from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
 from curate.shards.commit import read_manifest
 from curate.signals.base import Batch, Signal
+from curate.signals.probed import PROBED
 from curate.storage import Folder
 from curate.storage.bucket import endpoint_env
 from curate.tokenizers import zoo
@@ -236,7 +236,7 @@ def _decode(
 
 def _signals(rows: Rows, arrays: dict[DecodeRequest, list[Any]], signals: list[Signal]) -> None:
     """Every signal of one partition, and nothing else."""
-    columns = {name: [row.get(name) for row in rows] for name in CARRIED}
+    columns = {name: [row.get(name) for row in rows] for name in PROBED}
     for signal in signals:
         batch = Batch(
             [row["sample_id"] for row in rows],

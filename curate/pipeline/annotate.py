@@ -23,13 +23,13 @@ from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import Batch, Records, decoded, examined
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.listing import Listing
-from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
 from curate.pipeline.rows import FILES, PARTITION, TALLY, files_column, nested, partition_of, tally_column, unnested
 from curate.schema.manifest import File
 from curate.schema.tables import SAMPLES
+from curate.signals.probed import PROBED
 from curate.storage import Store
 from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
@@ -250,7 +250,7 @@ def _given(context: Context, partition: Partition, groups: Sequence[Group]) -> p
 
 def _fields(context: Context, partition: Partition, held: Sequence[Group], readers: Sequence[Group]) -> pa.Table:
     """Fields that some groups read and others, which are committed, hold."""
-    wanted = {field for g in readers for s in g.signals for field in s.after} - set(CARRIED)
+    wanted = {field for g in readers for s in g.signals for field in s.after} - set(PROBED)
     columns: dict[str, Any] = {}
     for group in held:
         fields = sorted(wanted & {f.name for s in group.signals for f in s.gives})

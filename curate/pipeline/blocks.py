@@ -96,12 +96,6 @@ def failures_of(column: pa.Array | pa.ChunkedArray) -> list[Failure | None]:
     return [None if row is None else Failure(**row) for row in column.to_pylist()]
 
 
-def failure_columns(failures: pa.Array | pa.ChunkedArray) -> dict[str, pa.Array]:
-    """The FAILURE columns of a table, of a column of FAILURE_TYPE."""
-    rows = failures.combine_chunks() if isinstance(failures, pa.ChunkedArray) else failures
-    return {field.name: pc.struct_field(rows, [field.name]) for field in FAILURE}
-
-
 def failed_rows(table: pa.Table) -> int:
     """Rows of a batch of which some signal failed."""
     failed = [pc.is_valid(table.column(name)) for name in table.column_names if name.startswith(FAIL)]

@@ -17,12 +17,12 @@ from curate.media.guarded import decode_many, examine
 from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import LOST, VIEW, failure_array, pack_view, view_name
 from curate.pipeline.media_store import MediaReader
-from curate.pipeline.model_service import CARRIED
 from curate.schema.errors import MediaError, Quarantined
 from curate.schema.fields import TIMED
 from curate.schema.ids import sample_id
 from curate.schema.tables import PROBE_NAMES, RECORDS, SAMPLES
 from curate.schema.verdict import Failure
+from curate.signals.probed import PROBED
 from curate.storage import Store
 
 DECODE_SECONDS = 120.0
@@ -84,7 +84,7 @@ class Batch:
         """What signals see: keys, probed fields, and two columns a view, VIEW and LOST."""
         samples = self.samples
         pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
-        samples = samples.append_column("pixels", pixels).select(["sample_id", "kind", "text", *CARRIED])
+        samples = samples.append_column("pixels", pixels).select(["sample_id", "kind", "text", *PROBED])
         for view in views:
             samples = samples.append_column(VIEW + view_name(view), pack_view([got.get(view) for got in self.views]))
             lost = failure_array([failed.get(view) for failed in self.failures])

@@ -95,12 +95,8 @@ def batch_of(block: pa.Table, needs: Sequence[DecodeRequest], columns: Sequence[
         kind=block.column("kind").to_pylist(),
         text=block.column("text").to_pylist(),
         views={view: unpack_views(block, view) for view in needs},
-        columns={n: block.column(n).to_pylist() for n in block.column_names if n in {*CARRIED, *columns}},
+        columns={n: block.column(n).to_pylist() for n in block.column_names if n in {*PROBED, *columns}},
     )
-
-
-CARRIED = tuple(PROBED)
-"""Probed fields that signals may read."""
 
 
 def compute_batch(signal: Signal, batch: Batch) -> list[Result]:

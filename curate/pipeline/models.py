@@ -14,11 +14,12 @@ from curate.helper.errors import HelperDied, HelperError
 from curate.helper.process import Helper
 from curate.helper.quarantine import run_isolated
 from curate.pipeline.blocks import FAIL, VIEW, view_name
-from curate.pipeline.model_service import CARRIED, NotLoaded, answer_schema
+from curate.pipeline.model_service import NotLoaded, answer_schema
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, Quarantined
 from curate.schema.verdict import Failure
 from curate.signals.base import Signal
+from curate.signals.probed import PROBED
 
 LOAD_SECONDS = 1800.0
 """Time limit for loading one model: large weights come over a network."""
@@ -85,7 +86,7 @@ class Models:
         return pa.concat_tables([_failed(signal, t) if isinstance(t, Quarantined) else t for t in found])
 
     def _ask_signals(self, signals: Sequence[Signal], rows: pa.Table) -> pa.Table:
-        needed = {"sample_id", "kind", "text", *CARRIED, *(field for s in signals for field in s.after)}
+        needed = {"sample_id", "kind", "text", *PROBED, *(field for s in signals for field in s.after)}
         needed |= {VIEW + view_name(view) for s in signals for view in s.needs}
         rows = rows.select([n for n in rows.column_names if n in needed])
         specs = [list(_spec(s)) for s in signals]

@@ -20,7 +20,6 @@ from curate.pipeline.blocks import (
     VIEW,
     drop_views,
     failure_array,
-    failure_columns,
     failures_of,
     pack_view,
     unpack_views,
@@ -28,7 +27,6 @@ from curate.pipeline.blocks import (
 )
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.media_store import GAP_BYTES, MediaReader, MediaTar, read_media
-from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import models
 from curate.pipeline.paths import LIGHT, Group, Paths, groups_of
 from curate.pipeline.rows import nested, unnested
@@ -37,6 +35,7 @@ from curate.schema.recipe import Cut, SignalUse
 from curate.schema.verdict import Failure
 from curate.signals import registry
 from curate.signals.base import Batch, Result, Signal
+from curate.signals.probed import PROBED
 from curate.storage import Folder
 
 SMALL, LARGE, SOUND = Frames(size=32), Frames(size=64, crop=False), Audio(16000)
@@ -84,8 +83,6 @@ def test_equal_views_have_one_name() -> None:
 def test_failures_cross_as_a_column(failures: list[Failure | None]) -> None:
     column = failure_array(failures)
     assert failures_of(column) == failures
-    flat = failure_columns(column)
-    assert [m is None for m in flat["message"].to_pylist()] == [f is None for f in failures]
 
 
 @given(st.lists(st.integers(-9, 9), max_size=9))
@@ -181,7 +178,7 @@ def computed(texts: list[str], lost: list[Failure | None] | None = None) -> tupl
         "sample_id": [f"s{i}" for i in range(n)],
         "kind": ["image"] * n,
         "text": texts,
-        **{name: pa.nulls(n, pa.float64()) for name in CARRIED},
+        **{name: pa.nulls(n, pa.float64()) for name in PROBED},
     }
     signals: list[Signal] = [Fragile(), Doubling()]
     if lost is not None:

@@ -12,11 +12,11 @@ import pytest
 
 from curate.media.requests import Frames
 from curate.pipeline.blocks import FAIL, VIEW, failures_of, pack_view, view_name
-from curate.pipeline.model_service import CARRIED
 from curate.pipeline.models import Models
 from curate.schema.recipe import SignalUse
 from curate.signals import registry
 from curate.signals.base import Signal
+from curate.signals.probed import PROBED
 from curate.tokenizers import zoo
 
 
@@ -27,7 +27,7 @@ def block(texts: list[str], signal: Signal) -> pa.Table:
         "sample_id": pa.array([f"{i:032x}" for i in range(len(texts))]),
         "kind": pa.array(["image"] * len(texts)),
         "text": pa.array(texts),
-        **{name: pa.array([1.0] * len(texts)) for name in CARRIED},
+        **{name: pa.array([1.0] * len(texts)) for name in PROBED},
     }
     for view in signal.needs:
         assert isinstance(view, Frames)
