@@ -151,7 +151,7 @@ def signals(as_json: Json = False) -> None:
             fields = cls.gives
         lines.append((cls.name, "", "", "", f"options: {', '.join(options)}" if options else ""))
         for f in fields:
-            said = f.range_text() if f.is_number else str(f.type)
+            said = f.type_text()
             lines.append(("", f.name, said, ", ".join(f.kinds), f.about))
     print_table(("signal", "field", "range", "kinds", "meaning"), lines)
 

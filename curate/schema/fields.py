@@ -39,6 +39,18 @@ class SignalField:
     def is_embedding(self) -> bool:
         return bool(pa.types.is_fixed_size_list(self.type))
 
+    def type_text(self) -> str:
+        """What a person reads of its values: a number's range, else what they are made of."""
+        if self.is_number:
+            return self.range_text()
+        if self.is_embedding:
+            return f"vector of {self.type.list_size}"
+        if pa.types.is_struct(self.type):
+            return "map" if "shape" in self.type.names else ", ".join(self.type.names)
+        if pa.types.is_list(self.type) and pa.types.is_struct(self.type.value_type):
+            return f"list of ({', '.join(self.type.value_type.names)})"
+        return str(self.type)
+
     def contains(self, value: float) -> bool:
         """True if `value` lies in the range."""
         lo, hi = self.range

@@ -235,7 +235,7 @@ def test_light_signals_share_a_fragment_and_each_model_has_its_own() -> None:
 
 def test_a_signal_declares_what_its_worker_takes() -> None:
     for name in registry.names():
-        cost = registry.get(name)().cost
+        cost = registry.get(name).cost
         assert isinstance(cost, Resources)
         assert cost.cpus > 0
         assert 0 <= cost.gpus <= 1
