@@ -103,11 +103,11 @@ def panels(
     streams = {s.name: s for s in recipe.tokenize.streams}
     crops = recipe.tokenize.crops
     drawn = [c.needs[0] for c in tables.manifest.codecs.values() if c.needs and c.modality == "image"]
-    labels = Rows(tables, find(tables, [("sample", row["sample_id"]) for row in rows]) if drawn else (), drawn)
+    if drawn:
+        labels = Rows(tables, find(tables, [("sample", row["sample_id"]) for row in rows]), drawn)
+        rows = [{**row, **labels.of("sample", row["sample_id"])} for row in rows]
     out = []
     for row in rows:
-        if drawn:
-            row = {**row, **labels.of("sample", row["sample_id"])}
         caption, provenance = _caption(row)
         panel = Panel(
             row["sample_id"],

@@ -39,7 +39,7 @@ def test_a_network_of_timm_gives_the_same_features_as_in_pytorch(name: str, tmp_
         true = net(_photograph())
     assert run is not net
     np.testing.assert_allclose(run(_photograph()), true, atol=TOLERANCE * float(true.norm()))
-    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".onnx"]
+    assert [p.suffix for p in (tmp_path / "cache" / "models").iterdir()] == [".onnx"]
 
 
 def test_the_same_weights_are_exported_once_and_others_again(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_the_same_weights_are_exported_once_and_others_again(tmp_path: Path) -> 
 
     for seed in (0, 0, 1):
         on_cpu("small", net(seed), SHAPE)
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "models").iterdir())) == 2
 
 
 class _Scaled(nn.Module):
@@ -85,7 +85,7 @@ def test_another_pooling_of_the_same_weights_is_another_file(tmp_path: Path) -> 
             torch.testing.assert_close(
                 on_cpu("resnet", net, SHAPE)(_photograph()), net(_photograph()), rtol=1e-3, atol=1e-4
             )
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "models").iterdir())) == 2
 
 
 class _Branches(nn.Module):
@@ -122,4 +122,4 @@ def test_what_onnx_cannot_hold_runs_in_pytorch_and_the_log_says_so(
         run = on_cpu("odd", net.eval(), SHAPE)
     assert run is net
     assert "odd runs in PyTorch" in caplog.text
-    assert not list((tmp_path / "cache").iterdir())  # nothing half-made stays
+    assert not list((tmp_path / "cache" / "models").iterdir())  # nothing half-made stays

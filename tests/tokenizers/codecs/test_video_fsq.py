@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from curate.training.video_card import read_clip
+from curate.training.fsq import read_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
