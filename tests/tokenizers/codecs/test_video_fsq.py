@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from curate.training.fsq import read_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from curate.tokenizers.codecs.video_fsq_net import (
 )
 from curate.tokenizers.measures.image import evaluate_clips
 from curate.tokenizers.quantisers.fsq import fsq_ids
+from curate.training.fsq import read_clip
 
 ZOO = Path(__file__).parents[3] / "tokenizers"
 FOLDER = ZOO / "video-fsq-64k"
