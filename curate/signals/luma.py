@@ -19,6 +19,10 @@ def luma(frames: NDArray[Any]) -> NDArray[np.float32]:
     Returns:
         float32 `(...)`, 0 to 255. A sum of products, not a matrix product: BLAS may differ with its threads.
     """
-    rgb = frames.astype(np.float32)
-    y: NDArray[np.float32] = rgb[..., 0] * _RED + rgb[..., 1] * _GREEN + rgb[..., 2] * _BLUE
+    y: NDArray[np.float32] = frames[..., 0].astype(np.float32)
+    y *= _RED
+    for channel, weight in ((1, _GREEN), (2, _BLUE)):
+        plane = frames[..., channel].astype(np.float32)
+        plane *= weight
+        y += plane
     return np.minimum(y, np.float32(255), out=y)
