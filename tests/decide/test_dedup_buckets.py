@@ -28,7 +28,7 @@ def test_duplicates_are_as_alike_as_the_method_says_linked_or_not(tables, rows):
     signs = np.ones((rows, DIMENSIONS))
     signs[np.arange(rows), 2 + np.arange(rows) % 6] = -1  # one of six signs differs: any two share six of eight
     vectors = (signs * chance.uniform(0.1, 1, signs.shape)).astype(np.float32)
-    spec = NearDuplicates(method="test_buckets:Signs", embedding="look", threshold=0.7)
+    spec = NearDuplicates(method="test_dedup_buckets:Signs", embedding="look", threshold=0.7)
     found = duplicates(build_of(tables, vectors, 3).verdicts(near=[spec]))
     assert len(found) == rows - 1
     for name, (keeper, similarity) in found.items():
