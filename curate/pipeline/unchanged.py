@@ -39,10 +39,9 @@ def finished(plan: Plan, build: Store, paths: Iterable[str]) -> Manifest | None:
         return None
     named = {file.path: file.bytes for file in (*read_files(build, manifest), *manifest.lists)}
     there = {s.path: s.bytes for s in build.files() if not s.path.startswith(WORK) and s.path not in (MANIFEST, LEASE)}
-    listed = [path for path in there if path.startswith(LISTED)]
-    if named != {path: size for path, size in there.items() if path not in listed}:
+    if named != {path: size for path, size in there.items() if not path.startswith(LISTED)}:
         return None
     if {path for path in named if path.split("/")[0] in OF_PARTITIONS} != set(paths):
         return None
-    build.remove(listed)
+    build.remove(path for path in there if path.startswith(LISTED))
     return manifest

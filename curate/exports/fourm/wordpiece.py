@@ -19,6 +19,7 @@ from curate.exports.fourm.words import FIRST_WORD, OBJECTS, SHARED, SPECIAL, che
 from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
+from curate.tokenizers.codecs.text_bpe import check_texts
 from curate.tokenizers.folders import read_folder, write_folder
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
@@ -102,13 +103,7 @@ class WordPiece4M:
         Raises:
             ValueError: an item is not a string, or has a lone surrogate and so is not Unicode text.
         """
-        for item in items:
-            if not isinstance(item, str):
-                raise ValueError(f"a text must be a str, not {type(item).__name__}")
-            try:
-                item.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise ValueError(f"a text has a lone surrogate at character {error.start}") from error
+        check_texts(items)
         # one at a time: the library's batches start threads, which a later fork of the process would not survive
         found = (self._pieces.encode(item, add_special_tokens=False).ids for item in items)
         return [np.array(ids, dtype=self.card.numpy_dtype) for ids in found]

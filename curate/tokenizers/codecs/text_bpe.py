@@ -54,13 +54,7 @@ class TextBPE:
         Raises:
             ValueError: an item is not a string, or has a lone surrogate and so is not Unicode text.
         """
-        for item in items:
-            if not isinstance(item, str):
-                raise ValueError(f"a text must be a str, not {type(item).__name__}")
-            try:
-                item.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise ValueError(f"a text has a lone surrogate at character {error.start}") from error
+        check_texts(items)
         # one at a time: the library's batches start threads, which a later fork of the process would not survive
         found = (self._bpe.encode(item, add_special_tokens=False).ids for item in items)
         return [(np.array(ids, dtype=np.int64) + OFFSET).astype(self.card.numpy_dtype) for ids in found]
@@ -86,6 +80,17 @@ class TextBPE:
                 raise ValueError(f"text ids must be {OFFSET} to {self.card.vocabulary - 1}")
             out.append(self._bpe.decode((item.astype(np.int64) - OFFSET).tolist(), skip_special_tokens=False))
         return out
+
+
+def check_texts(items: Sequence[object]) -> None:
+    """ValueError for an item that is not a string, or has a lone surrogate and so is not Unicode text."""
+    for item in items:
+        if not isinstance(item, str):
+            raise ValueError(f"a text must be a str, not {type(item).__name__}")
+        try:
+            item.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"a text has a lone surrogate at character {error.start}") from error
 
 
 def bytes_per_token(tokenizer: TextBPE, texts: Sequence[str]) -> float:
