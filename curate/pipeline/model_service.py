@@ -1,8 +1,9 @@
-"""The helper's side of models: signals and tokenizers run in a process that may die of a sample (law 10)."""
+"""Signals and tokenizers that a process holds, which may die of a sample: a worker, or a helper (`models`)."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,12 +63,11 @@ class ModelService:
 
     def load_tokenizer(self, name: str) -> str:
         """Load a tokenizer of the zoo, or of a folder; its card as JSON."""
-        import torch
-
         from curate.tokenizers import zoo
 
-        torch.set_num_threads(1)
         self._tokenizers[name] = zoo.load(name)
+        if (torch := sys.modules.get("torch")) is not None:  # one that reads text does without
+            torch.set_num_threads(1)
         return self._tokenizers[name].card.model_dump_json()
 
     def encode(self, name: str, items: list[Any]) -> list[Any]:
