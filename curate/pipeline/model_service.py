@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from curate import plugins
 from curate.media.requests import DecodeRequest
+from curate.models.torch_threads import one_torch_thread
 from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, unpack_views
 from curate.schema.errors import CurateError
 from curate.schema.verdict import Failure
@@ -66,8 +66,7 @@ class ModelService:
         from curate.tokenizers import zoo
 
         self._tokenizers[name] = zoo.load(name)
-        if (torch := sys.modules.get("torch")) is not None:  # one that reads text does without
-            torch.set_num_threads(1)
+        one_torch_thread()
         return self._tokenizers[name].card.model_dump_json()
 
     def encode(self, name: str, items: list[Any]) -> list[Any]:

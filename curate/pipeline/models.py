@@ -1,10 +1,10 @@
-"""Models of a worker: in the worker itself, where nothing is copied on the way to them, or, for a partition that a worker
-died on, in a helper process that is started again when a sample kills it (law 10).
+"""Models of a worker: in the worker itself, where nothing is copied on the way to them, or in a helper process that is
+started again when a sample kills it (law 10).
 
 A model may take its process along (a crash in native code), or hang. In the worker that ends the worker, within a lease
 of the partition that it is at (`board.lease`): the task is done again by the worker that replaces it, which finds the
-lease and lets that partition's models run in a helper. There it is found out which sample it is of, and only that one is
-quarantined. So a billion good samples pay for no helper, and a poisonous one costs its partition twice.
+lease and lets that partition's models run in a helper. There it is found out which sample it is of, and only that one
+is quarantined. So a billion good samples pay for no helper, and a poisonous one costs its partition twice.
 """
 
 from __future__ import annotations
