@@ -119,9 +119,9 @@ def run(
         decided, counts, tokenized = _decide_and_tokenize(
             plan, build, cluster, console, paths, partitions, decodes, until
         )
+        cluster.release()
         if tokenized is None:
             return Result(decodes, outcomes=outcomes_of(build, [f.path for f in decided.fragments]))
-        cluster.release()
         with Stage(console, "pack", 0, "samples") as stage:
             specs = [s.spec for s in plan.streams]
             shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
