@@ -90,7 +90,6 @@ def features(
         --held-out others/ --stream tok_effnet --top-k 8 --out tokenizers/effnet
     """
     from curate.tokenizers.codecs.continuous_features import ContinuousFeatures
-    from curate.tokenizers.codecs.quantised_features import train_features
     from curate.tokenizers.codecs.topk import write_topk
 
     _free(out)
@@ -102,6 +101,8 @@ def features(
     else:
         if media is None or held_out is None:
             raise CurateError("codes are fitted on images and measured on others", "give --media and --held-out")
+        from curate.training.features import train_features
+
         made = train_features(
             encoder,
             _images(media, encoder),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.inputs import SOUNDS
+from curate.tokenizers.quantisers.difference import difference_rate
 
 PEAK = 2.0  # lossy decoders and resamplers overshoot 1.0; what lies beyond this is not scaled to [-1, 1] at all
 
@@ -164,7 +165,7 @@ def chunk_difference(tokenizer: Tokenizer, audio: NDArray[np.float32], samples: 
     parts = np.concatenate(tokenizer.encode([audio[i : i + samples] for i in range(0, len(audio), samples)]))
     if parts.shape != whole.shape:
         raise ValueError(f"parts of {samples} samples give {len(parts)} frames, the whole {len(whole)}")
-    return float(np.mean(parts != whole))
+    return difference_rate(parts, whole)
 
 
 def probe_audio(rate: int, seconds: float = 4.0, count: int = 4) -> list[NDArray[np.float32]]:

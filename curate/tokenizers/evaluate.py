@@ -19,6 +19,7 @@ from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.labels import LabelTokenizer, label_of
 from curate.tokenizers.measures.audio import si_sdr
 from curate.tokenizers.measures.image import score_clip
+from curate.tokenizers.measures.usage import CodebookUsage
 from curate.tokenizers.views import frames_of, items_of, view_of
 
 TEXTS = (".txt",)
@@ -55,7 +56,7 @@ def evaluate_folder(
     card = tokenizer.card
     scores: dict[str, list[float]] = {}
     skipped: list[tuple[str, str]] = []
-    used: list[set[int]] = [set() for _ in range(card.n_codebooks)]
+    usage = CodebookUsage(card.vocabulary, card.n_codebooks)
     lossless: list[bool] = []
     items = count = 0
     read_item = reader(tokenizer, fps, max_frames)
@@ -79,19 +80,18 @@ def evaluate_folder(
         items += 1
         count += ids.size
         if card.vocabulary:
-            _note(used, ids)
+            usage.add(ids)
     if not items:
         first = f": {skipped[0][0]} {skipped[0][1]}" if skipped else ""
         raise CurateError(f"no media for this tokenizer under {folder}{first}", f"it takes {card.modality}")
     means = {what: round(float(np.mean(values)), 4) for what, values in scores.items()}
-    usage = sum(map(len, used)) / (len(used) * card.vocabulary) if card.vocabulary else None
     return Measured(
         Quality(
             media=media,
             items=items,
             **{name: means.get(name) for name in ("psnr_db", "ssim", "temporal_psnr_db", "si_sdr_db", "cosine")},
             ids_per_item=count / items,
-            codebook_usage=usage,
+            codebook_usage=usage.share if card.vocabulary else None,
             lossless=all(lossless) if lossless else None,
         ),
         skipped,
@@ -133,12 +133,6 @@ def _label(signal: LabelSignal, path: Path) -> Any:
     beside = path.with_suffix(".txt")
     text = beside.read_text("utf-8") if beside.is_file() else None
     return label_of(signal, array, text, (facts.width, facts.height))
-
-
-def _note(used: Sequence[set[int]], ids: NDArray[np.generic]) -> None:
-    flat = ids.reshape(-1)
-    for book, seen in enumerate(used):
-        seen.update(np.unique(flat[book :: len(used)]).tolist())
 
 
 def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:

@@ -268,13 +268,12 @@ def _batch_difference(tokenizer: LabelTokenizer, signal: LabelSignal) -> float |
     """The share of ids that differ when labels of three synthetic images are encoded alone and together; None without
     ids."""
     from curate.tokenizers.grid import probes  # imports torch, which a plan does not need
-    from curate.tokenizers.quantisers.difference import difference_rate
+    from curate.tokenizers.quantisers.difference import share_of_all
 
     side = signal.view.size
     frames = [*probes(2, side), np.zeros((1, side, side, 3), np.uint8)]
     labels = [label_of(signal, f, "a red ball", (side, side)) for f in frames]
-    together, alone = tokenizer.encode(labels), [tokenizer.encode([label])[0] for label in labels]
-    if any(a.shape != b.shape for a, b in zip(alone, together, strict=True)):
+    pairs = [(tokenizer.encode([label])[0], ids) for label, ids in zip(labels, tokenizer.encode(labels), strict=True)]
+    if any(alone.shape != among.shape for alone, among in pairs):
         return 1.0
-    flat = [np.concatenate([ids.reshape(-1) for ids in some]) for some in (alone, together)]
-    return difference_rate(flat[0], flat[1]) if flat[0].size else None
+    return share_of_all(pairs) if any(ids.size for ids, _ in pairs) else None

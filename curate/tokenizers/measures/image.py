@@ -13,6 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from curate.schema.codec import Quality
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.measures.files import square
+from curate.tokenizers.measures.usage import CodebookUsage
 
 MOST_DB = 100.0
 """PSNR that is written for identical images, so that means stay finite."""
@@ -104,12 +105,12 @@ def evaluate_clips(tokenizer: Tokenizer, clips: Sequence[NDArray[np.uint8]], med
     if not clips:
         raise ValueError("expected at least one clip")
     scores: list[Score] = []
-    used: set[int] = set()
+    usage = CodebookUsage(tokenizer.card.vocabulary)
     count = 0
     for clip in clips:
         [ids] = tokenizer.encode([clip])
         scores.append(score_clip(tokenizer.decode([ids])[0], clip))
-        used.update(np.unique(ids).tolist())
+        usage.add(ids)
         count += ids.size
     motion = [s.temporal_psnr_db for s in scores if s.temporal_psnr_db is not None]
     return Quality(
@@ -119,5 +120,5 @@ def evaluate_clips(tokenizer: Tokenizer, clips: Sequence[NDArray[np.uint8]], med
         ssim=round(float(np.mean([s.ssim for s in scores])), 4),
         temporal_psnr_db=round(float(np.mean(motion)), 3) if motion else None,
         ids_per_item=count / len(clips),
-        codebook_usage=round(len(used) / tokenizer.card.vocabulary, 5),
+        codebook_usage=round(usage.share, 5),
     )
