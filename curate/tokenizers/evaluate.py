@@ -42,8 +42,8 @@ def evaluate_folder(
 ) -> Measured:
     """The round trip of each file under a folder that the tokenizer can take; others are skipped, and said.
 
-    Pictures and clips are scored frame by frame (PSNR, SSIM) and by their motion, sounds by SI-SDR, texts by being the
-    same, words about a picture by saying its label exactly; features, and what has an encoder alone, have no figure
+    Images and clips are scored frame by frame (PSNR, SSIM) and by their motion, audio by SI-SDR, texts by being the
+    same, words about an image by saying its label exactly; features, and what has an encoder alone, have no figure
     but their number.
 
     Args:
@@ -145,9 +145,9 @@ def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> di
     try:
         match card.modality:
             case "image" | "video":
-                return _pictures(tokenizer, item, ids)
+                return _images(tokenizer, item, ids)
             case "audio":
-                return _sound(tokenizer, item, ids)
+                return _audio(tokenizer, item, ids)
             case "text":
                 return _text(tokenizer, item, ids)
     except CurateError:  # an encoder alone says so when it is asked to decode
@@ -155,19 +155,19 @@ def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> di
     return {}
 
 
-def _pictures(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:
+def _images(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:
     if isinstance(tokenizer, LabelTokenizer):  # its maps, which is what its ids are of, as images
         item, decoded = tokenizer.drawn(item), tokenizer.redrawn(ids)
     else:
         [decoded] = tokenizer.decode([ids])
-    if decoded.dtype != np.uint8:  # features, which are no picture
+    if decoded.dtype != np.uint8:  # features, which are no image
         return {}
     found = score_clip(decoded, item)
     motion = {"temporal_psnr_db": found.temporal_psnr_db} if found.temporal_psnr_db is not None else {}
     return {"psnr_db": found.psnr_db, "ssim": found.ssim} | motion
 
 
-def _sound(tokenizer: Tokenizer, item: NDArray[np.float32], ids: NDArray[np.generic]) -> dict[str, float]:
+def _audio(tokenizer: Tokenizer, item: NDArray[np.float32], ids: NDArray[np.generic]) -> dict[str, float]:
     if not item.any():
         raise ValueError("is silent, for which SI-SDR is not defined")
     [decoded] = tokenizer.decode([ids], [len(item)])

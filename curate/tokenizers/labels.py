@@ -29,7 +29,7 @@ from curate.signals.labels import MAPS, Kind, LabelSignal, MapOptions
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.folders import code_version, read_folder, write_folder
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.inputs import IMAGE_INPUT
 
 MAPS_BY, LISTS_BY = "labelled", "4m-labels"
 """Architectures that write labels of `MAPS`, and the others."""
@@ -218,7 +218,7 @@ def make_labels(
         "needs": [field],
         "input": (
             f"the field `{field}` ({kind}) of the signal {signal}, of uint8 sRGB {pixels} or a stack of them; "
-            f"{inner.card.name} writes it{PICTURES}"
+            f"{inner.card.name} writes it{IMAGE_INPUT}"
         ),
         "preprocessing": inner.card.preprocessing or _images_of(whole),
         "chunking": "the middle picture of a stack, number N // 2" if lists else "each picture alone",

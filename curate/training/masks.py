@@ -14,7 +14,7 @@ from curate.schema.codec import CodecCard, Quality
 from curate.schema.ids import digest
 from curate.tokenizers.codecs.mask_vq import GRID, MASK_SIDE, PATCH, MaskVQ, box_of, cut, patches
 from curate.tokenizers.folders import WEIGHTS, code_version, write_folder
-from curate.tokenizers.inputs import ARRAYS
+from curate.tokenizers.inputs import ARRAY_INPUT
 from curate.tokenizers.measures.usage import CodebookUsage
 from curate.tokenizers.quantisers.pq import codebooks_from_bytes, codebooks_to_bytes, fit_product
 
@@ -43,7 +43,7 @@ def fit_masks(masks: Sequence[NDArray[np.float32]], held_out: Sequence[NDArray[n
         dtype="uint16",
         grid=(GRID, GRID),
         channels=1,
-        input=f"float32 ({MASK_SIDE}, {MASK_SIDE}, 1), 1 inside the mask and 0 outside, cut to the mask's box{ARRAYS}",
+        input=f"float32 ({MASK_SIDE}, {MASK_SIDE}, 1), 1 inside the mask and 0 outside, cut to the mask's box{ARRAY_INPUT}",
         chunking="a mask at a time",
         padding="none",
         valid_length="all ids are valid",

@@ -28,7 +28,7 @@ from curate.tokenizers.codecs.features import FeatureTokenizer, encoder_fields, 
 from curate.tokenizers.codecs.fourm_vq import domain_of
 from curate.tokenizers.folders import WEIGHTS, open_weights, read_folder, write_folder, write_weights
 from curate.tokenizers.grid import GridNet, Imported, nearest_code
-from curate.tokenizers.inputs import ARRAYS
+from curate.tokenizers.inputs import ARRAY_INPUT
 from curate.tokenizers.quantisers.difference import stack_difference
 
 STREAMS = {
@@ -162,7 +162,7 @@ class MemcodesNet(GridNet):
             "preprocessing": None,
             "input": (
                 f"float32 ({self.wide},) or a stack of them, as its publisher's encoder gives it, not normalised"
-                f"{ARRAYS}"
+                f"{ARRAY_INPUT}"
             ),
             "chunking": "a vector at a time; ids of a vector do not depend on others",
             "padding": "none",
