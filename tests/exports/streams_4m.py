@@ -60,7 +60,7 @@ class StreamKind:
 
     @property
     def target(self) -> bool:
-        """Whether 4M predicts it; the others are inputs only."""
+        """True if 4M predicts it; the others are inputs only."""
         return self.vocabulary > 0
 
 
