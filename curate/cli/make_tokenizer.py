@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from curate.cli.options import named_values
+from curate.cli.options import named_values, refuse_tokenizer
 from curate.schema.errors import CurateError
 from curate.sources.media_types import IMAGE
 
@@ -49,7 +49,7 @@ def label(
     """
     from curate.tokenizers.labels import make_labels
 
-    _free(out)
+    refuse_tokenizer(out)
     made = make_labels(out, signal, options_of(option or []), stream, tokenizer=tokenizer, parts=parts)
     typer.echo(f"{out}: {made.name}, vocabulary {made.vocabulary}; use it as `tokenizer: {out}`")
 
@@ -92,7 +92,7 @@ def features(
     from curate.tokenizers.codecs.continuous_features import ContinuousFeatures
     from curate.tokenizers.codecs.topk import write_topk
 
-    _free(out)
+    refuse_tokenizer(out)
     if top_k is not None and codes is None:
         raise CurateError("--top-k needs codes to choose from", "give --codes, --media and --held-out")
     encoder = {"library": library, **options_of(option or [])}
@@ -123,11 +123,6 @@ def features(
 def options_of(given: list[str]) -> dict[str, Any]:
     """NAME=VALUE pairs, values as YAML reads them."""
     return {name: yaml.safe_load(value) for name, value in named_values(given, "--option").items()}
-
-
-def _free(out: Path) -> None:
-    if (out / "card.json").exists():
-        raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
 
 
 def _images(folder: Path, encoder: dict[str, Any]) -> Any:
