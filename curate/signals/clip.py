@@ -82,8 +82,7 @@ class Clip(Signal):
                 "clip_image",
                 self.embed_dim,
                 kinds=VISUAL,
-                about=f"CLIP embedding of the image at unit length ({use.model}, {use.pretrained}), mean "
-                "over frames.",
+                about=f"CLIP embedding of the image at unit length ({use.model}, {use.pretrained}), mean over frames.",
             ),
         )
 

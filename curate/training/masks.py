@@ -1,5 +1,7 @@
-"""Fits the mask tokenizer (`curate.tokenizers.codecs.mask_vq`); `python -m curate.training.masks FOLDER` makes the one of
-the zoo."""
+"""Fits the mask tokenizer, `curate.tokenizers.codecs.mask_vq`.
+
+`python -m curate.training.masks FOLDER` makes the one of the zoo.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ def fit_masks(masks: Sequence[NDArray[np.float32]], held_out: Sequence[NDArray[n
         dtype="uint16",
         grid=(GRID, GRID),
         channels=1,
-        input=f"float32 ({MASK_SIDE}, {MASK_SIDE}, 1), 1 inside the mask and 0 outside, cut to the mask's box{ARRAY_INPUT}",
+        input=(
+            f"float32 ({MASK_SIDE}, {MASK_SIDE}, 1), 1 inside the mask and 0 outside, cut to the mask's box"
+            f"{ARRAY_INPUT}"
+        ),
         chunking="a mask at a time",
         padding="none",
         valid_length="all ids are valid",

@@ -48,7 +48,8 @@ def encoder_fields(encoder: Encoder, then: str) -> dict[str, Any]:
         "modality": "image",
         "input_size": size,
         "channels": 3,
-        "input": f"uint8 sRGB ({size}, {size}, 3) or a stack of them, to {encoder.name}; its feature {then}{IMAGE_INPUT}",
+        "input": f"uint8 sRGB ({size}, {size}, 3) or a stack of them, to {encoder.name}; its feature {then}"
+        f"{IMAGE_INPUT}",
         "preprocessing": preprocessing(encoder.mean, encoder.std),
         "chunking": "each image alone",
         "padding": "none",

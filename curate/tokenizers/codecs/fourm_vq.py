@@ -181,7 +181,9 @@ class FourMNet(GridNet):
         if self.colours:
             return fields
         if self.labels:
-            said = f"uint8 classes ({size}, {size}) below {self.labels}: COCO's plus 1, 0 where there is none{ARRAY_INPUT}"
+            said = (
+                f"uint8 classes ({size}, {size}) below {self.labels}: COCO's plus 1, 0 where there is none{ARRAY_INPUT}"
+            )
         else:
             how = "0 outside and 1 inside" if self.domain == MASKS else "normalised as its publisher trained it"
             said = f"float32 ({size}, {size}, {self.channels}), {how}{ARRAY_INPUT}"

@@ -42,7 +42,7 @@ def batch_difference(tokenizer: Tokenizer, items: Sequence[Any], size: int = 16)
 
 
 def stack_difference(tokenizer: Tokenizer, stack: NDArray[Any]) -> float:
-    """The share of values, in [0, 1], by their bits, that differ when the items of a stack are encoded alone and in it."""
+    """The share of values, in [0, 1], by their bits, that differ when items are encoded alone and as a stack."""
     alone, [together] = np.stack([tokenizer.encode([item])[0] for item in stack]), tokenizer.encode([stack])
     bits = f"u{alone.itemsize}"  # two NaN are no difference
     return difference_rate(alone.view(bits), together.view(bits))
