@@ -168,8 +168,6 @@ def make_labels(
     stream: str,
     tokenizer: str | None = None,
     parts: str | None = None,
-    licence: str = "that of the signal's weights, as their publisher states",
-    trained_on: str = "see the signal and the tokenizer",
 ) -> CodecCard:
     """Writes `card.json` and `labels.json`, whose folder's name becomes the tokenizer's.
 
@@ -226,8 +224,8 @@ def make_labels(
         "valid_length": "all ids are valid",
         "weights_digest": digest(raw),
         "code_version": code_version("numpy", "opencv-python-headless"),
-        "trained_on": trained_on,
-        "licence": licence,
+        "trained_on": "see the signal and the tokenizer",
+        "licence": "that of the signal's weights, as their publisher states",
         "quality": [],
         "batch_invariance": None,  # measured below
         "bf16_difference": None,  # that of the inner card is of photographs

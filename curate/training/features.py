@@ -33,8 +33,6 @@ def train_features(
     seed: int = 0,
     trained_on: str = "",
     held_out_name: str = "",
-    licence: str = "that of the encoder, as its publisher states",
-    device: str = "cpu",
 ) -> CodecCard:
     """Fits codebooks on features of `images`, measures them on `held_out`, and writes a tokenizer's folder.
 
@@ -50,7 +48,7 @@ def train_features(
     """
     if not len(held_out):
         raise CurateError("no images are kept out", "quality is only worth something on images not trained on")
-    net = encoder_of(encoder, device)
+    net = encoder_of(encoder)
     dense = len(net.grid) == 2
     if dense and groups != 1:
         raise CurateError(f"{groups} groups for dense features", "dense features take one id a position: groups 1")
@@ -75,7 +73,7 @@ def train_features(
         "weights_digest": digest(raw),
         "parameters": net.parameters + codebooks.size,
         "trained_on": f"codebooks: {trained_on or f'{len(images)} images'}; encoder: see {net.name}",
-        "licence": licence,
+        "licence": "that of the encoder, as its publisher states",
     }
     card = CodecCard.model_validate(encoder_fields(net, "is brought to unit length") | own)
     tokenizer = QuantisedFeatures(card, net, codebooks)

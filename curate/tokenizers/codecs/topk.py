@@ -69,7 +69,7 @@ class TopKOdds(_TopK):
         return [one.astype(np.float32) for one in ids]
 
 
-def write_topk(folder: Path, k: int, temperature: float = 1.0, device: str = "cpu") -> tuple[Path, Path]:
+def write_topk(folder: Path, k: int, temperature: float = 1.0) -> tuple[Path, Path]:
     """Beside a folder of dense quantised features, `NAME-topK` with the ids and `NAME-topK-odds` with probabilities.
 
     Args:
@@ -79,7 +79,7 @@ def write_topk(folder: Path, k: int, temperature: float = 1.0, device: str = "cp
     Raises:
         CurateError: the features are not dense, or k or temperature cannot be.
     """
-    features = QuantisedFeatures.load(folder, device)
+    features = QuantisedFeatures.load(folder)
     card = features.card
     if len(card.grid or ()) != 2:
         raise CurateError(f"{card.name} has no map of positions", "top-k codes are of dense features: kind=dense")

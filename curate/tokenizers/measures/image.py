@@ -73,18 +73,17 @@ def temporal_psnr(decoded: NDArray[np.uint8], original: NDArray[np.uint8]) -> fl
     return psnr(error[1:], error[:-1])
 
 
-def evaluate_images(tokenizer: Tokenizer, paths: Sequence[Path], media: str = "") -> Quality:
+def evaluate_images(tokenizer: Tokenizer, paths: Sequence[Path]) -> Quality:
     """The round trip of image files, reduced to the tokenizer's size by `square`.
 
     Args:
         tokenizer: an image tokenizer.
         paths: images that were not trained on.
-        media: what they are, in words; by default their file names.
     """
     if tokenizer.card.input_size is None:
         raise ValueError("expected a tokenizer whose card has an input_size")
     images = [square(path, tokenizer.card.input_size)[None] for path in paths]
-    return evaluate_clips(tokenizer, images, media or f"not trained on: {', '.join(p.name for p in paths)}")
+    return evaluate_clips(tokenizer, images, f"not trained on: {', '.join(p.name for p in paths)}")
 
 
 def evaluate_clips(tokenizer: Tokenizer, clips: Sequence[NDArray[np.uint8]], media: str) -> Quality:
