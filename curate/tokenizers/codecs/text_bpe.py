@@ -90,7 +90,7 @@ def checked_ids(
         if not isinstance(item, np.ndarray) or item.ndim != 1 or (item.size and item.dtype.kind not in "ui"):
             raise ValueError("ids must be an integer array (n,)")
         if item.size and not first <= int(item.min()) <= int(item.max()) < end:
-            raise ValueError(f"ids of text must be {first} to {end - 1}")
+            raise ValueError(f"text ids must be {first} to {end - 1}")
     return [item.tolist() for item in ids]
 
 
