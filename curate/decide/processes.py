@@ -6,7 +6,6 @@ import errno
 import os
 import pickle
 import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +17,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-from curate.decide.engine import Held, Item
+from curate.decide.engine import Held, Item, in_order
 from curate.helper.process import Helper
 from curate.helper.quarantine import attempt
 from curate.schema.errors import CurateError, Quarantined
@@ -94,13 +93,8 @@ class ProcessEngine:
 
     def _run(self, how: Callable[..., Any], fn: Callable[..., Any], arguments: Iterable[Item]) -> Iterator[Any]:
         """Results in order; a bounded number of tasks is at work."""
-        waiting: deque[Future[Any]] = deque()
-        for some in arguments:
-            waiting.append(self._threads.submit(self._call, how, fn, *some))
-            if len(waiting) >= 4 * self.width:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        started = (self._threads.submit(self._call, how, fn, *some) for some in arguments)
+        return in_order(started, Future.result, 4 * self.width)
 
     def _call(self, *call: Any) -> Any:
         helper, data = self._idle.get(), pickle.dumps(call)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.media import image_metadata as metadata
+from curate.media.chunks import PNG
 from curate.media.colour import Numbers, lab
 from curate.media.decodes import counted
 from curate.media.image_metadata import Metadata
@@ -129,7 +130,7 @@ def _opened(data: bytes) -> Image:
 def _mended(data: bytes) -> bytes | None:
     """The same image without what Pillow stumbles over though it holds no pixel, or with the end that it lacks; None
     where there is neither."""
-    if data.startswith(metadata.PNG):
+    if data.startswith(PNG):
         essential = metadata.essential_png(data)
         return None if essential == data else essential
     if data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 7 == len(data):

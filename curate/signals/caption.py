@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection
-from typing import Literal, cast
+from typing import Literal
 
 from pydantic import Field
 
@@ -51,14 +51,15 @@ class CaptionSignal(Signal):
         Text("caption_source", about="Where the caption came from: given, captioner, composed or none."),
     )
     Options = CaptionOptions
+    options: CaptionOptions
 
     def __init__(self, options: base.Options | None = None) -> None:
         super().__init__(options)
-        self._use = cast(CaptionOptions, self.options)
-        self.after = tuple(field for field in PARTS if field in self._use.available and "composed" in self._use.prefer)
+        use = self.options
+        self.after = tuple(field for field in PARTS if field in use.available and "composed" in use.prefer)
         self._captioner: Captioner | None = None
-        if self._use.captioner is not None and "captioner" in self._use.prefer:
-            self._captioner = captioner_of(self._use.captioner)
+        if use.captioner is not None and "captioner" in use.prefer:
+            self._captioner = captioner_of(use.captioner)
             self.needs = (CAPTION_VIEW,)
             self.cost = Resources(cpus=1, gpus=0.5, model=True)
 
@@ -81,8 +82,8 @@ class CaptionSignal(Signal):
 
     def __call__(self, batch: Batch) -> list[Result]:
         def one(i: int) -> dict[str, str | None]:
-            for source in self._use.prefer:
-                text = cut(clean(self._from(source, batch, i) or ""), self._use.max_chars)
+            for source in self.options.prefer:
+                text = cut(clean(self._from(source, batch, i) or ""), self.options.max_chars)
                 if text:
                     return {"caption": text, "caption_source": source}
             return {"caption": None, "caption_source": "none"}
