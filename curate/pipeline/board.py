@@ -6,11 +6,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
-from curate.pipeline.progress import Stage
+if TYPE_CHECKING:  # workers draw no progress
+    from curate.pipeline.progress import Stage
 
 ASKED_SECONDS = 0.5
 """How often the driver asks."""
