@@ -33,4 +33,4 @@ def _host(cluster: Cluster) -> str:
     cluster.start()
     from ray.util import get_node_ip_address
 
-    return str(get_node_ip_address())
+    return str(get_node_ip_address())  # type: ignore[no-untyped-call]

@@ -103,8 +103,11 @@ def built(tmp_path_factory: pytest.TempPathFactory, server: ChatServer) -> tuple
         stopped = project.curate("run", project.recipe, "--out", root / "build", "--workers", 1, ok=False)
         assert stopped.returncode == 2, stopped.stdout + stopped.stderr
         assert not (root / "build/manifest.json").exists()
+        committed = {path: path.read_bytes() for path in (root / "build/signals/plain").iterdir()}
+        assert committed
         more = recipe.replace("max_requests: 3", "max_requests: 30")
         ended = project.run(root / "build", "--workers", 1, recipe=more)
+        assert {path: path.read_bytes() for path in committed} == committed
     return root, stopped.stdout + stopped.stderr, ended.stdout + ended.stderr
 
 
