@@ -98,7 +98,7 @@ class ChatServer(ThreadingHTTPServer):
 @contextmanager
 def running() -> Iterator[ChatServer]:
     with ChatServer() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield server
         finally:

@@ -258,7 +258,7 @@ def test_a_captioner_of_ones_own_says_what_it_sees(shades: Path) -> None:
         (found,) = signal(Batch(["a"], ["image"], [None], pictures))
         assert isinstance(found, dict)
         assert found["captioner"] == "a picture of 8 by 4"
-        assert found["captioner_by"]["model"] == name
+        assert json.loads(found["captioner_by"])["model"] == name
 
 
 def test_the_command_lists_what_is_installed_beside_what_ships(shades: Path) -> None:

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import field_serializer, field_validator
 
@@ -44,9 +43,6 @@ ended (`curate.pipeline.models`)."""
 
 VERSION = "1"
 """Of our own code: raised when requests change."""
-
-BY = pa.struct([("model", pa.string()), ("prompt", pa.string()), ("sampling", pa.string())])
-"""Where a caption came from: the model as the server says it, digest of the prompt's template, sampling as JSON."""
 
 
 class CaptionerOptions(base.Options):
@@ -187,9 +183,9 @@ class CaptionerSignal(Signal):
         whole, found = answers.values_of(answer.text, self.schema, self.use.max_chars)
         return by | {self.name: whole} | {f"{self.name}_{key}": value for key, value in found.items()}
 
-    def _by(self, model: str) -> dict[str, str]:
-        sampling = json.dumps(self._sampling(), sort_keys=True)
-        return {"model": model, "prompt": digest(self.template.encode())[:16], "sampling": sampling}
+    def _by(self, model: str) -> str:
+        prompt = digest(self.template.encode())[:16]
+        return json.dumps({"model": model, "prompt": prompt, "sampling": self._sampling()}, sort_keys=True)
 
     def _sampling(self) -> dict[str, Any]:
         """Keys of a request that say how words are drawn."""
@@ -225,9 +221,7 @@ class CaptionerSignal(Signal):
         whole = "Caption" if self.schema is None else "Answer, as JSON,"
         return (
             Text(name, kinds=kinds, about=f"{whole} of {self.use.model}."),
-            SignalField(
-                f"{name}_by", BY, kinds=kinds, about="Who answered, to which prompt (digest), how it was sampled."
-            ),
+            Text(f"{name}_by", kinds=kinds, about="JSON: the model that answered, the prompt's digest, the sampling."),
             *(answers.field_of(f"{name}_{key}", spec, kinds) for key, spec in properties.items()),
         )
 

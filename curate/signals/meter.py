@@ -149,7 +149,7 @@ def served(limits: Mapping[str, Calls], host: str) -> Iterator[str]:
                     self.wfile.write(json.dumps(_answer(meter, captioner, tokens)).encode() + b"\n")
 
     with _Server((host, 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         try:
             yield f"{host}:{server.server_address[1]}/{secret}"
         finally:

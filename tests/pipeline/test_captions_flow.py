@@ -138,9 +138,8 @@ def test_captions_are_of_what_each_sample_shows(built: tuple[Path, str, str]) ->
     seen = column(root, "lengths", "lengths_frames_seen")
     assert {plain[sample]: count for sample, count in seen.items()}["Frames: red, purple, blue."] == 3
     assert sorted(seen.values()) == [1, 1, 1, 1, 3]
-    by = column(root, "plain", "plain_by").values()
-    assert {one["model"] for one in by} == {MODEL}
-    assert len({(one["prompt"], one["sampling"]) for one in by}) == 1
+    (by,) = set(column(root, "plain", "plain_by").values())
+    assert json.loads(by)["model"] == MODEL
 
 
 def test_a_captioner_reads_what_earlier_ones_say(built: tuple[Path, str, str], server: ChatServer) -> None:

