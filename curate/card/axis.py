@@ -39,17 +39,17 @@ class Axis:
         inner = [lo + (hi - lo) * i / bins for i in range(1, bins)]
         return [self.low, *((10**v if self.log else v) for v in inner), self.high]
 
-    def ticks(self, about: int = 5) -> list[tuple[float, str]]:
-        """Pixels and labels of round values, about as many as asked."""
-        values = _decades(self.low, self.high) if self.log else _round_steps(self.low, self.high, about)
+    def ticks(self) -> list[tuple[float, str]]:
+        """Pixels and labels of round values, about five."""
+        values = _decades(self.low, self.high) if self.log else _round_steps(self.low, self.high)
         return [(round(self.at(v), 1), number(v)) for v in values]
 
     def _scale(self, value: float) -> float:
         return math.log10(value) if self.log else value
 
 
-def _round_steps(low: float, high: float, about: int) -> list[float]:
-    raw = (high - low) / about
+def _round_steps(low: float, high: float) -> list[float]:
+    raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from curate.cli.inspect_build import Build, Json
+from curate.cli.inspect_build import Build
+from curate.cli.options import Json
 
 
 def export(

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from curate.cli.options import Json
 from curate.cli.output import console, print_table, sum_line
 from curate.schema.errors import CurateError
 from curate.storage import open_store
 
 Build = Annotated[str, typer.Argument(help="Folder of a build, or its s3:// uri.")]
-Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON object on stdout.")]
 
 
 def verify(build: Build, as_json: Json = False) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import curate
 from curate.schema.errors import CurateError
 from curate.schema.package_data import Folder, data_folder
 from curate.schema.recipe_file import RecipeFile
+from curate.sources.paths import plain_parts, variables
 from curate.storage import is_remote
 
 MOST_BYTES = 64 << 20
@@ -28,8 +28,6 @@ MOST_BYTES = 64 << 20
 
 JUNK = (".*", "__pycache__", "*.pyc", "*~", "venv", "build", "dist", "node_modules", "*.egg-info")
 """Names that are never sent: version control, environments, caches, builds, and all that begins with a dot."""
-
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def pack(file: RecipeFile, include: Sequence[Path], code: bool, to: Path) -> Pac
         recipe=recipe.name,
         code=_code(to) if code else [],
         bytes=sum(p.stat().st_size for p in to.rglob("*") if p.is_file()),
-        variables=[] if file.recipe.demo else sorted({*_VARIABLE.findall(text), *_keys(file)}),
+        variables=[] if file.recipe.demo else sorted({*variables(text), *_keys(file)}),
     )
 
 
@@ -156,7 +154,7 @@ def _check_local(file: RecipeFile, folder: Path) -> None:
         path = source.path
         relative = not is_remote(path) and not path.startswith(("/", "~", "${"))
         # a pattern is there when the part before it is
-        fixed = Path(*_before_pattern(Path(path).parts))
+        fixed = Path(*plain_parts(Path(path).parts))
         if relative and not (folder / fixed).exists():
             raise file.error(
                 ("sources", i, "path"),
@@ -182,12 +180,3 @@ def _check_local(file: RecipeFile, folder: Path) -> None:
 
 def _is_here(name: str) -> bool:
     return not Path(name).is_absolute() and Path(name).is_dir()
-
-
-def _before_pattern(parts: Sequence[str]) -> list[str]:
-    out = []
-    for part in parts:
-        if any(c in part for c in "*?["):
-            break
-        out.append(part)
-    return out

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curate.cli.options import named_values
+from curate.cli.options import Json, named_values
 from curate.cli.output import console, print_table
 from curate.schema.errors import CurateError
 
@@ -32,7 +32,6 @@ Address = Annotated[
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A job's name, as `curate submit` printed it.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log as it grows, and exit as the job does.")]
-Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")]
 
 DETACHED_CODE = 130
 UNREACHABLE_CODE = 75

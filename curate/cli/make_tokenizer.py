@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from curate.cli.options import named_values
+from curate.cli.options import named_values, refuse_tokenizer
 from curate.schema.errors import CurateError
 from curate.sources.media_types import IMAGE
 
@@ -49,7 +49,7 @@ def label(
     """
     from curate.tokenizers.labels import make_labels
 
-    _free(out)
+    refuse_tokenizer(out)
     made = make_labels(out, signal, options_of(option or []), stream, tokenizer=tokenizer, parts=parts)
     typer.echo(f"{out}: {made.name}, vocabulary {made.vocabulary}; use it as `tokenizer: {out}`")
 
@@ -90,10 +90,9 @@ def features(
         --held-out others/ --stream tok_effnet --top-k 8 --out tokenizers/effnet
     """
     from curate.tokenizers.codecs.continuous_features import ContinuousFeatures
-    from curate.tokenizers.codecs.quantised_features import train_features
     from curate.tokenizers.codecs.topk import write_topk
 
-    _free(out)
+    refuse_tokenizer(out)
     if top_k is not None and codes is None:
         raise CurateError("--top-k needs codes to choose from", "give --codes, --media and --held-out")
     encoder = {"library": library, **options_of(option or [])}
@@ -102,6 +101,8 @@ def features(
     else:
         if media is None or held_out is None:
             raise CurateError("codes are fitted on images and measured on others", "give --media and --held-out")
+        from curate.training.features import train_features
+
         made = train_features(
             encoder,
             _images(media, encoder),
@@ -122,11 +123,6 @@ def features(
 def options_of(given: list[str]) -> dict[str, Any]:
     """NAME=VALUE pairs, values as YAML reads them."""
     return {name: yaml.safe_load(value) for name, value in named_values(given, "--option").items()}
-
-
-def _free(out: Path) -> None:
-    if (out / "card.json").exists():
-        raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
 
 
 def _images(folder: Path, encoder: dict[str, Any]) -> Any:

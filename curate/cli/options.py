@@ -1,10 +1,16 @@
-"""Options of the form NAME=VALUE."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from curate.schema.errors import CurateError
+
+Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")]
 
 
 def named_values(given: Iterable[str], option: str) -> dict[str, str]:
@@ -20,3 +26,9 @@ def named_values(given: Iterable[str], option: str) -> dict[str, str]:
             raise CurateError(f"{option} {name!r} is not NAME=VALUE")
         found[name] = value
     return found
+
+
+def refuse_tokenizer(out: Path) -> None:
+    """CurateError where a folder that a tokenizer is to be made in holds one."""
+    if (out / "card.json").exists():
+        raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")

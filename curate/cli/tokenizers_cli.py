@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from curate.cli import make_tokenizer
-from curate.cli.options import named_values
+from curate.cli.options import Json, named_values, refuse_tokenizer
 from curate.cli.output import print_table
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
@@ -29,7 +29,6 @@ app = typer.Typer(
 app.command("label")(make_tokenizer.label)
 app.command("features")(make_tokenizer.features)
 
-Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")]
 Name = Annotated[
     str,
     typer.Argument(help="A name of `curate tokenizers list`, a folder with a card.json, or package.module:Class."),
@@ -178,8 +177,7 @@ def import_weights(
     """
     from curate.tokenizers.importer import import_checkpoint
 
-    if (out / "card.json").exists():
-        raise CurateError(f"{out} holds a tokenizer already", "give another folder, or remove it")
+    refuse_tokenizer(out)
     card = import_checkpoint(architecture, source, out, named_values(option or [], "--option"))
     typer.echo(f"{out}: {card.name}, {_ids(card)}, vocabulary {card.vocabulary}; use it as `tokenizer: {out}`")
 

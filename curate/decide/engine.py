@@ -6,9 +6,12 @@ stands for itself as an argument of later tasks. So whoever directs the tasks ne
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 Item = tuple[Any, ...]
 """Arguments of a task; those that are held are there as their values when it runs."""
@@ -67,3 +70,20 @@ class LocalEngine:
 
     def fetch(self, held: Iterable[Held]) -> Iterator[Any]:
         return (one.value for one in held)
+
+
+def in_order(started: Iterable[T], result: Callable[[T], Any], most: int) -> Iterator[Any]:
+    """Results of tasks, in the order in which they were started.
+
+    Args:
+        started: each step starts a task.
+        result: waits for a task and gives what it gave.
+        most: tasks at work at once.
+    """
+    waiting: deque[T] = deque()
+    for task in started:
+        waiting.append(task)
+        if len(waiting) >= most:
+            yield result(waiting.popleft())
+    while waiting:  # one that was given is let go
+        yield result(waiting.popleft())

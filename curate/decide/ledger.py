@@ -190,7 +190,7 @@ def _batches(loaded: Loaded) -> Iterator[tuple[int, int]]:
         first = stop
 
 
-def conserve(
+def checked_counts(
     counts: Iterable[Counts], records: int | None = None, samples: int | None = None
 ) -> dict[str, dict[str, int]]:
     """Sum up the fragments of a ledger, and check the sums.

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Literal
 
 from curate.media.boxes import boxes
+from curate.media.chunks import riff_chunks
 from curate.media.mpegts import new_programs
 
 _OGG_HEADER = 27
@@ -82,14 +84,12 @@ def _flac(data: bytes) -> Iterator[int]:
 
 def _chunks(data: bytes, order: Literal["little", "big"]) -> Iterator[int]:
     """A RIFF or IFF file ends with its outer chunk, of a size that is stated; another may follow it."""
-    at = 0
-    while True:
-        size = int.from_bytes(data[at + 4 : at + 8], order)
-        at += 8 + size + size % 2
-        kind = data[at + 8 : at + 12]  # OpenDML goes on in RIFF chunks of another one, AVIX
-        if not size or data[at : at + 4] != data[:4] or kind[:3] != data[8:11] or kind == b"AVIX":
+    outer, form = data[:4], data[8:11]
+    for kind, at, _ in islice(riff_chunks(data, 0, order), 1, None):
+        inner = data[at : at + 4]  # OpenDML goes on in RIFF chunks of another one, AVIX
+        if kind != outer or inner[:3] != form or inner == b"AVIX":
             return
-        yield at
+        yield at - 8
 
 
 def _mp4(data: bytes) -> Iterator[int]:

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curate.media import boxes, colour
+from curate.media import boxes, chunks, colour
 from curate.media.container import opened
 from curate.media.last_file import LastFile
 from curate.schema.errors import MediaError
 
 if TYPE_CHECKING:
     from PIL.Image import Exif, Image
-
-PNG = b"\x89PNG\r\n\x1a\n"
 
 Box = tuple[int, int, int, int]
 Colour = colour.Numbers | colour.Profile
@@ -107,7 +105,7 @@ def orientation(image: Image, data: bytes) -> int:
     `irot` and `imir`: MIAF (ISO/IEC 23000-22, 7.3.6.7) says that EXIF and XMP do not count there."""
     if image.format == "PNG" and "exif" not in image.info:
         # it may come after the pixels; Pillow's own getexif would decode them to find it
-        late = next((content for kind, content in png_chunks(data) if kind == b"eXIf"), None)
+        late = next((content for kind, content in whole_chunks(data) if kind == b"eXIf"), None)
         if late is not None:
             image.info["exif"] = late
     if image.format in _TAGLESS and not _TAGS & image.info.keys():
@@ -149,22 +147,18 @@ def _exif(image: Image) -> Exif:
 _CHUNKS: LastFile[list[tuple[bytes, bytes]]] = LastFile()
 
 
-def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+def whole_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     """Type and content of the chunks of a PNG whose CRC is right; without the content of those that hold
     pixels. The last file's are kept."""
-    return _CHUNKS.of(data, lambda: list(_png_chunks(data)))
+    return _CHUNKS.of(data, lambda: list(_whole_chunks(data)))
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = len(PNG)
-    while at + 12 <= len(data):
-        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+def _whole_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for kind, at, size in chunks.png_chunks(data):
         pixels = kind in (b"IDAT", b"fdAT")
-        content = b"" if pixels else data[at + 8 : at + 8 + size]
-        crc = data[at + 8 + size : at + 12 + size]
-        if pixels or zlib.crc32(kind + content) == int.from_bytes(crc, "big"):
+        content = b"" if pixels else data[at : at + size]
+        if pixels or zlib.crc32(kind + content) == int.from_bytes(data[at + size : at + size + 4], "big"):
             yield kind, content
-        at += 12 + size
 
 
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -182,14 +176,14 @@ def has_all_rows(data: bytes) -> bool:
         columns, rows = -((left - width) // right), -((top - height) // down)
         wanted += rows * (1 + (columns * bits * _CHANNELS[kind] + 7) // 8) if columns > 0 else 0
     stream = zlib.decompressobj()
-    at = len(PNG)
-    while at + 8 <= len(data) and not stream.eof:
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        for part in range(at + 8, end if data[at + 4 : at + 8] == b"IDAT" else 0, _PIECE):
+    for kind, at, size in chunks.png_chunks(data):
+        if stream.eof:
+            break
+        end = at + size
+        for part in range(at, end if kind == b"IDAT" else 0, _PIECE):
             wanted -= len(stream.decompress(data[part : min(part + _PIECE, end)]))
             if wanted <= 0:
                 return True
-        at = end + 4
     return False
 
 
@@ -199,15 +193,12 @@ _PIECE = 1 << 14
 
 def essential_png(data: bytes) -> bytes:
     """A PNG without its text, its animation, and the ancillary chunks that are damaged: all its pixels."""
-    kept = [PNG]
-    at = len(PNG)
-    while at + 8 <= len(data):
-        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        chunk = data[at : at + 12 + size]
+    kept = [chunks.PNG]
+    for kind, at, size in chunks.png_chunks(data):
+        chunk = data[at - 8 : at + size + 4]
         whole = kind in _PNG_ANCILLARY and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
         if kind in _PNG_CRITICAL or (whole and _well_formed(kind, chunk[8:-4], data[25])):
             kept.append(chunk)
-        at += 12 + size
     return b"".join(kept)
 
 
@@ -240,7 +231,7 @@ _PNG_ANCILLARY = (b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf")
 
 def _png(image: Image, data: bytes) -> dict[str, Any]:
     bits, kind = data[24], data[25]
-    for name, content in png_chunks(data):  # Pillow passes over what is too long
+    for name, content in whole_chunks(data):  # Pillow passes over what is too long
         if name in _PNG_INFO and not _well_formed(name, content, kind):
             image.info.pop(_PNG_INFO[name], None)
         if name == b"IDAT":
@@ -268,7 +259,7 @@ def _exact(stated: Colour | None) -> Colour | None:
 
 def _png_colour(image: Image, data: bytes) -> Colour | None:
     """The chunk that counts, in the order of PNG (third edition, 4.3): cICP, iCCP, sRGB, gAMA and cHRM."""
-    for kind, content in png_chunks(data):
+    for kind, content in whole_chunks(data):
         if kind == b"cICP" and len(content) == 4 and content[2] == 0:  # the matrix of RGB is the identity
             return colour.coded(content[0], content[1], content[3] != 0)
         if kind == b"IDAT":
@@ -434,14 +425,11 @@ def _gif(image: Image, data: bytes) -> dict[str, Any]:
 def _webp(image: Image, data: bytes) -> dict[str, Any]:
     """The first frame of an animation by its ANMF chunk (WebP container specification)."""
     found: dict[str, Any] = {"colour": _icc(image)}
-    at = 12
-    while at + 8 <= len(data):
-        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        if kind == b"ANMF" and at + 20 <= len(data):
-            x, y, width, height = (int.from_bytes(data[at + i : at + i + 3], "little") for i in (8, 11, 14, 17))
+    for kind, at, _ in chunks.riff_chunks(data):
+        if kind == b"ANMF" and at + 12 <= len(data):
+            x, y, width, height = (int.from_bytes(data[at + i : at + i + 3], "little") for i in (0, 3, 6, 9))
             box = (2 * x, 2 * y, 2 * x + width + 1, 2 * y + height + 1)
             return found | ({} if box == (0, 0, *image.size) else {"covered": box})
-        at += 8 + size + size % 2
     return found
 
 

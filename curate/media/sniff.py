@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from curate.media.boxes import boxes
+from curate.media.chunks import PNG
 
 _HEAD = 4096
 
@@ -21,9 +22,9 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (b"CWS", "a Flash animation"),
 )
 
-_PICTURES: tuple[tuple[bytes, str], ...] = (
+_IMAGES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (PNG, "PNG"),
     (b"GIF8", "GIF"),
     (b"II*\x00", "TIFF"),
     (b"MM\x00*", "TIFF"),
@@ -56,7 +57,7 @@ def explain(data: bytes) -> str:
     for magic, what in _KNOWN:
         if data.startswith(magic):
             return f"is {what}, not media"
-    for magic, what in _PICTURES:
+    for magic, what in _IMAGES:
         if data.startswith(magic):
             return unreadable(what)
     found = list(boxes(data))

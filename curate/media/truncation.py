@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from curate.media import container as boxes
 from curate.media.boxes import elements
+from curate.media.chunks import riff_chunks
 from curate.media.clips import MICRO
 
 if TYPE_CHECKING:
@@ -101,14 +102,11 @@ def _of_frames(stream: Stream) -> int | None:
 
 def _of_data_chunk(data: bytes, stream: Stream) -> int | None:
     """The data chunk of a WAV that goes beyond the file (RIFF: chunks of id, size, padded to even)."""
-    at = 12
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at + 4 : at + 8], "little")
-        if data[at : at + 4] == b"data":
+    for kind, at, size in riff_chunks(data):
+        if kind == b"data":
             rate = stream.codec_context.bit_rate or 0
-            cut = 0 < size < _UNKNOWN_SIZE and at + 8 + size > len(data)
+            cut = 0 < size < _UNKNOWN_SIZE and at + size > len(data)
             return round(size * 8 * MICRO / rate) if cut and rate else None
-        at += 8 + size + size % 2
     return None
 
 

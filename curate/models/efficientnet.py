@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet weights: 1000 class scores and a 1280-d feature of a picture."""
+"""EfficientNet-Lite0 with ImageNet weights: 1000 class scores and a 1280-d feature of an image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VIEW_PX, INPUT_PX, FEATURES = 256, 224, 1280
 class EfficientNetLite0:
     """EfficientNet-Lite0 (Tan and Le, ICML 2019; "lite": ReLU6, no squeeze-and-excite), ImageNet-1k, 75.1 % top-1.
 
-    Pictures go one by one, so a result does not depend on neighbours (law 6); 6 ms each on one thread.
+    Images go one by one, so a result does not depend on neighbours (law 6); 6 ms each on one thread.
 
     Raises:
         CurateError: the weights are missing, or are not the file that this code trusts.
@@ -38,7 +38,7 @@ class EfficientNetLite0:
         return f"efficientnet-lite0-{WEIGHTS_DIGEST[:16]}-{exporter_version()}"
 
     def __call__(self, frame: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Class probabilities and pooled features of a picture.
+        """Class probabilities and pooled features of an image.
 
         Args:
             frame: uint8 `(256, 256, 3)` sRGB: short side 256, centre square; the network sees its central 224.

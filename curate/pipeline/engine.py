@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ray
 
-from curate.decide.engine import Held, Item
+from curate.decide.engine import Held, Item, in_order
 from curate.pipeline.user_errors import user_errors
 
 
@@ -26,14 +25,9 @@ class RayEngine:
         self._at_once = 4 * width
 
     def map(self, fn: Callable[..., Any], items: Iterable[Item]) -> Iterator[Any]:
-        task, waiting = _task(fn, 1), deque[Any]()
+        task = _task(fn, 1)
         with user_errors():
-            for item in items:
-                waiting.append(task(*item))
-                if len(waiting) >= self._at_once:
-                    yield ray.get(waiting.popleft())
-            while waiting:
-                yield ray.get(waiting.popleft())
+            yield from in_order((task(*item) for item in items), ray.get, self._at_once)
 
     def hold(self, fn: Callable[..., Any], items: Iterable[Item]) -> list[Held]:
         return self._bounded(_task(fn, 1), items)

@@ -60,7 +60,6 @@ def nested(table: pa.Table) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array([0, len(rows)], pa.int64()), rows)
 
 
-def unnested(block: pa.Table, column: str, schema: pa.Schema | None = None) -> pa.Table:
+def unnested(block: pa.Table, column: str) -> pa.Table:
     """Inverse of `nested`: the table in the first row."""
-    rows = block.column(column)[0].values
-    return pa.Table.from_struct_array(rows) if schema is None else pa.Table.from_struct_array(rows).cast(schema)
+    return pa.Table.from_struct_array(block.column(column)[0].values)

@@ -16,7 +16,7 @@ from rich.console import Console
 from curate.decide.causes import causes_of, outcomes_of
 from curate.decide.decide import Decided, decide
 from curate.decide.engine import Engine
-from curate.decide.ledger import conserve
+from curate.decide.ledger import checked_counts
 from curate.decide.partitions import PartitionFiles
 from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
@@ -120,6 +120,7 @@ def run(
         decided, counts, tokenized = _decide_and_tokenize(
             plan, build, cluster, console, paths, partitions, decodes, until
         )
+        cluster.release()
         if tokenized is None:
             return Result(decodes, outcomes=outcomes_of(build, [f.path for f in decided.fragments]))
         with Stage(console, "pack", 0, "samples") as stage:
@@ -214,7 +215,7 @@ def _decide(
             failed,
         )
         records = sum(partition.rows for partition in partitions.values())
-        counts = Counts(**conserve((f.counts for f in decided.fragments), records))
+        counts = Counts(**checked_counts((f.counts for f in decided.fragments), records))
         stage.expect(counts.samples["total"])
         stage.count(**{outcome: n for outcome, n in counts.samples.items() if outcome != "total"})
     if not counts.samples[Outcome.KEPT]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -49,6 +50,18 @@ def opened_ledger(
     yield None
 
 
+@contextmanager
+def asked(what: str, problems: Problems) -> Iterator[None]:
+    """Notes what keeps a query of tables from being answered. That memory is too little is raised: it says nothing of
+    them."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except (duckdb.Error, pa.ArrowException, OSError) as exc:
+        problems.add(f"{what}: cannot be read: {' '.join(str(exc).split())}")
+
+
 def view(db: duckdb.DuckDBPyConnection, name: str, places: Sequence[Path]) -> None:
     """Name some Parquet files of one schema as one table."""
     db.execute(f"CREATE VIEW {name} AS SELECT * FROM {sql.scan([str(place) for place in places])}")
@@ -68,16 +81,14 @@ def _is_ledger(path: str, place: Path, problems: Problems) -> bool:
 
 def check_ledger(db: duckdb.DuckDBPyConnection, manifest: Manifest, problems: Problems) -> Ledger | None:
     """Recount the ledger of a database of `opened_ledger`; None where its files cannot be read to the end."""
-    try:
+    counted: list[Any] | None = None
+    with asked("ledger", problems):
         for what, query in LAWS:
             row = db.execute(f"SELECT min(id), count(*) FROM ({query})").fetchone()
             if row is not None:
                 problems.many(f"ledger: {what}", str(row[0]), int(row[1]))
         counted = db.execute("SELECT level, outcome, count(*) FROM ledger GROUP BY ALL ORDER BY ALL").fetchall()
-    except duckdb.OutOfMemoryException:
-        raise  # it says nothing about the ledger
-    except duckdb.Error as exc:
-        problems.add(f"ledger: cannot be read: {' '.join(str(exc).split())}")
+    if counted is None:
         return None
     found: dict[str, dict[str, int]] = {level: {} for level in OUTCOMES}
     for level, outcome, number in counted:

@@ -25,7 +25,7 @@ from curate.shards.ipc import BATCH_ROWS, open_ipc
 from curate.shards.order import id_words, keys_of_words, splits_of_content
 from curate.shards.report import Problems, StreamReport
 from curate.shards.schema import KEYS, StreamSpec, shard_schema, streams_of
-from curate.shards.verify_ledger import view
+from curate.shards.verify_ledger import asked, view
 from curate.storage import Store, sql
 
 _SEEN = ("image", "video")
@@ -139,13 +139,9 @@ def _kept(ledger: duckdb.DuckDBPyConnection, problems: Problems) -> RowSums | No
     """The sums of the ledger's kept samples."""
     query = "SELECT id, kind, start_us, end_us FROM ledger WHERE level = 'sample' AND outcome = 'kept'"
     sums: RowSums | None = RowSums()
-    try:
+    with asked("ledger", problems):
         for batch in ledger.sql(query).to_arrow_reader(1 << 16):
             sums = sums and sums.plus(batch, "id")
-    except duckdb.OutOfMemoryException:
-        raise  # it says nothing about the ledger
-    except (duckdb.Error, pa.ArrowException, OSError) as exc:
-        problems.add(f"ledger: cannot be read: {' '.join(str(exc).split())}")
     return sums
 
 
@@ -213,20 +209,15 @@ class _Silent:
         self._writer.close()
         if not samples:
             return
-        with build.pinned(samples) as places, sql.connect() as db:
+        found: list[Any] = []
+        with build.pinned(samples) as places, sql.connect() as db, asked("samples", problems):
             view(db, "samples", places)
             view(db, "silent", [self._place])
             query = (
                 'SELECT path, stream, min("row"), arg_min(sample_id, "row"), count(*) FROM silent WHERE sample_id '
                 "IN (SELECT sample_id FROM samples WHERE has_audio) GROUP BY path, stream ORDER BY path, stream"
             )
-            try:
-                found = db.execute(query).fetchall()
-            except duckdb.OutOfMemoryException:
-                raise  # it says nothing about the samples
-            except duckdb.Error as exc:
-                problems.add(f"samples: cannot be read: {' '.join(str(exc).split())}")
-                return
+            found = db.execute(query).fetchall()
         for path, stream, row, sample, count in found:
             what = f"{path}: stream {stream} is missing where the sample has it"
             problems.many(what, f"row {row} (sample {sample})", count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +64,12 @@ class Asr(Signal):
     )
     cost = Resources(cpus=1, model=True)
     Options = AsrOptions
+    options: AsrOptions
 
     def __init__(self, options: base.Options | None = None) -> None:
         super().__init__(options)
-        self._use = cast(AsrOptions, self.options)
-        if self._use.model is not None and _looks_local(self._use.model):
-            folder = Path(self._use.model).expanduser()
+        if self.options.model is not None and _looks_local(self.options.model):
+            folder = Path(self.options.model).expanduser()
             if not (folder / "model.bin").is_file():
                 raise CurateError(
                     f"no CTranslate2 Whisper model (model.bin) in {folder}",
@@ -84,7 +84,7 @@ class Asr(Signal):
         """
         from faster_whisper import WhisperModel
 
-        use = self._use
+        use = self.options
         model = str(package_file(*_PACKAGE).parent) if use.model is None else use.model
         model = str(Path(model).expanduser()) if _looks_local(model) else model
         try:
@@ -104,17 +104,17 @@ class Asr(Signal):
 
     def version(self) -> str:
         code = f"1+faster-whisper-{package_version('faster-whisper')}-ctranslate2-{package_version('ctranslate2')}"
-        if self._use.model is None:
+        if self.options.model is None:
             return f"{code}+{fingerprint(*_PACKAGE)}"
-        if not _looks_local(self._use.model):
-            return f"{code}+{self._use.model}"
+        if not _looks_local(self.options.model):
+            return f"{code}+{self.options.model}"
         from blake3 import blake3
 
-        return f"{code}+{blake3().update_mmap(Path(self._use.model).expanduser() / 'model.bin').hexdigest()}"
+        return f"{code}+{blake3().update_mmap(Path(self.options.model).expanduser() / 'model.bin').hexdigest()}"
 
     def one(self, sample: Sample) -> tuple[str, float | None] | None:
         ratio = sample.columns["speech_ratio"]
-        return None if ratio is None or ratio < self._use.min_speech else self.transcribe(sample.view)
+        return None if ratio is None or ratio < self.options.min_speech else self.transcribe(sample.view)
 
     def transcribe(self, pcm: NDArray[Any]) -> tuple[str, float | None]:
         """Text, and the geometric mean of its tokens' probabilities (None where the text is empty).
@@ -124,8 +124,8 @@ class Asr(Signal):
         """
         segments, _ = self._whisper.transcribe(
             pcm.astype(np.float32) / 32768,
-            language=self._use.language,
-            beam_size=self._use.beam,
+            language=self.options.language,
+            beam_size=self.options.beam,
             temperature=0.0,
             condition_on_previous_text=False,
         )

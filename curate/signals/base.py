@@ -119,7 +119,7 @@ class Signal(ABC):
         after: fields of other signals that it reads from `columns`.
         gives: the fields it computes, with units and ranges.
         cost: what one worker takes.
-        Options: pydantic model of its options.
+        Options: pydantic model of its options; annotate `options`, which it makes, with it.
     """
 
     name: str

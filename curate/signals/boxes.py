@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from curate.models.named import weights_of
-from curate.models.package_files import package_version
 from curate.schema.errors import CurateError
-from curate.schema.fields import Resources, SignalField
-from curate.signals import base
+from curate.schema.fields import SignalField
 from curate.signals.base import Batch
-from curate.signals.labels import LabelOptions, LabelSignal, label_field, middle, number
+from curate.signals.labels import BoxOptions, label_field, middle, number
+from curate.signals.model_signals import TransformersSignal
 
 
 def box_fields(name: str, things: str) -> tuple[SignalField, ...]:
@@ -32,19 +29,6 @@ def box_values(name: str, boxes: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: boxes, f"{name}_count": len(boxes), f"{name}_score": best}
 
 
-class BoxOptions(LabelOptions):
-    """As `LabelOptions`.
-
-    Attributes:
-        score: things below it are left out; 0.6 as in 4M.
-        whole: True if it sees the whole image, its long side reduced to the size; False: the centre square, which is
-            what words of boxes are of.
-    """
-
-    score: float = Field(0.6, ge=0, le=1)
-    whole: bool = False
-
-
 class BoxesOptions(BoxOptions):
     """Options of `boxes`.
 
@@ -57,38 +41,25 @@ class BoxesOptions(BoxOptions):
     names: tuple[str, ...] = ()
 
 
-class BoxSignal(LabelSignal):
-    """A detector."""
-
-    kind = "boxes"
-    cost = Resources(cpus=1, gpus=0.25, model=True)
-
-    def __init__(self, options: base.Options | None = None) -> None:
-        self.whole = cast(BoxOptions, options or type(self).Options()).whole
-        super().__init__(options)
-
-
-class Boxes(BoxSignal):
+class Boxes(TransformersSignal):
     """Object detection (`AutoModelForObjectDetection`: DETR, RT-DETR, YOLOS, ...) by transformers, in fp32."""
 
     name = "boxes"
+    kind = "boxes"
     gives = box_fields("boxes", "Things")
+    auto = "AutoModelForObjectDetection"
     Options = BoxesOptions
+    options: BoxesOptions
 
     def load(self) -> None:
-        from curate.models.image_model import ImageModel
-
-        use = cast(BoxesOptions, self.options)
-        self._model = ImageModel("AutoModelForObjectDetection", use.source)
+        super().load()
+        use = self.options
         self.classes = self._model.classes
         if unknown := sorted(set(use.names) - set(self.classes)):
             raise CurateError(f"{use.source} has no classes {', '.join(unknown)}", f"it has {', '.join(self.classes)}")
 
-    def version(self) -> str:
-        return f"1+transformers-{package_version('transformers')}+{weights_of(cast(BoxesOptions, self.options).source)}"
-
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
-        use = cast(BoxesOptions, self.options)
+        use = self.options
         # A target size of 1 x 1 gives shares of width and height.
         (found,) = self._model.processor.post_process_object_detection(
             self._model(middle(frames)), threshold=use.score, target_sizes=[(1, 1)]

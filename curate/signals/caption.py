@@ -50,12 +50,13 @@ class CaptionSignal(Signal):
         Text("caption_source", about="Where it came from: given, composed, none, or the field of a captioner."),
     )
     Options = CaptionOptions
+    options: CaptionOptions
 
     def __init__(self, options: base.Options | None = None) -> None:
         super().__init__(options)
-        self._use = cast(CaptionOptions, self.options)
-        parts = [field for field in PARTS if field in self._use.available and "composed" in self._use.prefer]
-        self.after = (*parts, *(origin for origin in self._use.prefer if origin not in ORIGINS))
+        use = self.options
+        parts = [field for field in PARTS if field in use.available and "composed" in use.prefer]
+        self.after = (*parts, *(origin for origin in use.prefer if origin not in ORIGINS))
 
     @classmethod
     def of(cls, caption: Caption, available: Collection[str], texts: Sequence[str] = ()) -> CaptionSignal:
@@ -82,8 +83,8 @@ class CaptionSignal(Signal):
 
     def __call__(self, batch: Batch) -> list[Result]:
         def one(i: int) -> dict[str, str | None]:
-            for origin in self._use.prefer:
-                text = cut(clean(self._from(origin, batch, i) or ""), self._use.max_chars)
+            for origin in self.options.prefer:
+                text = cut(clean(self._from(origin, batch, i) or ""), self.options.max_chars)
                 if text:
                     return {"caption": text, "caption_source": origin}
             return {"caption": None, "caption_source": "none"}

@@ -79,10 +79,11 @@ class CaptionerSignal(Signal):
     """
 
     Options = CaptionerOptions
+    options: CaptionerOptions
 
     def __init__(self, options: base.Options | None = None) -> None:
         super().__init__(options)
-        use = self.use = cast(CaptionerOptions, self.options).use
+        use = self.use = self.options.use
         self.name = use.name
         self.schema, self.template = schema_of(use), template_of(use)
         preset = preset_of(use)
@@ -118,7 +119,7 @@ class CaptionerSignal(Signal):
         return VERSION if self._local is None else f"{VERSION}+{self._local.version()}"
 
     def load(self) -> None:
-        use, options = self.use, cast(CaptionerOptions, self.options)
+        use, options = self.use, self.options
         if self._local is not None:
             self._local.load()
             return
@@ -167,7 +168,7 @@ class CaptionerSignal(Signal):
         assert self._endpoint is not None, "load it first"
         if self._kept is None:
             return self._values(self._endpoint.ask(body, until))
-        key = key_of([cast(CaptionerOptions, self.options).build, body])
+        key = key_of([self.options.build, body])
         kept = self._kept.get(key)
         if kept is not None:
             return self._values(Answer(*kept))

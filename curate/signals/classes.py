@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curate.models.named import weights_of
-from curate.models.package_files import package_version
 from curate.schema.errors import CurateError
-from curate.schema.fields import Resources
 from curate.signals.base import Batch
-from curate.signals.labels import NOTHING, LabelSignal, MapOptions, label_field, number, packed
+from curate.signals.labels import NOTHING, MapOptions, label_field, number, packed
+from curate.signals.model_signals import TransformersSignal
 
 SIDE = 513
 PASCAL_CLASSES = (
@@ -32,7 +31,7 @@ class ClassesOptions(MapOptions):
     source: str
 
 
-class Classes(LabelSignal):
+class Classes(TransformersSignal):
     """Semantic segmentation at the frame's size, of at most 256 classes, by one of two sorts of model.
 
     Of transformers (Mask2Former, SegFormer, ...; 4M's is Mask2Former Swin-B on COCO), in fp32. Or DeepLab v3 (Chen et
@@ -46,29 +45,28 @@ class Classes(LabelSignal):
         label_field("classes", "classes", "Class of each pixel of each frame, uint8 (N, H, W), 255 for none."),
         number("classes_count", "count", 256, "How many classes all frames show."),
     )
-    cost = Resources(cpus=1, gpus=0.25, model=True)
     Options = ClassesOptions
+    options: ClassesOptions
 
     def load(self) -> None:
-        from curate.models.image_model import ImageModel, model_type
+        from curate.models.image_model import model_type
         from curate.models.litert import LiteRTModel
 
-        source = cast(ClassesOptions, self.options).source
-        self._net: Any
+        source = self.options.source
         if self._is_deeplab:
             self._net = LiteRTModel(source)
             self._net.expect((1, SIDE, SIDE, 3), np.uint8, (1, SIDE, SIDE))
             self.classes = PASCAL_CLASSES
             return
         universal = model_type(source) in ("mask2former", "maskformer", "oneformer", "eomt")
-        self._net = ImageModel(f"AutoModelFor{'Universal' if universal else 'Semantic'}Segmentation", source)
-        self.classes = self._net.classes
+        self.auto = f"AutoModelFor{'Universal' if universal else 'Semantic'}Segmentation"
+        super().load()
+        self.classes = self._model.classes
         if len(self.classes) > NOTHING + 1:
             raise CurateError(f"{source} has {len(self.classes)} classes", "a segmentation map holds at most 256")
 
     def version(self) -> str:
-        code = "" if self._is_deeplab else f"transformers-{package_version('transformers')}+"
-        return f"1+{code}{weights_of(cast(ClassesOptions, self.options).source)}"
+        return f"1+{weights_of(self.options.source)}" if self._is_deeplab else super().version()
 
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
         one = self._deeplab if self._is_deeplab else self._transformers
@@ -79,7 +77,7 @@ class Classes(LabelSignal):
 
     @property
     def _is_deeplab(self) -> bool:
-        return cast(ClassesOptions, self.options).source.endswith(".tflite")
+        return self.options.source.endswith(".tflite")
 
     def _deeplab(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         import cv2
@@ -90,7 +88,7 @@ class Classes(LabelSignal):
         return np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 
     def _transformers(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        (found,) = self._net.processor.post_process_semantic_segmentation(
-            self._net(frame), target_sizes=[frame.shape[:2]]
+        (found,) = self._model.processor.post_process_semantic_segmentation(
+            self._model(frame), target_sizes=[frame.shape[:2]]
         )
         return np.asarray(found.cpu().numpy().astype(np.uint8))

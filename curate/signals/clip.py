@@ -66,14 +66,15 @@ class Clip(Signal):
     gives: tuple[SignalField, ...] = (_SCORE,)
     cost = Resources(cpus=1, gpus=0.25, model=True)
     Options = ClipOptions
+    options: ClipOptions
 
     def __init__(self, options: base.Options | None = None) -> None:
         super().__init__(options)
-        self._use = cast(ClipOptions, self.options)
-        config = _config(self._use.model)
-        check_weights(self._use.model, self._use.pretrained)
+        use = self.options
+        config = _config(use.model)
+        check_weights(use.model, use.pretrained)
         self.embed_dim = int(config["embed_dim"])
-        self._view = Frames(size=_image_size(self._use.model, config), fps=1, max_frames=8)
+        self._view = Frames(size=_image_size(use.model, config), fps=1, max_frames=8)
         self.needs = (self._view,)
         self.gives = (
             _SCORE,
@@ -81,8 +82,7 @@ class Clip(Signal):
                 "clip_image",
                 self.embed_dim,
                 kinds=VISUAL,
-                about=f"CLIP embedding of the image at unit length ({self._use.model}, {self._use.pretrained}), mean "
-                "over frames.",
+                about=f"CLIP embedding of the image at unit length ({use.model}, {use.pretrained}), mean over frames.",
             ),
         )
 
@@ -92,18 +92,18 @@ class Clip(Signal):
         Raises:
             CurateError: the weights cannot be had, or do not fit the model.
         """
-        weights = fetch_weights(self._use.model, self._use.pretrained)
+        weights = fetch_weights(self.options.model, self.options.pretrained)
         ensure_torchvision()
         import open_clip
         import torch
 
-        device = self._use.device
+        device = self.options.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(int(self.cost.cpus))
         try:
             model = open_clip.create_model(
-                self._use.model,
+                self.options.model,
                 pretrained=str(weights.path),
                 precision="fp32",
                 device=device,
@@ -113,14 +113,14 @@ class Clip(Signal):
         except (RuntimeError, ValueError, KeyError, OSError) as exc:
             reason = " ".join(str(exc).split())[:300]
             raise CurateError(
-                f"the weights {self._use.pretrained} do not load into {self._use.model}: {reason}",
+                f"the weights {self.options.pretrained} do not load into {self.options.model}: {reason}",
                 "state the model that they were trained as",
             ) from exc
         try:
-            self._tokenize = open_clip.get_tokenizer(self._use.model)
+            self._tokenize = open_clip.get_tokenizer(self.options.model)
         except OSError as exc:
             raise CurateError(
-                f"the text tokenizer of {self._use.model} cannot be had: {' '.join(str(exc).split())[:300]}",
+                f"the text tokenizer of {self.options.model} cannot be had: {' '.join(str(exc).split())[:300]}",
                 "connect to the Hugging Face hub, or fill its cache (HF_HOME) beforehand",
             ) from exc
         preprocess = model.visual.preprocess_cfg
@@ -129,15 +129,15 @@ class Clip(Signal):
         self._encode_image = self._model.encode_image
         if device == "cpu":
             shape = (1, 3, self._view.size, self._view.size)
-            self._encode_image = on_cpu(f"open_clip-{self._use.model}-image", self._model.visual, shape)
+            self._encode_image = on_cpu(f"open_clip-{self.options.model}-image", self._model.visual, shape)
             del self._model.visual  # its weights are in the session
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(preprocess["mean"], device=device).view(shape)
         self._std = torch.tensor(preprocess["std"], device=device).view(shape)
 
     def version(self) -> str:
-        source = weights_name(self._use.pretrained)
-        return f"2+open_clip-{package_version('open_clip_torch')}+{self._use.model}+{source}"
+        source = weights_name(self.options.pretrained)
+        return f"2+open_clip-{package_version('open_clip_torch')}+{self.options.model}+{source}"
 
     def __call__(self, batch: Batch) -> list[Result]:
         views = batch.views[self._view]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.models.named import weights_of
-from curate.models.package_files import package_version
-from curate.schema.fields import Resources
 from curate.signals.base import Batch
-from curate.signals.labels import LabelSignal, MapOptions, label_field, number, packed
+from curate.signals.labels import MapOptions, label_field, number, packed
+from curate.signals.model_signals import TransformersSignal
 
 
 class DepthOptions(MapOptions):
@@ -27,7 +25,7 @@ class DepthOptions(MapOptions):
     direction: Literal["distance", "inverse"] = "inverse"
 
 
-class Depth(LabelSignal):
+class Depth(TransformersSignal):
     """Depth (`AutoModelForDepthEstimation`: DPT, Depth Anything, ...) by transformers, at the frame's size, in fp32."""
 
     name = "depth"
@@ -36,22 +34,15 @@ class Depth(LabelSignal):
         label_field("depth", "depth", "Depth of each frame, float32 (N, H, W), growing towards the camera."),
         number("depth_range", "the model's unit", None, "Largest less smallest depth over all frames."),
     )
-    cost = Resources(cpus=1, gpus=0.25, model=True)
+    auto = "AutoModelForDepthEstimation"
     Options = DepthOptions
-
-    def load(self) -> None:
-        from curate.models.image_model import ImageModel
-
-        self._model = ImageModel("AutoModelForDepthEstimation", cast(DepthOptions, self.options).source)
-
-    def version(self) -> str:
-        return f"1+transformers-{package_version('transformers')}+{weights_of(cast(DepthOptions, self.options).source)}"
+    options: DepthOptions
 
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
         depth = np.stack([self._one(np.ascontiguousarray(frame)) for frame in frames])
         if not np.isfinite(depth).all():
             raise ValueError("the model gave a depth that is not finite")
-        if cast(DepthOptions, self.options).direction == "distance":
+        if self.options.direction == "distance":
             depth = -depth
         return {"depth": packed(depth), "depth_range": float(np.ptp(depth))}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +41,12 @@ class Edges(LabelSignal):
         number("edges_share", "fraction", 1, "Share of the pixels of all frames that are on an edge."),
     )
     Options = EdgesOptions
+    options: EdgesOptions
 
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
         import cv2
 
-        use = cast(EdgesOptions, self.options)
+        use = self.options
         found = [
             cv2.Canny(np.ascontiguousarray(f), use.low, use.high, apertureSize=3, L2gradient=False) > 0 for f in frames
         ]

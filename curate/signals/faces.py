@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.models.named import weights_of
 from curate.models.onnx_session import cpu_session
 from curate.schema.errors import CurateError
-from curate.schema.fields import Resources
 from curate.signals.base import Batch
-from curate.signals.boxes import BoxOptions, BoxSignal, box, box_fields, box_values
-from curate.signals.labels import middle
+from curate.signals.boxes import box, box_fields, box_values
+from curate.signals.labels import BoxOptions, middle
+from curate.signals.model_signals import WeightsSignal
 
 STRIDES = (8, 16, 32)
 _WANTED = [f"{head}_{stride}" for stride in STRIDES for head in ("cls", "obj", "bbox")]
@@ -37,18 +36,19 @@ class FacesOptions(BoxOptions):
     called: str = "person"
 
 
-class Faces(BoxSignal):
+class Faces(WeightsSignal):
     """YuNet, a network free of anchors: the cell in row r and column c of a grid of stride s says class and object
     scores, whose geometric mean is the score, and (dx, dy, dw, dh): a box of centre (s(c + dx), s(r + dy)) and sides
     (s exp dw, s exp dh). Images are padded with black at the right and the bottom to a multiple of 32."""
 
     name = "faces"
+    kind = "boxes"
     gives = box_fields("faces", "Faces")
-    cost = Resources(cpus=1, model=True)
     Options = FacesOptions
+    options: FacesOptions
 
     def load(self) -> None:
-        path = Path(cast(FacesOptions, self.options).weights).expanduser()
+        path = Path(self.options.weights).expanduser()
         if not path.is_file():
             raise CurateError(f"the weights {path} do not exist", "give the path of yunet_n_dynamic.onnx")
         self._net = cpu_session(path)
@@ -56,16 +56,13 @@ class Faces(BoxSignal):
             raise CurateError(f"{path.name} is no YuNet: it lacks {', '.join(lacking)}")
         self._input = self._net.get_inputs()[0].name
 
-    def version(self) -> str:
-        return f"1+{weights_of(cast(FacesOptions, self.options).weights)}"
-
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
         return box_values("faces", self._faces(middle(frames), len(frames) // 2))
 
     def _faces(self, image: NDArray[np.uint8], frame: int) -> list[dict[str, Any]]:
         import cv2
 
-        use = cast(FacesOptions, self.options)
+        use = self.options
         height, width = image.shape[:2]
         high, wide = (-(-side // STRIDES[-1]) * STRIDES[-1] for side in (height, width))
         padded = np.zeros((1, 3, high, wide), np.float32)

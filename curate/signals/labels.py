@@ -92,12 +92,26 @@ class MapOptions(LabelOptions):
     crops: int = Field(1, ge=1)
 
 
+class BoxOptions(LabelOptions):
+    """As `LabelOptions`.
+
+    Attributes:
+        score: things below it are left out; 0.6 as in 4M.
+        whole: True if it sees the whole image, its long side reduced to the size; False: the centre square, which is
+            what words of boxes are of.
+    """
+
+    score: float = Field(0.6, ge=0, le=1)
+    whole: bool = False
+
+
 class LabelSignal(Signal):
     """A signal whose first field is a label.
 
     Class attributes:
         kind: of the label; its field is of `TYPES[kind]`.
         whole: True if it sees the whole image, its long side reduced to the size; False: the centre square.
+            Detectors have it as an option.
         classes: names of the classes of a segmentation, or of the points of a person; known once it is loaded.
     """
 
@@ -105,12 +119,14 @@ class LabelSignal(Signal):
     whole: bool = False
     classes: tuple[str, ...] = ()
     Options: ClassVar[type[base.Options]] = LabelOptions
+    options: LabelOptions
 
     def __init__(self, options: base.Options | None = None) -> None:
         super().__init__(options)
-        use = cast(LabelOptions, self.options)
+        use = self.options
+        whole = use.whole if isinstance(use, BoxOptions) else self.whole
         crops = use.crops if isinstance(use, MapOptions) else 1
-        self.view = Frames(use.size, use.fps, use.max_frames, crop=not self.whole, crops=crops)
+        self.view = Frames(use.size, use.fps, use.max_frames, crop=not whole, crops=crops)
         self.needs = (self.view,)
         if use.field:
             own = type(self).name

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.models.named import weights_of
-from curate.models.package_files import package_version
-from curate.schema.errors import CurateError, first_line
 from curate.schema.fields import Resources
 from curate.signals.base import Batch
-from curate.signals.labels import LabelOptions, LabelSignal, label_field, middle, number, packed
+from curate.signals.labels import LabelOptions, label_field, middle, number, packed
+from curate.signals.model_signals import TransformersSignal
 
 
 class MasksOptions(LabelOptions):
@@ -37,7 +35,7 @@ class MasksOptions(LabelOptions):
     smallest: float = 0.0005
 
 
-class Masks(LabelSignal):
+class Masks(TransformersSignal):
     """Segment Anything (Kirillov et al. 2023) by transformers' mask generation: SAM, SAM-HQ, SAM 2; 4M's is ViT-H.
 
     It is prompted with a grid of points, its masks are filtered and freed of duplicates, and those that contain each of
@@ -51,41 +49,24 @@ class Masks(LabelSignal):
         label_field("masks", "instances", "Some points of the middle frame, each with the masks that contain it."),
         number("masks_count", "count", None, "How many masks there are in the middle frame, at those points or not."),
     )
+    auto = "AutoModelForMaskGeneration"
     cost = Resources(cpus=1, gpus=0.5, model=True)
     Options = MasksOptions
+    options: MasksOptions
 
     def load(self) -> None:
-        from curate.models.torchvision_shim import ensure_torchvision
-
-        ensure_torchvision()
-        import torch
+        super().load()
         import transformers
 
-        from curate.models.weights import locate
-
-        source = cast(MasksOptions, self.options).source
-        locate(source, ["*.safetensors"])
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            net: Any = transformers.AutoModelForMaskGeneration.from_pretrained(source, use_safetensors=True)
-            auto_processor: Any = transformers.AutoImageProcessor
-            processor = auto_processor.from_pretrained(source)
-            make: Any = transformers.pipeline
-            self._find = make("mask-generation", model=net.float().eval(), image_processor=processor, device=device)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CurateError(
-                f"{source} cannot be loaded for mask generation: {first_line(error)}",
-                "give a folder or hub id of SAM, with config.json, preprocessor_config.json and safetensors",
-            ) from error
-
-    def version(self) -> str:
-        return f"1+transformers-{package_version('transformers')}+{weights_of(cast(MasksOptions, self.options).source)}"
+        make: Any = transformers.pipeline
+        model = self._model
+        self._find = make("mask-generation", model=model.net, image_processor=model.processor, device=model.device)
 
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
         import torch
         from PIL import Image
 
-        use, frame = cast(MasksOptions, self.options), middle(frames)
+        use, frame = self.options, middle(frames)
         options = {"points_per_crop": use.grid, "pred_iou_thresh": use.iou, "stability_score_thresh": use.stability}
         with torch.inference_mode():
             found = self._find(Image.fromarray(frame), **options)["masks"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,11 @@ class Metadata(LabelSignal):
         *NUMBERS,
     )
     Options = MetadataOptions
+    options: MetadataOptions
 
     def __init__(self, options: base.Options | None = None) -> None:
         super().__init__(options)
-        self._people = cast(MetadataOptions, self.options).people
+        self._people = self.options.people
         self.after = ("caption", "width", "height", *([self._people] if self._people else []))
 
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,11 @@ class Palette(LabelSignal):
         number("palette_colours", "count", MOST, "How many main colours there are."),
     )
     Options = PaletteOptions
+    options: PaletteOptions
 
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
         frame = middle(frames)
-        count = cast(PaletteOptions, self.options).colours or 1 + int(digest(frame.tobytes())[:8], 16) % MOST
+        count = self.options.colours or 1 + int(digest(frame.tobytes())[:8], 16) % MOST
         colours = [dict(zip(("red", "green", "blue"), colour, strict=True)) for colour in palette_of(frame, count)]
         return {"palette": colours, "palette_colours": len(colours)}
 

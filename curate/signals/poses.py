@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.models.named import weights_of
-from curate.schema.fields import Resources
 from curate.signals.base import Batch
-from curate.signals.labels import LabelOptions, LabelSignal, label_field, middle, number
+from curate.signals.labels import LabelOptions, label_field, middle, number
+from curate.signals.model_signals import WeightsSignal
 
 SIDE = 192
 COCO_POINTS = (
@@ -34,7 +33,7 @@ class PosesOptions(LabelOptions):
     score: float = Field(0.2, ge=0, le=1)
 
 
-class Poses(LabelSignal):
+class Poses(WeightsSignal):
     """The 17 key-points of COCO of the most prominent person.
 
     The frame is padded with black to a square, centred, and resized to 192 (area or bilinear).
@@ -48,17 +47,14 @@ class Poses(LabelSignal):
         number("poses_count", "count", None, "How many people were found."),
         number("poses_score", "score", 1, "Mean score of the person's key-points; null where there is none."),
     )
-    cost = Resources(cpus=1, model=True)
     Options = PosesOptions
+    options: PosesOptions
 
     def load(self) -> None:
         from curate.models.litert import LiteRTModel
 
-        self._net = LiteRTModel(cast(PosesOptions, self.options).weights)
+        self._net = LiteRTModel(self.options.weights)
         self._net.expect((1, SIDE, SIDE, 3), np.uint8, (1, 1, len(COCO_POINTS), 3))
-
-    def version(self) -> str:
-        return f"1+{weights_of(cast(PosesOptions, self.options).weights)}"
 
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
         import cv2
@@ -72,7 +68,7 @@ class Poses(LabelSignal):
         how = cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR
         y, x, score = self._net(cv2.resize(square, (SIDE, SIDE), interpolation=how)[None])[0, 0].T
         mean = float(np.clip(score, 0, 1).mean())
-        if score.mean() < cast(PosesOptions, self.options).score:
+        if score.mean() < self.options.score:
             return {"poses": [], "poses_count": 0, "poses_score": None}
         points = np.clip(np.stack([(x * side - left) / width, (y * side - top) / height, score], axis=-1), 0, 1)
         person = [

@@ -6,11 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import obstore
-
 from curate.sources.paths import in_bucket
-from curate.storage import Bucket, Store, is_remote
-from curate.storage.retry import retried
+from curate.storage import Store, is_remote
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -37,13 +34,10 @@ def state_of(address: str) -> State:
         about = Path(address).stat()
         return about.st_size, about.st_mtime_ns
     store, path = in_bucket(address)
-    if isinstance(store, Bucket):
-        found = retried(lambda: obstore.head(store.client, path), str(store))
-        return found["size"], found["e_tag"] or ""
     stat = store.stat(path)
     if stat is None:
         raise FileNotFoundError(store.name(path))
-    return stat.bytes, ""
+    return stat.bytes, stat.version
 
 
 def is_there(address: str) -> bool:

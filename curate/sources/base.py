@@ -166,8 +166,7 @@ class Source(ABC):
         Args:
             said: the first entry that stands for a unit (`Entry.is_whole`), if there is one.
         """
-        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, UnreadableEntry) else ""
-        return CurateError(f"source {self.name!r}: no records in {self.address}", why)
+        return CurateError(f"source {self.name!r}: no records in {self.address}", why(said))
 
 
 @contextmanager
@@ -186,6 +185,11 @@ def readable(source: str) -> Iterator[None]:
 def lost(unit: Unit, licence: str | None, exc: Exception) -> Entry:
     """The entry for a unit that cannot be read."""
     return Entry.whole(unit.source, unit.name, licence, type(exc).__name__, reason(exc))
+
+
+def why(said: Entry | None) -> str:
+    """What an entry that stands for a unit says of it, as a hint."""
+    return f"{said.uri}: {said.location.message}" if said and isinstance(said.location, UnreadableEntry) else ""
 
 
 def looked(path: str) -> str:

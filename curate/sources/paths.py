@@ -48,6 +48,11 @@ def substitute(text: str, env: Mapping[str, str], quote: Callable[[str], str] = 
     return _VARIABLE.sub(value, text)
 
 
+def variables(text: str) -> list[str]:
+    """The names that stand in a text as `${NAME}`, sorted."""
+    return sorted(set(_VARIABLE.findall(text)))
+
+
 def address_of(text: str, root: Path, env: Mapping[str, str]) -> str:
     """The address that a recipe means."""
     said = substitute(text, env)
@@ -85,7 +90,7 @@ def matching(pattern: str) -> tuple[str, list[Stat]]:
     """
     if is_remote(pattern):
         return _matching_objects(pattern)
-    base = Path(*_plain_parts(Path(pattern).parts))
+    base = Path(*plain_parts(Path(pattern).parts))
     if base.is_file():
         return str(base.parent), [Stat(base.name, base.stat().st_size)]
     # not Path.glob: it knows no escapes
@@ -98,7 +103,7 @@ def _matching_objects(pattern: str) -> tuple[str, list[Stat]]:
     """The same in a bucket."""
     scheme, mark, rest = pattern.partition("://")
     parts = rest.split("/")
-    base = _plain_parts(parts)
+    base = plain_parts(parts)
     if not base:
         raise CurateError(f"{pattern} names no bucket", "a pattern may stand only after s3://bucket/")
     if len(base) == len(parts):
@@ -177,7 +182,7 @@ def _page(store: Store, page: Callable[[], Sequence[Any]]) -> Sequence[Any]:
         ) from exc
 
 
-def _plain_parts(parts: Sequence[str]) -> list[str]:
+def plain_parts(parts: Sequence[str]) -> list[str]:
     """The parts before the first that holds a pattern, unescaped."""
     out: list[str] = []
     for part in parts:

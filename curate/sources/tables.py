@@ -14,7 +14,7 @@ from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
 from curate.schema.recipe import TableSource
 from curate.sources.ahead import is_there, raw_file, state_of
-from curate.sources.base import Source, Unit, looked, lost, readable
+from curate.sources.base import Source, Unit, looked, lost, readable, why
 from curate.sources.csv_rows import read_csv
 from curate.sources.entry import BadCell, Entry, Location, UnreadableEntry, clean, meta_json, numbered
 from curate.sources.json_rows import read_jsonl
@@ -195,8 +195,7 @@ class Tables(Source):
         return [self.kind, self._spec.base_url, fetch]
 
     def nothing(self, said: Entry | None) -> CurateError:
-        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, UnreadableEntry) else ""
-        return CurateError(f"source {self.name!r}: the table {self.address} has no rows", why)
+        return CurateError(f"source {self.name!r}: the table {self.address} has no rows", why(said))
 
 
 def _entry(source: TableSource, row: Row, name: str, unit: str, home: str, base_url: str | None) -> Entry:

@@ -44,7 +44,7 @@ from typing import NamedTuple
 from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.sources.ahead import State, raw_file, state_of
-from curate.sources.base import Source, Unit, looked, lost, readable
+from curate.sources.base import Source, Unit, looked, lost, readable, why
 from curate.sources.entry import Entry, Location, TarMember, UnreadableEntry, meta_json, numbered
 from curate.sources.media_types import is_array, is_media
 from curate.sources.paths import matching, pattern_of
@@ -116,8 +116,7 @@ class Tars(Source):
     def nothing(self, said: Entry | None) -> CurateError:
         base, tars = self._tars()
         some = f"{base}/{tars[0].path}" * bool(tars) + (f" and {len(tars) - 1} more" if len(tars) > 1 else "")
-        why = f"{said.uri}: {said.location.message}" if said and isinstance(said.location, UnreadableEntry) else ""
-        return CurateError(f"source {self.name!r}: no records in {some}", why or "looked for members with a name")
+        return CurateError(f"source {self.name!r}: no records in {some}", why(said) or "looked for members with a name")
 
 
 def list_tar(source: str, tar: Path | str, name: str, licence: str | None = None) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -16,10 +16,13 @@ class Stat:
     Attributes:
         path: relative to the store, with forward slashes.
         bytes: its size.
+        version: of an object by `Store.stat`, what tells it from others of its name and size; does not count where two
+            are compared.
     """
 
     path: str
     bytes: int
+    version: str = field(default="", compare=False)
 
 
 class Store(ABC):

@@ -171,7 +171,7 @@ class Bucket(Store):
 
     def stat(self, path: str) -> Stat | None:
         found = self._head(path)
-        return None if found is None else Stat(path, found["size"])
+        return None if found is None else Stat(path, found["size"], found["e_tag"] or "")
 
     def _head(self, path: str) -> Any:
         try:

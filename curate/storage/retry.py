@@ -64,7 +64,7 @@ class _Count:
 retries = _Count()
 
 
-def retried(call: Callable[[], T], where: str, tries: int = TRIES) -> T:
+def retried(call: Callable[[], T], where: str) -> T:
     """The result of `call`, which is made again after errors that may pass, with growing waits.
 
     Args:
@@ -77,7 +77,7 @@ def retried(call: Callable[[], T], where: str, tries: int = TRIES) -> T:
         FileNotFoundError, AlreadyExistsError, PreconditionError: as the store says, at once.
     """
     wait = FIRST_WAIT
-    for left in reversed(range(tries)):
+    for left in reversed(range(TRIES)):
         try:
             return call()
         except (exceptions.BaseError, OSError) as exc:
@@ -89,7 +89,7 @@ def retried(call: Callable[[], T], where: str, tries: int = TRIES) -> T:
             reason = _passing(exc)
             if not left:
                 raise StoreUnavailable(
-                    f"{where}: {reason}, {tries} times in a row",
+                    f"{where}: {reason}, {TRIES} times in a row",
                     "run the same command again when it is back: what was committed is kept",
                 ) from None
         retries.add()

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.inputs import SOUNDS
+from curate.tokenizers.inputs import AUDIO_INPUT
+from curate.tokenizers.quantisers.difference import difference_rate
 
 PEAK = 2.0  # lossy decoders and resamplers overshoot 1.0; what lies beyond this is not scaled to [-1, 1] at all
 
@@ -142,7 +143,7 @@ def audio_card(
         "ids_per_frame": levels,
         "sample_rate": rate,
         "channels": 1,
-        "input": f"float32 mono (samples,) in [-1, 1] at {rate} Hz{takes}{SOUNDS}",
+        "input": f"float32 mono (samples,) in [-1, 1] at {rate} Hz{takes}{AUDIO_INPUT}",
         "preprocessing": Preprocessing(),
         "padding": f"zeros fill the last frame: ceil(samples / {hop}) frames",
         "valid_length": "the number of samples, which is kept beside the ids; `decode` cuts by it",
@@ -164,7 +165,7 @@ def chunk_difference(tokenizer: Tokenizer, audio: NDArray[np.float32], samples: 
     parts = np.concatenate(tokenizer.encode([audio[i : i + samples] for i in range(0, len(audio), samples)]))
     if parts.shape != whole.shape:
         raise ValueError(f"parts of {samples} samples give {len(parts)} frames, the whole {len(whole)}")
-    return float(np.mean(parts != whole))
+    return difference_rate(parts, whole)
 
 
 def probe_audio(rate: int, seconds: float = 4.0, count: int = 4) -> list[NDArray[np.float32]]:

@@ -44,4 +44,4 @@ ENCODERS = {
     "open_clip": "curate.models.encoders:OpenClipEncoder",
     "timm": "curate.models.encoders:TimmEncoder",
 }
-"""Classes that make features of pictures, by the library that their models are of."""
+"""Classes that make features of images, by the library that their models are of."""

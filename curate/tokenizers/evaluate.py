@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.labels import LabelTokenizer, label_of
 from curate.tokenizers.measures.audio import si_sdr
 from curate.tokenizers.measures.image import score_clip
+from curate.tokenizers.measures.usage import CodebookUsage
 from curate.tokenizers.views import frames_of, items_of, view_of
 
 TEXTS = (".txt",)
@@ -41,8 +42,8 @@ def evaluate_folder(
 ) -> Measured:
     """The round trip of each file under a folder that the tokenizer can take; others are skipped, and said.
 
-    Pictures and clips are scored frame by frame (PSNR, SSIM) and by their motion, sounds by SI-SDR, texts by being the
-    same, words about a picture by saying its label exactly; features, and what has an encoder alone, have no figure
+    Images and clips are scored frame by frame (PSNR, SSIM) and by their motion, audio by SI-SDR, texts by being the
+    same, words about an image by saying its label exactly; features, and what has an encoder alone, have no figure
     but their number.
 
     Args:
@@ -55,7 +56,7 @@ def evaluate_folder(
     card = tokenizer.card
     scores: dict[str, list[float]] = {}
     skipped: list[tuple[str, str]] = []
-    used: list[set[int]] = [set() for _ in range(card.n_codebooks)]
+    usage = CodebookUsage(card.vocabulary, card.n_codebooks)
     lossless: list[bool] = []
     items = count = 0
     read_item = reader(tokenizer, fps, max_frames)
@@ -79,19 +80,18 @@ def evaluate_folder(
         items += 1
         count += ids.size
         if card.vocabulary:
-            _note(used, ids)
+            usage.add(ids)
     if not items:
         first = f": {skipped[0][0]} {skipped[0][1]}" if skipped else ""
         raise CurateError(f"no media for this tokenizer under {folder}{first}", f"it takes {card.modality}")
     means = {what: round(float(np.mean(values)), 4) for what, values in scores.items()}
-    usage = sum(map(len, used)) / (len(used) * card.vocabulary) if card.vocabulary else None
     return Measured(
         Quality(
             media=media,
             items=items,
             **{name: means.get(name) for name in ("psnr_db", "ssim", "temporal_psnr_db", "si_sdr_db", "cosine")},
             ids_per_item=count / items,
-            codebook_usage=usage,
+            codebook_usage=usage.share if card.vocabulary else None,
             lossless=all(lossless) if lossless else None,
         ),
         skipped,
@@ -135,12 +135,6 @@ def _label(signal: LabelSignal, path: Path) -> Any:
     return label_of(signal, array, text, (facts.width, facts.height))
 
 
-def _note(used: Sequence[set[int]], ids: NDArray[np.generic]) -> None:
-    flat = ids.reshape(-1)
-    for book, seen in enumerate(used):
-        seen.update(np.unique(flat[book :: len(used)]).tolist())
-
-
 def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:
     card = tokenizer.card
     if isinstance(tokenizer, LabelTokenizer) and card.modality == "text":
@@ -151,9 +145,9 @@ def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> di
     try:
         match card.modality:
             case "image" | "video":
-                return _pictures(tokenizer, item, ids)
+                return _images(tokenizer, item, ids)
             case "audio":
-                return _sound(tokenizer, item, ids)
+                return _audio(tokenizer, item, ids)
             case "text":
                 return _text(tokenizer, item, ids)
     except CurateError:  # an encoder alone says so when it is asked to decode
@@ -161,19 +155,19 @@ def _round_trip(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> di
     return {}
 
 
-def _pictures(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:
+def _images(tokenizer: Tokenizer, item: Any, ids: NDArray[np.generic]) -> dict[str, float]:
     if isinstance(tokenizer, LabelTokenizer):  # its maps, which is what its ids are of, as images
         item, decoded = tokenizer.drawn(item), tokenizer.redrawn(ids)
     else:
         [decoded] = tokenizer.decode([ids])
-    if decoded.dtype != np.uint8:  # features, which are no picture
+    if decoded.dtype != np.uint8:  # features, which are no image
         return {}
     found = score_clip(decoded, item)
     motion = {"temporal_psnr_db": found.temporal_psnr_db} if found.temporal_psnr_db is not None else {}
     return {"psnr_db": found.psnr_db, "ssim": found.ssim} | motion
 
 
-def _sound(tokenizer: Tokenizer, item: NDArray[np.float32], ids: NDArray[np.generic]) -> dict[str, float]:
+def _audio(tokenizer: Tokenizer, item: NDArray[np.float32], ids: NDArray[np.generic]) -> dict[str, float]:
     if not item.any():
         raise ValueError("is silent, for which SI-SDR is not defined")
     [decoded] = tokenizer.decode([ids], [len(item)])

@@ -23,7 +23,7 @@ from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.tokenizers.folders import WEIGHTS, code_version, open_weights, read_folder, write_folder, write_weights
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.inputs import IMAGE_INPUT
 from curate.tokenizers.quantisers.difference import difference_rate
 
 _AGREED = ("grid", "vocabulary", "levels", "temporal_stride")
@@ -215,7 +215,7 @@ class ClipTokenizer(GridTokenizer):
     def ids_of(self, clip: NDArray[np.uint8], bf16: bool = False) -> NDArray[np.generic]:
         """Ids of one clip of a right shape; with `bf16` the network computes in bfloat16, its quantiser in fp32."""
         with exact(self.device, bf16):
-            x = self.net.to_input(torch.from_numpy(np.ascontiguousarray(clip)).to(self.device))
+            x = self.net.to_input(torch.tensor(clip).to(self.device))
             ids = self._in_range(self.net.ids(x), (1 + (len(clip) - 1) // self.stride, *self.grid))
         return ids.cpu().numpy().astype(self.card.numpy_dtype)
 
@@ -337,9 +337,9 @@ def card_of(net: GridNet, size: int | None, fields: Mapping[str, Any]) -> CodecC
         "quantiser": "vq",
         "dtype": smallest_unsigned(own["vocabulary"]),
         "channels": 3,
-        "input": f"uint8 sRGB ({side}, {side}, 3) or a stack of them, nothing else{PICTURES}"
+        "input": f"uint8 sRGB ({side}, {side}, 3) or a stack of them, nothing else{IMAGE_INPUT}"
         if stride is None
-        else f"uint8 sRGB (T, {side}, {side}, 3), T = 1 + {stride} k{PICTURES}",
+        else f"uint8 sRGB (T, {side}, {side}, 3), T = 1 + {stride} k{IMAGE_INPUT}",
         "preprocessing": preprocessing(net.mean, net.std),
         "chunking": "an image at a time; ids of an image do not depend on others"
         if stride is None

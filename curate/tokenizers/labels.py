@@ -29,7 +29,7 @@ from curate.signals.labels import MAPS, Kind, LabelSignal, MapOptions
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.folders import code_version, read_folder, write_folder
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.inputs import IMAGE_INPUT
 
 MAPS_BY, LISTS_BY = "labelled", "4m-labels"
 """Architectures that write labels of `MAPS`, and the others."""
@@ -168,8 +168,6 @@ def make_labels(
     stream: str,
     tokenizer: str | None = None,
     parts: str | None = None,
-    licence: str = "that of the signal's weights, as their publisher states",
-    trained_on: str = "see the signal and the tokenizer",
 ) -> CodecCard:
     """Writes `card.json` and `labels.json`, whose folder's name becomes the tokenizer's.
 
@@ -218,7 +216,7 @@ def make_labels(
         "needs": [field],
         "input": (
             f"the field `{field}` ({kind}) of the signal {signal}, of uint8 sRGB {pixels} or a stack of them; "
-            f"{inner.card.name} writes it{PICTURES}"
+            f"{inner.card.name} writes it{IMAGE_INPUT}"
         ),
         "preprocessing": inner.card.preprocessing or _images_of(whole),
         "chunking": "the middle picture of a stack, number N // 2" if lists else "each picture alone",
@@ -226,8 +224,8 @@ def make_labels(
         "valid_length": "all ids are valid",
         "weights_digest": digest(raw),
         "code_version": code_version("numpy", "opencv-python-headless"),
-        "trained_on": trained_on,
-        "licence": licence,
+        "trained_on": "see the signal and the tokenizer",
+        "licence": "that of the signal's weights, as their publisher states",
         "quality": [],
         "batch_invariance": None,  # measured below
         "bf16_difference": None,  # that of the inner card is of photographs
@@ -268,13 +266,12 @@ def _batch_difference(tokenizer: LabelTokenizer, signal: LabelSignal) -> float |
     """The share of ids that differ when labels of three synthetic images are encoded alone and together; None without
     ids."""
     from curate.tokenizers.grid import probes  # imports torch, which a plan does not need
-    from curate.tokenizers.quantisers.difference import difference_rate
+    from curate.tokenizers.quantisers.difference import share_of_all
 
     side = signal.view.size
     frames = [*probes(2, side), np.zeros((1, side, side, 3), np.uint8)]
     labels = [label_of(signal, f, "a red ball", (side, side)) for f in frames]
-    together, alone = tokenizer.encode(labels), [tokenizer.encode([label])[0] for label in labels]
-    if any(a.shape != b.shape for a, b in zip(alone, together, strict=True)):
+    pairs = [(tokenizer.encode([label])[0], ids) for label, ids in zip(labels, tokenizer.encode(labels), strict=True)]
+    if any(alone.shape != among.shape for alone, among in pairs):
         return 1.0
-    flat = [np.concatenate([ids.reshape(-1) for ids in some]) for some in (alone, together)]
-    return difference_rate(flat[0], flat[1]) if flat[0].size else None
+    return share_of_all(pairs) if any(ids.size for ids, _ in pairs) else None

@@ -16,7 +16,7 @@ from curate.schema.manifest import Clock
 CLIP_FPS = 8.0
 """Frames per second of a clip where neither recipe nor card says (VideoPoet, Kondratyuk et al. 2023, uses 8)."""
 
-PICTURES, CLIP_FRAMES = 8, 17
+IMAGE_FRAMES, CLIP_FRAMES = 8, 17
 
 
 def clock_of(card: CodecCard, fps: float | None, pad: bool) -> Clock | None:
@@ -40,7 +40,7 @@ def view_of(
 
     Args:
         fps, max_frames, pad: as in the recipe's stream.
-        crops: as in the recipe; of streams of pictures.
+        crops: as in the recipe; of streams of images.
 
     Raises:
         CurateError: the card does not say what size or rate it needs, or `max_frames` is not 1 + stride * k of video.
@@ -68,7 +68,7 @@ def frames_of(card: CodecCard, fps: float | None = None, max_frames: int | None 
 
     Args:
         fps, max_frames: as in the recipe's stream.
-        crops: as in the recipe. Words of the whole picture go with any crop, of the centre square (the card's
+        crops: as in the recipe. Words of the whole image go with any crop, of the centre square (the card's
             `preprocessing` tells) with that one alone.
 
     Raises:
@@ -82,7 +82,7 @@ def frames_of(card: CodecCard, fps: float | None = None, max_frames: int | None 
             "set crops to 1, or give this stream a recipe of its own",
         )
     several = crops if card.modality == "image" else 1
-    return Frames(_size(card), fps or 1.0, max_frames or PICTURES, crop=not whole, crops=several)
+    return Frames(_size(card), fps or 1.0, max_frames or IMAGE_FRAMES, crop=not whole, crops=several)
 
 
 def _size(card: CodecCard) -> int:

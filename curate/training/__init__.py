@@ -1,6 +1,8 @@
 """Training of tokenizers: `train(config, out)` for images, video, audio and text, from a `train.yaml` to a codec card.
 
-Nothing that reads or writes builds imports this room; `curate tokenizers train` does.
+`features` fits the codebooks of quantised features, `masks` those of the mask tokenizer.
+
+Nothing that reads or writes builds imports this room; `curate tokenizers train` and `features` do.
 """
 
 from __future__ import annotations

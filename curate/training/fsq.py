@@ -34,7 +34,7 @@ from curate.tokenizers.codecs.image_fsq import PATCH, ImageFSQ, ImageFSQNet, Ima
 from curate.tokenizers.codecs.video_fsq import VideoFSQ
 from curate.tokenizers.codecs.video_fsq_net import GROUP, VideoFSQNet, VideoFSQShape, group_of
 from curate.tokenizers.folders import WEIGHTS, code_version, header, words_of, write_folder
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.inputs import IMAGE_INPUT
 from curate.tokenizers.measures.files import read_files, square
 from curate.tokenizers.measures.image import evaluate_clips, evaluate_images
 from curate.tokenizers.quantisers.difference import batch_difference, rounded_difference
@@ -432,7 +432,7 @@ def write_image_card(
         index_order=_ORDER.format("cells in row-major order"),
         grid=(size // patch, size // patch),
         input_size=size,
-        input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3), nothing else{PICTURES}",
+        input=f"uint8 sRGB ({size}, {size}, 3) or (N, {size}, {size}, 3), nothing else{IMAGE_INPUT}",
         chunking="none: a picture is encoded whole, the frames of a video one by one",
         padding="none",
         valid_length="the whole grid",
@@ -490,7 +490,7 @@ def write_video_card(folder: Path, held_out: Sequence[tuple[str, Sequence[Clip]]
         temporal_stride=GROUP,
         input_size=size,
         input=(
-            f"uint8 sRGB (1 + 4k, {size}, {size}, 3) or a picture ({size}, {size}, 3), nothing else{PICTURES}. "
+            f"uint8 sRGB (1 + 4k, {size}, {size}, 3) or a picture ({size}, {size}, 3), nothing else{IMAGE_INPUT}. "
             "Trained on every 1st, 2nd and 3rd frame of videos of 24 to 30 frames a second"
         ),
         chunking=(

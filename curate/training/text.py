@@ -13,6 +13,7 @@ from curate.schema.codec import CodecCard, Quality, smallest_unsigned
 from curate.schema.ids import digest
 from curate.tokenizers.codecs.text_bpe import OFFSET, SPECIAL, TextBPE, bytes_per_token
 from curate.tokenizers.folders import code_version, write_folder
+from curate.tokenizers.measures.usage import CodebookUsage
 from curate.tokenizers.quantisers.difference import batch_difference
 from curate.training.session import Session
 from curate.training.text_corpus import TextSource, gather
@@ -82,14 +83,16 @@ def write_text_card(
     for group, texts in sorted(held.items()):
         ids = tokenizer.encode(texts)
         exact = tokenizer.decode(ids) == list(texts)
-        used = len({int(i) for x in ids for i in x})
+        usage = CodebookUsage(vocabulary - OFFSET)
+        for x in ids:
+            usage.add(x)
         density = bytes_per_token(tokenizer, texts)
         log.info("%s: %d texts, %.3f bytes a token, %s", group, len(texts), density, "exact" if exact else "NOT EXACT")
         quality.append(
             Quality(
                 media=f"{group}, held out by hash: {density:.2f} bytes a token",
                 items=len(texts),
-                codebook_usage=round(used / (vocabulary - OFFSET), 4),
+                codebook_usage=round(usage.share, 4),
                 lossless=exact,
             )
         )

@@ -13,7 +13,7 @@ import pytest
 
 from curate.decide.decide import Decided, decide
 from curate.decide.engine import LocalEngine
-from curate.decide.ledger import conserve
+from curate.decide.ledger import checked_counts
 from curate.decide.partitions import PartitionFiles
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
@@ -194,7 +194,7 @@ class Build:
                 assert {o: found.count(o) for o in counts} == counts
         whole = pa.concat_tables(tables)
         records = sum(pq.read_metadata(self.store.root / f.records).num_rows for f in self.files)
-        conserve([f.counts for f in decided.fragments], records=records)
+        checked_counts([f.counts for f in decided.fragments], records=records)
         sound(whole)
         return whole
 

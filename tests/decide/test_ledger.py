@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from curate.decide.ledger import conserve
+from curate.decide.ledger import checked_counts
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Counts
 
@@ -19,7 +19,7 @@ OTHER = {
 
 
 def test_fragments_are_summed_up():
-    counts = conserve([ONE, OTHER], records=8, samples=6)
+    counts = checked_counts([ONE, OTHER], records=8, samples=6)
     assert counts == {
         "records": {"total": 8, "sampled": 4, "dropped": 1, "duplicate": 1, "failed": 2},
         "samples": {"total": 6, "kept": 3, "dropped": 1, "duplicate": 1, "failed": 1},
@@ -28,7 +28,7 @@ def test_fragments_are_summed_up():
 
 
 def test_an_empty_ledger_adds_up():
-    assert conserve([], 0, 0)["records"]["total"] == 0
+    assert checked_counts([], 0, 0)["records"]["total"] == 0
 
 
 @pytest.mark.parametrize(
@@ -44,5 +44,5 @@ def test_an_empty_ledger_adds_up():
 )
 def test_what_does_not_add_up_is_named(counts, independent, problem):
     with pytest.raises(CurateError) as caught:
-        conserve(counts, **independent)
+        checked_counts(counts, **independent)
     assert caught.value.message == f"the ledger does not add up: {problem}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from streams_4m import STREAMS, StreamKind, modality_id
+
 from curate.exports.fourm.metadata import FIELDS, Field
-from curate.exports.fourm.streams import STREAMS, StreamKind, modality_id
 from curate.exports.fourm.words import FIRST_WORD, KEYWORDS, OBJECTS, SHARED, VOCABULARY
 
 _HEAD = """# The streams of 4M-21
 
-Made from `curate/exports/fourm/streams.py` by `python tests/exports/streams_4m_page.py`; change it there.
+Made from `tests/exports/streams_4m.py` by `python tests/exports/streams_4m_page.py`; change it there.
 
 Sources: 4M-21 (arXiv 2406.09406, appendix D) and the code apple/ml-4m at cda590f. Where paper and code differ, the
 code is followed. The number is what 4M's models know a stream by: SHA-256 of its name modulo 2^15, `@` and size

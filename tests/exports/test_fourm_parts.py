@@ -20,10 +20,11 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest
 from curate.signals.labels import packed, unpacked
 from curate.tokenizers import zoo
-from curate.tokenizers.codecs.mask_vq import HELD_OUT, MaskVQ, box_of, cut, fit_masks, mean_iou, regions
+from curate.tokenizers.codecs.mask_vq import MaskVQ, box_of, cut
 from curate.tokenizers.labels import label_of, make_labels
 from curate.tokenizers.quantisers.pq import fit_product
 from curate.tokenizers.views import frames_of
+from curate.training.masks import HELD_OUT, fit_masks, mean_iou, regions
 
 
 def disc(side: int, x: int, y: int, radius: int) -> NDArray[np.bool_]:

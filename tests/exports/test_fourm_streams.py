@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from streams_4m import BY_NAME, STREAMS, modality_id
 from streams_4m_page import markdown
 
 from curate.exports.fourm import caption, det, metadata, palette, poses, sam
 from curate.exports.fourm.det import Box
 from curate.exports.fourm.metadata import FIELDS
 from curate.exports.fourm.poses import Person
-from curate.exports.fourm.streams import BY_NAME, STREAMS, modality_id
 from curate.exports.fourm.words import OBJECTS, split
 
 UNIT = st.floats(0, 1)

@@ -10,10 +10,10 @@ from curate.schema.codec import smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.tokenizers import zoo
 from curate.tokenizers.folders import read_card
-from curate.tokenizers.inputs import ARRAYS, PICTURES, SOUNDS
+from curate.tokenizers.inputs import ARRAY_INPUT, AUDIO_INPUT, IMAGE_INPUT
 
 ZOO = sorted(path.parent for path in (Path(__file__).parents[2] / "tokenizers").glob("*/card.json"))
-CONTRACTS = {"image": PICTURES, "video": PICTURES, "audio": SOUNDS, "array": ARRAYS}
+CONTRACTS = {"image": IMAGE_INPUT, "video": IMAGE_INPUT, "audio": AUDIO_INPUT, "array": ARRAY_INPUT}
 
 
 @pytest.mark.parametrize("folder", ZOO, ids=lambda folder: folder.name)
@@ -29,7 +29,7 @@ def test_a_card_leaves_nothing_open(folder: Path) -> None:
     assert card.batch_invariance == 0.0
     assert card.quality
     assert all(figure.media and figure.items for figure in card.quality)
-    contract = PICTURES if card.needs else CONTRACTS.get(card.modality, "")
+    contract = IMAGE_INPUT if card.needs else CONTRACTS.get(card.modality, "")
     assert contract in card.input
     if card.modality in ("image", "video"):
         assert card.grid

@@ -1,4 +1,4 @@
-"""How places in a picture become places in a crop of it (`curate.media.crops`)."""
+"""How places in an image become places in a crop of it (`curate.media.crops`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Bounds = tuple[float, float, float, float]
 
 
 def bounds_in_crop(bounds: Bounds, width: int, height: int, crop: Sequence[int]) -> Bounds | None:
-    """A box of the picture in the frame of a crop, cut at its edges and mirrored if the crop is; None: no area is left.
+    """A box of the image in the frame of a crop, cut at its edges and mirrored if the crop is; None: no area is left.
 
     Args:
-        bounds: in [0, 1] of the picture.
+        bounds: in [0, 1] of the image.
         crop: a row of `crop_settings`.
     """
     top, left, h, w, flip = (int(value) for value in crop)

@@ -60,7 +60,7 @@ def parse(words: Sequence[str]) -> list[Box]:
 
 
 def crop(boxes: Sequence[Box], width: int, height: int, row: Sequence[int]) -> list[Box]:
-    """Boxes of a picture of `width` x `height` pixels in the frame of a crop; those with no area left are not there.
+    """Boxes of an image of `width` x `height` pixels in the frame of a crop; those with no area left are not there.
 
     Args:
         row: of `crops.crop_settings`; flipped crops mirror the boxes.

@@ -1,4 +1,4 @@
-"""The stream `metadata`: figures of the whole picture and its caption, `v1=<field> v0=<bin>` for each.
+"""The stream `metadata`: figures of the whole image and its caption, `v1=<field> v0=<bin>` for each.
 
 As in ml-4m. The paper writes a brightness of 120 as `v1=10 v0=120`; the code writes the bin, `v1=10 v0=23`, and the
 code is followed. Fields are in the order of their numbers; ml-4m shuffles them at training, which is the view's to do:

@@ -1,4 +1,4 @@
-"""The stream `color_palette`: the main colours of the whole picture, `v1=<n>` and then `v0=r v0=g v0=b` for each.
+"""The stream `color_palette`: the main colours of the whole image, `v1=<n>` and then `v0=r v0=g v0=b` for each.
 
 A word says how many come, so that a palette cut short is seen. Exact: values are 0 to 255. ml-4m draws n from 1 to 7
 anew each time; here the caller gives the palette. Seven colours are 22 words, and with `[EOS]` fill 4M's budget of 23

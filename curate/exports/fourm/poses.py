@@ -59,7 +59,7 @@ class Person:
     """A body.
 
     Attributes:
-        bounds: x0, y0, x1, y1 in [0, 1] of the picture or crop.
+        bounds: x0, y0, x1, y1 in [0, 1] of the image or crop.
         pose: 8 ids 0 .. 1023 of the body pose's tokenizer.
         orientation: rotation of the whole body, a matrix by rows: 9 values in [-1, 1].
         betas: 10 shape values; those beyond -3 and 3 are clipped when written.
@@ -140,7 +140,7 @@ def crop(
     row: Sequence[int],
     mirrored: Sequence[Sequence[int]] | None = None,
 ) -> list[Person]:
-    """People of a picture of `width` x `height` pixels in the frame of a crop; those with no area left are not there.
+    """People of an image of `width` x `height` pixels in the frame of a crop; those with no area left are not there.
 
     Where the crop is flipped the orientation becomes M R M with M = diag(-1, 1, 1), and the camera's tx changes sign.
     Betas stay: bodies of SMPL are near enough the same on both sides. What the codes mean only their tokenizer knows.

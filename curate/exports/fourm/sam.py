@@ -17,7 +17,7 @@ from curate.exports.fourm.values import BINS, Reader, bin_word, code_word
 
 CODES = 16
 POINTS = 7
-"""Points that 4M asks at in a picture."""
+"""Points that 4M asks at in an image."""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.exports.fourm.words import FIRST_WORD, OBJECTS, SHARED, SPECIAL, check, checked_ids
+from curate.exports.fourm.words import FIRST_WORD, OBJECTS, SHARED, SPECIAL, check
 from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
-from curate.tokenizers.codecs.text_bpe import check_texts
+from curate.tokenizers.codecs.text_bpe import checked_ids, encoded
 from curate.tokenizers.folders import read_folder, write_folder
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
@@ -103,10 +103,7 @@ class WordPiece4M:
         Raises:
             ValueError: an item is not a string, or has a lone surrogate and so is not Unicode text.
         """
-        check_texts(items)
-        # one at a time: the library's batches start threads, which a later fork of the process would not survive
-        found = (self._pieces.encode(item, add_special_tokens=False).ids for item in items)
-        return [np.array(ids, dtype=self.card.numpy_dtype) for ids in found]
+        return [np.array(ids, dtype=self.card.numpy_dtype) for ids in encoded(self._pieces, items)]
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[str]:
         """Ids `(n,)` to lower-case text; an unknown word is `[UNK]`.
@@ -114,15 +111,10 @@ class WordPiece4M:
         Raises:
             ValueError: an id is special, a bin or out of range, or `lengths` is given.
         """
-        if lengths is not None:
-            raise ValueError("lengths have no meaning for text")
-        out = []
-        for item in ids:
-            found = checked_ids(item, 0, self.card.vocabulary)
-            if any(i < _FIRST_TEXT and i != _UNKNOWN for i in found):
-                raise ValueError(f"ids of text must be {_FIRST_TEXT} to {self.card.vocabulary - 1}, or {_UNKNOWN}")
-            out.append(self._pieces.decode(found, skip_special_tokens=False))
-        return out
+        found = checked_ids(ids, lengths, 0, self.card.vocabulary)
+        if any(i < _FIRST_TEXT and i != _UNKNOWN for item in found for i in item):
+            raise ValueError(f"ids of text must be {_FIRST_TEXT} to {self.card.vocabulary - 1}, or {_UNKNOWN}")
+        return [self._pieces.decode(item, skip_special_tokens=False) for item in found]
 
     def encode_words(self, words: Sequence[str]) -> NDArray[np.generic]:
         """The ids `(n,)` of a serialised stream: those that ml-4m gives its words joined by spaces.
@@ -135,7 +127,8 @@ class WordPiece4M:
 
     def decode_words(self, ids: NDArray[np.generic]) -> list[str]:
         """The words of `encode_words`; ValueError for an id that is none of theirs."""
-        words = [self._word[i] for i in checked_ids(ids, FIRST_WORD, self.card.vocabulary)]
+        [found] = checked_ids([ids], None, FIRST_WORD, self.card.vocabulary)
+        words = [self._word[i] for i in found]
         check(words)
         return words
 

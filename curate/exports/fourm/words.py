@@ -18,6 +18,7 @@ from curate.exports.fourm.values import AXES, BINS
 from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest
+from curate.tokenizers.codecs.text_bpe import checked_ids
 from curate.tokenizers.folders import read_folder, write_folder
 
 SENTINELS = 200
@@ -122,9 +123,8 @@ class WordsTokenizer:
         Raises:
             ValueError: an id is special or out of range, or `lengths` is given.
         """
-        if lengths is not None:
-            raise ValueError("lengths have no meaning for text")
-        return [" ".join(VOCABULARY[i] for i in checked_ids(item, FIRST_WORD, self.card.vocabulary)) for item in ids]
+        found = checked_ids(ids, lengths, FIRST_WORD, self.card.vocabulary)
+        return [" ".join(VOCABULARY[i] for i in item) for item in found]
 
 
 def words_card(name: str = "4m-words", stream: str = "det") -> CodecCard:
@@ -148,16 +148,6 @@ def words_card(name: str = "4m-words", stream: str = "det") -> CodecCard:
         licence="Apache-2.0",
         batch_invariance=0.0,
     )
-
-
-def checked_ids(item: NDArray[np.generic], first: int, end: int) -> list[int]:
-    """Ids of an integer array `(n,)` as a list; ValueError for another array, or an id outside first .. end - 1."""
-    if not isinstance(item, np.ndarray) or item.ndim != 1 or (item.size and item.dtype.kind not in "ui"):
-        raise ValueError("ids must be an integer array (n,)")
-    found: list[int] = item.tolist()
-    if found and not first <= min(found) <= max(found) < end:
-        raise ValueError(f"ids of words must be {first} to {end - 1}")
-    return found
 
 
 def _split(item: str) -> list[str]:

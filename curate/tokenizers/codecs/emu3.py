@@ -22,7 +22,7 @@ from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.weights import read_beside, read_part
 from curate.tokenizers.codecs.chameleon import ANCHOR, NEAREST, config_of, normalisation
 from curate.tokenizers.grid import ClipTokenizer, GridNet, Imported, square_grid
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.inputs import IMAGE_INPUT
 
 # Names of the publisher's network, and of the same layer in transformers.
 RENAMED = (
@@ -65,7 +65,7 @@ class Emu3Net(GridNet):
             "grid": square_grid("Emu3's tokenizer", size, stride),
             "input_size": size,
             "input": f"uint8 sRGB {self.form(size, steps)}. The publisher keeps the shape of an image and rounds its "
-            f"sides to multiples of 8; here it is cropped{PICTURES}",
+            f"sides to multiples of 8; here it is cropped{IMAGE_INPUT}",
         }
 
     def form(self, size: int, steps: int) -> str:

@@ -14,7 +14,7 @@ from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.tokenizers.folders import code_version
 from curate.tokenizers.grid import preprocessing
-from curate.tokenizers.inputs import PICTURES
+from curate.tokenizers.inputs import IMAGE_INPUT
 
 
 class FeatureTokenizer(ABC):
@@ -48,7 +48,8 @@ def encoder_fields(encoder: Encoder, then: str) -> dict[str, Any]:
         "modality": "image",
         "input_size": size,
         "channels": 3,
-        "input": f"uint8 sRGB ({size}, {size}, 3) or a stack of them, to {encoder.name}; its feature {then}{PICTURES}",
+        "input": f"uint8 sRGB ({size}, {size}, 3) or a stack of them, to {encoder.name}; its feature {then}"
+        f"{IMAGE_INPUT}",
         "preprocessing": preprocessing(encoder.mean, encoder.std),
         "chunking": "each image alone",
         "padding": "none",

@@ -28,8 +28,8 @@ from curate.tokenizers.codecs.features import FeatureTokenizer, encoder_fields, 
 from curate.tokenizers.codecs.fourm_vq import domain_of
 from curate.tokenizers.folders import WEIGHTS, open_weights, read_folder, write_folder, write_weights
 from curate.tokenizers.grid import GridNet, Imported, nearest_code
-from curate.tokenizers.inputs import ARRAYS
-from curate.tokenizers.quantisers.difference import difference_rate
+from curate.tokenizers.inputs import ARRAY_INPUT
+from curate.tokenizers.quantisers.difference import stack_difference
 
 STREAMS = {
     "DINOv2-B14-global": "tok_dinov2_global",
@@ -162,7 +162,7 @@ class MemcodesNet(GridNet):
             "preprocessing": None,
             "input": (
                 f"float32 ({self.wide},) or a stack of them, as its publisher's encoder gives it, not normalised"
-                f"{ARRAYS}"
+                f"{ARRAY_INPUT}"
             ),
             "chunking": "a vector at a time; ids of a vector do not depend on others",
             "padding": "none",
@@ -272,8 +272,7 @@ class MemcodesOfImages(FeatureTokenizer):
         card = CodecCard.model_validate(net.card_fields(None) | encoder_fields(made, "as it is") | own)
         tokenizer = cls(card, made, net)
         noise = np.random.default_rng(0).integers(0, 256, (16, made.size, made.size, 3), np.uint8)
-        alone = np.stack([tokenizer.encode([one])[0] for one in noise])
-        card = card.model_copy(update={"batch_invariance": difference_rate(tokenizer.encode([noise])[0], alone)})
+        card = card.model_copy(update={"batch_invariance": stack_difference(tokenizer, noise)})
         write_folder(folder, card, {WEIGHTS: raw})
         return card
 

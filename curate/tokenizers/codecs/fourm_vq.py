@@ -23,7 +23,7 @@ from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.tokenizers.codecs.fourm_unet import PatchedUNet, diffusion_of, sample, scheduler_of, unet_shape
 from curate.tokenizers.grid import GridNet, Imported, nearest_code, square_grid
-from curate.tokenizers.inputs import ARRAYS
+from curate.tokenizers.inputs import ARRAY_INPUT
 
 HEAD = 64
 KEPT = ("encoder.", "quant_proj.", "quantize._codebook.embed", "cls_emb.")
@@ -181,10 +181,12 @@ class FourMNet(GridNet):
         if self.colours:
             return fields
         if self.labels:
-            said = f"uint8 classes ({size}, {size}) below {self.labels}: COCO's plus 1, 0 where there is none{ARRAYS}"
+            said = (
+                f"uint8 classes ({size}, {size}) below {self.labels}: COCO's plus 1, 0 where there is none{ARRAY_INPUT}"
+            )
         else:
             how = "0 outside and 1 inside" if self.domain == MASKS else "normalised as its publisher trained it"
-            said = f"float32 ({size}, {size}, {self.channels}), {how}{ARRAYS}"
+            said = f"float32 ({size}, {size}, {self.channels}), {how}{ARRAY_INPUT}"
         channels = 1 if self.labels else self.channels
         return fields | {"modality": "array", "preprocessing": None, "channels": channels, "input": said}
 

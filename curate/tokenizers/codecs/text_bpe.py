@@ -54,32 +54,44 @@ class TextBPE:
         Raises:
             ValueError: an item is not a string, or has a lone surrogate and so is not Unicode text.
         """
-        check_texts(items)
-        # one at a time: the library's batches start threads, which a later fork of the process would not survive
-        found = (self._bpe.encode(item, add_special_tokens=False).ids for item in items)
-        return [(np.array(ids, dtype=np.int64) + OFFSET).astype(self.card.numpy_dtype) for ids in found]
+        return [(np.array(ids, np.int64) + OFFSET).astype(self.card.numpy_dtype) for ids in encoded(self._bpe, items)]
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[str]:
         """Ids `(n,)` to strings; exact for the ids of `encode`.
 
         Ids that a model made may stop inside a character; such bytes become U+FFFD.
 
-        Args:
-            lengths: has no meaning for text and must be None.
-
         Raises:
-            ValueError: an id is special or out of range. What a special id means is for the view to say.
+            ValueError: an id is special or out of range, or `lengths` is given. What a special id means is for the view
+                to say.
         """
-        if lengths is not None:
-            raise ValueError("lengths have no meaning for text")
-        out = []
-        for item in ids:
-            if not isinstance(item, np.ndarray) or item.ndim != 1 or (item.size and item.dtype.kind not in "ui"):
-                raise ValueError("ids must be an integer array (n,)")
-            if item.size and not OFFSET <= int(item.min()) <= int(item.max()) < self.card.vocabulary:
-                raise ValueError(f"text ids must be {OFFSET} to {self.card.vocabulary - 1}")
-            out.append(self._bpe.decode((item.astype(np.int64) - OFFSET).tolist(), skip_special_tokens=False))
-        return out
+        found = checked_ids(ids, lengths, OFFSET, self.card.vocabulary)
+        return [self._bpe.decode([i - OFFSET for i in item], skip_special_tokens=False) for item in found]
+
+
+def encoded(pieces: HuggingFaceTokenizer, items: Sequence[str]) -> list[list[int]]:
+    """The library's ids of texts, without begin or end marks; ValueError as `check_texts`."""
+    check_texts(items)
+    # one at a time: the library's batches start threads, which a later fork of the process would not survive
+    return [pieces.encode(item, add_special_tokens=False).ids for item in items]
+
+
+def checked_ids(
+    ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None, first: int, end: int
+) -> list[list[int]]:
+    """What `decode` of a tokenizer of text is given, as lists.
+
+    Raises:
+        ValueError: an item is no integer array `(n,)`, an id is outside first .. end - 1, or there are lengths.
+    """
+    if lengths is not None:
+        raise ValueError("lengths have no meaning for text")
+    for item in ids:
+        if not isinstance(item, np.ndarray) or item.ndim != 1 or (item.size and item.dtype.kind not in "ui"):
+            raise ValueError("ids must be an integer array (n,)")
+        if item.size and not first <= int(item.min()) <= int(item.max()) < end:
+            raise ValueError(f"text ids must be {first} to {end - 1}")
+    return [item.tolist() for item in ids]
 
 
 def check_texts(items: Sequence[object]) -> None:

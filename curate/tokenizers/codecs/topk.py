@@ -21,7 +21,7 @@ from curate.schema.ids import digest
 from curate.tokenizers.codecs.quantised_features import QuantisedFeatures
 from curate.tokenizers.folders import WEIGHTS, header, read_folder, words_of, write_folder
 from curate.tokenizers.grid import probes
-from curate.tokenizers.quantisers.difference import difference_rate
+from curate.tokenizers.quantisers.difference import stack_difference
 
 
 class _TopK:
@@ -69,7 +69,7 @@ class TopKOdds(_TopK):
         return [one.astype(np.float32) for one in ids]
 
 
-def write_topk(folder: Path, k: int, temperature: float = 1.0, device: str = "cpu") -> tuple[Path, Path]:
+def write_topk(folder: Path, k: int, temperature: float = 1.0) -> tuple[Path, Path]:
     """Beside a folder of dense quantised features, `NAME-topK` with the ids and `NAME-topK-odds` with probabilities.
 
     Args:
@@ -79,7 +79,7 @@ def write_topk(folder: Path, k: int, temperature: float = 1.0, device: str = "cp
     Raises:
         CurateError: the features are not dense, or k or temperature cannot be.
     """
-    features = QuantisedFeatures.load(folder, device)
+    features = QuantisedFeatures.load(folder)
     card = features.card
     if len(card.grid or ()) != 2:
         raise CurateError(f"{card.name} has no map of positions", "top-k codes are of dense features: kind=dense")
@@ -111,15 +111,9 @@ def write_topk(folder: Path, k: int, temperature: float = 1.0, device: str = "cp
         "features": k,
         "index_order": "cells in row-major order" + each,
     }
+    images = np.concatenate(probes(4, card.input_size or 0))
     for out, cls, own in ((ids, TopKIds, of_ids), (odds, TopKOdds, of_odds)):
         made = cls(CodecCard.model_validate(card.model_dump() | common | own), features, k, temperature)
-        write_folder(out, made.card.model_copy(update={"batch_invariance": _batch_difference(made)}), {WEIGHTS: raw})
+        measured = {"batch_invariance": stack_difference(made, images)}
+        write_folder(out, made.card.model_copy(update=measured), {WEIGHTS: raw})
     return ids, odds
-
-
-def _batch_difference(tokenizer: TopKIds | TopKOdds) -> float:
-    """The share of values, by their bits, that differ when four synthetic images are encoded alone and as a stack."""
-    images = np.concatenate(probes(4, tokenizer.card.input_size or 0))
-    alone, [together] = np.stack(tokenizer.encode(list(images))), tokenizer.encode([images])
-    bits = np.uint16 if alone.dtype == np.float16 else alone.dtype
-    return difference_rate(alone.view(bits), together.view(bits))

@@ -15,6 +15,7 @@ from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.codec import Quality
 from curate.schema.errors import CurateError
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.measures.usage import CodebookUsage
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +114,9 @@ def evaluate_audio(
     ids = tokenizer.encode(items)
     back = tokenizer.decode(ids, [len(x) for x in items])
     mean = float(np.mean([si_sdr(x, y) for x, y in zip(items, back, strict=True)]))
-    levels = tokenizer.card.ids_per_frame
-    together = np.concatenate(ids)
-    used = sum(len(np.unique(together[:, level])) for level in range(levels))
+    usage = CodebookUsage(tokenizer.card.vocabulary, tokenizer.card.ids_per_frame)
+    for item in ids:
+        usage.add(item)
     return Quality(
         media=media,
         items=len(items),
@@ -124,7 +125,7 @@ def evaluate_audio(
         si_sdr_db=round(mean, 2),
         pesq=_mean(wideband_pesq, items, back) if speech else None,
         visqol=None if speech is None else _mean(lambda x, y: visqol(x, y, speech), items, back),
-        codebook_usage=round(used / (levels * tokenizer.card.vocabulary), 4),
+        codebook_usage=round(usage.share, 4),
         lossless=None,
     )
 

@@ -41,6 +41,13 @@ def batch_difference(tokenizer: Tokenizer, items: Sequence[Any], size: int = 16)
     return share_of_all(pairs)
 
 
+def stack_difference(tokenizer: Tokenizer, stack: NDArray[Any]) -> float:
+    """The share of values, in [0, 1], by their bits, that differ when items are encoded alone and as a stack."""
+    alone, [together] = np.stack([tokenizer.encode([item])[0] for item in stack]), tokenizer.encode([stack])
+    bits = f"u{alone.itemsize}"  # two NaN are no difference
+    return difference_rate(alone.view(bits), together.view(bits))
+
+
 def rounded_difference(ids_of: Callable[..., NDArray[Any]], items: Sequence[Any]) -> float:
     """The share of ids of all items, in [0, 1], five digits, that differ under `ids_of(item, bf16=True)`.
 

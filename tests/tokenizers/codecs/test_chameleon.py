@@ -118,15 +118,6 @@ def test_a_checkpoint_that_does_not_fit_says_key_and_shape(chameleon: ChameleonV
         ChameleonVQ.import_checkpoint(str(tmp_path / "other.safetensors"), tmp_path / "imported")
 
 
-def test_changed_weights_are_refused(vqgan: Path, tmp_path: Path) -> None:
-    ChameleonVQ.import_checkpoint(str(vqgan), tmp_path)
-    raw = bytearray((tmp_path / "weights.safetensors").read_bytes())
-    raw[-1] ^= 1
-    (tmp_path / "weights.safetensors").write_bytes(raw)
-    with pytest.raises(CurateError, match="are not those of its card"):
-        ChameleonVQ.load(tmp_path)
-
-
 def test_the_vqgan_decoder_has_the_published_names_at_full_size() -> None:
     """Names and shapes that the released code builds (facebookresearch/chameleon, vqgan.py and vqgan.yaml)."""
     with torch.device("meta"):

@@ -24,12 +24,13 @@ from curate.schema.errors import CurateError
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.codecs.continuous_features import ContinuousFeatures, to_float16
-from curate.tokenizers.codecs.quantised_features import QuantisedFeatures, train_features, unit
+from curate.tokenizers.codecs.quantised_features import QuantisedFeatures, unit
 from curate.tokenizers.codecs.t5 import T5Features, plain_pieces
 from curate.tokenizers.codecs.topk import write_topk
 from curate.tokenizers.evaluate import evaluate_folder
 from curate.tokenizers.quantisers.pq import product_vectors
 from curate.tokenizers.quantisers.topk import topk
+from curate.training.features import train_features
 
 Pictures = NDArray[np.uint8]
 torch.set_num_threads(1)

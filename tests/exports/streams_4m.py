@@ -25,7 +25,7 @@ class StreamKind:
 
     Attributes:
         name: `kind@res` where the media have a size, else `kind`.
-        kind: `pixels`: the picture itself; `grid`: an id for each patch; `vector`: ids without places; `words`: a
+        kind: `pixels`: the image itself; `grid`: an id for each patch; `vector`: ids without places; `words`: a
             serialisation in words; `text`: free text; `features`: continuous vectors.
         source: what it is made from; models are those that 4M used.
         tokenizer: what makes the ids, as 4M trained it.
@@ -60,7 +60,7 @@ class StreamKind:
 
     @property
     def target(self) -> bool:
-        """Whether 4M predicts it; the others are inputs only."""
+        """True if 4M predicts it; the others are inputs only."""
         return self.vocabulary > 0
 
 
