@@ -150,7 +150,7 @@ def _signal(signal: Signal) -> dict[str, Any]:
     return {
         "name": signal.name,
         "version": signal.version(),
-        "options": signal.options.model_dump(mode="json"),
+        "options": signal.made_by(),
         "fields": [
             {
                 "name": f.name,

@@ -102,10 +102,12 @@ def compute_batch(signal: Signal, batch: Batch) -> list[Result]:
     """The signal's results; a batch that fails as a whole is tried again member by member (law 2).
 
     Raises:
-        CurateError: a signal that does not give one result a sample.
+        CurateError: a signal that does not give one result a sample, or says itself that no sample will have one.
     """
     try:
         results = signal(batch)
+    except CurateError:
+        raise
     except Exception:
         results = [_alone(signal, batch, i) for i in range(len(batch))]
     if len(results) != len(batch):
@@ -126,6 +128,8 @@ def _alone(signal: Signal, batch: Batch, i: int) -> Result:
     )
     try:
         return signal(one)[0]
+    except CurateError:
+        raise
     except Exception as exc:  # recorded, with its class and message
         return Failure.of(f"annotate:{signal.name}", exc, attempt=2)
 
