@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from object_store import ObjectStore, running_store
+from once import once
 from plugin_build import PluginBuild, make
 from small_sam import save_small_sam
 
@@ -36,4 +37,4 @@ def sam(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def plugin_build(tmp_path_factory: pytest.TempPathFactory) -> PluginBuild:
     """A finished build by the recipe of `examples/plugins`, which tests only read."""
-    return make(tmp_path_factory.mktemp("plugins"))
+    return PluginBuild(once(tmp_path_factory, "plugins", make))

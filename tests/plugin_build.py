@@ -48,7 +48,7 @@ class PluginBuild:
         return done.stdout
 
 
-def make(root: Path) -> PluginBuild:
+def make(root: Path) -> None:
     """Photographs, a table that names them, and the build."""
     spec = importlib.util.find_spec("skimage")
     assert spec is not None
@@ -63,4 +63,3 @@ def make(root: Path) -> PluginBuild:
         database.executemany("INSERT INTO images VALUES (?, ?)", CAPTIONS.items())
     made = PluginBuild(root)
     made.curate("run", EXAMPLES / "plugins" / "recipe.yaml", "--out", made.build, "--no-dashboard", "--quiet")
-    return made

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small import Project, make_project, once
+from once import once
+from small import Project, make_project
 
 
 @pytest.fixture(scope="session")

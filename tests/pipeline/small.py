@@ -12,11 +12,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 RECIPE = """\
 name: small
@@ -87,20 +84,6 @@ def make_project(root: Path) -> None:
     """Media, and the recipe over them."""
     make_media(root / "media")
     (root / "small.yaml").write_text(RECIPE)
-
-
-def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that `make` fills, once for all processes of a test session; the others wait for the first."""
-    base = factory.getbasetemp()
-    root = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / f"once-{name}"
-    with root.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (root / "made").exists():
-            shutil.rmtree(root, ignore_errors=True)
-            root.mkdir()
-            make(root)
-            (root / "made").touch()
-    return root
 
 
 @dataclass(frozen=True)

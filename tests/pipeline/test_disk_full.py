@@ -24,6 +24,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_is_said_in_one_sentence_and_what_was_committed_is_kept(
     small_disk: Path, small_build: Path, project: Project
 ) -> None:

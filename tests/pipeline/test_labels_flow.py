@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from once import once
 from small import Project, package_file
 
 from curate.pipeline.plan import make_plan
@@ -48,12 +49,10 @@ def write(root: Path, text: str = RECIPE) -> Path:
     return recipe
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make(root: Path) -> None:
     """Three photographs, a flat image and a sound; the build lies beside them."""
     from PIL import Image
 
-    root = tmp_path_factory.mktemp("labels")
     (root / "media").mkdir()
     for name in IMAGES:
         shutil.copy(package_file("skimage", f"data/{name}"), root / "media")
@@ -61,7 +60,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (300, 200), (90, 120, 30)).save(root / "media" / "flat.png")
     shutil.copy(package_file("psychopy", "tests/data/Electronic_Chime-KevanGC-495939803.wav"), root / "media")
     Project(root).run(root / "build", "--workers", 1, recipe=RECIPE)
-    return root
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return once(tmp_path_factory, "labels", make)
 
 
 @pytest.fixture(scope="module")

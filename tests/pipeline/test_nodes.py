@@ -80,6 +80,7 @@ def build_while_a_node_dies(
     return " ".join(event["text"] for event in run.events if event["event"] == "note")
 
 
+@pytest.mark.long
 def test_a_node_dies_in_the_middle(
     cluster: dict[str, Any], small_build: Path, project: Project, tmp_path: Path
 ) -> None:

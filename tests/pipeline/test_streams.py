@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from once import once
 from small import Project, package_file
 
 from curate.media.crops import crop_settings
@@ -49,10 +50,8 @@ tokenize:
 """
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make(root: Path) -> None:
     """Two photographs and a clip with their captions; the build lies beside them."""
-    root = tmp_path_factory.mktemp("streams")
     media = root / "media"
     media.mkdir()
     for package, path in (
@@ -65,19 +64,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_labels(root / "labels/canny", "edges", {}, "canny", "image-fsq-64k")
     make_labels(root / "labels/palette", "palette", {}, "palette")
     make_labels(root / "labels/metadata", "metadata", {}, "metadata")
-    make = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=dense", "--stream", "emb_effnet@224"]
-    Project(root).curate(*make, "--out", root / "labels/effnet")
+    dense = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=dense", "--stream", "emb_effnet@224"]
+    Project(root).curate(*dense, "--out", root / "labels/effnet")
     whole = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=global", "--stream", "emb_whole@224"]
     Project(root).curate(*whole, "--out", root / "labels/whole")
     for folder, picture in (("fit", "coffee.png"), ("kept-out", "rocket.jpg")):
         (root / folder).mkdir()
         shutil.copy(package_file("skimage", f"data/{picture}"), root / folder)
-    codes = [*make[:5], "--stream", "tok_effnet@224", "--codes", 16, "--media", root / "fit"]
+    codes = [*dense[:5], "--stream", "tok_effnet@224", "--codes", 16, "--media", root / "fit"]
     best = ["--held-out", root / "kept-out", "--top-k", 3, "--temperature", 0.1]
     Project(root).curate(*codes, *best, "--out", root / "labels/codes")
     (root / "streams.yaml").write_text(RECIPE)
     Project(root).curate("run", root / "streams.yaml", "--out", root / "build", "--workers", 2)
-    return root
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return once(tmp_path_factory, "streams", make)
 
 
 @pytest.fixture(scope="module")
