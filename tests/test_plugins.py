@@ -253,8 +253,8 @@ def test_a_captioner_of_ones_own_says_what_it_sees(shades: Path) -> None:
         signal = CaptionSignal.of(Caption(captioner=name), ())
         signal.load()
         assert "sizes-1" in signal.version()
-        pictures = {CAPTION_VIEW: [np.zeros((1, 4, 8, 3), np.uint8)]}
-        (found,) = signal(Batch(["a"], ["image"], [None], pictures))
+        images = {CAPTION_VIEW: [np.zeros((1, 4, 8, 3), np.uint8)]}
+        (found,) = signal(Batch(["a"], ["image"], [None], images))
         assert found == {"caption": "a picture of 8 by 4", "caption_source": "captioner"}
 
 
