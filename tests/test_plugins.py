@@ -18,7 +18,7 @@ from curate.schema.recipe import Caption
 from curate.schema.recipe_file import RecipeFile
 from curate.signals import registry
 from curate.signals.base import Batch
-from curate.signals.caption import CAPTION_VIEW, CaptionSignal
+from curate.signals.captions import CaptionerOptions, CaptionerSignal
 from curate.signals.sharpness import Sharpness
 from curate.tokenizers import zoo
 
@@ -250,12 +250,15 @@ def test_a_recipe_that_misspells_one_names_the_nearest_and_the_line(shades: Path
 
 def test_a_captioner_of_ones_own_says_what_it_sees(shades: Path) -> None:
     for name in ("sizes", "shades:Sizes"):
-        signal = CaptionSignal.of(Caption(captioner=name), ())
+        (use,) = Caption(captioner=name).uses
+        signal = CaptionerSignal(CaptionerOptions(use=use))
         signal.load()
         assert "sizes-1" in signal.version()
-        images = {CAPTION_VIEW: [np.zeros((1, 4, 8, 3), np.uint8)]}
+        images = {signal.needs[0]: [np.zeros((1, 4, 8, 3), np.uint8)]}
         (found,) = signal(Batch(["a"], ["image"], [None], images))
-        assert found == {"caption": "a picture of 8 by 4", "caption_source": "captioner"}
+        assert isinstance(found, dict)
+        assert found["captioner"] == "a picture of 8 by 4"
+        assert json.loads(found["captioner_by"])["model"] == name
 
 
 def test_the_command_lists_what_is_installed_beside_what_ships(shades: Path) -> None:

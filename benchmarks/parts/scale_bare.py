@@ -27,6 +27,7 @@ from PIL import Image
 from curate.media.requests import DecodeRequest, Frames
 from curate.signals.base import Batch, Signal
 from curate.signals.brightness import Brightness
+from curate.signals.tiny_image import VIEW as SMALL
 from curate.signals.tiny_image import TinyImage
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
@@ -41,18 +42,23 @@ def _tools() -> tuple[Signal, Signal, Tokenizer, Tokenizer]:
     return Brightness(), TinyImage(), ColourGrid(), zoo.load("text-bpe-8k")
 
 
-def _view(picture: Image.Image, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _view(
+    picture: Image.Image, size: int, how: Image.Resampling = Image.Resampling.LANCZOS
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)
-    return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box, 3.0))[None]
+    return np.asarray(picture.resize((size, size), how, box, 3.0))[None]
 
 
 def _columns(some: list[tuple[str, str, str, Image.Image]]) -> dict[str, list[Any]]:
     brightness, tiny, grid, text = _tools()
     pictures = [picture for *_, picture in some]
     captions = [caption for _, _, caption, _ in some]
-    views: dict[DecodeRequest, Any] = {_VIEW: [_view(p, _VIEW.size) for p in pictures]}
+    views: dict[DecodeRequest, Any] = {
+        _VIEW: [_view(p, _VIEW.size) for p in pictures],
+        SMALL: [_view(p, SMALL.size, Image.Resampling.BOX) for p in pictures],
+    }
     batch = Batch([d for d, *_ in some], ["image"] * len(some), list(captions), views)
     light: list[Any] = brightness(batch)
     vectors: list[Any] = tiny(batch)

@@ -76,8 +76,13 @@ def pack(file: RecipeFile, include: Sequence[Path], code: bool, to: Path) -> Pac
         recipe=recipe.name,
         code=_code(to) if code else [],
         bytes=sum(p.stat().st_size for p in to.rglob("*") if p.is_file()),
-        variables=[] if file.recipe.demo else variables(text),
+        variables=[] if file.recipe.demo else sorted({*variables(text), *_keys(file)}),
     )
+
+
+def _keys(file: RecipeFile) -> list[str]:
+    """Variables that hold keys of endpoints."""
+    return [use.calls.api_key_env for use in file.recipe.caption.uses if use.calls.api_key_env is not None]
 
 
 def is_editable() -> bool:
@@ -164,13 +169,13 @@ def _check_local(file: RecipeFile, folder: Path) -> None:
                 f"the tokenizer {stream.tokenizer!r} is a folder of this machine",
                 f"put it beside the recipe and send it along with --include {stream.tokenizer}",
             )
-    captioner = recipe.caption.captioner
-    if captioner is not None and _is_here(captioner) and not (folder / captioner).exists():
-        raise file.error(
-            ("caption", "captioner"),
-            f"the captioner {captioner!r} is a folder of this machine",
-            "name its hub id, or an absolute path that all nodes see",
-        )
+    for i, use in enumerate(recipe.caption.uses):
+        if use.endpoint is None and _is_here(use.model) and not (folder / use.model).exists():
+            raise file.error(
+                ("caption", "captioner") if recipe.caption.captioner else ("caption", "captioners", i, "model"),
+                f"the captioner {use.model!r} is a folder of this machine",
+                "name its hub id, or an absolute path that all nodes see",
+            )
 
 
 def _is_here(name: str) -> bool:

@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Any
 
 from curate.decide.engine import Held, Item, in_order
-from curate.helper.errors import HelperDied
 from curate.helper.process import Helper
-from curate.schema.errors import CurateError
+from curate.helper.quarantine import attempt
+from curate.schema.errors import CurateError, Quarantined
 
 LIMIT_SECONDS = 86_400.0
 """How long a task may take: what is beyond hangs."""
@@ -46,7 +46,7 @@ class ProcessEngine:
     Held values lie in files of a temporary folder: this process holds their names only.
 
     Raises:
-        CurateError: a process was killed, or there is no room for what tasks exchange.
+        CurateError: a task killed its process twice, or there is no room for what tasks exchange.
     """
 
     def __init__(self, width: int) -> None:
@@ -97,12 +97,12 @@ class ProcessEngine:
         return in_order(started, Future.result, 4 * self.width)
 
     def _call(self, *call: Any) -> Any:
-        helper = self._idle.get()
-        try:
-            return pickle.loads(helper.call("run", pickle.dumps(call), limit_s=LIMIT_SECONDS))
-        except HelperDied as exc:
+        helper, data = self._idle.get(), pickle.dumps(call)
+        try:  # a task may be done twice (law 7)
+            return pickle.loads(attempt(lambda: helper.call("run", data, limit_s=LIMIT_SECONDS)))
+        except Quarantined as exc:
             raise CurateError(
-                f"a process that decides ended: {exc}",
+                f"a process of this run ended: {exc}",
                 "run the same command again: what was committed is kept; fewer --workers take less memory",
             ) from None
         finally:

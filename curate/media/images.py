@@ -369,7 +369,7 @@ def render(
 ) -> NDArray[np.uint8]:
     """One image as a view wants it: uint8 `(h, w, 3)`.
 
-    Resampling is Pillow's Lanczos with `reducing_gap=3`: antialiased, in gamma space, the same on every run.
+    Resampling is Pillow's, the view's filter with `reducing_gap=3`: antialiased, in gamma space, the same on every run.
 
     Args:
         image: RGB.
@@ -382,16 +382,17 @@ def render(
 
     width, height = image.size
     shown = display or (width, height)
+    how = Image.Resampling[view.resample.upper()]
     box: tuple[float, float, float, float]
     if view.crop:
         side = min(shown)
         left, top = (shown[0] - side) // 2, (shown[1] - side) // 2
         sx, sy = width / shown[0], height / shown[1]
         box = (left * sx, top * sy, (left + side) * sx, (top + side) * sy)
-        return np.asarray(image.resize((view.size, view.size), Image.Resampling.LANCZOS, box, 3.0), np.uint8)
+        return np.asarray(image.resize((view.size, view.size), how, box, 3.0), np.uint8)
     wanted = canvas or view_size(shown, view)
     fitted = _fit(shown, wanted)
-    small = np.asarray(image.resize(fitted, Image.Resampling.LANCZOS, None, 3.0), np.uint8)
+    small = np.asarray(image.resize(fitted, how, None, 3.0), np.uint8)
     if fitted == wanted:
         return small
     out = np.zeros((wanted[1], wanted[0], 3), np.uint8)

@@ -22,6 +22,8 @@ class Frames:
             tokenizers of video (see `clip_times`).
         pad: with `stride`: whether the last frame is repeated where 1 + stride * k need more than there are, or the
             frames too many are left out.
+        resample: `lanczos`, or `box`, the mean of the pixels that a pixel covers: many times as fast where the image is
+            far larger, for views in which only areas count.
         crops: of an image, that many of `crops.crop_settings`: the centre square, then others drawn from the sample's
             id, which are stretched to `size`. Frames of a video have one, the centre square.
     """
@@ -33,6 +35,7 @@ class Frames:
     stride: int = 0
     pad: bool = False
     crops: int = 1
+    resample: str = "lanczos"
 
 
 @dataclass(frozen=True, order=True)

@@ -11,6 +11,7 @@ __all__ = [
     "onnx_session",
     "onnx_tower",
     "package_files",
+    "torch_threads",
     "torchscript",
     "torchvision_shim",
     "weights",

@@ -23,7 +23,7 @@ from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import Batch, Records, decoded, examined
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.listing import Listing
-from curate.pipeline.models import models
+from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
 from curate.pipeline.rows import FILES, PARTITION, TALLY, files_column, nested, partition_of, tally_column, unnested
@@ -96,13 +96,17 @@ class Annotate:
         Returns:
             The row as RESULT; and where there are later groups, BATCH and MISSING.
         """
-        build, paths, board = self._context.build, self._context.paths, self._context.board
         partition = partition_of(block)
+        with leased(self._context.board, "annotate", partition.name) as models:
+            return self._annotated(block, partition, models)
+
+    def _annotated(self, block: pa.Table, partition: Partition, models: Models) -> pa.Table:
+        build, paths, board = self._context.build, self._context.paths, self._context.board
         board.add("annotate", queued=-1)
         name, source = partition.name, partition.source
         records_path, samples_path = paths.records(name, source), paths.samples(name, source)
         is_examined = all(map(self._context.committed.holds, (records_path, samples_path)))
-        mine = [GroupFragment(g, paths) for g in self._context.missing(partition, self._here)]
+        mine = [GroupFragment(g, paths, models) for g in self._context.missing(partition, self._here)]
         later = self._context.missing(partition, self._later)
         if is_examined and not mine and not later:
             rows = table_rows(build, samples_path)
@@ -113,7 +117,7 @@ class Annotate:
             for fragment in mine:
                 fragment.take_over(build, self._context.committed, partition, samples)
         for signal in (s for fragment in mine for s in fragment.missing):
-            models().load_signal(signal)
+            models.load_signal(signal)
         needed = {view for f in mine for s in f.missing for view in s.needs} | {v for g in later for v in g.needs}
         views = sorted(needed, key=view_name)
         given = _given(self._context, partition, [*self._here, *self._later])
@@ -192,10 +196,14 @@ class Compute:
         self._context.board.add("annotate", queued=-1)
         if self._group.name not in block.column(MISSING)[0].as_py():
             return self._passed(block, [], block.column(BATCH))
-        for signal in self._group.signals:
-            models().load_signal(signal)
         partition = partition_of(block)
-        fragment = GroupFragment(self._group, self._context.paths)
+        with leased(self._context.board, f"annotate:{self._group.name}", partition.name) as models:
+            return self._computed(block, partition, models)
+
+    def _computed(self, block: pa.Table, partition: Partition, models: Models) -> pa.Table:
+        for signal in self._group.signals:
+            models.load_signal(signal)
+        fragment = GroupFragment(self._group, self._context.paths, models)
         path = self._context.paths.signals(partition.name, partition.source, self._group.name)
         sizes = block.column(SIZES)[0].as_py()
         if sizes is None:

@@ -36,6 +36,8 @@ def view_name(view: DecodeRequest) -> str:
     name = f"frames-{view.size}-{view.fps:g}-{view.max_frames}-{'square' if view.crop else 'whole'}"
     if view.stride:
         name += f"-{'pad' if view.pad else 'trim'}{view.stride}"
+    if view.resample != "lanczos":
+        name += f"-{view.resample}"
     return f"{name}-crops{view.crops}" if view.crops > 1 else name
 
 

@@ -1,4 +1,4 @@
-"""Counts of a stage that many tasks make at once: they tell an actor, the driver asks it."""
+"""What many tasks tell one actor: their counts, which the driver asks for, and which partitions they are at."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ class Tally:
 
 
 class _Board:
-    """Sums by stage and by what is counted."""
+    """Sums by stage and by what is counted; partitions that are being worked on."""
 
     def __init__(self) -> None:
         self._sums: dict[str, dict[str, int]] = {}
+        self._leases: set[tuple[str, str]] = set()
 
     def add(self, stage: str, counts: dict[str, int]) -> None:
         sums = self._sums.setdefault(stage, {})
@@ -49,6 +50,15 @@ class _Board:
 
     def sums(self) -> dict[str, dict[str, int]]:
         return self._sums
+
+    def lease(self, stage: str, partition: str) -> bool:
+        key = stage, partition
+        there = key in self._leases
+        self._leases.add(key)
+        return there
+
+    def release(self, stage: str, partition: str) -> None:
+        self._leases.discard((stage, partition))
 
 
 class Board:
@@ -69,6 +79,16 @@ class Board:
     def sums(self) -> dict[str, dict[str, int]]:
         """What was counted up to now."""
         return dict(ray.get(self._actor.sums.remote()))
+
+    def lease(self, stage: str, partition: str) -> bool:
+        """Take a partition for a stage; True if it was taken before and not released: its worker died, or it is done
+        twice at once. Leases do not outlive the node of the board, and then a partition is taken as if for the first
+        time."""
+        return bool(ray.get(self._actor.lease.remote(stage, partition)))
+
+    def release(self, stage: str, partition: str) -> None:
+        """The worker is done with it."""
+        self._actor.release.remote(stage, partition)
 
     @contextmanager
     def shown(self, stages: Mapping[str, Stage]) -> Iterator[None]:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -49,6 +50,9 @@ class Cluster:
         self.address = address
         self._workers, self._dashboard, self._at_end, self._started = workers, dashboard, at_end, started
         self._is_up = False
+        self._is_own = False
+        self._ending: threading.Thread | None = None
+        self._had: dict[str, float] = {}
         self._processes: ProcessEngine | None = None
 
     @property
@@ -103,12 +107,29 @@ class Cluster:
         self._is_up = True
         import ray
 
+        if self._ending is not None:
+            self._ending.join()
+        self._is_own = self.address is None and not ray.is_initialized()
         if not ray.is_initialized():
             _start_ray(self.address, self._workers, self._dashboard, self._at_end)
         if self._started is not None:
             self._started(self)
 
+    def release(self) -> None:
+        """Say that no plan follows, only single tasks: a Ray that was started here ends meanwhile, which takes it more
+        than a second."""
+        import ray
+
+        if not self._is_up or not self._is_own:
+            return
+        self._had, self._is_up = resources(), False
+        self._ending = threading.Thread(target=ray.shutdown)
+        self._ending.start()
+        self._at_end.callback(self._ending.join)
+
     def _resources(self) -> dict[str, float]:
+        if self._had and not self._is_up:
+            return self._had
         self.start()
         return resources()
 

@@ -76,6 +76,8 @@ class Batch:
         for name, values in self.rows.items():
             values.append(row.get(name))
         found, errors = (got.views, {}) if got.error is None else _apart(row, got.error, data, views, reader)
+        for array in found.values():
+            array.setflags(write=False)  # all signals and tokenizers of the batch see the same one
         self.views.append(found)
         self.failures.append({view: Failure.of(f"{self.stage}:decode", error) for view, error in errors.items()})
         self.timed += row["kind"] in TIMED

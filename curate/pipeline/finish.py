@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from curate.models.torch_threads import one_torch_thread
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
@@ -110,10 +111,9 @@ class Loader:
     where: Mapping[str, str]
 
     def __call__(self, name: str) -> Tokenizer:
-        import torch
-
-        torch.set_num_threads(1)
-        return zoo.load(self.where[name])
+        loaded = zoo.load(self.where[name])
+        one_torch_thread()
+        return loaded
 
 
 def _manifest(
@@ -150,7 +150,7 @@ def _signal(signal: Signal) -> dict[str, Any]:
     return {
         "name": signal.name,
         "version": signal.version(),
-        "options": signal.options.model_dump(mode="json"),
+        "options": signal.made_by(),
         "fields": [
             {
                 "name": f.name,

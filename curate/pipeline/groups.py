@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from curate.pipeline.blocks import FAIL, FAILURE_TYPE, LOST, failure_array, failures_of, view_name
 from curate.pipeline.listing import Listing
-from curate.pipeline.models import models
+from curate.pipeline.models import Models
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
 from curate.schema.fields import SignalField
@@ -36,8 +36,9 @@ class GroupFragment:
         missing: signals of it that are to be computed.
     """
 
-    def __init__(self, group: Group, paths: Paths) -> None:
+    def __init__(self, group: Group, paths: Paths, models: Models) -> None:
         self.group = group
+        self._models = models
         self._digests = {s.name: paths.signals_as[s.name] for s in group.signals}
         self._held: dict[str, pa.Table] = {}
         self._parts: list[pa.Table] = []
@@ -68,7 +69,7 @@ class GroupFragment:
             for column in held.column_names:
                 batch = batch.append_column(column, held.column(column).slice(start, batch.num_rows))
         if self.missing:
-            for name, column in _computed(batch, self.missing).items():
+            for name, column in _computed(self._models, batch, self.missing).items():
                 batch = batch.append_column(name, column)
         self._parts.append(batch.select(["sample_id", *self._columns()]))
         return batch
@@ -91,19 +92,19 @@ class GroupFragment:
         return [*fields, *(FAIL + s.name for s in self.group.signals)]
 
 
-def _computed(batch: pa.Table, signals: Sequence[Signal]) -> dict[str, pa.Array | pa.ChunkedArray]:
+def _computed(models: Models, batch: pa.Table, signals: Sequence[Signal]) -> dict[str, pa.Array | pa.ChunkedArray]:
     """Columns of the signals for all rows. A row that lost a view has that failure of each signal that needs it, and of
     no other: what else is computed beside a signal does not change what it says."""
     lost = {s.name: _lost(batch, s) for s in signals}
     if not any(map(any, lost.values())):
-        answer = models().compute(signals, batch)
+        answer = models.compute(signals, batch)
         whole = {n: c for s in signals for n, c in _in_range(s, answer).items()}
         if not any(f in whole and whole[f].null_count > answer.column(f).null_count for s in signals for f in s.after):
             return whole
         # a value that is refused is one that no other signal reads, as where that one is added later
     columns: dict[str, Any] = {}
     for signal in signals:
-        own = _of_those_left(batch, signal, lost[signal.name])
+        own = _of_those_left(models, batch, signal, lost[signal.name])
         columns |= own
         for field in signal.gives:
             batch = batch.append_column(field.name, own[field.name])
@@ -121,13 +122,13 @@ def _lost(batch: pa.Table, signal: Signal) -> list[Failure | None]:
 
 
 def _of_those_left(
-    batch: pa.Table, signal: Signal, lost: Sequence[Failure | None]
+    models: Models, batch: pa.Table, signal: Signal, lost: Sequence[Failure | None]
 ) -> dict[str, pa.Array | pa.ChunkedArray]:
     alive = np.array([i for i, failure in enumerate(lost) if failure is None], np.int64)
     if not len(alive):
         nothing = {f.name: pa.nulls(batch.num_rows, f.type) for f in signal.gives}
         return nothing | {FAIL + signal.name: failure_array(lost)}
-    answer = _in_range(signal, models().compute([signal], batch.take(pa.array(alive))))
+    answer = _in_range(signal, models.compute([signal], batch.take(pa.array(alive))))
     place = np.full(batch.num_rows, -1)
     place[alive] = np.arange(len(alive))
     rows = pa.array(place, pa.int64(), mask=place < 0)

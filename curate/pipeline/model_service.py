@@ -1,4 +1,4 @@
-"""The helper's side of models: signals and tokenizers run in a process that may die of a sample (law 10)."""
+"""Signals and tokenizers that a process holds, which may die of a sample: a worker, or a helper (`models`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from curate import plugins
 from curate.media.requests import DecodeRequest
+from curate.models.torch_threads import one_torch_thread
 from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, unpack_views
 from curate.schema.errors import CurateError
 from curate.schema.verdict import Failure
@@ -62,12 +63,10 @@ class ModelService:
 
     def load_tokenizer(self, name: str) -> str:
         """Load a tokenizer of the zoo, or of a folder; its card as JSON."""
-        import torch
-
         from curate.tokenizers import zoo
 
-        torch.set_num_threads(1)
         self._tokenizers[name] = zoo.load(name)
+        one_torch_thread()
         return self._tokenizers[name].card.model_dump_json()
 
     def encode(self, name: str, items: list[Any]) -> list[Any]:
@@ -103,10 +102,12 @@ def compute_batch(signal: Signal, batch: Batch) -> list[Result]:
     """The signal's results; a batch that fails as a whole is tried again member by member (law 2).
 
     Raises:
-        CurateError: a signal that does not give one result a sample.
+        CurateError: a signal that does not give one result a sample, or says itself that no sample will have one.
     """
     try:
         results = signal(batch)
+    except CurateError:
+        raise
     except Exception:
         results = [_alone(signal, batch, i) for i in range(len(batch))]
     if len(results) != len(batch):
@@ -127,6 +128,8 @@ def _alone(signal: Signal, batch: Batch, i: int) -> Result:
     )
     try:
         return signal(one)[0]
+    except CurateError:
+        raise
     except Exception as exc:  # recorded, with its class and message
         return Failure.of(f"annotate:{signal.name}", exc, attempt=2)
 

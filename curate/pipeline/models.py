@@ -1,20 +1,32 @@
-"""Models of a worker, in one helper process that is started again when a sample kills it (law 10)."""
+"""Models of a worker: in the worker itself, where nothing is copied on the way to them, or in a helper process that is
+started again when a sample kills it (law 10).
+
+A model may take its process along (a crash in native code), or hang. In the worker that ends the worker, within a lease
+of the partition that it is at (`board.lease`): the task is done again by the worker that replaces it, which finds the
+lease and lets that partition's models run in a helper. There it is found out which sample it is of, and only that one
+is quarantined. So a billion good samples pay for no helper, and a poisonous one costs its partition twice.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.helper.errors import HelperDied, HelperError
+from curate.helper.limits import is_out_of_memory, no_core
 from curate.helper.process import Helper
 from curate.helper.quarantine import run_isolated
 from curate.pipeline.blocks import FAIL, VIEW, view_name
-from curate.pipeline.model_service import NotLoaded, answer_schema
+from curate.pipeline.board import Board
+from curate.pipeline.model_service import ModelService, NotLoaded, answer_schema
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, Quarantined
 from curate.schema.verdict import Failure
@@ -28,11 +40,52 @@ BATCH_SECONDS, SAMPLE_SECONDS = 120.0, 20.0
 """Time limit of a batch: the first and, for each of its members, the second. A captioner on a CPU takes seconds."""
 
 
-class Models:
-    """Signals and tokenizers that were asked for, loaded in the helper process and again in one that replaces it."""
+class Caller(Protocol):
+    """Calls methods of a `ModelService`, wherever it is; errors are those of `Helper`."""
+
+    def call(self, method: str, *args: Any, limit_s: float) -> Any:
+        """What the method gives."""
+
+    def reject(self) -> HelperDied:
+        """The error to raise where an answer's value is wrong."""
+
+
+class InProcess:
+    """A `ModelService` in this process. A call that takes longer than its limit ends the process."""
 
     def __init__(self) -> None:
-        self._helper = Helper("curate.pipeline.model_service:ModelService", memory_bytes=None, name="models")
+        no_core()
+        self._service = ModelService()
+
+    def call(self, method: str, *args: Any, limit_s: float) -> Any:
+        """What the method gives. Raises HelperError for what the service does not promise; HelperDied where the model
+        asks for the end of the process, or for more memory than there is."""
+        # it watches from a thread that needs no lock of the interpreter, which a model may hold
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=2)
+        try:
+            return getattr(self._service, method)(*args)
+        except ModelService.RAISES:
+            raise
+        except SystemExit as exc:
+            raise HelperDied("Crashed", f"ended with exit code {exc.code}") from exc
+        except Exception as exc:
+            if is_out_of_memory(exc):
+                raise HelperDied("MemoryLimit", "needed more memory than there is") from exc
+            raise HelperError(type(exc).__name__, str(exc)) from exc
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def reject(self) -> HelperDied:
+        """The error to raise where an answer's value is wrong."""
+        return HelperDied("Crashed", "gave an answer of the wrong form")
+
+
+class Models:
+    """Signals and tokenizers that were asked for, loaded where `caller` runs them and again in a process that replaces
+    it."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
         self._loaded: set[tuple[str, ...]] = set()
         self._said: dict[tuple[str, ...], Any] = {}
 
@@ -92,15 +145,15 @@ class Models:
         specs = [list(_spec(s)) for s in signals]
         limit = _limit(rows.num_rows) * len(signals)
         try:
-            answer = self._helper.call("compute", specs, rows, limit_s=limit)
+            answer = self._caller.call("compute", specs, rows, limit_s=limit)
         except NotLoaded:  # it died since, of a sample or from outside
             self._loaded.clear()
             for spec in specs:
                 self._load("load_signal", *spec)
-            answer = self._helper.call("compute", specs, rows, limit_s=limit)
+            answer = self._caller.call("compute", specs, rows, limit_s=limit)
         schema = answer_schema(signals)
         if not isinstance(answer, pa.Table) or answer.schema != schema or answer.num_rows != rows.num_rows:
-            raise self._helper.reject()
+            raise self._caller.reject()
         return answer
 
     def load_tokenizer(self, name: str, card: CodecCard) -> None:
@@ -122,7 +175,7 @@ class Models:
         def ask(some: list[Any]) -> list[Any]:
             answer = self._ask(("load_tokenizer", name), "encode", name, some, limit_s=_limit(len(some)))
             if not isinstance(answer, list) or len(answer) != len(some):
-                raise self._helper.reject()
+                raise self._caller.reject()
             return answer
 
         if not items:
@@ -134,7 +187,7 @@ class Models:
     def _load(self, method: str, *spec: str) -> Any:
         if (method, *spec) in self._loaded:
             return None
-        said = self._helper.call(method, *spec, limit_s=LOAD_SECONDS)
+        said = self._caller.call(method, *spec, limit_s=LOAD_SECONDS)
         if self._said.setdefault((method, *spec), said) != said:
             raise CurateError(f"{spec[0]} changed while the run was at work", "run it again")
         self._loaded.add((method, *spec))
@@ -142,11 +195,11 @@ class Models:
 
     def _ask(self, load: tuple[str, ...], method: str, *args: Any, limit_s: float) -> Any:
         try:
-            return self._helper.call(method, *args, limit_s=limit_s)
+            return self._caller.call(method, *args, limit_s=limit_s)
         except NotLoaded:  # it died since, of a sample or from outside
             self._loaded.clear()
             self._load(*load)
-            return self._helper.call(method, *args, limit_s=limit_s)
+            return self._caller.call(method, *args, limit_s=limit_s)
 
     def _each(
         self, whole: Callable[[], list[Any]], one: Callable[[int], Any], count: int, name: str
@@ -159,15 +212,22 @@ class Models:
             ) from exc
 
 
-_models: Models | None = None
+@cache
+def models(isolated: bool = False) -> Models:
+    """Those of this process, or those of its helper."""
+    return Models(helper() if isolated else InProcess())
 
 
-def models() -> Models:
-    """Those of this process."""
-    global _models
-    if _models is None:
-        _models = Models()
-    return _models
+def helper() -> Helper:
+    """A process of its own for models."""
+    return Helper("curate.pipeline.model_service:ModelService", memory_bytes=None, name="models")
+
+
+@contextmanager
+def leased(board: Board, stage: str, partition: str) -> Iterator[Models]:
+    """The models for a partition while a worker is at it: in a helper where a worker died on it before."""
+    yield models(isolated=board.lease(stage, partition))
+    board.release(stage, partition)
 
 
 def _spec(signal: Signal) -> tuple[str, str]:

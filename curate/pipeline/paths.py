@@ -149,9 +149,8 @@ def _signals_as(signals: Sequence[Signal]) -> dict[str, str]:
     provider = {f.name: s.name for s in signals for f in s.gives}
     for signal in signals:  # each after those that it reads
         upstream = sorted({found[provider[field]] for field in signal.after if field in provider})
-        options = signal.options.model_dump(mode="json")
         needs = [view_name(v) for v in signal.needs]
         found[signal.name] = key_of(
-            ["annotate", ANNOTATE_VERSION, signal.name, signal.version(), options, needs, upstream]
+            ["annotate", ANNOTATE_VERSION, signal.name, signal.version(), signal.made_by(), needs, upstream]
         )
     return found

@@ -15,9 +15,12 @@ from curate.schema.fields import SignalField
 from curate.schema.recipe_file import RecipeFile
 from curate.signals import registry
 from curate.signals.base import Signal
-from curate.signals.caption import CaptionSignal
+from curate.signals.caption import ORIGINS, CaptionSignal
+from curate.signals.captions import CaptionerOptions, CaptionerSignal, schema_of, template_of
+from curate.signals.endpoint import key_of_environment
 from curate.signals.labels import LabelSignal
 from curate.signals.probed import PROBED
+from curate.signals.prompts import check_template
 from curate.sources.base import Source
 from curate.sources.listing import open_source
 from curate.tokenizers import zoo
@@ -47,8 +50,8 @@ def make_plan(file: RecipeFile) -> Plan:
     """Resolve and check a recipe.
 
     Raises:
-        CurateError: an unknown signal, option, field, tokenizer or model; a threshold outside its field's range. The
-            message starts with the file and the line.
+        CurateError: an unknown signal, option, field, tokenizer or model; a threshold outside its field's range; a
+            captioner's prompt, schema or key that is missing or wrong. The message starts with the file and the line.
     """
     recipe = file.recipe
     with _at(file, ("media", "reader")):
@@ -63,10 +66,12 @@ def make_plan(file: RecipeFile) -> Plan:
         with _at(file, ("annotate", i)):
             signals.append(registry.build(use))
     streams = _streams(file, signals)
-    with _at(file, ("caption",)):
-        caption = CaptionSignal.of(recipe.caption, {f.name for s in signals for f in s.gives})
+    captioners = _captioners(file, signals)
+    with _at(file, ("caption", "prefer")):
+        known, texts = {f.name for s in signals for f in s.gives}, [text for c in captioners for text in c.texts]
+        caption = CaptionSignal.of(recipe.caption, known, texts)
     with _at(file, ("annotate",)):
-        ordered = registry.order([*signals, caption])
+        ordered = registry.order([*signals, *captioners, caption])
     fields = dict(PROBED)
     for signal in ordered:
         for field in signal.gives:
@@ -86,6 +91,31 @@ def make_plan(file: RecipeFile) -> Plan:
         with _at(file, ("decide", "near_duplicates", i)):
             check_near_duplicates([near], fields)
     return Plan(file, ordered, fields, streams)
+
+
+def _captioners(file: RecipeFile, signals: Sequence[Signal]) -> list[CaptionerSignal]:
+    """The captioners of the recipe, each of which may read fields of `signals` and of those before it."""
+    caption = file.recipe.caption
+    fields = {**PROBED, **{f.name: f for s in signals for f in s.gives}}
+    taken = {LIGHT, CaptionSignal.name, *ORIGINS, *(s.name for s in signals)}
+    made: list[CaptionerSignal] = []
+    for i, use in enumerate(caption.uses):
+        at: tuple[str | int, ...] = (
+            ("caption", "captioner") if caption.captioner is not None else ("caption", "captioners", i)
+        )
+        with _at(file, (*at, "name")):
+            if use.name in taken:
+                raise CurateError(f"a captioner cannot be called `{use.name}`: something else is", "e.g. caption_short")
+        with _at(file, (*at, "schema")):
+            schema_of(use)
+        with _at(file, (*at, "prompt")):
+            check_template(template_of(use), fields)
+        with _at(file, (*at, "calls", "api_key_env")):
+            key_of_environment(use)
+        with _at(file, (*at, "model")):
+            made.append(CaptionerSignal(CaptionerOptions(use=use)))
+        fields |= {field.name: field for field in made[-1].gives}
+    return made
 
 
 def _streams(file: RecipeFile, signals: list[Signal]) -> list[StreamPlan]:

@@ -49,7 +49,10 @@ def map_stage(
         assert actors is not None
         more = {
             "fn_constructor_kwargs": given,
-            "compute": ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
+            # one that waits on a GPU's actor hides the transfer of its views; on a CPU's it would keep another from it
+            "compute": ActorPoolStrategy(
+                min_size=actors[0], max_size=actors[1], max_tasks_in_flight_per_actor=2 if gpus else 1
+            ),
         }
     return dataset.map_batches(fn, batch_size=1, batch_format="pyarrow", num_cpus=cpus, num_gpus=gpus or None, **more)
 
@@ -65,5 +68,7 @@ def execute(dataset: Dataset) -> Iterator[Row]:
     context.print_on_execution_start = False
     # a row a block: partitions of one unit are worked on side by side, whatever they weigh
     context.target_max_block_size = 1
+    # an actor more as soon as all are busy and a partition waits: it takes seconds, an actor's start less than one
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     with user_errors():
         yield from dataset.iter_rows()

@@ -21,6 +21,7 @@ from curate.decide.partitions import PartitionFiles
 from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
 from curate.pipeline.board import Board, Tally
+from curate.pipeline.calls import counted
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import decodes_of
@@ -103,8 +104,8 @@ def run(
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
         if until != "ingest":
             stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"])
-        with together(*stages.values()):
-            found = ingest(build, recipe, sources, plan.signals, paths, cluster, stages)
+        with counted(plan.signals, build, cluster) as signals, together(*stages.values()):
+            found = ingest(build, recipe, sources, signals, paths, cluster, stages)
         decodes.add(found.decodes)
         for i, source in enumerate(sources):
             if not found.records[source.name]:
@@ -119,6 +120,7 @@ def run(
         decided, counts, tokenized = _decide_and_tokenize(
             plan, build, cluster, console, paths, partitions, decodes, until
         )
+        cluster.release()
         if tokenized is None:
             return Result(decodes, outcomes=outcomes_of(build, [f.path for f in decided.fragments]))
         with Stage(console, "pack", 0, "samples") as stage:

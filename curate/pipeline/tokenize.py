@@ -24,7 +24,7 @@ from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import DECODES, decodes_column
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import decoded
-from curate.pipeline.models import models
+from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import KEY_HEX, Partition
 from curate.pipeline.paths import Paths
 from curate.pipeline.pools import pools
@@ -166,7 +166,8 @@ class Encode:
         board.add("tokenize", reused=reused)
         if todo.num_rows:
             streams = [s for s in self._streams if pc.any(lacking[s.use.name]).as_py()]
-            made = self._encode(partition, todo, streams)
+            with leased(board, "tokenize", partition.name) as models:
+                made = self._encode(models, partition, todo, streams)
             for stream in streams:
                 mine = ids.filter(lacking[stream.use.name])
                 path = made[stream.use.name].commit(self._context, partition, mine)
@@ -186,7 +187,9 @@ class Encode:
         }
         return pa.table(columns, schema=RESULT)
 
-    def _encode(self, partition: Partition, todo: pa.Table, streams: Sequence[StreamPlan]) -> dict[str, _Made]:
+    def _encode(
+        self, models: Models, partition: Partition, todo: pa.Table, streams: Sequence[StreamPlan]
+    ) -> dict[str, _Made]:
         """Ids of some streams for some samples of a partition.
 
         Args:
@@ -204,9 +207,9 @@ class Encode:
             .take(rows)
             for field in sorted({s.field for s in streams if s.field is not None})
         }
-        made = {s.use.name: _Made(s) for s in streams}
+        made = {s.use.name: _Made(s, models) for s in streams}
         for stream in streams:
-            models().load_tokenizer(stream.tokenizer, stream.card)
+            models.load_tokenizer(stream.tokenizer, stream.card)
         views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
         done = 0
         for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader):
@@ -220,8 +223,8 @@ class Encode:
 class _Made:
     """One stream's ids of a partition while they are made."""
 
-    def __init__(self, stream: StreamPlan) -> None:
-        self._stream = stream
+    def __init__(self, stream: StreamPlan, models: Models) -> None:
+        self._stream, self._models = stream, models
         self._keys: list[pa.Table] = []
         self._ids: list[NDArray[np.generic] | None] = []
         self._failures: list[Failure | None] = []
@@ -244,7 +247,7 @@ class _Made:
         undecoded = [failed.get(stream.view) if stream.view is not None else None for failed in failures]
         todo = [i for i, f in enumerate(undecoded) if f is None and given[i] is not None]
         ids: list[NDArray[np.generic] | None] = [None] * samples.num_rows
-        encoded = models().encode(stream.tokenizer, f"tokenize:{stream.use.name}", [given[i] for i in todo])
+        encoded = self._models.encode(stream.tokenizer, f"tokenize:{stream.use.name}", [given[i] for i in todo])
         for i, got in zip(todo, encoded, strict=True):
             checked = _checked(stream, got)
             if isinstance(checked, Failure):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -161,14 +163,178 @@ class SignalUse(_Part):
         return dict(self.model_extra or {})
 
 
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    secret = parts.query or parts.fragment or "@" in parts.netloc
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not secret and not re.search(r"\s", text)
+
+
+class Sampling(_Part):
+    """How a captioner's model draws its words."""
+
+    temperature: float | None = Field(
+        0, ge=0, le=2, description="0: the likeliest words. null: the server's own choice, nothing is sent"
+    )
+    max_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="most tokens of an answer. Absent: 512 of an endpoint, whose answer fails if cut off; else 128",
+    )
+    seed: int | None = Field(None, description="sent to the server where given; another one asks all samples anew")
+    extra: dict[str, Any] = Field({}, description="further keys of the request to an endpoint, e.g. top_p")
+
+    @model_validator(mode="after")
+    def _own(self) -> Sampling:
+        taken = {"model", "messages", "response_format", "stream", "n"} & self.extra.keys()
+        if taken:
+            raise ValueError(f"extra cannot set {', '.join(sorted(taken))}")
+        return self
+
+
+class Calls(_Part):
+    """How an endpoint is called. Nothing of this changes a caption, so a change asks no sample again."""
+
+    api_key_env: str | None = Field(
+        None,
+        json_schema_extra={"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+        description="environment variable that holds the key, e.g. OPENAI_API_KEY, where curate runs and on every "
+        "worker; absent: no key is sent",
+    )
+    concurrency: int = Field(8, ge=1, le=256, description="requests at once of one worker")
+    requests_per_minute: float | None = Field(None, gt=0, description="of all workers of the run together")
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="of all workers together, as the server counts: a request waits for a minute's worth"
+    )
+    attempts: int = Field(
+        4,
+        ge=1,
+        le=20,
+        description="tries at a request whose error may pass: 408, 425, 429, 5xx, timeout, no connection",
+    )
+    timeout: float = Field(60, gt=0, le=600, description="seconds for one attempt, connect to last byte")
+    max_requests: int | None = Field(
+        None, ge=1, description="budget of one run, each attempt counts; when it is spent the run stops"
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="budget of one run, of prompts and answers; requests under way are let end"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_key(cls, given: Any) -> Any:
+        # a pattern's message would show the value, which may be a key
+        name = given.get("api_key_env") if isinstance(given, dict) else None
+        if name is not None and not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+            raise ValueError("api_key_env is the name of an environment variable, never the key itself")
+        return given
+
+
+class CaptionerUse(_Part):
+    """One captioner: what it is asked of each sample, and who is asked. It gives the text field `name`, `name_by` (who
+    answered, to which prompt, with which sampling), and a field `name_PROPERTY` for each property of its `schema`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+    name: str = Field(pattern="^[a-z][a-z0-9_]*$", description="field that it gives, e.g. caption_short; unique")
+    model: str = Field(
+        min_length=1,
+        description="what the endpoint calls it. Without an endpoint: local folder or hub id of a transformers "
+        "image-to-text model, an entry point, or package.module:Class",
+    )
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="base url of an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1; chat completions are "
+        "asked. Where a model is served changes no caption",
+    )
+    prompt: str | None = Field(
+        None,
+        min_length=1,
+        description="template; `{text}` (given with the sample), `{kind}`, and any field of an earlier signal or "
+        "captioner, e.g. `{ocr_text}`, are filled in, `{{` is a brace. Absent: the schema's, or a plain question",
+    )
+    schema_: str | dict[str, Any] | None = Field(
+        None,
+        alias="schema",
+        description="a JSON schema of an object that the answer must be, or the name of a preset: hunyuanvideo, "
+        "skyreels, lengths, rewrite",
+    )
+    of: str | None = Field(
+        None, description="for the preset `rewrite`: field of the caption that it merges with `{text}`"
+    )
+    frames: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="frames of a clip, evenly spread, in order; an image has one. Absent: the preset's or 1",
+    )
+    size: int = Field(448, ge=16, le=4096, description="pixels of a frame's long side, at most")
+    format: Literal["jpeg", "png"] = Field("jpeg", description="how frames are sent; jpeg of quality 90")
+    audio: bool = Field(False, description="send audio too, as wav of 16 kHz mono")
+    unless_given: bool = Field(False, description="ask only for samples that came without text")
+    max_chars: int = Field(4000, ge=1, description="a longer text is a failure, not a caption")
+    sampling: Sampling = Field(Sampling(), description="how words are drawn")
+    calls: Calls = Field(Calls(), description="how the endpoint is called")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address(cls, given: Any) -> Any:
+        # as above: no message may show what a person wrote into an address
+        endpoint = given.get("endpoint") if isinstance(given, dict) else None
+        if isinstance(endpoint, str) and not _is_base_url(endpoint):
+            raise ValueError("endpoint is a base url, http://HOST:PORT/PATH, without user, password, ? or #")
+        return given
+
+    @model_validator(mode="after")
+    def _local(self) -> CaptionerUse:
+        if self.endpoint is None:
+            for key, is_set in (
+                ("schema", self.schema_ is not None),
+                ("audio", self.audio),
+                ("frames", self.frames not in (None, 1)),
+                ("calls", self.calls != Calls()),
+                ("all of sampling but max_tokens", self.sampling != Sampling(max_tokens=self.sampling.max_tokens)),
+            ):
+                if is_set:
+                    raise ValueError(f"{key} is for an endpoint, and captioner {self.name} names none")
+        return self
+
+
 class Caption(_Part):
     """Text of a sample: what the source gave, else a captioner's, else composed of tags, OCR text and speech."""
 
-    prefer: list[Literal["given", "captioner", "composed"]] = Field(
-        ["given", "captioner", "composed"], description="origins of the text in order: the first that has one gives it"
+    prefer: list[str] = Field(
+        [],
+        description="origins of the text in order, the first that has one gives it: given, composed, text fields of "
+        "captioners. Absent: given, the captioners in their order (without those that have a schema), composed",
     )
-    captioner: str | None = Field(None, description="local folder or hub id of a transformers image-to-text model")
+    captioner: str | None = Field(
+        None,
+        description="short for one captioner of that model, named `captioner` and asked for samples without text: a "
+        "local folder or hub id of a transformers image-to-text model, an entry point, or package.module:Class",
+    )
+    captioners: list[CaptionerUse] = Field([], description="captioners; each may read what those before it say")
     max_chars: int = Field(2000, gt=0, description="longer captions are cut to that many characters")
+
+    @property
+    def uses(self) -> list[CaptionerUse]:
+        """All captioners."""
+        if self.captioner is None:
+            return self.captioners
+        return [CaptionerUse(name="captioner", model=self.captioner, unless_given=True)]
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Caption:
+        if self.captioner is not None and self.captioners:
+            raise ValueError("give captioner or captioners: one of captioners is {name: captioner, model: ...}")
+        names = [use.name for use in self.captioners]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names of captioners must be unique; twice: {', '.join(twice)}")
+        return self
 
 
 class Rule(_Part):

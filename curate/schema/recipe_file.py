@@ -150,7 +150,7 @@ def _keys_at(loc: Sequence[str | int]) -> list[str]:
         if field is None:
             return []
         model = _model_in(field.annotation) or model
-    return sorted(model.model_fields)
+    return sorted(field.alias or name for name, field in model.model_fields.items())
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

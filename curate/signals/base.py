@@ -139,6 +139,10 @@ class Signal(ABC):
         """What the result depends on beside media and options: code version and model digest. Cheap, no model load."""
         return "1"
 
+    def made_by(self) -> Any:
+        """Options that the values follow from, as JSON values; a change of others computes nothing again."""
+        return self.options.model_dump(mode="json")
+
     def one(self, sample: Sample) -> Any:
         """The value of the field, or a tuple of them in the order of `gives`; None where none applies.
 

@@ -1,37 +1,37 @@
-"""The caption of a sample: given, from a captioner, or composed of what the other signals found."""
+"""The caption of a sample: given, a captioner's, or composed of what the other signals found."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import cast
 
 from pydantic import Field
 
-from curate.schema.fields import Resources
+from curate.schema.errors import CurateError
+from curate.schema.nearest import meant
 from curate.schema.recipe import Caption
 from curate.signals import base
 from curate.signals.base import Batch, Result, Signal, Text, map_samples
-from curate.signals.captioner import CAPTION_VIEW, Captioner, captioner_of
 
-Source = Literal["given", "captioner", "composed"]
+ORIGINS = ("given", "composed")
+"""Origins of a caption beside captioners."""
+
 PARTS = ("conse_tags", "ocr_text", "asr_text")
 """Fields that a composed caption is made of; it works with any of them, and without."""
 
 
 class CaptionOptions(base.Options):
-    """Options: those of the recipe's `caption:` section (`curate.schema.recipe.Caption`), and `available`.
+    """Options, which come of the recipe's `caption:` section.
 
     Attributes:
-        prefer: the first source in this order that has a text wins.
-        captioner: local folder or hub id of a transformers image-to-text model, or a captioner of one's own.
+        prefer: `given`, `composed` or a captioner's field; the first in this order that has a text wins.
         max_chars: longer captions are cut at a word.
         available: the fields of `PARTS` that this build computes.
     """
 
-    prefer: tuple[Source, ...] = ("given", "captioner", "composed")
-    captioner: str | None = None
+    prefer: tuple[str, ...] = ORIGINS
     max_chars: int = Field(2000, gt=0)
     available: tuple[str, ...] = ()
 
@@ -41,14 +41,13 @@ class CaptionSignal(Signal):
 
     The composed caption is fixed, plain English: `A picture of espresso, cup. Text: "OPEN". Speech: "Hello."`; a part
     is left out where there is nothing to say. A sample of which nothing is known has no caption (null, source
-    `none`), never an empty one. The captioner sees the middle frame, and is only asked where an earlier
-    source had nothing.
+    `none`), never an empty one.
     """
 
     name = "caption"
     gives = (
         Text("caption", about="The text that is tokenized; null where there is none."),
-        Text("caption_source", about="Where the caption came from: given, captioner, composed or none."),
+        Text("caption_source", about="Where it came from: given, composed, none, or the field of a captioner."),
     )
     Options = CaptionOptions
     options: CaptionOptions
@@ -56,48 +55,49 @@ class CaptionSignal(Signal):
     def __init__(self, options: base.Options | None = None) -> None:
         super().__init__(options)
         use = self.options
-        self.after = tuple(field for field in PARTS if field in use.available and "composed" in use.prefer)
-        self._captioner: Captioner | None = None
-        if use.captioner is not None and "captioner" in use.prefer:
-            self._captioner = captioner_of(use.captioner)
-            self.needs = (CAPTION_VIEW,)
-            self.cost = Resources(cpus=1, gpus=0.5, model=True)
+        parts = [field for field in PARTS if field in use.available and "composed" in use.prefer]
+        self.after = (*parts, *(origin for origin in use.prefer if origin not in ORIGINS))
 
     @classmethod
-    def of(cls, caption: Caption, available: Collection[str]) -> CaptionSignal:
+    def of(cls, caption: Caption, available: Collection[str], texts: Sequence[str] = ()) -> CaptionSignal:
         """The signal that a recipe's `caption:` section means.
 
         Args:
             caption: the section.
             available: names of all fields that the build's signals give.
+            texts: fields of its captioners that may be a caption.
+
+        Raises:
+            CurateError: `prefer` names none of them; with the nearest.
         """
-        return cls(CaptionOptions(**caption.model_dump(), available=tuple(f for f in PARTS if f in available)))
-
-    def load(self) -> None:
-        if self._captioner is not None:
-            self._captioner.load()
-
-    def version(self) -> str:
-        return "1" if self._captioner is None else f"1+{self._captioner.version()}"
+        known = [*ORIGINS, *texts]
+        prefer = caption.prefer or ["given", *(use.name for use in caption.uses if use.name in texts), "composed"]
+        for origin in prefer:
+            if origin not in known:
+                raise CurateError(
+                    f"prefer names `{origin}`, which gives no text{meant(origin, known)}",
+                    f"allowed: {', '.join(known)}",
+                )
+        parts = tuple(field for field in PARTS if field in available)
+        return cls(CaptionOptions(prefer=tuple(prefer), max_chars=caption.max_chars, available=parts))
 
     def __call__(self, batch: Batch) -> list[Result]:
         def one(i: int) -> dict[str, str | None]:
-            for source in self.options.prefer:
-                text = cut(clean(self._from(source, batch, i) or ""), self.options.max_chars)
+            for origin in self.options.prefer:
+                text = cut(clean(self._from(origin, batch, i) or ""), self.options.max_chars)
                 if text:
-                    return {"caption": text, "caption_source": source}
+                    return {"caption": text, "caption_source": origin}
             return {"caption": None, "caption_source": "none"}
 
         return map_samples("annotate:caption", batch, one)
 
-    def _from(self, source: Source, batch: Batch, i: int) -> str | None:
-        if source == "given":
+    def _from(self, origin: str, batch: Batch, i: int) -> str | None:
+        if origin == "given":
             return batch.text[i]
-        if source == "composed":
-            tags, ocr, speech = (batch.columns[f][i] if f in self.after else None for f in PARTS)
-            return compose(batch.kind[i], tags or [], ocr or "", speech or "")
-        frames = batch.views[CAPTION_VIEW][i] if self._captioner is not None else None
-        return None if self._captioner is None or frames is None else self._captioner(frames[len(frames) // 2])
+        if origin != "composed":
+            return cast("str | None", batch.columns[origin][i])
+        tags, ocr, speech = (batch.columns[f][i] if f in self.after else None for f in PARTS)
+        return compose(batch.kind[i], tags or [], ocr or "", speech or "")
 
 
 def compose(kind: str, tags: Collection[str], ocr_text: str, speech: str) -> str:

@@ -9,17 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate import plugins
-from curate.media.requests import Frames
 from curate.models.named import weights_of
 from curate.models.package_files import package_version
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 
-CAPTION_VIEW = Frames(size=448, fps=1, max_frames=1, crop=False)
-"""The middle frame, whole."""
-
 PROMPT = "Describe this picture in one or two sentences."
 MAX_NEW_TOKENS = 128
+"""Of an answer, where the recipe says nothing."""
 
 
 class Captioner(Protocol):
@@ -41,18 +38,19 @@ class Captioner(Protocol):
 BUILTIN = {"transformers": "curate.signals.captioner:TransformersCaptioner"}
 
 
-def captioner_of(name: str) -> Captioner:
+def captioner_of(name: str, max_new_tokens: int = MAX_NEW_TOKENS) -> Captioner:
     """The captioner that a recipe names; nothing is loaded.
 
     Args:
         name: an entry point or `package.module:Class` of a class without arguments that is a `Captioner`; else a local
             folder or a hub id of a transformers model.
+        max_new_tokens: most tokens of an answer of a transformers model.
 
     Raises:
         CurateError: another's class that cannot be had or made, or a path where no model lies.
     """
     if not plugins.is_foreign("captioner", name):
-        return TransformersCaptioner(name)
+        return TransformersCaptioner(name, max_new_tokens)
     made: Captioner = plugins.make("captioner", name, {})
     return made
 
@@ -62,17 +60,18 @@ class TransformersCaptioner(Captioner):
 
     Greedy decoding, float32 on a CPU and bfloat16 on CUDA, one image at a time, so a caption does not depend on
     neighbours (law 6). Weights are safetensors only, and code from the hub is never run (law 11).
-    A model whose processor has a chat template is asked `PROMPT`; others just get the image.
+    A model whose processor has a chat template is asked the prompt; others just get the image.
 
     Args:
         model: a local folder or a hub id.
+        max_new_tokens: most tokens of an answer.
 
     Raises (constructor):
         CurateError: the name is a path, and no model lies there.
     """
 
-    def __init__(self, model: str) -> None:
-        self.model = model
+    def __init__(self, model: str, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
+        self.model, self._most = model, max_new_tokens
         folder = Path(model).expanduser()
         self._local = folder.is_dir()
         if not self._local and (folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1):
@@ -112,29 +111,29 @@ class TransformersCaptioner(Captioner):
     def version(self) -> str:
         return f"transformers-{package_version('transformers')}+{weights_of(self.model)}"
 
-    def __call__(self, frame: NDArray[Any]) -> str:
+    def __call__(self, frame: NDArray[Any], prompt: str = PROMPT) -> str:
         import torch
         from PIL import Image
 
-        inputs = self._inputs(Image.fromarray(np.ascontiguousarray(frame)))
+        inputs = self._inputs(Image.fromarray(np.ascontiguousarray(frame)), prompt)
         inputs = {k: v.to(self._device) for k, v in inputs.items()}
         if self._device == "cuda":
             inputs = {k: v.to(self._model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
         with torch.inference_mode():
-            ids = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=MAX_NEW_TOKENS)[0]
+            ids = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._most)[0]
         asked = inputs.get("input_ids")
         if asked is not None and ids[: asked.shape[1]].tolist() == asked[0].tolist():
             ids = ids[asked.shape[1] :]  # a decoder-only model repeats the question
         return str(self._decode(ids, skip_special_tokens=True)).strip()
 
-    def _inputs(self, image: Any) -> dict[str, Any]:
+    def _inputs(self, image: Any, prompt: str) -> dict[str, Any]:
         """The model's inputs for an image: tensors by name."""
         if getattr(self._processor, "chat_template", None):
-            question = [{"type": "image"}, {"type": "text", "text": PROMPT}]
-            prompt = self._processor.apply_chat_template(
+            question = [{"type": "image"}, {"type": "text", "text": prompt}]
+            asked = self._processor.apply_chat_template(
                 [{"role": "user", "content": question}], add_generation_prompt=True
             )
-            return dict(self._processor(images=[image], text=[prompt], return_tensors="pt"))
+            return dict(self._processor(images=[image], text=[asked], return_tensors="pt"))
         return dict(self._processor(images=[image], return_tensors="pt"))
 
 

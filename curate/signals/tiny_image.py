@@ -11,7 +11,8 @@ from curate.media.requests import Frames
 from curate.signals.base import VISUAL, Sample, Signal, Vector
 
 SIDE = 16
-VIEW = Frames(size=224, fps=1, max_frames=8)
+VIEW = Frames(size=64, fps=1, max_frames=8, resample="box")
+"""Four times as fine as the thumbnail: what is rounded to 8 bits is no part of it."""
 
 
 class TinyImage(Signal):
@@ -32,12 +33,15 @@ class TinyImage(Signal):
         ),
     )
 
+    def version(self) -> str:
+        return "2"
+
     def one(self, sample: Sample) -> NDArray[np.float32] | None:
         return thumbnail(sample.view)
 
 
 def thumbnail(frames: NDArray[Any]) -> NDArray[np.float32] | None:
-    """uint8 `(N, 224, 224, 3)` to float32 `(768,)` of unit length; None for a flat image."""
+    """uint8 `(N, H, W, 3)`, multiples of 16 px, to float32 `(768,)` of unit length; None for a flat image."""
     n, height, width, channels = frames.shape
     high, wide = height // SIDE, width // SIDE
     # sums of whole numbers, so exact in any order: first down the lines, which lie in memory one behind the other

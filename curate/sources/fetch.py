@@ -260,7 +260,7 @@ def _check(curl: pycurl.Curl, answer: _Answer, failed: BaseException | None, lim
         if answer.status in _REDIRECTS and answer.fields.get("location"):
             return
         passing = answer.status in _TRANSIENT
-        raise FetchError(f"status {answer.status}", passing, _retry_after(answer.fields) if passing else 0.0)
+        raise FetchError(f"status {answer.status}", passing, retry_after(answer.fields) if passing else 0.0)
     if failed is not None:
         raise _translated(curl, answer, failed, limits) from failed
     size = len(answer.body)
@@ -270,7 +270,7 @@ def _check(curl: pycurl.Curl, answer: _Answer, failed: BaseException | None, lim
         raise FetchError(f"status {answer.status}")
 
 
-def _retry_after(answer: Mapping[str, str]) -> float:
+def retry_after(answer: Mapping[str, str]) -> float:
     """Seconds of a Retry-After header, which holds a number or a date (RFC 9110, 10.2.3); 0 where it says nothing."""
     text = answer.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():

@@ -215,7 +215,7 @@ class ClipTokenizer(GridTokenizer):
     def ids_of(self, clip: NDArray[np.uint8], bf16: bool = False) -> NDArray[np.generic]:
         """Ids of one clip of a right shape; with `bf16` the network computes in bfloat16, its quantiser in fp32."""
         with exact(self.device, bf16):
-            x = self.net.to_input(torch.from_numpy(np.ascontiguousarray(clip)).to(self.device))
+            x = self.net.to_input(torch.tensor(clip).to(self.device))
             ids = self._in_range(self.net.ids(x), (1 + (len(clip) - 1) // self.stride, *self.grid))
         return ids.cpu().numpy().astype(self.card.numpy_dtype)
 

@@ -45,12 +45,16 @@ def test_what_a_task_refuses_is_said_as_it_was_there(tables, engine):
     assert caught.value.hint.startswith("signals and samples are of different runs")
 
 
-def test_a_process_that_is_killed_ends_the_run_with_a_sentence_and_none_is_left():
+def test_a_task_whose_process_is_killed_is_done_again(tmp_path):
+    with ProcessEngine(2) as engine:
+        assert list(engine.map(_dies_once, [(str(tmp_path / name),) for name in "abc"])) == ["done"] * 3
+
+
+def test_a_task_that_kills_its_process_ends_the_run_with_a_sentence_and_none_is_left():
     with ProcessEngine(2) as engine:
         pids = set(engine.map(_pid, [()] * 4))
-        os.kill(next(iter(pids)), signal.SIGKILL)
-        with pytest.raises(CurateError, match="a process that decides ended"):
-            list(engine.map(_pid, [()] * 4))
+        with pytest.raises(CurateError, match=r"a process of this run ended: .* killed by SIGKILL, 2 times"):
+            list(engine.map(_dies, [()]))
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
@@ -76,6 +80,17 @@ def test_processes_end_with_the_one_that_started_them():
 def test_a_full_disk_is_said():
     with ProcessEngine(1) as engine, pytest.raises(CurateError, match="no space left"):
         engine.hold(_full, [()])
+
+
+def _dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _dies_once(flag):
+    if not Path(flag).exists():
+        Path(flag).touch()
+        _dies()
+    return "done"
 
 
 def _pid() -> int:

@@ -185,7 +185,7 @@ def computed(texts: list[str], lost: list[Failure | None] | None = None) -> tupl
         signals.append(Looking())
         columns[VIEW + view_name(SMALL)] = pack_view([None if f else np.zeros((1, 2, 3, 3), np.uint8) for f in lost])
         columns[LOST + view_name(SMALL)] = failure_array(lost)
-    fragment = GroupFragment(Group(LIGHT, tuple(signals)), Paths.of({}, Cut(), signals))
+    fragment = GroupFragment(Group(LIGHT, tuple(signals)), Paths.of({}, Cut(), signals), models())
     out = fragment.computed(pa.table(columns), 0)
     return out, failures_of(out.column(FAIL + "fragile"))
 

@@ -47,6 +47,12 @@ class Counts:
         for name, count in counts.items():
             self.sums[name] = self.sums.get(name, 0) + count
 
+    def lease(self, stage: str, partition: str) -> bool:
+        return False
+
+    def release(self, stage: str, partition: str) -> None:
+        pass
+
 
 def plan(name: str, tokenizer: str) -> StreamPlan:
     return StreamPlan(Stream(name=name, tokenizer=tokenizer), zoo.card(tokenizer), tokenizer)

@@ -42,6 +42,12 @@ class Silent:
     def add(self, stage: str, **counts: int) -> None:
         pass
 
+    def lease(self, stage: str, partition: str) -> bool:
+        return False
+
+    def release(self, stage: str, partition: str) -> None:
+        pass
+
 
 def media(count: int) -> list[bytes]:
     """PNGs of one shade, the second without its end."""

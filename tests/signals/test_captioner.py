@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from signal_media import SKIMAGE, batch, open_image
@@ -5,8 +7,8 @@ from signal_media import SKIMAGE, batch, open_image
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 from curate.schema.recipe import Caption
-from curate.signals.caption import CaptionSignal
-from curate.signals.captioner import TransformersCaptioner
+from curate.signals.captioner import Captioner, TransformersCaptioner
+from curate.signals.captions import CaptionerOptions, CaptionerSignal
 
 
 def _tokenizer():
@@ -129,15 +131,22 @@ def test_a_saved_model_captions_an_image_and_says_the_same_again(model):
     assert captioner(frame) == caption
 
 
+def _signal(model, **more):
+    """The captioner of a recipe's short form, or of an entry with more keys."""
+    entry = {"name": "captioner", "model": str(model), **more}
+    (use,) = Caption(**({"captioners": [entry]} if more else {"captioner": str(model)})).uses
+    return CaptionerSignal(CaptionerOptions(use=use))
+
+
 def test_the_signal_asks_the_captioner_only_where_no_text_was_given(model):
-    signal = CaptionSignal.of(Caption(captioner=str(model)), {"conse_tags"})
+    signal = _signal(model)
     assert signal.cost.model
     signal.load()
     media = [("image", SKIMAGE / "coffee.png")] * 2
-    given, made = signal(batch(signal, *media, text=["A cup", None], conse_tags=[["espresso"]] * 2))
-    assert given == {"caption": "A cup", "caption_source": "given"}
-    assert made["caption_source"] == "captioner"
-    assert made["caption"]
+    given, made = signal(batch(signal, *media, text=["A cup", None]))
+    assert given == {"captioner": None, "captioner_by": None}
+    assert made["captioner"]
+    assert json.loads(made["captioner_by"])["model"] == str(model)
 
 
 def test_the_version_names_the_weights(model, tmp_path):
@@ -152,7 +161,7 @@ def test_the_version_names_the_weights(model, tmp_path):
 
 def test_pickled_weights_and_missing_folders_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(CurateError, match="does not exist"):
-        CaptionSignal.of(Caption(captioner=str(tmp_path / "nowhere")), ())
+        _signal(tmp_path / "nowhere")
     with pytest.raises(CurateError, match=r"no transformers model \(config.json\)"):
         TransformersCaptioner(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
@@ -170,3 +179,31 @@ def test_a_model_of_another_kind_is_one_sentence(tmp_path):
     ).save_pretrained(tmp_path)
     with pytest.raises(CurateError, match="cannot be loaded"):
         TransformersCaptioner(str(tmp_path)).load()
+
+
+def test_a_chat_model_is_asked_the_prompt_of_the_recipe(tmp_path):
+    ensure_torchvision()
+    import torch
+
+    torch.manual_seed(5)
+    _llava(tmp_path)
+    media = [("image", SKIMAGE / "coffee.png")]
+    said = []
+    for prompt in ("picture", "[MASK] {text} picture picture"):
+        signal = _signal(tmp_path, prompt=prompt, sampling={"max_tokens": 5})
+        signal.load()
+        said += signal(batch(signal, *media, text=["picture"]))
+    assert said[0]["captioner"] != said[1]["captioner"]
+    assert all(len(one["captioner"].split()) <= 5 for one in said)
+
+
+class Own(Captioner):
+    """A captioner that sees nothing else than the image."""
+
+    def __call__(self, frame):
+        return f"An image of {frame.shape[1]} by {frame.shape[0]}."
+
+
+def test_one_of_your_own_takes_no_prompt():
+    with pytest.raises(CurateError, match="of your own and sees the image alone"):
+        _signal(f"{__name__}:Own", prompt="What?")

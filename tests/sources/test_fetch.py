@@ -133,14 +133,14 @@ def test_retry_after_is_waited_for_up_to_the_recipes_bound(web):
 @example("Wed, 01 Jan 0001 00:00:00 +2359")
 @example("1 Jan 2024 00:00:00 +99999999999")
 def test_no_retry_after_breaks_anything(text):
-    asked = fetching._retry_after({"retry-after": text})
+    asked = fetching.retry_after({"retry-after": text})
     assert asked >= 0
 
 
 def test_retry_after_can_be_a_date():
     soon = datetime.now(UTC) + timedelta(seconds=90)
     for text in (format_datetime(soon, usegmt=True), format_datetime(soon.replace(tzinfo=None))):
-        assert 85 < fetching._retry_after({"retry-after": text}) <= 90
+        assert 85 < fetching.retry_after({"retry-after": text}) <= 90
 
 
 def test_a_request_that_waits_gives_its_turn_to_others(web):

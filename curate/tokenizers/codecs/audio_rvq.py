@@ -89,7 +89,7 @@ class AudioRVQ(AudioTokenizer):
         """
         parts = []
         with exact(self.device):
-            coefficients = mdct(torch.from_numpy(np.ascontiguousarray(audio))[None].to(self.device), self.config.hop)
+            coefficients = mdct(torch.tensor(audio)[None].to(self.device), self.config.hop)
             for start, stop, low, high in _chunks(coefficients.shape[1], self._encoder.receptive_field):
                 with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
                     latents = self._encoder(coefficients[:, low:high])[0, start - low : stop - low]

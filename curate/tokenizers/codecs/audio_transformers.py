@@ -140,7 +140,7 @@ class TransformersCodec(AudioTokenizer):
         """Ids `(ceil(n / hop), levels)` of one item, zeros behind it up to whole frames."""
         frames = -(-len(audio) // self.hop)
         padded = torch.zeros((1, 1, frames * self.hop))
-        padded[0, 0, : len(audio)] = torch.from_numpy(audio)
+        padded[0, 0, : len(audio)] = torch.tensor(audio)
         with exact(self.device):
             ids = self._ids(padded.to(self.device), self.card.ids_per_frame).T.cpu().numpy()
         if ids.shape != (frames, self.card.ids_per_frame):
