@@ -15,6 +15,7 @@ from chat_server import MODEL, ChatServer, running
 from PIL import Image
 from small import Project
 
+from curate.cli.job_package import pack
 from curate.pipeline.plan import make_plan
 from curate.schema.errors import CurateError
 from curate.schema.recipe_file import RecipeFile
@@ -205,3 +206,12 @@ def test_the_recipe_itself_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "r.yaml").write_text(PLAN)
     plan = make_plan(RecipeFile.load(tmp_path / "r.yaml"))
     assert [signal.name for signal in plan.signals] == ["brightness", "plain", "lengths", "caption"]
+
+
+def test_a_job_is_told_which_keys_its_nodes_need(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media/a.txt").touch()
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "r.yaml").write_text(PLAN)
+    packed = pack(RecipeFile.load(tmp_path / "r.yaml"), [tmp_path / "media"], code=False, to=tmp_path / "sent")
+    assert packed.variables == ["MY_KEY"]
