@@ -173,7 +173,7 @@ def verdicts(folder: Path, near: str, dim: int, cpus: int, store: int) -> dict[s
     import ray
 
     from curate.decide.decide import decide
-    from curate.decide.ledger import conserve
+    from curate.decide.ledger import checked_counts
     from curate.decide.partitions import PartitionFiles
     from curate.pipeline.engine import RayEngine
     from curate.schema.fields import SignalField
@@ -220,7 +220,7 @@ def verdicts(folder: Path, near: str, dim: int, cpus: int, store: int) -> dict[s
             decided = decide(Folder(folder), partitions, options, fields, homes, homes, 0, engine)
             out[f"{what}_seconds"] = round(perf_counter() - start, 2)
             out[f"{what}_cpu_seconds"] = round(cpu_seconds() - cpu, 1)
-            out[f"{what}_sums"] = conserve(f.counts for f in decided.fragments)
+            out[f"{what}_sums"] = checked_counts(f.counts for f in decided.fragments)
     return {**out, "partitions": len(names), "links_files": len(decided.pairs), "peak_mib": memory}
 
 

@@ -254,8 +254,8 @@ def test_a_captioner_of_ones_own_says_what_it_sees(shades: Path) -> None:
         signal = CaptionerSignal(CaptionerOptions(use=use))
         signal.load()
         assert "sizes-1" in signal.version()
-        pictures = {signal.needs[0]: [np.zeros((1, 4, 8, 3), np.uint8)]}
-        (found,) = signal(Batch(["a"], ["image"], [None], pictures))
+        images = {signal.needs[0]: [np.zeros((1, 4, 8, 3), np.uint8)]}
+        (found,) = signal(Batch(["a"], ["image"], [None], images))
         assert isinstance(found, dict)
         assert found["captioner"] == "a picture of 8 by 4"
         assert json.loads(found["captioner_by"])["model"] == name

@@ -1,4 +1,4 @@
-"""Tars of tiny captioned pictures with planted duplicates and broken files, whose truth is known.
+"""Tars of tiny captioned images with planted duplicates and broken files, whose truth is known.
 
 Record number g is the same in every set: its role follows from g, its pixels from the tar it lies in, and copies are of
 earlier records. So sets of all sizes share their tars.
@@ -99,7 +99,7 @@ def _tar_values(tar: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return colours, rng.integers(4, 9, PER_TAR) * _CELLS
 
 
-def picture(g: int) -> NDArray[np.uint8]:
+def image(g: int) -> NDArray[np.uint8]:
     """Pixels of a record that is not broken: uint8 `(side, side, 3)`, side 32, 40, ... 64."""
     role = role_of(g)
     shown = original_of(g) if role in ("exact", "near") else g
@@ -133,8 +133,8 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 def file_of(g: int) -> bytes:
     """The bytes of record g."""
     if role_of(g) != "broken":
-        return png(picture(g))
-    whole = png(picture(g + 1))
+        return png(image(g))
+    whole = png(image(g + 1))
     return (whole[: len(whole) // 2], b"", b"<html>not found: %d</html>" % g)[g // 200 % 3]
 
 
@@ -177,7 +177,7 @@ def make_set(cache: Path, total: int, say: Callable[[str], None] = print) -> Pat
     paths = [store / f"{t:06d}-{count:04d}.tar" for t, count in tars]
     missing = [(path, t, count) for path, (t, count) in zip(paths, tars, strict=True) if not path.exists()]
     if missing:
-        say(f"making {len(missing):,} tars of {total:,} pictures in {store}")
+        say(f"making {len(missing):,} tars of {total:,} images in {store}")
         with ProcessPoolExecutor() as pool:
             for done in [pool.submit(write_tar, *one) for one in missing]:
                 done.result()

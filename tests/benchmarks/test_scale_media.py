@@ -38,19 +38,19 @@ def test_copies_are_of_earlier_records_that_nothing_else_happens_to() -> None:
 
 
 def test_a_png_by_hand_is_read_as_it_was_written() -> None:
-    from parts.scale_media import picture, png
+    from parts.scale_media import image, png
 
     for g in (1, 2, 3):
-        pixels = picture(g)
+        pixels = image(g)
         assert pixels.shape[0] in range(32, 65, 8)
         np.testing.assert_array_equal(np.asarray(decode_image(png(pixels))), pixels)
 
 
 def test_near_copies_are_near_exact_ones_equal_and_the_dark_dark() -> None:
-    from parts.scale_media import file_of, original_of, picture
+    from parts.scale_media import file_of, image, original_of
 
     def vector(g: int) -> np.ndarray:
-        found = thumbnail(render(Image.fromarray(picture(g)), VIEW)[None])
+        found = thumbnail(render(Image.fromarray(image(g)), VIEW)[None])
         assert found is not None
         return found
 
@@ -60,8 +60,8 @@ def test_near_copies_are_near_exact_ones_equal_and_the_dark_dark() -> None:
         assert abs(vector(g) @ vector(g + 1)) < 0.5
     assert file_of(50) == file_of(original_of(50))
     assert file_of(2050) == file_of(original_of(2050))
-    assert luma(picture(10)[None]).mean() < 12
-    assert luma(picture(11)[None]).mean() > 100
+    assert luma(image(10)[None]).mean() < 12
+    assert luma(image(11)[None]).mean() > 100
 
 
 def test_a_tar_holds_its_records_and_the_broken_ones_are_refused(tmp_path: Path) -> None:
@@ -109,12 +109,12 @@ def test_counts_that_are_not_the_truth_are_told() -> None:
 def test_ids_of_the_cheap_grid_are_its_colours() -> None:
     from parts.colour_grid import ColourGrid
 
-    picture = np.asarray(Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).resize((64, 64), 0))[None]
-    (ids,) = ColourGrid().encode([picture])
+    image = np.asarray(Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).resize((64, 64), 0))[None]
+    (ids,) = ColourGrid().encode([image])
     assert (ids.shape, ids.dtype) == ((1, 8, 8), np.uint16)
     assert ids[0, 0, 0] == 0 + 8 * 0 + 64 * 0
     assert ids[0, 7, 7] == 189 // 32 + 8 * (190 // 32) + 64 * (191 // 32)
     (back,) = ColourGrid().decode([ids])
-    assert np.abs(back.astype(int) - picture).max() <= 16
+    assert np.abs(back.astype(int) - image).max() <= 16
     with pytest.raises(ValueError, match="expected uint8"):
-        ColourGrid().encode([picture[:, :32]])
+        ColourGrid().encode([image[:, :32]])

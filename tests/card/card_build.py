@@ -183,17 +183,17 @@ def photo(name: str, long_side: int = 400) -> Image.Image:
 def tone(seconds: float, hertz: float, level: float = 0.4) -> NDArray[np.int16]:
     """A chirp over a hum, 16 kHz."""
     t = np.arange(int(seconds * 16000)) / 16000
-    sound = level * (0.7 * np.sin(2 * np.pi * (hertz + 120 * t) * t) + 0.3 * np.sin(2 * np.pi * 110 * t))
-    return np.round(sound * 32767).astype(np.int16)
+    waveform = level * (0.7 * np.sin(2 * np.pi * (hertz + 120 * t) * t) + 0.3 * np.sin(2 * np.pi * 110 * t))
+    return np.round(waveform * 32767).astype(np.int16)
 
 
-def wav(sound: NDArray[np.int16]) -> bytes:
+def wav(waveform: NDArray[np.int16]) -> bytes:
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16000)
-        file.writeframes(sound.tobytes())
+        file.writeframes(waveform.tobytes())
     return out.getvalue()
 
 
@@ -226,7 +226,7 @@ def luma_facts(image: Image.Image) -> tuple[float, float]:
     return float(laplace.var()), float(grey.mean())
 
 
-def picture_item(name: str, image: Image.Image, text: str | None, **more: Any) -> Item:
+def image_item(name: str, image: Image.Image, text: str | None, **more: Any) -> Item:
     return Item(name, jpeg(image), "image", text, size=image.size, **more)
 
 
@@ -240,11 +240,11 @@ def items() -> list[Item]:
         "motorcycle_left.png": "A motorcycle in a garage",
         "brick.png": None,
     }
-    out = [picture_item(n, photo(n), t, caption_source="given" if t else "composed") for n, t in photos.items()]
+    out = [image_item(n, photo(n), t, caption_source="given" if t else "composed") for n, t in photos.items()]
     cat = photo("chelsea.png")
     small = cat.resize((cat.width * 6 // 10, cat.height * 6 // 10))
     out += [
-        picture_item(
+        image_item(
             "copies/cat small.jpg", small, "cat", outcome="duplicate", same_as="chelsea.png", why={"similarity": 0.973}
         ),
         Item(
@@ -256,14 +256,14 @@ def items() -> list[Item]:
             of_record=True,
             same_as="rocket.jpg",
         ),
-        picture_item(
+        image_item(
             "faults/blurred.jpg",
             photo("astronaut.png").filter(ImageFilter.GaussianBlur(9)),
             "an astronaut, blurred",
             outcome="dropped",
             why={"rule": "sharpness >= 20", "threshold": 20.0, "field": "sharpness"},
         ),
-        picture_item(
+        image_item(
             "faults/dark.jpg",
             photo("coffee.png").point(lambda v: v // 18),
             "coffee in the dark",
@@ -517,15 +517,19 @@ class Builder:
         image, audio, text = (tokenizer(t) for t, _ in self.streams.values())
         if not item.encode:
             return out
-        frames, sound = Frames(256), Audio(16000)
-        by_kind: dict[str, list[DecodeRequest]] = {"image": [frames], "video": [frames, sound], "audio": [sound]}
+        frames, audio_view = Frames(256), Audio(16000)
+        by_kind: dict[str, list[DecodeRequest]] = {
+            "image": [frames],
+            "video": [frames, audio_view],
+            "audio": [audio_view],
+        }
         views = by_kind[str(item.kind)]
         clip = Span(span["start_us"], span["end_us"]) if span["end_us"] else None
         got = decode(item.data, str(item.kind), views, span=clip).views
         if frames in got:
             out["tok_rgb@256"] = image.encode([got[frames]])[0].ravel()
-        if sound in got:
-            out["tok_audio@16k"] = audio.encode([got[sound].astype(np.float32) / 32768])[0].ravel()
+        if audio_view in got:
+            out["tok_audio@16k"] = audio.encode([got[audio_view].astype(np.float32) / 32768])[0].ravel()
         out["caption"] = text.encode([item.text or "A picture of brick."])[0]
         return out
 

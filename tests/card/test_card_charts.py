@@ -139,9 +139,9 @@ def test_files_outside_the_build_or_unlisted_are_not_read(builder: Builder) -> N
                 tables.path(path)
 
 
-def test_a_wave_form_follows_the_sound() -> None:
-    sound = np.concatenate([np.zeros(480, np.int16), np.full(480, 16384, np.int16)])
-    path = wave(sound, columns=4, height=40)
+def test_a_wave_form_follows_the_audio() -> None:
+    audio = np.concatenate([np.zeros(480, np.int16), np.full(480, 16384, np.int16)])
+    path = wave(audio, columns=4, height=40)
     assert path == "M0 19.6L1 19.6L2 10.0L3 10.0L3 20.4L2 20.4L1 20.4L0 20.4Z"
     assert wave(np.zeros(0, np.int16), 4) == "M0 20H4"
 

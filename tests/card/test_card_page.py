@@ -17,10 +17,10 @@ from card_build import (
     Item,
     Watched,
     fault,
+    image_item,
     items,
     make_card,
     photo,
-    picture_item,
     tokenizer,
     tone,
     wav,
@@ -128,7 +128,7 @@ def test_links_within_the_page_lead_somewhere(card: Card) -> None:
     assert {a["href"] for t, a in page.tags if t == "a"} == {f"#{i}" for i in ids}
 
 
-def test_every_picture_has_words_and_headings_do_not_skip(card: Card) -> None:
+def test_every_image_has_words_and_headings_do_not_skip(card: Card) -> None:
     page = Page(card.html)
     assert all(a.get("alt") for t, a in page.tags if t == "img")
     assert all(a.get("aria-label") for t, a in page.tags if t in ("audio", "svg"))
@@ -178,10 +178,10 @@ def test_a_task_can_write_the_card_and_opens_each_file_a_fixed_number_of_times(t
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     evil = [
-        picture_item(f"{EVIL}.jpg", photo("coffee.png", 64), EVIL, source="folder", licence=EVIL),
-        picture_item("long.jpg", photo("rocket.jpg", 64), "word" * 2500),
+        image_item(f"{EVIL}.jpg", photo("coffee.png", 64), EVIL, source="folder", licence=EVIL),
+        image_item("long.jpg", photo("rocket.jpg", 64), "word" * 2500),
         Item(f"{EVIL}.mp4", b"", None, outcome="failed", of_record=True, why=fault(EVIL, EVIL * 20), source=EVIL),
-        picture_item(
+        image_item(
             "dropped.jpg",
             photo("brick.png", 64),
             EVIL,
@@ -227,8 +227,8 @@ def test_no_records_at_all(tmp_path: Path) -> None:
     assert Page(made.html).numbers("record") == [0] * 5
 
 
-def test_pictures_alone(tmp_path: Path) -> None:
-    made = make_card(tmp_path, [picture_item("a.jpg", photo("coffee.png", 128), None)])
+def test_images_alone(tmp_path: Path) -> None:
+    made = make_card(tmp_path, [image_item("a.jpg", photo("coffee.png", 128), None)])
     assert "<audio" not in made.html
     assert "Nothing failed." in made.html
     assert "No sample has this stream." in made.html
@@ -240,16 +240,16 @@ def test_media_that_cannot_be_shown_is_said_to_be_so(tmp_path: Path) -> None:
     assert 'class="problem"' in made.html
 
 
-def test_large_pictures_are_made_small(tmp_path: Path) -> None:
-    images = [picture_item(f"{i}.jpg", photo("astronaut.png", 500).rotate(i), f"turned {i}") for i in range(40)]
+def test_large_images_are_made_small(tmp_path: Path) -> None:
+    images = [image_item(f"{i}.jpg", photo("astronaut.png", 500).rotate(i), f"turned {i}") for i in range(40)]
     made = make_card(tmp_path, [replace(p, encode=False) for p in images])
     assert made.html.count('<figure class="tile">') == 24
     assert len(made.html) < 600_000
 
 
-def test_pictures_of_the_trained_tokenizer(tmp_path: Path) -> None:
+def test_images_of_the_trained_tokenizer(tmp_path: Path) -> None:
     streams = STREAMS | {"tok_rgb@256": TRAINED["tok_rgb@256"]}
-    cat = picture_item("chelsea.png", photo("chelsea.png"), "A ginger cat looks at the camera")
+    cat = image_item("chelsea.png", photo("chelsea.png"), "A ginger cat looks at the camera")
     made = make_card(tmp_path, [cat], streams=streams)
     [psnr] = re.findall(r"decoded, ([\d.-]+) dB", made.html)
     assert float(psnr) > 20
@@ -257,7 +257,7 @@ def test_pictures_of_the_trained_tokenizer(tmp_path: Path) -> None:
     assert "levels 8 · 8 · 8 · 5 · 5 · 5" in made.html
 
 
-def test_sound_of_the_trained_tokenizer(tmp_path: Path) -> None:
+def test_audio_of_the_trained_tokenizer(tmp_path: Path) -> None:
     streams = STREAMS | {"tok_audio@16k": TRAINED["tok_audio@16k"]}
     rising = Item("sound.wav", wav(tone(1.5, 300)), "audio", "A rising tone", 1.5)
     made = make_card(tmp_path, [rising], streams=streams)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from card_build import Builder, Watched, committed, items, photo, picture_item
+from card_build import Builder, Watched, committed, image_item, items, photo
 
 from curate.card.explain import Trace, explain
 from curate.schema.errors import CurateError
@@ -24,7 +24,7 @@ def sample(story: Trace, number: int = 0) -> str:
     return str(story.samples[number]["sample_id"])
 
 
-def test_a_kept_picture_has_its_signals_its_duplicates_and_its_tokens(build: Path) -> None:
+def test_a_kept_image_has_its_signals_its_duplicates_and_its_tokens(build: Path) -> None:
     story = explain(build, "chelsea.png")
     [cat] = story.samples
     assert cat["verdict"] == {"outcome": "kept"}
@@ -94,7 +94,7 @@ def test_the_shard_is_found_in_partition_order_too(tmp_path: Path) -> None:
 
 def test_the_same_bytes_twice_in_a_partition_keep_their_own_words(tmp_path: Path) -> None:
     rocket = photo("rocket.jpg", 64)
-    copy = picture_item("copy.jpg", rocket, "words of the copy", outcome="duplicate", of_record=True, same_as="a.jpg")
-    twice = committed(Builder(tmp_path, [copy, picture_item("a.jpg", rocket, "A rocket")]))
+    copy = image_item("copy.jpg", rocket, "words of the copy", outcome="duplicate", of_record=True, same_as="a.jpg")
+    twice = committed(Builder(tmp_path, [copy, image_item("a.jpg", rocket, "A rocket")]))
     [kept] = explain(twice, "a.jpg").samples
     assert kept["signals"]["caption"] == "A rocket"

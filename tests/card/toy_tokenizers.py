@@ -11,7 +11,7 @@ from curate.schema.codec import CodecCard, Quality
 
 
 class ColourGrid:
-    """A picture of 256 px as 32 x 32 mean colours of 8 levels a channel, each an id of FSQ's form."""
+    """An image of 256 px as 32 x 32 mean colours of 8 levels a channel, each an id of FSQ's form."""
 
     card = CodecCard(
         name="colour-grid",
@@ -82,5 +82,5 @@ class Steps:
     def decode(
         self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None
     ) -> list[NDArray[np.float32]]:
-        sounds = [(item.astype(np.float32) / 127.5 - 1).repeat(40, axis=1).ravel() for item in ids]
-        return [x[:n] for x, n in zip(sounds, lengths, strict=True)] if lengths is not None else sounds
+        recordings = [(item.astype(np.float32) / 127.5 - 1).repeat(40, axis=1).ravel() for item in ids]
+        return [x[:n] for x, n in zip(recordings, lengths, strict=True)] if lengths is not None else recordings

@@ -57,7 +57,7 @@ def test_show_prints_the_card_and_a_wrong_name_the_nearest() -> None:
     assert "did you mean 'image-fsq-64k'?" in wrong.stderr
 
 
-def test_eval_of_pictures_gives_the_figure_of_the_card(tmp_path: Path) -> None:
+def test_eval_of_images_gives_the_figure_of_the_card(tmp_path: Path) -> None:
     # the README beside the weights: china.jpg 22.39 dB, flower.jpg 25.78 dB; neither was trained on
     for name in ("china.jpg", "flower.jpg"):
         shutil.copy(package_file("sklearn", f"datasets/images/{name}"), tmp_path / name)
@@ -111,9 +111,9 @@ def test_import_says_what_is_wrong(tmp_path: Path, args: list[str], says: str) -
     assert not (tmp_path / "out").exists()
 
 
-def test_eval_of_sounds(tmp_path: Path) -> None:
-    sound = package_file("psychopy", "tests/data/Electronic_Chime-KevanGC-495939803.wav")
-    shutil.copy(sound, tmp_path / "chime.wav")
+def test_eval_of_recordings(tmp_path: Path) -> None:
+    audio = package_file("psychopy", "tests/data/Electronic_Chime-KevanGC-495939803.wav")
+    shutil.copy(audio, tmp_path / "chime.wav")
     said = json.loads(curate("eval", "audio-rvq-4kbps", "--media", tmp_path, "--json").stdout)
     assert said["items"] == 1
     assert said["ids_per_item"] == pytest.approx(8 * 50 * 2.09, rel=0.02)  # 2.09 s

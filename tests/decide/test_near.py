@@ -38,7 +38,7 @@ def build_of(tables, vectors, parts=1, **more):
 
 
 def oracle(vectors, threshold, alive=None):
-    """Keeper of each duplicate and their cosine: the largest picture, then the smallest id, of those alive."""
+    """Keeper of each duplicate and their cosine: the largest image, then the smallest id, of those alive."""
     stored = unit(vectors)
     label = groups(len(vectors), all_pairs(stored, threshold))
     out = {}

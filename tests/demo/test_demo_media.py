@@ -148,19 +148,19 @@ def test_the_video_cut_in_its_media_opens_and_breaks_off(records):
     assert 0.3 * whole < max(times) < 0.8 * whole
 
 
-def test_the_corrupt_picture_has_a_size_and_no_pixels(media):
-    with Image.open(media / "folder/faults/corrupt.jpg") as picture:
-        assert picture.size == (640, 427)
+def test_the_corrupt_image_has_a_size_and_no_pixels(media):
+    with Image.open(media / "folder/faults/corrupt.jpg") as image:
+        assert image.size == (640, 427)
         with pytest.raises(OSError, match="truncated"):
-            picture.load()
+            image.load()
 
 
 def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("L").resize((128, 96)), np.float64)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L").resize((128, 96)), np.float64)
 
 
-def test_pictures_are_what_their_names_say(media):
+def test_images_are_what_their_names_say(media):
     photos, faults = media / "folder/photos", media / "folder/faults"
     copy = faults / "exact_copy_of_grace_hopper.jpg"
     assert copy.read_bytes() == (photos / "grace_hopper.jpg").read_bytes()

@@ -19,7 +19,7 @@ MIRROR = np.diag([-1.0, 1.0, 1.0])
 
 @given(st.text(max_size=40), SIDE, SIDE, st.integers(1, 6), st.floats(0.05, 1))
 @settings(max_examples=150, deadline=None)
-def test_crops_are_inside_the_picture(sample: str, width: int, height: int, n: int, scale: float) -> None:
+def test_crops_are_inside_the_image(sample: str, width: int, height: int, n: int, scale: float) -> None:
     rows = crop_settings(sample, width, height, n, scale)
     assert rows.shape == (n, 5)
     assert rows.dtype == np.int64
@@ -56,7 +56,7 @@ def test_row_0_is_the_largest_centred_square() -> None:
 
 
 def test_the_distribution_is_that_of_random_resized_crops() -> None:
-    """1000 samples of 4:3 pictures. Means of uniform draws are within 5 standard errors."""
+    """1000 samples of 4:3 images. Means of uniform draws are within 5 standard errors."""
     rows = np.concatenate([crop_settings(f"s{i}", 640, 480, 3, 0.2)[1:] for i in range(500)])
     top, left, h, w, flip = rows.T
     area = h * w / (640 * 480)
@@ -74,13 +74,13 @@ def test_the_distribution_is_that_of_random_resized_crops() -> None:
     assert len({tuple(row) for row in rows.tolist()}) > 990
 
 
-def test_a_picture_too_long_for_any_shape_gets_the_largest_centred_crop() -> None:
+def test_an_image_too_long_for_any_shape_gets_the_largest_centred_crop() -> None:
     assert crop_settings("a", 1000, 10, 2)[1, :4].tolist() == [0, 493, 10, 13]
     assert crop_settings("a", 10, 1000, 2)[1, :4].tolist() == [493, 0, 13, 10]
 
 
 @pytest.mark.parametrize("bad", [(0, 5, 1, 0.8), (5, 0, 1, 0.8), (5, 5, 0, 0.8), (5, 5, 1, 0.0), (5, 5, 1, 1.1)])
-def test_what_is_no_picture_is_refused(bad: tuple[int, int, int, float]) -> None:
+def test_what_is_no_image_is_refused(bad: tuple[int, int, int, float]) -> None:
     with pytest.raises(ValueError, match=r"at least 1|must be in"):
         crop_settings("a", *bad)
 
@@ -89,7 +89,7 @@ def test_what_is_no_picture_is_refused(bad: tuple[int, int, int, float]) -> None
 
 
 def test_boxes_follow_the_crop() -> None:
-    """A 200 x 100 picture, the crop its right half: what is left of pixel 100 goes, the rest is stretched."""
+    """A 200 x 100 image, the crop its right half: what is left of pixel 100 goes, the rest is stretched."""
     boxes = [Box(0, 0, 0.4, 1, "cat"), Box(0.25, 0.2, 0.75, 0.6, "dog"), Box(0.5, 0.5, 0.5, 1, "cow")]
     assert det.crop(boxes, 200, 100, (0, 100, 100, 100, 0)) == [Box(0, 0.2, 0.5, 0.6, "dog")]
     assert det.crop(boxes, 200, 100, (0, 100, 100, 100, 1)) == [Box(0.5, 0.2, 1, 0.6, "dog")]
@@ -98,12 +98,12 @@ def test_boxes_follow_the_crop() -> None:
 @given(st.integers(0, 59), st.integers(0, 39), st.integers(1, 20), st.integers(1, 20), st.integers(0, 10_000))
 @settings(max_examples=60, deadline=None)
 def test_a_box_is_where_its_pixels_are(x: int, y: int, w: int, h: int, sample: int) -> None:
-    """Paint the box, cut and flip the picture, and look."""
-    picture = np.zeros((60, 80), bool)
-    picture[y : y + h, x : x + w] = True
+    """Paint the box, cut and flip the image, and look."""
+    image = np.zeros((60, 80), bool)
+    image[y : y + h, x : x + w] = True
     row = crop_settings(str(sample), 80, 60, 2, 0.2)[1]
     top, left, height, width, flip = row.tolist()
-    cut = picture[top : top + height, left : left + width]
+    cut = image[top : top + height, left : left + width]
     cut = cut[:, ::-1] if flip else cut
     found = bounds_in_crop((x / 80, y / 60, (x + w) / 80, min(y + h, 60) / 60), 80, 60, row)
     if not cut.any():

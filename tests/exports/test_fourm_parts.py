@@ -51,7 +51,7 @@ def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 # Masks
 
 
-def test_the_mask_tokenizer_of_the_zoo_keeps_outlines_of_other_pictures() -> None:
+def test_the_mask_tokenizer_of_the_zoo_keeps_outlines_of_other_images() -> None:
     codec: Any = zoo.load("mask-vq-1k")
     assert mean_iou(codec, list(regions(HELD_OUT[1:]))[::5]) > 0.8
     (ids,) = codec.encode([cut(disc(224, 100, 90, 40), (60, 50, 140, 130))])

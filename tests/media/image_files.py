@@ -16,9 +16,9 @@ from curate.media.images import decode_image
 Colour = tuple[float, float, float]
 
 
-def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     out = BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 

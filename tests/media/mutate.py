@@ -20,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 from PIL import Image
-from synth import flat, sound, tone, video
+from synth import audio_file, flat, tone, video
 
 TIMES = range(0, 1000, 40)
 CLIP_SECONDS = 2
@@ -64,8 +64,8 @@ def cases(media: Mapping[str, bytes], seed: int, n: int, heavy: bool = False) ->
 
 
 def originals(folder: Path) -> dict[str, bytes]:
-    """Good media by name: pictures and sounds of the quickstart's `folder`, clips of its videos in several
-    containers, and each format that is read and not among them, made of one picture and one sound."""
+    """Good media by name: images and sounds of the quickstart's `folder`, clips of its videos in several
+    containers, and each format that is read and not among them, made of one image and one sound."""
     out: dict[str, bytes] = {}
     paths = [path for path in sorted(folder.rglob("*")) if "faults" not in path.parts]
     for path in paths:
@@ -75,13 +75,13 @@ def originals(folder: Path) -> dict[str, bytes]:
             containers = ["mp4", "matroska", "mpegts"] if path.suffix == ".mp4" else ["mpeg", "mpegts"]
             for container in containers:
                 out[f"{path.stem}.{container}"] = clip(path.read_bytes(), container)
-    picture = Image.open(folder / "photos" / "beach.jpg").convert("RGB").resize((160, 120))
+    image = Image.open(folder / "photos" / "beach.jpg").convert("RGB").resize((160, 120))
     for kind in ("GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "PNG", "JPEG"):
-        out[f"beach.{kind.lower()}"] = saved(picture, kind)
-    steps = [picture.rotate(20 * i) for i in range(6)]
+        out[f"beach.{kind.lower()}"] = saved(image, kind)
+    steps = [image.rotate(20 * i) for i in range(6)]
     for kind in ("GIF", "WEBP", "PNG"):
         out[f"turning.{kind.lower()}"] = saved(steps[0], kind, save_all=True, append_images=steps[1:])
-    out["progressive.jpg"] = saved(picture, "JPEG", progressive=True)
+    out["progressive.jpg"] = saved(image, "JPEG", progressive=True)
     voice = tone(1.0)
     for codec, container in (
         ("flac", "flac"),
@@ -94,7 +94,7 @@ def originals(folder: Path) -> dict[str, bytes]:
         ("pcm_s16be", "aiff"),
         ("wavpack", "wv"),
     ):
-        out[f"tone.{codec}.{container}"] = sound(voice, rate=48000, codec=codec, container=container)
+        out[f"tone.{codec}.{container}"] = audio_file(voice, rate=48000, codec=codec, container=container)
     for codec, container in (
         ("libvpx-vp9", "webm"),
         ("libvpx", "webm"),
@@ -116,7 +116,7 @@ def originals(folder: Path) -> dict[str, bytes]:
             codec=codec,
             container=container,
             pix_fmt=pix_fmt,
-            pictures=moving(25, (96, 64)),
+            images=moving(25, (96, 64)),
             size=(96, 64),
             options=quick,
         )
@@ -140,15 +140,15 @@ def clip(data: bytes, container: str) -> bytes:
     return out.getvalue()
 
 
-def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    """A picture as a file."""
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """An image as a file."""
     out = BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
 def moving(n: int, size: tuple[int, int]) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """`n` pictures of a texture that moves."""
+    """`n` images of a texture that moves."""
     texture = np.random.default_rng(5).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
     return [np.roll(texture.repeat(8, 0).repeat(8, 1), 3 * i, 1) for i in range(n)]
 
@@ -332,8 +332,8 @@ def mp4_boxes(data: bytes, begin: int = 0, end: int | None = None) -> Iterator[t
 def crafted(heavy: bool = False) -> Iterator[Case]:
     """Every single idea; the `heavy` ones take a second or more each, or much memory."""
     yield from _not_media()
-    yield from _pictures()
-    yield from _sounds()
+    yield from _images()
+    yield from _recordings()
     yield from _videos()
     if heavy:
         yield from _heavy()
@@ -377,7 +377,7 @@ def png(width: int, height: int, body: bytes, *more: bytes, depth: int = 1, colo
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def _pictures() -> Iterator[Case]:
+def _images() -> Iterator[Case]:
     small = Image.fromarray(flat(7, (32, 24)))
     jpeg, gif, webp = saved(small, "JPEG"), saved(small, "GIF"), saved(small, "WEBP")
     lines = zlib.compress(bytes(24 * 5))
@@ -434,7 +434,7 @@ def wav(rate: int, channels: int, bits: int, claimed: int, body: bytes, code: in
     return b"RIFF" + struct.pack("<I", claimed + 36 & 0xFFFFFFFF) + b"WAVE" + head + body
 
 
-def _sounds() -> Iterator[Case]:
+def _recordings() -> Iterator[Case]:
     body = tone(1.0, 8000).tobytes()
     yield Case("wav", wav(8000, 1, 16, len(body), body), Expect.DECODES)
     yield Case("wav, 4 GB claimed", wav(8000, 1, 16, 0xFFFFFFFE, body))
@@ -451,10 +451,10 @@ def _sounds() -> Iterator[Case]:
     yield Case("wav, an unknown code", wav(8000, 1, 16, len(body), body, code=0x7777), Expect.FAILS)
     yield Case("wav, half a sample", wav(8000, 2, 16, 4001, body[:4001]), Expect.DECODES)
     yield Case("wav, numbers that are none", wav(8000, 1, 32, 4000, b"\xff" * 4000, code=3), Expect.FAILS, "finite")
-    mp3 = sound(tone(0.5), codec="libmp3lame", container="mp3")
+    mp3 = audio_file(tone(0.5), codec="libmp3lame", container="mp3")
     yield Case("two mp3s in a row", mp3 + mp3)
     yield Case("mp3 tag of 256 MB", b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + mp3)
-    flac = bytearray(sound(tone(0.5), codec="flac", container="flac"))
+    flac = bytearray(audio_file(tone(0.5), codec="flac", container="flac"))
     flac[21:26] = b"\x0b\xff\xff\xff\xff"  # the low bits of the number of samples, 36 in all (RFC 9639, 8.2)
     yield Case("flac, 68 billion samples claimed", bytes(flac))
 
@@ -480,7 +480,7 @@ def patched(data: bytes, box: bytes, at: int, value: bytes, which: int = 0) -> b
 
 def _videos() -> Iterator[Case]:
     size = (64, 48)
-    whole = video(TIMES, sound=tone(1.0))
+    whole = video(TIMES, audio=tone(1.0))
     big = struct.pack(">I", 0xFFFFFFFF)
     for box in (b"moov", b"trak", b"mdia", b"stbl", b"stsz", b"mdat"):
         for claimed in (0, 1, 7, 0x7FFFFFFF, 0xFFFFFFFF):
@@ -514,7 +514,7 @@ def _videos() -> Iterator[Case]:
     begin = later.index(b"\0\0\1\x67")
     slices = later.index(b"\0\0\1\x65") if b"\0\0\1\x65" in later else key[0]
     yield Case("h264, no key frame", later[begin:slices] + later[key[4] :])
-    none = video(TIMES, container="matroska", options={"g": "5", "bf": "0"}, pictures=moving(25, size))
+    none = video(TIMES, container="matroska", options={"g": "5", "bf": "0"}, images=moving(25, size))
     blocks = [at for at in range(len(none)) if none[at] == 0xA3 and none[at + 3 : at + 4] == b"\x81"]
     yield Case(
         "matroska, from the middle of its frames on", none[: none.index(b"\x1f\x43\xb6\x75")] + none[blocks[7] :]
@@ -535,9 +535,9 @@ def good_videos() -> dict[str, bytes]:
         "odd size": video(TIMES, size=(63, 47), pix_fmt="yuv444p"),
         "2 x 2": video(TIMES, size=(2, 2)),
         "no sound": video(TIMES),
-        "sound longer than the video": video(TIMES, sound=tone(3.0)),
-        "sound shorter than the video": video(TIMES, sound=tone(0.2)),
-        "sound that begins late": video(TIMES, sound=tone(0.5), sound_at=Fraction(1, 2)),
+        "sound longer than the video": video(TIMES, audio=tone(3.0)),
+        "sound shorter than the video": video(TIMES, audio=tone(0.2)),
+        "sound that begins late": video(TIMES, audio=tone(0.5), audio_at=Fraction(1, 2)),
         "negative time stamps": video(range(-400, 600, 40), container="mpegts", muxer=AS_IT_IS),
         "a size that changes": video(TIMES, container="h264", options={"bf": "0"})
         + video(TIMES, size=(48, 64), container="h264", options={"bf": "0"}),
@@ -574,7 +574,7 @@ def two_videos(disposition: int | None = None) -> bytes:
 
 
 def with_cover() -> bytes:
-    """A video of grey frames, and a red picture that is attached to it, first in the file."""
+    """A video of grey frames, and a red image that is attached to it, first in the file."""
     from av.stream import Disposition
 
     out = BytesIO()

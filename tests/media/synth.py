@@ -84,21 +84,21 @@ def video(
     pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
-    pictures: Sequence[NDArray[np.uint8]] | None = None,
+    images: Sequence[NDArray[np.uint8]] | None = None,
     rotation: tuple[float, bool, bool] | None = None,
     ratio: Fraction | None = None,
     colour: tuple[int, int] | None = None,
-    sound: NDArray[np.int16] | None = None,
-    sound_at: Fraction = Fraction(0),
-    sound_codec: str = "aac",
+    audio: NDArray[np.int16] | None = None,
+    audio_at: Fraction = Fraction(0),
+    audio_codec: str = "aac",
     rate: int = 48000,
 ) -> bytes:
-    """A video whose frame i is shown at stamps[i] * base and is `flat(i)`, or pictures[i].
+    """A video whose frame i is shown at stamps[i] * base and is `flat(i)`, or images[i].
 
     Args:
         rotation: degrees counter-clockwise, horizontal flip, vertical flip, of the display matrix.
         colour: (colorspace, color_range) in FFmpeg's numbers, converted to and tagged.
-        sound: mono, begins at `sound_at` seconds on the container's clock.
+        audio: mono, begins at `audio_at` seconds on the container's clock.
     """
     out = BytesIO()
     with av.open(out, "w", format=container, options=muxer or {}) as file:
@@ -116,10 +116,10 @@ def video(
         if rotation is not None:
             stream.set_display_rotation(rotation[0], hflip=rotation[1], vflip=rotation[2])
         voice = None
-        if sound is not None:
-            voice = file.add_stream(sound_codec, rate=rate, layout="mono")
+        if audio is not None:
+            voice = file.add_stream(audio_codec, rate=rate, layout="mono")
         for i, stamp in enumerate(stamps):
-            pixels = pictures[i] if pictures is not None else flat(i, size)
+            pixels = images[i] if images is not None else flat(i, size)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             if colour is not None:
                 frame = frame.reformat(format=pix_fmt, dst_colorspace=colour[0], dst_color_range=colour[1])
@@ -129,12 +129,12 @@ def video(
             frame.pts, frame.time_base = stamp, base
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
-        if voice is not None and sound is not None:
-            _mux_sound(file, voice, sound, sound_at, rate)
+        if voice is not None and audio is not None:
+            _mux_audio(file, voice, audio, audio_at, rate)
     return out.getvalue()
 
 
-def sound(
+def audio_file(
     samples: NDArray[np.int16],
     *,
     rate: int = 48000,
@@ -148,7 +148,7 @@ def sound(
         stream = file.add_stream(codec, rate=rate, layout="mono")
         if bit_rate:
             stream.codec_context.bit_rate = bit_rate
-        _mux_sound(file, stream, samples, Fraction(0), rate)
+        _mux_audio(file, stream, samples, Fraction(0), rate)
     return out.getvalue()
 
 
@@ -176,7 +176,7 @@ def channels(
     return out.getvalue()
 
 
-def _mux_sound(file: Any, stream: Any, samples: NDArray[np.int16], begin: Fraction, rate: int) -> None:
+def _mux_audio(file: Any, stream: Any, samples: NDArray[np.int16], begin: Fraction, rate: int) -> None:
     for at in range(0, len(samples), 1024):
         part = np.ascontiguousarray(samples[at : at + 1024])
         frame = av.AudioFrame.from_ndarray(part[np.newaxis], format="s16", layout="mono")

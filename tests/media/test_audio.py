@@ -1,4 +1,4 @@
-"""Sound: on the same clock as the pictures, to the sample, and never quietly wrong."""
+"""Sound: on the same clock as the images, to the sample, and never quietly wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from synth import flat, index_of, noise, shipped, sound, tone, video, with_a_hole
+from synth import audio_file, flat, index_of, noise, shipped, tone, video, with_a_hole
 
 from curate.media.audio import MAX_SPAN_SECONDS, read_audio, resample
 from curate.media.decode import Span, decode
@@ -39,7 +39,7 @@ def onset(samples: NDArray[np.generic], rate: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("container", "codec", "sound_codec"),
+    ("container", "codec", "audio_codec"),
     [
         ("mp4", "libx264", "aac"),
         ("matroska", "libx264", "flac"),
@@ -48,20 +48,20 @@ def onset(samples: NDArray[np.generic], rate: int) -> float:
     ],
 )
 @pytest.mark.parametrize("shift", [0, 700], ids=["together", "sound begins later"])
-def test_a_flash_and_its_click_stay_together(container: str, codec: str, sound_codec: str, shift: int) -> None:
+def test_a_flash_and_its_click_stay_together(container: str, codec: str, audio_codec: str, shift: int) -> None:
     """Frame 50 of 80 is white, and a click sounds at its time. Any span that holds both shows them at the same time."""
-    pictures = [np.full((48, 64, 3), 255 if i == 50 else 30, np.uint8) for i in range(80)]
+    images = [np.full((48, 64, 3), 255 if i == 50 else 30, np.uint8) for i in range(80)]
     options = {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx-vp9" else {"g": "20"}
     data = video(
         range(80),
         base=Fraction(1, 25),
         codec=codec,
         container=container,
-        pictures=pictures,
+        images=images,
         options=options,
-        sound=click(3.2 - shift / 1000, 2.0 - shift / 1000),
-        sound_at=Fraction(shift, 1000),
-        sound_codec=sound_codec,
+        audio=click(3.2 - shift / 1000, 2.0 - shift / 1000),
+        audio_at=Fraction(shift, 1000),
+        audio_codec=audio_codec,
     )
     frames = Frames(16, fps=25, max_frames=100)
     for start, end in ((0, 3_000_000), (1_337_000, 2_600_000), (1_960_000, 2_160_000)):
@@ -71,12 +71,12 @@ def test_a_flash_and_its_click_stay_together(container: str, codec: str, sound_c
         for view in (KHZ16, KHZ48):
             assert len(got.views[view]) == round((end - start) / 1e6 * view.rate)
             heard = onset(got.views[view], view.rate) + start / 1e6
-            assert heard == pytest.approx(2.0, abs=0.004 if sound_codec != "flac" else 0.001)
+            assert heard == pytest.approx(2.0, abs=0.004 if audio_codec != "flac" else 0.001)
 
 
 def test_audio_that_leads_begins_the_clock_and_what_is_missing_is_silence() -> None:
     """Frames begin at 1 s, audio at 0 and ends at 1.5 s: nothing is lost, the first frame is on display from 0 on."""
-    data = video(range(1000, 3000, 40), container="matroska", sound=tone(1.5), sound_codec="flac")
+    data = video(range(1000, 3000, 40), container="matroska", audio=tone(1.5), audio_codec="flac")
     assert probe(data).duration == pytest.approx(3.0, abs=0.002)
     got = decode(data, "video", [KHZ48, Frames(16, fps=2)], Span(0, 3_000_000))
     heard = got.views[KHZ48]
@@ -88,11 +88,11 @@ def test_audio_that_leads_begins_the_clock_and_what_is_missing_is_silence() -> N
 
 def test_audio_that_leads_by_less_than_a_syllable_is_cut() -> None:
     """The clock begins with the frames, at 0.2 s; what lies before the first and after the last sample is silence."""
-    data = video(range(200, 2200, 40), container="matroska", sound=tone(0.7), sound_codec="flac")
+    data = video(range(200, 2200, 40), container="matroska", audio=tone(0.7), audio_codec="flac")
     heard = decode(data, "video", [KHZ48], Span(0, 2_000_000)).views[KHZ48]
     assert np.abs(heard[100:23000]).max() > 7000
     assert np.abs(heard[24500:]).max() == 0
-    late = video(EVEN, container="matroska", sound=tone(1.0), sound_at=Fraction(1), sound_codec="flac")
+    late = video(EVEN, container="matroska", audio=tone(1.0), audio_at=Fraction(1), audio_codec="flac")
     heard = decode(late, "video", [KHZ48], Span(0, 2_000_000)).views[KHZ48]
     assert np.abs(heard[:47900]).max() == 0
     assert np.abs(heard[48100:]).max() > 7000
@@ -119,7 +119,7 @@ def test_a_segment_is_a_stretch_of_the_whole(start: int, length: int, rate: int)
     assert np.array_equal(got[: len(whole) - first], whole[first : first + len(got)])
 
 
-_WAV = sound(noise(4.0, 44100), rate=44100)
+_WAV = audio_file(noise(4.0, 44100), rate=44100)
 _WHOLE: dict[int, NDArray[np.generic]] = {}
 
 
@@ -132,7 +132,7 @@ def _whole(rate: int) -> NDArray[np.generic]:
 @pytest.mark.parametrize(
     ("path", "kind"), [("audio/demo.mp3", "audio"), ("audio/demo.opus", "audio"), ("video/demo.mp4", "video")]
 )
-def test_a_segment_of_real_coded_sound_is_a_stretch_of_the_whole(path: str, kind: str) -> None:
+def test_a_segment_of_real_coded_audio_is_a_stretch_of_the_whole(path: str, kind: str) -> None:
     """Bit reservoirs, overlaps and pre-skips included."""
     data = shipped("iscc_samples", f"files/{path}")
     whole = decode(data, kind, [KHZ16], Span(0, 12_000_000)).views[KHZ16]
@@ -144,7 +144,7 @@ def test_a_segment_of_real_coded_sound_is_a_stretch_of_the_whole(path: str, kind
 
 def test_sixteen_bits_at_their_own_rate_pass_unchanged() -> None:
     samples = noise(0.5)
-    assert np.array_equal(decode(sound(samples), "audio", [KHZ48]).views[KHZ48], samples)
+    assert np.array_equal(decode(audio_file(samples), "audio", [KHZ48]).views[KHZ48], samples)
 
 
 def test_resampling_keeps_time_zero() -> None:
@@ -169,17 +169,17 @@ def test_samples_that_are_no_numbers_are_refused(bad: float) -> None:
         decode(out.getvalue(), "audio", [KHZ16])
 
 
-def test_sound_that_breaks_off_is_an_error_not_silence() -> None:
-    whole = sound(noise(4.0), codec="flac", container="flac")
+def test_audio_that_breaks_off_is_an_error_not_silence() -> None:
+    whole = audio_file(noise(4.0), codec="flac", container="flac")
     cut = whole[: len(whole) // 2]
     assert len(decode(cut, "audio", [KHZ16], Span(0, 1_000_000)).views[KHZ16]) == 16000
     with pytest.raises(MediaError, match=r"The audio ended at [12]\.\d+ s, before its span does at 4\.000 s"):
         decode(cut, "audio", [KHZ16], Span(0, 4_000_000))
 
 
-def test_damage_inside_a_sound_is_an_error() -> None:
+def test_damage_inside_audio_is_an_error() -> None:
     """A FLAC frame whose checksum no longer holds, in the middle."""
-    data = bytearray(sound(noise(4.0), codec="flac", container="flac"))
+    data = bytearray(audio_file(noise(4.0), codec="flac", container="flac"))
     middle = len(data) // 2
     data[middle : middle + 3000] = bytes(3000)
     with pytest.raises(MediaError, match=r"The audio is damaged at [12]\.\d+ s"):
@@ -197,7 +197,7 @@ def test_a_length_that_the_header_guesses_is_counted() -> None:
 
 
 def test_a_sample_rate_that_cannot_be_true() -> None:
-    data = bytearray(sound(tone(0.1)))
+    data = bytearray(audio_file(tone(0.1)))
     data[24:28] = (1_593_883_520).to_bytes(4, "little")
     with pytest.raises(MediaError, match="1593883520 Hz cannot be true"):
         probe(bytes(data))
@@ -205,14 +205,14 @@ def test_a_sample_rate_that_cannot_be_true() -> None:
         decode(bytes(data), "audio", [KHZ16], Span(0, 1000))
 
 
-def test_a_video_without_sound_has_no_audio_view() -> None:
+def test_a_video_without_audio_has_no_audio_view() -> None:
     got = decode(video(EVEN), "video", [KHZ16, Frames(16)])
     assert KHZ16 not in got.views
     assert index_of(got.views[Frames(16)][0]) > 0
 
 
-def test_sound_has_no_frames_and_pictures_have_no_sound() -> None:
-    assert decode(sound(tone(0.5)), "audio", [Frames(16)]).views == {}
+def test_audio_has_no_frames_and_images_have_no_audio() -> None:
+    assert decode(audio_file(tone(0.5)), "audio", [Frames(16)]).views == {}
     out = BytesIO()
     from PIL import Image
 
@@ -222,4 +222,4 @@ def test_sound_has_no_frames_and_pictures_have_no_sound() -> None:
 
 def test_a_span_that_is_too_long_for_memory_is_refused() -> None:
     with pytest.raises(MediaError, match="more than the 3600 s"):
-        read_audio(sound(tone(0.1)), Span(0, (MAX_SPAN_SECONDS + 1) * 1_000_000), [16000])
+        read_audio(audio_file(tone(0.1)), Span(0, (MAX_SPAN_SECONDS + 1) * 1_000_000), [16000])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from numpy.typing import NDArray
-from synth import channels, sound, tone
+from synth import audio_file, channels, tone
 
 from curate.media.clips import Span
 from curate.media.decode import decode
@@ -30,9 +30,9 @@ def level(samples: NDArray[np.float64]) -> float:
 
 
 @pytest.mark.parametrize(("decibels", "expected"), [(0, 1), (-6.0206, 0.5), (6.0206, 2)])
-def test_the_output_gain_of_opus_is_part_of_the_sound(decibels: float, expected: float) -> None:
+def test_the_output_gain_of_opus_is_part_of_the_audio(decibels: float, expected: float) -> None:
     """RFC 7845, 5.1: a decoder must apply it; FFmpeg does."""
-    data = bytearray(sound(tone(1.0), codec="libopus", container="matroska"))
+    data = bytearray(audio_file(tone(1.0), codec="libopus", container="matroska"))
     at = data.index(b"OpusHead") + 16
     data[at : at + 2] = struct.pack("<h", round(decibels * 256))
     assert level(heard(bytes(data))) == pytest.approx(expected, abs=0.05)
@@ -76,7 +76,7 @@ def test_the_number_of_channels_may_change() -> None:
     assert energies[12:18].mean() == pytest.approx(2 * energies[2:8].mean(), rel=0.05)
 
 
-def two_sounds(defaults: tuple[bool, bool]) -> bytes:
+def two_recordings(defaults: tuple[bool, bool]) -> bytes:
     """A Matroska file with a tone of 440 Hz, then one of 3000 Hz."""
     out = BytesIO()
     with av.open(out, "w", format="matroska") as file:
@@ -94,9 +94,9 @@ def two_sounds(defaults: tuple[bool, bool]) -> bytes:
 
 
 @pytest.mark.parametrize(("defaults", "hertz"), [((True, True), 440), ((True, False), 440), ((False, True), 3000)])
-def test_one_of_two_sounds(defaults: tuple[bool, bool], hertz: int) -> None:
+def test_one_of_two_recordings(defaults: tuple[bool, bool], hertz: int) -> None:
     """FFmpeg's choice: the one that is marked as the default, else the first."""
-    samples = heard(two_sounds(defaults), span=Span(0, 1_000_000))
+    samples = heard(two_recordings(defaults), span=Span(0, 1_000_000))
     assert np.argmax(np.abs(np.fft.rfft(samples))) == pytest.approx(hertz, abs=2)
 
 
@@ -105,4 +105,4 @@ def test_one_of_two_sounds(defaults: tuple[bool, bool], hertz: int) -> None:
 )
 def test_full_scale_is_one_whatever_the_samples_are(codec: str) -> None:
     container = "aiff" if codec == "pcm_s16be" else "wav"
-    assert level(heard(sound(tone(1.0), codec=codec, container=container))) == pytest.approx(1, abs=0.02)
+    assert level(heard(audio_file(tone(1.0), codec=codec, container=container))) == pytest.approx(1, abs=0.02)

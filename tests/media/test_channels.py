@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from synth import channels, noise, shipped, sound, tone
+from synth import audio_file, channels, noise, shipped, tone
 
 from curate.media.channels import mix, names_of, planar
 from curate.media.clips import Span
@@ -208,7 +208,7 @@ def test_a_segment_of_stereo_is_a_stretch_of_the_whole(start: int) -> None:
 
 def test_mono_passes_unchanged() -> None:
     samples = noise(0.5)
-    assert np.array_equal(decode(sound(samples), "audio", [KHZ48]).views[KHZ48], samples)
+    assert np.array_equal(decode(audio_file(samples), "audio", [KHZ48]).views[KHZ48], samples)
 
 
 def test_doubles_beyond_single_precision_are_refused() -> None:

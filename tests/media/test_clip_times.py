@@ -16,7 +16,7 @@ from curate.media.requests import clip_frames, clip_times, frames_there
         (3.0, 8, True, 25, 24),  # one repetition
         (9.0, 8, False, 69, 69),  # 72 frames never are ten latent ones
         (0.05, 8, False, 1, 1),
-        (0.05, 8, True, 1, 1),  # a picture needs no padding
+        (0.05, 8, True, 1, 1),  # an image needs no padding
         (0.3, 10, False, 1, 1),
         (0.3, 10, True, 5, 3),
         (0.1, 30, True, 5, 3),  # 0.1 * 30 is a little more than 3 in floats

@@ -70,7 +70,7 @@ FILMS = {
     "variable rate": video([0, 40, 80, 500, 540, 1000]),
     "turned": video(range(0, 400, 40), rotation=(90, False, False)),
     "4:4:4": video(range(0, 400, 40), pix_fmt="yuv444p"),
-    "audio that leads": video(range(1000, 2000, 40), sound=noise(2.0)),
+    "audio that leads": video(range(1000, 2000, 40), audio=noise(2.0)),
     "VP8": video(range(25), base=Fraction(1, 25), codec="libvpx", container="webm"),
     "transport stream": video(range(25), base=Fraction(1, 25), container="mpegts"),
     "avi": video(range(25), base=Fraction(1, 25), codec="mpeg4", container="avi"),
@@ -92,9 +92,7 @@ def test_frames_that_decord_makes_up_are_noticed(container: str) -> None:
     the clips beside it are untouched."""
     options = {"g": "10", "keyint_min": "10", "bf": "2", "sc_threshold": "0"}
     frames = moving(60, (256, 256))
-    whole = video(
-        range(60), base=Fraction(1, 25), size=(256, 256), pictures=frames, options=options, container=container
-    )
+    whole = video(range(60), base=Fraction(1, 25), size=(256, 256), images=frames, options=options, container=container)
     with av.open(BytesIO(whole)) as file:
         packet = [packet for packet in file.demux(video=0) if packet.size][24]
     assert packet.pos is not None

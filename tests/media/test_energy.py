@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
-from synth import channels, noise, shipped, sound, tone, video, with_a_hole
+from synth import audio_file, channels, noise, shipped, tone, video, with_a_hole
 
 from curate.media import answers, guarded
 from curate.media.clips import Span
@@ -158,7 +158,7 @@ def test_twelve_channels() -> None:
 
 
 @pytest.mark.parametrize("piece", [7, 480, 1024, 4801, 48000])
-def test_how_the_sound_is_cut_into_frames_does_not_matter(piece: int) -> None:
+def test_how_the_audio_is_cut_into_frames_does_not_matter(piece: int) -> None:
     samples = (np.stack([noise(0.5, seed=1), noise(0.5, seed=2)]) / 32768).astype(np.float32)
     if piece == 7:
         samples = samples[:, :12000]
@@ -192,8 +192,8 @@ def test_rates_that_100_ms_is_no_whole_number_of() -> None:
 
 
 def test_steps_lie_on_the_clock_of_the_video() -> None:
-    """The sound begins 0.5 s after the pictures and ends 0.5 s before they do: silence there."""
-    data = video(range(0, 2000, 40), sound=tone(1.0), sound_at=Fraction(1, 2), container="matroska", sound_codec="flac")
+    """The sound begins 0.5 s after the images and ends 0.5 s before they do: silence there."""
+    data = video(range(0, 2000, 40), audio=tone(1.0), audio_at=Fraction(1, 2), container="matroska", audio_codec="flac")
     found = energies(data, "video", Span(0, 2_000_000))
     assert found.shape == (20,)
     loud = found > 1e-6
@@ -207,8 +207,8 @@ def test_a_hole_is_silence_and_what_lies_behind_it_is_in_place() -> None:
 
 def test_recordings_that_follow_each_other_are_measured_on_one_clock() -> None:
     """Chained Ogg (RFC 3533): a second at a quarter of the level of the next, which is FLAC at another rate."""
-    quiet = sound(tone(1.0, level=2000), codec="flac", container="ogg")
-    loud = sound(tone(1.0, 44100), codec="flac", container="ogg", rate=44100)
+    quiet = audio_file(tone(1.0, level=2000), codec="flac", container="ogg")
+    loud = audio_file(tone(1.0, 44100), codec="flac", container="ogg", rate=44100)
     found = energies(quiet + loud, span=Span(500_000, 1_900_000))
     assert found.shape == (14,)
     assert found[:5] == pytest.approx(np.full(5, found[0]), rel=0.01)
@@ -218,14 +218,14 @@ def test_recordings_that_follow_each_other_are_measured_on_one_clock() -> None:
 def test_short_recordings_that_end_between_two_steps_lose_nothing() -> None:
     """Four of 0.37 s: their ends lie in the middle of steps, which have something of both."""
     part = tone(0.37, hertz=1000)
-    whole = energies(sound(np.tile(part, 4), codec="flac", container="ogg"))
-    joined = energies(sound(part, codec="flac", container="ogg") * 4)
+    whole = energies(audio_file(np.tile(part, 4), codec="flac", container="ogg"))
+    joined = energies(audio_file(part, codec="flac", container="ogg") * 4)
     assert joined.shape == whole.shape == (14,)
     assert joined == pytest.approx(whole, rel=0.1)
 
 
 def test_one_decode_gives_both_views() -> None:
-    data = video(range(0, 1000, 40), sound=tone(1.0))
+    data = video(range(0, 1000, 40), audio=tone(1.0))
     got = decode(data, "video", [Energy(), Audio(8000), Frames(16)])
     assert set(got.views) == {Energy(), Audio(8000), Frames(16)}
     assert len(got.views[Energy()]) == 10
@@ -233,7 +233,7 @@ def test_one_decode_gives_both_views() -> None:
 
 
 def test_some_numbers_cross_the_border_of_the_process() -> None:
-    data = sound(noise(2.0))
+    data = audio_file(noise(2.0))
     got = guarded.decode(data, "audio", [Energy()], Span(0, 1_550_000)).views[Energy()]
     assert np.array_equal(got, energies(data, span=Span(0, 1_550_000)))
     [back] = unpack_views(pa.table({VIEW + view_name(Energy()): pack_view([got])}), Energy())

@@ -12,7 +12,7 @@ import pytest
 from image_files import photo, saved
 from mutate import mutated
 from numpy.typing import NDArray
-from synth import noise, shipped, sound, tone, video
+from synth import audio_file, noise, shipped, tone, video
 
 from curate.media import examine as media_examine
 from curate.media import onepass
@@ -105,7 +105,7 @@ def assert_same(
 
 
 def scenes(cuts: Sequence[int], n: int, size: tuple[int, int] = (96, 64)) -> list[NDArray[np.uint8]]:
-    """n pictures; at each of `cuts` the scene changes, and within a scene it moves a little."""
+    """n images; at each of `cuts` the scene changes, and within a scene it moves a little."""
     out = []
     for i in range(n):
         scene = sum(i >= cut for cut in cuts)
@@ -116,26 +116,26 @@ def scenes(cuts: Sequence[int], n: int, size: tuple[int, int] = (96, 64)) -> lis
 
 def film(cuts: Sequence[int] = (30, 61), n: int = 90, **more: Any) -> bytes:
     stamps = more.pop("stamps", [i * 40 for i in range(n)])
-    return video(stamps, size=(96, 64), pictures=scenes(cuts, n), **more)
+    return video(stamps, size=(96, 64), images=scenes(cuts, n), **more)
 
 
 FILMS = {
     "three shots": film(),
     "B-frames": film(options={"bf": "3", "g": "20"}),
-    "with sound": film(sound=noise(3.6)),
-    "sound that goes on": film(sound=noise(6.0)),
-    "sound that leads": film(stamps=[1000 + i * 40 for i in range(90)], sound=noise(5.0)),
-    "matroska": film(container="matroska", sound=noise(3.6)),
-    "transport stream": film(container="mpegts", sound=noise(3.6), sound_codec="mp2"),
+    "with sound": film(audio=noise(3.6)),
+    "sound that goes on": film(audio=noise(6.0)),
+    "sound that leads": film(stamps=[1000 + i * 40 for i in range(90)], audio=noise(5.0)),
+    "matroska": film(container="matroska", audio=noise(3.6)),
+    "transport stream": film(container="mpegts", audio=noise(3.6), audio_codec="mp2"),
     "avi": film(
-        container="avi", codec="mpeg4", sound=noise(3.6), sound_codec="mp3", base=Fraction(1, 25), stamps=range(90)
+        container="avi", codec="mpeg4", audio=noise(3.6), audio_codec="mp3", base=Fraction(1, 25), stamps=range(90)
     ),
     "bare h264": film(container="h264"),
     "turned": film(rotation=(90.0, False, False)),
     "pixels that are not square": film(ratio=Fraction(4, 3)),
     "4:4:4": film(pix_fmt="yuv444p"),
     "uneven": film(stamps=[0, *np.cumsum(np.random.default_rng(5).choice([5, 20, 40, 300], 89)).tolist()]),
-    "cut short": film(container="matroska", sound=noise(3.6))[:-9000],
+    "cut short": film(container="matroska", audio=noise(3.6))[:-9000],
     "a cut short avi": film(container="avi", codec="mpeg4", base=Fraction(1, 25), stamps=range(90))[:-9000],
     "two recordings": film(container="matroska") + film(container="matroska"),
 }
@@ -169,7 +169,7 @@ def items() -> list[tuple[bytes, str]]:
         (saved(photo().convert("RGBA"), "WEBP"), "d.webp"),
         (array.getvalue(), "e.npy"),
         (FILMS["with sound"], "f.mp4"),
-        (sound(tone(1.5, 16000), rate=16000), "g.wav"),
+        (audio_file(tone(1.5, 16000), rate=16000), "g.wav"),
         (FILMS["cut short"], "h.mkv"),
         (saved(photo((30, 40)), "GIF"), "i.gif"),
     ]
@@ -228,15 +228,15 @@ def test_views_that_find_no_room_in_memory(monkeypatch: pytest.MonkeyPatch, memo
 def requests() -> list[Request]:
     film, other = FILMS["B-frames"], FILMS["with sound"]
     spans = [Span(i * 500_000, i * 500_000 + 500_000) for i in range(7)]
-    pictures = [saved(photo()), saved(photo((64, 64)), "JPEG"), saved(photo())[:-3000]]
+    images = [saved(photo()), saved(photo((64, 64)), "JPEG"), saved(photo())[:-3000]]
     return [
         *(Request(film, "video", span) for span in spans),
         *(Request(other, "video", span, key=str(span)) for span in (spans[5], spans[1], spans[2])),
         Request(film, "video", Span(3_000_000, 9_000_000)),
         Request(film, "video", Span(1_000_000, 2_000_000)),
         Request(other, "video"),
-        *(Request(data, "image", key=str(i), name="n") for i, data in enumerate(pictures)),
-        Request(sound(tone(1.5, 16000), rate=16000), "audio", Span(0, 500_000)),
+        *(Request(data, "image", key=str(i), name="n") for i, data in enumerate(images)),
+        Request(audio_file(tone(1.5, 16000), rate=16000), "audio", Span(0, 500_000)),
         *(Request(FILMS["two recordings"], "video", span) for span in (Span(0, 400_000), Span(3_700_000, 4_000_000))),
     ]
 
@@ -254,8 +254,8 @@ def decoded_one_by_one(asked: Sequence[Request], views: Sequence[DecodeRequest])
 
 def test_many_samples_are_decoded_as_one_is() -> None:
     views = [*VIEWS, Frames(32, crops=3)]
-    pictures = [view for view in views if isinstance(view, Frames)]
-    for some in (VIEWS, pictures, [Audio()]):
+    images = [view for view in views if isinstance(view, Frames)]
+    for some in (VIEWS, images, [Audio()]):
         got = [plain(event) for event in decode_many(requests(), some)]
         assert got == [plain(event) for event in decoded_one_by_one(requests(), some)]
     with pytest.raises(ValueError, match="the span of video is empty"):

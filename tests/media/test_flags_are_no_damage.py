@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from mutate import AS_IT_IS
-from synth import indices, noise, sound, video
+from synth import audio_file, indices, noise, video
 
 from curate.media.audio import audio_spans
 from curate.media.clips import Span, cut_spans
@@ -41,11 +41,11 @@ def stream(codec: str, frames: int = 60, begin: int = 0, noisy: bool = False, au
         codec=codec,
         container="mpegts",
         options=OPTIONS[codec],
-        pictures=NOISY[:frames] if noisy else None,
-        sound=noise(frames / 25) if audio else None,
-        sound_at=Fraction(begin + 10, 25),
+        images=NOISY[:frames] if noisy else None,
+        audio=noise(frames / 25) if audio else None,
+        audio_at=Fraction(begin + 10, 25),
         muxer=AS_IT_IS,
-        sound_codec="mp2",
+        audio_codec="mp2",
     )
 
 
@@ -126,7 +126,7 @@ def test_what_stands_around_a_stream_is_no_damage(extra: bytes) -> None:
 
 
 def mp3(seed: int = 0) -> bytes:
-    return sound(noise(2.0, seed=seed), codec="libmp3lame", container="mp3")
+    return audio_file(noise(2.0, seed=seed), codec="libmp3lame", container="mp3")
 
 
 ID3 = b"ID3\x04\x00\x00\x00\x00\x00\x3f" + b"PRIV\x00\x00\x00\x35\x00\x00" + b"com.apple.streaming" + bytes(34)
@@ -136,11 +136,11 @@ JOINED: dict[str, Callable[[], bytes]] = {
     "MP3, each with its ID3v2": lambda: mp3() + mp3(1),
     "MP3, ID3v1 in between": lambda: mp3() + ID3V1 + mp3(1),
     "MP3, APE tag in between": lambda: mp3() + APE + mp3(1),
-    "FLAC": lambda: sound(noise(2.0), codec="flac", container="flac") * 2,
-    "WAV": lambda: sound(noise(2.0)) * 2,
-    "AIFF": lambda: sound(noise(2.0), codec="pcm_s16be", container="aiff") * 2,
-    "packed AAC of HLS": lambda: (ID3 + sound(noise(2.0), codec="aac", container="adts")) * 2,
-    "AC-3": lambda: sound(noise(2.0), codec="ac3", container="ac3") * 2,
+    "FLAC": lambda: audio_file(noise(2.0), codec="flac", container="flac") * 2,
+    "WAV": lambda: audio_file(noise(2.0)) * 2,
+    "AIFF": lambda: audio_file(noise(2.0), codec="pcm_s16be", container="aiff") * 2,
+    "packed AAC of HLS": lambda: (ID3 + audio_file(noise(2.0), codec="aac", container="adts")) * 2,
+    "AC-3": lambda: audio_file(noise(2.0), codec="ac3", container="ac3") * 2,
 }
 
 
@@ -164,7 +164,7 @@ def test_a_hole_of_zeros_is_damage() -> None:
 
 def test_many_tags_take_no_time() -> None:
     """An hour of HLS has hundreds."""
-    one = sound(noise(0.5), codec="aac", container="adts")
+    one = audio_file(noise(0.5), codec="aac", container="adts")
     assert probe((ID3 + one) * 30).duration == pytest.approx(30 * probe(one).duration, abs=0.01)
 
 

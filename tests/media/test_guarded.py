@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from synth import noise, shipped, sound, tone, video
+from synth import audio_file, noise, shipped, tone, video
 
 from curate.helper.process import Helper
 from curate.media import answers, guarded
@@ -31,12 +31,12 @@ from curate.schema.errors import CurateError, MediaError, Quarantined
 from curate.schema.verdict import Failure
 
 VIEWS: list[DecodeRequest] = [Audio(8000), Frames(64, 5.0, 8), Frames(100, 2.0, 3, crop=False), Audio()]
-FILM = video(range(0, 2000, 40), size=(160, 96), sound=noise(2.0))
-TONE = sound(tone(1.5, 16000), rate=16000)
+FILM = video(range(0, 2000, 40), size=(160, 96), audio=noise(2.0))
+TONE = audio_file(tone(1.5, 16000), rate=16000)
 
 
 @functools.cache
-def picture(width: int, height: int, mode: str = "RGB") -> bytes:
+def image(width: int, height: int, mode: str = "RGB") -> bytes:
     out = BytesIO()
     Image.new(mode, (width, height), (200, 100, 50, 128)[: len(mode)]).save(out, "PNG", compress_level=1)
     return out.getvalue()
@@ -75,8 +75,8 @@ def test_the_helper_gives_what_the_decoder_gives(data: bytes, kind: str, span: S
 
 
 def test_shots_are_the_same() -> None:
-    pictures = [np.full((96, 160, 3), level, np.uint8) for level in [30] * 20 + [220] * 20 + [90] * 20]
-    film = video(range(0, 2400, 40), size=(160, 96), pictures=pictures)
+    images = [np.full((96, 160, 3), level, np.uint8) for level in [30] * 20 + [220] * 20 + [90] * 20]
+    film = video(range(0, 2400, 40), size=(160, 96), images=images)
     assert guarded.whole_spans(film, "video", CutHow()) == find_shots(film)
     assert len(find_shots(film)) == 3
     cut = CutHow("adaptive", 2.0, 5)
@@ -123,9 +123,9 @@ def test_threads_share_the_helper() -> None:
 
 
 def test_a_decoder_that_does_not_look_at_the_time_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow decodes a picture in one go: only the kill from outside ends it."""
+    """Pillow decodes an image in one go: only the kill from outside ends it."""
     monkeypatch.setattr(guarded, "GRACE_SECONDS", 0)
-    large = picture(5000, 5000)
+    large = image(5000, 5000)
     guarded.probe(large)
     started = time.monotonic()
     with pytest.raises(Quarantined) as found:
@@ -136,11 +136,11 @@ def test_a_decoder_that_does_not_look_at_the_time_is_killed(monkeypatch: pytest.
     assert guarded.probe(TONE) == probe(TONE)
 
 
-def test_a_picture_that_needs_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_needs_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     small = guarded._Media("curate.media.service:MediaService", 64 << 20)
     monkeypatch.setattr(guarded, "_media", small)
     with pytest.raises(Quarantined) as found:
-        guarded.decode(picture(4500, 4500, "RGBA"), "image", [Frames(64)])
+        guarded.decode(image(4500, 4500, "RGBA"), "image", [Frames(64)])
     sentence = "Its helper process needed more memory than its limit of 64 MiB, 2 times."
     assert Failure.of("annotate:decode", found.value) == Failure("annotate:decode", "MemoryLimit", sentence, 2)
     assert_same(guarded.decode(FILM, "video", VIEWS), decode(FILM, "video", VIEWS))
@@ -150,7 +150,7 @@ def test_a_picture_that_needs_too_much_memory(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_a_file_that_kills_the_decoder(monkeypatch: pytest.MonkeyPatch, deaths: int) -> None:
     """Killed from outside while it decodes: once costs nothing, twice is the file's doing."""
-    large = picture(5000, 5000)
+    large = image(5000, 5000)
     wanted = decode(large, "image", [Frames(64)])
     call = Helper.call
     left = [signal.SIGSEGV] * deaths
@@ -182,7 +182,7 @@ def test_a_file_that_kills_the_decoder(monkeypatch: pytest.MonkeyPatch, deaths: 
 def test_a_helper_that_was_taken_over_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     media = guarded._Media("guarded_services:TakenOver", guarded.MEMORY_BYTES)
     monkeypatch.setattr(guarded, "_media", media)
-    tiny = picture(40, 30)
+    tiny = image(40, 30)
     assert guarded.probe(tiny) == probe(tiny)
     first = media.helper.pid
     with pytest.raises(Quarantined, match="gave an answer of the wrong form, 2 times"):
@@ -266,7 +266,7 @@ def test_spans_of_the_wrong_form_are_seen(answer: object) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16"])
-def test_the_largest_picture_fits(mode: str) -> None:
+def test_the_largest_image_fits(mode: str) -> None:
     out = BytesIO()
     Image.new(mode, (13377, 13377)).save(out, "PNG", compress_level=1)
     got = guarded.decode(out.getvalue(), "image", [Frames(32)])

@@ -20,7 +20,7 @@ from curate.media.examine import CutHow, Examined, Viewed
 from curate.media.requests import Audio, Frames
 from curate.schema.errors import CurateError, Quarantined
 
-PICTURES = [(saved(photo((40 + i, 30))), f"{i}.png") for i in range(70)]
+IMAGES = [(saved(photo((40 + i, 30))), f"{i}.png") for i in range(70)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,7 +34,7 @@ def assert_same(got: Iterator[Examined | Viewed], wanted: Iterator[Examined | Vi
 
 
 def test_the_helper_gives_what_is_given_here() -> None:
-    some = [*items(), *PICTURES]
+    some = [*items(), *IMAGES]
     guarded.decodes()
     assert_same(guarded.examine(some, SHORT, VIEWS), examine(some, SHORT, VIEWS))
     found = guarded.decodes()
@@ -51,7 +51,7 @@ def test_streams_may_stand_open_side_by_side(monkeypatch: pytest.MonkeyPatch) ->
     wanted = [plain(event) for event in examine(items(), SHORT, VIEWS)]
     assert [plain(next(one)) for _ in range(9)] == [plain(next(two)) for _ in range(9)] == wanted[:9]
     two.close()
-    guarded.probe(PICTURES[0][0])
+    guarded.probe(IMAGES[0][0])
     assert [plain(event) for event in one] == wanted[9:]
     third = guarded.examine(items(), SHORT, VIEWS)
     next(third)
@@ -92,7 +92,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 @pytest.mark.usefixtures("poisoned")
 def test_a_poison_costs_itself_only(width: int, error: str, message: str, at: str) -> None:
-    some = [*PICTURES[:4], (saved(photo((width, 8))), "poison"), *PICTURES[4:8], (FILMS["three shots"], "f.mp4")]
+    some = [*IMAGES[:4], (saved(photo((width, 8))), "poison"), *IMAGES[4:8], (FILMS["three shots"], "f.mp4")]
     got = list(guarded.examine(some, SHORT, VIEWS))
     wanted = [plain(event) for event in examine(some, SHORT, VIEWS)]
     assert [plain(event) for event in got if event.index != 4] == [row for row in wanted if row[0] != 4]

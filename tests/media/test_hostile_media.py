@@ -184,16 +184,16 @@ def test_a_stream_that_comes_up_late_ends_its_file_in_peace() -> None:
         size=(320, 240),
         codec="mpeg2video",
         container="mpegts",
-        pictures=noise,
+        images=noise,
         options={"qmin": "1", "qmax": "1", "g": "1"},
     )
-    late = whole + _sounds(12) + whole
+    late = whole + _recordings(12) + whole
     with open_container(late) as container:
         assert len(container.streams) == 1, "they are seen from the start: nothing is tested"
     assert probe(late).kind == "video"
 
 
-def _sounds(n: int) -> bytes:
+def _recordings(n: int) -> bytes:
     """A transport stream of `n` short sounds."""
     out = BytesIO()
     with av.open(out, "w", format="mpegts", options={"mpegts_start_pid": "0x200"}) as file:

@@ -1,4 +1,4 @@
-"""Pictures: the input contract, line by line, and the views' geometry."""
+"""Images: the input contract, line by line, and the views' geometry."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from curate.media.requests import Frames
 from curate.schema.errors import MediaError
 
 
-def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     out = BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
@@ -31,14 +31,14 @@ def pixels(data: bytes) -> np.ndarray:  # type: ignore[type-arg]
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})])
-def test_lossless_pictures_come_back_exactly(kind: str, options: dict[str, Any]) -> None:
+def test_lossless_images_come_back_exactly(kind: str, options: dict[str, Any]) -> None:
     truth = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
     assert np.array_equal(pixels(saved(Image.fromarray(truth), kind, **options)), truth)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
-    """The picture is stored turned so that applying the tag restores it."""
+    """The image is stored turned so that applying the tag restores it."""
     upright = Image.fromarray(corners((64, 48)))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -99,13 +99,13 @@ def test_cmyk_jpeg() -> None:
 
 def test_an_icc_profile_is_converted_to_srgb() -> None:
     """In a profile whose red and blue primaries are swapped, red is blue. A profile of grey on RGB data is ignored."""
-    picture = Image.new("RGB", (8, 8), (250, 10, 10))
+    image = Image.new("RGB", (8, 8), (250, 10, 10))
     swapped = _swapped_profile()
-    got = pixels(saved(picture, "PNG", icc_profile=swapped))[0, 0].astype(int)
+    got = pixels(saved(image, "PNG", icc_profile=swapped))[0, 0].astype(int)
     assert np.abs(got - [10, 10, 250]).max() <= 12
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert pixels(saved(picture, "PNG", icc_profile=srgb))[0, 0].tolist() == [250, 10, 10]
-    assert pixels(saved(picture, "PNG", icc_profile=b"no profile at all"))[0, 0].tolist() == [250, 10, 10]
+    assert pixels(saved(image, "PNG", icc_profile=srgb))[0, 0].tolist() == [250, 10, 10]
+    assert pixels(saved(image, "PNG", icc_profile=b"no profile at all"))[0, 0].tolist() == [250, 10, 10]
 
 
 def _swapped_profile() -> bytes:
@@ -119,7 +119,7 @@ def _swapped_profile() -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
-def test_a_cut_off_picture_is_an_error_never_grey(kind: str) -> None:
+def test_a_cut_off_image_is_an_error_never_grey(kind: str) -> None:
     whole = saved(Image.fromarray(np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8)), kind)
     cut = whole[: len(whole) * 2 // 3]
     with pytest.raises(MediaError):
@@ -148,7 +148,7 @@ def test_a_decompression_bomb_is_refused_unread() -> None:
 
 
 def test_the_crop_is_the_centre_square() -> None:
-    """Three vertical bands: only the middle one is left of a picture three times as wide as high."""
+    """Three vertical bands: only the middle one is left of an image three times as wide as high."""
     bands = np.zeros((30, 90, 3), np.uint8)
     bands[:, :30, 0] = bands[:, 30:60, 1] = bands[:, 60:, 2] = 255
     got = render(Image.fromarray(bands), Frames(30))
@@ -158,7 +158,7 @@ def test_the_crop_is_the_centre_square() -> None:
     assert (tall[3:-3] == [0, 255, 0]).all()
 
 
-def test_a_small_picture_grows_for_a_crop_and_never_without() -> None:
+def test_a_small_image_grows_for_a_crop_and_never_without() -> None:
     small = Image.fromarray(corners((20, 10)))
     assert render(small, Frames(64)).shape == (64, 64, 3)
     assert render(small, Frames(64, crop=False)).shape == (10, 20, 3)

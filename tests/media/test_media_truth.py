@@ -39,7 +39,7 @@ ALL = Frames(16, fps=25, max_frames=100)
 )
 def test_turned_and_mirrored(rotation: tuple[float, bool, bool], expected: str) -> None:
     """Each of the eight ways to hold a camera before a mirror. The matrix turns counter-clockwise what was mirrored."""
-    data = video(range(0, 120, 40), size=(96, 64), pictures=[corners((96, 64))] * 3, rotation=rotation)
+    data = video(range(0, 120, 40), size=(96, 64), images=[corners((96, 64))] * 3, rotation=rotation)
     frames = decode(data, "video", [Frames(96, crop=False)]).views[Frames(96, crop=False)]
     assert corner_names(frames[0]) == expected
     assert frames.shape[1:3] == ((96, 64) if rotation[0] in (90, -90) else (64, 96))
@@ -52,7 +52,7 @@ def test_turned_and_mirrored(rotation: tuple[float, bool, bool], expected: str) 
 def test_ten_bits_have_the_levels_of_eight(codec: str, kind: str, options: dict[str, str]) -> None:
     """Every fifth level from black to white; halving or clipping ten bits would be off by far more than rounding."""
     levels = np.arange(0, 256, 5, dtype=np.uint8)
-    pictures = [np.full((64, 64, 3), level, np.uint8) for level in levels]
+    images = [np.full((64, 64, 3), level, np.uint8) for level in levels]
     data = video(
         range(len(levels)),
         base=Fraction(1, 25),
@@ -61,7 +61,7 @@ def test_ten_bits_have_the_levels_of_eight(codec: str, kind: str, options: dict[
         container=kind,
         pix_fmt="yuv420p10le",
         options=options,
-        pictures=pictures,
+        images=images,
     )
     frames = decode(data, "video", [ALL]).views[ALL]
     assert np.abs(frames.astype(int) - levels.astype(int)[:, None, None, None]).max() <= 1
@@ -71,11 +71,9 @@ def test_ten_bits_have_the_levels_of_eight(codec: str, kind: str, options: dict[
 def test_the_last_row_and_column_of_odd_sizes(pix_fmt: str, size: tuple[int, int]) -> None:
     """They are white on black: a reader that rounds sizes down to even ones loses them."""
     width, height = size
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[-1], picture[:, -1] = 255, 255
-    data = video(
-        range(0, 120, 40), size=size, codec="ffv1", container="matroska", pix_fmt=pix_fmt, pictures=[picture] * 3
-    )
+    image = np.zeros((height, width, 3), np.uint8)
+    image[-1], image[:, -1] = 255, 255
+    data = video(range(0, 120, 40), size=size, codec="ffv1", container="matroska", pix_fmt=pix_fmt, images=[image] * 3)
     assert (probe(data).width, probe(data).height) == size
     whole = Frames(1000, crop=False)
     frame = decode(data, "video", [whole]).views[whole][0]
@@ -98,15 +96,15 @@ def test_negative_time_stamps(kind: str) -> None:
     assert indices(late.views[ALL]) == list(range(first + 15, first + 25))
 
 
-def test_sound_of_a_video_with_negative_time_stamps() -> None:
+def test_audio_of_a_video_with_negative_time_stamps() -> None:
     """The clock begins at the first frame, at -0.4 s, and the sound with the container's zero: 0.4 s later."""
     data = video(
         range(-400, 600, 40),
         container="mpegts",
         options={"bf": "0"},
         muxer=AS_IT_IS,
-        sound=tone(0.6),
-        sound_codec="mp2",
+        audio=tone(0.6),
+        audio_codec="mp2",
     )
     heard = decode(data, "video", [Audio(48000)], Span(0, 1_000_000)).views[Audio(48000)]
     loud = np.flatnonzero(np.abs(heard.astype(int)) > 1000)
@@ -117,7 +115,7 @@ def test_sound_of_a_video_with_negative_time_stamps() -> None:
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
 def test_audio_that_outlasts_the_video(container: str) -> None:
     """The last frame stays on display, for nothing that decodes is lost; and no longer than the audio is heard."""
-    data = video(EVEN, sound=tone(3.0), container=container, options={"g": "5"})
+    data = video(EVEN, audio=tone(3.0), container=container, options={"g": "5"})
     end = round(probe(data).duration * 1e6)
     assert end == pytest.approx(3_000_000, abs=50_000)
     assert find_shots(data) == [Span(0, end)]
@@ -171,7 +169,7 @@ def stream_with_b_frames() -> bytes:
         base=Fraction(1, 25),
         size=(256, 256),
         container="mpegts",
-        pictures=mutate.moving(60, (256, 256)),
+        images=mutate.moving(60, (256, 256)),
         options={"bf": "2", "g": "10", "keyint_min": "10", "sc_threshold": "0"},
     )
 
@@ -211,7 +209,7 @@ def test_a_key_frame_that_comes_out_late_does_not_hide_damage_after_it() -> None
         decode(damaged, "video", [ALL], Span(0, 2_360_000))
 
 
-def test_a_small_file_takes_no_memory_for_the_sound_that_it_claims() -> None:
+def test_a_small_file_takes_no_memory_for_the_audio_that_it_claims() -> None:
     """A few kB, and an hour at 1 MHz: 14 GB as float32."""
     with pytest.raises(MediaError, match=f"more samples than the {MAX_SAMPLES}"):
         read_audio(mutate.far_apart(3599, 1_000_000), Span(0, 3_599_000_000), [16000])
@@ -232,7 +230,7 @@ def test_frames_that_are_too_large_are_refused_by_name(monkeypatch: pytest.Monke
         probe(data)
 
 
-def test_pictures_are_converted_strip_by_strip_and_none_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_converted_strip_by_strip_and_none_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (101, 67, 4), np.uint8)
     data = mutate.saved(Image.fromarray(pixels), "PNG")
     whole = np.asarray(images.decode_image(data))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from synth import flat, shipped, sound, tone, video
+from synth import audio_file, flat, shipped, tone, video
 
 from curate.media.decode import decode
 from curate.media.probe import Probe, probe
@@ -27,7 +27,7 @@ def jpeg() -> bytes:
 
 
 def mp4() -> bytes:
-    return video(range(0, 2000, 40), sound=tone(2.0))
+    return video(range(0, 2000, 40), audio=tone(2.0))
 
 
 def test_what_a_probe_says() -> None:
@@ -36,7 +36,7 @@ def test_what_a_probe_says() -> None:
     assert (found.kind, found.width, found.height, found.fps) == ("video", 64, 48, 25.0)
     assert (found.codec, found.has_audio, found.audio_rate) == ("h264", True, 48000)
     assert found.duration == pytest.approx(2.0, abs=1e-3)
-    heard = probe(sound(tone(1.5, 16000), rate=16000))
+    heard = probe(audio_file(tone(1.5, 16000), rate=16000))
     assert heard == Probe("audio", None, None, 1.5, None, True, "pcm_s16le", 16000)
 
 
@@ -90,7 +90,7 @@ def test_a_playlist_reads_no_other_file(tmp_path: Path) -> None:
             decode(playlist.encode(), "video", [Frames(16)])
 
 
-def test_cover_art_does_not_make_a_sound_a_video() -> None:
+def test_cover_art_does_not_make_audio_a_video() -> None:
     data = shipped("iscc_samples", "files/audio/withcover.mp3")
     with av.open(BytesIO(data)) as file:
         assert file.streams.video, "the file has no cover: it tests nothing"
@@ -189,6 +189,6 @@ def test_mutated_media_give_views_or_a_media_error(kind: str, seed: int, flips: 
 _ORIGINALS = {
     "mp4": mp4(),
     "jpeg": jpeg(),
-    "wav": sound(tone(0.5)),
+    "wav": audio_file(tone(0.5)),
     "mkv": video(range(0, 1000, 40), container="matroska"),
 }

@@ -22,7 +22,7 @@ from curate.schema.errors import CurateError, MediaError
 
 
 def scenes(cuts: list[int], n: int, size: tuple[int, int] = (96, 64)) -> list[NDArray[np.uint8]]:
-    """n pictures; at each of `cuts` the scene changes for another, and within a scene it moves a little."""
+    """n images; at each of `cuts` the scene changes for another, and within a scene it moves a little."""
     out = []
     for i in range(n):
         scene = sum(i >= cut for cut in cuts)
@@ -48,7 +48,7 @@ def test_cuts_of_a_variable_frame_rate_are_exact() -> None:
     gaps = np.random.default_rng(5).choice([5, 20, 40, 300], 119)
     stamps = [0, *np.cumsum(gaps).tolist()]
     cuts = [25, 60, 95]
-    data = video(stamps, size=(96, 64), pictures=scenes(cuts, 120), options={"bf": "2", "g": "30"})
+    data = video(stamps, size=(96, 64), images=scenes(cuts, 120), options={"bf": "2", "g": "30"})
     spans = find_shots(data)
     assert [span.start_us for span in spans] == [0, *(stamps[cut] * 1000 for cut in cuts)]
     assert partition(spans)
@@ -60,10 +60,10 @@ def test_a_clip_of_a_shot_shows_no_frame_of_its_neighbours() -> None:
         [i * 1001 for i in range(90)],
         base=Fraction(1, 30000),
         size=(96, 64),
-        pictures=scenes(cuts, 90),
+        images=scenes(cuts, 90),
         options={"bf": "2"},
     )
-    truth = [picture.mean(axis=(0, 1)) for picture in scenes(cuts, 90)]
+    truth = [image.mean(axis=(0, 1)) for image in scenes(cuts, 90)]
     spans = find_shots(data)
     assert len(spans) == 3
     view = Frames(32, fps=1000, max_frames=10_000, crop=False)
@@ -75,9 +75,9 @@ def test_a_clip_of_a_shot_shows_no_frame_of_its_neighbours() -> None:
 
 
 def test_no_cut_is_one_span_and_short_scenes_are_merged() -> None:
-    still = video(range(0, 2000, 40), size=(96, 64), pictures=scenes([], 50))
+    still = video(range(0, 2000, 40), size=(96, 64), images=scenes([], 50))
     assert find_shots(still) == [Span(0, 2_000_000)]
-    flicker = video(range(0, 2000, 40), size=(96, 64), pictures=scenes([20, 24, 28], 50))
+    flicker = video(range(0, 2000, 40), size=(96, 64), images=scenes([20, 24, 28], 50))
     assert len(find_shots(flicker, min_frames=15)) < len(find_shots(flicker, min_frames=2)) == 4
 
 
@@ -87,8 +87,8 @@ def test_a_higher_threshold_finds_fewer() -> None:
 
 
 def test_a_change_of_resolution_does_not_stop_the_search() -> None:
-    pictures = scenes([], 40)
-    first = video(range(0, 1600, 40), size=(96, 64), container="h264", pictures=pictures, options={"bf": "0"})
+    images = scenes([], 40)
+    first = video(range(0, 1600, 40), size=(96, 64), container="h264", images=images, options={"bf": "0"})
     second = video(range(0, 1600, 40), size=(64, 48), container="h264", options={"bf": "0"})
     assert [span.start_us for span in find_shots(first + second)] == [0, 1_600_000]
 
@@ -100,7 +100,7 @@ def test_a_truncated_video_is_covered_to_the_end_its_header_states() -> None:
         range(0, 3200, 40),
         container="matroska",
         size=(96, 64),
-        pictures=scenes(cuts, 80),
+        images=scenes(cuts, 80),
         options={"g": "10", "bf": "0"},
     )
     with av.open(BytesIO(data)) as file:

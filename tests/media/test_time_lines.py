@@ -13,7 +13,7 @@ import mutate
 import numpy as np
 import pytest
 from boxed import box, in_mp4
-from synth import indices, noise, shipped, sound, tone, video
+from synth import audio_file, indices, noise, shipped, tone, video
 
 from curate.media.audio import audio_spans
 from curate.media.clips import Span, cut_spans
@@ -32,8 +32,8 @@ FAST = {"g": "10", "preset": "ultrafast"}
 def film(frames: int = 30, begin_ms: int = 0, container: str = "mpegts", audio: bool = True, **more: object) -> bytes:
     """Frames 0, 1, 2, ... of 40 ms with as much noise, from `begin_ms` on the container's clock."""
     if audio:
-        more |= {"sound": noise(frames * 0.04), "sound_at": Fraction(begin_ms, 1000)}
-        more.setdefault("sound_codec", "mp2" if container in ("mpegts", "vob") else "aac")
+        more |= {"audio": noise(frames * 0.04), "audio_at": Fraction(begin_ms, 1000)}
+        more.setdefault("audio_codec", "mp2" if container in ("mpegts", "vob") else "aac")
     stamps = range(begin_ms // 40, begin_ms // 40 + frames)
     options = FAST if more.get("codec") is None else {"g": "10"}
     return video(stamps, base=Fraction(1, 25), container=container, options=options, **more)  # type: ignore[arg-type]
@@ -191,7 +191,9 @@ def test_a_few_false_stamps_are_no_break() -> None:
 @pytest.mark.parametrize("codec", ["libopus", "flac"])
 def test_chained_ogg(codec: str) -> None:
     """RFC 3533, section 4: 2 s and 3 s, one after the other, in one file."""
-    data = sound(noise(2.0), codec=codec, container="ogg") + sound(noise(3.0, seed=1), codec=codec, container="ogg")
+    data = audio_file(noise(2.0), codec=codec, container="ogg") + audio_file(
+        noise(3.0, seed=1), codec=codec, container="ogg"
+    )
     assert probe(data).duration == pytest.approx(5.0, abs=0.03)
     assert heard(data) == pytest.approx(5.0, abs=0.05)
 
@@ -208,7 +210,9 @@ def test_links_of_a_chain_may_have_different_rates() -> None:
     """FFmpeg itself stops at the second link. The click of each is where it was put."""
     first, second = np.zeros(96000, np.int16), np.zeros(2 * 44100, np.int16)
     first[48000:48100], second[44100:44190] = 20000, 20000
-    data = sound(first, codec="flac", container="ogg") + sound(second, rate=44100, codec="flac", container="ogg")
+    data = audio_file(first, codec="flac", container="ogg") + audio_file(
+        second, rate=44100, codec="flac", container="ogg"
+    )
     got = decode(data, "audio", [KHZ16]).views[KHZ16].astype(int)
     assert len(got) == 64000
     loud = np.flatnonzero(np.abs(got) > 8000) / 16000
@@ -219,7 +223,7 @@ def test_links_of_a_chain_may_have_different_rates() -> None:
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF], ids=hex)
 def test_a_wav_that_was_written_to_a_pipe(size: int) -> None:
     """Its sizes are not known when its header is written; programs put different nonsense there."""
-    data = bytearray(sound(noise(2.0)))
+    data = bytearray(audio_file(noise(2.0)))
     at = data.index(b"data") + 4
     data[4:8] = data[at : at + 4] = struct.pack("<I", size)
     assert probe(bytes(data)).duration == pytest.approx(2.0, abs=0.001)
@@ -229,7 +233,7 @@ def test_a_wav_that_was_written_to_a_pipe(size: int) -> None:
 @pytest.mark.parametrize("samples", [0, 48000 * 3600, 2**36 - 1], ids=["unknown", "an hour", "the most"])
 def test_a_flac_whose_header_counts_other_samples(samples: int) -> None:
     """RFC 9639, 8.2: 36 bits of STREAMINFO; 0 means unknown, as from a pipe."""
-    data = bytearray(sound(noise(2.0), codec="flac", container="flac"))
+    data = bytearray(audio_file(noise(2.0), codec="flac", container="flac"))
     data[21] = data[21] & 0xF0 | samples >> 32
     data[22:26] = struct.pack(">I", samples & 0xFFFFFFFF)
     assert audio_spans(bytes(data), Deadline(60)) == [Span(0, 2_000_000)]
@@ -266,7 +270,7 @@ def test_two_frames_a_day_apart_make_no_day() -> None:
 def test_a_slide_is_shown_for_as_long_as_a_voice_goes_on() -> None:
     """A hole of 90 s between two frames, but not of the audio: it is no break."""
     stamps = [0, 90_000, 90_040, 90_080]
-    data = video(stamps, container="matroska", options=FAST, sound=tone(92.0, 8000), sound_codec="pcm_s16le", rate=8000)
+    data = video(stamps, container="matroska", options=FAST, audio=tone(92.0, 8000), audio_codec="pcm_s16le", rate=8000)
     assert probe(data).duration == pytest.approx(92.0, abs=0.1)
     got = decode(data, "video", [Frames(16, fps=1, max_frames=4), KHZ16], Span(60_000_000, 64_000_000))
     assert indices(got.views[Frames(16, fps=1, max_frames=4)]) == [0] * 4
@@ -287,17 +291,17 @@ def test_slow_videos_are_no_breaks(fps: Fraction) -> None:
 def test_the_rest_of_a_file_that_breaks_off_is_one_sample_that_fails(container: str) -> None:
     """It is in the ledger with its reason, and does not make as many failures as it has seconds."""
     rng = np.random.default_rng(0)
-    pictures = list(rng.integers(0, 255, (60, 96, 128, 3), np.uint8))
+    images = list(rng.integers(0, 255, (60, 96, 128, 3), np.uint8))
     muxer = {"moov_size": "10000"} if container == "mp4" else None  # the index first, as on the web
     codec = "mpeg4" if container == "avi" else "libx264"
-    whole = video(range(0, 2400, 40), container=container, codec=codec, size=(128, 96), pictures=pictures, muxer=muxer)
+    whole = video(range(0, 2400, 40), container=container, codec=codec, size=(128, 96), images=images, muxer=muxer)
     found = cut_spans(find_shots(whole[: len(whole) * 6 // 10]), 0.25)
     assert [span.missing for span in found] == [False] * (len(found) - 1) + [True]
     assert found[-1].seconds == pytest.approx(1.0, abs=0.2)
 
 
 def test_the_rest_of_a_wav_that_breaks_off_is_one_sample_that_fails() -> None:
-    whole = sound(noise(4.0))
+    whole = audio_file(noise(4.0))
     first, rest = audio_spans(whole[: len(whole) // 2], Deadline(60))
     assert (first.seconds, rest.missing) == (pytest.approx(2.0, abs=0.01), True)
     assert rest.end_us == 4_000_000
@@ -305,7 +309,7 @@ def test_the_rest_of_a_wav_that_breaks_off_is_one_sample_that_fails() -> None:
 
 def test_bare_streams_are_counted() -> None:
     """Joined ADTS: as long as all its frames, not as FFmpeg's guess from the bit rate."""
-    one = sound(noise(2.0), codec="aac", container="adts")
+    one = audio_file(noise(2.0), codec="aac", container="adts")
     assert probe(one + one).duration == pytest.approx(2 * probe(one).duration, abs=0.001)
     assert heard(one + one) == pytest.approx(4.0, abs=0.1)
 
@@ -314,7 +318,7 @@ def test_bare_streams_are_counted() -> None:
 def test_sample_rates_may_change(first: int, second: int) -> None:
     """Two MP3, joined: the pitch of the second is its own, in every segment."""
     data = b"".join(
-        sound(tone(2.0, rate, 1000), rate=rate, codec="libmp3lame", container="mp3") for rate in (first, second)
+        audio_file(tone(2.0, rate, 1000), rate=rate, codec="libmp3lame", container="mp3") for rate in (first, second)
     )
     found = spans(data, 1.0)
     assert found[-1].end_us == pytest.approx(4_000_000, abs=200_000)
@@ -390,8 +394,8 @@ def test_frames_that_pause_while_audio_goes_on(container: str) -> None:
     """Variable frame rate with B-frames: from 0.6 to 12 s one frame is on display. MP4 states no lengths of frames, but
     steps of decoding; a transport stream may present a frame 10 s after it is decoded."""
     stamps = [*range(0, 640, 40), *range(12_000, 12_600, 40)]
-    codec = {"sound_codec": "mp2"} if container == "mpegts" else {}
-    data = video(stamps, container=container, options={"bf": "3"}, sound=noise(12.6), **codec)  # type: ignore[arg-type]
+    codec = {"audio_codec": "mp2"} if container == "mpegts" else {}
+    data = video(stamps, container=container, options={"bf": "3"}, audio=noise(12.6), **codec)  # type: ignore[arg-type]
     assert probe(data).duration == pytest.approx(12.6, abs=0.06)
     view = Frames(16, fps=1, max_frames=12)
     got = decode(data, "video", [view, KHZ16], Span(0, 12_000_000))
@@ -409,9 +413,9 @@ def test_streams_that_lie_an_hour_apart_begin_together(container: str, first: st
         container=container,
         options=FAST,
         muxer={} if container in ("mp4", "flv") else mutate.AS_IT_IS,
-        sound=noise(1.2),
-        sound_at=Fraction(0 if first == "audio" else 3600),
-        sound_codec="mp2" if container == "mpegts" else "aac",
+        audio=noise(1.2),
+        audio_at=Fraction(0 if first == "audio" else 3600),
+        audio_codec="mp2" if container == "mpegts" else "aac",
     )
     assert probe(data).duration == pytest.approx(1.2, abs=0.1)
     assert shown(data) == list(range(30))
@@ -436,7 +440,7 @@ def test_joined_streams_of_two_frame_rates_lose_nothing() -> None:
 
 @pytest.mark.parametrize("rates", [(22050, 48000), (48000, 22050), (16000, 48000)])
 def test_joined_adts_of_two_rates(rates: tuple[int, int]) -> None:
-    data = b"".join(sound(noise(2.0, rate), rate=rate, codec="aac", container="adts") for rate in rates)
+    data = b"".join(audio_file(noise(2.0, rate), rate=rate, codec="aac", container="adts") for rate in rates)
     assert probe(data).duration == pytest.approx(4.0, abs=0.2)
     assert heard(data) == pytest.approx(4.0, abs=0.2)
 
@@ -446,11 +450,11 @@ def test_a_fragmented_file_that_breaks_off_within_its_audio() -> None:
     rng = np.random.default_rng(0)
     data = video(
         range(75), base=Fraction(1, 25), size=(96, 96), muxer=FRAGMENTS, options={"g": "25"},
-        pictures=list(rng.integers(0, 255, (75, 96, 96, 3), np.uint8)), sound=noise(3.0),
+        images=list(rng.integers(0, 255, (75, 96, 96, 3), np.uint8)), audio=noise(3.0),
     )  # fmt: skip
     with av.open(BytesIO(data)) as file:
-        sounds = [(float(p.pts * p.time_base), p.pos) for p in file.demux(audio=0) if p.size]
-    at, pos = next((at, pos) for at, pos in sounds if at > 2.5)
+        recordings = [(float(p.pts * p.time_base), p.pos) for p in file.demux(audio=0) if p.size]
+    at, pos = next((at, pos) for at, pos in recordings if at > 2.5)
     *good, rest = find_shots(data[: pos + 10])
     assert rest.missing
     assert good[-1].end_us == pytest.approx(at * 1e6, abs=60_000)
@@ -460,7 +464,7 @@ def test_a_fragmented_file_that_breaks_off_within_its_audio() -> None:
 
 def test_a_flac_that_breaks_off_in_a_long_block() -> None:
     """Blocks of 4,096 samples last 0.256 s at 16 kHz: the one that is cut does not count."""
-    data = sound(noise(4.0, 16000), rate=16000, codec="flac", container="flac")
+    data = audio_file(noise(4.0, 16000), rate=16000, codec="flac", container="flac")
     good, rest = audio_spans(data[: len(data) // 2], Deadline(60))
     assert rest.missing
     assert len(decode(data[: len(data) // 2], "audio", [KHZ16], good).views[KHZ16]) == good.end_us * 16 // 1000

@@ -8,7 +8,7 @@ from io import BytesIO
 import av
 import numpy as np
 import pytest
-from synth import indices, noise, sound, tone, video
+from synth import audio_file, indices, noise, tone, video
 
 from curate.media.clips import Span, cut_spans
 from curate.media.decode import decode
@@ -36,16 +36,16 @@ FAST = {
 
 def film(container: str, frames: int, seconds: float, at: float = 0) -> bytes:
     """Frames of 40 ms, and noise that begins at `at`."""
-    codec, sound_codec = CODECS[container]
+    codec, audio_codec = CODECS[container]
     return video(
         range(frames),
         base=Fraction(1, 25),
         container=container,
         codec=codec,
         options=FAST[codec],
-        sound=noise(seconds),
-        sound_at=Fraction(str(at)),
-        sound_codec=sound_codec,
+        audio=noise(seconds),
+        audio_at=Fraction(str(at)),
+        audio_codec=audio_codec,
     )
 
 
@@ -106,7 +106,7 @@ def test_damage_at_the_end_of_the_frames_is_not_covered_by_a_held_one() -> None:
     noisy = list(rng.integers(0, 255, (100, 64, 64, 3), np.uint8))
     data = bytearray(
         video(range(100), base=Fraction(1, 25), size=(64, 64), container="mp4", options={"g": "5", "bf": "0"},
-              pictures=noisy, sound=tone(4.0))
+              images=noisy, audio=tone(4.0))
     )  # fmt: skip
     begin = data.index(b"mdat") + 4
     half = begin + (len(data) - begin) // 2
@@ -123,4 +123,4 @@ def test_damage_at_the_end_of_the_frames_is_not_covered_by_a_held_one() -> None:
 def test_audio_alone_is_not_made_longer() -> None:
     """The law of silence is a video's: of audio alone a clip that lies behind its end is an error."""
     with pytest.raises(MediaError, match="ended"):
-        decode(sound(tone(1.0)), "audio", [KHZ16], Span(2_000_000, 3_000_000))
+        decode(audio_file(tone(1.0)), "audio", [KHZ16], Span(2_000_000, 3_000_000))

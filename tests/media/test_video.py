@@ -108,7 +108,7 @@ def test_time_zero_is_the_first_frame_shown() -> None:
 )
 def test_rotation_is_applied(rotation: tuple[float, bool, bool], expected: str) -> None:
     """Degrees are counter-clockwise: after 90 of them the top right corner is at the top left."""
-    data = video(EVEN[:5], size=(96, 64), pictures=[corners((96, 64))] * 5, rotation=rotation)
+    data = video(EVEN[:5], size=(96, 64), images=[corners((96, 64))] * 5, rotation=rotation)
     view = Frames(96, crop=False)
     frames = decode(data, "video", [view]).views[view]
     assert corner_names(frames[0]) == expected
@@ -118,13 +118,13 @@ def test_rotation_is_applied(rotation: tuple[float, bool, bool], expected: str) 
 
 
 def test_a_mirrored_video_is_mirrored_back() -> None:
-    data = video(EVEN[:5], size=(64, 64), pictures=[corners((64, 64))] * 5, rotation=(0, True, False))
+    data = video(EVEN[:5], size=(64, 64), images=[corners((64, 64))] * 5, rotation=(0, True, False))
     view = Frames(64)
     assert corner_names(decode(data, "video", [view]).views[view][0]) == "grwb"
 
 
 def test_pixels_that_are_not_square_are_made_so() -> None:
-    data = video(EVEN[:5], size=(64, 64), pictures=[corners((64, 64))] * 5, ratio=Fraction(2))
+    data = video(EVEN[:5], size=(64, 64), images=[corners((64, 64))] * 5, ratio=Fraction(2))
     assert (probe(data).width, probe(data).height) == (128, 64)
     whole, square = Frames(100, crop=False), Frames(32)
     got = decode(data, "video", [whole, square])
@@ -153,8 +153,8 @@ def test_ten_bits(pix_fmt: str) -> None:
 @pytest.mark.parametrize("full_range", [1, 2], ids=["limited", "full"])
 def test_the_stated_matrix_and_range_are_used(matrix: int, full_range: int) -> None:
     colours = [(200, 40, 60), (40, 180, 70), (30, 60, 210), (255, 255, 255), (0, 0, 0)]
-    pictures = [np.full((48, 64, 3), colour, np.uint8) for colour in colours]
-    data = video(EVEN[:5], codec="libx264", options={"qp": "0"}, pictures=pictures, colour=(matrix, full_range))
+    images = [np.full((48, 64, 3), colour, np.uint8) for colour in colours]
+    data = video(EVEN[:5], codec="libx264", options={"qp": "0"}, images=images, colour=(matrix, full_range))
     view = Frames(8, fps=25)
     got = decode(data, "video", [view]).views[view].mean(axis=(1, 2))
     assert np.abs(got - np.array(colours)).max() <= 3
@@ -165,8 +165,8 @@ def test_unstated_colours_are_bt601_when_small_and_bt709_when_hd() -> None:
     for size, matrix in (((320, 240), 5), ((1280, 720), 1)):
         stated = [np.full((size[1], size[0], 3), colour, np.uint8)] * 2
         frames = []
-        for picture in stated:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for image in stated:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frames.append(frame.reformat(format="yuv420p", dst_colorspace=matrix).to_ndarray(format="yuv420p"))
         data = _untagged(frames, size)
         view = Frames(8)
@@ -200,7 +200,7 @@ def test_a_bare_stream_goes_by_its_frame_rate(codec: str, container: str) -> Non
 def test_a_resolution_that_changes_midway() -> None:
     """Two raw streams, one after the other: the second is taller, and is fitted into the first one's shape."""
     first = video(EVEN[:25], size=(64, 48), container="h264", options={"bf": "0"})
-    second = video(EVEN[:25], size=(48, 64), container="h264", options={"bf": "0"}, pictures=[corners((48, 64))] * 25)
+    second = video(EVEN[:25], size=(48, 64), container="h264", options={"bf": "0"}, images=[corners((48, 64))] * 25)
     view = Frames(64, fps=2, crop=False)
     frames = decode(first + second, "video", [view], Span(0, 1_900_000)).views[view]
     assert frames.shape == (4, 48, 64, 3)
@@ -243,7 +243,7 @@ def test_seeks_in_real_containers_find_the_same_frames(path: str) -> None:
 
 
 def test_a_truncated_tail_is_named() -> None:
-    data = video(EVEN, container="matroska", options={"g": "5", "bf": "0"}, size=(256, 256), pictures=noisy(60))
+    data = video(EVEN, container="matroska", options={"g": "5", "bf": "0"}, size=(256, 256), images=noisy(60))
     cut = data[: len(data) * 6 // 10]
     view = Frames(16)
     assert decode(cut, "video", [view], Span(0, 1_000_000)).views[view].shape[0] == 1
@@ -254,7 +254,7 @@ def test_a_truncated_tail_is_named() -> None:
 
 
 def noisy(n: int, side: int = 256) -> list[np.ndarray]:  # type: ignore[type-arg]
-    """Pictures of a texture that moves, so that every frame costs bytes."""
+    """Images of a texture that moves, so that every frame costs bytes."""
     base = np.random.default_rng(7).integers(0, 255, (side // 8, side // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     return [np.roll(base, 5 * i, 1) for i in range(n)]
 
@@ -262,7 +262,7 @@ def noisy(n: int, side: int = 256) -> list[np.ndarray]:  # type: ignore[type-arg
 def test_damage_fails_its_clip_and_no_other() -> None:
     """Bytes of frames around 1.0 s are overwritten; key frames come every 0.4 s."""
     options = {"g": "10", "keyint_min": "10", "bf": "2", "sc_threshold": "0"}
-    data = bytearray(video(EVEN, size=(256, 256), pictures=noisy(60), options=options))
+    data = bytearray(video(EVEN, size=(256, 256), images=noisy(60), options=options))
     with av.open(BytesIO(bytes(data))) as file:
         packet = next(p for p in file.demux(video=0) if p.pts is not None and p.pts * p.time_base >= 1)
         assert packet.pos is not None

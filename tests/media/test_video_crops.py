@@ -38,8 +38,8 @@ def framed(left: int, top: int, width: int, height: int, size: tuple[int, int] =
 
 
 def film(container: str, window: tuple[int, int, int, int], size: tuple[int, int] = (64, 48), **more: object) -> bytes:
-    pictures = [framed(*window, size)] * 5
-    return video(range(0, 200, 40), size=size, pictures=pictures, container=container, options={"qp": "1"}, **more)  # type: ignore[arg-type]
+    images = [framed(*window, size)] * 5
+    return video(range(0, 200, 40), size=size, images=images, container=container, options={"qp": "1"}, **more)  # type: ignore[arg-type]
 
 
 def cropped_mp4(aperture: bytes, window: tuple[int, int, int, int], **more: object) -> bytes:
@@ -173,12 +173,12 @@ def test_the_size_of_the_track_is_the_apertures(track: tuple[int, int], width: i
 
 def test_shots_are_found_in_what_is_shown() -> None:
     """What flickers is cropped off; the cut that is shown is found."""
-    pictures = []
+    images = []
     for i in range(60):
-        picture = np.full((48, 64, 3), 255 * (i // 20 % 2), np.uint8)
-        picture[8:32, 24:56] = 200 if i < 30 else 20
-        pictures.append(picture)
-    plain = video(range(0, 2400, 40), pictures=pictures)
+        image = np.full((48, 64, 3), 255 * (i // 20 % 2), np.uint8)
+        image[8:32, 24:56] = 200 if i < 30 else 20
+        images.append(image)
+    plain = video(range(0, 2400, 40), images=images)
     data = in_mp4(plain, ENTRY, lambda entry: entry + clap(32, 24, 8, -4))
     assert find_shots(data) == [Span(0, 1_200_000), Span(1_200_000, 2_400_000)]
     assert find_shots(plain) == [Span(0, 800_000), Span(800_000, 1_600_000), Span(1_600_000, 2_400_000)]

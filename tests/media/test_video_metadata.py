@@ -31,9 +31,9 @@ from curate.schema.errors import MediaError
 
 WHOLE, ALL = Frames(1000, crop=False), Frames(16, fps=25, max_frames=100)
 FOUR = [corners((64, 48))] * 5
-MP4 = video(range(0, 200, 40), pictures=FOUR)
-MKV = video(range(0, 200, 40), pictures=FOUR, container="matroska")
-LOSSLESS = video(range(0, 200, 40), pictures=FOUR, container="matroska", codec="ffv1", pix_fmt="yuv444p")
+MP4 = video(range(0, 200, 40), images=FOUR)
+MKV = video(range(0, 200, 40), images=FOUR, container="matroska")
+LOSSLESS = video(range(0, 200, 40), images=FOUR, container="matroska", codec="ffv1", pix_fmt="yuv444p")
 """FFV1 says nothing of colours in its stream."""
 
 
@@ -80,7 +80,7 @@ def test_pixel_shapes_of_other_containers(codec: str, container: str) -> None:
         base=Fraction(1, 25),
         codec=codec,
         container=container,
-        pictures=FOUR,
+        images=FOUR,
         ratio=Fraction(4, 3),
         pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p",
     )
@@ -88,7 +88,7 @@ def test_pixel_shapes_of_other_containers(codec: str, container: str) -> None:
 
 
 def test_the_pixels_of_h264_where_the_container_says_nothing() -> None:
-    data = video(range(5), base=Fraction(1, 25), pictures=FOUR, container="h264", ratio=Fraction(2))
+    data = video(range(5), base=Fraction(1, 25), images=FOUR, container="h264", ratio=Fraction(2))
     assert size(data) == (128, 48)
 
 
@@ -121,7 +121,7 @@ def test_matroska_turns_by_the_roll_of_a_flat_projection() -> None:
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_h264_turns_by_its_own_message(degrees: int) -> None:
     """The display orientation SEI message, counter-clockwise (H.264, D.2.27)."""
-    bare = video(range(5), base=Fraction(1, 25), pictures=FOUR, container="h264")
+    bare = video(range(5), base=Fraction(1, 25), images=FOUR, container="h264")
     with av.open(BytesIO(bare)) as source:
         turn = av.BitStreamFilterContext(
             f"h264_metadata=display_orientation=insert:rotate={degrees}", source.streams.video[0]
@@ -165,7 +165,7 @@ def test_a_matrix_that_is_not_converted_is_refused(matrix: int) -> None:
 
 @pytest.mark.parametrize(("codec", "pix_fmt"), [("png", "rgb24"), ("qtrle", "rgb24")])
 def test_rgb_passes_unchanged(codec: str, pix_fmt: str) -> None:
-    data = video(range(0, 200, 40), pictures=FOUR, container="mov", codec=codec, pix_fmt=pix_fmt)
+    data = video(range(0, 200, 40), images=FOUR, container="mov", codec=codec, pix_fmt=pix_fmt)
     assert np.array_equal(first(data), FOUR[0])
 
 
@@ -251,7 +251,7 @@ def test_interlaced_frames_are_not_split() -> None:
         base=Fraction(1, 25),
         codec="mpeg2video",
         container="mpegts",
-        pictures=[woven] * 25,
+        images=[woven] * 25,
         options={"flags": "+ildct+ilme", "qmin": "1", "qmax": "1", "g": "1"},
     )
     found = probe(data)
@@ -263,7 +263,7 @@ def test_interlaced_frames_are_not_split() -> None:
 
 def test_the_pan_scan_size_of_mpeg_2_is_ignored() -> None:
     """A sequence display extension of 32 x 24 (ISO/IEC 13818-2, 6.2.2.4): neither frames nor their shape change."""
-    plain = video(range(5), base=Fraction(1, 25), codec="mpeg2video", container="mpeg2video", pictures=FOUR)
+    plain = video(range(5), base=Fraction(1, 25), codec="mpeg2video", container="mpeg2video", images=FOUR)
     bits = f"{2:04b}{5:03b}0{32:014b}1{24:014b}000"
     at = plain.index(b"\0\0\1\xb5") + 10
     data = plain[:at] + b"\0\0\1\xb5" + int(bits, 2).to_bytes(5, "big") + plain[at:]
@@ -297,7 +297,7 @@ def test_a_disabled_track_gives_way_to_an_enabled_one(enabled: bool, expected: t
 
 
 def test_chapter_thumbnails_are_not_the_video() -> None:
-    """A track of pictures to which another one refers as its chapters (QuickTime's `chap`), larger and enabled."""
+    """A track of images to which another one refers as its chapters (QuickTime's `chap`), larger and enabled."""
     plain = two_tracks(True)
     refers = iter([b"", box("tref", body=box("chap", 1))])
     data = in_mp4(plain, ("moov", "trak"), lambda track: track + next(refers))
@@ -320,9 +320,9 @@ def test_an_attached_picture_of_matroska_is_not_the_video() -> None:
     assert corner_names(first(out.getvalue())) == "rgbw"
 
 
-def test_sound_is_of_the_program_that_the_video_is_of(tmp_path: Path) -> None:
+def test_audio_is_of_the_program_that_the_video_is_of(tmp_path: Path) -> None:
     """A transport stream with two programs, of which the other has sound of six channels and a higher bit rate."""
-    film = video(range(0, 2000, 40), sound=tone(2.0, hertz=440))
+    film = video(range(0, 2000, 40), audio=tone(2.0, hertz=440))
     other = channels(np.repeat(tone(2.0, hertz=3000)[np.newaxis], 6, 0), "5.1", codec="ac3", container="ac3")
     (tmp_path / "film.mp4").write_bytes(film)
     (tmp_path / "other.ac3").write_bytes(other)

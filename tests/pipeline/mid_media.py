@@ -76,7 +76,7 @@ def make_tars(folder: Path, count: int) -> Truth:
     return Truth(count, count // 100, count // 100, count // 100)
 
 
-def make_folder(folder: Path, clips: int, sounds: int) -> Truth:
+def make_folder(folder: Path, clips: int, recordings: int) -> Truth:
     """Clips of 2 s with sound, at 160 x 120, and sounds of 2 s; the last clip is cut off, the last sound is a copy."""
     folder.mkdir(parents=True)
     still = folder.parent / "still.jpg"
@@ -90,14 +90,16 @@ def make_folder(folder: Path, clips: int, sounds: int) -> Truth:
         subprocess.run(command, check=True)
     whole = made.read_bytes()
     made.write_bytes(whole[: len(whole) // 2])
-    for i in range(sounds):
+    for i in range(recordings):
         heard = np.random.default_rng(i).normal(0, 3000, 32000).astype("<i2")
         with wave.open(str(folder / f"sound-{i:03d}.wav"), "wb") as file:
             file.setparams((1, 2, 16000, len(heard), "NONE", ""))
             file.writeframes(
-                (heard if i < sounds - 1 else np.random.default_rng(0).normal(0, 3000, 32000).astype("<i2")).tobytes()
+                (
+                    heard if i < recordings - 1 else np.random.default_rng(0).normal(0, 3000, 32000).astype("<i2")
+                ).tobytes()
             )
-    return Truth(clips + sounds, 1, 1, 0)
+    return Truth(clips + recordings, 1, 1, 0)
 
 
 def make_table(folder: Path, count: int) -> Truth:

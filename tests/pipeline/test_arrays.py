@@ -91,7 +91,7 @@ tokenize:
 
 
 @pytest.mark.long
-def test_masks_from_a_tar_and_a_folder_are_tokenized_and_an_array_beside_a_picture_is_passed_over(
+def test_masks_from_a_tar_and_a_folder_are_tokenized_and_an_array_beside_an_image_is_passed_over(
     tmp_path: Path,
 ) -> None:
     masks = np.zeros((3, 64, 64, 1), np.float32)

@@ -38,27 +38,27 @@ from curate.signals.base import Batch, Result, Signal
 from curate.signals.probed import PROBED
 from curate.storage import Folder
 
-SMALL, LARGE, SOUND = Frames(size=32), Frames(size=64, crop=False), Audio(16000)
+SMALL, LARGE, AUDIO = Frames(size=32), Frames(size=64, crop=False), Audio(16000)
 
 
 def test_a_view_crosses_without_a_change_and_without_a_copy() -> None:
-    pictures = [np.arange(2 * 3 * 5 * 3, dtype=np.uint8).reshape(2, 3, 5, 3), None, np.zeros((1, 8, 4, 3), np.uint8)]
-    table = pa.table({VIEW + view_name(SMALL): pack_view(pictures)})
+    images = [np.arange(2 * 3 * 5 * 3, dtype=np.uint8).reshape(2, 3, 5, 3), None, np.zeros((1, 8, 4, 3), np.uint8)]
+    table = pa.table({VIEW + view_name(SMALL): pack_view(images)})
     back = unpack_views(table, SMALL)
     assert back[1] is None
-    for given_, got in zip(pictures, back, strict=True):
+    for given_, got in zip(images, back, strict=True):
         if given_ is not None:
             assert got is not None
             assert np.array_equal(given_, got)
             assert not got.flags.writeable, "it lies in the block"
     [_, last] = unpack_views(table.slice(1), SMALL)
     assert last is not None
-    assert np.array_equal(last, pictures[2]), "a part of a table too"
-    sound = np.array([-32768, 0, 32767], np.int16)
-    [heard] = unpack_views(pa.table({VIEW + view_name(SOUND): pack_view([sound])}), SOUND)
+    assert np.array_equal(last, images[2]), "a part of a table too"
+    audio = np.array([-32768, 0, 32767], np.int16)
+    [heard] = unpack_views(pa.table({VIEW + view_name(AUDIO): pack_view([audio])}), AUDIO)
     assert heard is not None
     assert heard.dtype == np.int16
-    assert np.array_equal(heard, sound)
+    assert np.array_equal(heard, audio)
 
 
 def test_only_views_that_a_later_worker_needs_cross() -> None:
@@ -150,7 +150,7 @@ class Fragile(Signal):
 
 
 class Looking(Signal):
-    """Gives the width of a sample's picture, and of no sample without one is asked."""
+    """Gives the width of a sample's image, and of no sample without one is asked."""
 
     name = "looking"
     needs = (SMALL,)

@@ -32,12 +32,12 @@ tokenize:
 
 
 def make_media(folder: Path) -> None:
-    pictures = [package_file("skimage", f"data/{name}") for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
+    images = [package_file("skimage", f"data/{name}") for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
     (folder / "files").mkdir(parents=True)
     (folder / "tars").mkdir()
-    for picture in pictures:
-        shutil.copy(picture, folder / "files")
-        (folder / "files" / picture.name).with_suffix(".txt").write_text(f"This is {picture.stem}.")
+    for image in images:
+        shutil.copy(image, folder / "files")
+        (folder / "files" / image.name).with_suffix(".txt").write_text(f"This is {image.stem}.")
     (folder / "files/false.jpg").write_text("not a picture")
     with tarfile.open(folder / "tars/t.tar", "w") as tar:
         tar.add(package_file("skimage", "data/chelsea.png"), "a/cat.png")

@@ -61,7 +61,7 @@ def test_a_build_in_a_bucket_is_read_as_one_in_a_folder(
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Project:
+def images(tmp_path: Path) -> Project:
     """The small project without its videos, and with cheap signals only."""
     make_media(tmp_path / "media")
     for video in (tmp_path / "media").glob("*.mp4"):
@@ -86,15 +86,15 @@ def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_build_made_in_a_bucket_is_the_one_made_in_a_folder(
-    pictures: Project, s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, ray_folder: Path, seed: int
+    images: Project, s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, ray_folder: Path, seed: int
 ) -> None:
-    monkeypatch.setenv("CURATE_CACHE", str(pictures.root / "cache"))
-    local = pictures.root / "local"
-    pictures.run(local, recipe=CHEAP)
+    monkeypatch.setenv("CURATE_CACHE", str(images.root / "cache"))
+    local = images.root / "local"
+    images.run(local, recipe=CHEAP)
     uri = f"{s3.bucket('builds')}/made-{seed}"
     with faulty_proxy(s3.endpoint, s3.key, s3.secret, seeded(seed, 0.1, FAULTS)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        done = [pictures.run(uri, "--workers", 2, recipe=CHEAP)]  # type: ignore[arg-type]
+        done = [images.run(uri, "--workers", 2, recipe=CHEAP)]  # type: ignore[arg-type]
         assert proxy.injected.total() >= 10, str(proxy)
         # drawn for each request, so now and then one kind is not; tests/storage has each by itself
         assert len(proxy.injected) >= len(FAULTS) - 2, str(proxy)
@@ -103,15 +103,15 @@ def test_a_build_made_in_a_bucket_is_the_one_made_in_a_folder(
         assert [path for path in expected if made[path] != expected[path]] == []
         for command in (("verify",), ("explain", "text.jpg"), ("card",), ("stream", "--bench")):
             name, *options = command
-            done.append(pictures.curate(name, uri, *options))
-        again = pictures.run(uri, recipe=CHEAP)  # type: ignore[arg-type]
+            done.append(images.curate(name, uri, *options))
+        again = images.run(uri, recipe=CHEAP)  # type: ignore[arg-type]
         assert contents(open_store(uri)) == expected, again.stdout
         assert streamed(uri) == streamed(local)
     said = "".join(one.stdout + one.stderr for one in [*done, again])
     assert s3.secret not in said
     secret = s3.secret.encode()
     assert [path for path, data in made.items() if secret in data] == []
-    kept = [path for folder in (ray_folder, pictures.root) for path in folder.rglob("*") if path.is_file()]
+    kept = [path for folder in (ray_folder, images.root) for path in folder.rglob("*") if path.is_file()]
     assert any("logs" in path.parts for path in kept)
     assert [path for path in kept if secret in path.read_bytes()] == []
 

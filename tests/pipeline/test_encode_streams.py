@@ -58,11 +58,11 @@ def plan(name: str, tokenizer: str) -> StreamPlan:
     return StreamPlan(Stream(name=name, tokenizer=tokenizer), zoo.card(tokenizer), tokenizer)
 
 
-PICTURES, WORDS = plan("tok_rgb@256", "image-fsq-64k"), plan("caption", "text-bpe-8k")
+IMAGES, WORDS = plan("tok_rgb@256", "image-fsq-64k"), plan("caption", "text-bpe-8k")
 
 
 def encoded(root: Path, failures: list[Failure | None]) -> tuple[Folder, dict[str, Any], dict[str, int]]:
-    """Words are added to a build that has tokens of two pictures, and no longer has the pictures."""
+    """Words are added to a build that has tokens of two images, and no longer has the images."""
     build, paths = Folder(root), Paths.of({"web": None}, Cut(), [CaptionSignal.of(Caption(), [])])
     where = {"start_us": 0, "end_us": 0, "media": "media/gone.tar", "member": "a", "offset": 0, "bytes": 9}
     about = dict.fromkeys(SAMPLES.names) | {"source": "web", "uri": "a", "kind": "image"} | where
@@ -75,15 +75,15 @@ def encoded(root: Path, failures: list[Failure | None]) -> tuple[Folder, dict[st
     empty = {f.name: None for f in LEDGER if f.type != pa.string()}
     ledger = pa.Table.from_pylist([row | empty | {"outcome": "kept"} for row in kept], schema=LEDGER)
     write_table(build, "verdicts/a.parquet", ledger)
-    ids = [None if failure else np.zeros((1, *PICTURES.spec.shape[1:]), PICTURES.spec.dtype) for failure in failures]
-    path = f"{PICTURES.prefix(paths, SOME)}0123456789abcdef.arrow"
-    write_fragment(build, path, PICTURES.spec, samples.select(KEY_NAMES), ids, failures)
+    ids = [None if failure else np.zeros((1, *IMAGES.spec.shape[1:]), IMAGES.spec.dtype) for failure in failures]
+    path = f"{IMAGES.prefix(paths, SOME)}0123456789abcdef.arrow"
+    write_fragment(build, path, IMAGES.spec, samples.select(KEY_NAMES), ids, failures)
 
     board = Counts()
     context = Context(build, paths, There(build), board, {})  # type: ignore[arg-type]
     head = dict(zip(PARTITION.names, ([SOME.name], ["web"], [""], [2], [0]), strict=True))
     block = pa.table({**head, "verdicts": ["verdicts/a.parquet"]})
-    [row] = Encode(context, [PICTURES, WORDS])(block).drop_columns([DECODES.name]).to_pylist()
+    [row] = Encode(context, [IMAGES, WORDS])(block).drop_columns([DECODES.name]).to_pylist()
     return build, row, board.sums
 
 

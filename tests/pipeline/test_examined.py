@@ -95,22 +95,22 @@ def test_a_sample_that_cannot_be_decoded_says_in_which_stage(tmp_path: Path) -> 
         assert [failure.stage for failure in failures.values()] == [f"{stage}:decode"]
 
 
-def damaged_sound() -> bytes:
+def damaged_audio() -> bytes:
     """A video of three seconds, the sound of its middle overwritten."""
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as out:
-        pictures, sound = out.add_stream("mpeg4", rate=10), out.add_stream("flac", rate=16000, layout="mono")
-        pictures.width = pictures.height = 64
+        images, audio = out.add_stream("mpeg4", rate=10), out.add_stream("flac", rate=16000, layout="mono")
+        images.width = images.height = 64
         for i in range(30):
             shade = np.full((64, 64, 3), 8 * i, np.uint8)
-            out.mux(pictures.encode(av.VideoFrame.from_ndarray(shade, "rgb24")))
+            out.mux(images.encode(av.VideoFrame.from_ndarray(shade, "rgb24")))
             heard = rng.integers(-9000, 9000, (1, 1600)).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(heard, format="s16", layout="mono")
             frame.sample_rate, frame.pts = 16000, 1600 * i
-            out.mux(sound.encode(frame))
-        out.mux(pictures.encode(None))
-        out.mux(sound.encode(None))
+            out.mux(audio.encode(frame))
+        out.mux(images.encode(None))
+        out.mux(audio.encode(None))
     data = bytearray(file.getvalue())
     with av.open(io.BytesIO(data)) as written:
         for packet in [p for p in written.demux(audio=0) if p.size and p.pos][8:14]:
@@ -118,8 +118,8 @@ def damaged_sound() -> bytes:
     return bytes(data)
 
 
-def test_damaged_sound_costs_no_pictures_whatever_they_are_decoded_with(tmp_path: Path) -> None:
-    data = damaged_sound()
+def test_damaged_audio_costs_no_images_whatever_they_are_decoded_with(tmp_path: Path) -> None:
+    data = damaged_audio()
     build = open_store(tmp_path)
     build.write("media/a.tar", data)
     row = dict.fromkeys(FETCHED.names) | {

@@ -82,8 +82,8 @@ NAMES = [
 ]
 
 
-def picture(i: int) -> bytes:
-    """A small picture that no other number gives."""
+def image(i: int) -> bytes:
+    """A small image that no other number gives."""
     out = io.BytesIO()
     noise = np.random.default_rng(i).integers(0, 256, (6, 6, 3), np.uint8)
     Image.fromarray(noise).resize((64, 64), Image.Resampling.NEAREST).save(out, "PNG")
@@ -114,7 +114,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     tars.mkdir()
     captions: dict[str, str] = {}
     for i, name in enumerate(NAMES):
-        (media / name).write_bytes(picture(i))
+        (media / name).write_bytes(image(i))
         words = MARKUP[i % len(MARKUP)]
         (media / name).with_suffix(".json").write_text(
             json.dumps({"caption": words, "licence": MARKUP[1] + CONTROL[0], MARKUP[0]: [CONTROL[2]]})
@@ -122,12 +122,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         captions[name] = words
     failed = {"<b onclick=alert(1)>fake\x1b[2J.png": "probe", "long.png": "its .txt is larger than 1048576"}
     (media / "<b onclick=alert(1)>fake\x1b[2J.png").write_bytes(b"<script>alert(1)</script>")
-    (media / "long.png").write_bytes(picture(100))
+    (media / "long.png").write_bytes(image(100))
     (media / "long.txt").write_text("w" * 10_000_000)
-    (media / "half.png").write_bytes(picture(101))
+    (media / "half.png").write_bytes(image(101))
     (media / "half.json").write_text('{"caption": "half of \\ud83d a pair"}')
     captions["half.png"] = "half of \ufffd a pair"
-    Path(os.fsdecode(os.fsencode(media) + b"/caf\xe9.png")).write_bytes(picture(102))
+    Path(os.fsdecode(os.fsencode(media) + b"/caf\xe9.png")).write_bytes(image(102))
     failed["caf\\xe9.png"] = "its name is not UTF-8"
     with tarfile.open(tars / "t.tar", "w", format=tarfile.PAX_FORMAT) as tar:
 
@@ -137,13 +137,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             tar.addfile(info, io.BytesIO(data))
 
         for i, words in enumerate(CAPTIONS):
-            add(f"{i:03}.png", picture(200 + i))
+            add(f"{i:03}.png", image(200 + i))
             add(f"{i:03}.txt", words.encode())
             captions[f"t.tar/{i:03}"] = words
         for i, name in enumerate(
             ["../up", "/etc/top", "esc\x1b[2J", "bidi\u202egnp", "<b onclick=alert(1)>two\nlines"]
         ):
-            add(f"{name}.png", picture(300 + i))
+            add(f"{name}.png", image(300 + i))
             failed[f"t.tar/{name}"] = "unsafe name" if i < 2 else "not printable"
         add("<i>alone.pkl", b"cos\nsystem\n(S'touch owned'\ntR.")
         failed["t.tar/<i>alone"] = "none of its members is media"

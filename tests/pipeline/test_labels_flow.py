@@ -109,7 +109,7 @@ def test_ids_are_those_of_the_committed_labels(built: Path, samples: dict[str, d
             assert np.array_equal(ids, sample[stream_name])
 
 
-def test_a_sound_has_no_label_and_is_not_lost(samples: dict[str, dict[str, Any]]) -> None:
+def test_audio_has_no_label_and_is_not_lost(samples: dict[str, dict[str, Any]]) -> None:
     assert samples["sound"]["kind"] == "audio"
     assert all(samples["sound"][name] is None for name in ("tok_canny_edge@256", "color_palette", "metadata"))
 

@@ -23,7 +23,7 @@ from curate.tokenizers import zoo
 
 
 def block(texts: list[str], signal: Signal) -> pa.Table:
-    """Pictures of noise with these texts."""
+    """Images of noise with these texts."""
     rng = np.random.default_rng(0)
     columns: dict[str, pa.Array] = {
         "sample_id": pa.array([f"{i:032x}" for i in range(len(texts))]),

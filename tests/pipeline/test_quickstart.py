@@ -93,7 +93,7 @@ def test_samples_that_cannot_be_decoded_failed_and_their_neighbours_did_not(samp
     assert failed == {"faults/corrupt.jpg", "faults/truncated_in_its_media.mp4"}
 
 
-def test_blurred_and_dark_pictures_are_dropped_by_their_rules(samples: Mapping[str, Any]) -> None:
+def test_blurred_and_dark_images_are_dropped_by_their_rules(samples: Mapping[str, Any]) -> None:
     [blurred], [dark] = samples["faults/blurred_house.jpg"], samples["faults/dark_swimming.jpg"]
     assert (blurred["outcome"], blurred["rule"]) == ("dropped", "sharpness >= 25")
     assert blurred["value"] < blurred["threshold"] == 25

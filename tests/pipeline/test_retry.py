@@ -48,7 +48,7 @@ GONE = "rocket.jpg"
 
 @contextmanager
 def site(broken: Path, asked: Counter[str]) -> Iterator[str]:
-    """A real web server with the pictures; while `broken` is there, one of them is answered with 503."""
+    """A real web server with the images; while `broken` is there, one of them is answered with 503."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -23,7 +23,7 @@ SOME = Partition("web-0123456789abcdef", "web", 3)
 
 
 def prefixes(caption: Caption) -> dict[str, str]:
-    """How names of fragments begin, of a stream of text and one of pictures."""
+    """How names of fragments begin, of a stream of text and one of images."""
     paths = Paths.of({"web": None}, Cut(), [CaptionSignal.of(caption, [])])
     names = {"caption": "text-bpe-8k", "tok_rgb@256": "image-fsq-64k"}
     plans = [StreamPlan(Stream(name=name, tokenizer=t), zoo.card(t), t) for name, t in names.items()]

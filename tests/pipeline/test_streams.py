@@ -1,4 +1,4 @@
-"""Streams of every sort in one build: crops of pictures, video on its clock, labels in words, edges, features."""
+"""Streams of every sort in one build: crops of images, video on its clock, labels in words, edges, features."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def make(root: Path) -> None:
     Project(root).curate(*dense, "--out", root / "labels/effnet")
     whole = ["tokenizers", "features", "efficientnet-lite0", "--option", "kind=global", "--stream", "emb_whole@224"]
     Project(root).curate(*whole, "--out", root / "labels/whole")
-    for folder, picture in (("fit", "coffee.png"), ("kept-out", "rocket.jpg")):
+    for folder, image in (("fit", "coffee.png"), ("kept-out", "rocket.jpg")):
         (root / folder).mkdir()
-        shutil.copy(package_file("skimage", f"data/{picture}"), root / folder)
+        shutil.copy(package_file("skimage", f"data/{image}"), root / folder)
     codes = [*dense[:5], "--stream", "tok_effnet@224", "--codes", 16, "--media", root / "fit"]
     best = ["--held-out", root / "kept-out", "--top-k", 3, "--temperature", 0.1]
     Project(root).curate(*codes, *best, "--out", root / "labels/codes")
@@ -88,10 +88,10 @@ def samples(built: Path) -> list[dict[str, Any]]:
     return list(stream(built / "build"))
 
 
-def test_pictures_have_their_crops_in_every_stream_of_pictures(samples: list[dict[str, Any]]) -> None:
-    pictures = [s for s in samples if s["kind"] == "image"]
-    assert len(pictures) == 2
-    for sample in pictures:
+def test_images_have_their_crops_in_every_stream_of_images(samples: list[dict[str, Any]]) -> None:
+    images = [s for s in samples if s["kind"] == "image"]
+    assert len(images) == 2
+    for sample in images:
         assert sample["tok_rgb@256"].shape == sample["tok_canny_edge@256"].shape == (3, 32, 32)
 
 
@@ -131,20 +131,20 @@ def test_video_is_on_the_clock_that_the_shard_states(built: Path, samples: list[
         seconds = (clip["end_us"] - clip["start_us"]) / 1e6
         frames, _ = clip_frames(seconds, 8, 9, 4, True)
         assert clip["tok_video@256"].shape == (1 + (frames - 1) // 4, 32, 32)
-    pictures = sum(s["kind"] == "image" for s in samples)
+    images = sum(s["kind"] == "image" for s in samples)
     there = [ceil((s["end_us"] - s["start_us"]) * 8 / 1e6 - 1e-4) for s in clips]
     assert entry.frames == FrameCounts(
-        own=pictures + sum(min(9, n) for n in there),
+        own=images + sum(min(9, n) for n in there),
         left_out=sum(max(0, n - 9) for n in there),
         repeated=sum(-(n - 1) % 4 for n in there if n < 9),
     ), "what is not of the clips, and what of them is not there, is counted"
     page = (built / "build/card/README.md").read_text()
     assert f"{entry.frames.left_out:,} more were left out" in page
-    for picture in (s for s in samples if s["kind"] == "image"):
-        assert picture["tok_video@256"].shape == (1, 32, 32), "a picture is a clip of one frame"
+    for image in (s for s in samples if s["kind"] == "image"):
+        assert image["tok_video@256"].shape == (1, 32, 32), "a picture is a clip of one frame"
 
 
-def test_words_about_a_picture_read_back(samples: list[dict[str, Any]]) -> None:
+def test_words_about_an_image_read_back(samples: list[dict[str, Any]]) -> None:
     words = zoo.load("curate.exports.fourm.words:WordsTokenizer")
     for sample in samples:
         [palette], [metadata] = (words.decode([sample[name]]) for name in ("color_palette", "metadata"))

@@ -15,7 +15,7 @@ def test_content_id_is_the_first_half_of_blake3() -> None:
     assert ids.content_id(b"") == "af1349b9f5f9a1a6a0404dea36dcc949"
 
 
-def test_a_picture_is_its_content_and_a_clip_its_span_too() -> None:
+def test_an_image_is_its_content_and_a_clip_its_span_too() -> None:
     content = ids.content_id(b"video")
     assert ids.sample_id(content) == content
     clips = {

@@ -1,4 +1,4 @@
-"""Streams that are not pictures, sounds or text: features as they are (float16), and video on a stated clock."""
+"""Streams that are not images, sounds or text: features as they are (float16), and video on a stated clock."""
 
 from __future__ import annotations
 

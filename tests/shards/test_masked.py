@@ -116,7 +116,7 @@ def test_each_token_is_the_samples_own_and_stands_where_it_says(shared_build: Pa
             assert not item[f"{side}_ids"][~item[f"{side}_mask"]].any()
 
 
-def test_a_picture_and_its_caption_come_back_whole_from_input_and_target(shared_build: Path) -> None:
+def test_an_image_and_its_caption_come_back_whole_from_input_and_target(shared_build: Path) -> None:
     """With room for everything, input and target of a grid are disjoint, and a text is only masked, never cut."""
     checked = 0
     for item in examples(shared_build, MaskedView(4000, 4000, alpha={"caption": 1.0})):
@@ -129,7 +129,7 @@ def test_a_picture_and_its_caption_come_back_whole_from_input_and_target(shared_
 
 
 def test_alphas_make_a_task(shared_build: Path) -> None:
-    """Captions in, pictures out."""
+    """Captions in, images out."""
     view = MaskedView(32, 32, alpha={"caption": 1}, target_alpha={"tok_rgb@32": 1})
     for item in examples(shared_build, view):
         assert set(item["input_streams"][item["input_mask"]].tolist()) <= {2}
@@ -144,7 +144,7 @@ def test_all_streams_are_drawn_in_and_out(shared_build: Path) -> None:
 
 
 def test_positions_are_drawn_evenly(shared_build: Path) -> None:
-    """Chi-square of target places in pictures over 60 epochs: 15 degrees of freedom, 37.7 is the 0.1 % point."""
+    """Chi-square of target places in images over 60 epochs: 15 degrees of freedom, 37.7 is the 0.1 % point."""
     view = MaskedView(4, 4, alpha={"tok_rgb@32": 1})
     hits = np.zeros(16)
     for epoch in range(60):

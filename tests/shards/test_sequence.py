@@ -25,7 +25,7 @@ def words(shared_build: Path) -> FlatVocabulary:
 
 
 def test_blocks_lie_side_by_side(words: FlatVocabulary) -> None:
-    """3 marks of sequences, 3 pairs of stream marks, 64,000 of pictures, 8 levels of 1,024, 300 of text."""
+    """3 marks of sequences, 3 pairs of stream marks, 64,000 of images, 8 levels of 1,024, 300 of text."""
     assert words.begin == {"tok_rgb@32": 3, "tok_audio@16k": 5, "caption": 7}
     assert words.end == {"tok_rgb@32": 4, "tok_audio@16k": 6, "caption": 8}
     assert words.offset == {"tok_rgb@32": 9, "tok_audio@16k": 64009, "caption": 64009 + 8192}

@@ -310,7 +310,7 @@ class TestShards:
         problem(build, "stream tok_rgb@32 holds", "the manifest says")
 
     @pytest.mark.parametrize(("stream", "kind"), [("tok_rgb@32", "image"), ("tok_rgb@32", "video")])
-    def test_a_picture_without_its_tokens(self, tiny_build: TinyBuild, stream: str, kind: str) -> None:
+    def test_an_image_without_its_tokens(self, tiny_build: TinyBuild, stream: str, kind: str) -> None:
         build = tiny_build()
         shard = shard_in(build)
         row = open_ipc(build / shard)[1][0].column("kind").to_pylist().index(kind)
@@ -318,13 +318,13 @@ class TestShards:
         problem(build, shard, "is missing where the sample has it", f"row {row} ")
 
     @pytest.mark.parametrize("kind", ["audio", "video"])
-    def test_a_sound_without_its_tokens(self, tiny_build: TinyBuild, kind: str) -> None:
+    def test_audio_without_its_tokens(self, tiny_build: TinyBuild, kind: str) -> None:
         """Of a video too, where the table of samples says that it has sound."""
         build = tiny_build()
         shard = shard_in(build)
         _, (batch,) = open_ipc(build / shard)
-        sounds = batch.column("tok_audio@16k").to_pylist()
-        row = next(i for i, k in enumerate(batch.column("kind").to_pylist()) if k == kind and sounds[i])
+        recordings = batch.column("tok_audio@16k").to_pylist()
+        row = next(i for i, k in enumerate(batch.column("kind").to_pylist()) if k == kind and recordings[i])
         edit_shard(build, "tok_audio@16k", lambda cells: [None if i == row else c for i, c in enumerate(cells)])
         problem(build, shard, "tok_audio@16k is missing", f"row {row} ")
 
@@ -348,7 +348,7 @@ class TestShards:
         problem(build, "more than one split", f"{shard_in(build)}", "row 0 ")
 
     def test_a_shard_of_another_codec(self, tiny_build: TinyBuild) -> None:
-        """Equal ids under another bit order are other pictures: the codec's digest in the shard tells them apart."""
+        """Equal ids under another bit order are other images: the codec's digest in the shard tells them apart."""
         build = tiny_build()
         shard = shard_in(build)
         edit_manifest(build, lambda said: said["codecs"]["pictures"].update(index_order="the other way round"))

@@ -92,7 +92,7 @@ class Tokens:
 
 
 def make_samples(n: int) -> list[Tokens]:
-    """Sample i of n: picture, clip with sound, clip without, sound, in turn; two samples share each content."""
+    """Sample i of n: image, clip with sound, clip without, sound, in turn; two samples share each content."""
     rng = np.random.default_rng(7)
     out = []
     for i in range(n):

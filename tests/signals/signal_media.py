@@ -77,13 +77,13 @@ def hand_batch(kinds: list[str], views: dict[Any, list[Any]], text: Any = None, 
     return Batch([f"{i:032x}" for i in range(n)], kinds, list(text or [None] * n), views, columns)
 
 
-def pictures(signal: Signal, *frames: np.ndarray[Any, Any], **more: Any) -> Batch:
-    """Each array `(H, W, 3)` as a picture of every Frames view of the signal, as it is."""
+def images(signal: Signal, *frames: np.ndarray[Any, Any], **more: Any) -> Batch:
+    """Each array `(H, W, 3)` as an image of every Frames view of the signal, as it is."""
     views = {v: [f[None] if isinstance(v, Frames) else None for f in frames] for v in signal.needs}
     return hand_batch(["image"] * len(frames), views, **more)
 
 
-def sounds(signal: Signal, *pcm: np.ndarray[Any, Any] | None, **columns: list[Any]) -> Batch:
+def recordings(signal: Signal, *pcm: np.ndarray[Any, Any] | None, **columns: list[Any]) -> Batch:
     """Each int16 array as a 16 kHz sound."""
     return hand_batch(["audio"] * len(pcm), {Audio(16000): list(pcm)}, **columns)
 
@@ -123,7 +123,7 @@ def open_image(path: Path) -> Image.Image:
     return Image.open(path).convert("RGB")
 
 
-def jpeg(picture: Image.Image, quality: int) -> bytes:
+def jpeg(image: Image.Image, quality: int) -> bytes:
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=quality)
+    image.save(out, "JPEG", quality=quality)
     return out.getvalue()

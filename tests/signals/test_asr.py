@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from signal_media import loaded, music, sounds, speech
+from signal_media import loaded, music, recordings, speech
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import SignalUse
@@ -15,7 +15,7 @@ def words(text):
 
 def test_speech_is_transcribed():
     signal = loaded("asr")
-    result = signal(sounds(signal, speech(), speech_ratio=[0.6]))[0]
+    result = signal(recordings(signal, speech(), speech_ratio=[0.6]))[0]
     said = "hi i'm john pierce i'm a lecturer at the university of nottingham"
     heard = words(result["asr_text"])
     assert len(set(words(said)) & set(heard)) >= 0.8 * len(set(words(said)))
@@ -24,14 +24,14 @@ def test_speech_is_transcribed():
 
 def test_what_is_hardly_speech_is_not_transcribed_so_nothing_is_made_up():
     signal = loaded("asr")
-    results = signal(sounds(signal, music(), speech(), None, speech_ratio=[0.0, 0.19, None]))
+    results = signal(recordings(signal, music(), speech(), None, speech_ratio=[0.0, 0.19, None]))
     assert results == [{"asr_text": None, "asr_confidence": None}] * 3
 
 
 def test_silence_that_is_asked_for_all_the_same_gives_an_empty_text():
     signal = loaded("asr", min_speech=0)
     silence, nothing = np.zeros(32000, np.int16), np.zeros(0, np.int16)
-    results = signal(sounds(signal, silence, nothing, speech_ratio=[0.0, 0.0]))
+    results = signal(recordings(signal, silence, nothing, speech_ratio=[0.0, 0.0]))
     assert results == [{"asr_text": "", "asr_confidence": None}] * 2
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from signal_media import hand_batch, loaded, pictures
+from signal_media import hand_batch, images, loaded
 
 
 def test_tones_of_known_luma():
@@ -12,7 +12,7 @@ def test_tones_of_known_luma():
     half = np.concatenate([black, white])
     green = black.copy()
     green[..., 1] = 255
-    results = signal(pictures(signal, black, white, half, green))
+    results = signal(images(signal, black, white, half, green))
     assert [r["brightness"] for r in results] == pytest.approx([0, 255, 127.5, 0.7152 * 255])  # Rec. 709
     assert [r["contrast"] for r in results] == pytest.approx([0, 0, 127.5, 0])
 
@@ -26,7 +26,7 @@ def test_flicker_between_flat_frames_is_not_contrast():
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 @settings(max_examples=50, deadline=None)
-def test_any_picture_lies_in_the_declared_range(frame):
+def test_any_image_lies_in_the_declared_range(frame):
     signal = loaded("brightness")
-    result = signal(pictures(signal, frame))[0]
+    result = signal(images(signal, frame))[0]
     assert all(field.contains(result[field.name]) for field in signal.gives)

@@ -73,7 +73,7 @@ def _vit_gpt2(folder):
 
 
 def _llava(folder):
-    """A chat model: it gets a question with a place for the picture, and repeats it before the answer."""
+    """A chat model: it gets a question with a place for the image, and repeats it before the answer."""
     from transformers import (
         CLIPImageProcessor,
         CLIPVisionConfig,
@@ -121,7 +121,7 @@ def model(request, tmp_path_factory):
     return folder
 
 
-def test_a_saved_model_captions_a_picture_and_says_the_same_again(model):
+def test_a_saved_model_captions_an_image_and_says_the_same_again(model):
     captioner = TransformersCaptioner(str(model))
     captioner.load()
     frame = np.asarray(open_image(SKIMAGE / "coffee.png"))

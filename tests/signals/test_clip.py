@@ -43,16 +43,16 @@ def test_it_gives_what_open_clip_itself_gives(clip, weights):
     import torch
 
     # already square and of the model's size, so that open_clip's own resizing changes nothing
-    pictures = [open_image(SKIMAGE / n).resize((224, 224)) for n in ("chelsea.png", "coffee.png")]
+    photographs = [open_image(SKIMAGE / n).resize((224, 224)) for n in ("chelsea.png", "coffee.png")]
     texts = ["a cat", "a cup of coffee"]
-    frames = [np.asarray(p)[None] for p in pictures]
+    frames = [np.asarray(p)[None] for p in photographs]
     results = clip(hand_batch(["image"] * 2, {clip.needs[0]: frames}, texts))
 
     model, _, preprocess = open_clip.create_model_and_transforms(
         "ViT-B-32", pretrained=str(weights / "open_clip_model.safetensors")
     )
     with torch.inference_mode():
-        images = torch.stack([preprocess(p) for p in pictures])
+        images = torch.stack([preprocess(p) for p in photographs])
         images = torch.nn.functional.normalize(model.eval().encode_image(images), dim=-1).numpy()
         words = model.encode_text(open_clip.get_tokenizer("ViT-B-32")(texts))
         words = torch.nn.functional.normalize(words, dim=-1).numpy()
@@ -79,7 +79,7 @@ def test_a_bad_member_fails_alone(clip):
     assert np.linalg.norm(fine["clip_image"]) == pytest.approx(1, abs=1e-6)
 
 
-def test_samples_without_text_or_picture(clip):
+def test_samples_without_text_or_image(clip):
     media = batch(clip, ("image", SKIMAGE / "coffee.png"), text=[None])
     assert clip(media)[0]["clip_score"] is None
     assert clip(hand_batch(["audio"], {clip.needs[0]: [None]}, ["x"])) == [{"clip_score": None, "clip_image": None}]

@@ -8,7 +8,7 @@ from curate.signals.conse import imagenet_labels
 
 @pytest.fixture(scope="module")
 def seen():
-    """Results for the captioned pictures, in their order."""
+    """Results for the captioned images, in their order."""
     signal = loaded("conse")
     return signal(batch(signal, *(("image", p) for p in CAPTIONED), text=list(CAPTIONED.values())))
 
@@ -17,7 +17,7 @@ def tags(seen, name):
     return dict(zip((p.stem for p in CAPTIONED), (r["conse_tags"] for r in seen), strict=True))[name]
 
 
-def test_known_pictures_get_their_class(seen):
+def test_known_images_get_their_class(seen):
     assert any("cat" in t for t in tags(seen, "chelsea"))
     assert tags(seen, "coffee") == ["espresso"]
     assert tags(seen, "rocket").count("missile") == 1  # ImageNet has two classes of that name: said once
@@ -44,7 +44,7 @@ def test_without_a_text_there_is_no_score_but_there_are_tags_and_a_vector():
         assert np.linalg.norm(result["conse_image"]) == pytest.approx(1, abs=1e-6)
 
 
-def test_re_encoded_copies_are_nearer_than_unrelated_pictures_and_neighbouring_shots():
+def test_re_encoded_copies_are_nearer_than_unrelated_images_and_neighbouring_shots():
     signal = loaded("conse")
     paths = [SKIMAGE / n for n in ("astronaut.png", "chelsea.png", "coffee.png")] + [SKLEARN / "china.jpg"]
     small = [open_image(p).resize([int(0.6 * s) for s in open_image(p).size]) for p in paths]
@@ -59,7 +59,7 @@ def test_re_encoded_copies_are_nearer_than_unrelated_pictures_and_neighbouring_s
     assert (a * b).sum(axis=1).min() > 0.75 > apart + 0.1
 
 
-def test_a_blank_picture_is_no_error():
+def test_a_blank_image_is_no_error():
     signal = loaded("conse")
     blank = np.zeros((1, 256, 256, 3), np.uint8)
     result = signal(hand_batch(["image"], {signal.needs[0]: [blank]}, ["nothing at all"]))[0]

@@ -14,14 +14,14 @@ def lufs(*energies):
 
 
 @pytest.mark.parametrize("target", [-40.0, -23.0, -3.01, 12.0])
-def test_a_steady_sound_reads_its_level(target):
+def test_steady_audio_reads_its_level(target):
     assert lufs(np.full(50, FULL * 10 ** ((target + 3.01) / 10))) == pytest.approx([target], abs=0.01)
 
 
 def test_pauses_are_gated_out():
-    sound = np.full(40, FULL)
+    audio = np.full(40, FULL)
     alone, with_pause, with_hum = lufs(
-        sound, np.concatenate([sound, np.zeros(80)]), np.concatenate([sound, np.full(80, FULL / 50)])
+        audio, np.concatenate([audio, np.zeros(80)]), np.concatenate([audio, np.full(80, FULL / 50)])
     )
     assert with_pause == pytest.approx(alone, abs=0.3)
     assert with_hum == pytest.approx(alone, abs=0.3)

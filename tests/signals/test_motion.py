@@ -48,12 +48,12 @@ def test_a_small_moving_square_counts_by_its_share_of_the_frame():
     assert 0.002 < small < large < 60 / 400
 
 
-def test_a_talking_head_hardly_moves_and_pictures_have_no_motion():
+def test_a_talking_head_hardly_moves_and_images_have_no_motion():
     signal = loaded("motion")
     talking = signal(batch(signal, ("video", SPEECH, 0, 5.6), duration=[5.6]))[0]["motion"]
     assert 0 < talking < 0.02
-    picture = signal(batch(signal, ("image", SKIMAGE / "coffee.png"), duration=[None]))[0]
-    assert picture == {"motion": None}
+    image = signal(batch(signal, ("image", SKIMAGE / "coffee.png"), duration=[None]))[0]
+    assert image == {"motion": None}
 
 
 def test_a_clip_too_short_for_two_frames_has_none_and_wrong_counts_are_an_error():

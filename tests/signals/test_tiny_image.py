@@ -1,4 +1,4 @@
-"""Copies have nearly the same thumbnail, other pictures have not."""
+"""Copies have nearly the same thumbnail, other images have not."""
 
 import numpy as np
 import pytest
@@ -8,23 +8,23 @@ from signal_media import SKIMAGE, jpeg, open_image
 from curate.media.decode import decode
 from curate.signals.tiny_image import VIEW, thumbnail
 
-PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+IMAGES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
-def vector(picture: Image.Image, quality: int = 95) -> np.ndarray:
-    found = thumbnail(decode(jpeg(picture, quality), "image", [VIEW]).views[VIEW])
+def vector(image: Image.Image, quality: int = 95) -> np.ndarray:
+    found = thumbnail(decode(jpeg(image, quality), "image", [VIEW]).views[VIEW])
     assert found is not None
     return found
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_a_small_bad_copy_is_above_the_threshold_and_others_are_far_below(name):
-    picture = open_image(SKIMAGE / name)
-    small = picture.resize((int(picture.width * 0.6), int(picture.height * 0.6)), Image.Resampling.LANCZOS)
-    assert vector(picture) @ vector(small, quality=30) > 0.99
-    for other in PICTURES:
+    image = open_image(SKIMAGE / name)
+    small = image.resize((int(image.width * 0.6), int(image.height * 0.6)), Image.Resampling.LANCZOS)
+    assert vector(image) @ vector(small, quality=30) > 0.99
+    for other in IMAGES:
         if other != name:
-            assert vector(picture) @ vector(open_image(SKIMAGE / other)) < 0.8
+            assert vector(image) @ vector(open_image(SKIMAGE / other)) < 0.8
 
 
 def test_unit_length_and_zero_mean():
@@ -35,5 +35,5 @@ def test_unit_length_and_zero_mean():
     assert found.mean() == pytest.approx(0, abs=1e-6)
 
 
-def test_a_flat_picture_has_none():
+def test_a_flat_image_has_none():
     assert thumbnail(np.full((1, 224, 224, 3), 77, np.uint8)) is None

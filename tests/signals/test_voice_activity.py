@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from signal_media import loaded, music, sine, sounds, speech
+from signal_media import loaded, music, recordings, sine, speech
 
 from curate.models.onnx_session import cpu_session
 from curate.models.package_files import package_file
@@ -8,7 +8,7 @@ from curate.models.package_files import package_file
 
 def ratios(*pcm):
     signal = loaded("voice_activity")
-    return [r["speech_ratio"] for r in signal(sounds(signal, *pcm))]
+    return [r["speech_ratio"] for r in signal(recordings(signal, *pcm))]
 
 
 def test_speech_is_told_from_music_noise_tone_and_silence():

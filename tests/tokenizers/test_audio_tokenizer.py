@@ -52,17 +52,17 @@ def sounding(data: bytes, codec: AudioRVQ) -> NDArray[np.float32]:
     return np.asarray(item)
 
 
-def pitch_and_level(sound: NDArray[np.float32], rate: int) -> tuple[float, float]:
+def pitch_and_level(audio: NDArray[np.float32], rate: int) -> tuple[float, float]:
     """The strongest frequency in Hz, and the amplitude of a tone of the whole energy; ends left out."""
-    inside = sound[rate // 10 : -rate // 10]
+    inside = audio[rate // 10 : -rate // 10]
     power = np.abs(np.fft.rfft(inside * np.hanning(len(inside))))
     return float(power.argmax()) * rate / len(inside), float(np.sqrt(2 * np.mean(np.square(inside))))
 
 
-def test_telephone_sound_keeps_pitch_and_level(codec: AudioRVQ) -> None:
-    sound = sounding(wav(tone(1000, 0.5, 1.0, 8000)[None], 8000, "mono"), codec)
-    assert sound.shape == (16000,)
-    pitch, level = pitch_and_level(sound, 16000)
+def test_telephone_audio_keeps_pitch_and_level(codec: AudioRVQ) -> None:
+    audio = sounding(wav(tone(1000, 0.5, 1.0, 8000)[None], 8000, "mono"), codec)
+    assert audio.shape == (16000,)
+    pitch, level = pitch_and_level(audio, 16000)
     assert pitch == pytest.approx(1000, abs=2)
     assert level == pytest.approx(0.5, rel=0.02)
 
@@ -70,9 +70,9 @@ def test_telephone_sound_keeps_pitch_and_level(codec: AudioRVQ) -> None:
 def test_seven_one_is_mixed_after_bs_775(codec: AudioRVQ) -> None:
     """Front 0.5, centre 0.7071, the four of surround 0.3536; what is in LFE is not heard."""
     channels = np.stack([tone(300 if name != "LFE" else 60, 0.2, 1.0, 48000) for name in SEVEN_ONE])
-    sound = sounding(wav(channels, 48000, "7.1"), codec)
-    pitch, level = pitch_and_level(sound, 16000)
-    assert sound.shape == (16000,)
+    audio = sounding(wav(channels, 48000, "7.1"), codec)
+    pitch, level = pitch_and_level(audio, 16000)
+    assert audio.shape == (16000,)
     assert pitch == pytest.approx(300, abs=2)
     assert level == pytest.approx(0.2 * (2 * 0.5 + 0.7071 + 4 * 0.3536), rel=0.02)
     centre = np.where(np.array(SEVEN_ONE)[:, None] == "FC", channels, 0.0)
@@ -82,12 +82,12 @@ def test_seven_one_is_mixed_after_bs_775(codec: AudioRVQ) -> None:
 
 
 def test_the_pitch_survives_the_tokens(codec: AudioRVQ) -> None:
-    sound = sounding(wav(tone(440, 0.3, 1.0, 8000)[None], 8000, "mono"), codec)
-    (back,) = codec.decode(codec.encode([sound]), [len(sound)])
+    audio = sounding(wav(tone(440, 0.3, 1.0, 8000)[None], 8000, "mono"), codec)
+    (back,) = codec.decode(codec.encode([audio]), [len(audio)])
     assert pitch_and_level(back, 16000)[0] == pytest.approx(440, abs=5)
 
 
-def test_stereo_and_64_bit_samples_are_no_sound_for_a_tokenizer() -> None:
+def test_stereo_and_64_bit_samples_are_no_audio_for_a_tokenizer() -> None:
     for bad in (np.zeros((100, 2), np.float32), np.zeros(100), np.zeros(0, np.float32)):
         with pytest.raises(ValueError, match="audio must"):
             check_audio(bad)
@@ -103,14 +103,14 @@ def test_lengths_must_fit_their_frames() -> None:
             wanted_lengths(ids, wrong, 320)
 
 
-def test_parts_of_a_sound_differ_near_their_ends_only(codec: AudioRVQ) -> None:
-    (sound,) = probe_audio(16000, count=1)
-    share = chunk_difference(codec, sound, 16000)  # four parts: three cuts
+def test_parts_of_audio_differ_near_their_ends_only(codec: AudioRVQ) -> None:
+    (audio,) = probe_audio(16000, count=1)
+    share = chunk_difference(codec, audio, 16000)  # four parts: three cuts
     assert 0.0 < share <= 3 * 2 * 15 / 200  # 14 frames that the network sees, and one that the transform does
-    assert chunk_difference(codec, sound, len(sound)) == 0.0
+    assert chunk_difference(codec, audio, len(audio)) == 0.0
     assert batch_difference(codec, probe_audio(16000, seconds=0.5)) == 0.0
     with pytest.raises(ValueError, match="frames"):
-        chunk_difference(codec, sound, 500)
+        chunk_difference(codec, audio, 500)
 
 
 def test_probe_audio_are_always_the_same() -> None:

@@ -29,9 +29,9 @@ def tokenizer(monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
 @pytest.fixture(scope="module")
 def stains() -> NDArray[np.uint16]:
     """Tissue under a microscope in six channels: red, green, blue, and the stains haematoxylin, eosin and DAB."""
-    picture = data.immunohistochemistry()[128:256, 128:256]
-    found = np.clip(rgb2hed(picture) / [0.1, 0.1, 0.4], 0, 1)
-    return np.concatenate([picture * np.uint16(257), (found * 65535).astype(np.uint16)], -1).transpose(2, 0, 1).copy()
+    image = data.immunohistochemistry()[128:256, 128:256]
+    found = np.clip(rgb2hed(image) / [0.1, 0.1, 0.4], 0, 1)
+    return np.concatenate([image * np.uint16(257), (found * 65535).astype(np.uint16)], -1).transpose(2, 0, 1).copy()
 
 
 def test_the_card_says_what_it_is(tokenizer: Tokenizer) -> None:

@@ -39,7 +39,7 @@ def test_without_masking_the_weighted_error_is_the_plain_one() -> None:
     assert float(weighted_error(estimate, reference, FLOOR, 0.0)) == pytest.approx(float(plain), abs=1e-5)
 
 
-def test_the_same_error_weighs_less_where_the_sound_is_loud() -> None:
+def test_the_same_error_weighs_less_where_the_audio_is_loud() -> None:
     """A partial at 250 Hz over faint noise, and an error of one power at the partial or at 4 kHz."""
     torch.manual_seed(0)
     reference = 0.01 * torch.randn(1, 12, HOP)
@@ -61,7 +61,7 @@ def test_every_coefficient_is_in_one_band_and_bands_rise() -> None:
     assert inside.sum(0)[0] < inside.sum(0)[-1]  # in Hz bands widen upwards
 
 
-def test_an_equal_sound_does_not_disturb_and_a_sound_s_figure_is_its_own() -> None:
+def test_equal_audio_does_not_disturb_and_audio_s_figure_is_its_own() -> None:
     torch.manual_seed(0)
     reference = 0.1 * torch.randn(3, 16000)
     estimate = reference + 0.03 * torch.randn_like(reference)
@@ -80,10 +80,10 @@ def test_its_gradient_is_finite_also_where_there_is_silence() -> None:
     assert estimate.grad.isfinite().all()
 
 
-def _degraded(sound: Tensor) -> list[Tensor]:
+def _degraded(audio: Tensor) -> list[Tensor]:
     """Cut above a frequency, noise in proportion to each band, white noise: 16 of them, from hardly to all spoilt."""
     torch.manual_seed(0)
-    coefficients = mdct(sound[None], HOP)
+    coefficients = mdct(audio[None], HOP)
     bands = coefficients.square().reshape(1, -1, 20, 16).mean(-1).sqrt().repeat_interleave(16, -1)
     out = []
     for hz in (500, 1000, 2000, 4000):
@@ -95,28 +95,28 @@ def _degraded(sound: Tensor) -> list[Tensor]:
     for db in (0, 5, 10, 20):
         out.append(imdct(coefficients + 10 ** (-db / 20) * bands * torch.randn_like(bands))[0])
     for db in (10, 20, 30, 40):
-        out.append(sound + 10 ** (-db / 20) * sound.std() * torch.randn_like(sound))
-    return [x[: len(sound)] for x in out]
+        out.append(audio + 10 ** (-db / 20) * audio.std() * torch.randn_like(audio))
+    return [x[: len(audio)] for x in out]
 
 
 def test_it_puts_degraded_speech_in_the_order_of_pesq() -> None:
     pytest.importorskip("pesq", reason="the package pesq is not installed")
-    sound = _sentence()
-    several = _degraded(sound)
-    rated = [wideband_pesq(sound.numpy(), x.numpy().astype(np.float32)) for x in several]
-    disturbed = [float(disturbance(x[None], sound[None])[0]) for x in several]
+    audio = _sentence()
+    several = _degraded(audio)
+    rated = [wideband_pesq(audio.numpy(), x.numpy().astype(np.float32)) for x in several]
+    disturbed = [float(disturbance(x[None], audio[None])[0]) for x in several]
     assert max(rated) - min(rated) > 2
     assert spearmanr(rated, disturbed).statistic < -0.85
 
 
 def test_visqol_gives_a_perfect_copy_the_best_score_and_noise_a_low_one() -> None:
     pytest.importorskip("visqol", reason="the package visqol-python is not installed")
-    sound = _sentence().numpy()
-    noisy = (sound + 0.1 * np.random.default_rng(0).standard_normal(len(sound))).astype(np.float32)
-    assert visqol(sound, sound, speech=True) > 4.5
-    assert visqol(sound, noisy, speech=True) < 2.5
+    audio = _sentence().numpy()
+    noisy = (audio + 0.1 * np.random.default_rng(0).standard_normal(len(audio))).astype(np.float32)
+    assert visqol(audio, audio, speech=True) > 4.5
+    assert visqol(audio, noisy, speech=True) < 2.5
     with pytest.raises(ValueError, match="a second of audio"):
-        visqol(sound[:8000], sound[:8000], speech=True)
+        visqol(audio[:8000], audio[:8000], speech=True)
 
 
 def test_noise_of_the_right_level_has_no_envelope_error_whatever_it_is() -> None:

@@ -267,9 +267,9 @@ SMALL: dict[str, Any] = {
 
 
 def test_batches_of_clips_follow_from_seed_and_step() -> None:
-    pictures = [package("skimage") / "data" / n for n in ("ihc.png", "color.png")]
+    images = [package("skimage") / "data" / n for n in ("ihc.png", "color.png")]
     config = VideoConfig(**SMALL | {"batch": 6, "groups": 2})
-    pool = read_clips(config, [carphone(), *pictures], Path())
+    pool = read_clips(config, [carphone(), *images], Path())
     assert [v.shape for v in pool.videos] == [(120, 64, 86, 3)]  # 176x144, pixels of 128:117 made square
     assert pool.stills is not None
     one, again, other = (clip_batch(pool, config, step) for step in (5, 5, 6))

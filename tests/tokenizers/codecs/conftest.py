@@ -22,7 +22,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[NDArray[np.uint8]]:
+def images() -> list[NDArray[np.uint8]]:
     return [clip[0] for clip in probes(5, SIZE)]
 
 

@@ -46,8 +46,8 @@ def voice(samples: int, seed: int = 0) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     t = np.arange(samples) / 16000
     phase = 2 * np.pi * np.cumsum(120 + 40 * np.sin(2 * np.pi * 2 * t + seed)) / 16000
-    sound = sum(np.sin(k * phase) / k for k in range(1, 12)) + 0.05 * rng.standard_normal(samples)
-    return (0.1 * sound).astype(np.float32)
+    audio = sum(np.sin(k * phase) / k for k in range(1, 12)) + 0.05 * rng.standard_normal(samples)
+    return (0.1 * audio).astype(np.float32)
 
 
 # the transform
@@ -132,29 +132,29 @@ def test_it_is_a_tokenizer_and_its_card_fits(codec: AudioRVQ) -> None:
 
 
 def test_items_do_not_depend_on_their_neighbours(codec: AudioRVQ) -> None:
-    sounds = [voice(n, seed) for seed, n in enumerate((1, 5000, 16000, 16000, 40001))]
-    together = codec.encode(sounds)
-    for sound, ids in zip(reversed(sounds), reversed(together), strict=True):
-        np.testing.assert_array_equal(codec.encode([sound])[0], ids)
-    back = codec.decode(together, [len(s) for s in sounds])
-    for ids, sound, decoded in zip(together, sounds, back, strict=True):
-        np.testing.assert_array_equal(codec.decode([ids], [len(sound)])[0], decoded)
+    recordings = [voice(n, seed) for seed, n in enumerate((1, 5000, 16000, 16000, 40001))]
+    together = codec.encode(recordings)
+    for audio, ids in zip(reversed(recordings), reversed(together), strict=True):
+        np.testing.assert_array_equal(codec.encode([audio])[0], ids)
+    back = codec.decode(together, [len(s) for s in recordings])
+    for ids, audio, decoded in zip(together, recordings, back, strict=True):
+        np.testing.assert_array_equal(codec.decode([ids], [len(audio)])[0], decoded)
 
 
 def test_chunks_leave_no_seam(codec: AudioRVQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = voice(HOP * 200 + 7)
-    (whole,) = codec.encode([sound])
+    audio = voice(HOP * 200 + 7)
+    (whole,) = codec.encode([audio])
     (back,) = codec.decode([whole])
     monkeypatch.setattr(rvq, "CHUNK", 64)
-    (parts,) = codec.encode([sound])
+    (parts,) = codec.encode([audio])
     # other shapes round other last bits, which may tip a tie; a seam would spoil whole stretches
     assert (whole != parts).mean() < 0.01
     np.testing.assert_allclose(codec.decode([whole])[0], back, atol=1e-4)
 
 
 def test_more_levels_are_better(codec: AudioRVQ) -> None:
-    sounds = [s.samples for s in _held_out("psychopy")]
-    found = [np.mean(round_trip(codec, sounds, levels)) for levels in (1, 2, 4, 8)]
+    recordings = [s.samples for s in _held_out("psychopy")]
+    found = [np.mean(round_trip(codec, recordings, levels)) for levels in (1, 2, 4, 8)]
     assert found == sorted(found)
 
 
@@ -179,11 +179,11 @@ def test_noise_is_fixed_of_unit_power_and_no_part_of_the_ids(codec: AudioRVQ) ->
     assert float(noise.square().mean()) == pytest.approx(1.0, abs=0.02)
     assert abs(float(noise.mean())) < 0.01
     plain = AudioRVQ.load(FOLDER, fill=0.0)
-    sounds = [s.samples for s in _held_out("psychopy")]
-    ids = codec.encode(sounds)
-    np.testing.assert_array_equal(ids[0], plain.encode(sounds)[0])
+    recordings = [s.samples for s in _held_out("psychopy")]
+    ids = codec.encode(recordings)
+    np.testing.assert_array_equal(ids[0], plain.encode(recordings)[0])
     # noise restores energy and cannot lower the waveform's error
-    assert np.mean(round_trip(plain, sounds)) > np.mean(round_trip(codec, sounds)) - 0.05
+    assert np.mean(round_trip(plain, recordings)) > np.mean(round_trip(codec, recordings)) - 0.05
     filled, bare = codec.decode(ids)[0], plain.decode(ids)[0]
     assert float(np.square(filled).sum()) > float(np.square(bare).sum())
 
@@ -201,7 +201,7 @@ def test_noise_is_fixed_of_unit_power_and_no_part_of_the_ids(codec: AudioRVQ) ->
         ([0.0, 0.1], "float32"),
     ],
 )
-def test_a_bad_sound_is_refused(codec: AudioRVQ, bad: object, why: str) -> None:
+def test_bad_audio_is_refused(codec: AudioRVQ, bad: object, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         codec.encode([voice(320), bad])  # type: ignore[list-item]
 
@@ -275,9 +275,9 @@ def _on_card(codec: AudioRVQ, name: str) -> float:
 
 @pytest.mark.parametrize("package", ["iscc-samples", "psychopy"])
 def test_figures_of_the_card_hold_on_packages(codec: AudioRVQ, package: str) -> None:
-    for sound in _held_out(package):
-        measured = evaluate_audio(codec, [sound.samples]).si_sdr_db
-        assert measured == pytest.approx(_on_card(codec, sound.name), abs=0.3)
+    for audio in _held_out(package):
+        measured = evaluate_audio(codec, [audio.samples]).si_sdr_db
+        assert measured == pytest.approx(_on_card(codec, audio.name), abs=0.3)
 
 
 @pytest.mark.parametrize("name", ["sample1_16kHz", "sample2_16kHz"])
@@ -290,13 +290,13 @@ def test_figures_of_the_card_hold_on_speech(codec: AudioRVQ, name: str) -> None:
 
 
 def test_ids_are_in_fp32_whatever_the_callers_autocast() -> None:
-    codec, sound = AudioRVQ.load(FOLDER), voice(16000, 3)
-    (ids,) = codec.encode([sound])
+    codec, audio = AudioRVQ.load(FOLDER), voice(16000, 3)
+    (ids,) = codec.encode([audio])
     (back,) = codec.decode([ids])
     with torch.autocast("cpu", torch.bfloat16):
-        assert (codec.encode([sound])[0] == ids).all()
+        assert (codec.encode([audio])[0] == ids).all()
         assert (codec.decode([ids])[0] == back).all()
-    changed = float((codec.ids_of(sound, bf16=True) != ids).mean())
+    changed = float((codec.ids_of(audio, bf16=True) != ids).mean())
     assert 0 < changed < 0.2, "the encoder alone in bfloat16 does change some, as the card says"
 
 

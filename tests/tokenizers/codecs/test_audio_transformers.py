@@ -59,12 +59,12 @@ def saved(cls: type[TransformersCodec], config: Any, folder: Path) -> str:
     """A folder as `save_pretrained` leaves it."""
     torch.manual_seed(0)
     net = cls.model_class(config).eval()
-    sound = torch.from_numpy(probe_audio(config.sampling_rate)[0])[None, None]
+    audio = torch.from_numpy(probe_audio(config.sampling_rate)[0])[None, None]
     with torch.inference_mode():
         if cls is Encodec:
-            fill_codebooks(net.quantizer.layers, net.encoder(sound))
+            fill_codebooks(net.quantizer.layers, net.encoder(audio))
         if cls is Mimi:
-            latents = net.encoder(sound).latents
+            latents = net.encoder(audio).latents
             for part in (
                 net.quantizer.semantic_residual_vector_quantizer,
                 net.quantizer.acoustic_residual_vector_quantizer,
@@ -141,18 +141,18 @@ def test_ids_are_those_of_the_library(folders: dict[type[TransformersCodec], tup
     """The published folder, loaded and called as its model card shows, gives the same ids."""
     cls = type(codec)
     net = cls.model_class.from_pretrained(folders[cls][0]).eval()
-    sound = probe_audio(codec.card.sample_rate)[0][: codec.hop * 10]
+    audio = probe_audio(codec.card.sample_rate)[0][: codec.hop * 10]
     more = {Encodec: {"bandwidth": 6.0}, Mimi: {"num_quantizers": 8}}.get(cls, {})
     with torch.inference_mode():
-        codes = net.encode(torch.from_numpy(sound)[None, None], **more).audio_codes
-    np.testing.assert_array_equal(codec.encode([sound])[0], codes.reshape(-1, 10).T.numpy())
+        codes = net.encode(torch.from_numpy(audio)[None, None], **more).audio_codes
+    np.testing.assert_array_equal(codec.encode([audio])[0], codes.reshape(-1, 10).T.numpy())
 
 
 def test_items_do_not_depend_on_their_neighbours(codec: Any) -> None:
-    sounds = [s[:n] for s, n in zip(probe_audio(codec.card.sample_rate), (1, 5000, 7000, 7001), strict=True)]
-    together = codec.encode(sounds)
-    for sound, ids in zip(reversed(sounds), reversed(together), strict=True):
-        np.testing.assert_array_equal(codec.encode([sound])[0], ids)
+    recordings = [s[:n] for s, n in zip(probe_audio(codec.card.sample_rate), (1, 5000, 7000, 7001), strict=True)]
+    together = codec.encode(recordings)
+    for audio, ids in zip(reversed(recordings), reversed(together), strict=True):
+        np.testing.assert_array_equal(codec.encode([audio])[0], ids)
     assert codec.card.batch_invariance == 0.0
 
 
@@ -201,12 +201,12 @@ def test_dac_44_khz_has_its_published_rate() -> None:
         (np.full(320, 3e4, np.float32), "scaled"),
     ],
 )
-def test_a_bad_sound_is_refused(codec: Any, bad: object, why: str) -> None:
+def test_bad_audio_is_refused(codec: Any, bad: object, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         codec.encode([bad])
 
 
-def test_a_sound_that_is_too_long_is_refused(codec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audio_that_is_too_long_is_refused(codec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(codec), "longest", 1)
     with pytest.raises(ValueError, match="cut it first"):
         codec.encode([np.zeros(codec.card.sample_rate + 1, np.float32)])

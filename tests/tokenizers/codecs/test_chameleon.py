@@ -49,35 +49,35 @@ def vqgan(chameleon: ChameleonVQVAE, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def test_chameleon_with_its_decoder(vqgan: Path, tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> None:
+def test_chameleon_with_its_decoder(vqgan: Path, tmp_path: Path, images: list[NDArray[np.uint8]]) -> None:
     card = ChameleonVQ.import_checkpoint(str(vqgan / "vqgan.ckpt"), tmp_path / "chameleon")
     assert (card.grid, card.input_size, card.vocabulary, card.dtype) == ((8, 8), SIZE, 300, "uint16")
     assert card.batch_invariance == 0.0
     assert card.preprocessing is not None
     assert (card.preprocessing.mean, card.preprocessing.std) == ([0.5] * 3, [0.5] * 3)
     tokenizer = ChameleonVQ.load(tmp_path / "chameleon")
-    holds_the_contract(tokenizer, pictures, (8, 8))
+    holds_the_contract(tokenizer, images, (8, 8))
     pixels = [[117, 196, 173], [100, 46, 137], [193, 32, 80], [57, 61, 216]]
-    is_golden(tokenizer, pictures[0], [158, 166, 148, 86, 121, 201, 186, 158], pixels)
+    is_golden(tokenizer, images[0], [158, 166, 148, 86, 121, 201, 186, 158], pixels)
 
 
 def test_chameleon_ids_are_those_of_transformers(
-    chameleon: ChameleonVQVAE, tmp_path: Path, pictures: list[NDArray[np.uint8]]
+    chameleon: ChameleonVQVAE, tmp_path: Path, images: list[NDArray[np.uint8]]
 ) -> None:
     chameleon.save_pretrained(tmp_path / "hub")
     ChameleonVQ.import_checkpoint(str(tmp_path / "hub"), tmp_path / "imported")
     tokenizer = ChameleonVQ.load(tmp_path / "imported")
     # As the processor of the whole checkpoints: bytes times 0.0078, minus 1.
-    x = torch.from_numpy(pictures[0]).permute(2, 0, 1)[None].float() * 0.0078 - 1
+    x = torch.from_numpy(images[0]).permute(2, 0, 1)[None].float() * 0.0078 - 1
     with torch.inference_mode():
         want = chameleon.encode(x).image_tokens.view(8, 8).numpy()
-    assert np.mean(tokenizer.encode([pictures[0]])[0] == want) > 0.95  # (v - mean) / std rounds otherwise
+    assert np.mean(tokenizer.encode([images[0]])[0] == want) > 0.95  # (v - mean) / std rounds otherwise
     with pytest.raises(CurateError, match="cannot decode: checkpoints of the whole model leave the decoder out"):
-        tokenizer.decode(tokenizer.encode(pictures))
+        tokenizer.decode(tokenizer.encode(images))
 
 
 def test_of_a_whole_checkpoint_only_the_wanted_files_are_opened(
-    chameleon: ChameleonVQVAE, tmp_path: Path, pictures: list[NDArray[np.uint8]]
+    chameleon: ChameleonVQVAE, tmp_path: Path, images: list[NDArray[np.uint8]]
 ) -> None:
     whole, part = tmp_path / "whole", tmp_path / "part"
     whole.mkdir()
@@ -98,7 +98,7 @@ def test_of_a_whole_checkpoint_only_the_wanted_files_are_opened(
     ChameleonVQ.import_checkpoint(str(part), tmp_path / "b")
     assert card.preprocessing is not None
     assert card.preprocessing.mean == pytest.approx([1 / 1.989] * 3)  # 0.0078 times 255
-    from_whole, from_part = (ChameleonVQ.load(tmp_path / n).encode(pictures) for n in "ab")
+    from_whole, from_part = (ChameleonVQ.load(tmp_path / n).encode(images) for n in "ab")
     np.testing.assert_array_equal(np.stack(from_whole), np.stack(from_part))
 
 

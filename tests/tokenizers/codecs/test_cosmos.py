@@ -106,7 +106,7 @@ def export(folder: Path, stride: int, baked: torch.dtype | None = None) -> Path:
 
 @pytest.fixture(scope="module")
 def cosmos(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Adopted folders by temporal stride; 0 is the tokenizer of pictures."""
+    """Adopted folders by temporal stride; 0 is the tokenizer of images."""
     root = tmp_path_factory.mktemp("cosmos")
     out = {}
     for stride, of in ((0, CosmosDI), (4, CosmosDV), (8, CosmosDV)):
@@ -115,21 +115,21 @@ def cosmos(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return out
 
 
-def test_cosmos_pictures(cosmos: dict[int, Path], pictures: list[NDArray[np.uint8]]) -> None:
+def test_cosmos_images(cosmos: dict[int, Path], images: list[NDArray[np.uint8]]) -> None:
     tokenizer = CosmosDI.load(cosmos[0])
     card = tokenizer.card
     assert (card.grid, card.vocabulary, card.dtype, card.levels) == ((8, 8), 64000, "uint16", LEVELS)
     assert card.batch_invariance == 0.0
-    holds_the_contract(tokenizer, pictures, (8, 8))
-    stack = np.stack(pictures)
-    np.testing.assert_array_equal(tokenizer.encode([stack])[0], np.stack(tokenizer.encode(pictures)))
+    holds_the_contract(tokenizer, images, (8, 8))
+    stack = np.stack(images)
+    np.testing.assert_array_equal(tokenizer.encode([stack])[0], np.stack(tokenizer.encode(images)))
 
 
-def test_cosmos_ids_are_those_of_the_specification(cosmos: dict[int, Path], pictures: list[NDArray[np.uint8]]) -> None:
-    values = pictures[0].astype(np.float32) / 127.5 - 1
+def test_cosmos_ids_are_those_of_the_specification(cosmos: dict[int, Path], images: list[NDArray[np.uint8]]) -> None:
+    values = images[0].astype(np.float32) / 127.5 - 1
     means = values.reshape(8, 2, 4, 8, 8, 3).mean((2, 4))  # (row, half, column, colour)
     z = 2 * means.transpose(0, 2, 1, 3).reshape(8, 8, 6).astype(np.float32)
-    ids = CosmosDI.load(cosmos[0]).encode([pictures[0]])[0]
+    ids = CosmosDI.load(cosmos[0]).encode([images[0]])[0]
     assert np.mean(ids == fsq_ids(z, LEVELS)) > 0.98  # a mean summed in another order can lie across a step
 
 
@@ -147,7 +147,7 @@ def test_cosmos_clips(cosmos: dict[int, Path], clips: list[NDArray[np.uint8]], s
     assert (tokenizer.card.temporal_stride, tokenizer.card.modality) == (stride, "video")
     holds_the_contract(tokenizer, clips, (steps, 8, 8))
     alone = tokenizer.encode([clips[0][:1]])[0]
-    np.testing.assert_array_equal(alone, tokenizer.encode([clips[0]])[0][:1])  # a picture is a clip of one frame
+    np.testing.assert_array_equal(alone, tokenizer.encode([clips[0]])[0][:1])  # an image is a clip of one frame
     assert [len(clip) for clip in tokenizer.decode(tokenizer.encode(clips[:1]), lengths=[6])] == [6]
 
 
@@ -174,16 +174,16 @@ def test_cosmos_digest_is_of_both_archives(cosmos: dict[int, Path], tmp_path: Pa
         CosmosDI.load(tmp_path)
 
 
-def test_an_archive_traced_in_bfloat16_is_run_so(tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> None:
+def test_an_archive_traced_in_bfloat16_is_run_so(tmp_path: Path, images: list[NDArray[np.uint8]]) -> None:
     card = CosmosDI.import_checkpoint(
         str(export(tmp_path / "published", 0, torch.bfloat16)), tmp_path / "imported", size=SIZE
     )
     assert "The encoder computes in bfloat16, the decoder in float32" in card.input
     assert card.bf16_difference is None  # there is no float32 to compare with
-    holds_the_contract(CosmosDI.load(tmp_path / "imported"), pictures, (8, 8))
+    holds_the_contract(CosmosDI.load(tmp_path / "imported"), images, (8, 8))
 
 
-def test_a_pictures_archive_is_no_clip_archive(cosmos: dict[int, Path], tmp_path: Path) -> None:
+def test_an_image_archive_is_no_clip_archive(cosmos: dict[int, Path], tmp_path: Path) -> None:
     with pytest.raises(CurateError, match=r"encoder\.jit fails on"):
         CosmosDV.import_checkpoint(str(cosmos[0]), tmp_path / "imported", size=SIZE)
 

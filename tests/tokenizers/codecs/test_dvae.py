@@ -43,21 +43,21 @@ def openai(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def test_dvae_encoder_of_flava(codebook: FlavaImageCodebook, tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> None:
+def test_dvae_encoder_of_flava(codebook: FlavaImageCodebook, tmp_path: Path, images: list[NDArray[np.uint8]]) -> None:
     codebook.save_pretrained(tmp_path / "hub")
     card = DVAE.import_checkpoint(str(tmp_path / "hub"), tmp_path / "imported", size=SIZE)
     assert (card.grid, card.vocabulary, card.dtype, card.batch_invariance) == ((8, 8), 600, "uint16", 0.0)
     tokenizer = DVAE.load(tmp_path / "imported")
     # DALL-E's map_pixels: [0, 1] to [0.1, 0.9]
-    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255 * 0.8 + 0.1
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255 * 0.8 + 0.1
     with torch.inference_mode():
         want = codebook.get_codebook_indices(x).numpy()
-    assert np.mean(np.stack(tokenizer.encode(pictures)) == want) > 0.98
+    assert np.mean(np.stack(tokenizer.encode(images)) == want) > 0.98
     with pytest.raises(CurateError, match="cannot decode: only the encoder was imported"):
-        tokenizer.decode(tokenizer.encode(pictures))
+        tokenizer.decode(tokenizer.encode(images))
 
 
-def test_dvae_of_openai(codebook: FlavaImageCodebook, tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> None:
+def test_dvae_of_openai(codebook: FlavaImageCodebook, tmp_path: Path, images: list[NDArray[np.uint8]]) -> None:
     codebook.save_pretrained(tmp_path / "hub")
     DVAE.import_checkpoint(str(tmp_path / "hub"), tmp_path / "flava", size=SIZE)
     source = tmp_path / "openai"
@@ -67,15 +67,15 @@ def test_dvae_of_openai(codebook: FlavaImageCodebook, tmp_path: Path, pictures: 
     save_file(openai(decoder.state_dict()), source / "decoder.safetensors")
     DVAE.import_checkpoint(str(source), tmp_path / "both", size=SIZE)
     tokenizer = DVAE.load(tmp_path / "both")
-    holds_the_contract(tokenizer, pictures, (8, 8))
+    holds_the_contract(tokenizer, images, (8, 8))
     pixels = [[136, 110, 185], [145, 114, 167], [127, 101, 171], [103, 91, 180]]
-    is_golden(tokenizer, pictures[0], [337, 168, 168, 99, 337, 220, 337, 168], pixels)
-    same = DVAE.load(tmp_path / "flava").encode(pictures)
-    np.testing.assert_array_equal(np.stack(tokenizer.encode(pictures)), np.stack(same))
+    is_golden(tokenizer, images[0], [337, 168, 168, 99, 337, 220, 337, 168], pixels)
+    same = DVAE.load(tmp_path / "flava").encode(images)
+    np.testing.assert_array_equal(np.stack(tokenizer.encode(images)), np.stack(same))
 
 
 def test_dvae_decoder_gives_what_the_published_formula_says(
-    codebook: FlavaImageCodebook, tmp_path: Path, pictures: list[NDArray[np.uint8]]
+    codebook: FlavaImageCodebook, tmp_path: Path, images: list[NDArray[np.uint8]]
 ) -> None:
     """sigmoid of the first three of six channels, then (y - 0.1) / 0.8 (openai/DALL-E, usage and unmap_pixels)."""
     decoder = seeded(lambda: DVAEDecoder(600, 32, 16, 2))
@@ -83,7 +83,7 @@ def test_dvae_decoder_gives_what_the_published_formula_says(
     save_file(openai(decoder.state_dict()), tmp_path / "decoder.safetensors")
     DVAE.import_checkpoint(str(tmp_path), tmp_path / "imported", size=SIZE)
     tokenizer = DVAE.load(tmp_path / "imported")
-    ids = tokenizer.encode(pictures[:1])
+    ids = tokenizer.encode(images[:1])
     codes = functional.one_hot(torch.from_numpy(ids[0].astype(np.int64)), 600).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
         y = torch.sigmoid(decoder(codes)[0, :3]).permute(1, 2, 0).numpy()

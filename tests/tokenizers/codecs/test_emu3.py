@@ -46,18 +46,18 @@ def emu3_folder(emu3: Emu3VQVAE, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def test_emu3_pictures(emu3: Emu3VQVAE, emu3_folder: Path, pictures: list[NDArray[np.uint8]]) -> None:
+def test_emu3_images(emu3: Emu3VQVAE, emu3_folder: Path, images: list[NDArray[np.uint8]]) -> None:
     tokenizer = Emu3Image.load(emu3_folder / "picture")
     card = tokenizer.card
     assert (card.grid, card.vocabulary, card.dtype, card.temporal_stride) == ((8, 8), 300, "uint16", None)
     assert card.batch_invariance == 0.0
-    holds_the_contract(tokenizer, pictures, (8, 8))
+    holds_the_contract(tokenizer, images, (8, 8))
     pixels = [[105, 191, 106], [119, 192, 153], [104, 179, 116], [122, 161, 164]]
-    is_golden(tokenizer, pictures[0], [291, 291, 124, 175, 175, 166, 175, 175], pixels)
-    x = (torch.from_numpy(pictures[0]).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.5
+    is_golden(tokenizer, images[0], [291, 291, 124, 175, 175, 166, 175, 175], pixels)
+    x = (torch.from_numpy(images[0]).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.5
     with torch.inference_mode():
         want = emu3.encode(x, torch.tensor([[SIZE, SIZE]])).image_tokens[0].numpy()
-    np.testing.assert_array_equal(tokenizer.encode([pictures[0]])[0], want)
+    np.testing.assert_array_equal(tokenizer.encode([images[0]])[0], want)
 
 
 def test_emu3_clips(emu3_folder: Path, clips: list[NDArray[np.uint8]]) -> None:
@@ -83,7 +83,7 @@ def test_a_pickle_beside_safetensors_is_left_alone(emu3: Emu3VQVAE, tmp_path: Pa
 
 
 def test_emu3_reads_the_publishers_names(
-    emu3: Emu3VQVAE, emu3_folder: Path, tmp_path: Path, pictures: list[NDArray[np.uint8]]
+    emu3: Emu3VQVAE, emu3_folder: Path, tmp_path: Path, images: list[NDArray[np.uint8]]
 ) -> None:
     """The same weights under the names of the publisher's code (baaivision/Emu3, modeling_emu3visionvq.py)."""
     state: dict[str, Tensor] = {}
@@ -122,5 +122,5 @@ def test_emu3_reads_the_publishers_names(
     told += '"embed_dim": 4, "num_res_blocks": 1, "attn_resolutions": [3], "temporal_downsample_factor": 4}'
     (tmp_path / "config.json").write_text(told)
     Emu3Image.import_checkpoint(str(tmp_path), tmp_path / "imported", size=SIZE)
-    mine, theirs = (Emu3Image.load(f).encode(pictures) for f in (emu3_folder / "picture", tmp_path / "imported"))
+    mine, theirs = (Emu3Image.load(f).encode(images) for f in (emu3_folder / "picture", tmp_path / "imported"))
     np.testing.assert_array_equal(np.stack(mine), np.stack(theirs))

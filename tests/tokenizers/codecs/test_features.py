@@ -32,25 +32,25 @@ from curate.tokenizers.quantisers.pq import product_vectors
 from curate.tokenizers.quantisers.topk import topk
 from curate.training.features import train_features
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 torch.set_num_threads(1)
 
 
-def crops(picture: Pictures, size: int, step: int) -> list[Pictures]:
-    height, width = picture.shape[:2]
+def crops(image: Images, size: int, step: int) -> list[Images]:
+    height, width = image.shape[:2]
     places = [(y, x) for y in range(0, height - size + 1, step) for x in range(0, width - size + 1, step)]
-    return [picture[y : y + size, x : x + size] for y, x in places]
+    return [image[y : y + size, x : x + size] for y, x in places]
 
 
 @pytest.fixture(scope="module")
-def training() -> Pictures:
+def training() -> Images:
     several = (data.coffee(), data.rocket(), data.immunohistochemistry())
-    return np.stack([c for picture in several for c in crops(picture, 224, 140)])
+    return np.stack([c for image in several for c in crops(image, 224, 140)])
 
 
 @pytest.fixture(scope="module")
-def held_out() -> Pictures:
-    return np.stack([c for picture in (data.astronaut(), data.chelsea()) for c in crops(picture, 224, 200)])
+def held_out() -> Images:
+    return np.stack([c for image in (data.astronaut(), data.chelsea()) for c in crops(image, 224, 200)])
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def timm_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 # Encoders
 
 
-def test_efficientnet_gives_the_features_that_the_signals_use(held_out: Pictures) -> None:
+def test_efficientnet_gives_the_features_that_the_signals_use(held_out: Images) -> None:
     wide = np.pad(held_out[0], ((16, 16), (16, 16), (0, 0)), mode="edge")
     dense, pooled = (encoder_of({"library": "efficientnet-lite0", "kind": k}) for k in ("dense", "global"))
     assert (dense.grid, dense.width, pooled.grid) == ((7, 7), 1280, (1,))
@@ -81,7 +81,7 @@ def test_efficientnet_gives_the_features_that_the_signals_use(held_out: Pictures
 
 @pytest.mark.parametrize(("model", "grid"), [("test_vit", (10, 10)), ("test_convnext", (5, 5))])
 def test_timm_models_are_normalised_as_their_configuration_says(
-    timm_weights: dict[str, str], model: str, grid: tuple[int, int], held_out: Pictures
+    timm_weights: dict[str, str], model: str, grid: tuple[int, int], held_out: Images
 ) -> None:
     import timm
 
@@ -90,15 +90,15 @@ def test_timm_models_are_normalised_as_their_configuration_says(
     net = timm.create_model(model, pretrained=False, checkpoint_path=timm_weights[model]).eval()
     told: Any = net.pretrained_cfg
     assert (dense.size, dense.grid, dense.mean, dense.std) == (told["input_size"][1], grid, told["mean"], told["std"])
-    picture = np.ascontiguousarray(held_out[:2, : dense.size, : dense.size])
-    x = (picture / 255 - told["mean"]) / told["std"]
+    image = np.ascontiguousarray(held_out[:2, : dense.size, : dense.size])
+    x = (image / 255 - told["mean"]) / told["std"]
     with torch.inference_mode():
         given = torch.from_numpy(x.astype(np.float32).transpose(0, 3, 1, 2))
         truth = net.forward_head(net.forward_features(given), pre_logits=True).numpy()
-    assert np.allclose(pooled(picture), truth, atol=1e-4)
-    assert dense(picture).shape == (2, *grid, dense.width)
+    assert np.allclose(pooled(image), truth, atol=1e-4)
+    assert dense(image).shape == (2, *grid, dense.width)
     # A row does not depend on its neighbours, to the last bit.
-    assert np.array_equal(dense(picture)[1], dense(picture[1:])[0])
+    assert np.array_equal(dense(image)[1], dense(image[1:])[0])
 
 
 def test_dense_features_of_a_transformer_leave_class_tokens_out_and_keep_rows_in_order(
@@ -155,35 +155,35 @@ def test_an_encoder_of_ones_own_is_named_by_its_class(tmp_path: Path, monkeypatc
     (tmp_path / "my_encoders.py").write_text(OWN_ENCODER)
     monkeypatch.syspath_prepend(str(tmp_path))
     encoder = encoder_of({"library": "my_encoders:Means", "kind": "dense"})
-    picture = np.zeros((1, 32, 32, 3), np.uint8)
-    picture[:, 8:16, 24:, 1] = 255
+    image = np.zeros((1, 32, 32, 3), np.uint8)
+    image[:, 8:16, 24:, 1] = 255
     expected = np.zeros((1, 4, 4, 3), np.float32)
     expected[0, 1, 3, 1] = 1
     assert encoder.grid == (4, 4)
     assert encoder.width == 3
-    np.testing.assert_allclose(encoder(picture), expected, atol=1e-6)
+    np.testing.assert_allclose(encoder(image), expected, atol=1e-6)
     with pytest.raises(CurateError, match="is no encoder: it has no digest, size"):
         encoder_of({"library": "my_encoders:Nothing"})
     with pytest.raises(CurateError, match="cannot be imported"):
         encoder_of({"library": "my_encoders:Absent"})
 
 
-def test_codes_of_features_are_counted_where_pictures_cannot_be_compared(
-    tmp_path: Path, training: Pictures, held_out: Pictures
+def test_codes_of_features_are_counted_where_images_cannot_be_compared(
+    tmp_path: Path, training: Images, held_out: Images
 ) -> None:
     spec = {"library": "efficientnet-lite0", "kind": "global"}
     train_features(spec, training, held_out, tmp_path / "codes", stream="tok_global", groups=4, codes=8)
     media = tmp_path / "media"
     media.mkdir()
-    for i, picture in enumerate(held_out[:2]):
-        Image.fromarray(picture).save(media / f"{i}.png")
+    for i, image in enumerate(held_out[:2]):
+        Image.fromarray(image).save(media / f"{i}.png")
     found = evaluate_folder(QuantisedFeatures.load(tmp_path / "codes"), media)
     assert (found.quality.items, found.quality.ids_per_item, found.skipped) == (2, 4, [])
     assert found.quality.psnr_db is None
 
 
 @pytest.mark.long
-def test_open_clip_models_are_normalised_as_clip_is(tmp_path: Path, held_out: Pictures) -> None:
+def test_open_clip_models_are_normalised_as_clip_is(tmp_path: Path, held_out: Images) -> None:
     ensure_torchvision()
     import open_clip
 
@@ -208,7 +208,7 @@ def test_open_clip_models_are_normalised_as_clip_is(tmp_path: Path, held_out: Pi
 
 @pytest.fixture(scope="module")
 def tokenizers(
-    tmp_path_factory: pytest.TempPathFactory, training: Pictures, held_out: Pictures
+    tmp_path_factory: pytest.TempPathFactory, training: Images, held_out: Images
 ) -> dict[str, QuantisedFeatures]:
     out = {}
     for kind, codes, groups in (("dense", 64, 1), ("global", 8, 16)):
@@ -219,7 +219,7 @@ def tokenizers(
     return out
 
 
-def test_dense_features_are_one_id_a_position(tokenizers: dict[str, QuantisedFeatures], held_out: Pictures) -> None:
+def test_dense_features_are_one_id_a_position(tokenizers: dict[str, QuantisedFeatures], held_out: Images) -> None:
     tokenizer = tokenizers["dense"]
     card = tokenizer.card
     assert isinstance(tokenizer, Tokenizer)
@@ -230,7 +230,7 @@ def test_dense_features_are_one_id_a_position(tokenizers: dict[str, QuantisedFea
     assert tokenizer.decode([alone, stack])[1].shape == (len(held_out), 7, 7, 1280)
 
 
-def test_a_global_feature_is_an_id_of_each_group(tokenizers: dict[str, QuantisedFeatures], held_out: Pictures) -> None:
+def test_a_global_feature_is_an_id_of_each_group(tokenizers: dict[str, QuantisedFeatures], held_out: Images) -> None:
     tokenizer = tokenizers["global"]
     assert (tokenizer.card.quantiser, tokenizer.card.grid, tokenizer.card.levels) == ("pq", (16,), [8] * 16)
     alone, stack = tokenizer.encode([held_out[0], held_out])
@@ -239,8 +239,8 @@ def test_a_global_feature_is_an_id_of_each_group(tokenizers: dict[str, Quantised
 
 
 @pytest.mark.parametrize("kind", ["dense", "global"])
-def test_the_cosine_on_the_card_is_that_of_pictures_not_trained_on(
-    tokenizers: dict[str, QuantisedFeatures], held_out: Pictures, kind: str
+def test_the_cosine_on_the_card_is_that_of_images_not_trained_on(
+    tokenizers: dict[str, QuantisedFeatures], held_out: Images, kind: str
 ) -> None:
     tokenizer = tokenizers[kind]
     (quality,) = tokenizer.card.quality
@@ -249,7 +249,7 @@ def test_the_cosine_on_the_card_is_that_of_pictures_not_trained_on(
     cosine = (truth * back).sum(-1) / np.linalg.norm(back, axis=-1)
     assert quality.cosine == pytest.approx(cosine.mean(), abs=1e-4)
     assert tokenizer.card.batch_invariance == 0
-    # What comes back is nearer to its own picture than what comes back of the other photograph.
+    # What comes back is nearer to its own image than what comes back of the other photograph.
     other = (truth * back[::-1]).sum(-1) / np.linalg.norm(back[::-1], axis=-1)
     assert cosine.mean() > other.mean() + 0.02
 
@@ -263,7 +263,7 @@ def test_ids_that_are_none_are_refused(tokenizers: dict[str, QuantisedFeatures])
         tokenizer.encode([np.zeros((200, 200, 3), np.uint8)])
 
 
-def test_a_folder_with_other_codebooks_is_refused(tmp_path: Path, training: Pictures, held_out: Pictures) -> None:
+def test_a_folder_with_other_codebooks_is_refused(tmp_path: Path, training: Images, held_out: Images) -> None:
     spec = {"library": "efficientnet-lite0", "kind": "global"}
     card = train_features(spec, training[:8], held_out[:2], tmp_path / "a", "tok_global@224", 4, 2)
     again = train_features(spec, training[:8], held_out[:2], tmp_path / "b", "tok_global@224", 4, 2)
@@ -283,7 +283,7 @@ def test_a_folder_with_other_codebooks_is_refused(tmp_path: Path, training: Pict
 
 @pytest.mark.parametrize("kind", ["dense", "global"])
 def test_the_first_of_the_best_k_is_the_id(
-    tokenizers: dict[str, QuantisedFeatures], held_out: Pictures, kind: str
+    tokenizers: dict[str, QuantisedFeatures], held_out: Images, kind: str
 ) -> None:
     tokenizer = tokenizers[kind]
     (ids,) = tokenizer.encode([held_out[0]])
@@ -327,7 +327,7 @@ def test_topk_is_the_head_of_the_whole_softmax(scores: NDArray[np.float32], k: i
 
 
 @pytest.mark.parametrize("kind", ["dense", "global"])
-def test_continuous_features_are_rows_of_float16(tmp_path: Path, held_out: Pictures, kind: str) -> None:
+def test_continuous_features_are_rows_of_float16(tmp_path: Path, held_out: Images, kind: str) -> None:
     card = ContinuousFeatures.make({"library": "efficientnet-lite0", "kind": kind}, tmp_path / kind, "emb@224")
     assert (card.quantiser, card.vocabulary, card.features, card.dtype) == ("none", 0, 1280, "float16")
     tokenizer = ContinuousFeatures.load(tmp_path / kind)
@@ -411,13 +411,13 @@ def test_what_is_no_t5_is_refused(tmp_path: Path, t5: Path) -> None:
         T5Features.load(tmp_path / "t5")
 
 
-def test_the_encoder_has_its_documented_range(held_out: Pictures) -> None:
+def test_the_encoder_has_its_documented_range(held_out: Images) -> None:
     found = EfficientNetEncoder("dense")(held_out[:1])
     assert found.min() >= 0
     assert found.max() <= 6
 
 
-def test_topk_streams_are_two_folders_over_one_codebook(training: Pictures, held_out: Pictures, tmp_path: Path) -> None:
+def test_topk_streams_are_two_folders_over_one_codebook(training: Images, held_out: Images, tmp_path: Path) -> None:
     spec = {"library": "efficientnet-lite0", "kind": "dense"}
     train_features(spec, training[:8], held_out[:2], tmp_path / "dense", "tok@224", 16)
     ids_folder, odds_folder = write_topk(tmp_path / "dense", 3, temperature=0.1)

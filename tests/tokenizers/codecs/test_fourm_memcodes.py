@@ -244,11 +244,11 @@ def test_body_poses_at_full_size(tmp_path: Path) -> None:
     np.testing.assert_allclose(tokenizer.decode([ids])[0][0, :6], POSES_BACK, atol=1e-4)
 
 
-# Pictures
+# Images
 
 
 @pytest.fixture(scope="module")
-def of_pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], int]:
+def of_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], int]:
     """timm's smallest transformer with seeded random weights, and a tokenizer of vectors as long as its features."""
     ensure_torchvision()
     import timm
@@ -262,10 +262,10 @@ def of_pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     return root, spec, made.num_features
 
 
-def test_pictures_become_ids_of_their_global_feature(of_pictures: tuple[Path, dict[str, Any], int]) -> None:
+def test_images_become_ids_of_their_global_feature(of_images: tuple[Path, dict[str, Any], int]) -> None:
     from curate.models.encoders import encoder_of
 
-    root, spec, width = of_pictures
+    root, spec, width = of_images
     card = MemcodesOfImages.import_checkpoint(str(root / "hub"), root / "zoo", json.dumps(spec))
     tokenizer, encoder = MemcodesOfImages.load(root / "zoo"), encoder_of(spec)
     assert isinstance(tokenizer, Tokenizer)
@@ -273,19 +273,19 @@ def test_pictures_become_ids_of_their_global_feature(of_pictures: tuple[Path, di
     assert (card.grid, card.vocabulary, card.dtype, card.batch_invariance) == ((4,), 512, "uint16", 0)
     assert card.preprocessing is not None
     assert card.preprocessing.mean == list(encoder.mean)
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 160, 160, 3), np.uint8)
-    one, three = tokenizer.encode([pictures[1], pictures])
+    images = np.random.default_rng(0).integers(0, 256, (3, 160, 160, 3), np.uint8)
+    one, three = tokenizer.encode([images[1], images])
     assert (one.shape, three.shape, three.dtype) == ((4,), (3, 4), np.uint16)
     FourMMemcodes.import_checkpoint(str(root / "hub"), root / "vectors")
-    np.testing.assert_array_equal(three, FourMMemcodes.load(root / "vectors").encode([encoder(pictures)])[0])
+    np.testing.assert_array_equal(three, FourMMemcodes.load(root / "vectors").encode([encoder(images)])[0])
     np.testing.assert_array_equal(one, three[1])
     assert [v.shape for v in tokenizer.decode([one, three])] == [(width,), (3, width)]
     with pytest.raises(ValueError, match="expects uint8"):
-        tokenizer.encode([pictures[0, :100]])
+        tokenizer.encode([images[0, :100]])
 
 
-def test_an_encoder_that_does_not_fit_is_refused(of_pictures: tuple[Path, dict[str, Any], int], tmp_path: Path) -> None:
-    root, spec, width = of_pictures
+def test_an_encoder_that_does_not_fit_is_refused(of_images: tuple[Path, dict[str, Any], int], tmp_path: Path) -> None:
+    root, spec, width = of_images
     hub = publish(tmp_path / "hub", state_of(SMALL))
     with pytest.raises(CurateError, match=f"gives {width} values .* one vector of 24"):
         MemcodesOfImages.import_checkpoint(hub, tmp_path / "zoo", json.dumps(spec))
@@ -297,10 +297,8 @@ def test_an_encoder_that_does_not_fit_is_refused(of_pictures: tuple[Path, dict[s
     assert not (tmp_path / "zoo").exists()
 
 
-def test_other_weights_of_the_encoder_are_noticed(
-    of_pictures: tuple[Path, dict[str, Any], int], tmp_path: Path
-) -> None:
-    root, spec, _ = of_pictures
+def test_other_weights_of_the_encoder_are_noticed(of_images: tuple[Path, dict[str, Any], int], tmp_path: Path) -> None:
+    root, spec, _ = of_images
     beside = tmp_path / "encoder.safetensors"
     beside.write_bytes((root / "encoder.safetensors").read_bytes())
     MemcodesOfImages.import_checkpoint(str(root / "hub"), tmp_path / "zoo", json.dumps(spec | {"weights": str(beside)}))

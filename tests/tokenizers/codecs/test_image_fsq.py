@@ -46,7 +46,7 @@ def tokenizer() -> ImageFSQ:
 
 
 @pytest.fixture(scope="module")
-def pictures(held_out: list[Path]) -> NDArray[np.uint8]:
+def images(held_out: list[Path]) -> NDArray[np.uint8]:
     return np.stack([square(p, 256) for p in held_out])
 
 
@@ -68,21 +68,21 @@ def test_round_trip_is_what_the_card_says(folder: Path, held_out: list[Path]) ->
     assert (folder / "weights.safetensors").stat().st_size <= 12_000_000
 
 
-def test_ids_are_uint16_in_range_and_follow_the_specification(tokenizer: ImageFSQ, pictures: NDArray[np.uint8]) -> None:
+def test_ids_are_uint16_in_range_and_follow_the_specification(tokenizer: ImageFSQ, images: NDArray[np.uint8]) -> None:
     assert isinstance(tokenizer, Tokenizer)
-    [stack] = tokenizer.encode([pictures])
+    [stack] = tokenizer.encode([images])
     assert stack.dtype == np.uint16 == tokenizer.card.numpy_dtype
     assert stack.shape == (8, 32, 32)
     assert stack.max() < tokenizer.card.vocabulary == 64000
     with torch.inference_mode():
-        x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
         z = tokenizer.net.latent(x).permute(0, 2, 3, 1).contiguous().numpy()
     assert np.mean(fsq_ids(z, LEVELS) != stack) < 1e-3  # two tanh differ in the last bit, once in a long while
 
 
-def test_ids_do_not_depend_on_neighbours(tokenizer: ImageFSQ, pictures: NDArray[np.uint8]) -> None:
-    alone = [tokenizer.encode([p])[0] for p in pictures]
-    sixteen = tokenizer.encode([pictures[:3], pictures[3], np.concatenate([pictures, pictures[4:]])])
+def test_ids_do_not_depend_on_neighbours(tokenizer: ImageFSQ, images: NDArray[np.uint8]) -> None:
+    alone = [tokenizer.encode([p])[0] for p in images]
+    sixteen = tokenizer.encode([images[:3], images[3], np.concatenate([images, images[4:]])])
     assert [i.shape for i in sixteen] == [(3, 32, 32), (32, 32), (12, 32, 32)]
     assert np.array_equal(sixteen[0], alone[:3])
     assert np.array_equal(sixteen[1], alone[3])
@@ -113,7 +113,7 @@ def test_nothing_and_empty_stacks(tokenizer: ImageFSQ) -> None:
         "a path",
     ],
 )
-def test_bad_pictures_are_refused(tokenizer: ImageFSQ, item: Any) -> None:
+def test_bad_images_are_refused(tokenizer: ImageFSQ, item: Any) -> None:
     with pytest.raises(ValueError, match=r"expects uint8 \(256, 256, 3\)"):
         tokenizer.encode([np.zeros((256, 256, 3), np.uint8), item])
 
@@ -143,7 +143,7 @@ def test_other_weights_than_the_cards_are_refused(tmp_path: Path) -> None:
 # Measuring and training
 
 
-# From a file to a picture
+# From a file to an image
 
 
 def test_shapes_that_cannot_be_are_refused() -> None:

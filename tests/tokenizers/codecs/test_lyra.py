@@ -76,7 +76,7 @@ def test_length_type_and_range(codec: Lyra, samples: int) -> None:
     assert np.abs(back).max() <= 1.0
 
 
-def test_state_does_not_pass_from_sound_to_sound(codec: Lyra) -> None:
+def test_state_does_not_pass_from_audio_to_audio(codec: Lyra) -> None:
     loud, quiet = probe_audio(16000, seconds=0.5)[:2]
     before, after = codec.encode([quiet, loud, quiet])[::2]
     np.testing.assert_array_equal(before, after)
@@ -100,7 +100,7 @@ def test_fewer_levels_are_the_first_ones_of_more(codec: Lyra, tmp_path: Path) ->
         (np.zeros(320, np.int16), "float32"),
     ],
 )
-def test_a_bad_sound_is_refused(codec: Lyra, bad: NDArray[np.float32], why: str) -> None:
+def test_bad_audio_is_refused(codec: Lyra, bad: NDArray[np.float32], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         codec.encode([bad])
 

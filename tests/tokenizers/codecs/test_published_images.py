@@ -43,14 +43,14 @@ def test_ids_are_those_of_the_publishers_modules(imported_case: tuple[Case, Any]
 
 def test_ids_do_not_depend_on_neighbours(imported_case: tuple[Case, Any]) -> None:
     _, tokenizer = imported_case
-    pictures = [sample_image(), 255 - sample_image(), np.zeros((64, 64, 3), np.uint8)]
-    alone = [tokenizer.encode([one])[0] for one in pictures]
-    for together in (tokenizer.encode(pictures), list(tokenizer.encode([np.stack(pictures)])[0])):
+    images = [sample_image(), 255 - sample_image(), np.zeros((64, 64, 3), np.uint8)]
+    alone = [tokenizer.encode([one])[0] for one in images]
+    for together in (tokenizer.encode(images), list(tokenizer.encode([np.stack(images)])[0])):
         np.testing.assert_array_equal(together, alone)
     assert tokenizer.card.batch_invariance == 0
 
 
-def test_ids_give_pictures_and_pictures_give_the_same_ids_each_time(imported_case: tuple[Case, Any]) -> None:
+def test_ids_give_images_and_images_give_the_same_ids_each_time(imported_case: tuple[Case, Any]) -> None:
     _, tokenizer = imported_case
     ids = tokenizer.encode([sample_image()])
     first, again = tokenizer.decode(ids)[0], tokenizer.decode([np.stack([ids[0]] * 2)])[0][1]
@@ -62,7 +62,7 @@ def test_ids_give_pictures_and_pictures_give_the_same_ids_each_time(imported_cas
 
 
 def test_pixels_are_those_that_these_weights_gave(imported_case: tuple[Case, Any]) -> None:
-    """Four pixels of a decoded picture, from the first run of these seeded weights: a decoder cannot change unseen."""
+    """Four pixels of a decoded image, from the first run of these seeded weights: a decoder cannot change unseen."""
     case, tokenizer = imported_case
     ids = np.array(case.golden, case.dtype).reshape(case.grid)
     [first, other] = tokenizer.decode([ids, np.roll(ids, 1)])

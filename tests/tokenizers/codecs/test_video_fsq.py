@@ -1,4 +1,4 @@
-"""The video tokenizer: causal in time, exact, with a picture as its shortest clip; its media and its trainer."""
+"""The video tokenizer: causal in time, exact, with an image as its shortest clip; its media and its trainer."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_lengths_cut_what_was_put_behind_a_clip(tiny: VideoFSQ) -> None:
             tiny.decode([ids], [wrong])
 
 
-def test_a_picture_is_a_clip_of_one_frame_with_the_ids_of_the_image_tokenizer(tiny: VideoFSQ) -> None:
+def test_an_image_is_a_clip_of_one_frame_with_the_ids_of_the_image_tokenizer(tiny: VideoFSQ) -> None:
     frame = noise(1)
     image = ImageFSQ(card_of(SIDE), tiny.net.picture)
     alone, stack, of_clip = tiny.encode([frame[0], frame, noise(5)])
@@ -212,7 +212,7 @@ def test_a_card_of_another_stride_or_vocabulary_is_refused(tiny: VideoFSQ) -> No
 
 
 @pytest.mark.parametrize(("dy", "dx"), [(0, 0), (4, -4), (-8, 8), (0, 4)])
-def test_block_matching_finds_how_a_picture_moved(dy: int, dx: int) -> None:
+def test_block_matching_finds_how_an_image_moved(dy: int, dx: int) -> None:
     rng = np.random.default_rng(3)
     coarse = torch.from_numpy(rng.uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32))
     before = functional.interpolate(coarse, scale_factor=4, mode="nearest")
@@ -263,7 +263,7 @@ def test_other_weights_than_the_cards_are_refused(tmp_path: Path) -> None:
         VideoFSQ.load(folder)
 
 
-def test_a_picture_has_the_ids_of_image_fsq_64k(shipped: VideoFSQ) -> None:
+def test_an_image_has_the_ids_of_image_fsq_64k(shipped: VideoFSQ) -> None:
     frame = read_clip(carphone(), 1)
     [ids] = ImageFSQ.load(ZOO / "image-fsq-64k").encode([frame])
     assert np.array_equal(shipped.encode([frame])[0], ids)

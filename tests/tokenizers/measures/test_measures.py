@@ -119,7 +119,7 @@ GREY = np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("picture", "name", "centre"),
+    ("image", "name", "centre"),
     [
         (Image.new("L", (40, 30), 77), "grey.png", (77, 77, 77)),
         (Image.new("1", (40, 30), 1), "bit.png", (255, 255, 255)),
@@ -136,9 +136,9 @@ GREY = np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_kind_of_image_becomes_three_channels(
-    tmp_path: Path, picture: Image.Image, name: str, centre: tuple[int, int, int]
+    tmp_path: Path, image: Image.Image, name: str, centre: tuple[int, int, int]
 ) -> None:
-    picture.save(tmp_path / name)
+    image.save(tmp_path / name)
     made = square(tmp_path / name, 64)
     assert made.dtype == np.uint8
     assert made.shape == (64, 64, 3)

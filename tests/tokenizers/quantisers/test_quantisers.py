@@ -303,7 +303,7 @@ def test_rvq_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def features() -> NDArray[np.float32]:
-    """Vectors of a few kinds, as features of pictures are."""
+    """Vectors of a few kinds, as features of images are."""
     return (normal(30, 48, seed=3)[np.random.default_rng(4).integers(0, 30, 900)] + 0.3 * normal(900, 48, seed=5)) * 2
 
 

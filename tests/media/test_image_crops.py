@@ -1,4 +1,4 @@
-"""Crops of a picture for a view are those of `crop_settings`, whichever streams ask for them."""
+"""Crops of an image for a view are those of `crop_settings`, whichever streams ask for them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def photograph() -> bytes:
 def test_each_crop_is_the_row_of_its_number(photograph: bytes) -> None:
     view = Frames(96, crops=4)
     shown = decode(photograph, "image", [view], key=SAMPLE).views[view]
-    picture = Image.open(BytesIO(photograph))
+    image = Image.open(BytesIO(photograph))
     assert shown.shape == (4, 96, 96, 3)
-    for row, got in zip(crop_settings(SAMPLE, *picture.size, 4).tolist(), shown, strict=True):
+    for row, got in zip(crop_settings(SAMPLE, *image.size, 4).tolist(), shown, strict=True):
         top, left, height, width, flip = row
-        want = picture.crop((left, top, left + width, top + height)).resize((96, 96), Image.Resampling.LANCZOS)
+        want = image.crop((left, top, left + width, top + height)).resize((96, 96), Image.Resampling.LANCZOS)
         mirrored = np.asarray(want)[:, ::-1] if flip else np.asarray(want)
         # cut before or while it is resized differs at the edges only, where the filter reaches over them
         assert np.abs(got[4:-4, 4:-4].astype(int) - mirrored[4:-4, 4:-4]).mean() < 1
