@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
@@ -58,7 +58,7 @@ class ProcessEngine:
         self._all = [
             Helper("curate.decide.processes:Tasks", memory_bytes=None, name="decide") for _ in range(self.width)
         ]
-        self._idle: SimpleQueue[Helper] = SimpleQueue()
+        self._idle: LifoQueue[Helper] = LifoQueue()  # one that has imported what tasks need comes first
         for helper in self._all:
             self._idle.put(helper)
         self._threads = ThreadPoolExecutor(self.width)

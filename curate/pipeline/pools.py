@@ -39,8 +39,10 @@ def pools(cluster: Cluster) -> Pools:
     """A worker a CPU, each of which decodes and computes in turn, on one thread.
 
     On this machine alone each reserves half a CPU: the rest is for listing, fetching and Ray's own tasks, which wait
-    more than they work. On a cluster, which may grow, the pool may grow with it.
+    more than they work. Where there are few CPUs all workers start at once, beside the first listing. On a cluster,
+    which may grow, the pool may grow with it.
     """
     if cluster.address is None or cluster.cpus < SMALL_CLUSTER:
-        return Pools(actors=(1, cluster.cpus), actor_cpus=min(0.5, cluster.cpus / 4))
+        first = cluster.cpus if cluster.cpus < SMALL_CLUSTER else 1
+        return Pools(actors=(first, cluster.cpus), actor_cpus=min(0.5, cluster.cpus / 4))
     return Pools(actors=(1, GROWTH * cluster.cpus), actor_cpus=1)
