@@ -162,12 +162,12 @@ class Encode:
         for mask in lacking.values():
             wanted = pc.or_(wanted, mask)
         todo = kept.filter(wanted)
-        reused, again = kept.num_rows - todo.num_rows, 0
+        reused, again, shown = kept.num_rows - todo.num_rows, 0, 0
         board.add("tokenize", reused=reused)
         if todo.num_rows:
             streams = [s for s in self._streams if pc.any(lacking[s.use.name]).as_py()]
             with leased(board, "tokenize", partition.name) as models:
-                made = self._encode(models, partition, todo, streams)
+                made, shown = self._encode(models, partition, todo, streams)
             for stream in streams:
                 mine = ids.filter(lacking[stream.use.name])
                 path = made[stream.use.name].commit(self._context, partition, mine)
@@ -177,8 +177,8 @@ class Encode:
         failed = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
         bad = len(failed.intersection(ids.to_pylist())) if failed else 0
         new = len(failed.intersection(todo.column("id").to_pylist())) if failed else 0
-        if todo.num_rows:
-            board.add("tokenize", passed=todo.num_rows - new, failed=new, retries=again)
+        # a sample that failed in another stream, in an earlier run, was shown as one that passed
+        board.add("tokenize", passed=shown - new, failed=new - shown, retries=again)
         columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
         columns |= {
             "tokenize": tally_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
@@ -189,13 +189,13 @@ class Encode:
 
     def _encode(
         self, models: Models, partition: Partition, todo: pa.Table, streams: Sequence[StreamPlan]
-    ) -> dict[str, _Made]:
-        """Ids of some streams for some samples of a partition.
+    ) -> tuple[dict[str, _Made], int]:
+        """Ids of some streams for some samples of a partition; and how many of these failed.
 
         Args:
             todo: rows of the verdicts.
         """
-        build, paths = self._context.build, self._context.paths
+        build, paths, board = self._context.build, self._context.paths, self._context.board
         samples = read_table(build, paths.samples(partition.name, partition.source))
         wanted = set(zip(todo.column("record_id").to_pylist(), todo.column("id").to_pylist(), strict=True))
         keys = zip(samples.column("record_id").to_pylist(), samples.column("sample_id").to_pylist(), strict=True)
@@ -211,13 +211,16 @@ class Encode:
         for stream in streams:
             models.load_tokenizer(stream.tokenizer, stream.card)
         views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
-        done = 0
+        done = bad = 0
         for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader):
             some = {name: column.slice(done, len(batch.views)).to_pylist() for name, column in fields.items()}
             done += len(batch.views)
+            failed: set[int] = set()
             for one in made.values():
-                one.encode(batch.samples, batch.views, batch.failures, some)
-        return made
+                failed |= one.encode(batch.samples, batch.views, batch.failures, some)
+            bad += len(failed)
+            board.add("tokenize", passed=len(batch.views) - len(failed), failed=len(failed))
+        return made, bad
 
 
 class _Made:
@@ -235,11 +238,14 @@ class _Made:
         views: Sequence[Mapping[DecodeRequest, NDArray[np.generic]]],
         failures: Sequence[Mapping[DecodeRequest, Failure]],
         fields: Mapping[str, Sequence[Any]],
-    ) -> None:
+    ) -> set[int]:
         """Ids of a batch; a sample that lost the stream's view, or has no value of its field, has none.
 
         Args:
             fields: by name, values of the fields that streams read.
+
+        Returns:
+            Places of those that failed.
         """
         stream = self._stream
         arrays = [got.get(stream.view) for got in views] if stream.view is not None else []
@@ -257,6 +263,7 @@ class _Made:
         self._keys.append(samples.select(KEY_NAMES))
         self._ids += ids
         self._failures += undecoded
+        return {i for i, failure in enumerate(undecoded) if failure is not None}
 
     def commit(self, context: Context, partition: Partition, wanted: pa.StringArray) -> str | None:
         """Write the rows of the samples `wanted` as a fragment; its path, or None where there are none."""

@@ -128,6 +128,7 @@ def test_the_same_files_are_the_same_entries_with_the_same_bytes(here, s3):
         local, remote = both(here, there, one)
         assert [e.identity() for e in remote] == [e.identity() for e in local]
         assert [e.record_id for e in remote] == [e.record_id for e in local]
+        assert [e.unit for e in remote] == [e.unit for e in local], "partitions have the same names"
         stored = [e for e in remote if not isinstance(e.location, Url)]
         assert len(stored) >= 2
         for entry in stored:

@@ -429,7 +429,6 @@ def test_pages_are_written_once(tmp_path, build):
     before = path.stat().st_mtime_ns
     assert units_of(source, build) == [unit]
     assert path.stat().st_mtime_ns == before
-    assert path.name == f"s-{unit.name}.parquet"
 
 
 def test_the_state_of_a_page_is_that_of_its_files_and_sidecars(tmp_path, build):
