@@ -212,9 +212,13 @@ class Models:
             ) from exc
 
 
-@cache
 def models(isolated: bool = False) -> Models:
     """Those of this process, or those of its helper."""
+    return _models(isolated)
+
+
+@cache
+def _models(isolated: bool) -> Models:
     return Models(helper() if isolated else InProcess())
 
 
