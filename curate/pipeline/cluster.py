@@ -118,10 +118,10 @@ class Cluster:
     def release(self) -> None:
         """Say that no plan follows, only single tasks: a Ray that was started here ends meanwhile, which takes it more
         than a second."""
-        import ray
-
         if not self._is_up or not self._is_own:
             return
+        import ray
+
         self._had, self._is_up = resources(), False
         self._ending = threading.Thread(target=ray.shutdown)
         self._ending.start()

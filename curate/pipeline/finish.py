@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from curate.models.torch_threads import one_torch_thread
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
@@ -111,9 +110,7 @@ class Loader:
     where: Mapping[str, str]
 
     def __call__(self, name: str) -> Tokenizer:
-        loaded = zoo.load(self.where[name])
-        one_torch_thread()
-        return loaded
+        return zoo.load_on_one_thread(self.where[name])
 
 
 def _manifest(

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from curate import plugins
 from curate.media.requests import DecodeRequest
-from curate.models.torch_threads import one_torch_thread
 from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, unpack_views
 from curate.schema.errors import CurateError
 from curate.schema.verdict import Failure
@@ -65,8 +64,7 @@ class ModelService:
         """Load a tokenizer of the zoo, or of a folder; its card as JSON."""
         from curate.tokenizers import zoo
 
-        self._tokenizers[name] = zoo.load(name)
-        one_torch_thread()
+        self._tokenizers[name] = zoo.load_on_one_thread(name)
         return self._tokenizers[name].card.model_dump_json()
 
     def encode(self, name: str, items: list[Any]) -> list[Any]:

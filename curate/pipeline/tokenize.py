@@ -177,8 +177,8 @@ class Encode:
         failed = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
         bad = len(failed.intersection(ids.to_pylist())) if failed else 0
         new = len(failed.intersection(todo.column("id").to_pylist())) if failed else 0
-        # a sample that failed in another stream, in an earlier run, was shown as one that passed
-        board.add("tokenize", passed=shown - new, failed=new - shown, retries=again)
+        if todo.num_rows:  # a sample that failed in another stream, in an earlier run, was shown as one that passed
+            board.add("tokenize", passed=shown - new, failed=new - shown, retries=again)
         columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
         columns |= {
             "tokenize": tally_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],

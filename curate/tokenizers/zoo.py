@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curate import plugins
+from curate.models.torch_threads import one_torch_thread
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
@@ -86,6 +87,19 @@ def load(name: str, device: str = "cpu") -> Tokenizer:
     loaded_by: Any = class_of(card(name).architecture).load
     where = {"device": device} if "device" in inspect.signature(loaded_by).parameters else {}
     loaded: Tokenizer = loaded_by(folder(name), **where)
+    return loaded
+
+
+def load_on_one_thread(name: str) -> Tokenizer:
+    """As `load` on a CPU, with PyTorch on one thread before weights are read, as where ids are made (law 6). PyTorch is
+    not imported for a tokenizer that does without."""
+    if plugins.is_foreign("tokenizer", name):
+        plugins.find("tokenizer", name)
+    else:
+        class_of(card(name).architecture)
+    one_torch_thread()  # by what was imported
+    loaded = load(name)
+    one_torch_thread()  # of one that imports PyTorch where it is made
     return loaded
 
 
