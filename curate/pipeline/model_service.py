@@ -13,6 +13,7 @@ from curate import plugins
 from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, unpack_views
 from curate.schema.errors import CurateError
+from curate.schema.fields import RunsOn
 from curate.schema.verdict import Failure
 from curate.signals.base import Batch, Result, Signal
 from curate.signals.probed import PROBED
@@ -38,20 +39,22 @@ class ModelService:
         self._signals: dict[str, Signal] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
 
-    def load_signal(self, path: str, options: str) -> None:
-        """Load a signal: its class as `module:Class`, its options as JSON."""
+    def load_signal(self, path: str, options: str, on: str) -> None:
+        """Load a signal: its class as `module:Class`, its options and what it runs on as JSON."""
         cls: type[Signal] = plugins.find("signal", path)
         signal = cls(cls.Options.model_validate(json.loads(options)))
+        signal.on = RunsOn(**json.loads(on))
         signal.load()
-        self._signals[path + options] = signal
+        self._signals[path + options + on] = signal
 
     def compute(self, specs: list[list[str]], block: pa.Table) -> pa.Table:
-        """The fields of loaded signals, each as [`module:Class`, options], for the rows of a block, in order."""
+        """The fields of loaded signals, each as `load_signal` takes it, for the rows of a block, in order."""
         signals = []
-        for path, options in specs:
-            if path + options not in self._signals:
-                raise NotLoaded(path)
-            signals.append(self._signals[path + options])
+        for spec in specs:
+            signal = self._signals.get("".join(spec))
+            if signal is None:
+                raise NotLoaded(spec[0])
+            signals.append(signal)
         columns: dict[str, pa.Array] = {}
         for signal in signals:
             found = _columns(signal, compute_batch(signal, batch_of(block, signal.needs, signal.after)))

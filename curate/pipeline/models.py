@@ -13,6 +13,7 @@ import faulthandler
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cache
 from typing import Any, Protocol
 
@@ -234,10 +235,10 @@ def leased(board: Board, stage: str, partition: str) -> Iterator[Models]:
     board.release(stage, partition)
 
 
-def _spec(signal: Signal) -> tuple[str, str]:
+def _spec(signal: Signal) -> tuple[str, str, str]:
     cls = type(signal)
     options = json.dumps(signal.options.model_dump(mode="json"), sort_keys=True)
-    return f"{cls.__module__}:{cls.__qualname__}", options
+    return f"{cls.__module__}:{cls.__qualname__}", options, json.dumps(asdict(signal.on))
 
 
 def _limit(count: int) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import view_name
 from curate.pipeline.partitions import KEY_HEX, fragment
+from curate.schema.fields import Resources, RunsOn
 from curate.schema.ids import key_of
 from curate.schema.recipe import Cut, Media
 from curate.signals.base import Signal
@@ -150,7 +151,13 @@ def _signals_as(signals: Sequence[Signal]) -> dict[str, str]:
     for signal in signals:  # each after those that it reads
         upstream = sorted({found[provider[field]] for field in signal.after if field in provider})
         needs = [view_name(v) for v in signal.needs]
-        found[signal.name] = key_of(
-            ["annotate", ANNOTATE_VERSION, signal.name, signal.version(), signal.made_by(), needs, upstream]
-        )
+        made_by = ["annotate", ANNOTATE_VERSION, signal.name, signal.version(), signal.made_by(), needs, upstream]
+        found[signal.name] = key_of(made_by + computed_as(signal.on, signal.cost))
     return found
+
+
+def computed_as(on: RunsOn, cost: Resources) -> list[Any]:
+    """What a model's values depend on of how it is run; nothing where that is the model's own way. The device is not of
+    it: a build names its class of hardware."""
+    own = RunsOn(on.device, cost.dtypes[0], cost.batch)
+    return [] if on == own else [on.dtype, on.batch]

@@ -11,7 +11,8 @@ from curate.media.reader import check_reader
 from curate.pipeline.paths import LIGHT
 from curate.pipeline.tokenize import StreamPlan
 from curate.schema.errors import CurateError
-from curate.schema.fields import SignalField
+from curate.schema.fields import RunsOn, SignalField
+from curate.schema.recipe import Compute
 from curate.schema.recipe_file import RecipeFile
 from curate.signals import registry
 from curate.signals.base import Signal
@@ -38,12 +39,14 @@ class Plan:
             stream is of, and the caption.
         fields: every field that a rule may name: of signals and of probing.
         streams: token streams with their codec cards.
+        computes: by signal what its model is to run on, as the recipe says it.
     """
 
     file: RecipeFile
     signals: list[Signal]
     fields: dict[str, SignalField]
     streams: list[StreamPlan]
+    computes: dict[str, Compute]
 
 
 def make_plan(file: RecipeFile) -> Plan:
@@ -62,16 +65,22 @@ def make_plan(file: RecipeFile) -> Plan:
         with _at(file, ("sources", i, "kind")):
             plugins.find("source", source.kind)
     signals: list[Signal] = []
+    computes: dict[str, Compute] = {}
     for i, use in enumerate(recipe.annotate):
         with _at(file, ("annotate", i)):
             signals.append(registry.build(use))
+        with _at(file, ("annotate", i, "compute")):
+            computes[signals[-1].name] = _run_on(signals[-1], use.compute, recipe.compute)
     streams = _streams(file, signals)
-    captioners = _captioners(file, signals)
+    captioners = _captioners(file, signals, computes)
     with _at(file, ("caption", "prefer")):
         known, texts = {f.name for s in signals for f in s.gives}, [text for c in captioners for text in c.texts]
         caption = CaptionSignal.of(recipe.caption, known, texts)
     with _at(file, ("annotate",)):
         ordered = registry.order([*signals, *captioners, caption])
+    for signal in ordered:
+        if signal.name not in computes:
+            computes[signal.name] = _run_on(signal, Compute(), recipe.compute)
     fields = dict(PROBED)
     for signal in ordered:
         for field in signal.gives:
@@ -90,11 +99,33 @@ def make_plan(file: RecipeFile) -> Plan:
     for i, near in enumerate(recipe.decide.near_duplicates):
         with _at(file, ("decide", "near_duplicates", i)):
             check_near_duplicates([near], fields)
-    return Plan(file, ordered, fields, streams)
+    return Plan(file, ordered, fields, streams, computes)
 
 
-def _captioners(file: RecipeFile, signals: Sequence[Signal]) -> list[CaptionerSignal]:
-    """The captioners of the recipe, each of which may read fields of `signals` and of those before it."""
+def _run_on(signal: Signal, use: Compute, recipe: Compute) -> Compute:
+    """Settle the numbers and the batch of a signal's model; all that is said of what it is to run on.
+
+    Args:
+        use: what the recipe says of this model. It must be possible; what the recipe says of all models holds for those
+            that it is possible for.
+
+    Raises:
+        CurateError: the model cannot do what `use` says.
+    """
+    cost, name = signal.cost, signal.name
+    if use.device == "cuda" and not cost.gpus:
+        raise CurateError(f"{name} runs on CPUs alone", "leave `device` out")
+    if use.dtype is not None and use.dtype not in cost.dtypes:
+        raise CurateError(f"{name} does not compute in {use.dtype}", f"it does in {', '.join(cost.dtypes)}")
+    said = use.over(recipe)
+    dtype = said.dtype if said.dtype in cost.dtypes else cost.dtypes[0]
+    signal.on = RunsOn(dtype=dtype or cost.dtypes[0], batch=said.batch or cost.batch if cost.gpus else cost.batch)
+    return said
+
+
+def _captioners(file: RecipeFile, signals: Sequence[Signal], computes: dict[str, Compute]) -> list[CaptionerSignal]:
+    """The captioners of the recipe, each of which may read fields of `signals` and of those before it; `computes` is
+    added to."""
     caption = file.recipe.caption
     fields = {**PROBED, **{f.name: f for s in signals for f in s.gives}}
     taken = {LIGHT, CaptionSignal.name, *ORIGINS, *(s.name for s in signals)}
@@ -114,6 +145,8 @@ def _captioners(file: RecipeFile, signals: Sequence[Signal]) -> list[CaptionerSi
             key_of_environment(use)
         with _at(file, (*at, "model")):
             made.append(CaptionerSignal(CaptionerOptions(use=use)))
+        with _at(file, (*at, "compute")):
+            computes[use.name] = _run_on(made[-1], use.compute, file.recipe.compute)
         fields |= {field.name: field for field in made[-1].gives}
     return made
 

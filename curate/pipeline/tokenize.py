@@ -88,7 +88,7 @@ class StreamPlan:
         """Names of its fragments of a partition begin so: by the digest of the whole card, since that is what fragments
         and shards carry, and by that of the signal whose field it reads."""
         signal = None if self.field is None else paths.signals_as[paths.homes[self.field][0]]
-        made_by = [VERSION, self.use.model_dump(mode="json"), self.spec.codec, self.crops, signal]
+        made_by = [VERSION, self.use.model_dump(mode="json", exclude={"compute"}), self.spec.codec, self.crops, signal]
         return paths.tokens_prefix(partition.name, partition.source, self.use.name, made_by)
 
 

@@ -66,14 +66,35 @@ class SignalField:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker of a stage takes.
+    """What one worker of a model takes.
 
     Attributes:
-        cpus: CPU threads that the stage uses; threads per model are fixed to this (law 6).
-        gpus: share of one GPU, used where the cluster has GPUs.
+        cpus: CPU threads that it uses; threads per model are fixed to this (law 6).
+        gpus: share of one GPU, used where the cluster has GPUs; 0 of a model that runs on CPUs alone.
+        memory: bytes of main memory beside what any worker takes; 0 where that is little.
+        batch: items of one pass through the network on a GPU, in batches padded to this; on a CPU it sees one by one.
+        dtypes: numbers that it can compute in, its own first.
         model: True when the stage holds a model and so runs in an actor pool; False for a stateless task.
     """
 
     cpus: float = 1
     gpus: float = 0
+    memory: int = 0
+    batch: int = 1
+    dtypes: tuple[str, ...] = ("float32",)
     model: bool = False
+
+
+@dataclass(frozen=True)
+class RunsOn:
+    """What a model runs on, settled before it is loaded.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        dtype: of `Resources.dtypes`.
+        batch: items of one pass through a network on a GPU.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch: int = 1

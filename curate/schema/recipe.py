@@ -152,11 +152,52 @@ class Cut(_Part):
         return self
 
 
-class SignalUse(_Part):
-    """A signal to compute: its name and its options."""
+class Compute(_Part):
+    """What a model runs on. What is left out of a use's `compute` is as in the recipe's own."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="cuda: a GPU, or an error. auto: a GPU where the cluster has one and the model can use it"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None,
+        description="numbers that networks compute in; quantisers stay in float32. Absent: the model's own, of most "
+        "float32. Another one makes the model's values anew",
+    )
+    batch: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="items of one pass through a network on a GPU. Absent: the model's own. Another one makes its "
+        "values anew, since last bits depend on it; on CPUs networks see items one by one",
+    )
+    gpus: float | None = Field(
+        None, gt=0, le=1, description="share of a GPU that one worker of the model takes. Absent: the model's own"
+    )
+    workers: int | None = Field(
+        None, ge=1, description="most workers of the model's pool. Absent: as many as the cluster has room for"
+    )
+
+    def over(self, base: Compute) -> Compute:
+        """What is said here, and else in `base`."""
+        return base.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
+
+When = Literal["all", "kept"]
+"""Samples that a signal is computed of: all, or those that rules and duplicates left (a second look)."""
+
+
+class SignalUse(_Part):
+    """A signal to compute: its name, what it runs on, and its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, serialize_by_alias=True)
     name: str = Field(description="built-in, an entry point, or package.module:Class; other keys are its options")
+    for_: When = Field(
+        "all",
+        alias="for",
+        description="kept: only samples that rules and duplicates left are looked at, then decisions are made again; "
+        "of the others the ledger says `not evaluated`. For dear models",
+    )
+    compute: Compute = Field(Compute(), description="what its model runs on")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -278,6 +319,8 @@ class CaptionerUse(_Part):
     max_chars: int = Field(4000, ge=1, description="a longer text is a failure, not a caption")
     sampling: Sampling = Field(Sampling(), description="how words are drawn")
     calls: Calls = Field(Calls(), description="how the endpoint is called")
+    for_: When = Field("kept", alias="for", description="samples that are captioned, as of a signal")
+    compute: Compute = Field(Compute(), description="what a model that is no endpoint runs on")
 
     @model_validator(mode="before")
     @classmethod
@@ -402,6 +445,7 @@ class Stream(_Part):
         "(shards say so, and which frames are its own follows from its span), or leave out the frames too many; the "
         "manifest counts both",
     )
+    compute: Compute = Field(Compute(), description="what the tokenizer runs on")
 
 
 class Tokenize(_Part):
@@ -455,6 +499,9 @@ class Recipe(_Part):
     )
     sources: list[Source] = Field(min_length=1, description="where records come from")
     media: Media = Field(Media(), description="how media are decoded")
+    compute: Compute = Field(
+        Compute(), description="what models run on, where their own `compute` says nothing and they can do it"
+    )
     cut: Cut = Field(Cut(), description="how records become samples")
     annotate: list[SignalUse] = Field(min_length=1, description="signals to compute; none of them drops anything")
     caption: Caption = Field(Caption(), description="where a sample's text comes from")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from curate.media.requests import DecodeRequest
-from curate.schema.fields import KINDS, Resources, SignalField
+from curate.schema.fields import KINDS, Resources, RunsOn, SignalField
 from curate.schema.verdict import Failure
 
 VISUAL = ("image", "video")
@@ -113,12 +113,16 @@ class Signal(ABC):
     Write `one`; or `__call__`, where a model computes several samples at once or a missing view is no reason for null.
     Constructing is cheap (the planner does it); `load` fetches models, once in each worker.
 
+    Attributes:
+        options: of the recipe.
+        on: what its model runs on; known before `load`.
+
     Class attributes:
         name: how a recipe calls it; one of several of a sort in a build is given a name of its own.
         needs: views of media it looks at; set in `__init__` where options change them.
         after: fields of other signals that it reads from `columns`.
         gives: the fields it computes, with units and ranges.
-        cost: what one worker takes.
+        cost: what one worker takes, and what it can compute in; a model sees to it that `on` is what it loads on.
         Options: pydantic model of its options; annotate `options`, which it makes, with it.
     """
 
@@ -131,9 +135,10 @@ class Signal(ABC):
 
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options = options if options is not None else type(self).Options()
+        self.on = RunsOn(dtype=self.cost.dtypes[0], batch=self.cost.batch)
 
     def load(self) -> None:  # noqa: B027 - optional to override
-        """Load models; called once in each worker before the first batch."""
+        """Load models onto `on.device`, in `on.dtype`; called once in each worker before the first batch."""
 
     def version(self) -> str:
         """What the result depends on beside media and options: code version and model digest. Cheap, no model load."""

@@ -108,10 +108,14 @@ class CaptionerSignal(Signal):
 
     def in_run(self, meter: str, build: str) -> CaptionerSignal:
         """The same captioner in a run; see `CaptionerOptions`."""
-        return CaptionerSignal(CaptionerOptions(use=self.use, meter=meter, build=build))
+        told = CaptionerSignal(CaptionerOptions(use=self.use, meter=meter, build=build))
+        told.on = self.on
+        return told
 
     def made_by(self) -> Any:
-        said = self.use.model_dump(mode="json", exclude={"calls", "endpoint", "prompt", "schema_", "of"})
+        said = self.use.model_dump(
+            mode="json", exclude={"calls", "endpoint", "prompt", "schema_", "of", "for_", "compute"}
+        )
         # as text, for the order of a schema's properties is asked for too
         return said | {"prompt": self.template, "schema": json.dumps(self.schema)}
 
