@@ -274,9 +274,8 @@ def _gpus_here() -> int:
     """GPUs that a fresh local Ray will find on this machine; CUDA_VISIBLE_DEVICES may hide some."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return 0
-    from ray._private.accelerators import get_accelerator_manager_for_resource
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager as manager
 
-    manager = get_accelerator_manager_for_resource("GPU")
     visible = manager.get_current_process_visible_accelerator_ids()
     found = manager.get_current_node_num_accelerators()
     return found if visible is None else min(found, len(visible))

@@ -120,10 +120,11 @@ def models_of(groups: Sequence[Group], said: Mapping[str, Compute]) -> list[Mode
     models = []
     for group in groups:
         reads = {homes[f] for s in group.signals for f in s.after if f in homes} - {group.name}
-        [one, *more] = group.signals
-        # several share a group, and with it the decoder's workers, because none of them has a model
-        what = () if more else (one.cost, said.get(one.name, Compute()), one.on)
-        models.append(Model(group.name, *what, after=frozenset(reads)))
+        model = Model(group.name, after=frozenset(reads))
+        if len(group.signals) == 1:  # where several share a group, none of them has a model
+            [one] = group.signals
+            model = replace(model, cost=one.cost, said=said.get(one.name, Compute()), on=one.on)
+        models.append(model)
     return models
 
 

@@ -62,8 +62,7 @@ def map_stage(
 
 def stage_of(dataset: Dataset, pool: Pool, fn: type, **given: Any) -> Dataset:
     """The plan with one more operator: the workers of a pool, each made of `fn` with `given`."""
-    how = {"cpus": pool.cpus, "gpus": pool.gpus, "memory": pool.memory, "actors": pool.workers}
-    return map_stage(dataset, fn, **how, **given)
+    return map_stage(dataset, fn, cpus=pool.cpus, gpus=pool.gpus, memory=pool.memory, actors=pool.workers, **given)
 
 
 def execute(dataset: Dataset) -> Iterator[Row]:

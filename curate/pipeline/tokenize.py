@@ -121,7 +121,7 @@ class _Worker:
 
     def _batches(
         self, partition: Partition, todo: pa.Table, streams: Sequence[StreamPlan]
-    ) -> Iterator[tuple[Batch, dict[str, list[Any]]]]:
+    ) -> Iterator[tuple[Batch, dict[str, pa.ChunkedArray]]]:
         """Samples of a partition with the views of some streams, and by name the fields that they read.
 
         Args:
@@ -290,6 +290,7 @@ class EncodeStream(_Worker):
         """Encode the samples `wanted` of a partition; how many were told to the board."""
         stream, board = self._stream, self._context.board
         names = pa.array(wanted, pa.string())
+        mine: Iterable[pa.Table]
         mine = (table.filter(pc.is_in(table.column("sample_id"), value_set=names)) for table in batches)
         if stream.on.device != "cpu":
             mine = handed(mine, [] if stream.view is None else [stream.view], stream.on.batch)
