@@ -39,11 +39,6 @@ class Group:
     signals: tuple[Signal, ...]
 
     @property
-    def gpus(self) -> float:
-        """Share of a GPU that a worker takes where there is one."""
-        return max((s.cost.gpus for s in self.signals), default=0.0)
-
-    @property
     def needs(self) -> list[DecodeRequest]:
         """Views of all its signals, each once, in a fixed order."""
         return sorted({view for s in self.signals for view in s.needs}, key=view_name)

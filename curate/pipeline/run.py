@@ -31,7 +31,7 @@ from curate.pipeline.listing import Listing
 from curate.pipeline.pack import pack
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
-from curate.pipeline.plan import Plan
+from curate.pipeline.plan import Plan, settle
 from curate.pipeline.progress import Stage, together
 from curate.pipeline.read_log import READ_LOG
 from curate.pipeline.retry import reset_failures
@@ -91,6 +91,7 @@ def run(
     Raises:
         CurateError: no space, another run on the same build, a source without records, nothing kept.
     """
+    plan = settle(plan, cluster.capacity)
     recipe = plan.file.recipe
     decodes = Decodes()
     with build.acquire(MANIFEST) as lease:
@@ -105,7 +106,7 @@ def run(
         if until != "ingest":
             stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"])
         with counted(plan.signals, build, cluster) as signals, together(*stages.values()):
-            found = ingest(build, recipe, sources, signals, paths, cluster, stages)
+            found = ingest(build, recipe, sources, signals, paths, cluster, stages, plan.computes)
         decodes.add(found.decodes)
         for i, source in enumerate(sources):
             if not found.records[source.name]:

@@ -9,6 +9,7 @@ from curate.schema.errors import CurateError
 from curate.schema.recipe import SignalUse
 from curate.signals.base import Signal
 from curate.signals.probed import PROBED
+from curate.signals.texts import TextSignal
 
 _ELSEWHERE = {"caption": "it always runs last; the recipe's `caption:` section sets it"}
 """Signals that are not named under `annotate`, and where they come from."""
@@ -57,8 +58,15 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
     """Signals so that each comes after those whose fields it reads; otherwise in the order given.
 
     Raises:
-        CurateError: two signals give the same field, one reads a field that none gives, or they read in a circle.
+        CurateError: two signals have one name or give the same field, one reads a field that none gives or, as text,
+            one that is none, or they read in a circle.
     """
+    called = [signal.name for signal in signals]
+    if twice := sorted({name for name in called if called.count(name) > 1}):
+        raise CurateError(
+            f"signal names must be unique; twice: {', '.join(twice)}",
+            "options may name a second one: `of` where it is of a text, `field` where it gives labels",
+        )
     given: dict[str, str] = dict.fromkeys(PROBED, "probing")
     for signal in signals:
         for field in signal.gives:
@@ -72,6 +80,10 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
             raise CurateError(
                 f"signal `{signal.name}` needs the field `{missing}`, which none gives", _provider(missing)
             )
+    fields = {**PROBED, **{field.name: field for signal in signals for field in signal.gives}}
+    for signal in signals:
+        if isinstance(signal, TextSignal):
+            signal.check(fields)
     available = set(PROBED)
     waiting, out = list(signals), []
     while waiting:
