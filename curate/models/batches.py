@@ -92,10 +92,9 @@ def in_batches(
         Exception: `work` fails on a row, or the row does not fit the GPU.
     """
 
-    def run(rows: list[NDArray[Any]]) -> NDArray[Any]:
+    def run(rows: list[NDArray[Any]]) -> Sequence[NDArray[Any]]:
         with exact(device, computed_in):
-            found: NDArray[Any] = work(torch.from_numpy(np.stack(rows)).to(device)).cpu().numpy()
-        return found
+            return list(work(torch.from_numpy(np.stack(rows)).to(device)).cpu().numpy())
 
     out = np.empty((sum(map(len, stacks)), *shape), dtype)
     rows: list[NDArray[Any]] = [row for stack in stacks for row in stack]

@@ -81,9 +81,8 @@ def _scaled(frame: NDArray[Any]) -> NDArray[np.float32]:
     if frame.shape != (VIEW_PX, VIEW_PX, 3):
         raise ValueError(f"a picture of shape {frame.shape}; ({VIEW_PX}, {VIEW_PX}, 3) expected")
     edge = (VIEW_PX - INPUT_PX) // 2
-    middle = frame[edge : edge + INPUT_PX, edge : edge + INPUT_PX].astype(np.float32)
-    scaled: NDArray[np.float32] = ((middle - 127) / 128).transpose(2, 0, 1)[None]
-    return scaled
+    middle: NDArray[np.float32] = frame[edge : edge + INPUT_PX, edge : edge + INPUT_PX].astype(np.float32)
+    return ((middle - np.float32(127)) / np.float32(128)).transpose(2, 0, 1)[None]
 
 
 def _on_cpu() -> Run:

@@ -250,6 +250,8 @@ def test_masks_that_are_no_numbers_do_not_pass_for_none(sam: str) -> None:
 
 def made(name: str) -> Signal:
     cls = registry.get(name)
+    if "model" in cls.Options.model_fields and not cls.Options.model_fields["model"].is_required():
+        return cls(cls.Options(model="ViT-B-32" if name == "clip" else "some/model"))
     return cls(cls.Options(**{n: "some/model" for n, o in cls.Options.model_fields.items() if o.is_required()}))
 
 

@@ -1,7 +1,8 @@
-"""Tokenizers on other hardware, as far as a CPU shows it: batches, bfloat16 before fp32 quantisers, memory that ends."""
+"""Tokenizers on other hardware, as far as a CPU shows it: batches, bfloat16 before fp32 ids, memory that ends."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from curate.models.batches import exact
 from curate.models.encoders import EfficientNetEncoder, encoder_of
 from curate.models.passes import DeviceMemoryError, NotFiniteError
 from curate.schema.errors import CurateError
+from curate.tokenizers import zoo
 from curate.tokenizers.audio import probe_audio
+from curate.tokenizers.builtin import ARCHITECTURES, COSTS
 from curate.tokenizers.codecs.audio_rvq import AudioRVQ
 from curate.tokenizers.codecs.image_fsq import ImageFSQ
 from curate.tokenizers.codecs.video_fsq import VideoFSQ
@@ -157,3 +160,12 @@ def test_an_encoder_of_ones_own_is_not_told_what_it_does_not_ask_for(
     assert encoder_of({"library": "own_encoder:Own"}, "cuda", batch=4).device == "cuda"  # type: ignore[attr-defined]
     with pytest.raises(CurateError, match="does not say that it computes in bfloat16"):
         encoder_of({"library": "own_encoder:Own"}, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_said_of_an_architecture_is_what_its_class_takes(architecture: str) -> None:
+    cost, takes = COSTS[architecture], inspect.signature(zoo.class_of(architecture).load).parameters
+    assert cost.dtypes[0] == "float32"
+    assert "dtype" in takes or cost.dtypes == ("float32",)
+    assert "batch" in takes or cost.batch == 1
+    assert "device" in takes or not cost.gpus

@@ -121,7 +121,7 @@ class DVAENet(GridNet):
         }
 
     def ids(self, x: Tensor) -> Tensor:
-        return cast(Tensor, finite(self.encoder(x)).argmax(dim=1))
+        return finite(self.encoder(x)).argmax(dim=1)
 
     def images(self, ids: Tensor) -> Tensor:
         """Raises CurateError where only the encoder was imported."""
