@@ -20,7 +20,7 @@ from curate.pipeline.decodes import decodes_of
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
-from curate.pipeline.paths import Group, Paths, groups_of
+from curate.pipeline.paths import Group, Paths
 from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
 from curate.pipeline.progress import Stage
 from curate.pipeline.ray_data import execute, from_rows, map_stage
@@ -28,7 +28,6 @@ from curate.pipeline.read_log import Read, ReadLog
 from curate.schema.errors import CurateError
 from curate.schema.manifest import File
 from curate.schema.recipe import Cut, PluginSource, Recipe, TableSource
-from curate.signals.base import Signal
 from curate.sources.base import Source, Unit
 from curate.storage import Store
 from curate.storage.bucket import endpoint_env
@@ -68,7 +67,7 @@ def ingest(
     build: Store,
     recipe: Recipe,
     sources: Sequence[Source],
-    signals: Sequence[Signal],
+    groups: Sequence[Group],
     paths: Paths,
     cluster: Cluster,
     stages: Mapping[str, Stage],
@@ -76,10 +75,10 @@ def ingest(
     """List, fetch, cut and annotate whatever is not committed yet; where there is no stage `annotate`, only fetch.
 
     Args:
+        groups: of signals that are computed of all samples.
         stages: `ingest` (records) and `annotate` (samples), whose progress is shown while the plan runs.
     """
     by_name = {source.name: source for source in sources}
-    groups = groups_of(signals)
     folders = ["fetched", "records", "samples", *(f"signals/{g.name}" for g in groups)]
     there = {stat.path for folder in folders for stat in build.files(folder)}
     records = {source.name: 0 for source in sources}

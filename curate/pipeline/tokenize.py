@@ -8,7 +8,7 @@ depend on its neighbours, so ids are those of a fresh run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import DECODES, decodes_column
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import decoded
+from curate.pipeline.kept import field_values, kept_samples, rows_of
 from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import KEY_HEX, Partition
 from curate.pipeline.paths import Paths
@@ -34,7 +35,7 @@ from curate.schema.codec import CodecCard
 from curate.schema.ids import digest_of_rows
 from curate.schema.recipe import Stream
 from curate.schema.tables import SAMPLES
-from curate.schema.verdict import Failure, Outcome
+from curate.schema.verdict import Failure
 from curate.shards.fragments import read_failed, read_ids, write_fragment
 from curate.shards.schema import KEY_NAMES, StreamSpec
 from curate.storage.bucket import apply_endpoint_env
@@ -99,11 +100,13 @@ class Work:
     Attributes:
         verdicts: the partition's verdict fragment, which says which they are.
         kept: how many they are.
+        looked: by group of the second look, the partition's fragment.
     """
 
     partition: Partition
     verdicts: str
     kept: int
+    looked: Mapping[str, str] = field(default_factory=dict)
 
 
 def tokenize(
@@ -119,10 +122,17 @@ def tokenize(
                 "rows": one.partition.rows,
                 "whole": 0,
                 "verdicts": one.verdicts,
+                "looked": list(one.looked.items()),
             }
             for one in work
         ],
-        schema=pa.schema([*PARTITION, pa.field("verdicts", pa.string(), nullable=False)]),
+        schema=pa.schema(
+            [
+                *PARTITION,
+                pa.field("verdicts", pa.string(), nullable=False),
+                pa.field("looked", pa.map_(pa.string(), pa.string()), nullable=False),
+            ]
+        ),
     )
     size = pools(cluster)
     plan = map_stage(
@@ -167,7 +177,8 @@ class Encode:
         if todo.num_rows:
             streams = [s for s in self._streams if pc.any(lacking[s.use.name]).as_py()]
             with leased(board, "tokenize", partition.name) as models:
-                made, shown = self._encode(models, partition, todo, streams)
+                looked = dict(block.column("looked")[0].as_py())
+                made, shown = self._encode(models, partition, todo, streams, looked)
             for stream in streams:
                 mine = ids.filter(lacking[stream.use.name])
                 path = made[stream.use.name].commit(self._context, partition, mine)
@@ -188,25 +199,25 @@ class Encode:
         return pa.table(columns, schema=RESULT)
 
     def _encode(
-        self, models: Models, partition: Partition, todo: pa.Table, streams: Sequence[StreamPlan]
+        self,
+        models: Models,
+        partition: Partition,
+        todo: pa.Table,
+        streams: Sequence[StreamPlan],
+        looked: Mapping[str, str],
     ) -> tuple[dict[str, _Made], int]:
         """Ids of some streams for some samples of a partition; and how many of these failed.
 
         Args:
             todo: rows of the verdicts.
+            looked: by group of the second look, its fragment.
         """
         build, paths, board = self._context.build, self._context.paths, self._context.board
         samples = read_table(build, paths.samples(partition.name, partition.source))
-        wanted = set(zip(todo.column("record_id").to_pylist(), todo.column("id").to_pylist(), strict=True))
-        keys = zip(samples.column("record_id").to_pylist(), samples.column("sample_id").to_pylist(), strict=True)
-        rows = pa.array([i for i, key in enumerate(keys) if key in wanted], pa.int64())
+        rows = rows_of(samples, todo)
         samples = samples.take(rows)
-        fields = {
-            field: read_table(build, paths.signals(partition.name, partition.source, paths.homes[field][1]), [field])
-            .column(field)
-            .take(rows)
-            for field in sorted({s.field for s in streams if s.field is not None})
-        }
+        wanted = {s.field for s in streams if s.field is not None}
+        fields = field_values(build, paths, partition, samples, rows, looked, wanted)
         made = {s.use.name: _Made(s, models) for s in streams}
         for stream in streams:
             models.load_tokenizer(stream.tokenizer, stream.card)
@@ -277,13 +288,6 @@ class _Made:
         failures = [self._failures[i] for i in places]
         write_fragment(context.build, path, self._stream.spec, keys, [self._ids[i] for i in places], failures)
         return path
-
-
-def kept_samples(build: Any, verdicts: str) -> pa.Table:
-    """`id` and `record_id` of the samples that a verdict fragment keeps."""
-    table = read_table(build, verdicts, ["level", "id", "record_id", "outcome"])
-    kept = pc.and_(pc.equal(table.column("level"), "sample"), pc.equal(table.column("outcome"), str(Outcome.KEPT)))
-    return table.filter(kept).select(["id", "record_id"])
 
 
 def _checked(stream: StreamPlan, got: NDArray[np.generic] | Failure) -> NDArray[np.generic] | Failure:
