@@ -7,7 +7,7 @@ computes nothing, and a signal that is added computes itself: values of the othe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +16,18 @@ import pyarrow as pa
 from curate.media.examine import CutHow
 from curate.media.guarded import decodes
 from curate.media.requests import DecodeRequest
-from curate.pipeline.blocks import drop_views, failed_rows, view_name
+from curate.pipeline.blocks import failed_rows, view_name
 from curate.pipeline.board import Board
 from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import Batch, Records, decoded, examined
+from curate.pipeline.flow import Flow, flowed, handed, passed_on
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.listing import Listing
 from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
-from curate.pipeline.rows import FILES, PARTITION, TALLY, files_column, nested, partition_of, tally_column, unnested
+from curate.pipeline.rows import FILES, PARTITION, TALLY, files_column, partition_of, tally_column
 from curate.schema.manifest import File
 from curate.schema.tables import SAMPLES
 from curate.signals.probed import PROBED
@@ -46,13 +47,8 @@ RESULT = pa.schema(
 )
 """What comes out of the plan: a row a partition."""
 
-BATCH, SIZES, MISSING = "batch", "sizes", "missing"
-"""Columns that flow to later groups: samples with their views; how many of them models see together, null where the
-views are too large to flow and are decoded again; names of the groups that are missing."""
-
-MOST_FLOWING = 1 << 30
-"""Most bytes of views of one partition that flow: a row of a plan lies in memory whole, and one record may make
-thousands of clips."""
+MISSING = "missing"
+"""A column beside those of `flow`: names of the later groups that are missing."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +119,7 @@ class Annotate:
         given = _given(self._context, partition, [*self._here, *self._later])
         records = Records(read_table(build, paths.fetched(name, source))) if samples is None else None
         parts: list[pa.Table] = []
-        flowing: list[pa.Table] = []
-        sizes: list[int] | None = []
-        weight = 0
+        flow = Flow([v for g in later for v in g.needs])
         done = failed = again = 0
         for batch in (
             examined(build, records, self._cut, views, paths.reader)
@@ -141,26 +135,21 @@ class Annotate:
             bad, tries = failed_rows(table), retries.take()
             failed, again = failed + bad, again + tries
             board.add("annotate", passed=table.num_rows - bad, failed=bad, retries=tries)
-            if later and sizes is not None:
-                flowing.append(drop_views(table, [v for g in later for v in g.needs]))
-                sizes.append(table.num_rows)
-                weight += flowing[-1].nbytes
-                if weight > MOST_FLOWING:
-                    flowing, sizes = [], None
+            if later:
+                flow.add(table)
         files: list[File] = []
         if records is not None:
             whole = pa.concat_tables(parts) if parts else SAMPLES.empty_table()
             files = [write_table(build, samples_path, whole), write_table(build, records_path, records.table())]
         files += [fragment.commit(build, paths.signals(name, source, fragment.group.name)) for fragment in mine]
-        return self._result(block, (done, 0, failed, again), files, flowing, sizes, [g.name for g in later])
+        return self._result(block, (done, 0, failed, again), files, flow, [g.name for g in later])
 
     def _result(
         self,
         block: pa.Table,
         told: tuple[int, int, int, int],
         files: Sequence[File] = (),
-        flowing: Sequence[pa.Table] = (),
-        sizes: Sequence[int] | None = (),
+        flow: Flow | None = None,
         missing: Sequence[str] = (),
     ) -> pa.Table:
         """The row that goes on."""
@@ -170,9 +159,7 @@ class Annotate:
         table = pa.table(columns, schema=RESULT)
         if self._later:
             self._context.board.add("annotate", queued=1)
-            batch = pa.concat_tables(flowing) if flowing else Batch().table([])
-            table = table.append_column(BATCH, nested(batch))
-            table = table.append_column(SIZES, pa.array([sizes], pa.list_(pa.int64())))
+            table = (flow or Flow([])).onto(table, Batch().table([]))
             table = table.append_column(MISSING, pa.array([list(missing)], pa.list_(pa.string())))
         return table
 
@@ -195,7 +182,7 @@ class Compute:
         """Compute and commit the group of a partition, where it is missing."""
         self._context.board.add("annotate", queued=-1)
         if self._group.name not in block.column(MISSING)[0].as_py():
-            return self._passed(block, [], block.column(BATCH))
+            return self._passed(block, [])
         partition = partition_of(block)
         with leased(self._context.board, f"annotate:{self._group.name}", partition.name) as models:
             return self._computed(block, partition, models)
@@ -205,19 +192,22 @@ class Compute:
             models.load_signal(signal)
         fragment = GroupFragment(self._group, self._context.paths, models)
         path = self._context.paths.signals(partition.name, partition.source, self._group.name)
-        sizes = block.column(SIZES)[0].as_py()
-        if sizes is None:
-            done = 0
-            for batch in self._decoded(partition):
-                fragment.computed(batch, done)
-                done += batch.num_rows
-            return self._passed(block, [fragment.commit(self._context.build, path)], block.column(BATCH))
-        whole = unnested(block, BATCH)
-        starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        parts = [fragment.computed(whole.slice(at, size), at) for at, size in zip(starts, sizes, strict=True)]
+        came = flowed(block)
+        done, parts = 0, []
+        for batch in self._handed(self._decoded(partition) if came is None else came):
+            table = fragment.computed(batch, done)
+            done += table.num_rows
+            if came is not None:
+                parts.append(table)
         files = [fragment.commit(self._context.build, path)]
-        kept = [v for g in self._later for v in g.needs]
-        return self._passed(block, files, nested(drop_views(pa.concat_tables(parts) if parts else whole, kept)))
+        return self._passed(passed_on(block, parts, [v for g in self._later for v in g.needs]), files)
+
+    def _handed(self, batches: Iterable[pa.Table]) -> Iterable[pa.Table]:
+        """What the models see together: on a GPU as much as fills their batches, on a CPU what the decoder gave."""
+        on = [s.on for s in self._group.signals]
+        if all(one.device == "cpu" for one in on):
+            return batches
+        return handed(batches, self._group.needs, max(one.batch for one in on))
 
     def _decoded(self, partition: Partition) -> Iterator[pa.Table]:
         """The batches of a partition whose views did not flow."""
@@ -230,7 +220,7 @@ class Compute:
             done += table.num_rows
             yield table
 
-    def _passed(self, block: pa.Table, files: Sequence[File], batch: Any) -> pa.Table:
+    def _passed(self, block: pa.Table, files: Sequence[File]) -> pa.Table:
         at = block.column_names.index(DECODES.name)
         before = decodes_of(block.column(at)[0].as_py())
         block = block.set_column(at, DECODES, decodes_column(before, decodes()))
@@ -239,7 +229,7 @@ class Compute:
         if not self._later:
             return block.select(RESULT.names)
         self._context.board.add("annotate", queued=1)
-        return block.set_column(block.column_names.index(BATCH), BATCH, batch)
+        return block
 
 
 def seen(batch: Batch, views: Sequence[DecodeRequest], given: pa.Table, start: int) -> pa.Table:

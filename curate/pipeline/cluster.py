@@ -16,6 +16,7 @@ from typing import Any
 
 from curate.decide.engine import Engine
 from curate.decide.processes import ProcessEngine
+from curate.pipeline.placement import Capacity, Node
 from curate.schema.errors import CurateError
 
 CONNECT_SECONDS = 10.0
@@ -53,6 +54,7 @@ class Cluster:
         self._is_own = False
         self._ending: threading.Thread | None = None
         self._had: dict[str, float] = {}
+        self._known: Capacity | None = None
         self._processes: ProcessEngine | None = None
 
     @property
@@ -63,9 +65,21 @@ class Cluster:
     @property
     def gpus(self) -> int:
         """GPUs of the whole cluster."""
-        if self.address is None and not any(Path("/dev").glob("nvidia[0-9]*")):
-            return 0
-        return int(self._resources().get("GPU", 0))
+        return self.capacity.gpus
+
+    @property
+    def capacity(self) -> Capacity:
+        """What each node has to give away; of this machine alone that is known before Ray is started."""
+        if self._known is not None and not self._is_up:
+            return self._known
+        import ray
+
+        if self.address is None and not ray.is_initialized():
+            return Capacity((Node(self._workers or len(os.sched_getaffinity(0)), _gpus_here()),))
+        self.start()
+        given = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        nodes = [Node(r.get("CPU", 0), r.get("GPU", 0), int(r.get("memory", 0))) for r in given]
+        return Capacity(tuple(nodes), grows=self.address is not None)
 
     @property
     def dashboard(self) -> str | None:
@@ -122,7 +136,7 @@ class Cluster:
             return
         import ray
 
-        self._had, self._is_up = resources(), False
+        self._had, self._known, self._is_up = resources(), self.capacity, False
         self._ending = threading.Thread(target=ray.shutdown)
         self._ending.start()
         self._at_end.callback(self._ending.join)
@@ -254,6 +268,17 @@ def _answers(address: str | None) -> None:
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _gpus_here() -> int:
+    """GPUs that a fresh local Ray will find on this machine; CUDA_VISIBLE_DEVICES may hide some."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return 0
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager as manager
+
+    visible = manager.get_current_process_visible_accelerator_ids()
+    found = manager.get_current_node_num_accelerators()
+    return found if visible is None else min(found, len(visible))
 
 
 def resources() -> dict[str, float]:

@@ -142,7 +142,7 @@ class Decisions:
         work = {name: (self._partitions[name], self._keeping[name]) for name in names}
         with Stage(self._console, "look", 0, "looks") as stage:
             with board.shown({"look": stage}):
-                for row in look(context, work, self._second, self._cluster):
+                for row in look(context, work, self._second, self._cluster, self._plan.computes):
                     self.looked[row["partition"]] = dict(row["fragments"])
                     self.files += [File(**file) for file in row["files"]]
                     self._decodes.add(decodes_of(row["decodes"]))

@@ -87,11 +87,16 @@ class Batch:
         samples = self.samples
         pixels = pc.multiply(samples.column("width").cast(pa.int64()), samples.column("height"))
         samples = samples.append_column("pixels", pixels).select(["sample_id", "kind", "text", *PROBED])
-        for view in views:
-            samples = samples.append_column(VIEW + view_name(view), pack_view([got.get(view) for got in self.views]))
-            lost = failure_array([failed.get(view) for failed in self.failures])
-            samples = samples.append_column(LOST + view_name(view), lost)
-        return samples
+        return with_views(samples, self, views)
+
+
+def with_views(samples: pa.Table, batch: Batch, views: Sequence[DecodeRequest]) -> pa.Table:
+    """Rows of a batch with two columns a view, VIEW and LOST."""
+    for view in views:
+        samples = samples.append_column(VIEW + view_name(view), pack_view([got.get(view) for got in batch.views]))
+        lost = failure_array([failed.get(view) for failed in batch.failures])
+        samples = samples.append_column(LOST + view_name(view), lost)
+    return samples
 
 
 class Records:

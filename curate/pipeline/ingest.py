@@ -21,12 +21,13 @@ from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
-from curate.pipeline.pools import FETCH_CPUS, LIST_CPUS, pools
+from curate.pipeline.placement import FETCH_CPUS, LIST_CPUS, models_of, pools_of
 from curate.pipeline.progress import Stage
-from curate.pipeline.ray_data import execute, from_rows, map_stage
+from curate.pipeline.ray_data import execute, from_rows, map_stage, stage_of
 from curate.pipeline.read_log import Read, ReadLog
 from curate.schema.errors import CurateError
 from curate.schema.manifest import File
+from curate.schema.recipe import Compute as Asked
 from curate.schema.recipe import Cut, PluginSource, Recipe, TableSource
 from curate.sources.base import Source, Unit
 from curate.storage import Store
@@ -71,11 +72,13 @@ def ingest(
     paths: Paths,
     cluster: Cluster,
     stages: Mapping[str, Stage],
+    computes: Mapping[str, Asked],
 ) -> Ingested:
     """List, fetch, cut and annotate whatever is not committed yet; where there is no stage `annotate`, only fetch.
 
     Args:
-        groups: of signals that are computed of all samples.
+        groups: of signals that are computed of all samples, with the devices that they run on.
+        computes: by signal what the recipe says of its pool.
         stages: `ingest` (records) and `annotate` (samples), whose progress is shown while the plan runs.
     """
     by_name = {source.name: source for source in sources}
@@ -100,7 +103,7 @@ def ingest(
             told["annotate"].add({"total": one.samples, "reused": one.samples})
     counts = Decodes()
     if units:
-        found += _read(build, recipe, by_name, units, groups, paths, there, cluster, stages, told, counts)
+        found += _read(build, recipe, by_name, units, groups, paths, there, cluster, stages, computes, told, counts)
     for name, stage in stages.items():
         told[name].end(stage)
     for one in found:
@@ -139,6 +142,7 @@ def _read(
     there: Iterable[str],
     cluster: Cluster,
     stages: Mapping[str, Stage],
+    computes: Mapping[str, Asked],
     told: Mapping[str, Tally],
     counts: Decodes,
 ) -> list[Read]:
@@ -160,12 +164,13 @@ def _read(
     board = Board()
     for name, sums in told.items():  # what was read before is shown too
         board.add(name, total=sums.total, reused=sums.reused)
-    on_gpu = next((i for i, g in enumerate(groups) if cluster.gpus and g.gpus), len(groups))
-    here, later = groups[:on_gpu], groups[on_gpu:]
+    by_group = {group.name: group for group in groups}
+    models = models_of(groups, computes)
+    decoders, *behind = pools_of("annotate", models, cluster.capacity, beside=LIST_CPUS + FETCH_CPUS)
+    here, later = ([by_group[name] for pool in some for name in pool.names] for some in ([decoders], behind))
     committed = Listing(there)
     stores = endpoint_env()
     context = Context(build, paths, committed, board, stores)
-    size = pools(cluster)
     plan = map_stage(
         from_rows(table),
         list_unit,
@@ -189,29 +194,10 @@ def _read(
         stores=stores,
     )
     if "annotate" in stages:
-        plan = map_stage(
-            plan,
-            Annotate,
-            cpus=size.actor_cpus,
-            actors=size.actors,
-            context=context,
-            cut=cut_how(recipe.cut),
-            here=here,
-            later=later,
-        )
-    for i, group in enumerate(later if "annotate" in stages else []):
-        share = group.gpus if cluster.gpus else 0
-        plan = map_stage(
-            plan,
-            Compute,
-            cpus=size.actor_cpus,
-            gpus=share,
-            actors=size.gpu_actors(cluster, share) if share else size.actors,
-            context=context,
-            before=groups[: on_gpu + i],
-            group=group,
-            later=later[i + 1 :],
-        )
+        plan = stage_of(plan, decoders, Annotate, context=context, cut=cut_how(recipe.cut), here=here, later=later)
+        for i, (pool, group) in enumerate(zip(behind, later, strict=True)):
+            before = [*here, *later[:i]]
+            plan = stage_of(plan, pool, Compute, context=context, before=before, group=group, later=later[i + 1 :])
     found = []
     with board.shown(stages):
         for row in execute(plan):

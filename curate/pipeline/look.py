@@ -8,7 +8,7 @@ threshold that is lowered costs the newcomers alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -29,11 +29,12 @@ from curate.pipeline.kept import field_values, rows_kept
 from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import KEY_HEX, Partition
 from curate.pipeline.paths import Group
-from curate.pipeline.pools import pools
-from curate.pipeline.ray_data import execute, from_rows, map_stage
+from curate.pipeline.placement import models_of, pools_of
+from curate.pipeline.ray_data import execute, from_rows, stage_of
 from curate.pipeline.rows import FILES, PARTITION, TALLY, files_column, partition_of, tally_column
 from curate.schema.ids import digest_of_rows
 from curate.schema.manifest import File
+from curate.schema.recipe import Compute
 from curate.schema.tables import SAMPLES
 from curate.signals.probed import PROBED
 from curate.storage.bucket import apply_endpoint_env
@@ -61,12 +62,14 @@ def look(
     work: Mapping[str, tuple[Partition, Sequence[str]]],
     groups: Sequence[Group],
     cluster: Cluster,
+    computes: Mapping[str, Compute],
 ) -> Iterator[dict[str, Any]]:
     """Look at what some verdicts keep; rows of RESULT as they come, in no fixed order.
 
     Args:
         work: by partition's name, it and its verdicts as VERDICTS has them.
         groups: of the second look, in order.
+        computes: by signal what the recipe says of its pool.
     """
     rows = [
         {
@@ -84,19 +87,11 @@ def look(
         for partition, verdicts in work.values()
     ]
     plan = from_rows(pa.Table.from_pylist(rows, schema=RESULT))
-    size = pools(cluster)
-    for on_gpu, some in groupby(groups, lambda g: g.name if cluster.gpus and g.gpus else ""):
-        here = list(some)
-        share = here[0].gpus if on_gpu else 0
-        plan = map_stage(
-            plan,
-            Look,
-            cpus=size.actor_cpus,
-            gpus=share,
-            actors=size.gpu_actors(cluster, share) if share else (min(size.actors[0], len(rows)), size.actors[1]),
-            context=context,
-            groups=here,
-        )
+    by_name = {group.name: group for group in groups}
+    for pool in pools_of("look", models_of(groups, computes), cluster.capacity):
+        if pool.models:
+            pool = replace(pool, workers=(min(pool.workers[0], len(rows)), pool.workers[1]))
+            plan = stage_of(plan, pool, Look, context=context, groups=[by_name[name] for name in pool.names])
     yield from execute(plan)
 
 

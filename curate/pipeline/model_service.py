@@ -63,16 +63,19 @@ class ModelService:
                 block = block.append_column(field.name, found[field.name])
         return pa.table({name: columns[name] for name in answer_schema(signals).names}, schema=answer_schema(signals))
 
-    def load_tokenizer(self, name: str) -> str:
-        """Load a tokenizer of the zoo, or of a folder; its card as JSON."""
+    def load_tokenizer(self, name: str, on: str) -> str:
+        """Load a tokenizer of the zoo, or of a folder, onto what is said as JSON; its card as JSON."""
         from curate.tokenizers import zoo
 
-        self._tokenizers[name] = zoo.load_on_one_thread(name)
-        return self._tokenizers[name].card.model_dump_json()
+        told = RunsOn(**json.loads(on))
+        batch = None if told.device == "cpu" else told.batch
+        self._tokenizers[name + on] = zoo.load_on_one_thread(name, told.device, told.dtype, batch)
+        return self._tokenizers[name + on].card.model_dump_json()
 
-    def encode(self, name: str, items: list[Any]) -> list[Any]:
-        """Ids of each item, or [error class, message] where the tokenizer refuses it; it takes no other along."""
-        tokenizer = self._tokenizers.get(name)
+    def encode(self, name: str, on: str, items: list[Any]) -> list[Any]:
+        """Ids of each item by a tokenizer, as `load_tokenizer` takes it, or [error class, message] where it refuses it;
+        it takes no other along."""
+        tokenizer = self._tokenizers.get(name + on)
         if tokenizer is None:
             raise NotLoaded(name)
         try:

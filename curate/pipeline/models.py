@@ -30,9 +30,12 @@ from curate.pipeline.board import Board
 from curate.pipeline.model_service import ModelService, NotLoaded, answer_schema
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, Quarantined
+from curate.schema.fields import RunsOn
 from curate.schema.verdict import Failure
 from curate.signals.base import Signal
 from curate.signals.probed import PROBED
+
+ON_CPU = RunsOn()
 
 LOAD_SECONDS = 1800.0
 """Time limit for loading one model: large weights come over a network."""
@@ -157,24 +160,27 @@ class Models:
             raise self._caller.reject()
         return answer
 
-    def load_tokenizer(self, name: str, card: CodecCard) -> None:
-        """Load a tokenizer, unless it is.
+    def load_tokenizer(self, name: str, card: CodecCard, on: RunsOn = ON_CPU) -> None:
+        """Load a tokenizer onto a device, unless it is there.
 
         Raises:
             CurateError: it cannot be loaded, or is no longer the one of `card`.
         """
         try:
-            said = self._load("load_tokenizer", name)
+            said = self._load("load_tokenizer", name, _told(on))
         except (HelperDied, HelperError) as exc:
             raise CurateError(f"tokenizer {name} cannot be loaded: {exc}") from exc
         if said is not None and CodecCard.model_validate_json(said) != card:  # files are named by the plan's card
             raise CurateError(f"the tokenizer {name} changed while the run was at work", "run it again")
 
-    def encode(self, name: str, stage: str, items: Sequence[Any]) -> list[NDArray[np.generic] | Failure]:
+    def encode(
+        self, name: str, stage: str, items: Sequence[Any], on: RunsOn = ON_CPU
+    ) -> list[NDArray[np.generic] | Failure]:
         """Ids of each item, or why there are none; a poison item costs its own ids only."""
+        spec = name, _told(on)
 
         def ask(some: list[Any]) -> list[Any]:
-            answer = self._ask(("load_tokenizer", name), "encode", name, some, limit_s=_limit(len(some)))
+            answer = self._ask(("load_tokenizer", *spec), "encode", *spec, some, limit_s=_limit(len(some)))
             if not isinstance(answer, list) or len(answer) != len(some):
                 raise self._caller.reject()
             return answer
@@ -238,7 +244,11 @@ def leased(board: Board, stage: str, partition: str) -> Iterator[Models]:
 def _spec(signal: Signal) -> tuple[str, str, str]:
     cls = type(signal)
     options = json.dumps(signal.options.model_dump(mode="json"), sort_keys=True)
-    return f"{cls.__module__}:{cls.__qualname__}", options, json.dumps(asdict(signal.on))
+    return f"{cls.__module__}:{cls.__qualname__}", options, _told(signal.on)
+
+
+def _told(on: RunsOn) -> str:
+    return json.dumps(asdict(on))
 
 
 def _limit(count: int) -> float:

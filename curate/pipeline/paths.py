@@ -41,11 +41,6 @@ class Group:
     is_second: bool = False
 
     @property
-    def gpus(self) -> float:
-        """Share of a GPU that a worker takes where there is one."""
-        return max((s.cost.gpus for s in self.signals), default=0.0)
-
-    @property
     def needs(self) -> list[DecodeRequest]:
         """Views of all its signals, each once, in a fixed order."""
         return sorted({view for s in self.signals for view in s.needs}, key=view_name)

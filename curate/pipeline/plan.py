@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from curate import plugins
 from curate.decide.rules import check_near_duplicates, check_rules
 from curate.media.reader import check_reader
 from curate.pipeline.paths import LIGHT, LIGHT_KEPT, Group, groups_of
-from curate.pipeline.tokenize import StreamPlan
+from curate.pipeline.placement import Capacity, device_of
+from curate.pipeline.streams import StreamPlan
 from curate.schema.errors import CurateError
-from curate.schema.fields import RunsOn, SignalField
+from curate.schema.fields import Resources, RunsOn, SignalField
 from curate.schema.recipe import Compute
 from curate.schema.recipe_file import RecipeFile
 from curate.signals import registry
@@ -40,6 +41,7 @@ class Plan:
         fields: every field that a rule may name: of signals and of probing.
         streams: token streams with their codec cards.
         computes: by signal what its model is to run on, as the recipe says it.
+        lines: by signal where the recipe names its device, where it does.
         kept: names of the signals of the second look: those that the recipe says are for kept samples, and all that
             read what these give.
     """
@@ -49,6 +51,7 @@ class Plan:
     fields: dict[str, SignalField]
     streams: list[StreamPlan]
     computes: dict[str, Compute]
+    lines: dict[str, tuple[str | int, ...]]
     kept: frozenset[str] = frozenset()
 
     @property
@@ -74,21 +77,30 @@ def make_plan(file: RecipeFile) -> Plan:
             plugins.find("source", source.kind)
     signals: list[Signal] = []
     computes: dict[str, Compute] = {}
+    lines: dict[str, tuple[str | int, ...]] = {}
+
+    def compute(signal: Signal, use: Compute, *at: str | int) -> None:
+        with _at(file, (*at, "compute")):
+            computes[signal.name], signal.on = _run_on(signal.name, signal.cost, use, recipe.compute)
+        if "device" in use.model_fields_set:
+            lines[signal.name] = (*at, "compute", "device")
+
     for i, use in enumerate(recipe.annotate):
         with _at(file, ("annotate", i)):
             signals.append(registry.build(use))
-        with _at(file, ("annotate", i, "compute")):
-            computes[signals[-1].name] = _run_on(signals[-1], use.compute, recipe.compute)
+        compute(signals[-1], use.compute, "annotate", i)
     streams = _streams(file, signals)
-    captioners = _captioners(file, signals, computes)
+    captioners = _captioners(file, signals)
+    for captioner, at in captioners:
+        compute(captioner, captioner.use.compute, *at)
     with _at(file, ("caption", "prefer")):
-        known, texts = {f.name for s in signals for f in s.gives}, [text for c in captioners for text in c.texts]
+        known, texts = {f.name for s in signals for f in s.gives}, [text for c, _ in captioners for text in c.texts]
         caption = CaptionSignal.of(recipe.caption, known, texts)
     with _at(file, ("annotate",)):
-        ordered = registry.order([*signals, *captioners, caption])
+        ordered = registry.order([*signals, *(c for c, _ in captioners), caption])
     for signal in ordered:
         if signal.name not in computes:
-            computes[signal.name] = _run_on(signal, Compute(), recipe.compute)
+            compute(signal, Compute())
     said = {s.name for s, use in zip(signals, recipe.annotate, strict=False) if use.for_ == "kept"}
     kept = _second_look(ordered, {*said, *(use.name for use in recipe.caption.uses if use.for_ == "kept")})
     fields = dict(PROBED)
@@ -112,7 +124,7 @@ def make_plan(file: RecipeFile) -> Plan:
         with _at(file, ("decide", "near_duplicates", i)):
             check_near_duplicates([near], fields)
             _check_first([near.embedding, *near.keep], ordered, kept)
-    return Plan(file, ordered, fields, streams, computes, kept)
+    return Plan(file, ordered, fields, streams, computes, lines, kept)
 
 
 def _second_look(signals: Sequence[Signal], said: Collection[str]) -> frozenset[str]:
@@ -146,8 +158,28 @@ def _check_first(fields: Sequence[str], signals: Sequence[Signal], kept: Collect
             )
 
 
-def _run_on(signal: Signal, use: Compute, recipe: Compute) -> Compute:
-    """Settle the numbers and the batch of a signal's model; all that is said of what it is to run on.
+def settle(plan: Plan, has: Capacity) -> Plan:
+    """The plan with the device of each model, on what there is to run on. Signals are settled in place.
+
+    Raises:
+        CurateError: the recipe wants a GPU and there is none, with the line that says so.
+    """
+    file = plan.file
+    for signal in plan.signals:
+        with _at(file, plan.lines.get(signal.name, ("compute", "device"))):
+            device = device_of(signal.name, signal.cost, plan.computes[signal.name], has)
+        signal.on = replace(signal.on, device=device)
+    streams = []
+    for i, stream in enumerate(plan.streams):
+        own = "device" in stream.use.compute.model_fields_set
+        with _at(file, ("tokenize", "streams", i, "compute", "device") if own else ("compute", "device")):
+            device = device_of(stream.use.name, stream.cost, stream.compute, has)
+        streams.append(replace(stream, on=replace(stream.on, device=device)))
+    return replace(plan, streams=streams)
+
+
+def _run_on(name: str, cost: Resources, use: Compute, recipe: Compute) -> tuple[Compute, RunsOn]:
+    """All that is said of what a model is to run on; and the numbers and the batch that follow from it.
 
     Args:
         use: what the recipe says of this model. It must be possible; what the recipe says of all models holds for those
@@ -156,24 +188,23 @@ def _run_on(signal: Signal, use: Compute, recipe: Compute) -> Compute:
     Raises:
         CurateError: the model cannot do what `use` says.
     """
-    cost, name = signal.cost, signal.name
     if use.device == "cuda" and not cost.gpus:
         raise CurateError(f"{name} runs on CPUs alone", "leave `device` out")
     if use.dtype is not None and use.dtype not in cost.dtypes:
         raise CurateError(f"{name} does not compute in {use.dtype}", f"it does in {', '.join(cost.dtypes)}")
     said = use.over(recipe)
     dtype = said.dtype if said.dtype in cost.dtypes else cost.dtypes[0]
-    signal.on = RunsOn(dtype=dtype or cost.dtypes[0], batch=said.batch or cost.batch if cost.gpus else cost.batch)
-    return said
+    batch = said.batch or cost.batch if cost.gpus else cost.batch
+    return said, RunsOn(dtype=dtype or cost.dtypes[0], batch=batch)
 
 
-def _captioners(file: RecipeFile, signals: Sequence[Signal], computes: dict[str, Compute]) -> list[CaptionerSignal]:
-    """The captioners of the recipe, each of which may read fields of `signals` and of those before it; `computes` is
-    added to."""
+def _captioners(file: RecipeFile, signals: Sequence[Signal]) -> list[tuple[CaptionerSignal, tuple[str | int, ...]]]:
+    """The captioners of the recipe, each of which may read fields of `signals` and of those before it; with where the
+    recipe names them."""
     caption = file.recipe.caption
     fields = {**PROBED, **{f.name: f for s in signals for f in s.gives}}
     taken = {LIGHT, CaptionSignal.name, *ORIGINS, *(s.name for s in signals)}
-    made: list[CaptionerSignal] = []
+    made: list[tuple[CaptionerSignal, tuple[str | int, ...]]] = []
     for i, use in enumerate(caption.uses):
         at: tuple[str | int, ...] = (
             ("caption", "captioner") if caption.captioner is not None else ("caption", "captioners", i)
@@ -188,10 +219,8 @@ def _captioners(file: RecipeFile, signals: Sequence[Signal], computes: dict[str,
         with _at(file, (*at, "calls", "api_key_env")):
             key_of_environment(use)
         with _at(file, (*at, "model")):
-            made.append(CaptionerSignal(CaptionerOptions(use=use)))
-        with _at(file, (*at, "compute")):
-            computes[use.name] = _run_on(made[-1], use.compute, file.recipe.compute)
-        fields |= {field.name: field for field in made[-1].gives}
+            made.append((CaptionerSignal(CaptionerOptions(use=use)), at))
+        fields |= {field.name: field for field in made[-1][0].gives}
     return made
 
 
@@ -207,7 +236,11 @@ def _streams(file: RecipeFile, signals: list[Signal]) -> list[StreamPlan]:
                 raise CurateError(
                     f"two different tokenizers are called {card.name}", "rename one, in its card.json too"
                 )
-            streams.append(StreamPlan(stream, card, found, recipe.tokenize.crops))
+            cost = zoo.cost(found)
+        with _at(file, ("tokenize", "streams", i, "compute")):
+            said, on = _run_on(stream.name, cost, stream.compute, recipe.compute)
+        with _at(file, ("tokenize", "streams", i, "tokenizer")):
+            streams.append(StreamPlan(stream, card, found, recipe.tokenize.crops, cost, said, on))
             _ = streams[-1].view  # refused here, where the line of the recipe is known
             if card.needs:
                 _give_labels(streams[-1], signals, annotate)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
+from curate.pipeline.placement import Pool
 from curate.pipeline.user_errors import user_errors
 
 Row = dict[str, Any]
@@ -29,6 +30,7 @@ def map_stage(
     *,
     cpus: float,
     gpus: float = 0,
+    memory: int = 0,
     actors: tuple[int, int] | None = None,
     **given: Any,
 ) -> Dataset:
@@ -39,7 +41,7 @@ def map_stage(
 
     Args:
         fn: a function, which runs as stateless tasks, or a class, which runs as a pool of actors.
-        cpus, gpus: what Ray reserves for one task or actor.
+        cpus, gpus, memory: what Ray reserves for one task or actor; memory in bytes.
         actors: fewest and most actors of the pool; Ray starts more while there is work and room, on nodes that join
             later too.
         given: further arguments of the function, or of the class's constructor.
@@ -54,7 +56,13 @@ def map_stage(
                 min_size=actors[0], max_size=actors[1], max_tasks_in_flight_per_actor=2 if gpus else 1
             ),
         }
-    return dataset.map_batches(fn, batch_size=1, batch_format="pyarrow", num_cpus=cpus, num_gpus=gpus or None, **more)
+    more |= {"num_cpus": cpus, "num_gpus": gpus or None, "memory": memory or None}
+    return dataset.map_batches(fn, batch_size=1, batch_format="pyarrow", **more)
+
+
+def stage_of(dataset: Dataset, pool: Pool, fn: type, **given: Any) -> Dataset:
+    """The plan with one more operator: the workers of a pool, each made of `fn` with `given`."""
+    return map_stage(dataset, fn, cpus=pool.cpus, gpus=pool.gpus, memory=pool.memory, actors=pool.workers, **given)
 
 
 def execute(dataset: Dataset) -> Iterator[Row]:

@@ -97,7 +97,7 @@ def _remove(
     failing: Mapping[str, Sequence[str]],
     groups: Sequence[Group],
     texts: Sequence[str],
-    good: Collection[str],
+    good: Collection[str] = (),
 ) -> None:
     """Remove fragments that hold failures, by folder, and what was made of them, but those in `good`."""
     again = {_partition(path) for folder in ("fetched", "records") for path in failing[folder]}

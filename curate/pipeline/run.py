@@ -27,7 +27,7 @@ from curate.pipeline.listing import Listing
 from curate.pipeline.pack import pack
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
-from curate.pipeline.plan import Plan
+from curate.pipeline.plan import Plan, settle
 from curate.pipeline.progress import Stage, together
 from curate.pipeline.read_log import READ_LOG
 from curate.pipeline.retry import reset_failures
@@ -88,6 +88,7 @@ def run(
     Raises:
         CurateError: no space, another run on the same build, a source without records, nothing kept.
     """
+    plan = settle(plan, cluster.capacity)
     recipe = plan.file.recipe
     decodes = Decodes()
     with build.acquire(MANIFEST) as lease:
@@ -105,7 +106,7 @@ def run(
             groups = groups_of(signals, plan.kept)
             first = [group for group in groups if not group.is_second]
             with together(*stages.values()):
-                found = ingest(build, recipe, sources, first, paths, cluster, stages)
+                found = ingest(build, recipe, sources, first, paths, cluster, stages, plan.computes)
             decodes.add(found.decodes)
             for i, source in enumerate(sources):
                 if not found.records[source.name]:

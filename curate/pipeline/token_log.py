@@ -8,7 +8,8 @@ from contextlib import suppress
 import pyarrow as pa
 
 from curate.pipeline.paths import Paths
-from curate.pipeline.tokenize import StreamPlan, Work
+from curate.pipeline.streams import StreamPlan
+from curate.pipeline.tokenize import Work
 from curate.shards.pack import Tokenized
 from curate.storage import Store
 from curate.storage.tables import read_table, write_table

@@ -3,47 +3,41 @@
 A fragment serves whatever subset of its partition is kept: when a threshold moves, or a stream is added, only samples
 that no fragment of the stream holds are encoded, into a fragment of their own. Tokenizers do not let a sample's ids
 depend on its neighbours, so ids are those of a fresh run.
+
+The worker that decodes holds the tokenizers that share it. Each other one has workers of its own behind it, on GPUs
+where there are some, which get the views over the plan and commit the stream's fragment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from curate.media.guarded import decodes
-from curate.media.requests import DecodeRequest
 from curate.pipeline.annotate import Context
-from curate.pipeline.blocks import view_name
+from curate.pipeline.blocks import LOST, failures_of, unpack_views, view_name
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.decodes import DECODES, decodes_column
+from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
-from curate.pipeline.examined import decoded
+from curate.pipeline.examined import Batch, decoded, with_views
+from curate.pipeline.flow import Flow, flowed, handed, passed_on
 from curate.pipeline.kept import field_values, kept_samples, rows_of
-from curate.pipeline.models import Models, leased
-from curate.pipeline.partitions import KEY_HEX, Partition
-from curate.pipeline.paths import Paths
-from curate.pipeline.pools import pools
-from curate.pipeline.ray_data import execute, from_rows, map_stage
+from curate.pipeline.models import leased
+from curate.pipeline.partitions import Partition
+from curate.pipeline.placement import pools_of
+from curate.pipeline.ray_data import execute, from_rows, stage_of
 from curate.pipeline.rows import PARTITION, TALLY, partition_of, tally_column
-from curate.schema.codec import CodecCard
-from curate.schema.ids import digest_of_rows
-from curate.schema.recipe import Stream
+from curate.pipeline.streams import StreamFragment, StreamPlan
 from curate.schema.tables import SAMPLES
-from curate.schema.verdict import Failure
-from curate.shards.fragments import read_failed, read_ids, write_fragment
-from curate.shards.schema import KEY_NAMES, StreamSpec
+from curate.shards.fragments import read_failed, read_ids
+from curate.shards.schema import KEY_NAMES, KEYS
 from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
 from curate.storage.tables import read_table
-from curate.tokenizers.views import clock_of, field_of, items_of, view_of
-
-VERSION = 3
 
 RESULT = pa.schema(
     [
@@ -55,42 +49,27 @@ RESULT = pa.schema(
 )
 """What comes out of the plan: a row a partition."""
 
+VERDICTS = pa.field("verdicts", pa.string(), nullable=False)
+LOOKED = pa.field("looked", pa.map_(pa.string(), pa.string()), nullable=False)
+"""Columns of `Work`."""
 
-@dataclass(frozen=True)
-class StreamPlan:
-    """A stream of the recipe with its tokenizer's card.
+LACKING, FAILED = "lacking", "failed"
+"""Columns that go from worker to worker beside those of `flow`: by stream, ids of the samples that it is to encode;
+ids of samples to be encoded that failed in some stream, now or before. Other failures are in the tally."""
 
-    Attributes:
-        tokenizer: name that `zoo.load` takes, wherever a process stands.
-        crops: of each image, as in the recipe.
-    """
+BETWEEN = pa.schema(
+    [
+        *RESULT,
+        VERDICTS,
+        LOOKED,
+        pa.field(LACKING, pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),
+        pa.field(FAILED, pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""What goes from worker to worker."""
 
-    use: Stream
-    card: CodecCard
-    tokenizer: str
-    crops: int = 1
-
-    @property
-    def view(self) -> DecodeRequest | None:
-        """What of the media it reads; None where it reads a signal's field."""
-        return view_of(self.card, self.use.fps, self.use.max_frames, self.use.pad, self.crops)
-
-    @property
-    def spec(self) -> StreamSpec:
-        """What the stream's column holds."""
-        return StreamSpec.of(self.use.name, self.card, clock_of(self.card, self.use.fps, self.use.pad))
-
-    @property
-    def field(self) -> str | None:
-        """The signal's field that its ids follow from, a label or the caption; None where it reads media."""
-        return field_of(self.card)
-
-    def prefix(self, paths: Paths, partition: Partition) -> str:
-        """Names of its fragments of a partition begin so: by the digest of the whole card, since that is what fragments
-        and shards carry, and by that of the signal whose field it reads."""
-        signal = None if self.field is None else paths.signals_as[paths.homes[self.field][0]]
-        made_by = [VERSION, self.use.model_dump(mode="json", exclude={"compute"}), self.spec.codec, self.crops, signal]
-        return paths.tokens_prefix(partition.name, partition.source, self.use.name, made_by)
+FIELD = "field:"
+"""Before the name of a signal's field that streams read: its column in a batch."""
 
 
 @dataclass(frozen=True)
@@ -126,180 +105,251 @@ def tokenize(
             }
             for one in work
         ],
-        schema=pa.schema(
-            [
-                *PARTITION,
-                pa.field("verdicts", pa.string(), nullable=False),
-                pa.field("looked", pa.map_(pa.string(), pa.string()), nullable=False),
-            ]
-        ),
+        schema=pa.schema([*PARTITION, VERDICTS, LOOKED]),
     )
-    size = pools(cluster)
-    plan = map_stage(
-        from_rows(table),
-        Encode,
-        cpus=size.actor_cpus,
-        actors=size.actors,
-        context=context,
-        streams=streams,
-    )
+    by_name = {stream.name: stream for stream in streams}
+    decoders, *behind = pools_of("tokenize", [stream.model for stream in streams], cluster.capacity)
+    here, later = ([by_name[name] for pool in some for name in pool.names] for some in ([decoders], behind))
+    plan = stage_of(from_rows(table), decoders, Encode, context=context, here=here, later=later)
+    for i, (pool, stream) in enumerate(zip(behind, later, strict=True)):
+        plan = stage_of(plan, pool, EncodeStream, context=context, stream=stream, later=later[i + 1 :])
     yield from execute(plan)
 
 
-class Encode:
-    """A worker that decodes the kept samples of a partition, a batch at a time, and holds the tokenizers."""
+class _Worker:
+    """What workers that hold tokenizers have in common.
 
-    def __init__(self, context: Context, streams: Sequence[StreamPlan]) -> None:
+    Args:
+        later: streams that later workers encode; the views that they need flow on.
+    """
+
+    def __init__(self, context: Context, later: Sequence[StreamPlan]) -> None:
         apply_endpoint_env(context.stores)
-        self._context, self._streams = context, streams
+        self._context, self._later = context, later
+
+    def _batches(
+        self, row: pa.Table, todo: pa.Table, streams: Sequence[StreamPlan]
+    ) -> Iterator[tuple[Batch, dict[str, pa.ChunkedArray]]]:
+        """Samples of a partition with the views of some streams, and by name the fields that they read.
+
+        Args:
+            row: of the partition.
+            todo: rows of `kept_samples`.
+        """
+        build, paths, partition = self._context.build, self._context.paths, partition_of(row)
+        samples = read_table(build, paths.samples(partition.name, partition.source))
+        rows = rows_of(samples, todo)
+        samples = samples.take(rows)
+        wanted = {s.field for s in streams if s.field is not None}
+        looked = dict(row.column("looked")[0].as_py())
+        fields = field_values(build, paths, partition, samples, rows, looked, wanted)
+        views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
+        done = 0
+        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader):
+            count = len(batch.views)
+            yield batch, {name: column.slice(done, count) for name, column in fields.items()}
+            done += count
+
+    def _passed(self, row: pa.Table, shown: int = 0, failed: int = 0) -> pa.Table:
+        """The row as it goes on; from the last worker, as RESULT.
+
+        Args:
+            shown, failed: samples that this worker has told the board of, and failures among them.
+        """
+        board = self._context.board
+        if self._later:
+            board.add("tokenize", queued=1)
+            return row
+        tally, bad = row.column("tokenize")[0].as_py(), len(row.column(FAILED)[0])
+        todo = tally["total"] - tally["reused"]
+        if todo:  # one that failed in another stream, or in an earlier run, was shown as one that passed
+            board.add("tokenize", passed=todo - bad - (shown - failed), failed=bad - failed, retries=tally["retries"])
+        before = tally["failed"]
+        told = tally["total"], tally["reused"] - before, bad + before, tally["retries"]
+        at = row.column_names.index("tokenize")
+        return row.set_column(at, *tally_column("tokenize", *told)).select(RESULT.names)
+
+
+class Encode(_Worker):
+    """A worker that decodes the kept samples of a partition, a batch at a time, and holds the tokenizers that run
+    beside the decoder.
+
+    Args:
+        here: streams to encode here.
+        later: those that later workers encode.
+    """
+
+    def __init__(self, context: Context, here: Sequence[StreamPlan], later: Sequence[StreamPlan]) -> None:
+        super().__init__(context, later)
+        self._here = here
 
     @with_location("tokenize")
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Encode and commit what is missing of a partition; the answer is its row of RESULT."""
+        """Encode and commit what is missing of a partition; the answer is its row of BETWEEN with what flows, or of
+        RESULT where no worker follows."""
         build, paths, board = self._context.build, self._context.paths, self._context.board
         partition = partition_of(block)
         board.add("tokenize", queued=-1)
         kept = kept_samples(build, block.column("verdicts")[0].as_py())
         held: dict[str, list[str]] = {}
-        lacking: dict[str, pa.Array] = {}
+        lacking: dict[str, list[str]] = {}
         ids = pc.fill_null(kept.column("id"), "").combine_chunks()
-        for stream in self._streams:
-            held[stream.use.name] = self._context.committed.below(stream.prefix(paths, partition))
-            found = [read_ids(build, path) for path in held[stream.use.name]]
+        for stream in (*self._here, *self._later):
+            held[stream.name] = self._context.committed.below(stream.prefix(paths, partition))
+            found = [read_ids(build, path) for path in held[stream.name]]
             there = pa.concat_arrays(found) if found else pa.array([], pa.string())
-            lacking[stream.use.name] = pc.invert(pc.is_in(ids, value_set=there))
-        wanted = lacking[self._streams[0].use.name]
-        for mask in lacking.values():
-            wanted = pc.or_(wanted, mask)
-        todo = kept.filter(wanted)
-        reused, again, shown = kept.num_rows - todo.num_rows, 0, 0
+            lacking[stream.name] = ids.filter(pc.invert(pc.is_in(ids, value_set=there))).to_pylist()
+        wanted = {name for some in lacking.values() for name in some}
+        todo = kept.filter(pa.array([name in wanted for name in ids.to_pylist()], pa.bool_()))
+        reused = kept.num_rows - todo.num_rows
         board.add("tokenize", reused=reused)
+        before = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
+        before &= set(ids.to_pylist())
+        flow = Flow([s.view for s in self._later if lacking[s.name] and s.view is not None])
+        made: list[StreamFragment] = []
         if todo.num_rows:
-            streams = [s for s in self._streams if pc.any(lacking[s.use.name]).as_py()]
             with leased(board, "tokenize", partition.name) as models:
-                looked = dict(block.column("looked")[0].as_py())
-                made, shown = self._encode(models, partition, todo, streams, looked)
-            for stream in streams:
-                mine = ids.filter(lacking[stream.use.name])
-                path = made[stream.use.name].commit(self._context, partition, mine)
+                made = [StreamFragment(s, models, lacking[s.name]) for s in self._here if lacking[s.name]]
+                self._encode(block, todo, made, [s for s in self._later if lacking[s.name]], flow)
+            for fragment in made:
+                path = fragment.commit(build, paths, partition)
                 if path is not None:
-                    held[stream.use.name].append(path)
-            again = retries.take()
-        failed = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
-        bad = len(failed.intersection(ids.to_pylist())) if failed else 0
-        new = len(failed.intersection(todo.column("id").to_pylist())) if failed else 0
-        if todo.num_rows:  # a sample that failed in another stream, in an earlier run, was shown as one that passed
-            board.add("tokenize", passed=shown - new, failed=new - shown, retries=again)
-        columns: dict[str, Any] = {name: block.column(name) for name in PARTITION.names}
+                    held[fragment.stream.name].append(path)
+        now = {sid for fragment in made for sid in fragment.failed}
+        columns: dict[str, Any] = {name: block.column(name) for name in (*PARTITION.names, "verdicts", "looked")}
         columns |= {
-            "tokenize": tally_column("tokenize", kept.num_rows, reused - (bad - new), bad, again)[1],
+            "tokenize": tally_column("tokenize", kept.num_rows, reused, len(before - wanted), retries.take())[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
             DECODES.name: decodes_column(decodes()),
+            LACKING: [[(s.name, lacking[s.name]) for s in self._later]],
+            FAILED: [sorted((before & wanted) | now)],
         }
-        return pa.table(columns, schema=RESULT)
+        row = pa.table({name: columns[name] for name in BETWEEN.names}, schema=BETWEEN)
+        if self._later:
+            return self._passed(flow.onto(row, KEYS_ALONE))
+        return self._passed(row, todo.num_rows, len(now))
 
     def _encode(
         self,
-        models: Models,
-        partition: Partition,
+        row: pa.Table,
         todo: pa.Table,
-        streams: Sequence[StreamPlan],
-        looked: Mapping[str, str],
-    ) -> tuple[dict[str, _Made], int]:
-        """Ids of some streams for some samples of a partition; and how many of these failed.
+        made: Sequence[StreamFragment],
+        later: Sequence[StreamPlan],
+        flow: Flow,
+    ) -> None:
+        """Encode some samples of a partition beside the decoder; what later streams need is added to `flow`.
 
         Args:
-            todo: rows of the verdicts.
-            looked: by group of the second look, its fragment.
+            todo: rows of `kept_samples`.
         """
-        build, paths, board = self._context.build, self._context.paths, self._context.board
-        samples = read_table(build, paths.samples(partition.name, partition.source))
-        rows = rows_of(samples, todo)
-        samples = samples.take(rows)
-        wanted = {s.field for s in streams if s.field is not None}
-        fields = field_values(build, paths, partition, samples, rows, looked, wanted)
-        made = {s.use.name: _Made(s, models) for s in streams}
-        for stream in streams:
-            models.load_tokenizer(stream.tokenizer, stream.card)
-        views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
+        streams = [*(fragment.stream for fragment in made), *later]
+        shown = 0
+        for batch, fields in self._batches(row, todo, streams):
+            keys = batch.samples.select(KEY_NAMES)
+            for fragment in made:
+                view, field = fragment.stream.view, fragment.stream.field
+                fragment.encode(
+                    keys,
+                    [got.get(view) for got in batch.views] if view is not None else [],
+                    [lost.get(view) if view is not None else None for lost in batch.failures],
+                    fields[field].to_pylist() if field is not None else [],
+                )
+            if later:
+                flow.add(_flowing(batch, fields, later))
+            if not self._later:
+                failed = len({sid for fragment in made for sid in fragment.failed})
+                self._context.board.add("tokenize", passed=len(batch.views) - failed + shown, failed=failed - shown)
+                shown = failed
+
+
+class EncodeStream(_Worker):
+    """A worker that holds one stream's tokenizer, on a GPU where it takes one.
+
+    Args:
+        stream: the stream.
+        later: streams that come after it.
+    """
+
+    def __init__(self, context: Context, stream: StreamPlan, later: Sequence[StreamPlan]) -> None:
+        super().__init__(context, later)
+        self._stream = stream
+
+    @with_location("tokenize")
+    def __call__(self, row: pa.Table) -> pa.Table:
+        """Encode and commit the stream of a partition, where it is missing."""
+        self._context.board.add("tokenize", queued=-1)
+        lacking = dict(row.column(LACKING)[0].as_py())
+        wanted = lacking[self._stream.name]
+        if not wanted:
+            return self._passed(row)
+        partition = partition_of(row)
+        came = flowed(row)
+        with leased(self._context.board, f"tokenize:{self._stream.name}", partition.name) as models:
+            fragment = StreamFragment(self._stream, models, wanted)
+            shown = self._encode(fragment, self._decoded(row, wanted) if came is None else came, wanted)
+        path = fragment.commit(self._context.build, self._context.paths, partition)
+        row = passed_on(row, came or [], [s.view for s in self._later if lacking[s.name] and s.view is not None])
+        return self._passed(_with(row, self._stream.name, path, fragment.failed), shown, len(fragment.failed))
+
+    def _encode(self, fragment: StreamFragment, batches: Iterable[pa.Table], wanted: Collection[str]) -> int:
+        """Encode the samples `wanted` of a partition; how many were told to the board."""
+        stream, board = self._stream, self._context.board
+        names = pa.array(wanted, pa.string())
+        mine: Iterable[pa.Table]
+        mine = (table.filter(pc.is_in(table.column("sample_id"), value_set=names)) for table in batches)
+        if stream.on.device != "cpu":
+            mine = handed(mine, [] if stream.view is None else [stream.view], stream.on.batch)
         done = bad = 0
-        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader):
-            some = {name: column.slice(done, len(batch.views)).to_pylist() for name, column in fields.items()}
-            done += len(batch.views)
-            failed: set[int] = set()
-            for one in made.values():
-                failed |= one.encode(batch.samples, batch.views, batch.failures, some)
-            bad += len(failed)
-            board.add("tokenize", passed=len(batch.views) - len(failed), failed=len(failed))
-        return made, bad
+        for table in mine:
+            fragment.encode(
+                table.select(KEY_NAMES),
+                unpack_views(table, stream.view) if stream.view is not None else [],
+                failures_of(table.column(LOST + view_name(stream.view)))
+                if stream.view is not None
+                else [None] * table.num_rows,
+                table.column(FIELD + stream.field).to_pylist() if stream.field is not None else [],
+            )
+            if not self._later:
+                failed = len(fragment.failed) - bad
+                board.add("tokenize", passed=table.num_rows - failed, failed=failed)
+                done, bad = done + table.num_rows, bad + failed
+        return done
+
+    def _decoded(self, row: pa.Table, wanted: Collection[str]) -> Iterator[pa.Table]:
+        """The batches of a partition whose views did not flow."""
+        kept = kept_samples(self._context.build, row.column("verdicts")[0].as_py())
+        todo = kept.filter(pc.is_in(kept.column("id"), value_set=pa.array(wanted, pa.string())))
+        for batch, fields in self._batches(row, todo, [self._stream]):
+            yield _flowing(batch, fields, [self._stream])
 
 
-class _Made:
-    """One stream's ids of a partition while they are made."""
-
-    def __init__(self, stream: StreamPlan, models: Models) -> None:
-        self._stream, self._models = stream, models
-        self._keys: list[pa.Table] = []
-        self._ids: list[NDArray[np.generic] | None] = []
-        self._failures: list[Failure | None] = []
-
-    def encode(
-        self,
-        samples: pa.Table,
-        views: Sequence[Mapping[DecodeRequest, NDArray[np.generic]]],
-        failures: Sequence[Mapping[DecodeRequest, Failure]],
-        fields: Mapping[str, Sequence[Any]],
-    ) -> set[int]:
-        """Ids of a batch; a sample that lost the stream's view, or has no value of its field, has none.
-
-        Args:
-            fields: by name, values of the fields that streams read.
-
-        Returns:
-            Places of those that failed.
-        """
-        stream = self._stream
-        arrays = [got.get(stream.view) for got in views] if stream.view is not None else []
-        given = items_of(stream.card, arrays, fields[stream.field] if stream.field is not None else ())
-        undecoded = [failed.get(stream.view) if stream.view is not None else None for failed in failures]
-        todo = [i for i, f in enumerate(undecoded) if f is None and given[i] is not None]
-        ids: list[NDArray[np.generic] | None] = [None] * samples.num_rows
-        encoded = self._models.encode(stream.tokenizer, f"tokenize:{stream.use.name}", [given[i] for i in todo])
-        for i, got in zip(todo, encoded, strict=True):
-            checked = _checked(stream, got)
-            if isinstance(checked, Failure):
-                undecoded[i] = checked
-            else:
-                ids[i] = checked
-        self._keys.append(samples.select(KEY_NAMES))
-        self._ids += ids
-        self._failures += undecoded
-        return {i for i, failure in enumerate(undecoded) if failure is not None}
-
-    def commit(self, context: Context, partition: Partition, wanted: pa.StringArray) -> str | None:
-        """Write the rows of the samples `wanted` as a fragment; its path, or None where there are none."""
-        keys = pa.concat_tables(self._keys)
-        places = np.flatnonzero(pc.is_in(keys.column("sample_id"), value_set=wanted).to_numpy())
-        if not len(places):
-            return None
-        keys = keys.take(pa.array(places))
-        prefix = self._stream.prefix(context.paths, partition)
-        path = f"{prefix}{digest_of_rows(keys.column('sample_id').to_pylist())[:KEY_HEX]}.arrow"
-        failures = [self._failures[i] for i in places]
-        write_fragment(context.build, path, self._stream.spec, keys, [self._ids[i] for i in places], failures)
-        return path
+KEYS_ALONE = pa.schema(KEYS).empty_table()
+"""A batch of no sample."""
 
 
-def _checked(stream: StreamPlan, got: NDArray[np.generic] | Failure) -> NDArray[np.generic] | Failure:
-    """Ids are exact (law 8): of the card's dtype, inside the vocabulary, of the stream's shape."""
-    if isinstance(got, Failure):
-        return got
-    stage = f"tokenize:{stream.use.name}"
-    if got.dtype != stream.card.numpy_dtype:
-        return Failure(stage, "IdError", f"ids of dtype {got.dtype}, the card says {stream.card.dtype}")
-    if stream.card.modality == "array" and got.shape == stream.card.grid:
-        got = got[np.newaxis]  # one grid of a sample; one of each channel has that axis
-    try:
-        return stream.spec.check(got)
-    except ValueError as exc:
-        return Failure.of(stage, exc)
+def _flowing(batch: Batch, fields: Mapping[str, pa.ChunkedArray], streams: Sequence[StreamPlan]) -> pa.Table:
+    """A batch as it goes to the workers of some streams: keys, and the views and fields that these read."""
+    views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
+    table = with_views(batch.samples.select(KEY_NAMES), batch, views)
+    for name in sorted({s.field for s in streams if s.field is not None}):
+        table = table.append_column(FIELD + name, fields[name])
+    return table
+
+
+def _with(row: pa.Table, stream: str, path: str | None, failed: Collection[str]) -> pa.Table:
+    """A row of BETWEEN, with a stream's fragment and failures, and with what this process did for it."""
+    held = dict(row.column("fragments")[0].as_py())
+    held[stream] = sorted([*held[stream], *([] if path is None else [path])])
+    tally = row.column("tokenize")[0].as_py()
+    told = tally["total"], tally["reused"], tally["failed"], tally["retries"] + retries.take()
+    before = decodes_of(row.column(DECODES.name)[0].as_py())
+    found: dict[str, Any] = {
+        "tokenize": tally_column("tokenize", *told)[1],
+        "fragments": [list(held.items())],
+        DECODES.name: decodes_column(before, decodes()),
+        FAILED: [sorted({*row.column(FAILED)[0].as_py(), *failed})],
+    }
+    for name, value in found.items():
+        field = BETWEEN.field(name)
+        row = row.set_column(row.column_names.index(name), field, pa.array(value, field.type))
+    return row

@@ -1,7 +1,7 @@
 """What a captioner answered, checked: text, or an object of a JSON schema whose properties become typed fields.
 
-An answer is a refusal where the server says so (`refusal`, `content_filter`), or where a text of it begins as those of
-`REFUSAL` do.
+An answer is a refusal where the server says so (`refusal`, `content_filter`), or where a text of it begins as one of
+`curate.signals.refusals` does.
 """
 
 from __future__ import annotations
@@ -16,14 +16,7 @@ import pyarrow as pa
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
 from curate.signals.caption import clean
-
-REFUSAL = re.compile(
-    r"\W*(i['’]?m sorry|i am sorry|sorry[,.!]|i apologi[sz]e|i can(['’]?t|not| not)\b|i['’]?m (unable|not able)\b|"
-    r"i am (unable|not able)\b|i['’]?m an? (ai|language model)\b|as an ai\b|as a language model\b|"
-    r"i (won['’]?t|will not|do not|don['’]?t|must decline)\b)",
-    re.IGNORECASE,
-)
-"""Beginnings of a refusal in English, in the first person, as no caption begins."""
+from curate.signals.refusals import REFUSAL
 
 _PROPERTY = re.compile(r"[a-z][a-z0-9_]*")
 _MARKUP = ("<!doctype", "<html", "<?xml")

@@ -9,6 +9,7 @@ from curate.schema.errors import CurateError
 from curate.schema.recipe import SignalUse
 from curate.signals.base import Signal
 from curate.signals.probed import PROBED
+from curate.signals.texts import TextSignal
 
 _ELSEWHERE = {"caption": "it always runs last; the recipe's `caption:` section sets it"}
 """Signals that are not named under `annotate`, and where they come from."""
@@ -57,7 +58,8 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
     """Signals so that each comes after those whose fields it reads; otherwise in the order given.
 
     Raises:
-        CurateError: two signals give the same field, one reads a field that none gives, or they read in a circle.
+        CurateError: two signals give the same field, one reads a field that none gives or, as text, one
+            that is none, or they read in a circle.
     """
     given: dict[str, str] = dict.fromkeys(PROBED, "probing")
     for signal in signals:
@@ -72,6 +74,10 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
             raise CurateError(
                 f"signal `{signal.name}` needs the field `{missing}`, which none gives", _provider(missing)
             )
+    fields = {**PROBED, **{field.name: field for signal in signals for field in signal.gives}}
+    for signal in signals:
+        if isinstance(signal, TextSignal):
+            signal.check(fields)
     available = set(PROBED)
     waiting, out = list(signals), []
     while waiting:

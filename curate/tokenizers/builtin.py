@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from curate.schema.fields import Resources
+
 ARCHITECTURES = {
     "image-fsq": "curate.tokenizers.codecs.image_fsq:ImageFSQ",
     "video-fsq": "curate.tokenizers.codecs.video_fsq:VideoFSQ",
@@ -38,6 +40,24 @@ ARCHITECTURES = {
     "dvae": "curate.tokenizers.codecs.dvae:DVAE",
 }
 """Classes that read the weights of a tokenizer, by the architecture that its card names."""
+
+_GRIDS = Resources(gpus=0.25, batch=8, model=True)
+_ONE_BY_ONE = Resources(gpus=0.25, model=True)  # clips and audio pass the network whole
+_ON_CPUS = Resources(model=True)
+
+COSTS = {
+    **dict.fromkeys(
+        ("image-fsq", "labelled", "cosmos-di", "chameleon-vq", "emu3-vq", "llamagen-vq", "taming-vqgan", "ibq"), _GRIDS
+    ),
+    **dict.fromkeys(("open-magvit2", "titok", "4m-vq", "4m-memcodes", "vqvae", "dvae"), _GRIDS),
+    **dict.fromkeys(("4m-memcodes-pictures", "features", "features-topk", "features-topk-odds", "continuous"), _GRIDS),
+    **dict.fromkeys(("video-fsq", "cosmos-dv", "emu3-vq-video", "audio-rvq", "encodec", "dac", "mimi"), _ONE_BY_ONE),
+    "t5": _ONE_BY_ONE,
+    **dict.fromkeys(("mask-vq", "lyra"), _ON_CPUS),
+    **dict.fromkeys(("text-bpe", "4m-labels", "4m-words", "4m-wordpiece"), Resources()),
+}
+"""What one worker of a tokenizer takes, and the numbers that it can compute in, by its architecture: a table, so that
+who plans a run imports no network."""
 
 ENCODERS = {
     "efficientnet-lite0": "curate.models.encoders:EfficientNetEncoder",

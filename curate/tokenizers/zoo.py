@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from curate import plugins
 from curate.models.torch_threads import one_torch_thread
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
+from curate.schema.fields import Resources
 from curate.schema.nearest import nearest
 from curate.schema.package_data import data_folder
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.builtin import ARCHITECTURES
+from curate.tokenizers.builtin import ARCHITECTURES, COSTS
 from curate.tokenizers.folders import CARD, read_card
 
 DEFAULTS = {
@@ -74,31 +76,44 @@ def card(name: str) -> CodecCard:
     return read_card(folder(name))
 
 
-def load(name: str, device: str = "cpu") -> Tokenizer:
+def cost(name: str) -> Resources:
+    """What one worker of a tokenizer takes, without loading weights. A class of one's own says it as its attribute
+    `cost`; one that does not stays beside the decoder."""
+    if plugins.is_foreign("tokenizer", name):
+        found: Resources = getattr(plugins.find("tokenizer", name), "cost", Resources())
+        return found
+    architecture = card(name).architecture
+    return COSTS[architecture] if architecture in COSTS else getattr(class_of(architecture), "cost", Resources())
+
+
+def load(name: str, device: str = "cpu", dtype: str = "float32", batch: int | None = None) -> Tokenizer:
     """The tokenizer, ready to encode and decode; its weights are checked against the card's digest.
 
     Args:
-        name: of the zoo, a folder, or the entry point or `package.module:Class` of a class without arguments that is a
-            `Tokenizer`.
-        device: where networks run; a class of one's own chooses itself.
+        name: of the zoo, a folder, or the entry point or `package.module:Class` of a class that is a `Tokenizer`.
+        device: where networks run.
+        dtype: numbers that they compute in, of `cost(name).dtypes`; quantisers stay in float32.
+        batch: items of one pass on a GPU; the tokenizer's own where None.
+
+    What a class's `load` has no parameter for (of one's own, its constructor) is not told to it.
     """
+    where = {"device": device, "dtype": dtype} | ({} if batch is None else {"batch": batch})
     if plugins.is_foreign("tokenizer", name):
-        return _own(name)
+        return _own(name, where)
     loaded_by: Any = class_of(card(name).architecture).load
-    where = {"device": device} if "device" in inspect.signature(loaded_by).parameters else {}
-    loaded: Tokenizer = loaded_by(folder(name), **where)
+    loaded: Tokenizer = loaded_by(folder(name), **_taken(loaded_by, where))
     return loaded
 
 
-def load_on_one_thread(name: str) -> Tokenizer:
-    """As `load` on a CPU, with PyTorch on one thread before weights are read, as where ids are made (law 6). PyTorch is
-    not imported for a tokenizer that does without."""
+def load_on_one_thread(name: str, device: str = "cpu", dtype: str = "float32", batch: int | None = None) -> Tokenizer:
+    """As `load`, with PyTorch on one thread before weights are read, as where ids are made (law 6). PyTorch is not
+    imported for a tokenizer that does without."""
     if plugins.is_foreign("tokenizer", name):
         plugins.find("tokenizer", name)
     else:
         class_of(card(name).architecture)
     one_torch_thread()  # by what was imported
-    loaded = load(name)
+    loaded = load(name, device, dtype, batch)
     one_torch_thread()  # of one that imports PyTorch where it is made
     return loaded
 
@@ -130,9 +145,15 @@ def class_of(architecture: str) -> Any:
     return plugins.find("architecture", architecture)
 
 
-def _own(name: str) -> Tokenizer:
+def _taken(by: Any, where: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `where` that a function, or a class's constructor, has a parameter for."""
+    parameters = inspect.signature(by).parameters if callable(by) else {}
+    return {key: value for key, value in where.items() if key in parameters}
+
+
+def _own(name: str, where: Mapping[str, Any] | None = None) -> Tokenizer:
     """Another's tokenizer, made."""
-    made = plugins.make("tokenizer", name, {})
+    made = plugins.make("tokenizer", name, _taken(plugins.find("tokenizer", name), where) if where else {})
     if not isinstance(made, Tokenizer):
         raise CurateError(f"`{name}` is not a Tokenizer: it needs card, encode and decode (curate.tokenizers.base)")
     if not plugins.is_path(name) and made.card.name != name:

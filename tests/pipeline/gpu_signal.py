@@ -1,13 +1,33 @@
-"""A signal that asks for a share of a GPU, and a light one that reads it: what a model on GPUs means for a plan."""
+"""Models that ask for a share of a GPU and note what they got, and a light signal that reads one: what a model on GPUs
+means for a plan."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from curate.media.requests import Frames
-from curate.schema.fields import Resources, SignalField
+from curate.schema.fields import Resources, RunsOn, SignalField
 from curate.signals.base import Batch, Result, Signal
+from curate.tokenizers import custom_card
+
+NOTES = "GPU_SIGNAL_NOTES"
+"""Names the folder that notes are written to, a file a process."""
+
+
+def note(name: str, on: RunsOn, items: int) -> None:
+    """What a model runs on, and how much it was handed."""
+    folder = os.environ.get(NOTES)
+    if folder is not None:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        with (Path(folder) / f"{os.getpid()}").open("a") as file:
+            file.write(f"{name} {on.device} {on.dtype} {on.batch} [{seen}] {items}\n")
 
 
 class Redness(Signal):
@@ -16,10 +36,24 @@ class Redness(Signal):
     name = "redness"
     needs = (Frames(size=32),)
     gives = (SignalField("redness", pa.float32(), "0-255", (0, 255), ("image",)),)
-    cost = Resources(cpus=1, gpus=0.5, model=True)
+    cost = Resources(cpus=1, gpus=0.5, batch=4, dtypes=("float32", "bfloat16"), model=True)
 
     def __call__(self, batch: Batch) -> list[Result]:
+        note(self.name, self.on, len(batch))
         return [{"redness": None if f is None else float(np.mean(f[..., 0]))} for f in batch.views[self.needs[0]]]
+
+
+class Place(Signal):
+    """A sample's place in its batch, which is what may move a network's last bits."""
+
+    name = "place"
+    needs = (Frames(size=32),)
+    gives = (SignalField("place", pa.float32(), "place", (0, None), ("image",)),)
+    cost = Resources(cpus=1, gpus=0.5, batch=4, model=True)
+
+    def __call__(self, batch: Batch) -> list[Result]:
+        note(self.name, self.on, len(batch))
+        return [{"place": float(i % self.on.batch)} for i in range(len(batch))]
 
 
 class Halved(Signal):
@@ -31,3 +65,20 @@ class Halved(Signal):
 
     def __call__(self, batch: Batch) -> list[Result]:
         return [{"halved": None if r is None else r / 2} for r in batch.columns["redness"]]
+
+
+class Greys:
+    """Images of 32 x 32 to 4 x 4 shades of grey, as a network on a quarter of a GPU would give them."""
+
+    cost = Resources(cpus=1, gpus=0.25, batch=8, model=True)
+
+    def __init__(self, device: str = "cpu", dtype: str = "float32", batch: int = 8) -> None:
+        self.card = custom_card("greys", modality="image", size=32, vocabulary=256, grid=(4, 4), made_of="1")
+        self._on = RunsOn(device, dtype, batch)
+
+    def encode(self, items: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.generic]]:
+        note("greys", self._on, len(items))
+        return [item.reshape(-1, 4, 8, 4, 8, 3).mean(axis=(2, 4, 5)).astype(np.uint8) for item in items]
+
+    def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
+        return [one[..., None].repeat(8, 1).repeat(8, 2).repeat(3, 3) for one in ids]

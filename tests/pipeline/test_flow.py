@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from gpu_signal import Halved, Redness
 from PIL import Image
 
+from curate.media.requests import Frames
 from curate.pipeline.annotate import Annotate, Compute, Context
+from curate.pipeline.blocks import VIEW, pack_view, view_name
+from curate.pipeline.flow import handed
 from curate.pipeline.ingest import cut_how
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
@@ -110,7 +114,7 @@ def test_views_that_are_too_large_to_flow_are_decoded_again(
     groups = groups_of(SIGNALS)
     build, block = fetched(tmp_path / "flows", media(5), 1)
     whole = annotated(build, block, groups, 1)
-    monkeypatch.setattr("curate.pipeline.annotate.MOST_FLOWING", most)
+    monkeypatch.setattr("curate.pipeline.flow.MOST_FLOWING", most)
     monkeypatch.setattr("curate.pipeline.examined.BATCH_ROWS", 2)
     build, block = fetched(tmp_path / "again", media(5), 1)
     assert annotated(build, block, groups, 1) == whole
@@ -126,3 +130,28 @@ def test_a_group_that_is_lost_is_computed_alone_and_reads_what_others_hold(tmp_p
         before = {s.path: (build.root / s.path).stat().st_mtime_ns for s in build.files()}
         assert annotated(build, block, groups, here) == whole
         assert before == {path: (build.root / path).stat().st_mtime_ns for path in before}
+
+
+VIEW_OF_HANDED = Frames(size=4)
+
+
+def frames(count: int, size: int = 4) -> pa.Table:
+    views = pack_view([None if i % 5 == 4 else np.zeros((1, size, size, 3), np.uint8) for i in range(count)])
+    return pa.table({"sample_id": [f"{i}" for i in range(count)], VIEW + view_name(VIEW_OF_HANDED): views})
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [128, 256], [7, 150, 151, 600]])
+def test_a_model_on_a_gpu_is_handed_the_same_however_the_decoder_cut(cuts: list[int]) -> None:
+    whole = frames(1000)
+    ends = [0, *cuts, 1000]
+    given = [whole.slice(a, b - a) for a, b in pairwise(ends)]
+    got = list(handed(given, [VIEW_OF_HANDED], batch=64))
+    assert [t.num_rows for t in got] == [256, 256, 256, 232]
+    assert pa.concat_tables(got) == whole
+    assert [t.num_rows for t in handed(given, [VIEW_OF_HANDED], batch=8)][:2] == [128, 128]
+
+
+def test_a_hand_over_ends_where_its_views_weigh_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pipeline.flow.HANDED_BYTES", 3 * 48)
+    assert [t.num_rows for t in handed([frames(10)], [VIEW_OF_HANDED], batch=1)] == [3, 4, 3]
+    assert [t.num_rows for t in handed([frames(10)], [], batch=1)] == [10]

@@ -5,23 +5,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow.dataset as ds
 import pytest
-from small import package_file
+from gpu_signal import NOTES
+from PIL import Image
 
 RECIPE = """\
 name: gpu
-partition: 2
+partition: 6
 sources:
   - {kind: folder, name: here, path: media}
 annotate:
   - name: brightness
   - name: gpu_signal:Redness
+    compute: {dtype: bfloat16, gpus: 0.25, workers: WORKERS}
   - name: gpu_signal:Halved
+  - name: gpu_signal:Place
+    compute: {workers: WORKERS}
 tokenize:
   streams:
+    - {name: greys, tokenizer: "gpu_signal:Greys", compute: {batch: 16, workers: WORKERS}}
     - {name: caption, tokenizer: text-bpe-8k}
 """
 
@@ -29,31 +36,71 @@ RUN = """
 import sys
 import ray
 from curate.cli.main import app
-ray.init(address="local", num_cpus=2, num_gpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=3, num_gpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False)
 app(["run", sys.argv[2], "--out", sys.argv[3], "--no-dashboard"])
 """
 
 
+def built(root: Path, gpus: int, workers: int = 1) -> tuple[Path, list[list[str]]]:
+    """A build on so many GPUs of Ray's, and what its models noted: name, device, dtype, batch, GPUs seen, items."""
+    name = f"{gpus}-{workers}"
+    out, notes, recipe = root / f"out-{name}", root / f"notes-{name}", root / "gpu.yaml"
+    notes.mkdir()
+    recipe.write_text(RECIPE.replace("WORKERS", f"{workers}"))
+    env = {"PYTHONPATH": f"{Path(__file__).parent}:{':'.join(p for p in sys.path if p)}", "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-c", RUN, str(gpus), str(recipe), str(out)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env | {NOTES: str(notes)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, [line.split() for file in sorted(notes.iterdir()) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """Twenty images of noise, two of which are broken, each with a text."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for i in range(20):
+        noise = np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i:02}.png")
+        (folder / f"{i:02}.txt").write_text(f"noise {i}")
+    for name in ("05.png", "13.png"):
+        (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    return tmp_path
+
+
+def tables(out: Path) -> list[object]:
+    names = ("halved", "light", "redness")
+    return [ds.dataset(out / "signals" / name, format="parquet").to_table().sort_by("sample_id") for name in names]
+
+
+def content(out: Path) -> Mapping[str, bytes]:
+    """All files that a build's size of pools must not show in; the manifest holds the recipe, which names it."""
+    kept = ("signals", "samples", "records", "verdicts", "tokenized", "tokens")
+    return {str(p.relative_to(out)): p.read_bytes() for name in kept for p in (out / name).rglob("*") if p.is_file()}
+
+
 @pytest.mark.long
-def test_a_model_on_a_gpu_gives_what_it_gives_beside_the_decoder(tmp_path: Path) -> None:
-    (tmp_path / "media").mkdir()
-    for name in ("astronaut", "chelsea", "coffee"):
-        data = package_file("skimage", f"data/{name}.png").read_bytes()
-        (tmp_path / "media" / f"{name}.png").write_bytes(data)
-        (tmp_path / "media" / f"{name}.txt").write_text(name)
-    (tmp_path / "media" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    (tmp_path / "gpu.yaml").write_text(RECIPE)
-    tables = []
-    for gpus in (0, 1):
-        out = tmp_path / f"out-{gpus}"
-        env = {"PYTHONPATH": f"{Path(__file__).parent}:{':'.join(p for p in sys.path if p)}", "PATH": "/usr/bin:/bin"}
-        command = [sys.executable, "-c", RUN, str(gpus), str(tmp_path / "gpu.yaml"), str(out)]
-        subprocess.run(command, check=True, capture_output=True, text=True, env=env)
-        folders = sorted(p.name for p in (out / "signals").iterdir())
-        assert folders == ["halved", "light", "redness"]
-        parts = [ds.dataset(out / "signals" / f, format="parquet").to_table().sort_by("sample_id") for f in folders]
-        tables.append(parts)
-    assert tables[0] == tables[1]
-    halved, light, redness = tables[1]
-    assert halved["halved"].to_pylist() == [r / 2 for r in redness["redness"].to_pylist()]
-    assert light.num_rows == 3
+def test_models_are_where_the_gpus_are(media: Path) -> None:
+    alone, beside = built(media, 0)
+    assert {line[1] for line in beside} == {"cpu"}
+    assert {line[4] for line in beside} == {"[]"}
+    out, notes = built(media, 2)
+    assert {(name, device, dtype, batch) for name, device, dtype, batch, _, _ in notes if device == "cuda"} == {
+        ("redness", "cuda", "bfloat16", "4"),
+        ("place", "cuda", "float32", "4"),
+        ("greys", "cuda", "float32", "16"),
+    }
+    assert {line[4] for line in notes if line[1] == "cuda"} <= {"[0]", "[1]"}, (
+        "each sees the one that it has a share of"
+    )
+    assert tables(alone) == tables(out)
+    halved, light, redness = (t.to_pydict() for t in tables(out))  # type: ignore[attr-defined]
+    assert halved["halved"] == [r / 2 for r in redness["redness"]]
+    assert len(light["sample_id"]) == 18
+
+
+@pytest.mark.long
+def test_pools_of_any_size_give_the_same_bytes(media: Path) -> None:
+    first, *others = (content(built(media, 2, workers)[0]) for workers in (1, 2, 3))
+    assert first
+    assert all(first == other for other in others)

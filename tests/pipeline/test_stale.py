@@ -10,7 +10,7 @@ import pytest
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import LIGHT, Group, Paths, groups_of
 from curate.pipeline.retry import _remove, readers
-from curate.pipeline.tokenize import StreamPlan
+from curate.pipeline.streams import StreamPlan
 from curate.schema.recipe import Caption, Cut, Fetch, SignalUse, Stream
 from curate.schema.tables import FETCHED
 from curate.signals import registry

@@ -25,12 +25,12 @@ from curate.schema.fields import SignalField
 from curate.schema.recipe import Caption, CaptionerUse, Cut
 from curate.schema.verdict import Failure
 from curate.signals import captions, endpoint
-from curate.signals.answers import REFUSAL
 from curate.signals.caption import CaptionSignal
 from curate.signals.captions import CaptionerOptions, CaptionerSignal
 from curate.signals.kept import DAYS
 from curate.signals.presets import CAMERA_MOVES, PRESETS
 from curate.signals.prompts import check_template, fields_of, values_of
+from curate.signals.refusals import REFUSAL
 
 KEY = "sk-0123456789abcdef-very-secret"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from pydantic import ValidationError
 from skimage import data
 from skimage.color import rgb2hed
 
+from curate.schema.fields import Resources
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
+from curate.tokenizers.builtin import ARCHITECTURES, COSTS
 from curate.tokenizers.custom_card import custom_card
 from curate.tokenizers.evaluate import evaluate_folder
 
@@ -112,3 +116,40 @@ def test_masks_of_the_zoo_are_measured_and_nan_is_refused(tmp_path: Path) -> Non
     ((name, reason),) = measured.skipped
     assert name == "nan.npy"
     assert "nothing between" in reason
+
+
+class Placed:
+    """A tokenizer that can be told where it runs, and says what that takes."""
+
+    cost = Resources(gpus=0.5, batch=16, dtypes=("float32", "bfloat16"), model=True)
+
+    def __init__(self, device: str = "cpu", batch: int = 16) -> None:
+        self.card = custom_card("placed", input="uint8 (8, 8)", vocabulary=2, grid=(1, 1), made_of="1")
+        self.device, self.batch = device, batch
+
+    def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
+        return [np.zeros((1, 1), np.uint8) for _ in items]
+
+    def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
+        return [np.zeros((8, 8), np.uint8) for _ in ids]
+
+
+def test_one_of_ones_own_says_its_cost_and_is_told_where_it_runs() -> None:
+    name = "test_plug_in:Placed"
+    assert zoo.cost(name) == Placed.cost
+    made = zoo.load(name, device="cuda", dtype="bfloat16", batch=4)
+    assert isinstance(made, Placed)
+    assert (made.device, made.batch) == ("cuda", 4)
+    made = zoo.load(name)
+    assert isinstance(made, Placed)
+    assert (made.device, made.batch) == ("cpu", 16)
+
+
+def test_one_that_says_no_cost_stays_beside_the_decoder(tokenizer: Tokenizer) -> None:
+    assert zoo.cost(NAME) == Resources()
+
+
+def test_the_cost_of_each_architecture_is_known_without_its_network() -> None:
+    assert set(COSTS) == set(ARCHITECTURES)
+    assert [zoo.cost(zoo.DEFAULTS[m]).gpus for m in ("image", "video", "audio", "text")] == [0.25, 0.25, 0.25, 0]
+    assert not [name for name, cost in COSTS.items() if cost.gpus and not cost.model]
