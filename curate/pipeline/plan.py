@@ -9,7 +9,7 @@ from curate import plugins
 from curate.decide.rules import check_near_duplicates, check_rules
 from curate.media.reader import check_reader
 from curate.pipeline.paths import LIGHT, LIGHT_KEPT, Group, groups_of
-from curate.pipeline.placement import Capacity, device_of
+from curate.pipeline.placement import FETCH_CPUS, LIST_CPUS, Capacity, Pool, device_of, models_of, pools_of
 from curate.pipeline.streams import StreamPlan
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, RunsOn, SignalField
@@ -176,6 +176,20 @@ def settle(plan: Plan, has: Capacity) -> Plan:
             device = device_of(stream.use.name, stream.cost, stream.compute, has)
         streams.append(replace(stream, on=replace(stream.on, device=device)))
     return replace(plan, streams=streams)
+
+
+def pools(plan: Plan, has: Capacity) -> list[Pool]:
+    """The pools of workers of a run, stage by stage.
+
+    Args:
+        plan: a settled one.
+    """
+    first, second = (
+        models_of([g for g in plan.groups if g.is_second is late], plan.computes) for late in (False, True)
+    )
+    look = [pool for pool in pools_of("look", second, has) if pool.models]
+    annotate = pools_of("annotate", first, has, beside=LIST_CPUS + FETCH_CPUS)
+    return [*annotate, *look, *pools_of("tokenize", [stream.model for stream in plan.streams], has)]
 
 
 def _run_on(name: str, cost: Resources, use: Compute, recipe: Compute) -> tuple[Compute, RunsOn]:

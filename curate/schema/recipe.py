@@ -301,7 +301,7 @@ class CaptionerUse(_Part):
         None,
         alias="schema",
         description="a JSON schema of an object that the answer must be, or the name of a preset: hunyuanvideo, "
-        "skyreels, lengths, rewrite",
+        "skyreels, lengths, rewrite, howtovqa",
     )
     of: str | None = Field(
         None, description="for the preset `rewrite`: field of the caption that it merges with `{text}`"
@@ -527,7 +527,6 @@ class Recipe(_Part):
     def _unique(self) -> Recipe:
         for what, names in (
             ("source", [s.name for s in self.sources]),
-            ("signal", [s.name for s in self.annotate]),
             ("stream", [s.name for s in self.tokenize.streams]),
         ):
             twice = sorted({n for n in names if names.count(n) > 1})

@@ -7,6 +7,7 @@ An answer is a refusal where the server says so (`refusal`, `content_filter`), o
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -67,19 +68,17 @@ def strict(schema: Any) -> Any:
 
 def field_of(name: str, spec: Mapping[str, Any], kinds: tuple[str, ...]) -> SignalField:
     """The field of a property: string and enum are text, integer int32, number float64, boolean 0 or 1, with their
-    range; lists and objects are JSON."""
+    range; lists of objects with properties are lists of structs of the same; other lists and objects are JSON."""
     about, allowed = str(spec.get("description", "")), spec.get("enum")
     if isinstance(allowed, list):
         about = f"{about} One of: {', '.join(map(str, allowed))}.".strip()
-    ends = (spec.get("minimum"), spec.get("maximum"))
+    kind = _arrow(spec)
     match _type(spec):
-        case "integer":
-            return SignalField(name, pa.int32(), "", ends, kinds, about)
-        case "number":
-            return SignalField(name, pa.float64(), "", ends, kinds, about)
         case "boolean":
-            return SignalField(name, pa.int32(), "true 1, false 0", (0, 1), kinds, about)
-    return SignalField(name, pa.string(), kinds=kinds, about=about)
+            return SignalField(name, kind, "true 1, false 0", (0, 1), kinds, about)
+        case "integer" | "number":
+            return SignalField(name, kind, "", (spec.get("minimum"), spec.get("maximum")), kinds, about)
+    return SignalField(name, kind, kinds=kinds, about=about)
 
 
 def text_of(answer: str, max_chars: int) -> str:
@@ -95,13 +94,14 @@ def text_of(answer: str, max_chars: int) -> str:
         raise AnswerError("it answers a page of markup")
     if REFUSAL.match(text):
         raise Refusal(f"it refuses: {text[:200]}")
-    if len(text) > max_chars:
-        raise AnswerError(f"it answers {len(text)} characters, more than max_chars, {max_chars}")
-    return text
+    return _short(text, max_chars)
 
 
 def values_of(answer: str, schema: Mapping[str, Any], max_chars: int) -> tuple[str, dict[str, Any]]:
     """An answer as JSON on one line, and the value of each property as its field has it; an empty string is null.
+
+    An empty list is an answer where nothing but lists of objects is asked for. Texts in lists are no captions, so none
+    of them is a refusal.
 
     Args:
         schema: as `strict` gives it.
@@ -119,8 +119,9 @@ def values_of(answer: str, schema: Mapping[str, Any], max_chars: int) -> tuple[s
     wrong = next(Draft202012Validator(dict(schema)).iter_errors(found), None)
     if wrong is not None:
         raise AnswerError(f"its JSON breaks the schema at {wrong.json_path}: {wrong.message[:200]}")
-    values = {name: _value(found.get(name), spec, max_chars) for name, spec in schema["properties"].items()}
-    if all(value is None for value in values.values()):
+    properties = schema["properties"]
+    values = {name: _value(found.get(name), spec, max_chars) for name, spec in properties.items()}
+    if all(value in (None, []) for value in values.values()) and not all(map(entries_of, properties.values())):
         raise AnswerError("it answers nothing")
     return _json(found), values
 
@@ -130,19 +131,58 @@ def is_caption(spec: Mapping[str, Any]) -> bool:
     return _type(spec) == "string" and "enum" not in spec
 
 
-def _value(value: Any, spec: Mapping[str, Any], max_chars: int) -> Any:
+def entries_of(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Properties of the objects that a list is of; none where the property is something else."""
+    items = spec.get("items")
+    if _type(spec) != "array" or not isinstance(items, dict) or _type(items) != "object":
+        return {}
+    found = items.get("properties")
+    return found if isinstance(found, dict) else {}
+
+
+def _arrow(spec: Mapping[str, Any]) -> pa.DataType:
+    match _type(spec):
+        case "integer" | "boolean":
+            return pa.int32()
+        case "number":
+            return pa.float64()
+    entries = entries_of(spec)
+    return pa.list_(pa.struct([(name, _arrow(part)) for name, part in entries.items()])) if entries else pa.string()
+
+
+def _value(value: Any, spec: Mapping[str, Any], max_chars: int, in_list: bool = False) -> Any:
+    """The value of a property's field, or of a struct's in a list."""
+    if value is not None and (entries := entries_of(spec)):
+        rows = [
+            {name: _value(entry.get(name), part, max_chars, in_list=True) for name, part in entries.items()}
+            for entry in value
+            if entry is not None
+        ]
+        return [row for row in rows if any(one not in (None, []) for one in row.values())]
     if value is None or value in ("", [], {}):
         return None
     match _type(spec):
         case "string" if "enum" in spec:
             return value
+        case "string" if in_list:
+            return _short(clean(value), max_chars) or None
         case "string":
             return text_of(value, max_chars) if clean(value) else None
         case "integer" | "boolean":
+            if abs(value) >= 1 << 31:
+                raise AnswerError(f"it answers {value}, which takes more than 32 bits")
             return int(value)
         case "number":
+            if math.isinf(value):
+                raise AnswerError("it answers a number that is too large")
             return float(value)
     return _json(value)
+
+
+def _short(text: str, max_chars: int) -> str:
+    if len(text) > max_chars:
+        raise AnswerError(f"it answers {len(text)} characters, more than max_chars, {max_chars}")
+    return text
 
 
 def _json(value: Any) -> str:

@@ -2,10 +2,11 @@
 
 `hunyuanvideo`: the seven parts of HunyuanVideo's structured captions and its 14 camera movements (Kong et al. 2024,
 arXiv 2412.03603, section 3.2; there a classifier of its own says the movement). `skyreels`: those of SkyCaptioner-V1
-(Chen et al. 2025, arXiv 2504.13074). `lengths`: three captions in one call. `rewrite`: one of given text and caption,
-after BLIP3-KALE (Awadalla et al. 2024, arXiv 2411.07461), which keeps what only the given text knows, and EasyAnimate
-(Xu et al. 2024, arXiv 2405.18991), which rewrites captions by a language model. Names of parts are theirs, the words
-are ours.
+(Chen et al. 2025, "SkyReels-V2"). `lengths`: three captions in one call. `rewrite`: one of given text and caption,
+after BLIP3-KALE (Awadalla et al. 2024), which keeps what only the given text knows, and EasyAnimate (Xu et al. 2024,
+arXiv 2405.18991), which rewrites captions by a language model. `howtovqa`: questions with their answers from speech,
+after HowToVQA69M (Yang et al. 2021, "Just ask"), where two T5 models draw answers from punctuated speech and ask for
+them. Names of parts are theirs, the words are ours.
 """
 
 from __future__ import annotations
@@ -108,5 +109,23 @@ PRESETS = {
         "what does not (advertising, file names, addresses), and add nothing.",
         0,
         {"caption": _text("The caption of both.")},
+    ),
+    "howtovqa": Preset(
+        "Speech in a clip: {asr_text}\nWrite questions that the clip answers, each with its answer in a few words of "
+        "the speech. Leave out what needs more than this clip. Where there is nothing to ask, write none.",
+        0,
+        {
+            "pairs": {
+                "type": "array",
+                "description": "Questions with their answers, in the order of the speech.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "question": _text("A question, whole without the others."),
+                        "answer": _text("Its answer in a few words of the speech."),
+                    },
+                },
+            }
+        },
     ),
 }

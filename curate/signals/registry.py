@@ -58,9 +58,15 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
     """Signals so that each comes after those whose fields it reads; otherwise in the order given.
 
     Raises:
-        CurateError: two signals give the same field, one reads a field that none gives or, as text, one
-            that is none, or they read in a circle.
+        CurateError: two signals have one name or give the same field, one reads a field that none gives or, as text,
+            one that is none, or they read in a circle.
     """
+    called = [signal.name for signal in signals]
+    if twice := sorted({name for name in called if called.count(name) > 1}):
+        raise CurateError(
+            f"signal names must be unique; twice: {', '.join(twice)}",
+            "options may name a second one: `of` where it is of a text, `field` where it gives labels",
+        )
     given: dict[str, str] = dict.fromkeys(PROBED, "probing")
     for signal in signals:
         for field in signal.gives:

@@ -60,10 +60,6 @@ def test_the_good_one_loads_and_knows_its_lines(tmp_path: Path) -> None:
         (("annotate:", "pack: {splits: {a: 0.5}}\nannotate:"), ["r.yaml:6", "add up to 1"]),
         (("annotate:", "decide: {rules: [{field: sharpness}]}\nannotate:"), ["r.yaml:6", "needs one of min"]),
         (("annotate:", "seed: 1\nseed: 2\nannotate:"), ["r.yaml:7", "'seed' occurs twice", "line 6"]),
-        (
-            ("  - name: sharpness", "  - name: sharpness\n  - name: sharpness"),
-            ["signal names must be unique", "sharpness"],
-        ),
         (("name: mine", "name: mine\npartition: 0"), ["r.yaml:2", "partition", "greater than or equal to 1"]),
         (("name: mine", "name: mine\npartition: 65537"), ["r.yaml:2", "partition", "less than or equal to 65536"]),
         (("name: mine", "name: ../mine"), ["r.yaml:1", "name"]),

@@ -172,8 +172,10 @@ def test_properties_are_typed_fields_with_their_ranges(server: ChatServer) -> No
 def test_a_preset_asks_for_its_parts(server: ChatServer, name: str) -> None:
     more = {"of": "ocr_text"} if name == "rewrite" else {}
     signal = captioner(server, schema=name, **more)
-    frames = [] if name == "rewrite" else [clip("red", "blue")]
-    (said,) = ask(signal, *frames, text=["Paris"], ocr_text=["A tower."])
+    frames = [clip("red", "blue")] if signal.needs else []
+    (said,) = ask(signal, *frames, text=["Paris"], ocr_text=["A tower."], asr_text=["Paris has a tower."])
+    for field in signal.gives:
+        pa.array([said[field.name]], field.type)
     assert {f"short_{key}" for key in PRESETS[name].properties} <= set(said)
     assert all(said[f"short_{key}"] not in (None, "") for key in PRESETS[name].properties)
     if name == "hunyuanvideo":
@@ -182,6 +184,69 @@ def test_a_preset_asks_for_its_parts(server: ChatServer, name: str) -> None:
     if name == "rewrite":
         assert "A tower." in server.asked[0].prompt
         assert "Paris" in server.asked[0].prompt
+
+
+def test_questions_and_answers_of_speech_are_a_list_of_structs(server: ChatServer) -> None:
+    signal = captioner(server, schema="howtovqa", calls={"concurrency": 1})
+    assert (signal.needs, signal.after, signal.texts) == ((), ("asr_text",), [])
+    (pairs,) = [field for field in signal.gives if field.name == "short_pairs"]
+    assert pairs.type == pa.list_(pa.struct([("question", pa.string()), ("answer", pa.string())]))
+    two = [{"question": "Who  speaks?", "answer": "Jon\nPeirce"}, {"question": "Where?", "answer": "I don't know"}]
+    some = [two[0], {"question": " ", "answer": ""}, {"question": "Why?", "answer": ""}]
+    server.faults += [f"say {json.dumps({'pairs': pairs})}" for pairs in (two, some, [])]
+    said = ask(signal, text=[None] * 4, asr_text=["Hi, I'm Jon Peirce.", "Hm.", "La la la.", None])
+    assert len(server.asked) == 3
+    assert "Hi, I'm Jon Peirce." in server.asked[0].prompt
+    assert [one["short_pairs"] for one in said] == [
+        [{"question": "Who speaks?", "answer": "Jon Peirce"}, two[1]],
+        [{"question": "Who speaks?", "answer": "Jon Peirce"}, {"question": "Why?", "answer": None}],
+        [],
+        None,
+    ]
+    assert said[3]["short_by"] is None
+    server.faults += ['say {"pairs": [{"question": "Who?"}]}', 'say {"pairs": "none"}', f"say {REFUSED}"]
+    wrong = ask(signal, text=[None] * 3, asr_text=["a", "b", "c"])
+    assert [(one.error, one.message.partition(":")[0]) for one in wrong] == [
+        ("AnswerError", "its JSON breaks the schema at $.pairs[0]"),
+        ("AnswerError", "its JSON breaks the schema at $.pairs"),
+        ("Refusal", "it refuses"),
+    ]
+
+
+def test_structs_in_lists_have_the_types_of_properties(server: ChatServer) -> None:
+    thing = {
+        "name": {"type": "string"},
+        "count": {"type": ["integer", "null"]},
+        "share": {"type": "number"},
+        "whole": {"type": "boolean"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "parts": {"type": "array", "items": {"type": "object", "properties": {"of": {"enum": ["a", "b"]}}}},
+    }
+    schema = {
+        "type": "object",
+        "properties": {"things": {"type": "array", "items": {"type": "object", "properties": thing}}},
+    }
+    signal = captioner(server, schema=schema)
+    field = signal.gives[-1]
+    value = {"name": "A cup", "count": None, "share": 1, "whole": True, "tags": ["x"], "parts": [{"of": "b"}]}
+    server.faults.append(f"say {json.dumps({'things': [value]})}")
+    (said,) = ask(signal, clip("red"))
+    assert pa.array([said["short_things"]], field.type).to_pylist() == [
+        [value | {"whole": 1, "tags": '["x"]'}],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [('{"n": 4000000000, "x": 1}', "more than 32 bits"), ('{"n": 1, "x": 1e999}', "a number that is too large")],
+)
+def test_a_number_that_no_field_holds_is_the_failure_of_its_sample(server: ChatServer, said: str, message: str) -> None:
+    properties = {"n": {"type": "integer"}, "x": {"type": "number"}}
+    signal = captioner(server, schema={"type": "object", "properties": properties})
+    server.faults.append(f"say {said}")
+    (bad,) = ask(signal, clip("red"))
+    assert bad.error == "AnswerError"
+    assert message in bad.message
 
 
 def test_there_is_nothing_to_rewrite_where_text_or_caption_is_missing(server: ChatServer) -> None:

@@ -90,7 +90,10 @@ def test_a_field_that_none_gives_names_the_signal_that_would():
     assert error.value.hint == "add the signal voice_activity"
 
 
-def test_circles_and_double_fields_are_refused():
+def test_circles_and_double_names_and_fields_are_refused():
+    with pytest.raises(CurateError, match="names must be unique; twice: sharpness") as error:
+        registry.order([registry.build(use("sharpness")), registry.build(use("sharpness"))])
+    assert "`of`" in error.value.hint
     with pytest.raises(CurateError, match="in a circle: a, b"):
         registry.order([made("a", ["x"], ["y"]), made("b", ["y"], ["x"])])
     with pytest.raises(CurateError, match="`a` and `b` both give the field `x`"):
