@@ -285,7 +285,7 @@ class PyAVReader:
             yield (
                 shown,
                 self.timed(shown, self._end_us(shown)),
-                self._convert(shown.frame, "bgr24", size, full_chroma=False),
+                self._shot_frame(shown.frame, size),
             )
 
     def display_size(self) -> tuple[int, int]:
