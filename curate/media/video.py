@@ -282,11 +282,8 @@ class PyAVReader:
         scale = min(1.0, long_side / max(width, height))
         size = max(2, round(width * scale)), max(2, round(height * scale))
         for shown in self._from_zero():
-            yield (
-                shown,
-                self.timed(shown, self._end_us(shown)),
-                self._shot_frame(shown.frame, size),
-            )
+            pixels = self._convert(shown.frame, "bgr24", size, full_chroma=False)
+            yield shown, self.timed(shown, self._end_us(shown)), pixels
 
     def display_size(self) -> tuple[int, int]:
         """(width, height) of the first frame as it is shown."""
