@@ -17,12 +17,12 @@ from typing import Any
 
 from small import processes_under
 
-STAGES = ("ingest", "annotate", "decide", "tokenize", "pack", "card")
+STAGES = ("ingest", "annotate", "decide", "look", "tokenize", "pack", "card")
 TARGETS = ("driver", "everything", "worker", "helper")
 """The command's own process; it with Ray's servers and all workers; one Ray worker (a task's or a model actor's); one
 helper process of a worker."""
 
-LONGEST_WAIT = {"ingest": 4.0, "annotate": 8.0, "decide": 0.5, "tokenize": 8.0, "pack": 0.3, "card": 3.0}
+LONGEST_WAIT = {"ingest": 4.0, "annotate": 8.0, "decide": 0.5, "look": 4.0, "tokenize": 8.0, "pack": 0.3, "card": 3.0}
 """Seconds after a stage's start within which a kill falls: about how long the stage takes on two cores."""
 
 

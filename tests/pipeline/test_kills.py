@@ -12,8 +12,12 @@ from small import RECIPE, Project, digests
 KILLS = 104
 KILLS_A_BUILD = 8
 
-# signals without a large model: a start takes seconds, so that there can be many
-LIGHT = RECIPE.replace("  - name: conse\n", "").replace("  - name: voice_activity\n", "")
+# signals without a large model: a start takes seconds, so that there can be many; and a second look
+LIGHT = (
+    RECIPE.replace("  - name: conse\n", "")
+    .replace("  - name: voice_activity\n", "")
+    .replace("- name: motion\n", "- {name: motion, for: kept}\n")
+)
 
 
 def killed_build(project: Project, out: Path, kills: list[Kill], text: str = LIGHT) -> Killer:
