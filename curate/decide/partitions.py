@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.decide.keys import Keys, distinct, keys_of, look_up, name_of, twice
+from curate.decide.texts import text_keys
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 from curate.schema.tables import FAILURE, FAILURE_NAMES
@@ -51,12 +52,14 @@ class Wanted:
         signals: for each group of signals its fields in use; every group has an entry, for the failures.
         order: signals and their groups in the recipe's order: of a sample that failed in several, the failure of the
             first counts.
+        texts: of the fields of signals those that are texts.
     """
 
     records: tuple[str, ...]
     samples: tuple[str, ...]
     signals: Mapping[str, tuple[str, ...]]
     order: Mapping[str, str]
+    texts: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -74,6 +77,7 @@ class Loaded:
         sample_kind: int8 `(s,)`.
         sample_failed: bool `(s,)`, of a signal.
         sample_values: float64 `(s,)` by field, NaN for null.
+        sample_texts: `(s,)` by field, keys of `curate.decide.texts`.
         record_nan, sample_nan: by field the rows that hold NaN and not null.
         spans: int64 `(s, 2)`, start and end of each sample in microseconds.
         about: `source` and `uri` of each record; a sample has those of its record.
@@ -99,6 +103,7 @@ class Loaded:
     later: pa.Table
     record_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     sample_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    sample_texts: dict[str, Keys] = field(default_factory=dict)
     record_nan: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     sample_nan: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
@@ -140,10 +145,12 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         sample_record.append(here.start + _parents(files, part.record, record_failed[here], part.parent))
 
     values: dict[str, pa.ChunkedArray] = {name: probed(samples, name) for name in wanted.samples}
+    texts: dict[str, Keys] = {}
     failures: dict[str, pa.Table] = {}
     for home, fields in wanted.signals.items():
         said = pa.concat_tables([p.signals[home] for p in parts])
-        values |= {name: said[name] for name in fields}
+        values |= {name: said[name] for name in fields if name not in wanted.texts}
+        texts |= {name: text_keys(said[name]) for name in fields if name in wanted.texts}
         for name in (s for s, of in wanted.order.items() if of == home):
             why = said[f"failure:{name}"].combine_chunks()
             if why.null_count < len(why):
@@ -180,6 +187,7 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         ).combine_chunks(),
         record_values={name: column for name, (column, _) in record_numbers.items()},
         sample_values={name: column for name, (column, _) in sample_numbers.items()},
+        sample_texts=texts,
         record_nan={name: rows for name, (_, rows) in record_numbers.items()},
         sample_nan={name: rows for name, (_, rows) in sample_numbers.items()},
     )
