@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curate.cli import export_cli, inspect_build, jobs_cli, tokenizers_cli
+from curate.cli import export_cli, inspect_build, jobs_cli, placement_cli, tokenizers_cli
 from curate.cli.output import console
 from curate.schema.errors import CurateError
 
@@ -73,7 +73,7 @@ def run(
         str | None, typer.Option(help="An existing Ray cluster: `auto`, or the `host:6379` of its head.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe and list the sources, run nothing.")
+        bool, typer.Option("--dry-run", help="Check the recipe, list sources, say where models would run; run nothing.")
     ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try what failed again, in a finished build too; the rest is reused.")
@@ -129,6 +129,7 @@ def run(
         raise typer.Exit(code)
 
 
+app.command("placement")(placement_cli.placement)
 app.command("submit")(jobs_cli.submit)
 app.command("status")(jobs_cli.status)
 app.command("stop")(jobs_cli.stop)

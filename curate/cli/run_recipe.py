@@ -14,8 +14,10 @@ from rich.console import Console
 from curate.api import execute
 from curate.cli.crash_notice import crash_notice
 from curate.cli.output import console
+from curate.cli.placement_table import say_placement, settled_pools
 from curate.cli.summary import say_outcomes, say_summary, summarise
 from curate.cli.unexpected import Sifted
+from curate.pipeline.cluster import connect
 from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
 from curate.schema.recipe import Recipe
@@ -60,7 +62,9 @@ def run_recipe(
     with demo_env(file.recipe, progress) as env:
         sources = open_sources(plan.file, env)
         if dry_run:
-            _describe(plan, sources)
+            _describe(plan, sources, progress if as_json else console())
+            with connect(address, workers) as cluster:
+                say_placement({file.recipe.name: settled_pools(plan, cluster.capacity)}, progress if as_json else None)
             return 0
 
         # Ray prints to stdout, which is kept for the result
@@ -103,8 +107,7 @@ def demo_env(recipe: Recipe, progress: Console) -> Iterator[Mapping[str, str]]:
         yield {**os.environ, **env}
 
 
-def _describe(plan: Plan, sources: Sequence[Source]) -> None:
-    out = console()
+def _describe(plan: Plan, sources: Sequence[Source], out: Console) -> None:
     with TemporaryDirectory(prefix="curate-") as folder:
         store = open_store(folder)
         for i, source in enumerate(sources):

@@ -72,11 +72,11 @@ class Cluster:
         """What each node has to give away; of this machine alone that is known before Ray is started."""
         if self._known is not None and not self._is_up:
             return self._known
-        import ray
-
-        if self.address is None and not ray.is_initialized():
+        if self.address is None and not _is_ray_up():
             return Capacity((Node(self._workers or len(os.sched_getaffinity(0)), _gpus_here()),))
         self.start()
+        import ray
+
         given = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         nodes = [Node(r.get("CPU", 0), r.get("GPU", 0), int(r.get("memory", 0))) for r in given]
         return Capacity(tuple(nodes), grows=self.address is not None)
@@ -268,6 +268,12 @@ def _answers(address: str | None) -> None:
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _is_ray_up() -> bool:
+    """True if this process is connected to a Ray, by whom ever; importing it takes most of a second."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _gpus_here() -> int:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 
 from curate.pipeline.cluster import Cluster
+from curate.pipeline.paths import groups_of
+from curate.pipeline.placement import models_of
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
-from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split
+from curate.schema.manifest import MANIFEST, Counts, File, Manifest, ModelEntry, Split
 from curate.shards.commit import describe_file, write_manifest
 from curate.shards.ipc import open_ipc
 from curate.shards.lists import write_lists
 from curate.shards.pack import ShardResult, stream_entries
 from curate.signals.base import Signal
+from curate.signals.captions import CaptionerSignal
 from curate.storage import Store
 from curate.storage.base import Lease
 from curate.storage.lease import LEASE
@@ -125,9 +128,19 @@ def _manifest(
             [s.spec for s in plan.streams],
             {s.use.name: (s.card.name, s.card.modality) for s in plan.streams},
         ),
+        models=_models(plan),
         hardware=cluster.hardware(),
         lists=[],
     )
+
+
+def _models(plan: Plan) -> list[ModelEntry]:
+    """What the networks of a settled plan ran on; of those behind endpoints that is not known."""
+    elsewhere = {s.name for s in plan.signals if isinstance(s, CaptionerSignal) and s.use.endpoint is not None}
+    groups = [group for group in groups_of(plan.signals) if group.name not in elsewhere]
+    models = [("signal", model) for model in models_of(groups, plan.computes)]
+    models += [("stream", stream.model) for stream in plan.streams]
+    return [ModelEntry(name=model.name, of=of, **asdict(model.ran_on)) for of, model in models if model.cost.model]
 
 
 def made_by(plan: Plan) -> dict[str, Any]:

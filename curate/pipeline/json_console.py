@@ -8,7 +8,16 @@ from typing import IO, Any
 
 from rich.console import Console
 
-from curate.schema.events import Dashboard, Funnel, Note, StageEnd, StageProgress, StageStart, Summary
+from curate.schema.events import (
+    Dashboard,
+    Funnel,
+    Note,
+    Placement,
+    StageEnd,
+    StageProgress,
+    StageStart,
+    Summary,
+)
 
 
 class JsonConsole(Console):
@@ -22,9 +31,11 @@ class JsonConsole(Console):
         super().__init__(file=file, quiet=quiet, force_terminal=False)
         self._writing = threading.Lock()
 
-    def emit(self, event: StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Summary) -> None:
+    def emit(
+        self, event: StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Placement | Summary
+    ) -> None:
         """Write one event."""
-        if self.quiet and not isinstance(event, Funnel | Summary):
+        if self.quiet and not isinstance(event, Funnel | Placement | Summary):
             return
         line = json.dumps({"event": event.event, **event.model_dump(mode="json")})  # what it is comes first
         with self._writing:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from curate.pipeline.paths import Group
 from curate.schema.errors import CurateError
+from curate.schema.events import PoolOfWorkers
 from curate.schema.fields import Resources, RunsOn
 from curate.schema.recipe import Compute
 
@@ -16,6 +17,9 @@ LIST_CPUS, FETCH_CPUS = 0.25, 0.4
 """What Ray reserves for listing a unit, and for fetching and hashing a partition: both wait more than they work. Each
 differs from what a worker that decodes reserves: Ray Data fuses operators that reserve the same, and a worker that
 fetches decodes nothing meanwhile."""
+
+LIGHT_CPUS = 0.25
+"""What a worker of signals without a network reserves that has none beside it."""
 
 GROWTH = 16
 """How many times as many workers as the cluster had room for when the run began a pool may grow to: nodes may join."""
@@ -78,6 +82,11 @@ class Model:
     on: RunsOn = field(default_factory=RunsOn)
     after: frozenset[str] = frozenset()
 
+    @property
+    def ran_on(self) -> RunsOn:
+        """As `on`; on a CPU networks see items one by one."""
+        return self.on if self.on.device != "cpu" else replace(self.on, batch=1)
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -105,9 +114,23 @@ class Pool:
 
     @property
     def on(self) -> list[RunsOn]:
-        """What its networks run on, each once; on a CPU they see items one by one."""
-        networks = [model.on for model in self.models if model.cost.model]
-        return list(dict.fromkeys(on if on.device != "cpu" else replace(on, batch=1) for on in networks))
+        """What its networks run on, each once."""
+        return list(dict.fromkeys(model.ran_on for model in self.models if model.cost.model))
+
+    def told(self) -> PoolOfWorkers:
+        """The pool for people and programs."""
+        return PoolOfWorkers(
+            stage=self.stage,
+            decodes=self.decodes,
+            models=self.names,
+            device="cuda" if self.gpus else "cpu",
+            dtypes=sorted({on.dtype for on in self.on}),
+            batches=sorted({on.batch for on in self.on}),
+            cpus=self.cpus,
+            gpus=self.gpus,
+            memory=self.memory,
+            workers=self.workers,
+        )
 
 
 def models_of(groups: Sequence[Group], said: Mapping[str, Compute]) -> list[Model]:
@@ -171,9 +194,10 @@ def pools_of(stage: str, models: Sequence[Model], has: Capacity, beside: float =
     memory = _memory(alone, has)
     for model in alone:
         wanted = cpus if has.is_shared else min(model.cost.cpus, max(node.cpus for node in has.nodes))
+        wanted = wanted if model.cost.model else min(wanted, LIGHT_CPUS)
         reserved = _floor(min(wanted, spare / len(alone)))  # so that the first worker of each fits
         share = shares.get(model.name, 0)
-        room = has.gpus * int(1 / share + 1e-6) if share else has.cpus if has.is_shared else int(has.cpus / wanted)
+        room = has.gpus * int(1 / share + 1e-6) if share else int(has.cpus / max(1, wanted))
         most = max(1, room * (GROWTH if has.grows else 1))
         workers = 1, most if model.said.workers is None else min(most, model.said.workers)
         pools.append(Pool(stage, (model,), reserved, workers, share, memory.get(model.name, 0)))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from curate import plugins
 from curate.decide.rules import check_near_duplicates, check_rules
 from curate.media.reader import check_reader
-from curate.pipeline.paths import LIGHT
-from curate.pipeline.placement import Capacity, device_of
+from curate.pipeline.paths import LIGHT, groups_of
+from curate.pipeline.placement import FETCH_CPUS, LIST_CPUS, Capacity, Pool, device_of, models_of, pools_of
 from curate.pipeline.streams import StreamPlan
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, RunsOn, SignalField
@@ -132,6 +132,17 @@ def settle(plan: Plan, has: Capacity) -> Plan:
             device = device_of(stream.use.name, stream.cost, stream.compute, has)
         streams.append(replace(stream, on=replace(stream.on, device=device)))
     return replace(plan, streams=streams)
+
+
+def pools(plan: Plan, has: Capacity) -> list[Pool]:
+    """The pools of workers of a run, stage by stage.
+
+    Args:
+        plan: a settled one.
+    """
+    models = models_of(groups_of(plan.signals), plan.computes)
+    annotate = pools_of("annotate", models, has, beside=LIST_CPUS + FETCH_CPUS)
+    return [*annotate, *pools_of("tokenize", [stream.model for stream in plan.streams], has)]
 
 
 def _run_on(name: str, cost: Resources, use: Compute, recipe: Compute) -> tuple[Compute, RunsOn]:

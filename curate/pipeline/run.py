@@ -31,7 +31,7 @@ from curate.pipeline.listing import Listing
 from curate.pipeline.pack import pack
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
-from curate.pipeline.plan import Plan, settle
+from curate.pipeline.plan import Plan, pools, settle
 from curate.pipeline.progress import Stage, together
 from curate.pipeline.read_log import READ_LOG
 from curate.pipeline.retry import reset_failures
@@ -92,6 +92,7 @@ def run(
         CurateError: no space, another run on the same build, a source without records, nothing kept.
     """
     plan = settle(plan, cluster.capacity)
+    pools(plan, cluster.capacity)  # what does not fit on the cluster is refused before any work
     recipe = plan.file.recipe
     decodes = Decodes()
     with build.acquire(MANIFEST) as lease:

@@ -106,6 +106,28 @@ class Funnel(_Event):
     rows: list[Outcomes] = Field(description="by level, outcome and cause, the most frequent first")
 
 
+class PoolOfWorkers(_Event):
+    """Workers that hold the same models."""
+
+    stage: str = Field(description="annotate or tokenize")
+    decodes: bool = Field(description="true of the workers that decode, and hold what has no pool of its own")
+    models: list[str] = Field(description="what they hold: signals, `light` for all that have no model, or streams")
+    device: Literal["cpu", "cuda"] = Field(description="what the models run on")
+    dtypes: list[str] = Field(description="numbers that networks compute in; none where there is no network")
+    batches: list[Annotated[int, Field(ge=1)]] = Field(description="items of one pass through a network; 1 on CPUs")
+    cpus: float = Field(gt=0, description="that Ray reserves for one worker")
+    gpus: float = Field(ge=0, le=1, description="share of a GPU that Ray reserves for one worker")
+    memory: Count = Field(description="bytes that Ray reserves for one worker; 0 for none")
+    workers: tuple[Count, Count] = Field(description="fewest and most")
+
+
+class Placement(_Event):
+    """What `run --dry-run` says of where models would run."""
+
+    event: Literal["placement"] = Field("placement", description="what this line is")
+    pools: list[PoolOfWorkers] = Field(description="in the order in which samples pass them")
+
+
 class Summary(_Event):
     """The last line of a run that made its build. A run that could not make it ends without one."""
 
@@ -134,7 +156,7 @@ class Summary(_Event):
 class Event(
     RootModel[
         Annotated[
-            StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Summary,
+            StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Placement | Summary,
             Field(discriminator="event"),
         ]
     ]

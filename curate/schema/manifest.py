@@ -3,7 +3,7 @@ rows; nothing else counts."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,6 +68,16 @@ class StreamEntry(_Part):
     frames: FrameCounts | None = Field(None, description="of video: frames that became ids, and those that did not")
 
 
+class ModelEntry(_Part):
+    """What a model of the build ran on."""
+
+    name: str = Field(description="of the signal, or of the stream")
+    of: Literal["signal", "stream"] = Field(description="what the model is of")
+    device: Literal["cpu", "cuda"] = Field(description="class of device that it ran on; `hardware` says more")
+    dtype: str = Field(description="numbers that its network computed in")
+    batch: int = Field(description="items of one pass through its network; 1 on CPUs")
+
+
 class Split(_Part):
     """A part of the samples for one use, e.g. train."""
 
@@ -97,6 +107,11 @@ class Manifest(_Part):
     splits: list[Split] = Field(description="in the recipe's order")
     streams: list[StreamEntry] = Field(description="token streams, in the recipe's order")
     signals: list[dict[str, Any]] = Field(description="what each signal is: name, version, options, fields")
+    models: list[ModelEntry] = Field(
+        [],
+        description="what the models of signals and streams ran on in the last run of this build; values that earlier "
+        "runs left on other hardware were taken over",
+    )
     codecs: dict[str, CodecCard] = Field(description="codec cards of the tokenizers, by name")
     versions: dict[str, str] = Field(description="of the packages that bytes depend on, by name")
     hardware: str = Field(description="class of hardware that it was made on; elsewhere models' last bits may differ")

@@ -25,7 +25,7 @@ from curate.card.facts import gather
 from curate.card.tables import Tables, open_tables
 from curate.card.write import write_card
 from curate.schema.ids import content_id, digest, record_id, sample_id
-from curate.schema.manifest import MANIFEST, Counts, File, Manifest, Split, StreamEntry
+from curate.schema.manifest import MANIFEST, Counts, File, Manifest, ModelEntry, Split, StreamEntry
 from curate.schema.tables import FAILURE, FAILURE_NAMES, LEDGER, RECORDS, SAMPLES
 from curate.shards.commit import write_manifest
 from curate.shards.lists import write_lists
@@ -418,6 +418,7 @@ class Builder:
             ],
             streams=streams,
             signals=SIGNALS,
+            models=[ModelEntry(name="vector", of="signal", device="cuda", dtype="bfloat16", batch=32)],
             codecs={t: tokenizer(t).card for t, _ in self.streams.values()},
             versions={"curate": "0.1", "numpy": np.__version__},
             hardware="x86_64, 1 thread",

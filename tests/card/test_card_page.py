@@ -282,6 +282,12 @@ def test_readme_tables_add_up(card: Card) -> None:
         assert total == sum(parts) == getattr(card.manifest.counts, f"{level}s")["total"]
 
 
+def test_what_models_ran_on_is_said(card: Card) -> None:
+    assert "\n| vector | signal | cuda | bfloat16 | 32 |\n" in card.readme
+    table = card.html.split('aria-label="Models"')[1].split("</table>")[0]
+    assert [f">{word}<" in table for word in ("vector", "signal", "cuda", "bfloat16", "32")] == [True] * 5
+
+
 def test_licences_as_a_hub_names_them() -> None:
     assert hub_licence("CC BY 4.0") == "cc-by-4.0"
     assert hub_licence("CC-BY-SA-3.0") == "cc-by-sa-3.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,37 @@ def test_a_wrong_recipe(tmp_path: Path, change: tuple[str, str], says: list[str]
     message = refused(tmp_path, change)
     for part in says:
         assert part in message
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (("image-fsq-64k}", "image-fsq-64k, compute: {device: cuda}}"), 8),
+        (("annotate:", "compute: {device: cuda}\nannotate:"), 4),
+    ],
+)
+def test_a_gpu_that_is_not_there(tmp_path: Path, change: tuple[str, str], line: int, more: tuple[str, ...]) -> None:
+    image(tmp_path / "media")
+    message = refused(tmp_path, change, *more)
+    assert f"r.yaml:{line}: tok_rgb is to run on a GPU, and there is none" in message
+    assert "device: auto" in message
+
+
+def test_a_dry_run_says_where_models_would_run(tmp_path: Path) -> None:
+    image(tmp_path / "media")
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    run = ("run", tmp_path / "r.yaml", "--dry-run", "--workers", 2)
+    lines = curate(*run).stdout.splitlines()
+    [row] = [line for line in lines if line.startswith("| tokenize")]
+    assert [cell.strip() for cell in row.split("|")[2:8]] == ["decoding, tok_rgb", "cpu", "float32", "1", "0.5", "-"]
+    events = [json.loads(line) for line in curate(*run, "--json").stdout.splitlines()]
+    [placed] = [event for event in events if event["event"] == "placement"]
+    assert [(pool["stage"], pool["models"], pool["workers"]) for pool in placed["pools"]] == [
+        ("annotate", ["light"], [2, 2]),
+        ("tokenize", ["tok_rgb"], [2, 2]),
+    ]
+    assert {event["event"] for event in events} == {"note", "placement"}
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])

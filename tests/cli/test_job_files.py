@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,19 @@ def test_each_file_is_explained() -> None:
             assert f"]({path.name})" in text
     for command in re.findall(r"^    (curate (?:submit|status|stop|run) [^#\n]+)", text, re.MULTILINE):
         parsed(command.replace("--out ...", "--out /x"))
+
+
+def test_the_table_of_pools_is_what_its_command_prints() -> None:
+    text = (JOBS / "README.md").read_text()
+    [command] = re.findall(r"^    (curate placement .+)$", text, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "curate.cli.main", *shlex.split(command)[1:]],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    table = [line for line in text.splitlines() if line.startswith(("| recipe     |", "| ---------- |"))]
+    shown = text[text.index(table[0]) :].split("\n\n### ")[0]
+    assert shown.split() == done.stdout.split(), f"paste what `{command}` prints into jobs/README.md"
+    shipped = {path.stem for path in data_folder("pipelines").glob("*.yaml")}
+    assert shipped == set(shlex.split(command)[2 : 2 + len(shipped)]), "every recipe that ships is in the table"

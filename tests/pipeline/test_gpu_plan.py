@@ -14,6 +14,8 @@ import pytest
 from gpu_signal import NOTES
 from PIL import Image
 
+from curate.shards.commit import read_manifest
+
 RECIPE = """\
 name: gpu
 partition: 6
@@ -93,6 +95,13 @@ def test_models_are_where_the_gpus_are(media: Path) -> None:
     assert {line[4] for line in notes if line[1] == "cuda"} <= {"[0]", "[1]"}, (
         "each sees the one that it has a share of"
     )
+    said = {(m.name, m.of, m.device, m.dtype, m.batch) for m in read_manifest(out).models}
+    assert said == {
+        ("redness", "signal", "cuda", "bfloat16", 4),
+        ("place", "signal", "cuda", "float32", 4),
+        ("greys", "stream", "cuda", "float32", 16),
+    }
+    assert {(m.device, m.batch) for m in read_manifest(alone).models} == {("cpu", 1)}
     assert tables(alone) == tables(out)
     halved, light, redness = (t.to_pydict() for t in tables(out))  # type: ignore[attr-defined]
     assert halved["halved"] == [r / 2 for r in redness["redness"]]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from gpu_signal import Halved, Redness
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.pipeline.paths import groups_of
@@ -115,6 +115,7 @@ costs = st.builds(
 nodes = st.builds(Node, st.integers(1, 64), st.integers(0, 4), st.sampled_from([1 << 30, 64 << 30]))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(costs, max_size=12),
     st.builds(Capacity, st.lists(nodes, min_size=1, max_size=4).map(tuple), st.booleans()),
