@@ -39,6 +39,7 @@ from curate.pipeline.board import Board
 from curate.pipeline.cluster import Cluster, connect
 from curate.pipeline.fetch import PARTITION
 from curate.pipeline.ingest import cut_how, fetch_options
+from curate.pipeline.kept import kept_samples
 from curate.pipeline.listing import Listing
 from curate.pipeline.media_store import read_media
 from curate.pipeline.partitions import Partition
@@ -46,7 +47,7 @@ from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.plan import Plan, make_plan
 from curate.pipeline.pools import pools
 from curate.pipeline.ray_data import from_rows, results, then
-from curate.pipeline.tokenize import Work, kept_samples, tokenize
+from curate.pipeline.tokenize import Work, tokenize
 from curate.schema.errors import MediaError
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile

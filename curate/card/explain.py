@@ -28,6 +28,10 @@ LISTED = 10
 """Matches that are listed where a name is not unique."""
 
 
+NOT_EVALUATED = "not evaluated"
+"""What is told of a signal of the second look that skipped a sample."""
+
+
 @dataclass
 class Trace:
     """What became of one record, and of the samples cut from it.
@@ -92,6 +96,10 @@ def _tell(tables: Tables, found: _Found) -> Trace:
         rows = [row for row in rows if found.sample in (None, row["sample_id"])]
         signals = _signals(tables, fields, [row["sample_id"] for row in rows])
     verdicts = {(row["level"], row["id"]): row for row in told}
+    for row in rows:
+        skipped = set(verdicts["sample", row["sample_id"]]["not_evaluated"] or ())
+        late = [f["name"] for s in tables.manifest.signals if s["name"] in skipped for f in s["fields"]]
+        signals[row["sample_id"]] |= dict.fromkeys(late, NOT_EVALUATED)
     duplicates = _duplicates(tables, [found.record, *(row["sample_id"] for row in rows)])
     story = Trace(
         record={

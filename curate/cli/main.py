@@ -60,6 +60,7 @@ class Stop(StrEnum):
 
     INGEST = "ingest"
     DECIDE = "decide"
+    LOOK = "look"
 
 
 @app.command()
@@ -80,7 +81,10 @@ def run(
     ] = False,
     until: Annotated[
         Stop | None,
-        typer.Option(help="End after fetching, or with the verdicts; the same command without it goes on from there."),
+        typer.Option(
+            help="End after fetching, with the first verdicts, or with those after the second look; the same command "
+            "without it goes on from there."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
     as_json: Annotated[

@@ -66,6 +66,7 @@ def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Deco
         max_failed=max_failed,
         over=over,
         decodes=asdict(decodes),
+        calls_saved=_calls_saved(manifest),
         exit_code=TOO_MANY_FAILED if over else 0,
     )
 
@@ -100,6 +101,9 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
             if counts
         )
         result.print(f"{summary.shards} shards{stored}", markup=False)
+        if summary.calls_saved:
+            by_model = ", ".join(f"{name} {count:,}" for name, count in summary.calls_saved.items())
+            result.print(f"second look: samples that models were not asked of: {by_model}", markup=False)
         if summary.causes and not summary.over:
             _say_causes(summary, result)
         result.print(f"card:   {summary.card}", markup=False)
@@ -118,6 +122,11 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
             f"  the build is whole; `{_command()} explain {shlex.quote(said)} URI` tells more of one input",
             markup=False,
         )
+
+
+def _calls_saved(manifest: Manifest) -> dict[str, int]:
+    second = manifest.second_look
+    return {} if second is None else dict.fromkeys(second.models, manifest.counts.samples["total"] - second.samples)
 
 
 def _say_causes(summary: Summary, console: Console) -> None:

@@ -51,6 +51,7 @@ def too_often(bound: Threshold, *found: Times) -> Times:
     text, which = distinct(np.concatenate([one.text for one in found]))
     times = np.zeros(len(text), np.int64)
     np.add.at(times, which, np.concatenate([one.times for one in found]))
+    assert bound.value is not None, "a bound on copies is absolute"
     some = times > bound.value
     return Times(text[some], times[some])
 

@@ -83,6 +83,7 @@ def decide(
     engine: Engine,
     failed: Mapping[str, Sequence[str]] | None = None,
     per_task: int | None = None,
+    second: frozenset[str] = frozenset(),
 ) -> Decided:
     """What becomes of each record and each sample; fragments of it are written to `verdicts/`.
 
@@ -100,6 +101,8 @@ def decide(
             be kept and whose tokenizing failed is failed, and the next best of its group is kept. It stays among those
             that percentiles are taken over, so that no threshold moves.
         per_task: partitions of one task; changes no byte of what comes out.
+        second: groups of the second look, which partitions may have of some samples or not at all. A sample that would
+            be kept and failed there is failed, as in tokenizing.
 
     Raises:
         CurateError: rules that `check_rules` refuses; fragments that do not belong together; NaN in a field that a rule
@@ -114,7 +117,7 @@ def decide(
         return Decided((), tuple(record_rules), tuple(rules), ())
     some = per_task or _per_task(len(partitions), engine.width)
     groups = [tuple(partitions[i : i + some]) for i in range(0, len(partitions), some)]
-    wanted = _wanted(options, homes, signal_groups)
+    wanted = _wanted(options, homes, signal_groups, second)
     later = failed or {}
     loaded = engine.hold(
         partial(load, build, wanted),
@@ -139,7 +142,9 @@ def _per_task(partitions: int, width: int) -> int:
     return min(max(isqrt(partitions), min(-(-partitions // (4 * width)), enough), least), most)
 
 
-def _wanted(options: Decide, homes: Mapping[str, str], signal_groups: Mapping[str, str]) -> Wanted:
+def _wanted(
+    options: Decide, homes: Mapping[str, str], signal_groups: Mapping[str, str], second: frozenset[str]
+) -> Wanted:
     texts = frozenset(r.copies_of for r in options.rules if r.copies_of)
     used = {r.copies_of or r.field for r in options.rules} | {f for spec in options.near_duplicates for f in spec.keep}
     for field in sorted(used | {spec.embedding for spec in options.near_duplicates}):
@@ -151,6 +156,7 @@ def _wanted(options: Decide, homes: Mapping[str, str], signal_groups: Mapping[st
         tuple(sorted(used & set(PROBED))),
         {g: tuple(f for f in sorted(used) if f not in PROBED and homes[f] == g) for g in names},
         dict(signal_groups),
+        second,
         texts,
     )
 

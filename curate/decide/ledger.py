@@ -53,11 +53,15 @@ class Fragment:
         file: of its rows of LEDGER, in the build; named by its bytes.
         counts: rows by level and outcome; all outcomes of a level are there.
         kept: kept samples by kind.
+        unseen: kept samples that the second look has not looked at.
+        evaluated: samples that it has, kept or not.
     """
 
     file: File
     counts: Counts
     kept: Mapping[str, int]
+    unseen: int = 0
+    evaluated: int = 0
 
     @property
     def path(self) -> str:
@@ -104,7 +108,7 @@ def write_verdicts(
     record_keeper[state.copies] = state.keeper
     kinds = pa.array(KINDS)
     files: list[File] = []
-    out: list[tuple[Counts, Mapping[str, int]]] = []
+    out: list[tuple[Counts, Mapping[str, int], int, int]] = []
     for first, stop in _batches(loaded):
         start, end = (int(loaded.record_starts[part]) for part in (first, stop))
         r = slice(start, end)
@@ -154,6 +158,12 @@ def write_verdicts(
                 {name: column.take(pa.array(s)) for name, column in failures.items()},
             ),
         )
+        unseen = loaded.unseen[s]
+        if unseen.any():
+            lists = pa.array([list(loaded.not_evaluated)], LEDGER.field("not_evaluated").type)
+            said = lists.take(pa.array(np.zeros(len(s), np.int64), mask=~unseen))
+            at = LEDGER.get_field_index("not_evaluated")
+            of_samples = of_samples.set_column(at, LEDGER.field(at), said)
         numbers = (record[r], outcome[s], loaded.sample_kind[s])
         tables = []
         for part in range(first, stop):
@@ -161,11 +171,14 @@ def write_verdicts(
             at, to = (int(row) for row in np.searchsorted(s, loaded.sample_starts[part : part + 2]))
             table = pa.concat_tables([of_records.slice(start, end - start), of_samples.slice(at, to - at)])
             tables.append((f"verdicts/{group[part].name}", table))
-            out.append(_counted(numbers[0][start:end], numbers[1][at:to], numbers[2][at:to]))
+            mine = unseen[at:to]
+            lost = int((mine & (numbers[1][at:to] == _number(SAMPLE, Outcome.KEPT))).sum())
+            found = _counted(numbers[0][start:end], numbers[1][at:to], numbers[2][at:to])
+            out.append((*found, lost, int((~mine).sum())))
         # most of the time goes by until they are on the disk, or in the bucket
         with ThreadPoolExecutor(AT_ONCE) as pool:
             files += pool.map(lambda named: write_named_table(build, named[0], named[1].combine_chunks()), tables)
-    return [Fragment(file, counts, kept) for file, (counts, kept) in zip(files, out, strict=True)]
+    return [Fragment(file, *told) for file, told in zip(files, out, strict=True)]
 
 
 def _counted(

@@ -33,7 +33,8 @@ class PartitionFiles:
     Attributes:
         name: of the partition.
         records, samples: of RECORDS and SAMPLES.
-        signals: by group of signals.
+        signals: by group of signals; of a group of the second look a fragment of the samples that were looked at, or
+            none.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Wanted:
         signals: for each group of signals its fields in use; every group has an entry, for the failures.
         order: signals and their groups in the recipe's order: of a sample that failed in several, the failure of the
             first counts.
+        second: groups of the second look: their fields are null of samples that were not looked at, and a failure is
+            one of a sample that would be kept, as one of tokenizing.
         texts: of the fields of signals those that are texts.
     """
 
@@ -59,6 +62,7 @@ class Wanted:
     samples: tuple[str, ...]
     signals: Mapping[str, tuple[str, ...]]
     order: Mapping[str, str]
+    second: frozenset[str] = frozenset()
     texts: frozenset[str] = frozenset()
 
 
@@ -81,7 +85,9 @@ class Loaded:
         record_nan, sample_nan: by field the rows that hold NaN and not null.
         spans: int64 `(s, 2)`, start and end of each sample in microseconds.
         about: `source` and `uri` of each record; a sample has those of its record.
-        record_failures, failures, later: tables of FAILURES: on records; on samples of signals, and of tokenizing.
+        record_failures, failures, later: tables of FAILURES: on records; on samples of signals; on samples of the
+            second look and of tokenizing.
+        not_evaluated: signals of the second look; unseen: bool `(s,)`, samples that they were not computed of.
     """
 
     record_starts: NDArray[np.int64]
@@ -101,6 +107,8 @@ class Loaded:
     record_failures: pa.Table
     failures: pa.Table
     later: pa.Table
+    not_evaluated: tuple[str, ...]
+    unseen: NDArray[np.bool_]
     record_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     sample_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     sample_texts: dict[str, Keys] = field(default_factory=dict)
@@ -109,7 +117,7 @@ class Loaded:
 
     @property
     def later_failed(self) -> NDArray[np.bool_]:
-        """Samples that failed in tokenizing."""
+        """Samples that failed in the second look or in tokenizing."""
         out = np.zeros(len(self.sample), bool)
         out[self.later["row"].to_numpy()] = True
         return out
@@ -148,14 +156,18 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
     texts: dict[str, Keys] = {}
     failures: dict[str, pa.Table] = {}
     for home, fields in wanted.signals.items():
-        said = pa.concat_tables([p.signals[home] for p in parts])
+        # of the second look a partition that was not looked at has columns of nulls
+        said = pa.concat_tables([p.signals[home] for p in parts], promote_options="default")
         values |= {name: said[name] for name in fields if name not in wanted.texts}
         texts |= {name: text_keys(said[name]) for name in fields if name in wanted.texts}
         for name in (s for s, of in wanted.order.items() if of == home):
             why = said[f"failure:{name}"].combine_chunks()
             if why.null_count < len(why):
                 failures[name] = _failures({n: pc.struct_field(why, n) for n in FAILURE_NAMES})
-    first, sample_failed = _first([failures[s] for s in wanted.order if s in failures], len(sample), 0)
+    late = [s for s, home in wanted.order.items() if home in wanted.second]
+    first, sample_failed = _first(
+        [failures[s] for s in wanted.order if s in failures and s not in late], len(sample), 0
+    )
     record_numbers = {name: _numbers(probed(records, name)) for name in wanted.records}
     sample_numbers = {name: _numbers(column) for name, column in values.items()}
     return Loaded(
@@ -178,6 +190,7 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         later=pa.concat_tables(
             [
                 FAILURES.empty_table(),
+                _first([failures[s] for s in late if s in failures], len(sample), 0)[0],
                 *(
                     _tokenizing(build, later[files.name], part.sample, int(start))
                     for part, files, start in zip(parts, group, starts["sample"], strict=False)
@@ -185,6 +198,8 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
                 ),
             ]
         ).combine_chunks(),
+        not_evaluated=tuple(late),
+        unseen=np.concatenate([p.unseen for p in parts]),
         record_values={name: column for name, (column, _) in record_numbers.items()},
         sample_values={name: column for name, (column, _) in sample_numbers.items()},
         sample_texts=texts,
@@ -202,6 +217,7 @@ class _Read(NamedTuple):
         sample, parent: `(s,)`, samples and their records.
         samples: the other columns of its samples.
         signals: by group of signals, in the samples' order.
+        unseen: bool `(s,)`, samples that the second look did not look at.
     """
 
     record: Keys
@@ -213,6 +229,7 @@ class _Read(NamedTuple):
     parent: Keys
     samples: pa.Table
     signals: Mapping[str, pa.Table]
+    unseen: NDArray[np.bool_]
 
 
 def _read(build: Store, wanted: Wanted, files: PartitionFiles) -> _Read:
@@ -228,8 +245,12 @@ def _read(build: Store, wanted: Wanted, files: PartitionFiles) -> _Read:
     content = np.zeros(len(record), "S16")
     content[has_content] = keys_of(contents.drop_null())
     signals = {}
+    unseen = np.full(len(sample), bool(wanted.second))
     for group, fields in wanted.signals.items():
         names = [*fields, *(f"failure:{s}" for s, home in wanted.order.items() if home == group)]
+        if group in wanted.second:
+            signals[group], unseen = _second(build, files, group, names, sample)
+            continue
         table = signals_of(build, files, group, names)
         if not table["sample_id"].equals(samples["sample_id"]):
             rows = aligned(sample, keys_of(table["sample_id"]), group)
@@ -245,7 +266,29 @@ def _read(build: Store, wanted: Wanted, files: PartitionFiles) -> _Read:
         keys_of(samples["record_id"]),
         samples.select(spans),
         signals,
+        unseen,
     )
+
+
+def _second(
+    build: Store, files: PartitionFiles, group: str, names: Sequence[str], samples: Keys
+) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """Columns of a group of the second look in the order of the samples, null of those that were not looked at; and
+    which these are.
+
+    Raises:
+        CurateError: a row has no sample.
+    """
+    if group not in files.signals:
+        return pa.table({name: pa.nulls(len(samples)) for name in names}), np.ones(len(samples), bool)
+    table = signals_of(build, files, group, names)
+    given = keys_of(table["sample_id"])
+    _refuse_strange(samples, given, group)
+    order = np.argsort(given, kind="stable")
+    at = look_up(given[order], samples)
+    unseen = at < 0
+    rows = pa.array(order[np.where(unseen, 0, at)] if len(order) else np.zeros(len(samples), np.int64), mask=unseen)
+    return table.select(names).take(rows), unseen
 
 
 def _blank(text: pa.ChunkedArray) -> NDArray[np.bool_]:
@@ -301,17 +344,24 @@ def aligned(samples: Keys, given: Keys, group: str) -> NDArray[np.int64] | None:
         return None
     order = np.argsort(given, kind="stable")
     at = look_up(given[order], samples)
-    known = np.unique(samples)
-    strange = given[look_up(known, given) < 0]
-    for wrong, said in (
-        (samples[at < 0], f"samples lack the signals {group}"),
-        (strange, f"rows of the signals {group} have no sample"),
-    ):
-        if len(wrong):
-            raise CurateError(f"{len(wrong)} {said}, the first {name_of(np.sort(wrong)[0])}", STALE)
+    lacking = samples[at < 0]
+    if len(lacking):
+        raise CurateError(
+            f"{len(lacking)} samples lack the signals {group}, the first {name_of(np.sort(lacking)[0])}", STALE
+        )
+    _refuse_strange(samples, given, group)
     if len(given) > len(samples):
         _refuse_twice(given, f"samples have several rows of the signals {group}")
     return order[at]
+
+
+def _refuse_strange(samples: Keys, given: Keys, group: str) -> None:
+    strange = given[look_up(np.unique(samples), given) < 0]
+    if len(strange):
+        raise CurateError(
+            f"{len(strange)} rows of the signals {group} have no sample, the first {name_of(np.sort(strange)[0])}",
+            STALE,
+        )
 
 
 def rows_of(loaded: Loaded, part: int) -> slice:

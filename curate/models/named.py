@@ -8,6 +8,9 @@ from blake3 import blake3
 
 from curate.schema.errors import CurateError
 
+LIBRARIES = 1 << 30
+"""Bytes of memory that PyTorch and a library of models take, once imported."""
+
 
 def weights_of(source: str, pattern: str = "*.safetensors") -> str:
     """BLAKE3 of the bytes of a local file, or of the weights of a local folder; else the hub id as it is.
@@ -27,6 +30,12 @@ def weights_of(source: str, pattern: str = "*.safetensors") -> str:
     for file in sorted(path.glob(pattern)) if path.is_dir() else [path]:
         hasher.update_mmap(file)
     return hasher.hexdigest()
+
+
+def bytes_of(source: str, pattern: str = "*.safetensors") -> int:
+    """Bytes of the weights that lie on this machine; 0 of a hub id, whose are not known before they are fetched."""
+    path = Path(source).expanduser()
+    return sum(file.stat().st_size for file in (path.glob(pattern) if path.is_dir() else [path]) if file.is_file())
 
 
 _FILES = (".onnx", ".tflite", ".safetensors")

@@ -127,7 +127,7 @@ class Annotate:
             else decoded(build, samples, views, reader=paths.reader)
         ):
             parts.append(batch.samples)
-            table = _seen(batch, views, given, done)
+            table = seen(batch, views, given, done)
             board.add("annotate", total=table.num_rows)
             for fragment in mine:
                 table = fragment.computed(table, done)
@@ -216,7 +216,7 @@ class Compute:
         views, done = self._group.needs, 0
         samples = read_table(build, paths.samples(partition.name, partition.source))
         for batch in decoded(build, samples, views, reader=paths.reader):
-            table = _seen(batch, views, given, done)
+            table = seen(batch, views, given, done)
             done += table.num_rows
             yield table
 
@@ -232,7 +232,7 @@ class Compute:
         return block
 
 
-def _seen(batch: Batch, views: Sequence[DecodeRequest], given: pa.Table, start: int) -> pa.Table:
+def seen(batch: Batch, views: Sequence[DecodeRequest], given: pa.Table, start: int) -> pa.Table:
     """What signals see of a batch whose first row is row `start` of the partition, with the fields of `given`."""
     table = batch.table(views)
     for name in given.column_names:

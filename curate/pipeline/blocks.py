@@ -98,12 +98,15 @@ def failures_of(column: pa.Array | pa.ChunkedArray) -> list[Failure | None]:
     return [None if row is None else Failure(**row) for row in column.to_pylist()]
 
 
+def rows_failed(table: pa.Table) -> pa.Array | pa.ChunkedArray:
+    """For each row of a batch whether some signal failed."""
+    some = pa.array(np.zeros(table.num_rows, bool))
+    for name in table.column_names:
+        if name.startswith(FAIL):
+            some = pc.or_(some, pc.is_valid(table.column(name)))
+    return some
+
+
 def failed_rows(table: pa.Table) -> int:
     """Rows of a batch of which some signal failed."""
-    failed = [pc.is_valid(table.column(name)) for name in table.column_names if name.startswith(FAIL)]
-    if not failed:
-        return 0
-    some = failed[0]
-    for more in failed[1:]:
-        some = pc.or_(some, more)
-    return int(pc.sum(some).as_py() or 0)
+    return int(pc.sum(rows_failed(table)).as_py() or 0)

@@ -11,11 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from curate.pipeline.cluster import Cluster
-from curate.pipeline.paths import groups_of
 from curate.pipeline.placement import models_of
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
-from curate.schema.manifest import MANIFEST, Counts, File, Manifest, ModelEntry, Split
+from curate.schema.manifest import MANIFEST, Counts, File, Manifest, ModelEntry, SecondLook, Split
 from curate.shards.commit import describe_file, write_manifest
 from curate.shards.ipc import open_ipc
 from curate.shards.lists import write_lists
@@ -55,15 +54,23 @@ CardWriter = Callable[[Store, Manifest, Sequence[File], Callable[[str], Tokenize
 """`curate.card.write.write_card`: the room above, so it is handed down and not imported."""
 
 
+@dataclass(frozen=True)
+class Made:
+    """What the stages of a run made, as the manifest tells of it."""
+
+    counts: Counts
+    second_look: SecondLook | None
+    shards: Sequence[ShardResult]
+    splits: list[Split]
+
+
 def finish(
     plan: Plan,
     build: Store,
     lease: Lease,
     cluster: Cluster,
     console: Console,
-    counts: Counts,
-    shards: Sequence[ShardResult],
-    splits: list[Split],
+    made: Made,
     known: Mapping[str, File],
     paths: Sequence[str],
     work: Sequence[str],
@@ -81,8 +88,8 @@ def finish(
     others = sorted(path for path in paths if path not in known)
     parts = engine.map(_describe, ((build, others[i : i + DESCRIBED]) for i in range(0, len(others), DESCRIBED)))
     described = {file.path: file for part in parts for file in part}
-    files = [known.get(path) or described[path] for path in sorted(paths)] + [shard.file for shard in shards]
-    manifest = _manifest(plan, cluster, counts, shards, splits)
+    files = [known.get(path) or described[path] for path in sorted(paths)] + [shard.file for shard in made.shards]
+    manifest = _manifest(plan, cluster, made)
     with Stage(console, "card", 1, "page") as stage:
         loader = Loader({s.card.name: s.tokenizer for s in plan.streams})
         # in a task, so that what it reads and draws is not held by this process
@@ -116,15 +123,14 @@ class Loader:
         return zoo.load_on_one_thread(self.where[name])
 
 
-def _manifest(
-    plan: Plan, cluster: Cluster, counts: Counts, shards: Sequence[ShardResult], splits: list[Split]
-) -> Manifest:
+def _manifest(plan: Plan, cluster: Cluster, made: Made) -> Manifest:
     return Manifest(
         **made_by(plan),
-        counts=counts,
-        splits=splits,
+        counts=made.counts,
+        second_look=made.second_look,
+        splits=made.splits,
         streams=stream_entries(
-            shards,
+            made.shards,
             [s.spec for s in plan.streams],
             {s.use.name: (s.card.name, s.card.modality) for s in plan.streams},
         ),
@@ -137,7 +143,7 @@ def _manifest(
 def _models(plan: Plan) -> list[ModelEntry]:
     """What the networks of a settled plan ran on; of those behind endpoints that is not known."""
     elsewhere = {s.name for s in plan.signals if isinstance(s, CaptionerSignal) and s.use.endpoint is not None}
-    groups = [group for group in groups_of(plan.signals) if group.name not in elsewhere]
+    groups = [group for group in plan.groups if group.name not in elsewhere]
     models = [("signal", model) for model in models_of(groups, plan.computes)]
     models += [("stream", stream.model) for stream in plan.streams]
     return [ModelEntry(name=model.name, of=of, **asdict(model.ran_on)) for of, model in models if model.cost.model]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.pipeline.blocks import FAIL, FAILURE_TYPE, LOST, failure_array, failures_of, view_name
 from curate.pipeline.listing import Listing
@@ -74,9 +75,30 @@ class GroupFragment:
         self._parts.append(batch.select(["sample_id", *self._columns()]))
         return batch
 
+    def rows_held(self, build: Store, committed: Listing, partition: Partition, ids: pa.StringArray) -> pa.Table:
+        """Rows of older fragments of the group for some samples, as this fragment will have them; of those whose
+        values were made as they are now."""
+        found = [self._schema().empty_table()]
+        for path in committed.below(f"signals/{self.group.name}/{partition.name}-"):
+            table = read_table(build, path)
+            if json.loads((table.schema.metadata or {}).get(SIGNALS, b"{}")) == self._digests:
+                there = pa.concat_tables(found).column("sample_id").combine_chunks()
+                wanted = pc.is_in(table.column("sample_id"), value_set=ids)
+                new = pc.and_not(wanted, pc.is_in(table.column("sample_id"), value_set=there))
+                found.append(table.filter(new).cast(self._schema()))
+        return pa.concat_tables(found)
+
+    def computed_rows(self) -> pa.Table:
+        """What was computed up to now, as rows of the fragment."""
+        schema = self._schema()
+        return pa.concat_tables(self._parts).cast(schema) if self._parts else schema.empty_table()
+
     def commit(self, build: Store, path: str) -> File:
         """Write the fragment."""
-        schema = pa.schema(
+        return write_table(build, path, self.computed_rows())
+
+    def _schema(self) -> pa.Schema:
+        return pa.schema(
             [
                 pa.field("sample_id", pa.string(), nullable=False),
                 *(pa.field(f.name, f.type) for s in self.group.signals for f in s.gives),
@@ -84,8 +106,6 @@ class GroupFragment:
             ],
             metadata={SIGNALS: json.dumps(self._digests, sort_keys=True).encode()},
         )
-        table = pa.concat_tables(self._parts).cast(schema) if self._parts else schema.empty_table()
-        return write_table(build, path, table)
 
     def _columns(self) -> list[str]:
         fields = [f.name for s in self.group.signals for f in s.gives]

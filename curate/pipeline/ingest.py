@@ -20,7 +20,7 @@ from curate.pipeline.decodes import decodes_of
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
-from curate.pipeline.paths import Group, Paths, groups_of
+from curate.pipeline.paths import Group, Paths
 from curate.pipeline.placement import FETCH_CPUS, LIST_CPUS, models_of, pools_of
 from curate.pipeline.progress import Stage
 from curate.pipeline.ray_data import execute, from_rows, map_stage, stage_of
@@ -29,7 +29,6 @@ from curate.schema.errors import CurateError
 from curate.schema.manifest import File
 from curate.schema.recipe import Compute as Asked
 from curate.schema.recipe import Cut, PluginSource, Recipe, TableSource
-from curate.signals.base import Signal
 from curate.sources.base import Source, Unit
 from curate.storage import Store
 from curate.storage.bucket import endpoint_env
@@ -69,7 +68,7 @@ def ingest(
     build: Store,
     recipe: Recipe,
     sources: Sequence[Source],
-    signals: Sequence[Signal],
+    groups: Sequence[Group],
     paths: Paths,
     cluster: Cluster,
     stages: Mapping[str, Stage],
@@ -78,12 +77,11 @@ def ingest(
     """List, fetch, cut and annotate whatever is not committed yet; where there is no stage `annotate`, only fetch.
 
     Args:
-        signals: with the devices that they run on.
+        groups: of signals that are computed of all samples, with the devices that they run on.
         computes: by signal what the recipe says of its pool.
         stages: `ingest` (records) and `annotate` (samples), whose progress is shown while the plan runs.
     """
     by_name = {source.name: source for source in sources}
-    groups = groups_of(signals)
     folders = ["fetched", "records", "samples", *(f"signals/{g.name}" for g in groups)]
     there = {stat.path for folder in folders for stat in build.files(folder)}
     records = {source.name: 0 for source in sources}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from curate import plugins
 from curate.decide.rules import check_near_duplicates, check_rules
 from curate.media.reader import check_reader
-from curate.pipeline.paths import LIGHT, groups_of
+from curate.pipeline.paths import LIGHT, LIGHT_KEPT, Group, groups_of
 from curate.pipeline.placement import FETCH_CPUS, LIST_CPUS, Capacity, Pool, device_of, models_of, pools_of
 from curate.pipeline.streams import StreamPlan
 from curate.schema.errors import CurateError
@@ -42,6 +42,8 @@ class Plan:
         streams: token streams with their codec cards.
         computes: by signal what its model is to run on, as the recipe says it.
         lines: by signal where the recipe names its device, where it does.
+        kept: names of the signals of the second look: those that the recipe says are for kept samples, and all that
+            read what these give.
     """
 
     file: RecipeFile
@@ -50,6 +52,12 @@ class Plan:
     streams: list[StreamPlan]
     computes: dict[str, Compute]
     lines: dict[str, tuple[str | int, ...]]
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of its signals, those of the second look last."""
+        return groups_of(self.signals, self.kept)
 
 
 def make_plan(file: RecipeFile) -> Plan:
@@ -93,6 +101,8 @@ def make_plan(file: RecipeFile) -> Plan:
     for signal in ordered:
         if signal.name not in computes:
             compute(signal, Compute())
+    said = {s.name for s, use in zip(signals, recipe.annotate, strict=False) if use.for_ == "kept"}
+    kept = _second_look(ordered, {*said, *(use.name for use in recipe.caption.uses if use.for_ == "kept")})
     fields = dict(PROBED)
     for signal in ordered:
         for field in signal.gives:
@@ -100,8 +110,10 @@ def make_plan(file: RecipeFile) -> Plan:
                 raise file.error(("annotate",), f"two signals give the field {field.name!r}")
             fields[field.name] = field
     for signal in ordered:
-        if signal.name == LIGHT:
-            raise file.error(("annotate",), f"a signal cannot be called {LIGHT!r}: the files of light signals are")
+        if signal.name in (LIGHT, LIGHT_KEPT):
+            raise file.error(
+                ("annotate",), f"a signal cannot be called {signal.name!r}: the files of light signals are"
+            )
     for i, rule in enumerate(recipe.decide.records):
         with _at(file, ("decide", "records", i)):
             check_rules([rule], PROBED)
@@ -111,7 +123,39 @@ def make_plan(file: RecipeFile) -> Plan:
     for i, near in enumerate(recipe.decide.near_duplicates):
         with _at(file, ("decide", "near_duplicates", i)):
             check_near_duplicates([near], fields)
-    return Plan(file, ordered, fields, streams, computes, lines)
+            _check_first([near.embedding, *near.keep], ordered, kept)
+    return Plan(file, ordered, fields, streams, computes, lines, kept)
+
+
+def _second_look(signals: Sequence[Signal], said: Collection[str]) -> frozenset[str]:
+    """Names of the signals that are for kept samples: `said`, and all that read what one of these gives.
+
+    Args:
+        signals: in an order that respects what they read of each other.
+    """
+    kept: set[str] = set()
+    given: set[str] = set()
+    for signal in signals:
+        if signal.name in said or given & set(signal.after):
+            kept.add(signal.name)
+            given |= {f.name for f in signal.gives}
+    return frozenset(kept)
+
+
+def _check_first(fields: Sequence[str], signals: Sequence[Signal], kept: Collection[str]) -> None:
+    """Refuse near duplicates by a field that is computed only of what they leave.
+
+    Raises:
+        CurateError: one of `fields` is of the second look.
+    """
+    for signal in signals:
+        late = {f.name for f in signal.gives} & set(fields) if signal.name in kept else set()
+        if late:
+            raise CurateError(
+                f"{min(late)} is known only of samples that near duplicates left: {signal.name} is, or reads what is, "
+                "`for: kept`",
+                "say `for: all` there, or take another field",
+            )
 
 
 def settle(plan: Plan, has: Capacity) -> Plan:
@@ -140,9 +184,12 @@ def pools(plan: Plan, has: Capacity) -> list[Pool]:
     Args:
         plan: a settled one.
     """
-    models = models_of(groups_of(plan.signals), plan.computes)
-    annotate = pools_of("annotate", models, has, beside=LIST_CPUS + FETCH_CPUS)
-    return [*annotate, *pools_of("tokenize", [stream.model for stream in plan.streams], has)]
+    first, second = (
+        models_of([g for g in plan.groups if g.is_second is late], plan.computes) for late in (False, True)
+    )
+    look = [pool for pool in pools_of("look", second, has) if pool.models]
+    annotate = pools_of("annotate", first, has, beside=LIST_CPUS + FETCH_CPUS)
+    return [*annotate, *look, *pools_of("tokenize", [stream.model for stream in plan.streams], has)]
 
 
 def _run_on(name: str, cost: Resources, use: Compute, recipe: Compute) -> tuple[Compute, RunsOn]:

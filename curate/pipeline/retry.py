@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from curate.decide.engine import Engine
-from curate.pipeline.blocks import failed_rows
+from curate.pipeline.blocks import failed_rows, rows_failed
 from curate.pipeline.paths import Group
 from curate.shards.fragments import read_failed
 from curate.storage import Store
 from curate.storage.base import Lease
-from curate.storage.tables import read_table, write_table
+from curate.storage.tables import read_table, write_named_table, write_table
 
 KEPT = "retry"
 """Folder of `fetched` fragments that hold failures: their good rows are taken over, not fetched again. The end of a run
@@ -52,17 +55,56 @@ def reset_failures(
         parts = ((build, folder, paths[at : at + LOOKED_AT]) for at in range(0, len(paths), LOOKED_AT))
         counts = dict(one for some in engine.map(_failures, parts) for one in some)
         found[stage], failing[folder] = sum(counts.values()), list(counts)
-    _remove(build, failing, groups, texts)
+    good = _keep_good(build, engine, failing, groups)
+    _remove(build, failing, groups, texts, good)
     return found
 
 
-def _remove(build: Store, failing: Mapping[str, Sequence[str]], groups: Sequence[Group], texts: Sequence[str]) -> None:
-    """Remove fragments that hold failures, by folder, and what was made of them."""
+def _keep_good(build: Store, engine: Engine, failing: Mapping[str, Sequence[str]], groups: Sequence[Group]) -> set[str]:
+    """Rows of the second look of samples that did not fail there, in fragments of their own, which the run that follows
+    takes them from: its models are dear. Not where an earlier stage of the partition is done again.
+
+    Returns:
+        Paths of these fragments.
+    """
+    again = {_partition(path) for folder in ("fetched", "records") for path in failing[folder]}
+    second = {group.name for group in groups if group.is_second}
+    again |= {_partition(path) for path in failing["signals"] if _folder(path) not in second}
+    bad = {_partition(path) for path in failing["signals"]} - again
+    stale: dict[str, list[str]] = {}
+    for group in second if bad else ():
+        for stat in build.files(f"signals/{group}"):
+            if _partition(stat.path) in bad:
+                stale.setdefault(_partition(stat.path), []).append(stat.path)
+    return {path for some in engine.map(_write_good, [(build, paths) for paths in stale.values()]) for path in some}
+
+
+def _write_good(build: Store, paths: Sequence[str]) -> list[str]:
+    """Write the rows of samples that failed in none of some fragments of a partition; the paths of what was written."""
+    tables = [read_table(build, path) for path in paths]
+    failed = [table.filter(rows_failed(table)).column("sample_id").combine_chunks() for table in tables]
+    bad = pa.concat_arrays(failed)
+    written = []
+    for path, table in zip(paths, tables, strict=True):
+        good = table.filter(pc.invert(pc.is_in(table.column("sample_id"), value_set=bad)))
+        if good.num_rows:
+            written.append(write_named_table(build, path.rpartition("-")[0], good).path)
+    return written
+
+
+def _remove(
+    build: Store,
+    failing: Mapping[str, Sequence[str]],
+    groups: Sequence[Group],
+    texts: Sequence[str],
+    good: Collection[str] = (),
+) -> None:
+    """Remove fragments that hold failures, by folder, and what was made of them, but those in `good`."""
     again = {_partition(path) for folder in ("fetched", "records") for path in failing[folder]}
     bad = {(_folder(path), _partition(path)) for path in failing["signals"]}
     bad |= {(reader, name) for group, name in bad for reader in readers(groups).get(group, ())}
     stale: dict[str, list[str]] = {}
-    for path in (s.path for s in build.files("signals")):
+    for path in (s.path for s in build.files("signals") if s.path not in good):
         if _partition(path) in again or (_folder(path), _partition(path)) in bad:
             stale.setdefault(_folder(path), []).append(path)
     if stale:

@@ -1,6 +1,6 @@
 """A run: two plans and the decisions between them, each skipping what is committed, then one manifest (law 7).
 
-    list -> fetch -> annotate | decide | tokenize | pack | card | manifest
+    list -> fetch -> annotate | decide | look, decide | tokenize | pack | card | manifest
 
 Killed anywhere, the same command goes on from the committed fragments and ends with the bytes of an undisturbed run.
 The driver holds a few hundred bytes a partition, and nothing of a sample (law 12).
@@ -13,19 +13,15 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from curate.decide.causes import causes_of, outcomes_of
-from curate.decide.decide import Decided, decide
-from curate.decide.engine import Engine
-from curate.decide.ledger import checked_counts
-from curate.decide.partitions import PartitionFiles
+from curate.decide.causes import outcomes_of
 from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
 from curate.pipeline.board import Board, Tally
 from curate.pipeline.calls import counted
-from curate.pipeline.causes import cause_lines
 from curate.pipeline.cluster import Cluster
+from curate.pipeline.decisions import Decisions
 from curate.pipeline.decodes import decodes_of
-from curate.pipeline.finish import CardWriter, finish
+from curate.pipeline.finish import CardWriter, Made, finish
 from curate.pipeline.ingest import Ingested, fetch_options, ingest
 from curate.pipeline.listing import Listing
 from curate.pipeline.pack import pack
@@ -40,7 +36,7 @@ from curate.pipeline.tokenize import Work, tokenize
 from curate.pipeline.unchanged import finished
 from curate.schema.errors import CurateError
 from curate.schema.events import Outcomes
-from curate.schema.manifest import MANIFEST, Counts, Manifest
+from curate.schema.manifest import MANIFEST, Manifest
 from curate.schema.verdict import Outcome
 from curate.shards.pack import Tokenized
 from curate.sources.base import Source
@@ -86,7 +82,8 @@ def run(
         console: where progress goes.
         write_card: makes the card of the finished tables.
         retry_failed: forget failures of an earlier run first, so that they are tried again.
-        until: `ingest` or `decide`: end there, with what was committed; the same run without it goes on.
+        until: `ingest`, `decide` or `look`: end there, with what was committed; the same run without it goes on.
+            `decide` is before the second look, `look` after it and the decisions that follow.
 
     Raises:
         CurateError: no space, another run on the same build, a source without records, nothing kept.
@@ -100,31 +97,34 @@ def run(
             console.print(f"warning    {lease.warning}")
         if retry_failed:
             readers = [stream.use.name for stream in plan.streams if stream.field is not None]
-            again = reset_failures(build, lease, cluster.engine(), groups_of(plan.signals), readers)
+            again = reset_failures(build, lease, cluster.engine(), plan.groups, readers)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
-        paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
+        paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader, plan.kept)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
         if until != "ingest":
             stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"])
-        with counted(plan.signals, build, cluster) as signals, together(*stages.values()):
-            found = ingest(build, recipe, sources, signals, paths, cluster, stages, plan.computes)
-        decodes.add(found.decodes)
-        for i, source in enumerate(sources):
-            if not found.records[source.name]:
-                wrong = source.nothing(_said(build, paths, found, source))
-                raise plan.file.error(("sources", i, "path"), wrong.message, wrong.hint)
-        if until == "ingest":
-            return Result(decodes)
-        partitions = {partition.name: partition for partition in found.partitions}
-        tables = _tables(paths, partitions.values())
-        if until is None and not found.was_read and (manifest := finished(plan, build, tables)) is not None:
-            return Result(decodes, manifest)
-        decided, counts, tokenized = _decide_and_tokenize(
-            plan, build, cluster, console, paths, partitions, decodes, until
-        )
+        with counted(plan.signals, build, cluster) as signals:
+            groups = groups_of(signals, plan.kept)
+            first = [group for group in groups if not group.is_second]
+            with together(*stages.values()):
+                found = ingest(build, recipe, sources, first, paths, cluster, stages, plan.computes)
+            decodes.add(found.decodes)
+            for i, source in enumerate(sources):
+                if not found.records[source.name]:
+                    wrong = source.nothing(_said(build, paths, found, source))
+                    raise plan.file.error(("sources", i, "path"), wrong.message, wrong.hint)
+            if until == "ingest":
+                return Result(decodes)
+            partitions = {partition.name: partition for partition in found.partitions}
+            tables = _tables(paths, partitions.values())
+            if until is None and not found.was_read and (manifest := finished(plan, build, tables)) is not None:
+                return Result(decodes, manifest)
+            decided = Decisions(plan, build, cluster, console, paths, partitions, groups, decodes)
+            tokenized = _decide_and_tokenize(plan, build, cluster, console, paths, partitions, decodes, decided, until)
         cluster.release()
+        fragments, counts = decided.fragments, decided.counts
         if tokenized is None:
-            return Result(decodes, outcomes=outcomes_of(build, [f.path for f in decided.fragments]))
+            return Result(decodes, outcomes=outcomes_of(build, [f.path for f in fragments]))
         with Stage(console, "pack", 0, "samples") as stage:
             specs = [s.spec for s in plan.streams]
             shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
@@ -133,15 +133,20 @@ def run(
             raise CurateError(
                 f"the shards hold {packed} samples, the ledger keeps {kept}", "run the same command again"
             )
-        files = [*tables, *(f.path for f in decided.fragments)]
+        files = [
+            *tables,
+            *(path for looked in decided.looked.values() for path in looked.values()),
+            *(f.path for f in fragments),
+        ]
         work = [
             READ_LOG,
             TOKEN_LOG,
             *decided.pairs,
             *(p for one in tokenized for some in one.fragments.values() for p in some),
         ]
-        known = {file.path: file for file in (*found.files, *(f.file for f in decided.fragments))}
-        done = finish(plan, build, lease, cluster, console, counts, shards, splits, known, files, work, write_card)
+        known = {file.path: file for file in (*found.files, *decided.files, *(f.file for f in fragments))}
+        made = Made(counts, decided.second_look, shards, splits)
+        done = finish(plan, build, lease, cluster, console, made, known, files, work, write_card)
         return Result(decodes, done)
 
 
@@ -162,67 +167,28 @@ def _decide_and_tokenize(
     paths: Paths,
     partitions: Mapping[str, Partition],
     decodes: Decodes,
+    decided: Decisions,
     until: str | None,
-) -> tuple[Decided, Counts, list[Tokenized] | None]:
-    """Verdicts, and tokens of the samples that are kept; verdicts alone where the run ends with `decide`.
+) -> list[Tokenized] | None:
+    """Verdicts, and tokens of the samples that are kept; None where the run ends before tokens.
 
     A sample that cannot be tokenized is failed, not kept; what was a duplicate of it may then be a keeper, so verdicts
     are made again until tokenizing finds no new failure. Every round fails at least one sample, so it ends.
     """
     failed: dict[str, Sequence[str]] = {}
     while True:
-        decided, counts = _decide(plan, build, cluster.engine(), console, paths, partitions, failed)
-        if until == "decide":
-            return decided, counts, None
+        decided.settle(failed, with_look=until != "decide")
+        if until in ("decide", "look"):
+            return None
         work = [
-            Work(partition, fragment.path, sum(fragment.kept.values()))
+            Work(partition, fragment.path, sum(fragment.kept.values()), decided.looked.get(partition.name, {}))
             for partition, fragment in zip(partitions.values(), decided.fragments, strict=True)
             if fragment.kept
         ]
         tokenized, again = _tokenize(plan, build, cluster, console, paths, work, decodes)
         if not again:
-            return decided, counts, tokenized
+            return tokenized
         failed |= again
-
-
-def _decide(
-    plan: Plan,
-    build: Store,
-    engine: Engine,
-    console: Console,
-    paths: Paths,
-    partitions: Mapping[str, Partition],
-    failed: Mapping[str, Sequence[str]],
-) -> tuple[Decided, Counts]:
-    """Verdicts on all partitions, in their order.
-
-    Args:
-        failed: by partition, fragments of tokens that hold failures.
-
-    Raises:
-        CurateError: nothing is kept.
-    """
-    recipe, groups = plan.file.recipe, groups_of(plan.signals)
-    files = [_decided_on(paths, partition, [g.name for g in groups]) for partition in partitions.values()]
-    with Stage(console, "decide", 0, "samples") as stage:
-        decided = decide(
-            build,
-            files,
-            recipe.decide.model_copy(update={"rules": recipe.sample_rules}),
-            plan.fields,
-            {f.name: g.name for g in groups for s in g.signals for f in s.gives},
-            {s.name: g.name for g in groups for s in g.signals},
-            recipe.seed,
-            engine,
-            failed,
-        )
-        records = sum(partition.rows for partition in partitions.values())
-        counts = Counts(**checked_counts((f.counts for f in decided.fragments), records))
-        stage.expect(counts.samples["total"])
-        stage.count(**{outcome: n for outcome, n in counts.samples.items() if outcome != "total"})
-    if not counts.samples[Outcome.KEPT]:
-        raise CurateError(_nothing(build, decided, counts), _hint(build))
-    return decided, counts
 
 
 def _tokenize(
@@ -272,12 +238,6 @@ def _tokenize(
     return in_order, failed
 
 
-def _decided_on(paths: Paths, partition: Partition, groups: Sequence[str]) -> PartitionFiles:
-    name, source = partition.name, partition.source
-    signals = {group: paths.signals(name, source, group) for group in groups}
-    return PartitionFiles(name, paths.records(name, source), paths.samples(name, source), signals)
-
-
 def _tables(paths: Paths, partitions: Iterable[Partition]) -> list[str]:
     """All files of the partitions but verdicts and tokens."""
     files: list[str] = []
@@ -285,15 +245,3 @@ def _tables(paths: Paths, partitions: Iterable[Partition]) -> list[str]:
         name, source = partition.name, partition.source
         files += [paths.media(name, source), *paths.tables(name, source)]
     return files
-
-
-def _nothing(build: Store, decided: Decided, counts: Counts) -> str:
-    of, what = counts.samples, "no sample was kept"
-    if not counts.records[Outcome.SAMPLED]:
-        of, what = counts.records, "no record could be sampled"
-    said = f"{what}: " + ", ".join(f"{n} {outcome}" for outcome, n in of.items() if n and outcome != "total")
-    return "\n".join([said, *cause_lines(causes_of(build, [f.path for f in decided.fragments]))])
-
-
-def _hint(build: Store) -> str:
-    return f"what was computed is kept in {build}; change the recipe and run again"

@@ -11,7 +11,7 @@ where there are some, which get the views over the plan and commit the stream's 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import Batch, decoded, with_views
 from curate.pipeline.flow import Flow, flowed, handed, passed_on
+from curate.pipeline.kept import field_values, kept_samples, rows_of
 from curate.pipeline.models import leased
 from curate.pipeline.partitions import Partition
 from curate.pipeline.placement import pools_of
@@ -32,7 +33,6 @@ from curate.pipeline.ray_data import execute, from_rows, stage_of
 from curate.pipeline.rows import PARTITION, TALLY, partition_of, tally_column
 from curate.pipeline.streams import StreamFragment, StreamPlan
 from curate.schema.tables import SAMPLES
-from curate.schema.verdict import Outcome
 from curate.shards.fragments import read_failed, read_ids
 from curate.shards.schema import KEY_NAMES, KEYS
 from curate.storage.bucket import apply_endpoint_env
@@ -49,6 +49,10 @@ RESULT = pa.schema(
 )
 """What comes out of the plan: a row a partition."""
 
+VERDICTS = pa.field("verdicts", pa.string(), nullable=False)
+LOOKED = pa.field("looked", pa.map_(pa.string(), pa.string()), nullable=False)
+"""Columns of `Work`."""
+
 LACKING, FAILED = "lacking", "failed"
 """Columns that go from worker to worker beside those of `flow`: by stream, ids of the samples that it is to encode;
 ids of samples to be encoded that failed in some stream, now or before. Other failures are in the tally."""
@@ -56,7 +60,8 @@ ids of samples to be encoded that failed in some stream, now or before. Other fa
 BETWEEN = pa.schema(
     [
         *RESULT,
-        pa.field("verdicts", pa.string(), nullable=False),
+        VERDICTS,
+        LOOKED,
         pa.field(LACKING, pa.map_(pa.string(), pa.list_(pa.string())), nullable=False),
         pa.field(FAILED, pa.list_(pa.string()), nullable=False),
     ]
@@ -74,11 +79,13 @@ class Work:
     Attributes:
         verdicts: the partition's verdict fragment, which says which they are.
         kept: how many they are.
+        looked: by group of the second look, the partition's fragment.
     """
 
     partition: Partition
     verdicts: str
     kept: int
+    looked: Mapping[str, str] = field(default_factory=dict)
 
 
 def tokenize(
@@ -94,10 +101,11 @@ def tokenize(
                 "rows": one.partition.rows,
                 "whole": 0,
                 "verdicts": one.verdicts,
+                "looked": list(one.looked.items()),
             }
             for one in work
         ],
-        schema=pa.schema([*PARTITION, pa.field("verdicts", pa.string(), nullable=False)]),
+        schema=pa.schema([*PARTITION, VERDICTS, LOOKED]),
     )
     by_name = {stream.name: stream for stream in streams}
     decoders, *behind = pools_of("tokenize", [stream.model for stream in streams], cluster.capacity)
@@ -120,27 +128,24 @@ class _Worker:
         self._context, self._later = context, later
 
     def _batches(
-        self, partition: Partition, todo: pa.Table, streams: Sequence[StreamPlan]
+        self, row: pa.Table, todo: pa.Table, streams: Sequence[StreamPlan]
     ) -> Iterator[tuple[Batch, dict[str, pa.ChunkedArray]]]:
         """Samples of a partition with the views of some streams, and by name the fields that they read.
 
         Args:
+            row: of the partition.
             todo: rows of `kept_samples`.
         """
-        build, paths = self._context.build, self._context.paths
+        build, paths, partition = self._context.build, self._context.paths, partition_of(row)
         samples = read_table(build, paths.samples(partition.name, partition.source))
-        wanted = set(zip(todo.column("record_id").to_pylist(), todo.column("id").to_pylist(), strict=True))
-        keys = zip(samples.column("record_id").to_pylist(), samples.column("sample_id").to_pylist(), strict=True)
-        rows = pa.array([i for i, key in enumerate(keys) if key in wanted], pa.int64())
-        fields = {
-            field: read_table(build, paths.signals(partition.name, partition.source, paths.homes[field][1]), [field])
-            .column(field)
-            .take(rows)
-            for field in sorted({s.field for s in streams if s.field is not None})
-        }
+        rows = rows_of(samples, todo)
+        samples = samples.take(rows)
+        wanted = {s.field for s in streams if s.field is not None}
+        looked = dict(row.column("looked")[0].as_py())
+        fields = field_values(build, paths, partition, samples, rows, looked, wanted)
         views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
         done = 0
-        for batch in decoded(build, samples.take(rows).select(SAMPLES.names), views, "tokenize", paths.reader):
+        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader):
             count = len(batch.views)
             yield batch, {name: column.slice(done, count) for name, column in fields.items()}
             done += count
@@ -205,13 +210,13 @@ class Encode(_Worker):
         if todo.num_rows:
             with leased(board, "tokenize", partition.name) as models:
                 made = [StreamFragment(s, models, lacking[s.name]) for s in self._here if lacking[s.name]]
-                self._encode(partition, todo, made, [s for s in self._later if lacking[s.name]], flow)
+                self._encode(block, todo, made, [s for s in self._later if lacking[s.name]], flow)
             for fragment in made:
                 path = fragment.commit(build, paths, partition)
                 if path is not None:
                     held[fragment.stream.name].append(path)
         now = {sid for fragment in made for sid in fragment.failed}
-        columns: dict[str, Any] = {name: block.column(name) for name in (*PARTITION.names, "verdicts")}
+        columns: dict[str, Any] = {name: block.column(name) for name in (*PARTITION.names, "verdicts", "looked")}
         columns |= {
             "tokenize": tally_column("tokenize", kept.num_rows, reused, len(before - wanted), retries.take())[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
@@ -226,7 +231,7 @@ class Encode(_Worker):
 
     def _encode(
         self,
-        partition: Partition,
+        row: pa.Table,
         todo: pa.Table,
         made: Sequence[StreamFragment],
         later: Sequence[StreamPlan],
@@ -239,7 +244,7 @@ class Encode(_Worker):
         """
         streams = [*(fragment.stream for fragment in made), *later]
         shown = 0
-        for batch, fields in self._batches(partition, todo, streams):
+        for batch, fields in self._batches(row, todo, streams):
             keys = batch.samples.select(KEY_NAMES)
             for fragment in made:
                 view, field = fragment.stream.view, fragment.stream.field
@@ -281,7 +286,7 @@ class EncodeStream(_Worker):
         came = flowed(row)
         with leased(self._context.board, f"tokenize:{self._stream.name}", partition.name) as models:
             fragment = StreamFragment(self._stream, models, wanted)
-            shown = self._encode(fragment, self._decoded(row, partition, wanted) if came is None else came, wanted)
+            shown = self._encode(fragment, self._decoded(row, wanted) if came is None else came, wanted)
         path = fragment.commit(self._context.build, self._context.paths, partition)
         row = passed_on(row, came or [], [s.view for s in self._later if lacking[s.name] and s.view is not None])
         return self._passed(_with(row, self._stream.name, path, fragment.failed), shown, len(fragment.failed))
@@ -310,11 +315,11 @@ class EncodeStream(_Worker):
                 done, bad = done + table.num_rows, bad + failed
         return done
 
-    def _decoded(self, row: pa.Table, partition: Partition, wanted: Collection[str]) -> Iterator[pa.Table]:
+    def _decoded(self, row: pa.Table, wanted: Collection[str]) -> Iterator[pa.Table]:
         """The batches of a partition whose views did not flow."""
         kept = kept_samples(self._context.build, row.column("verdicts")[0].as_py())
         todo = kept.filter(pc.is_in(kept.column("id"), value_set=pa.array(wanted, pa.string())))
-        for batch, fields in self._batches(partition, todo, [self._stream]):
+        for batch, fields in self._batches(row, todo, [self._stream]):
             yield _flowing(batch, fields, [self._stream])
 
 
@@ -326,8 +331,8 @@ def _flowing(batch: Batch, fields: Mapping[str, pa.ChunkedArray], streams: Seque
     """A batch as it goes to the workers of some streams: keys, and the views and fields that these read."""
     views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
     table = with_views(batch.samples.select(KEY_NAMES), batch, views)
-    for field in sorted({s.field for s in streams if s.field is not None}):
-        table = table.append_column(FIELD + field, fields[field])
+    for name in sorted({s.field for s in streams if s.field is not None}):
+        table = table.append_column(FIELD + name, fields[name])
     return table
 
 
@@ -348,10 +353,3 @@ def _with(row: pa.Table, stream: str, path: str | None, failed: Collection[str])
         field = BETWEEN.field(name)
         row = row.set_column(row.column_names.index(name), field, pa.array(value, field.type))
     return row
-
-
-def kept_samples(build: Any, verdicts: str) -> pa.Table:
-    """`id` and `record_id` of the samples that a verdict fragment keeps."""
-    table = read_table(build, verdicts, ["level", "id", "record_id", "outcome"])
-    kept = pc.and_(pc.equal(table.column("level"), "sample"), pc.equal(table.column("outcome"), str(Outcome.KEPT)))
-    return table.filter(kept).select(["id", "record_id"])

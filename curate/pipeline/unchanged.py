@@ -27,7 +27,8 @@ def finished(plan: Plan, build: Store, paths: Iterable[str]) -> Manifest | None:
     manifest.
 
     Args:
-        paths: of all files of the partitions that the sources have now, of the folders OF_PARTITIONS.
+        paths: of all files of the partitions that the sources have now, of the folders OF_PARTITIONS; but those of the
+            second look, which follow from these and the recipe.
 
     Raises:
         CurateError: a build of another format.
@@ -41,7 +42,9 @@ def finished(plan: Plan, build: Store, paths: Iterable[str]) -> Manifest | None:
     there = {s.path: s.bytes for s in build.files() if not s.path.startswith(WORK) and s.path not in (MANIFEST, LEASE)}
     if named != {path: size for path, size in there.items() if not path.startswith(LISTED)}:
         return None
-    if {path for path in named if path.split("/")[0] in OF_PARTITIONS} != set(paths):
+    second = tuple(f"signals/{group.name}/" for group in plan.groups if group.is_second)
+    of_partitions = (p for p in named if p.split("/")[0] in OF_PARTITIONS and not p.startswith(second))
+    if set(of_partitions) != set(paths):
         return None
     build.remove(path for path in there if path.startswith(LISTED))
     return manifest

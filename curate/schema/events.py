@@ -22,8 +22,8 @@ class Counts(_Event):
     `kept`, `dropped` and `duplicate`.
     """
 
-    stage: str = Field(description="ingest, annotate, decide, tokenize, pack or card")
-    unit: str = Field(description="what is counted: records, samples")
+    stage: str = Field(description="ingest, annotate, decide, look, tokenize, pack or card")
+    unit: str = Field(description="what is counted: records, samples, looks (one group at one sample)")
     total: Count = Field(description="inputs, as far as they are known: a stage that streams learns of more as it goes")
     reused: Count = Field(0, description="of these, committed by an earlier run")
     passed: Count = Field(0, description="came through, nothing was decided on them")
@@ -149,6 +149,11 @@ class Summary(_Event):
     decodes: dict[str, Annotated[float, Field(ge=0)]] = Field(
         description="what this run decoded: images, files of video and audio, seconds of video and of audio, and clips "
         "that were decoded once more on their own; nothing where all was committed before"
+    )
+    calls_saved: dict[str, Count] = Field(
+        {},
+        description="by model of the second look, samples that it was not asked of since rules or duplicates had "
+        "decided on them",
     )
     exit_code: Literal[0, 3] = Field(description="3 where a failure rate is above max_failed; the build is whole")
 

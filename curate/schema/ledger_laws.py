@@ -44,6 +44,10 @@ LAWS = (
         "AND b.id = a.duplicate_of AND b.outcome NOT IN ('kept', 'sampled'))",
     ),
     (
+        "record, or kept sample, with signals that were not evaluated",
+        "SELECT id FROM ledger WHERE not_evaluated IS NOT NULL AND (level = 'record' OR outcome = 'kept')",
+    ),
+    (
         "sample of a record that is not sampled",
         "SELECT id FROM ledger a WHERE level = 'sample' AND NOT EXISTS "
         "(SELECT 1 FROM ledger b WHERE b.level = 'record' AND b.id = a.record_id AND b.outcome = 'sampled')",

@@ -94,6 +94,14 @@ class Counts(_Part):
     samples: dict[str, int] = Field(description="total = kept + dropped + duplicate + failed")
 
 
+class SecondLook(_Part):
+    """What was computed only of samples that rules and duplicates left."""
+
+    signals: list[str] = Field(description="signals of the second look; of other samples they were not evaluated")
+    models: list[str] = Field(description="of these, those that call a model")
+    samples: int = Field(description="samples that were looked at")
+
+
 class Manifest(_Part):
     """`manifest.json`. No wall clock, host name or random id occurs in it (law 6)."""
 
@@ -104,6 +112,7 @@ class Manifest(_Part):
     recipe: dict[str, Any] = Field(description="the recipe, with its defaults filled in")
     seed: int = Field(description="of the recipe")
     counts: Counts = Field(description="sums of the ledger")
+    second_look: SecondLook | None = Field(None, description="null where the recipe asks for none")
     splits: list[Split] = Field(description="in the recipe's order")
     streams: list[StreamEntry] = Field(description="token streams, in the recipe's order")
     signals: list[dict[str, Any]] = Field(description="what each signal is: name, version, options, fields")

@@ -85,6 +85,7 @@ LEDGER = pa.schema(
         pa.field("match", pa.string()),  # duplicate: exact or near
         pa.field("similarity", pa.float64()),  # near duplicate: cosine with the keeper
         *FAILURE,
+        pa.field("not_evaluated", pa.list_(pa.string())),  # of a sample: signals of the second look that skipped it
     ]
 )
 """One row for each record and each sample, nothing missing (law 1)."""

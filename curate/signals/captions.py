@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -16,17 +16,17 @@ from pydantic import field_serializer, field_validator
 
 from curate.media.encode import encode_jpeg, encode_wav
 from curate.media.requests import Audio, Frames
+from curate.models.passes import Passes
 from curate.schema.errors import CurateError
-from curate.schema.fields import KINDS, Resources, SignalField
+from curate.schema.fields import KINDS, Resources, RunsOn, SignalField
 from curate.schema.ids import digest, key_of
 from curate.schema.nearest import meant
 from curate.schema.recipe import CaptionerUse
-from curate.schema.verdict import Failure
 from curate.signals import answers, base, prompts
-from curate.signals.base import AUDIBLE, VISUAL, Batch, Result, Signal, Text
+from curate.signals.base import AUDIBLE, VISUAL, Batch, Result, Signal, Text, failure_of
 from curate.signals.caption import clean
 from curate.signals.captioner import MAX_NEW_TOKENS, PROMPT, Captioner, TransformersCaptioner, captioner_of
-from curate.signals.endpoint import Answer, Endpoint, EndpointError, max_tokens_of
+from curate.signals.endpoint import Answer, Endpoint, max_tokens_of
 from curate.signals.kept import Kept
 from curate.signals.meter import Meter, RemoteMeter
 from curate.signals.presets import PRESETS, Preset
@@ -94,8 +94,11 @@ class CaptionerSignal(Signal):
         self.needs = tuple(view for view in (self._view, self._sound) if view is not None)
         self.after = tuple(name for name in prompts.fields_of(self.template) if name not in prompts.OF_SAMPLES)
         self.gives = self._fields()
-        self.cost = Resources(cpus=1, gpus=0 if use.endpoint else 0.5, model=True)
         self._local = None if use.endpoint else _local(use)
+        self.cost = (
+            Resources(cpus=1, model=True) if self._local is None else getattr(self._local, "cost", Captioner.cost)
+        )
+        self.on = RunsOn(dtype=self.cost.dtypes[0], batch=self.cost.batch)
         self._endpoint: Endpoint | None = None
         self._kept: Kept | None = None
 
@@ -125,6 +128,7 @@ class CaptionerSignal(Signal):
     def load(self) -> None:
         use, options = self.use, self.options
         if self._local is not None:
+            self._local.on = self.on
             self._local.load()
             return
         self._endpoint = Endpoint(use, RemoteMeter(options.meter) if options.meter else Meter({use.name: use.calls}))
@@ -138,34 +142,62 @@ class CaptionerSignal(Signal):
 
         def one(i: int) -> Result:
             try:
-                return self._one(batch, i, until)
+                asked = self._asked(batch, i)
+                return nothing if asked is None else nothing | self._answered(self._body(*asked), until)
             except CurateError:
                 raise
             except Exception as exc:  # the failure is recorded, with its class and message
-                return Failure.of(f"annotate:{self.name}", exc, exc.attempts if isinstance(exc, EndpointError) else 1)
+                return failure_of(f"annotate:{self.name}", exc)
 
+        nothing = dict.fromkeys(field.name for field in self.gives)
         if self._endpoint is None:
-            return [one(i) for i in range(len(batch))]
+            return self._by_model(batch, nothing)
         with ThreadPoolExecutor(self.use.calls.concurrency) as pool:
             return list(pool.map(one, range(len(batch))))
 
-    def _one(self, batch: Batch, i: int, until: float) -> dict[str, Any]:
-        nothing = dict.fromkeys(field.name for field in self.gives)
+    def _by_model(self, batch: Batch, nothing: dict[str, Any]) -> list[Result]:
+        """The results by a model that is no endpoint, which is asked of all samples at once."""
+        assert self._local is not None
+        out: list[Result] = [nothing] * len(batch)
+        frames: dict[int, NDArray[Any]] = {}
+        words: list[str] = []
+        for i in range(len(batch)):
+            try:
+                asked = self._asked(batch, i)
+            except Exception as exc:
+                out[i] = failure_of(f"annotate:{self.name}", exc)
+                continue
+            if asked is not None and asked[1] is not None:
+                words.append(asked[0])
+                frames[i] = asked[1][len(asked[1]) // 2]
+        for i, said in zip(frames, self._captions(list(frames.values()), words), strict=True):
+            if isinstance(said, Exception):
+                out[i] = failure_of(f"annotate:{self.name}", said)
+            elif text := clean(said):
+                out[i] = nothing | {self.name: text, f"{self.name}_by": self._by(self.use.model)}
+        return out
+
+    def _captions(self, frames: Sequence[NDArray[Any]], asked: Sequence[str]) -> Sequence[str | Exception]:
+        """What the model says of each image, or why it says nothing."""
+        local = self._local
+        assert local is not None
+        if isinstance(local, TransformersCaptioner):
+            return local.answers(list(zip(frames, asked, strict=True)))
+        several = getattr(type(local), "batch", Captioner.batch)
+        if several is Captioner.batch or self.on.device == "cpu":
+            return Passes(self.name, RunsOn())(frames, lambda some: [local(frame) for frame in some], None)
+        return Passes(self.name, self.on, snug=True)(frames, local.batch, None)
+
+    def _asked(self, batch: Batch, i: int) -> tuple[str, NDArray[Any] | None, NDArray[Any] | None] | None:
+        """Prompt, frames and audio that a sample is asked about; None where it is not."""
         frames = batch.views[self._view][i] if self._view is not None else None
         sound = batch.views[self._sound][i] if self._sound is not None else None
         sample = {name: values[i] for name, values in batch.columns.items()}
         words = prompts.values_of(self.template, sample | {"text": batch.text[i], "kind": batch.kind[i]})
         is_asked = (frames is not None or sound is not None) if self.needs else all(words.values())
         if not is_asked or (self.use.unless_given and clean(batch.text[i] or "")):
-            return nothing
-        prompt = self.template.format_map(words)
-        if self._local is not None:
-            assert frames is not None
-            frame = frames[len(frames) // 2]
-            local = self._local
-            text = clean(local(frame, prompt) if isinstance(local, TransformersCaptioner) else local(frame))
-            return nothing | ({self.name: text, f"{self.name}_by": self._by(self.use.model)} if text else {})
-        return nothing | self._answered(self._body(prompt, frames, sound), until)
+            return None
+        return self.template.format_map(words), frames, sound
 
     def _answered(self, body: Mapping[str, Any], until: float) -> dict[str, Any]:
         """The fields of an answer, which is kept once it is known to be one."""

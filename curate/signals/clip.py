@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,14 @@ from curate.media.requests import Frames
 from curate.models.clip_weights import check_weights, fetch_weights, weights_name
 from curate.models.onnx_tower import on_cpu
 from curate.models.package_files import package_file, package_version
+from curate.models.passes import Passes, finite_rows, fitting, raised
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.vectors import unit_vector
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources, SignalField
 from curate.schema.nearest import meant
 from curate.signals import base
-from curate.signals.base import VISUAL, Batch, Float, Result, Signal, Vector, map_samples
+from curate.signals.base import VISUAL, Batch, Float, Result, Signal, Vector, map_networks
 
 _SCORE = Float(
     "clip_score",
@@ -31,7 +32,8 @@ _SCORE = Float(
     kinds=VISUAL,
     about="Cosine of the CLIP embeddings of the image and the given text; null where the source gave no text.",
 )
-_GPU_BATCH = 32
+_PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+"""What open_clip calls the numbers of weights; its norms stay in fp32."""
 
 
 class ClipOptions(base.Options):
@@ -41,12 +43,10 @@ class ClipOptions(base.Options):
         model: an architecture of open_clip, e.g. `ViT-B-32`, `ViT-L-14`, `ViT-B-16-SigLIP`.
         pretrained: a tag of open_clip (`laion2b_s34b_b79k`), `hf-hub:ORG/NAME`, or a local .safetensors file or a
             folder with one. Pickled weights (.bin, .pt, .pth) are refused.
-        device: `auto` takes CUDA where there is some.
     """
 
     model: str = "ViT-B-32"
     pretrained: str = Field("laion2b_s34b_b79k", min_length=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 class Clip(Signal):
@@ -54,9 +54,9 @@ class Clip(Signal):
 
     Of a video, the mean of its frames' unit embeddings, brought to unit length. Pre-processing is the weights' own
     mean and deviation, on the centre square at the model's input size; weights trained on squashed images (SigLIP)
-    see the centre square too. Everything runs in float32. On a CPU ONNX Runtime runs the image tower, and frames go one
-    by one, so a result does not depend on neighbours to the last bit; on CUDA in padded batches of 32, in which a
-    frame's place may change last bits.
+    see the centre square too. On a CPU frames and texts go one by one (in float32 ONNX Runtime runs the image tower),
+    so a result does not depend on neighbours to the last bit; on a GPU in padded batches, in which a place may change
+    last bits.
 
     Raises (constructor):
         CurateError: unknown model or tag (with the nearest), or local weights that are missing or pickled.
@@ -64,7 +64,7 @@ class Clip(Signal):
 
     name = "clip"
     gives: tuple[SignalField, ...] = (_SCORE,)
-    cost = Resources(cpus=1, gpus=0.25, model=True)
+    cost = Resources(cpus=1, gpus=0.25, memory=2 << 30, batch=32, dtypes=("float32", "bfloat16", "float16"), model=True)
     Options = ClipOptions
     options: ClipOptions
 
@@ -90,26 +90,25 @@ class Clip(Signal):
         """Build the model and load its weights; tags and hub ids are downloaded to the hub's own cache.
 
         Raises:
-            CurateError: the weights cannot be had, or do not fit the model.
+            CurateError: the weights cannot be had, do not fit the model, or not the device.
         """
         weights = fetch_weights(self.options.model, self.options.pretrained)
         ensure_torchvision()
         import open_clip
         import torch
 
-        device = self.options.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = self.on.device
         torch.set_num_threads(int(self.cost.cpus))
         try:
-            model = open_clip.create_model(
-                self.options.model,
-                pretrained=str(weights.path),
-                precision="fp32",
-                device=device,
-                force_preprocess_cfg=weights.preprocess,
-                force_quick_gelu=weights.quick_gelu,
-            )
+            with fitting(f"{self.options.model} ({self.options.pretrained})", self.on):
+                model = open_clip.create_model(
+                    self.options.model,
+                    pretrained=str(weights.path),
+                    precision=_PRECISION[self.on.dtype],
+                    device=device,
+                    force_preprocess_cfg=weights.preprocess,
+                    force_quick_gelu=weights.quick_gelu,
+                )
         except (RuntimeError, ValueError, KeyError, OSError) as exc:
             reason = " ".join(str(exc).split())[:300]
             raise CurateError(
@@ -125,9 +124,10 @@ class Clip(Signal):
             ) from exc
         preprocess = model.visual.preprocess_cfg
         self._model = model.eval()
-        self._device = device
+        self._device = torch.device(device)
+        self._passes = Passes(self.name, self.on)
         self._encode_image = self._model.encode_image
-        if device == "cpu":
+        if (device, self.on.dtype) == ("cpu", "float32"):
             shape = (1, 3, self._view.size, self._view.size)
             self._encode_image = on_cpu(f"open_clip-{self.options.model}-image", self._model.visual, shape)
             del self._model.visual  # its weights are in the session
@@ -142,50 +142,47 @@ class Clip(Signal):
     def __call__(self, batch: Batch) -> list[Result]:
         views = batch.views[self._view]
         shape = (self._view.size, self._view.size, 3)
-        fit = [i for i, v in enumerate(views) if v is not None and getattr(v, "shape", ())[1:] == shape]
-        embedded = self._images([(i, frame) for i in fit for frame in cast(NDArray[Any], views[i])])
+        given = [i for i, text in enumerate(batch.text) if views[i] is not None and text is not None and text.strip()]
+        tokens = [self._tokenize([batch.text[i]])[0].numpy() for i in given]
+        texts = dict(zip(given, self._passes(tokens, self._texts), strict=True))
 
-        def one(i: int) -> dict[str, Any]:
-            if views[i] is None:
-                return {"clip_score": None, "clip_image": None}
-            if i not in embedded:
+        def frames(i: int) -> Sequence[NDArray[Any]]:
+            view = views[i]
+            if view is not None and getattr(view, "shape", ())[1:] != shape:
                 raise ValueError(f"frames that are not (N, {shape[0]}, {shape[1]}, 3)")
-            image = _unit(np.stack([_unit(v) for v in embedded[i]]).mean(axis=0, dtype=np.float64))
-            text = batch.text[i]
+            return () if view is None else list(cast(NDArray[Any], view))
+
+        def one(i: int, vectors: list[Any]) -> dict[str, Any]:
+            if not vectors:
+                return {"clip_score": None, "clip_image": None}
+            image = _unit(np.stack([_unit(v) for v in vectors]).mean(axis=0, dtype=np.float64))
             score = None
-            if text is not None and text.strip():
-                score = float(np.clip((image * self._text(text)).sum(dtype=np.float64), -1, 1))
+            if i in texts:
+                score = float(np.clip((image * _unit(raised(texts[i]))).sum(dtype=np.float64), -1, 1))
             return {"clip_score": score, "clip_image": image}
 
-        return map_samples("annotate:clip", batch, one)
+        return map_networks("annotate:clip", batch, self._passes, self._images, frames, one)
 
-    def _images(self, frames: Sequence[tuple[int, NDArray[Any]]]) -> dict[int, list[NDArray[np.float32]]]:
-        """Embeddings of frames, as the model gives them, by the number of the sample that each belongs to."""
+    def _images(self, frames: Sequence[NDArray[Any]]) -> Sequence[NDArray[np.float32] | Exception]:
+        """Embeddings of frames, as the model gives them."""
         import torch
 
-        out: dict[int, list[NDArray[np.float32]]] = {}
-        for chunk in _chunks(frames, 1 if self._device == "cpu" else _GPU_BATCH):
-            pixels = np.stack([frame for _, frame in chunk])
-            if self._device != "cpu" and len(chunk) < _GPU_BATCH:  # one shape of batch only, so one choice of kernels
-                pixels = np.concatenate([pixels, np.zeros((_GPU_BATCH - len(chunk), *pixels.shape[1:]), np.uint8)])
-            with torch.inference_mode():
-                x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255
-                vectors = self._encode_image(((x - self._mean) / self._std).contiguous()).float().cpu().numpy()
-            for (i, _), vector in zip(chunk, vectors, strict=False):
-                out.setdefault(i, []).append(vector)
-        return out
+        from curate.models.batches import DTYPES, exact
 
-    def _text(self, text: str) -> NDArray[np.float32]:
+        with exact(self._device):
+            x = torch.from_numpy(np.stack(frames)).to(self._device).permute(0, 3, 1, 2).float() / 255
+            x = ((x - self._mean) / self._std).contiguous().to(DTYPES[self.on.dtype])
+            return finite_rows(self._encode_image(x).float().cpu().numpy(), self.on.dtype)
+
+    def _texts(self, tokens: Sequence[NDArray[Any]]) -> Sequence[NDArray[np.float32] | Exception]:
+        """Embeddings of texts, as the model gives them, of their tokens."""
         import torch
 
-        with torch.inference_mode():
-            vector = self._model.encode_text(self._tokenize([text]).to(self._device))[0].float().cpu().numpy()
-        return _unit(vector)
+        from curate.models.batches import exact
 
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+        with exact(self._device):
+            said = self._model.encode_text(torch.from_numpy(np.stack(tokens)).to(self._device))
+            return finite_rows(said.float().cpu().numpy(), self.on.dtype)
 
 
 def _unit(vector: NDArray[Any]) -> NDArray[np.float32]:

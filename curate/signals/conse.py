@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +15,11 @@ from curate.media.requests import Frames
 from curate.models.efficientnet import FEATURES, VIEW_PX, EfficientNetLite0
 from curate.models.onnx_cache import cached
 from curate.models.package_files import package_file
+from curate.models.passes import Passes
 from curate.models.vectors import unit_vector
 from curate.schema.fields import Resources, SignalField
 from curate.schema.ids import digest
-from curate.signals.base import VISUAL, Float, Sample, Signal, Vector
+from curate.signals.base import VISUAL, Batch, Float, Result, Signal, Vector, map_networks
 from curate.signals.sentences import SentenceEncoder
 
 TOP, TAG_PROBABILITY, MAX_TAGS = 10, 0.1, 5
@@ -30,7 +33,7 @@ class Conse(Signal):
     y_t (Z = sum_t p(y_t|x)), where s is the sentence vector of the label; the score is the cosine of f(x) and
     s(caption). The classifier is EfficientNet-Lite0, the sentence encoder all-MiniLM-L6-v2. For a video,
     probabilities and features are averaged over frames first. It knows the 1000 things of ImageNet, and English: no
-    people, no actions, no style.
+    people, no actions, no style. Sentences pass on the CPU, one by one, whatever images are seen on.
     """
 
     name = "conse"
@@ -58,10 +61,11 @@ class Conse(Signal):
             about="Mean over frames of EfficientNet-Lite0's pooled features, at unit length; for near duplicates.",
         ),
     )
-    cost = Resources(cpus=1, model=True)
+    cost = Resources(cpus=1, gpus=0.1, batch=32, dtypes=("float32", "bfloat16", "float16"), model=True)
 
     def load(self) -> None:
-        self._classify = EfficientNetLite0()
+        self._classify = EfficientNetLite0(self.on)
+        self._passes = Passes(self.name, self.on)
         self._sentence = SentenceEncoder()
         self._names, sentences = imagenet_labels()
         self._labels = _label_vectors(sentences, self._sentence)
@@ -70,15 +74,30 @@ class Conse(Signal):
         labels = digest(repr(imagenet_labels()).encode())[:16]
         return f"1+{EfficientNetLite0.version()}+{SentenceEncoder.version()}+labels-{labels}"
 
-    def one(self, sample: Sample) -> tuple[float | None, list[str], NDArray[np.float32] | None]:
-        seen = [self._classify(frame) for frame in sample.view]
+    def __call__(self, batch: Batch) -> list[Result]:
+        views = batch.views[self.needs[0]]
+
+        def frames(i: int) -> Sequence[NDArray[Any]]:
+            found = views[i]
+            return () if found is None else list(found)
+
+        def one(i: int, seen: list[Any]) -> dict[str, Any]:
+            return self._fields(seen, batch.text[i])
+
+        return map_networks(f"annotate:{self.name}", batch, self._passes, self._classify.batch, frames, one)
+
+    def _fields(
+        self, seen: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], text: str | None
+    ) -> dict[str, Any]:
+        """The fields of a sample, of probabilities and features of its frames."""
+        if not seen:
+            return dict.fromkeys(field.name for field in self.gives)
         odds = np.stack([p for p, _ in seen]).mean(axis=0, dtype=np.float64)
         feature = np.stack([f for _, f in seen]).mean(axis=0, dtype=np.float64)
         best = np.argsort(-odds, kind="stable")[:TOP]
-        text = sample.text
         score = None if text is None or not text.strip() else self._score(odds, best, text)
         tags = dict.fromkeys(self._names[k] for k in best[:MAX_TAGS] if odds[k] >= TAG_PROBABILITY)
-        return score, list(tags), unit_vector(feature)
+        return {"conse_score": score, "conse_tags": list(tags), "conse_image": unit_vector(feature)}
 
     def _score(self, odds: NDArray[np.float64], best: NDArray[np.intp], text: str) -> float:
         place = unit_vector((odds[best, None] * self._labels[best]).sum(axis=0))  # 1/Z falls out of a cosine

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.signals.base import Batch
 from curate.signals.labels import MapOptions, label_field, number, packed
-from curate.signals.model_signals import TransformersSignal
+from curate.signals.model_signals import SeenSignal
 
 
 class DepthOptions(MapOptions):
@@ -25,8 +25,8 @@ class DepthOptions(MapOptions):
     direction: Literal["distance", "inverse"] = "inverse"
 
 
-class Depth(TransformersSignal):
-    """Depth (`AutoModelForDepthEstimation`: DPT, Depth Anything, ...) by transformers, at the frame's size, in fp32."""
+class Depth(SeenSignal):
+    """Depth (`AutoModelForDepthEstimation`: DPT, Depth Anything, ...) by transformers, at the frame's size."""
 
     name = "depth"
     kind = "depth"
@@ -38,17 +38,16 @@ class Depth(TransformersSignal):
     Options = DepthOptions
     options: DepthOptions
 
-    def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
-        depth = np.stack([self._one(np.ascontiguousarray(frame)) for frame in frames])
-        if not np.isfinite(depth).all():
-            raise ValueError("the model gave a depth that is not finite")
+    def label(self, frames: NDArray[np.uint8], found: Sequence[Any]) -> dict[str, Any]:
+        depth = np.stack(found)
         if self.options.direction == "distance":
             depth = -depth
         return {"depth": packed(depth), "depth_range": float(np.ptp(depth))}
 
-    def _one(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def seen(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
         import torch
 
-        found = self._model(frame).predicted_depth
-        sized = torch.nn.functional.interpolate(found[:, None].float(), frame.shape[:2], mode="bicubic")
-        return np.asarray(sized[0, 0].cpu().numpy(), np.float32)
+        said, errors = self._model(images, ["predicted_depth"])
+        found = said.predicted_depth[:, None]
+        sized = torch.nn.functional.interpolate(found, images[0].shape[:2], mode="bicubic")[:, 0].cpu().numpy()
+        return [error or np.asarray(depth, np.float32) for depth, error in zip(sized, errors, strict=True)]

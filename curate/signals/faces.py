@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.models.onnx_session import cpu_session
+from curate.models.onnx_session import gpu_share, session_on
+from curate.models.passes import NotFiniteError, fitting
 from curate.schema.errors import CurateError
+from curate.schema.fields import Resources
 from curate.signals.base import Batch
 from curate.signals.boxes import box, box_fields, box_values
 from curate.signals.labels import BoxOptions, middle
@@ -39,11 +41,13 @@ class FacesOptions(BoxOptions):
 class Faces(WeightsSignal):
     """YuNet, a network free of anchors: the cell in row r and column c of a grid of stride s says class and object
     scores, whose geometric mean is the score, and (dx, dy, dw, dh): a box of centre (s(c + dx), s(r + dy)) and sides
-    (s exp dw, s exp dh). Images are padded with black at the right and the bottom to a multiple of 32."""
+    (s exp dw, s exp dh). Images are padded with black at the right and the bottom to a multiple of 32, and pass one by
+    one."""
 
     name = "faces"
     kind = "boxes"
     gives = box_fields("faces", "Faces")
+    cost = Resources(cpus=1, gpus=gpu_share(0.1), model=True)
     Options = FacesOptions
     options: FacesOptions
 
@@ -51,7 +55,8 @@ class Faces(WeightsSignal):
         path = Path(self.options.weights).expanduser()
         if not path.is_file():
             raise CurateError(f"the weights {path} do not exist", "give the path of yunet_n_dynamic.onnx")
-        self._net = cpu_session(path)
+        with fitting(path.name, self.on):
+            self._net = session_on(path, self.on.device)
         if lacking := sorted(set(_WANTED) - {out.name for out in self._net.get_outputs()}):
             raise CurateError(f"{path.name} is no YuNet: it lacks {', '.join(lacking)}")
         self._input = self._net.get_inputs()[0].name
@@ -68,6 +73,8 @@ class Faces(WeightsSignal):
         padded = np.zeros((1, 3, high, wide), np.float32)
         padded[0, :, :height, :width] = image[..., ::-1].transpose(2, 0, 1)
         out = dict(zip(_WANTED, self._net.run(_WANTED, {self._input: padded}), strict=True))
+        if not all(np.isfinite(one).all() for one in out.values()):
+            raise NotFiniteError("float32")
         places, scores = [], []
         for s in STRIDES:
             rows, columns = (axis.reshape(-1) for axis in np.indices((high // s, wide // s)))

@@ -144,16 +144,19 @@ class LabelSignal(Signal):
 
     def __call__(self, batch: Batch) -> list[Result]:
         views = batch.views[self.view]
-        own = type(self).name
 
         def one(i: int) -> dict[str, Any]:
             frames = views[i]
-            if frames is None:
-                return dict.fromkeys(field.name for field in self.gives)
-            found = self.of(cast(NDArray[np.uint8], frames), batch, i)
-            return {field.name: found.get(own + field.name[len(self.name) :]) for field in self.gives}
+            return self.named(None if frames is None else self.of(cast(NDArray[np.uint8], frames), batch, i))
 
         return map_samples(f"annotate:{self.name}", batch, one)
+
+    def named(self, found: dict[str, Any] | None) -> dict[str, Any]:
+        """What `of` says by the names of this signal's fields; of a sample without the view all are null."""
+        if found is None:
+            return dict.fromkeys(field.name for field in self.gives)
+        own = type(self).name
+        return {field.name: found.get(own + field.name[len(self.name) :]) for field in self.gives}
 
 
 def label_field(name: str, kind: Kind, about: str) -> SignalField:

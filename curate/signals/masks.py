@@ -9,6 +9,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from pydantic import Field
 
+from curate.models.named import LIBRARIES
+from curate.models.passes import NotFiniteError
 from curate.schema.fields import Resources
 from curate.signals.base import Batch
 from curate.signals.labels import LabelOptions, label_field, middle, number, packed
@@ -41,6 +43,8 @@ class Masks(TransformersSignal):
     It is prompted with a grid of points, its masks are filtered and freed of duplicates, and those that contain each of
     `count` points are the label. 4M draws these points anew each time; here they follow from the frame's own pixels, so
     a sample's label is always the same. Masks at a point are in order of size, the largest first.
+
+    Images pass one by one; a batch, on a CPU too, is of points that prompt the decoder.
     """
 
     name = "masks"
@@ -50,7 +54,9 @@ class Masks(TransformersSignal):
         number("masks_count", "count", None, "How many masks there are in the middle frame, at those points or not."),
     )
     auto = "AutoModelForMaskGeneration"
-    cost = Resources(cpus=1, gpus=0.5, model=True)
+    cost = Resources(
+        cpus=1, gpus=0.5, memory=LIBRARIES, batch=64, dtypes=("float32", "bfloat16", "float16"), model=True
+    )
     Options = MasksOptions
     options: MasksOptions
 
@@ -60,15 +66,28 @@ class Masks(TransformersSignal):
 
         make: Any = transformers.pipeline
         model = self._model
-        self._find = make("mask-generation", model=model.net, image_processor=model.processor, device=model.device)
+        self._find = make("mask-generation", model=model.net, image_processor=model.processor, device=self.on.device)
+        model.net.register_forward_hook(self._check)
+
+    def _check(self, net: Any, given: Any, said: Any) -> None:
+        """Raises NotFiniteError for scores that are not finite, which would pass for images without masks."""
+        if not bool(said.iou_scores.isfinite().all()):
+            raise NotFiniteError(self.on.dtype)
 
     def of(self, frames: NDArray[np.uint8], batch: Batch, i: int) -> dict[str, Any]:
         import torch
         from PIL import Image
 
+        from curate.models.batches import exact
+
         use, frame = self.options, middle(frames)
-        options = {"points_per_crop": use.grid, "pred_iou_thresh": use.iou, "stability_score_thresh": use.stability}
-        with torch.inference_mode():
+        options: dict[str, Any] = {
+            "points_per_crop": use.grid,
+            "points_per_batch": self.on.batch,
+            "pred_iou_thresh": use.iou,
+            "stability_score_thresh": use.stability,
+        }
+        with exact(torch.device(self.on.device), self.on.dtype):
             found = self._find(Image.fromarray(frame), **options)["masks"]
         large = [m for m in (np.asarray(m, np.bool_) for m in found) if box_share(m) >= use.smallest]
         masks = sorted(large, key=lambda m: (-int(m.sum()), m.tobytes()))

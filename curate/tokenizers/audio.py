@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.models.passes import Passes, raised
 from curate.schema.codec import CodecCard, Preprocessing, smallest_unsigned
+from curate.schema.fields import RunsOn
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.inputs import AUDIO_INPUT
 from curate.tokenizers.quantisers.difference import difference_rate
@@ -31,6 +33,7 @@ class AudioTokenizer(ABC):
 
     def __init__(self, card: CodecCard) -> None:
         self.card = card
+        self._passes = Passes(card.name, RunsOn())  # one at a time, whatever it runs on
         self.hop = round((card.sample_rate or 0) / (card.rate_hz or 1))
 
     @abstractmethod
@@ -52,7 +55,8 @@ class AudioTokenizer(ABC):
             check_audio(item)
             if self.longest is not None and len(item) > self.longest * (self.card.sample_rate or 0):
                 raise ValueError(f"audio of {len(item)} samples is longer than {self.longest} s: cut it first")
-        return [self.ids_of(item) for item in items]
+        found = self._passes(items, lambda some: [self.ids_of(item) for item in some])
+        return [raised(ids) for ids in found]
 
     def decode(
         self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None

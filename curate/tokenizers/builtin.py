@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from curate.schema.fields import Resources
 
 ARCHITECTURES = {
@@ -41,18 +43,20 @@ ARCHITECTURES = {
 }
 """Classes that read the weights of a tokenizer, by the architecture that its card names."""
 
-_GRIDS = Resources(gpus=0.25, batch=8, model=True)
-_ONE_BY_ONE = Resources(gpus=0.25, model=True)  # clips and audio pass the network whole
+# Those that encode in bfloat16 say on their card how many ids that changes. Others hold their quantiser inside a
+# network of another's, which would round it too, or are programs with numbers of their own.
+_BOTH = ("float32", "bfloat16")
+_GRIDS = Resources(gpus=0.25, batch=8, dtypes=_BOTH, model=True)
+_ONE_BY_ONE = Resources(gpus=0.25, dtypes=_BOTH, model=True)  # clips and audio pass the network whole
 _ON_CPUS = Resources(model=True)
 
 COSTS = {
-    **dict.fromkeys(
-        ("image-fsq", "labelled", "cosmos-di", "chameleon-vq", "emu3-vq", "llamagen-vq", "taming-vqgan", "ibq"), _GRIDS
-    ),
+    **dict.fromkeys(("image-fsq", "chameleon-vq", "emu3-vq", "llamagen-vq", "taming-vqgan", "ibq"), _GRIDS),
     **dict.fromkeys(("open-magvit2", "titok", "4m-vq", "4m-memcodes", "vqvae", "dvae"), _GRIDS),
     **dict.fromkeys(("4m-memcodes-pictures", "features", "features-topk", "features-topk-odds", "continuous"), _GRIDS),
-    **dict.fromkeys(("video-fsq", "cosmos-dv", "emu3-vq-video", "audio-rvq", "encodec", "dac", "mimi"), _ONE_BY_ONE),
-    "t5": _ONE_BY_ONE,
+    **dict.fromkeys(("labelled", "cosmos-di"), replace(_GRIDS, dtypes=("float32",))),
+    **dict.fromkeys(("video-fsq", "emu3-vq-video", "audio-rvq", "t5"), _ONE_BY_ONE),
+    **dict.fromkeys(("cosmos-dv", "encodec", "dac", "mimi"), replace(_ONE_BY_ONE, dtypes=("float32",))),
     **dict.fromkeys(("mask-vq", "lyra"), _ON_CPUS),
     **dict.fromkeys(("text-bpe", "4m-labels", "4m-words", "4m-wordpiece"), Resources()),
 }

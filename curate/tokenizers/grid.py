@@ -17,10 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from curate.models.batches import exact, in_micro_batches, split
+from curate.models.batches import BATCH, exact, finite, in_batches, in_fp32, split
+from curate.models.passes import Passes, fitting, raised
 from curate.models.weights import load_state_strict, locate, read_state
 from curate.schema.codec import CodecCard, smallest_unsigned
 from curate.schema.errors import CurateError
+from curate.schema.fields import RunsOn
 from curate.schema.ids import digest
 from curate.tokenizers.folders import WEIGHTS, code_version, open_weights, read_folder, write_folder, write_weights
 from curate.tokenizers.inputs import IMAGE_INPUT
@@ -51,7 +53,10 @@ class GridNet(nn.Module, ABC):
 
     @abstractmethod
     def ids(self, x: Tensor) -> Tensor:
-        """What `to_input` gives, fp32 `(n, c, H, W)`, to int64 `(n, *grid)`; quantises in fp32 (law 8)."""
+        """What `to_input` gives, fp32 `(n, c, H, W)`, to int64 `(n, *grid)`.
+
+        It may run under autocast, and quantises in fp32 whatever that is (law 8), and only what is finite.
+        """
 
     @abstractmethod
     def images(self, ids: Tensor) -> Tensor:
@@ -78,16 +83,28 @@ class GridTokenizer:
     An item is one image `(H, W, 3)`, uint8 sRGB of the card's `input_size`, or what the network's `item` says, or a
     stack of such; its ids are `grid`, or `(N, *grid)`. A folder holds `card.json` and `weights.safetensors`: tensors
     under their publisher's names, and in the header the sizes that `net_of` takes.
+
+    Args:
+        dtype: `float32` or `bfloat16`, that the network encodes in, by autocast; it decodes in float32.
+        batch: items of one pass on a GPU; None: `BATCH`.
+
+    Raises (constructor):
+        CurateError: card and weights do not belong together, or the network does not fit the device.
     """
 
-    def __init__(self, card: CodecCard, net: GridNet, device: str = "cpu") -> None:
+    def __init__(
+        self, card: CodecCard, net: GridNet, device: str = "cpu", dtype: str = "float32", batch: int | None = None
+    ) -> None:
         fields = net.card_fields(card.input_size)
         wrong = [name for name in _AGREED if name in fields and fields[name] != getattr(card, name)]
         if card.grid is None or wrong:
             raise CurateError(f"the card of {card.name} does not agree with its weights in {', '.join(wrong)}")
         self.card, self.grid = card, card.grid
-        self.device = torch.device(device)
-        self.net = net.eval().to(self.device)
+        self.device, self.dtype = torch.device(device), dtype
+        on = RunsOn(device, dtype, batch or BATCH)
+        self.passes = Passes(card.name, on)
+        with fitting(card.name, on):
+            self.net = net.eval().to(self.device)
         self.item_shape, self.item_dtype = net.item(card)
         if card.preprocessing is not None:
             how = (card.preprocessing.mean, card.preprocessing.std)
@@ -114,21 +131,22 @@ class GridTokenizer:
         return cls.net_with(words.get("shape", words), state, name)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Self:
+    def load(cls, folder: Path, device: str = "cpu", dtype: str = "float32", batch: int | None = None) -> Self:
         """Reads `card.json` and `weights.safetensors`; refuses weights other than those of the card."""
         card, raw = read_folder(folder)
-        return cls(card, cls.net_from_bytes(raw, card.name), device)
+        return cls(card, cls.net_from_bytes(raw, card.name), device, dtype, batch)
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
         """Items or stacks to ids of the card's dtype, in the same order; ValueError for a wrong item."""
         stacks = [self._stack(item) for item in items]
-        done = in_micro_batches(stacks, self._ids, self.grid, self.card.numpy_dtype, self.device)
+        kind = self.card.numpy_dtype
+        done = in_batches(stacks, self._ids, self.grid, kind, self.device, self.passes, self.dtype)
         return split(done, items, len(self.item_shape))
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
         """Ids to items or stacks; `lengths` has no meaning here. ValueError for ids of a wrong shape, type or range."""
         stacks = [self._grids(one).reshape(-1, *self.grid) for one in ids]
-        done = in_micro_batches(stacks, self._items, self.item_shape, self.item_dtype, self.device)
+        done = in_batches(stacks, self._items, self.item_shape, self.item_dtype, self.device, self.passes)
         return split(done, ids, len(self.grid))
 
     def _ids(self, batch: Tensor) -> Tensor:
@@ -182,8 +200,10 @@ class ClipTokenizer(GridTokenizer):
     `images` takes these and gives frames.
     """
 
-    def __init__(self, card: CodecCard, net: GridNet, device: str = "cpu") -> None:
-        super().__init__(card, net, device)
+    def __init__(
+        self, card: CodecCard, net: GridNet, device: str = "cpu", dtype: str = "float32", batch: int | None = None
+    ) -> None:
+        super().__init__(card, net, device, dtype, 1)
         if card.temporal_stride is None:
             raise CurateError(f"the card of {card.name} says no temporal stride")
         self.stride = card.temporal_stride
@@ -194,7 +214,8 @@ class ClipTokenizer(GridTokenizer):
         Raises:
             ValueError: an item is not uint8 of the card's size, or its frames are not 1 + stride k; nothing is padded.
         """
-        return [self.ids_of(clip) for clip in [self._clip(item) for item in items]]
+        clips = [self._clip(item) for item in items]
+        return [raised(ids) for ids in self.passes(clips, lambda some: [self.ids_of(clip) for clip in some])]
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
         """Ids `(1 + k, h, w)` to uint8 clips; `lengths`, in frames, cuts padding frames off.
@@ -214,7 +235,7 @@ class ClipTokenizer(GridTokenizer):
 
     def ids_of(self, clip: NDArray[np.uint8], bf16: bool = False) -> NDArray[np.generic]:
         """Ids of one clip of a right shape; with `bf16` the network computes in bfloat16, its quantiser in fp32."""
-        with exact(self.device, bf16):
+        with exact(self.device, "bfloat16" if bf16 else self.dtype):
             x = self.net.to_input(torch.from_numpy(np.array(clip)).to(self.device))
             ids = self._in_range(self.net.ids(x), (1 + (len(clip) - 1) // self.stride, *self.grid))
         return ids.cpu().numpy().astype(self.card.numpy_dtype)
@@ -366,11 +387,15 @@ def nearest_code(z: Tensor, codebook: Tensor, metric: str) -> Tensor:
 
     Args:
         metric: `euclid`: least |e|^2 - 2 z.e, which orders as |z - e|^2 does; `dot`: greatest z.e.
+
+    Raises:
+        NotFiniteError: a latent is not finite.
     """
-    z, codebook = z.float(), codebook.float()
-    bias = codebook.square().sum(1) / 2 if metric == "euclid" else torch.zeros(len(codebook), device=z.device)
-    # 64 rows at once: against 2^18 codes that is 64 MiB of similarities.
-    return torch.cat([(part @ codebook.T - bias).argmax(1) for part in torch.split(z, 64)])
+    z, codebook = finite(z), codebook.float()
+    with in_fp32(z):
+        bias = codebook.square().sum(1) / 2 if metric == "euclid" else torch.zeros(len(codebook), device=z.device)
+        # 64 rows at once: against 2^18 codes that is 64 MiB of similarities.
+        return torch.cat([(part @ codebook.T - bias).argmax(1) for part in torch.split(z, 64)])
 
 
 def probes(count: int, size: int, frames: int = 1) -> list[NDArray[np.uint8]]:

@@ -84,11 +84,11 @@ class LabelTokenizer(ABC):
         self.card, self.file, self._inner = card, file, inner
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Self:
+    def load(cls, folder: Path, device: str = "cpu", batch: int | None = None) -> Self:
         """Reads `card.json` and `labels.json`; the tokenizers must be those that the folder was made with."""
         card, file = _read(folder)
-        part = None if file.parts is None else zoo.load(file.parts, device)
-        return cls(card, file, zoo.load(file.tokenizer, device), part)
+        part = None if file.parts is None else zoo.load(file.parts, device, batch=batch)
+        return cls(card, file, zoo.load(file.tokenizer, device, batch=batch), part)
 
     def signal(self, view: Frames) -> LabelSignal:
         """The signal whose labels it writes, looking at `view`; not loaded."""

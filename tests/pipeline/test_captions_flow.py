@@ -133,9 +133,9 @@ def test_captions_are_of_what_each_sample_shows(built: tuple[Path, str, str]) ->
     plain = column(root, "plain", "plain")
     colours = ["red, purple, blue", "green", "white", "red", "black"]
     assert sorted(plain.values()) == sorted(f"Frames: {some}." for some in colours)
-    medium, caption = column(root, "lengths", "lengths_medium"), column(root, "caption", "caption")
+    medium, caption = column(root, "lengths", "lengths_medium"), column(root, "light-kept", "caption")
     assert medium == caption == plain
-    assert set(column(root, "caption", "caption_source").values()) == {"lengths_medium"}
+    assert set(column(root, "light-kept", "caption_source").values()) == {"lengths_medium"}
     seen = column(root, "lengths", "lengths_frames_seen")
     assert {plain[sample]: count for sample, count in seen.items()}["Frames: red, purple, blue."] == 3
     assert sorted(seen.values()) == [1, 1, 1, 1, 3]

@@ -6,7 +6,9 @@ from signal_media import SKIMAGE, batch, open_image
 
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
+from curate.schema.fields import RunsOn
 from curate.schema.recipe import Caption
+from curate.schema.verdict import Failure
 from curate.signals.captioner import Captioner, TransformersCaptioner
 from curate.signals.captions import CaptionerOptions, CaptionerSignal
 
@@ -131,6 +133,58 @@ def test_a_saved_model_captions_an_image_and_says_the_same_again(model):
     assert captioner(frame) == caption
 
 
+PICTURES = ("coffee.png", "chelsea.png", "astronaut.png", "rocket.jpg", "page.png")
+
+
+def test_a_batch_of_images_has_the_captions_of_each_alone(model):
+    captioner = TransformersCaptioner(str(model), 12)
+    captioner.load()
+    frames = [np.asarray(open_image(SKIMAGE / name)) for name in PICTURES]
+    prompts = ["picture", "picture picture picture", "[MASK] picture", "", "w1 w2 w3 w4 w5"]  # of different lengths
+    asked = list(zip(frames, prompts, strict=True))
+    alone = [captioner(frame, prompt) for frame, prompt in asked]
+    assert captioner._answered(asked) == alone
+    assert len(set(alone)) > 1 or "Blip" in type(captioner._model).__name__  # random weights, deaf to what they see
+    sizes, inner = [], captioner._model.generate
+    captioner._model.generate = lambda **given: [sizes.append(len(given["pixel_values"])), inner(**given)][1]
+    captioner._passes.size = 4
+    assert captioner.answers(asked) == alone
+    assert sizes == [4, 4]
+    assert captioner.batch(frames[:1]) == [captioner(frames[0])]
+
+
+def test_a_batch_of_captions_that_does_not_fit_is_halved(model):
+    import torch
+
+    captioner = TransformersCaptioner(str(model), 5)
+    captioner.load()
+    frames = [np.asarray(open_image(SKIMAGE / name)) for name in PICTURES[:3]]
+    alone, inner = [captioner(frame) for frame in frames], captioner._model.generate
+
+    def generate(**given):
+        if len(given["pixel_values"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(**given)
+
+    captioner._model.generate, captioner._passes.size = generate, 4
+    assert captioner.batch(frames) == alone
+    assert captioner._passes.halved == 3  # of four places, then of two halves of two
+
+
+def test_words_of_scores_that_are_no_numbers_are_a_failure_that_names_the_dtype(model):
+    signal = _signal(model)
+    signal.on = RunsOn("cpu", "bfloat16", 1)
+    signal.load()
+    media = [("image", SKIMAGE / "coffee.png")]
+    [fine] = signal(batch(signal, *media))
+    assert fine["captioner"]
+    for weight in signal._local._model.parameters():
+        weight.data.fill_(float("nan"))
+    [failed] = signal(batch(signal, *media))
+    assert isinstance(failed, Failure)
+    assert (failed.error, failed.message[:45]) == ("NotFiniteError", "the network gave NaN or infinity in bfloat16;")
+
+
 def _signal(model, **more):
     """The captioner of a recipe's short form, or of an entry with more keys."""
     entry = {"name": "captioner", "model": str(model), **more}
@@ -207,3 +261,24 @@ class Own(Captioner):
 def test_one_of_your_own_takes_no_prompt():
     with pytest.raises(CurateError, match="of your own and sees the image alone"):
         _signal(f"{__name__}:Own", prompt="What?")
+
+
+class Several(Own):
+    """One that does several at once, and says how many."""
+
+    def batch(self, frames):
+        return [f"One of {len(frames)}." for _ in frames]
+
+
+def test_one_of_your_own_sees_several_images_at_once_on_a_gpu_where_it_says_how():
+    said = []
+    for name in ("Own", "Several"):
+        for on in (RunsOn("cpu", "float32", 2), RunsOn("cuda", "float32", 2)):
+            signal = _signal(f"{__name__}:{name}")
+            signal.on = on
+            signal.load()
+            found = signal(batch(signal, *[("image", SKIMAGE / "coffee.png")] * 3))
+            assert signal._local.on == on
+            said.append([one["captioner"].split(".")[0] for one in found])
+    plain = ["An image of 448 by 299"] * 3
+    assert said == [plain, plain, plain, ["One of 2", "One of 2", "One of 1"]]

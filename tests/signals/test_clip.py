@@ -33,7 +33,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(weights):
-    signal = build(model="ViT-B-32", pretrained=str(weights), device="cpu")
+    signal = build(model="ViT-B-32", pretrained=str(weights))
     signal.load()
     return signal
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -22,9 +21,11 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curate.models.batches import exact
+from curate.models.batches import exact, finite
+from curate.models.passes import fitting
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
+from curate.schema.fields import RunsOn
 from curate.tokenizers.audio import AudioTokenizer
 from curate.tokenizers.folders import read_folder, words_of
 from curate.tokenizers.quantisers.beam import residual_search
@@ -46,22 +47,25 @@ class AudioRVQ(AudioTokenizer):
         beam: int = 1,
         fill: float = 0.0,
         device: str = "cpu",
+        dtype: str = "float32",
     ) -> None:
         super().__init__(card)
         self.config = config
         self.beam = beam
         self.fill = fill
-        self.device = torch.device(device)
-        self._encoder = encoder.float().eval().to(self.device)
-        self._decoder = decoder.float().eval().to(self.device)
-        self._codebooks = codebooks.float().to(self.device)
+        self.device, self.dtype = torch.device(device), dtype
+        with fitting(card.name, RunsOn(device, dtype)):
+            self._encoder = encoder.float().eval().to(self.device)
+            self._decoder = decoder.float().eval().to(self.device)
+            self._codebooks = codebooks.float().to(self.device)
         self._noise = fixed_noise(config.hop).to(self.device)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", fill: float | None = None) -> Self:
+    def load(cls, folder: Path, device: str = "cpu", dtype: str = "float32", fill: float | None = None) -> Self:
         """Reads `card.json` and `weights.safetensors` of a folder of the zoo.
 
         Args:
+            dtype: `float32` or `bfloat16`, that the encoder computes in.
             fill: how much of the predicted noise `decode` adds; None takes what the weights say, 0 gives the least
                 waveform error and a duller sound. Ids do not depend on it.
 
@@ -78,7 +82,8 @@ class AudioRVQ(AudioTokenizer):
                 part = {k[len(prefix) :]: v.float() for k, v in tensors.items() if k.startswith(prefix)}
                 nn.Module.load_state_dict(module, part)
             amount = float(told["fill"]) if fill is None else fill
-            return cls(card, config, encoder, decoder, tensors["codebooks"], int(told["beam"]), amount, device)
+            beam = int(told["beam"])
+            return cls(card, config, encoder, decoder, tensors["codebooks"], beam, amount, device, dtype)
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise CurateError(f"The weights of {card.name} do not fit its network: {error}") from error
 
@@ -91,9 +96,9 @@ class AudioRVQ(AudioTokenizer):
         with exact(self.device):
             coefficients = mdct(torch.from_numpy(np.array(audio))[None].to(self.device), self.config.hop)
             for start, stop, low, high in _chunks(coefficients.shape[1], self._encoder.receptive_field):
-                with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
-                    latents = self._encoder(coefficients[:, low:high])[0, start - low : stop - low]
-                parts.append(residual_search(latents.float(), self._codebooks, self.beam))
+                with exact(self.device, "bfloat16" if bf16 else self.dtype):
+                    latents = finite(self._encoder(coefficients[:, low:high])[0, start - low : stop - low])
+                parts.append(residual_search(latents, self._codebooks, self.beam))
         return torch.cat(parts).cpu().numpy().astype(self.card.numpy_dtype)
 
     def audio_of(self, ids: NDArray[np.generic], length: int) -> NDArray[np.float32]:

@@ -18,10 +18,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from curate.models.batches import exact
+from curate.models.passes import fitting
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.weights import load_state_strict, locate, read_config
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, first_line
+from curate.schema.fields import RunsOn
 from curate.schema.ids import digest
 from curate.tokenizers.audio import AudioTokenizer, audio_card, chunk_difference, probe_audio
 from curate.tokenizers.folders import (
@@ -66,7 +68,8 @@ class TransformersCodec(AudioTokenizer):
     def __init__(self, card: CodecCard, net: Any, device: str = "cpu") -> None:
         super().__init__(card)
         self.device = torch.device(device)
-        self.net = net.float().eval().to(self.device)
+        with fitting(card.name, RunsOn(device)):
+            self.net = net.float().eval().to(self.device)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:

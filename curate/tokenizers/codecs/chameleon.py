@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from curate.models.batches import finite, in_fp32
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.weights import read_beside, read_part, rename_state
 from curate.schema.errors import CurateError
@@ -98,8 +99,9 @@ class ChameleonNet(GridNet):
         }
 
     def ids(self, x: Tensor) -> Tensor:
-        latents = self.quant_conv(self.encoder(x)).float()
-        return cast(Tensor, self.quantize(latents)[2].view(len(x), *latents.shape[2:]))
+        latents = finite(self.quant_conv(self.encoder(x)))
+        with in_fp32(latents):
+            return cast(Tensor, self.quantize(latents)[2].view(len(x), *latents.shape[2:]))
 
     def images(self, ids: Tensor) -> Tensor:
         """Raises CurateError where the weights came without a decoder."""

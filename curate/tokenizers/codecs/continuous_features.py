@@ -30,9 +30,11 @@ class ContinuousFeatures(FeatureTokenizer):
         super().__init__(card, encoder)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> ContinuousFeatures:
+    def load(
+        cls, folder: Path, device: str = "cpu", dtype: str = "float32", batch: int | None = None
+    ) -> ContinuousFeatures:
         """Reads `card.json` and `encoder.json`, what `encoder_of` takes; the card's digest is the encoder's."""
-        return cls(read_card(folder), encoder_of(read_config(folder / "encoder.json"), device))
+        return cls(read_card(folder), encoder_of(read_config(folder / "encoder.json"), device, dtype, batch))
 
     @classmethod
     def make(

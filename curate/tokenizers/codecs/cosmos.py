@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curate.models.batches import exact
+from curate.models.passes import fitting
 from curate.models.torchscript import load_script
 from curate.models.weights import locate, read_config
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
+from curate.schema.fields import RunsOn
 from curate.schema.ids import digest
 from curate.tokenizers.folders import (
     LICENCE,
@@ -133,15 +135,23 @@ class CosmosDI(GridTokenizer):
     """Of the probe: none but one image."""
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Self:
-        """Reads the folder; CurateError where the archives are not those of the card."""
+    def load(cls, folder: Path, device: str = "cpu", dtype: str = "float32", batch: int | None = None) -> Self:
+        """Reads the folder. What the archives compute in is of their own: `dtype` is `float32`, which changes nothing.
+
+        Raises:
+            CurateError: the archives are not those of the card, or do not fit the device; another dtype.
+        """
+        if dtype != "float32":
+            raise CurateError("Cosmos' archives compute in what they were made for", "leave `dtype` out")
         card = read_card(folder)
         raw = dict(zip(FILES, read_files(folder, FILES), strict=True))
         check_digest(folder, card, _digest(raw))
         if not card.input_size or not card.grid:
             raise CurateError(f"the card of {card.name} lacks a grid or an input size")
         formats, stride = read_config(folder / "config.json"), card.input_size // card.grid[0]
-        return cls(card, Scripts(raw, formats, stride, card.temporal_stride, device), device)
+        with fitting(card.name, RunsOn(device)):
+            scripts = Scripts(raw, formats, stride, card.temporal_stride, device)
+        return cls(card, scripts, device, batch=batch)
 
     @classmethod
     def import_checkpoint(cls, source: str, folder: Path, size: int = 256) -> CodecCard:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curate.models.batches import finite
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.weights import infer_depth, locate, read_state, rename_state, required
 from curate.schema.codec import CodecCard
@@ -120,7 +121,7 @@ class DVAENet(GridNet):
         }
 
     def ids(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.encoder(x).float().argmax(dim=1))
+        return finite(self.encoder(x)).argmax(dim=1)
 
     def images(self, ids: Tensor) -> Tensor:
         """Raises CurateError where only the encoder was imported."""

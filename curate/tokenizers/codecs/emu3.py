@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from curate.models.batches import finite, in_fp32
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.weights import read_beside, read_part
 from curate.tokenizers.codecs.chameleon import ANCHOR, NEAREST, config_of, normalisation
@@ -84,9 +85,10 @@ class Emu3Net(GridNet):
         Not by `net.encode`, which cuts the ids of a clip by height and width along its first two axes, time and height.
         """
         net = cast(Any, self)
-        latents = net.quant_conv(net.encoder(frames).permute(0, 2, 1, 3, 4)).permute(0, 2, 1, 3, 4).float()
-        # One step at a time: the distances of all cells to all codes are 0.5 GB for one of 512 x 512 pixels.
-        return torch.cat([net.quantize(latents[:, t : t + 1]) for t in range(latents.shape[1])], dim=1)
+        latents = finite(net.quant_conv(net.encoder(frames).permute(0, 2, 1, 3, 4)).permute(0, 2, 1, 3, 4))
+        with in_fp32(latents):
+            # One step at a time: the distances of all cells to all codes are 0.5 GB for one of 512 x 512 pixels.
+            return torch.cat([net.quantize(latents[:, t : t + 1]) for t in range(latents.shape[1])], dim=1)
 
 
 class Emu3ClipNet(Emu3Net):

@@ -29,16 +29,24 @@ class FeatureTokenizer(ABC):
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
         """Images or stacks to ids of the card's dtype; ValueError for a wrong item."""
-        found = [self.quantise(self._features(item)) for item in items]
+        found = [self.quantise(features) for features in self._features(items)]
         return [ids[0] if item.ndim == 3 else ids for ids, item in zip(found, items, strict=True)]
 
-    def _features(self, item: Any) -> NDArray[np.float32]:
-        """Of an image or a stack, a stack; ValueError for what is not uint8 of the encoder's size."""
+    def _features(self, items: Sequence[Any]) -> list[NDArray[np.float32]]:
+        """Of each image or stack, a stack; ValueError for what is not uint8 of the encoder's size."""
+        stacks = [self._stack(item) for item in items]
+        if not stacks:
+            return []
+        ends = np.cumsum([len(stack) for stack in stacks])
+        return np.split(self.encoder(np.concatenate(stacks)), ends[:-1])
+
+    def _stack(self, item: Any) -> NDArray[np.uint8]:
         size, want = self.encoder.size, (self.encoder.size, self.encoder.size, 3)
         if not isinstance(item, np.ndarray) or item.dtype != np.uint8 or item.shape[-3:] != want or item.ndim > 4:
             got = f"{item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
             raise ValueError(f"{self.card.name} expects uint8 {want} or (N, {size}, {size}, 3), got {got}")
-        return self.encoder(item.reshape(-1, *want))
+        stack: NDArray[np.uint8] = item.reshape(-1, *want)
+        return stack
 
 
 def encoder_fields(encoder: Encoder, then: str) -> dict[str, Any]:
@@ -58,7 +66,9 @@ def encoder_fields(encoder: Encoder, then: str) -> dict[str, Any]:
     }
 
 
-def stated_encoder(words: Mapping[str, Any], name: str, device: str) -> Encoder:
+def stated_encoder(
+    words: Mapping[str, Any], name: str, device: str, dtype: str = "float32", batch: int | None = None
+) -> Encoder:
     """The encoder that the header of a weights file names.
 
     Raises:
@@ -66,7 +76,7 @@ def stated_encoder(words: Mapping[str, Any], name: str, device: str) -> Encoder:
     """
     if "encoder" not in words or "encoder_digest" not in words:
         raise CurateError(f"the weights of {name} do not say their encoder")
-    encoder, wanted = encoder_of(words["encoder"], device), words["encoder_digest"]
+    encoder, wanted = encoder_of(words["encoder"], device, dtype, batch), words["encoder_digest"]
     if encoder.digest != wanted:
         raise CurateError(
             f"{encoder.name} has other weights than those that {name} was made with",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curate.models.batches import in_fp32
 from curate.models.encoders import Encoder, encoder_of
 from curate.models.weights import infer_depth, sizes_of
 from curate.schema.codec import CodecCard, smallest_unsigned
@@ -81,7 +82,8 @@ class Projection(nn.Module):
         self.weight = nn.Parameter(torch.zeros(heads, width, width))
 
     def forward(self, codes: Tensor) -> Tensor:
-        return codes.float() @ self.weight.float()
+        with in_fp32(codes):
+            return codes.float() @ self.weight.float()
 
 
 class Memcodes(nn.Module):
@@ -222,9 +224,17 @@ class MemcodesOfImages(FeatureTokenizer):
 
     architecture = "4m-memcodes-pictures"
 
-    def __init__(self, card: CodecCard, encoder: Encoder, net: GridNet, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        card: CodecCard,
+        encoder: Encoder,
+        net: GridNet,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch: int | None = None,
+    ) -> None:
         of_vectors = card.model_copy(update={"input_size": None, "preprocessing": None})
-        self._vectors = FourMMemcodes(of_vectors, net, device)
+        self._vectors = FourMMemcodes(of_vectors, net, device, dtype, batch)
         takes = self._vectors.item_shape[0]
         if encoder.grid != (1,) or encoder.width != takes:
             raise CurateError(
@@ -277,7 +287,9 @@ class MemcodesOfImages(FeatureTokenizer):
         return card
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> MemcodesOfImages:
+    def load(
+        cls, folder: Path, device: str = "cpu", dtype: str = "float32", batch: int | None = None
+    ) -> MemcodesOfImages:
         """Reads `card.json` and `weights.safetensors` (the quantiser, and in its header which encoder).
 
         Raises:
@@ -286,7 +298,7 @@ class MemcodesOfImages(FeatureTokenizer):
         card, raw = read_folder(folder)
         words, state = open_weights(raw)
         net = FourMMemcodes.net_with(words["shape"], state, card.name)
-        return cls(card, stated_encoder(words, card.name, device), net, device)
+        return cls(card, stated_encoder(words, card.name, device, dtype, batch), net, device, dtype, batch)
 
     def quantise(self, features: NDArray[np.float32]) -> NDArray[np.generic]:
         """Ids `(n, heads)`."""

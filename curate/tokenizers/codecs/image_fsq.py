@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from vector_quantize_pytorch import FSQ
 
+from curate.models.batches import finite
 from curate.schema.errors import CurateError
 from curate.tokenizers.grid import GridNet, GridTokenizer, square_grid
 from curate.tokenizers.quantisers.fsq import fsq_vocabulary
@@ -129,7 +130,7 @@ class ImageFSQNet(GridNet):
         return fsq_fields(levels) | {"grid": grid, "input_size": size, "padding": "none"}
 
     def ids(self, x: Tensor) -> Tensor:
-        return self.quantise(self.latent(x))[1]
+        return self.quantise(finite(self.latent(x)))[1]
 
     def images(self, ids: Tensor) -> Tensor:
         return self.pixels(self.fsq.indices_to_codes(ids))

@@ -46,9 +46,7 @@ class LabelMaps(LabelTokenizer):
         self._writer = _writer(file, inner)
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.generic]]:
-        return [
-            self._inner.encode([np.stack([self._writer.write(one) for one in self._maps(item)])])[0] for item in items
-        ]
+        return self._inner.encode([np.stack([self._writer.write(one) for one in self._maps(item)]) for item in items])
 
     def decode(self, ids: Sequence[NDArray[np.generic]], lengths: Sequence[int] | None = None) -> list[Any]:
         dims, back = len(self.card.grid or ()), self._inner.decode(ids)

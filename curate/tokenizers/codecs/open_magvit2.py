@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curate.models.batches import finite
 from curate.models.weights import moving_averages
 from curate.tokenizers.codecs.vqgan import Chain, Residual, vqgan_shape
 from curate.tokenizers.grid import GridNet, Imported, square_grid
@@ -82,7 +83,7 @@ class OpenMagvit2Net(GridNet):
         }
 
     def ids(self, x: Tensor) -> Tensor:
-        bits = self.encoder(x).float() > 0
+        bits = finite(self.encoder(x)) > 0
         ids: Tensor = (bits.long() << self._places(x)).sum(1)
         return ids
 

@@ -37,23 +37,27 @@ class QuantisedFeatures(FeatureTokenizer):
         self.codebooks, self._dense, self._grid = codebooks, dense, grid
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> QuantisedFeatures:
+    def load(
+        cls, folder: Path, device: str = "cpu", dtype: str = "float32", batch: int | None = None
+    ) -> QuantisedFeatures:
         """Reads `card.json` and `weights.safetensors` (codebooks, and in its header which encoder).
 
         Raises:
             CurateError: a file is missing or not the card's, or the encoder's weights are not those it was fitted on.
         """
-        return cls.of_bytes(*read_folder(folder), device)
+        return cls.of_bytes(*read_folder(folder), device, dtype, batch)
 
     @classmethod
-    def of_bytes(cls, card: CodecCard, raw: bytes, device: str = "cpu") -> QuantisedFeatures:
+    def of_bytes(
+        cls, card: CodecCard, raw: bytes, device: str = "cpu", dtype: str = "float32", batch: int | None = None
+    ) -> QuantisedFeatures:
         """What `load` makes of the bytes of `weights.safetensors`."""
         codebooks = codebooks_from_bytes(raw)
         try:
             words = words_of(raw)
         except (KeyError, ValueError) as error:
             raise CurateError(f"the weights of {card.name} do not say their encoder: {error}") from error
-        return cls(card, stated_encoder(words, card.name, device), codebooks)
+        return cls(card, stated_encoder(words, card.name, device, dtype, batch), codebooks)
 
     def quantise(self, features: NDArray[np.float32]) -> NDArray[np.generic]:
         """The id of the nearest code of each feature, or of each of its parts."""
@@ -79,8 +83,8 @@ class QuantisedFeatures(FeatureTokenizer):
             per item ids and float16 probabilities `(*ids.shape, k)`; the first of the k is what `encode` gives.
         """
         out = []
-        for item in items:
-            parts = unit(self._features(item))
+        for item, features in zip(items, self._features(items), strict=True):
+            parts = unit(features)
             parts = parts.reshape(*parts.shape[:-1], len(self.codebooks), -1)
             near = np.stack([_squared(parts[..., g, :], book) for g, book in enumerate(self.codebooks)], axis=-2)
             ids, odds = topk(-near, k, temperature)

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from curate.models.batches import exact
+from curate.models.passes import fitting
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.models.weights import load_state_strict, locate, read_config, read_state
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
+from curate.schema.fields import RunsOn
 from curate.schema.ids import digest
 from curate.tokenizers.codecs.continuous_features import to_float16, widen
 from curate.tokenizers.folders import WEIGHTS, check_digest, code_version, read_card, read_files, write_folder
@@ -31,26 +34,28 @@ _NONE = "\ufdd0"  # a noncharacter of Unicode: no text holds it
 class T5Features:
     """Captions to float16 `(n, d)`, one row a piece and one for the end mark, n <= 77.
 
-    Each caption passes alone and unpadded, in fp32. A caption that spells a special token (`</s>`, `<extra_id_0>`) is
+    Each caption passes alone and unpadded. A caption that spells a special token (`</s>`, `<extra_id_0>`) is
     split as plain text. `decode` widens to float32; there is no way back to text.
     """
 
-    def __init__(self, card: CodecCard, net: Any, pieces: Any, device: str = "cpu") -> None:
+    def __init__(self, card: CodecCard, net: Any, pieces: Any, device: str = "cpu", dtype: str = "float32") -> None:
         self.card = card
-        self._device = torch.device(device)
-        self._net = net.float().eval().requires_grad_(False).to(self._device)
+        self._device, self._dtype = torch.device(device), dtype
+        with fitting(card.name, RunsOn(device, dtype)):
+            self._net = net.float().eval().requires_grad_(False).to(self._device)
         self._pieces = pieces
         self._end = int(net.config.eos_token_id)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> T5Features:
-        """Reads `card.json`, `config.json`, `tokenizer.json` and `weights.safetensors`."""
+    def load(cls, folder: Path, device: str = "cpu", dtype: str = "float32") -> T5Features:
+        """Reads `card.json`, `config.json`, `tokenizer.json` and `weights.safetensors`; `dtype` is `float32` or
+        `bfloat16`, by autocast."""
         card, parts = read_card(folder), read_files(folder, _FILES)
         check_digest(folder, card, _digest(parts))
         net = _net(folder)
         state = load_tensors(parts[0])
         load_state_strict(net, state | {_TIED: state["shared.weight"]}, card.name)
-        return cls(card, net, plain_pieces(parts[1]), device)
+        return cls(card, net, plain_pieces(parts[1]), device, dtype)
 
     @classmethod
     def import_checkpoint(cls, source: str, folder: Path, stream: str = "t5_caption") -> CodecCard:
@@ -112,7 +117,7 @@ class T5Features:
             raise ValueError(f"{self.card.name} expects text, got {type(item).__name__}")
         pieces = self._pieces.encode(item.replace(_NONE, ""), add_special_tokens=False).ids
         ids = [*pieces[: MAX_PIECES - 1], self._end]
-        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+        with exact(self._device, self._dtype):
             states = self._net(input_ids=torch.tensor([ids], device=self._device)).last_hidden_state[0]
         return to_float16(states.float().cpu().numpy())
 

@@ -31,12 +31,13 @@ class _TopK:
         self.card, self.features, self.k, self.temperature = card, features, k, temperature
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Any:
+    def load(cls, folder: Path, device: str = "cpu", dtype: str = "float32", batch: int | None = None) -> Any:
         """Reads `card.json` and `weights.safetensors`; CurateError where they or the encoder are not the card's."""
         card, raw = read_folder(folder)
         try:
             said = words_of(raw)["topk"]
-            features = QuantisedFeatures.of_bytes(CodecCard.model_validate(said["card"]), raw, device)
+            own = CodecCard.model_validate(said["card"])
+            features = QuantisedFeatures.of_bytes(own, raw, device, dtype, batch)
             return cls(card, features, int(said["k"]), float(said["temperature"]))
         except (KeyError, TypeError, ValueError) as error:
             raise CurateError(f"the weights of {folder.name} are not of top-k codes: {error}") from error

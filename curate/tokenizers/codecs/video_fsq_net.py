@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curate.models.batches import finite
 from curate.schema.errors import CurateError
 from curate.tokenizers.codecs.image_fsq import PATCH, ImageFSQNet, ImageFSQShape, Residual, fsq_fields, image_shape
 from curate.tokenizers.grid import GridNet, square_grid
@@ -152,11 +153,11 @@ class VideoFSQNet(GridNet):
 
         Ids of step j follow from frames 0 to 4j alone.
         """
-        codes, ids = self.quantise(self.first_latent(self.picture.to_input(x[:1]).contiguous()))
+        codes, ids = self.quantise(finite(self.first_latent(self.picture.to_input(x[:1]).contiguous())))
         steps, past = [ids], self.first_past(codes)
         for start in range(1, len(x), GROUP):
             group = self.picture.to_input(x[start : start + GROUP]).contiguous().flatten(0, 1)[None]
-            codes, ids = self.quantise(self.latent(group, past))
+            codes, ids = self.quantise(finite(self.latent(group, past)))
             steps.append(ids)
             if start + GROUP < len(x):
                 past = self.pixels(codes, past).float().clamp(-1, 1)

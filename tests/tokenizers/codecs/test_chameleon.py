@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,21 @@ def test_chameleon_with_its_decoder(vqgan: Path, tmp_path: Path, images: list[ND
     holds_the_contract(tokenizer, images, (8, 8))
     pixels = [[117, 196, 173], [100, 46, 137], [193, 32, 80], [57, 61, 216]]
     is_golden(tokenizer, images[0], [158, 166, 148, 86, 121, 201, 186, 158], pixels)
+
+
+def test_a_network_in_bfloat16_has_its_codes_searched_in_fp32(
+    vqgan: Path, tmp_path: Path, images: list[NDArray[np.uint8]]
+) -> None:
+    ChameleonVQ.import_checkpoint(str(vqgan / "vqgan.ckpt"), tmp_path / "chameleon")
+    tokenizer = ChameleonVQ.load(tmp_path / "chameleon", dtype="bfloat16")
+    quantize: Any = tokenizer.net.quantize
+    latents: list[torch.Tensor] = []
+    quantize.register_forward_pre_hook(lambda _, given: latents.append(given[0]))
+    ids = tokenizer.encode(images)
+    with torch.inference_mode():
+        want = [quantize(one)[2].view(8, 8).numpy() for one in list(latents)]
+    np.testing.assert_array_equal(np.stack(ids), np.stack(want))
+    assert (np.stack(ids) != np.stack(ChameleonVQ.load(tmp_path / "chameleon").encode(images))).any()
 
 
 def test_chameleon_ids_are_those_of_transformers(

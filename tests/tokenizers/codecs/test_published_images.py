@@ -50,6 +50,18 @@ def test_ids_do_not_depend_on_neighbours(imported_case: tuple[Case, Any]) -> Non
     assert tokenizer.card.batch_invariance == 0
 
 
+def test_encoded_in_bfloat16_most_ids_stay_and_all_are_in_range(imported_case: tuple[Case, Any]) -> None:
+    _, tokenizer = imported_case
+    images = [sample_image(), 255 - sample_image()]
+    whole = np.stack(tokenizer.encode(images))
+    tokenizer.dtype = "bfloat16"
+    half = np.stack(tokenizer.encode(images))
+    tokenizer.dtype = "float32"
+    assert half.dtype == whole.dtype
+    assert (half == whole).mean() > 0
+    np.testing.assert_array_equal(np.stack(tokenizer.encode(images)), whole)
+
+
 def test_ids_give_images_and_images_give_the_same_ids_each_time(imported_case: tuple[Case, Any]) -> None:
     _, tokenizer = imported_case
     ids = tokenizer.encode([sample_image()])

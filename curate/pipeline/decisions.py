@@ -1,0 +1,157 @@
+"""Decisions of a run: verdicts on all partitions, and the second look at what they keep, until nothing new is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+
+from curate.decide.causes import causes_of
+from curate.decide.decide import decide
+from curate.decide.ledger import Fragment, checked_counts
+from curate.decide.partitions import PartitionFiles
+from curate.media.decodes import Decodes
+from curate.pipeline.annotate import Context
+from curate.pipeline.board import Board, Tally
+from curate.pipeline.causes import cause_lines
+from curate.pipeline.cluster import Cluster
+from curate.pipeline.decodes import decodes_of
+from curate.pipeline.listing import Listing
+from curate.pipeline.look import look
+from curate.pipeline.partitions import Partition
+from curate.pipeline.paths import Group, Paths
+from curate.pipeline.plan import Plan
+from curate.pipeline.progress import Stage
+from curate.schema.errors import CurateError
+from curate.schema.manifest import Counts, File, SecondLook
+from curate.schema.verdict import Outcome
+from curate.storage import Store
+from curate.storage.bucket import endpoint_env
+
+
+class Decisions:
+    """What a run decided.
+
+    Args:
+        partitions: all of the build, by name, in order.
+        groups: of signals, as workers get them.
+        decodes: is added to.
+
+    Attributes:
+        fragments: verdicts of the partitions, in their order.
+        counts: their sums.
+        pairs: files of links between near duplicates.
+        looked: by partition and group of the second look, its fragment.
+        files: those of `looked` whose digests are known.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        build: Store,
+        cluster: Cluster,
+        console: Console,
+        paths: Paths,
+        partitions: Mapping[str, Partition],
+        groups: Sequence[Group],
+        decodes: Decodes,
+    ) -> None:
+        self._plan, self._build, self._cluster, self._console = plan, build, cluster, console
+        self._paths, self._partitions, self._groups, self._decodes = paths, partitions, groups, decodes
+        self._second = [group for group in groups if group.is_second]
+        self._keeping: dict[str, list[str]] = {}  # by partition, verdicts of which some kept sample was not looked at
+        self.fragments: Sequence[Fragment] = ()
+        self.counts = Counts(records={}, samples={})
+        self.pairs: Sequence[str] = ()
+        self.looked: dict[str, Mapping[str, str]] = {}
+        self.files: list[File] = []
+
+    def settle(self, failed: Mapping[str, Sequence[str]], with_look: bool = True) -> None:
+        """Decide; look at what is kept and was not looked at, and decide again, until all that is kept was.
+
+        What the second look drops, or fails at, may leave a duplicate that is now kept and is looked at next. Every
+        round looks at one sample more, so it ends; and what is looked at follows from the recipe and the input, not
+        from earlier runs.
+
+        Args:
+            failed: by partition, fragments of tokens that hold failures.
+            with_look: False to decide once, before any second look.
+
+        Raises:
+            CurateError: nothing is kept.
+        """
+        while True:
+            self._decide(failed)
+            new = {name: f.path for name, f in zip(self._partitions, self.fragments, strict=True) if f.unseen}
+            if not new or not self._second or not with_look:
+                return
+            for name, path in new.items():
+                self._keeping.setdefault(name, []).append(path)
+            self._look(sorted(new))
+
+    @property
+    def second_look(self) -> SecondLook | None:
+        """What the second look was; None where the recipe asks for none."""
+        if not self._second:
+            return None
+        models = [s.name for g in self._second for s in g.signals if s.cost.model]
+        return SecondLook(
+            signals=[s.name for g in self._second for s in g.signals],
+            models=models,
+            samples=sum(fragment.evaluated for fragment in self.fragments),
+        )
+
+    def _decide(self, failed: Mapping[str, Sequence[str]]) -> None:
+        plan, recipe, paths = self._plan, self._plan.file.recipe, self._paths
+        with Stage(self._console, "decide", 0, "samples") as stage:
+            decided = decide(
+                self._build,
+                [self._files_of(partition) for partition in self._partitions.values()],
+                recipe.decide.model_copy(update={"rules": recipe.sample_rules}),
+                plan.fields,
+                {f.name: g.name for g in self._groups for s in g.signals for f in s.gives},
+                {s.name: g.name for g in self._groups for s in g.signals},
+                recipe.seed,
+                self._cluster.engine(),
+                failed,
+                second=paths.second,
+            )
+            records = sum(partition.rows for partition in self._partitions.values())
+            counts = Counts(**checked_counts((f.counts for f in decided.fragments), records))
+            stage.expect(counts.samples["total"])
+            stage.count(**{outcome: n for outcome, n in counts.samples.items() if outcome != "total"})
+        self.fragments, self.counts, self.pairs = decided.fragments, counts, decided.pairs
+        if not counts.samples[Outcome.KEPT]:
+            raise CurateError(
+                self._nothing(), f"what was computed is kept in {self._build}; change the recipe and run again"
+            )
+
+    def _files_of(self, partition: Partition) -> PartitionFiles:
+        name, source, paths = partition.name, partition.source, self._paths
+        signals = {g.name: paths.signals(name, source, g.name) for g in self._groups if not g.is_second}
+        looked = self.looked.get(name, {})
+        return PartitionFiles(name, paths.records(name, source), paths.samples(name, source), {**signals, **looked})
+
+    def _look(self, names: Sequence[str]) -> None:
+        """Look at what is kept of some partitions."""
+        self._cluster.start()
+        there = [stat.path for group in self._second for stat in self._build.files(f"signals/{group.name}")]
+        board, told = Board(), Tally()
+        board.add("look", queued=len(names))
+        context = Context(self._build, self._paths, Listing(there), board, endpoint_env())
+        work = {name: (self._partitions[name], self._keeping[name]) for name in names}
+        with Stage(self._console, "look", 0, "looks") as stage:
+            with board.shown({"look": stage}):
+                for row in look(context, work, self._second, self._cluster, self._plan.computes):
+                    self.looked[row["partition"]] = dict(row["fragments"])
+                    self.files += [File(**file) for file in row["files"]]
+                    self._decodes.add(decodes_of(row["decodes"]))
+                    told.add(row["look"])
+            told.end(stage)
+
+    def _nothing(self) -> str:
+        of, what = self.counts.samples, "no sample was kept"
+        if not self.counts.records[Outcome.SAMPLED]:
+            of, what = self.counts.records, "no record could be sampled"
+        said = f"{what}: " + ", ".join(f"{n} {outcome}" for outcome, n in of.items() if n and outcome != "total")
+        return "\n".join([said, *cause_lines(causes_of(self._build, [f.path for f in self.fragments]))])

@@ -1,0 +1,73 @@
+"""Samples that verdicts keep, found among the samples of their partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.pipeline.partitions import Partition
+from curate.pipeline.paths import Paths
+from curate.schema.verdict import Outcome
+from curate.storage import Store
+from curate.storage.tables import read_table
+
+
+def kept_samples(build: Store, verdicts: str) -> pa.Table:
+    """`id` and `record_id` of the samples that a verdict fragment keeps."""
+    table = read_table(build, verdicts, ["level", "id", "record_id", "outcome"])
+    kept = pc.and_(pc.equal(table.column("level"), "sample"), pc.equal(table.column("outcome"), str(Outcome.KEPT)))
+    return table.filter(kept).select(["id", "record_id"])
+
+
+def rows_of(samples: pa.Table, wanted: pa.Table) -> pa.Array:
+    """Rows of samples, ascending, int64: those of `wanted`.
+
+    Samples of records that are the same bytes have the same ids, so both ids are compared.
+
+    Args:
+        samples: with `sample_id` and `record_id`.
+        wanted: as of `kept_samples`.
+    """
+    there = _keys(samples.column("record_id"), samples.column("sample_id"))
+    found = pc.is_in(there, value_set=_keys(wanted.column("record_id"), wanted.column("id")))
+    return pc.indices_nonzero(found).cast(pa.int64())
+
+
+def rows_kept(build: Store, samples: pa.Table, verdicts: Iterable[str]) -> pa.Array:
+    """Rows of samples, ascending, int64: those that any of some verdict fragments keeps."""
+    return rows_of(samples, pa.concat_tables([kept_samples(build, path) for path in verdicts]))
+
+
+def field_values(
+    build: Store,
+    paths: Paths,
+    partition: Partition,
+    samples: pa.Table,
+    rows: pa.Array,
+    looked: Mapping[str, str],
+    fields: Iterable[str],
+) -> dict[str, pa.ChunkedArray]:
+    """By field, what signals say of some samples of a partition.
+
+    Args:
+        samples, rows: the samples, and their rows in the partition.
+        looked: by group of the second look, the partition's fragment.
+    """
+    by_group: dict[str, list[str]] = {}
+    for field in sorted(fields):
+        by_group.setdefault(paths.homes[field][1], []).append(field)
+    found: dict[str, pa.ChunkedArray] = {}
+    for group, names in by_group.items():
+        if group in paths.second:
+            table = read_table(build, looked[group], ["sample_id", *names])
+            table = table.take(pc.index_in(samples.column("sample_id"), value_set=table.column("sample_id")))
+        else:
+            table = read_table(build, paths.signals(partition.name, partition.source, group), names).take(rows)
+        found |= {name: table.column(name) for name in names}
+    return found
+
+
+def _keys(records: pa.ChunkedArray, samples: pa.ChunkedArray) -> pa.Array:
+    return pc.binary_join_element_wise(records, samples, " ").combine_chunks()
