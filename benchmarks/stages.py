@@ -37,16 +37,16 @@ from curate.pipeline.annotate import Annotate, Context
 from curate.pipeline.blocks import view_name
 from curate.pipeline.board import Board
 from curate.pipeline.cluster import Cluster, connect
-from curate.pipeline.fetch import PARTITION
 from curate.pipeline.ingest import cut_how, fetch_options
 from curate.pipeline.kept import kept_samples
 from curate.pipeline.listing import Listing
 from curate.pipeline.media_store import read_media
 from curate.pipeline.partitions import Partition
-from curate.pipeline.paths import Paths, groups_of
-from curate.pipeline.plan import Plan, make_plan
-from curate.pipeline.pools import pools
-from curate.pipeline.ray_data import from_rows, results, then
+from curate.pipeline.paths import Paths
+from curate.pipeline.placement import models_of, pools_of
+from curate.pipeline.plan import Plan, make_plan, settle
+from curate.pipeline.ray_data import execute, from_rows, stage_of
+from curate.pipeline.rows import FILES, PARTITION, TALLY
 from curate.pipeline.tokenize import Work, tokenize
 from curate.schema.errors import MediaError
 from curate.schema.recipe import Recipe
@@ -61,6 +61,9 @@ from curate.tokenizers.views import items_of
 
 Rows = list[dict[str, Any]]
 
+FETCHED_ROW = pa.schema([*PARTITION, pa.field("ingest", pa.struct(TALLY)), pa.field("files", FILES)])
+"""A row of the plan as fetching a partition leaves it."""
+
 
 @dataclass
 class Row:
@@ -68,7 +71,7 @@ class Row:
 
     stage: str
     samples: int
-    pictures: int
+    images: int
     video_seconds: float
     audio_seconds: float
     cpus: int
@@ -102,19 +105,20 @@ def main() -> None:
         partitions = _partitions(build, source, recipe, args.repeat)
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         with connect(None, args.workers) as cluster:
+            plan = settle(plan, cluster.capacity)
             rows = [step(build, plan, paths, partitions, cluster, args.repeat) for step in (_annotate, _tokenize)]
     if args.json:
         print(json.dumps([asdict(r) | {"ratio": r.ratio, "ratio_with_load": r.ratio_with_load} for r in rows]))
         return
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
-    print("| stage | in | CPUs | stage s | bare s | load s | ratio | ratio with load | pictures/s | video s/s |")
+    print("| stage | in | CPUs | stage s | bare s | load s | ratio | ratio with load | images/s | video s/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for r in rows:
         print(
-            f"| {r.stage} | {r.pictures} pictures, {r.video_seconds:.0f} s of video, {r.audio_seconds:.0f} s of audio "
+            f"| {r.stage} | {r.images} images, {r.video_seconds:.0f} s of video, {r.audio_seconds:.0f} s of audio "
             f"| {r.cpus} | {r.stage_seconds:.1f} | {r.bare_seconds:.1f} | {r.bare_load_seconds:.1f} | {r.ratio:.2f} "
             f"| {r.ratio_with_load:.2f} "
-            f"| {r.pictures / r.stage_seconds:.1f} | {r.video_seconds / r.stage_seconds:.1f} |"
+            f"| {r.images / r.stage_seconds:.1f} | {r.video_seconds / r.stage_seconds:.1f} |"
         )
 
 
@@ -165,28 +169,30 @@ def _side_by_side(
 def _row(stage: str, samples: Rows, times: int, cluster: Cluster, took: float, bare: tuple[float, float]) -> Row:
     """A row; the bare side was measured on every sample once."""
     seconds = {k: sum(s["duration"] or 0 for s in samples if s["kind"] == k) for k in ("video", "audio")}
-    pictures = sum(s["kind"] == "image" for s in samples)
+    images = sum(s["kind"] == "image" for s in samples)
     video, audio = seconds["video"] * times, seconds["audio"] * times
     load, run = bare
-    return Row(stage, len(samples) * times, pictures * times, video, audio, cluster.cpus, took, run * times, load)
+    return Row(stage, len(samples) * times, images * times, video, audio, cluster.cpus, took, run * times, load)
 
 
 def _annotate(build: Path, plan: Plan, paths: Paths, partitions: list[Partition], cluster: Cluster, times: int) -> Row:
-    rows = [{"partition": p.name, "source": p.source, "rows": p.rows, "whole": 0} for p in partitions]
+    nothing = {"ingest": dict.fromkeys((f.name for f in TALLY), 0), "files": []}
+    rows = [
+        {"partition": p.name, "source": p.source, "unit": "", "rows": p.rows, "whole": 0} | nothing for p in partitions
+    ]
     context = _context(build, paths)
-    size = pools(cluster)
+    [pool] = pools_of("annotate", models_of(plan.groups, plan.computes), cluster.capacity)
     start = time.perf_counter()
-    work = then(
-        from_rows(pa.Table.from_pylist(rows, PARTITION)),
+    work = stage_of(
+        from_rows(pa.Table.from_pylist(rows, FETCHED_ROW)),
+        pool,
         Annotate,
-        cpus=size.actor_cpus,
-        actors=size.actors,
         context=context,
         cut=cut_how(plan.file.recipe.cut),
-        here=groups_of(plan.signals),
+        here=plan.groups,
         later=[],
     )
-    for _ in results(work):
+    for _ in execute(work):
         pass
     took = time.perf_counter() - start
     items = [_rows(build, paths, p) for p in _once(partitions)]
@@ -260,7 +266,8 @@ def _tokenize(build: Path, plan: Plan, paths: Paths, partitions: list[Partition]
         items.append([row for row in _rows(build, paths, p) if row["sample_id"] in kept])
         table = pq.read_table(build / paths.signals(p.name, p.source, captions), columns=["sample_id", "caption"])
         texts |= dict(zip(*table.to_pydict().values(), strict=True))
-    work = [Work(p, f"verdicts/{p.name}.parquet") for p in partitions]
+    counts = {p.name: kept_samples(Folder(build), f"verdicts/{p.name}.parquet").num_rows for p in partitions}
+    work = [Work(p, f"verdicts/{p.name}.parquet", counts[p.name]) for p in partitions if counts[p.name]]
     start = time.perf_counter()
     for _ in tokenize(_context(build, paths), work, plan.streams, cluster):
         pass

@@ -31,7 +31,8 @@ class Number:
     Attributes:
         signal, version, options: what computed it; empty for probed fields.
         level: whether records or samples have it.
-        absent: samples of the field's kinds without a value (not evaluated, or nothing to evaluate).
+        absent: samples of the field's kinds without a value: nothing to evaluate.
+        unseen: samples of the field's kinds that the second look did not look at: not evaluated.
         other: samples of kinds that cannot have it.
         failed: samples on which the signal failed.
     """
@@ -48,6 +49,7 @@ class Number:
     spread: Distribution
     bounds: list[ThresholdLine]
     absent: int
+    unseen: int
     other: int
     failed: int
 
@@ -79,12 +81,14 @@ def swept(tables: Tables) -> dict[str, dict[str, str]]:
 
 
 def queries(tables: Tables, recipe: Recipe) -> dict[str, str]:
-    """Queries for `sweep`: `sample_values`, `record_values` where a rule needs it, `failures`, `filled`, `words`."""
+    """Queries for `sweep`: `sample_values`, `record_values` where a rule needs it, `unseen`, `failures`, `filled`,
+    `words`."""
     names = [f["name"] for _, f in _fields(tables)]
     numeric = [quoted(_VALUE + n) for n in names if _is_number(tables.types[n])]
     rest = [n for n in names if not _is_number(tables.types[n])]
     return {
         "sample_values": f"SELECT {', '.join(['kind', 'judged', *PROBED, *numeric])} FROM chunk",
+        "unseen": "SELECT kind, count(*) AS n FROM chunk WHERE unseen GROUP BY kind",
         **({"record_values": RECORD_VALUES} if recipe.decide.records else {}),
         "failures": _each([(s, f"count_if({quoted(_FAILED + s)})") for s in tables.failures], "chunk"),
         "filled": _each([(n, _filled(tables.types[n], quoted(_VALUE + n))) for n in rest], "chunk"),
@@ -174,7 +178,12 @@ def _number(tables: Tables, column: Column, rules: list[Rule], signal: dict[str,
         f"count(*) FILTER (kind IN ({marks}) AND {column.value} IS NULL) AS empty FROM {column.relation}",
         [*kinds, *kinds],
     )
-    failed = 0
+    failed = unseen = 0
+    second = tables.manifest.second_look
+    if second is not None and signal.get("name") in second.signals:
+        [unseen] = tables.row(
+            f"SELECT coalesce(sum(n), 0)::BIGINT AS n FROM unseen WHERE kind IN ({marks})", [*kinds]
+        ).values()
     if signal:
         failed = tables.row("SELECT coalesce(sum(n), 0)::BIGINT AS n FROM failures WHERE name = ?", [signal["name"]])[
             "n"
@@ -193,7 +202,8 @@ def _number(tables: Tables, column: Column, rules: list[Rule], signal: dict[str,
         level=column.level,
         spread=spread(tables, column, bounds),
         bounds=bounds,
-        absent=max(0, counted["empty"] - failed),
+        absent=max(0, counted["empty"] - failed - unseen),
+        unseen=unseen,
         other=counted["other"],
         failed=failed,
     )

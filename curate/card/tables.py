@@ -39,8 +39,9 @@ class Tables:
     Views, while partitions are looked at; each has `part`, the number of the row's partition:
         ledger: LEDGER.
         records: RECORDS.
-        samples: SAMPLES, and `outcome` and `stage` of the verdict. Samples of records that were dropped or are
-            duplicates lie in the same fragments, have no verdict and are left out.
+        samples: SAMPLES, `outcome` and `stage` of the verdict, and `unseen`: the second look did not look at it.
+            Samples of records that were dropped or are duplicates lie in the same fragments, have no verdict and are
+            left out.
 
     Attributes:
         build: where it lies.
@@ -152,7 +153,8 @@ class Tables:
                 self.execute(
                     f"""
                     CREATE OR REPLACE TEMP VIEW samples AS
-                    SELECT s.*, l.outcome, l.stage FROM {self._sources[SAMPLES_FILES]} s
+                    SELECT s.*, l.outcome, l.stage, l.not_evaluated IS NOT NULL AS unseen
+                    FROM {self._sources[SAMPLES_FILES]} s
                     JOIN ledger l ON l.level = 'sample' AND l.part = s.part
                         AND l.id = s.sample_id AND l.record_id = s.record_id
                     """

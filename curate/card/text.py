@@ -19,7 +19,7 @@ _HIDDEN = re.compile(
 )
 _MARKDOWN = re.compile(
     r"[&<\"'\\`*{}\[\]#|~@!^$]"
-    r"|^>|:(?!\s)|(?<!\w)_|_(?!\w)"  # harmless elsewhere, and rule and stream names stay readable
+    r"|^>|:(?!\s)|(?<![^\W_])_|_(?![^\W_])"  # harmless elsewhere, and rule and stream names stay readable
     r"|(?<=[wW]{3})\."
 )
 

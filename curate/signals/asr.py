@@ -99,15 +99,21 @@ class Asr(Signal):
         model = str(package_file(*_PACKAGE).parent) if use.model is None else use.model
         model = str(Path(model).expanduser()) if _looks_local(model) else model
         numbers = "int8" if on.device == "cpu" else on.dtype
+        if on.device != "cpu":
+            import torch  # noqa: F401  # CTranslate2 finds the libraries of PyTorch's wheels once they are loaded
         try:
             with fitting(f"the speech model {use.model or _PACKAGE[2]}", on):
                 self._whisper: Any = WhisperModel(
                     model, device=on.device, compute_type=numbers, cpu_threads=int(self.cost.cpus), num_workers=1
                 )
+                if on.device != "cpu":
+                    self._segments(np.zeros(16_000, np.float32))  # it looks for cuBLAS and cuDNN no sooner
         except (RuntimeError, ValueError, OSError) as exc:
+            way_out = "name a folder with a CTranslate2 Whisper model, or a hub id that this machine can reach"
+            if on.device != "cpu":
+                way_out += "; or, where it is the GPU's libraries that lack, give it `compute: {device: cpu}`"
             raise CurateError(
-                f"the speech model {use.model} cannot be loaded: {' '.join(str(exc).split())[:300]}",
-                "name a folder with a CTranslate2 Whisper model, or a hub id that this machine can reach",
+                f"the speech model {use.model} cannot be loaded: {' '.join(str(exc).split())[:300]}", way_out
             ) from exc
         if use.language is not None and use.language not in self._whisper.supported_languages:
             raise CurateError(

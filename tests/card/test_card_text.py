@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -26,6 +26,7 @@ def test_long_text_is_cut_and_says_how_long_it_was() -> None:
 
 
 @given(st.text(max_size=60))
+@example("__0__")
 def test_markdown_cells_hold_no_markup(value: str) -> None:
     html = MarkdownIt("commonmark").enable("table").render(f"| a |\n| --- |\n| x{text.markdown(value)} |\n")
     cell = html.split("<tbody>")[1]

@@ -188,6 +188,7 @@ def test_the_build_is_whole_and_says_what_was_saved(built: Built) -> None:
     assert summarise(build, built.manifest, 0.5, made.decodes).calls_saved == {"dear": DARK}
     [dark] = [row["id"] for row in place.ledger("build") if name_of(row) == "dark0"]
     assert "signal redness = not evaluated" in explain(build, dark).text()
+    assert f"<b>{DARK}</b> not evaluated" in (place.root / "build/card/index.html").read_text()
 
 
 def test_a_lowered_threshold_looks_at_the_newcomers_alone_and_gives_the_bytes_of_a_fresh_build(built: Built) -> None:

@@ -5,8 +5,10 @@ import pytest
 from signal_media import SKIMAGE, batch, hand_batch, open_image
 
 from curate.models.clip_weights import fetch_weights
+from curate.models.passes import Passes
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
+from curate.schema.fields import RunsOn
 from curate.schema.recipe import SignalUse
 from curate.schema.verdict import Failure
 from curate.signals import registry
@@ -69,6 +71,48 @@ def test_a_clip_is_the_mean_of_its_frames_and_a_neighbour_changes_no_bit(clip):
     np.testing.assert_allclose(both["clip_image"], mean / np.linalg.norm(mean), atol=1e-6)
     alone = clip(hand_batch(["image"], {view: [frames[1:]]}))[0]
     assert alone["clip_image"].tobytes() == two["clip_image"].tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_batches_and_in_half_precision_embeddings_are_about_the_same(clip, weights, dtype):
+    view = clip.needs[0]
+    frames = np.stack([np.asarray(open_image(SKIMAGE / n).resize((224, 224))) for n in ("chelsea.png", "coffee.png")])
+    media = hand_batch(["image", "video", "image"], {view: [frames[:1], frames, frames[1:]]}, ["a cat", None, "coffee"])
+    half = build(model="ViT-B-32", pretrained=str(weights))
+    half.on = RunsOn("cpu", dtype, 3)
+    half.load()
+    half._passes.size = 3  # as on a GPU
+    for one, other in zip(clip(media), half(media), strict=True):
+        assert other["clip_image"].dtype == np.float32
+        assert 0.99 < float(one["clip_image"] @ other["clip_image"]) <= 1 + 1e-6
+        assert (one["clip_score"] is None) == (other["clip_score"] is None)
+        if one["clip_score"] is not None:
+            assert other["clip_score"] == pytest.approx(one["clip_score"], abs=0.02)
+
+
+def test_images_and_texts_that_do_not_fit_a_gpu_together_pass_in_halves(clip, monkeypatch):
+    import torch
+
+    view = clip.needs[0]
+    frames = np.stack([np.asarray(open_image(SKIMAGE / n).resize((224, 224))) for n in ("chelsea.png", "coffee.png")])
+    media = hand_batch(["image", "image"], {view: [frames[:1], frames[1:]]}, ["a cat", "a cup"])
+    alone, inner = clip(media), {name: getattr(clip, name) for name in ("_images", "_texts")}
+
+    def full(name):
+        def run(items):
+            if len(items) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return inner[name](items)
+
+        return run
+
+    for name in inner:
+        monkeypatch.setattr(clip, name, full(name))
+    monkeypatch.setattr(clip, "_passes", Passes("clip", RunsOn("cuda", "float32", 4)))
+    together = clip(media)
+    assert [one["clip_image"].tobytes() for one in together] == [one["clip_image"].tobytes() for one in alone]
+    assert [one["clip_score"] for one in together] == [one["clip_score"] for one in alone]
+    assert clip._passes.halved == 4
 
 
 def test_a_bad_member_fails_alone(clip):

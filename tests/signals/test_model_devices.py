@@ -217,6 +217,24 @@ def test_half_precision_gives_about_the_same_in_float32(models: dict[str, str], 
         assert 0 < np.abs(a - b).max() < 0.1 * np.ptp(a) + 0.05
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("which", ["semantic", "universal"])
+def test_half_precision_gives_most_pixels_the_same_class(models: dict[str, str], which: str, dtype: str) -> None:
+    whole, half = (built("classes", RunsOn("cpu", d, 8), source=models[which]) for d in ("float32", dtype))
+    batch = images(whole, *PHOTOGRAPHS)
+    for one, other in zip(whole(batch), in_batches(half, 4)(batch), strict=True):
+        assert (unpacked(one["classes"]) == unpacked(other["classes"])).mean() > 0.5
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_finds_boxes_and_masks(models: dict[str, str], sam: str, dtype: str) -> None:
+    on = RunsOn("cpu", dtype, 4)
+    boxes = built("boxes", on, source=models["boxes"], score=0.0)
+    assert all(one["boxes_count"] > 0 for one in in_batches(boxes, 4)(images(boxes, *PHOTOGRAPHS)))
+    masks = built("masks", on, source=sam, grid=2, iou=-10.0, stability=0.0)
+    assert all(one["masks_count"] > 0 for one in masks(images(masks, PHOTOGRAPHS[0])))
+
+
 def test_what_overflows_in_half_precision_is_that_samples_failure_and_names_it(models: dict[str, str]) -> None:
     signal = built("depth", RunsOn("cpu", "float16", 8), source=models["depth"])
     black, *others = np.zeros((256, 256, 3), np.uint8), *PHOTOGRAPHS
