@@ -11,13 +11,13 @@ from pydantic import Field
 
 from curate.models.named import weights_of
 from curate.models.package_files import package_version
+from curate.models.passes import NotFiniteError, Passes, fitting, raised
 from curate.models.torch_threads import one_torch_thread
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError, first_line
 from curate.schema.fields import Resources
-from curate.schema.verdict import Failure
 from curate.signals import base
-from curate.signals.base import Batch, Float, Result
+from curate.signals.base import Batch, Float, Result, map_networks
 from curate.signals.texts import TextOptions, TextSignal
 
 
@@ -87,7 +87,9 @@ class CaptionPerplexity(TextSignal):
                 f"the language model {model} cannot be loaded: {first_line(exc)}",
                 "name a local folder or a hub id of a causal model of transformers with safetensors weights",
             ) from exc
-        self._net: Any = net.eval().requires_grad_(False).to(self.on.device)
+        with fitting(f"the language model {model}", self.on):
+            self._net: Any = net.eval().requires_grad_(False).to(self.on.device)
+        self._passes = Passes(self.name, self.on)
         begin, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         self._begin = [begin] if begin is not None else [end] if end is not None else []
         self._most = min(self.options.max_tokens, getattr(net.config, "max_position_embeddings", 1 << 30))
@@ -96,54 +98,37 @@ class CaptionPerplexity(TextSignal):
         return f"1+transformers-{package_version('transformers')}+{weights_of(self.options.model)}"
 
     def of_text(self, text: str, batch: Batch, i: int) -> tuple[float | None]:
-        return (self._perplexities([text])[0],)
+        return (raised(self._perplexities([text])[0]),)
 
     def __call__(self, batch: Batch) -> list[Result]:
         """In batches of `on.batch` on a GPU, one by one on a CPU."""
-        size = 1 if self.on.device == "cpu" else self.on.batch
-        return [
-            result
-            for start in range(0, len(batch), size)
-            for result in self._results(batch, range(start, min(start + size, len(batch))))
-        ]
 
-    def _results(self, batch: Batch, rows: range) -> list[Result]:
-        """Of some samples at once; where that fails, of the halves, so that a bad one fails alone."""
-        name = self.gives[0].name
-        try:
-            texts = {i: text for i in rows if (text := self.text_of(batch, i))}
-            values = dict(zip(texts, self._perplexities(list(texts.values())), strict=True))
-            return [{name: values.get(i)} for i in rows]
-        except Exception as exc:  # the failure is recorded, with its class and message
-            if len(rows) == 1:
-                return [Failure.of(f"annotate:{self.name}", exc)]
-        half = len(rows) // 2
-        return self._results(batch, rows[:half]) + self._results(batch, rows[half:])
+        def texts(i: int) -> list[str]:
+            text = self.text_of(batch, i)
+            return [text] if text else []
 
-    def _perplexities(self, texts: Sequence[str]) -> list[float | None]:
-        """Of texts in one pass, padded on the right, where no token that counts sees it.
+        def one(i: int, found: list[float | None]) -> dict[str, Any]:
+            return {self.gives[0].name: found[0] if found else None}
 
-        Raises:
-            ValueError: the model's numbers are not finite.
-        """
+        return map_networks(f"annotate:{self.name}", batch, self._passes, self._perplexities, texts, one, kind=None)
+
+    def _perplexities(self, texts: Sequence[str]) -> list[float | Exception | None]:
+        """Of texts in one pass, padded on the right, where no token that counts sees it."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
         ids = [torch.tensor(self._ids(text)) for text in texts]
-        if not ids:
-            return []
         given = pad_sequence(ids, batch_first=True)
         seen = pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
         device = self.on.device
         with torch.inference_mode():
             logits = self._net(input_ids=given.to(device), attention_mask=seen.to(device)).logits[:, :-1].float()
             losses = torch.nn.functional.cross_entropy(logits.mT, given[:, 1:].to(device), reduction="none").cpu()
-        found: list[float | None] = []
+        found: list[float | Exception | None] = []
         for row, one in zip(losses.double(), ids, strict=True):
-            value = math.exp(float(row[: len(one) - 1].mean())) if len(one) > 1 else None
-            if value is not None and not value < math.inf:
-                raise ValueError("the model's perplexity is not finite")
-            found.append(value)
+            mean = float(row[: len(one) - 1].mean()) if len(one) > 1 else None
+            known = mean is None or math.isfinite(mean)
+            found.append((None if mean is None else math.exp(mean)) if known else NotFiniteError(self.on.dtype))
         return found
 
     def _ids(self, text: str) -> list[int]:
