@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import struct
+import sys
 import threading
 import time
 import wave
@@ -61,18 +63,20 @@ class ChatServer(ThreadingHTTPServer):
     faults: what happens to the next requests, one each (`ok` for none); then `always` holds.
     seconds: how long an answer takes.
     tokens: what an answer says that it used; None: nothing.
+    deadly: a prompt that holds it ends the process; empty: none does.
     """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.asked: list[Asked] = []
         self.faults: deque[str] = deque()
         self.always = "ok"
         self.seconds, self.retry_after = 0.0, 1.0
         self.tokens: int | None = 10
+        self.deadly = ""
         self.most_at_once = 0
         self.closing = threading.Event()
         self._at_once, self._lock = 0, threading.Lock()
@@ -110,12 +114,17 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: ChatServer
 
+    def do_GET(self) -> None:
+        self._send(200, {"data": [{"id": MODEL}]})
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path != "/v1/chat/completions":
             self._send(404, {"error": {"message": "no such path"}})
             return
         asked = _understood(body, self.headers.get("Authorization"))
+        if self.server.deadly and self.server.deadly in asked.prompt:
+            os._exit(3)
         with self.server.noted(asked) as fault:
             time.sleep(self.server.seconds)
             self._answer(asked, fault)
@@ -227,3 +236,14 @@ def _value(schema: dict[str, Any], asked: Asked) -> Any:
         case "number":
             return 0.1
     return True
+
+
+def main() -> None:
+    """As a program, whose argument is the port: a prompt that says `crash` ends it."""
+    with ChatServer(int(sys.argv[1])) as server:
+        server.deadly = "crash"
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

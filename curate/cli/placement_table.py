@@ -50,8 +50,8 @@ def _wish(recipe: str, pools: Iterable[Pool]) -> str:
     if not any(shares.values()):
         return f"{recipe}: no GPU is used."
     whole = math.ceil(max(shares.values()) - 1e-9)
-    said = " and ".join(f"{share:g} in {stage}" for stage, share in shares.items())
-    return f"{recipe}: one worker of each model takes {said} of a GPU; {whole} {'is' if whole == 1 else 'are'} enough."
+    said = " and ".join(f"{share:g} of a GPU in {stage}" for stage, share in shares.items() if share)
+    return f"{recipe}: one worker of each model takes {said}; {whole} {'is' if whole == 1 else 'are'} enough."
 
 
 def _row(recipe: str, pool: Pool) -> list[str]:

@@ -15,9 +15,9 @@ from curate.storage import Store
 
 @contextmanager
 def counted(signals: Sequence[Signal], build: Store, cluster: Cluster) -> Iterator[list[Signal]]:
-    """The signals as workers of this run get them: those that call endpoints ask this process for their turns while
+    """The signals as workers of this run get them: those that call servers ask this process for their turns while
     the block runs, and keep answers for this build."""
-    asking = [s for s in signals if isinstance(s, CaptionerSignal) and s.use.endpoint is not None]
+    asking = [s for s in signals if isinstance(s, CaptionerSignal) and s.use.is_asked]
     if not asking:
         yield list(signals)
         return

@@ -48,6 +48,11 @@ class Flow:
         if self._weight > MOST_FLOWING:
             self._parts, self._sizes = [], None
 
+    @property
+    def is_over(self) -> bool:
+        """True if nothing flows, because it would be too much."""
+        return self._sizes is None
+
     def onto(self, row: pa.Table, empty: pa.Table) -> pa.Table:
         """A row with the columns BATCH and SIZES; `empty` is a batch of no sample."""
         row = row.append_column(BATCH, nested(pa.concat_tables(self._parts) if self._parts else empty))

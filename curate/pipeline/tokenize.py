@@ -256,6 +256,8 @@ class Encode(_Worker):
                 )
             if later:
                 flow.add(_flowing(batch, fields, later))
+                if flow.is_over and not made:
+                    return  # each later worker decodes for itself
             if not self._later:
                 failed = len({sid for fragment in made for sid in fragment.failed})
                 self._context.board.add("tokenize", passed=len(batch.views) - failed + shown, failed=failed - shown)

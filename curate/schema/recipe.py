@@ -291,6 +291,12 @@ class CaptionerUse(_Part):
         description="base url of an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1; chat completions are "
         "asked. Where a model is served changes no caption",
     )
+    serve: str | None = Field(
+        None,
+        min_length=1,
+        description="in place of an endpoint: command that serves the model on a worker's own GPU, one a worker, e.g. "
+        "`vllm serve {model} --port {port}`. Any server of OpenAI's chat completions on 127.0.0.1 will do",
+    )
     prompt: str | None = Field(
         None,
         min_length=1,
@@ -331,9 +337,16 @@ class CaptionerUse(_Part):
             raise ValueError("endpoint is a base url, http://HOST:PORT/PATH, without user, password, ? or #")
         return given
 
+    @property
+    def is_asked(self) -> bool:
+        """True if chat completions are asked of a server."""
+        return self.endpoint is not None or self.serve is not None
+
     @model_validator(mode="after")
     def _local(self) -> CaptionerUse:
-        if self.endpoint is None:
+        if self.endpoint is not None and self.serve is not None:
+            raise ValueError("give endpoint or serve: one is a server that is there, the other starts one")
+        if not self.is_asked:
             for key, is_set in (
                 ("schema", self.schema_ is not None),
                 ("audio", self.audio),
@@ -342,7 +355,7 @@ class CaptionerUse(_Part):
                 ("all of sampling but max_tokens", self.sampling != Sampling(max_tokens=self.sampling.max_tokens)),
             ):
                 if is_set:
-                    raise ValueError(f"{key} is for an endpoint, and captioner {self.name} names none")
+                    raise ValueError(f"{key} is for an endpoint or serve, and captioner {self.name} names none")
         return self
 
 

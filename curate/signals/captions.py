@@ -22,14 +22,16 @@ from curate.schema.fields import KINDS, Resources, RunsOn, SignalField
 from curate.schema.ids import digest, key_of
 from curate.schema.nearest import meant
 from curate.schema.recipe import CaptionerUse
+from curate.schema.verdict import Failure
 from curate.signals import answers, base, prompts
 from curate.signals.base import AUDIBLE, VISUAL, Batch, Result, Signal, Text, failure_of
 from curate.signals.caption import clean
 from curate.signals.captioner import MAX_NEW_TOKENS, PROMPT, Captioner, TransformersCaptioner, captioner_of
 from curate.signals.endpoint import Answer, Endpoint, max_tokens_of
 from curate.signals.kept import Kept
-from curate.signals.meter import Meter, RemoteMeter
+from curate.signals.meter import Counts, Meter, RemoteMeter
 from curate.signals.presets import PRESETS, Preset
+from curate.signals.serve import Server, check_command
 
 QUALITY = 90
 """Of the JPEG that is sent, 1 to 95."""
@@ -40,6 +42,9 @@ RATE = 16_000
 BATCH_SECONDS, SAMPLE_SECONDS = 100.0, 18.0
 """What a batch may take: the first and, for each of its members, the second. A worker that is silent for longer is
 ended (`curate.pipeline.models`)."""
+
+NOTICED_SECONDS = 0.5
+"""How long it may take until a server that broke off is known to have ended."""
 
 VERSION = "1"
 """Of our own code: raised when requests change."""
@@ -94,12 +99,17 @@ class CaptionerSignal(Signal):
         self.needs = tuple(view for view in (self._view, self._sound) if view is not None)
         self.after = tuple(name for name in prompts.fields_of(self.template) if name not in prompts.OF_SAMPLES)
         self.gives = self._fields()
-        self._local = None if use.endpoint else _local(use)
+        self._local = None if use.is_asked else _local(use)
+        if use.serve is not None:
+            check_command(use.serve)
         self.cost = (
-            Resources(cpus=1, model=True) if self._local is None else getattr(self._local, "cost", Captioner.cost)
+            Resources(cpus=1, gpus=1 if use.serve else 0, model=True)
+            if self._local is None
+            else getattr(self._local, "cost", Captioner.cost)
         )
         self.on = RunsOn(dtype=self.cost.dtypes[0], batch=self.cost.batch)
         self._endpoint: Endpoint | None = None
+        self._server: Server | None = None
         self._kept: Kept | None = None
 
     @property
@@ -131,7 +141,11 @@ class CaptionerSignal(Signal):
             self._local.on = self.on
             self._local.load()
             return
-        self._endpoint = Endpoint(use, RemoteMeter(options.meter) if options.meter else Meter({use.name: use.calls}))
+        if use.serve is not None:
+            self._server = Server(use)
+            self._server.start()
+        self._meter: Counts = RemoteMeter(options.meter) if options.meter else Meter({use.name: use.calls})
+        self._endpoint = Endpoint(use, self._meter, self._server.url if self._server is not None else None)
         if options.build:
             self._kept = Kept()
             self._kept.sweep()
@@ -152,8 +166,23 @@ class CaptionerSignal(Signal):
         nothing = dict.fromkeys(field.name for field in self.gives)
         if self._endpoint is None:
             return self._by_model(batch, nothing)
+        if self._server is not None and self._server.has_ended():
+            self._serve_again()
         with ThreadPoolExecutor(self.use.calls.concurrency) as pool:
-            return list(pool.map(one, range(len(batch))))
+            results = list(pool.map(one, range(len(batch))))
+        lost = [i for i, said in enumerate(results) if isinstance(said, Failure)]
+        if self._server is not None and lost and self._server.has_ended(NOTICED_SECONDS):
+            # it ended of one of them, and took the others along that it was asked of at the time
+            for i in lost:
+                if self._server.has_ended(NOTICED_SECONDS):
+                    self._serve_again()
+                results[i] = one(i)
+        return results
+
+    def _serve_again(self) -> None:
+        assert self._server is not None
+        self._server.again()
+        self._endpoint = Endpoint(self.use, self._meter, self._server.url)
 
     def _by_model(self, batch: Batch, nothing: dict[str, Any]) -> list[Result]:
         """The results by a model that is no endpoint, which is asked of all samples at once."""

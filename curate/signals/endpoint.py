@@ -66,12 +66,13 @@ class Endpoint:
     Args:
         use: the captioner.
         meter: counts its requests and tokens.
+        url: of the server, where the captioner names none.
 
     Raises:
         CurateError: the environment has no key, or none that can be sent.
     """
 
-    def __init__(self, use: CaptionerUse, meter: Counts) -> None:
+    def __init__(self, use: CaptionerUse, meter: Counts, url: str | None = None) -> None:
         import httpx
 
         self._use, self._meter = use, meter
@@ -81,7 +82,7 @@ class Endpoint:
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once),
         )
-        self._url = f"{str(use.endpoint).rstrip('/')}/chat/completions"
+        self._url = f"{(url or str(use.endpoint)).rstrip('/')}/chat/completions"
 
     def ask(self, body: Mapping[str, Any], until: float) -> Answer:
         """The answer to one request, tried again where the error may pass.

@@ -22,7 +22,7 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import LIGHT, Paths
 from curate.pipeline.rows import PARTITION, unnested
 from curate.pipeline.streams import StreamPlan
-from curate.pipeline.tokenize import RESULT, Encode, EncodeStream
+from curate.pipeline.tokenize import LOOKED, RESULT, Encode, EncodeStream
 from curate.schema.ids import content_id
 from curate.schema.recipe import Caption, Cut, Stream
 from curate.schema.tables import LEDGER, SAMPLES
@@ -69,7 +69,9 @@ def tokens(build: Folder, here: Sequence[StreamPlan], later: Sequence[StreamPlan
     board = Counts()
     context = Context(build, PATHS, There(build), board, {})  # type: ignore[arg-type]
     head = dict(zip(PARTITION.names, ([SOME.name], ["web"], [""], [5], [0]), strict=True))
-    row = Encode(context, here, later)(pa.table({**head, "verdicts": ["verdicts/a.parquet"]}))
+    row = Encode(context, here, later)(
+        pa.table({**head, "verdicts": ["verdicts/a.parquet"], LOOKED.name: pa.array([[]], LOOKED.type)})
+    )
     for i, stream in enumerate(later):
         row = EncodeStream(context, stream, later[i + 1 :])(row)
         if later[i + 1 :]:

@@ -15,7 +15,7 @@ from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import LIGHT, Paths
 from curate.pipeline.streams import StreamPlan
-from curate.pipeline.tokenize import Encode
+from curate.pipeline.tokenize import LOOKED, Encode
 from curate.schema.ids import content_id
 from curate.schema.recipe import Caption, Cut, Stream
 from curate.schema.tables import LEDGER, SAMPLES
@@ -83,7 +83,7 @@ def encoded(root: Path, failures: list[Failure | None]) -> tuple[Folder, dict[st
     board = Counts()
     context = Context(build, paths, There(build), board, {})  # type: ignore[arg-type]
     head = dict(zip(PARTITION.names, ([SOME.name], ["web"], [""], [2], [0]), strict=True))
-    block = pa.table({**head, "verdicts": ["verdicts/a.parquet"]})
+    block = pa.table({**head, "verdicts": ["verdicts/a.parquet"], LOOKED.name: pa.array([[]], LOOKED.type)})
     [row] = Encode(context, [IMAGES, WORDS], [])(block).drop_columns([DECODES.name]).to_pylist()
     return build, row, board.sums
 

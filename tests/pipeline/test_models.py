@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from gpu_signal import NOTES
 
 from curate.media.requests import Frames
 from curate.pipeline.blocks import FAIL, VIEW, failures_of, pack_view, view_name
-from curate.pipeline.models import Models, helper, models
+from curate.pipeline.models import InProcess, Models, helper, models
+from curate.schema.fields import RunsOn
 from curate.schema.recipe import SignalUse
 from curate.signals import registry
 from curate.signals.base import Signal
@@ -64,6 +66,20 @@ def test_a_tokenizer_is_loaded_again_too() -> None:
     (again,) = loaded.encode("text-bpe-8k", "tokenize:caption", ["a cup of coffee"])
     assert isinstance(first, np.ndarray)
     np.testing.assert_array_equal(first, again)
+
+
+def test_a_tokenizer_is_one_for_each_thing_that_it_runs_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NOTES, str(tmp_path))
+    name, loaded = "gpu_signal:Greys", Models(InProcess())
+    places = [RunsOn(), RunsOn("cuda", "float32", 16), RunsOn("cuda", "bfloat16", 16)]
+    for on in places:
+        loaded.load_tokenizer(name, zoo.card(name), on)
+    for on in reversed(places):
+        (ids,) = loaded.encode(name, "tokenize:greys", [np.zeros((1, 32, 32, 3), np.uint8)], on)
+        assert isinstance(ids, np.ndarray)
+    [notes] = tmp_path.iterdir()
+    said = [line.split()[1:4] for line in notes.read_text().splitlines()]
+    assert said == [["cuda", "bfloat16", "16"], ["cuda", "float32", "16"], ["cpu", "float32", "8"]]
 
 
 def test_poison_costs_one_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
