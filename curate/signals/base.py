@@ -16,7 +16,7 @@ For example:
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from curate.media.requests import DecodeRequest
-from curate.models.passes import Item, Passes, raised, shape_of
+from curate.models.passes import Passes, raised
 from curate.schema.fields import KINDS, Resources, RunsOn, SignalField
 from curate.schema.verdict import Failure
 
@@ -188,15 +188,14 @@ def map_networks(
     stage: str,
     batch: Batch,
     passes: Passes,
-    network: Callable[[list[Item]], Sequence[Any]],
-    inputs: Callable[[int], Sequence[Item]],
+    network: Callable[[list[NDArray[Any]]], Sequence[Any]],
+    inputs: Callable[[int], Sequence[NDArray[Any]]],
     one: Callable[[int, list[Any]], dict[str, Any]],
-    kind: Callable[[Item], Hashable] | None = shape_of,
 ) -> list[Result]:
-    """As `map_samples`, with a network between that on a GPU sees items of several samples at once.
+    """As `map_samples`, with a network between that on a GPU sees arrays of several samples at once.
 
     Args:
-        network, kind: as `Passes` takes them: by default arrays of one shape to one result each.
+        network: as `Passes` takes it: arrays of one shape to one result each.
         inputs: what the network is to see of a sample; nothing of one that lacks the view.
         one: the fields of a sample, of what the network gave for each of its inputs.
     """
@@ -204,15 +203,15 @@ def map_networks(
     every = list(range(len(batch)))
     # one by one where that is how the network sees them: then no more than a sample's results are held
     for some in [[i] for i in every] if passes.size == 1 else [every]:
-        given: dict[int, list[Item]] = {}
+        given: dict[int, Sequence[NDArray[Any]]] = {}
         for i in some:
             try:
                 given[i] = list(inputs(i))
             except Exception as exc:
                 out[i] = failure_of(stage, exc)
-        found = iter(passes([item for items in given.values() for item in items], network, kind))
-        for i, items in given.items():
-            mine = [next(found) for _ in items]
+        found = iter(passes([array for arrays in given.values() for array in arrays], network))
+        for i, arrays in given.items():
+            mine = [next(found) for _ in arrays]
             try:
                 out[i] = one(i, [raised(result) for result in mine])
             except Exception as exc:
