@@ -280,7 +280,9 @@ def _limits(recipe: Recipe) -> dict[str, str]:
             ("max", rule.max_percentile, "p{:g}"),
         )
         said = ", ".join(f"{end} {form.format(value)}" for end, value, form in ends if value is not None)
-        out[rule.field] = f"{out[rule.field]}; {said}" if rule.field in out else said
+        name = rule.field or rule.copies_of
+        said = f"copies {said}" if rule.copies_of else said
+        out[name] = f"{out[name]}; {said}" if name in out else said
     return out
 
 

@@ -4,7 +4,8 @@
 
 Records are failed, else dropped by the first rule they break, else duplicate, else sampled; samples of sampled records
 are failed, else dropped, else near duplicate, else kept. Samples of other records have no verdict; they take no part in
-percentiles and keep nothing, but they are compared (`curate.decide.groups` says why).
+percentiles and keep nothing, but they are compared (`curate.decide.groups` says why). A rule on copies of a text counts
+samples that did not fail and that no rule before it drops; near duplicates come after it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import isqrt
 
+from curate.decide.copied import settle_copies, times_by_bucket, too_often
 from curate.decide.duplicates import copies
 from curate.decide.engine import Engine, Held
 from curate.decide.groups import Embedding, near_duplicates
@@ -143,7 +145,8 @@ def _per_task(partitions: int, width: int) -> int:
 def _wanted(
     options: Decide, homes: Mapping[str, str], signal_groups: Mapping[str, str], second: frozenset[str]
 ) -> Wanted:
-    used = {r.field for r in options.rules} | {f for spec in options.near_duplicates for f in spec.keep}
+    texts = frozenset(r.copies_of for r in options.rules if r.copies_of)
+    used = {r.copies_of or r.field for r in options.rules} | {f for spec in options.near_duplicates for f in spec.keep}
     for field in sorted(used | {spec.embedding for spec in options.near_duplicates}):
         if field not in PROBED and field not in homes:
             raise CurateError(f"no signal of this build has the field {field}", STALE)
@@ -154,6 +157,7 @@ def _wanted(
         {g: tuple(f for f in sorted(used) if f not in PROBED and homes[f] == g) for g in names},
         dict(signal_groups),
         second,
+        texts,
     )
 
 
@@ -182,14 +186,21 @@ def _samples(tasks: _Tasks, rules: list[Threshold], states: list[Held]) -> tuple
         return rules, states
     engine = tasks.engine
     items = list(zip(tasks.loaded, states, strict=True))
-    used = sorted({b.field for b in rules})
+    used = sorted({b.field for b in rules if not b.copies_of})
     refuse_not_numbers(list(engine.map(partial(sample_not_numbers, used), items)), used)
 
     def ask(bins: Mapping[Bin, bool]) -> Iterator[Mapping[Bin, Counts]]:
         return engine.map(partial(sample_counts, bins), items)
 
     resolved = resolve(rules, ask)
-    return resolved, engine.hold(partial(settle_samples, resolved), items)
+    settled, buckets = engine.hold(partial(settle_samples, resolved), items), len(tasks.groups)
+    for number, bound in enumerate(resolved):
+        if bound.copies_of:
+            items = list(zip(tasks.loaded, settled, strict=True))
+            pieces = engine.exchange(partial(times_by_bucket, bound, number, buckets), items, buckets)
+            found = engine.hold(partial(too_often, bound), [tuple(some) for some in pieces])
+            settled = engine.hold(partial(settle_copies, bound, number), [(*item, *found) for item in items])
+    return resolved, settled
 
 
 def _near(

@@ -152,7 +152,7 @@ def write_verdicts(
                 outcome[s],
                 rules,
                 state.broke[s],
-                {f: v[s] for f, v in loaded.sample_values.items()},
+                {b.field: (state.copies_of if b.copies_of else loaded.sample_values[b.field])[s] for b in rules},
                 keeper[s],
                 similarity[s],
                 {name: column.take(pa.array(s)) for name, column in failures.items()},

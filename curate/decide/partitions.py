@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.decide.keys import Keys, distinct, keys_of, look_up, name_of, twice
+from curate.decide.texts import text_keys
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 from curate.schema.tables import FAILURE, FAILURE_NAMES
@@ -54,6 +55,7 @@ class Wanted:
             first counts.
         second: groups of the second look: their fields are null of samples that were not looked at, and a failure is
             one of a sample that would be kept, as one of tokenizing.
+        texts: of the fields of signals those that are texts.
     """
 
     records: tuple[str, ...]
@@ -61,6 +63,7 @@ class Wanted:
     signals: Mapping[str, tuple[str, ...]]
     order: Mapping[str, str]
     second: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Loaded:
         sample_kind: int8 `(s,)`.
         sample_failed: bool `(s,)`, of a signal.
         sample_values: float64 `(s,)` by field, NaN for null.
+        sample_texts: `(s,)` by field, keys of `curate.decide.texts`.
         record_nan, sample_nan: by field the rows that hold NaN and not null.
         spans: int64 `(s, 2)`, start and end of each sample in microseconds.
         about: `source` and `uri` of each record; a sample has those of its record.
@@ -107,6 +111,7 @@ class Loaded:
     unseen: NDArray[np.bool_]
     record_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     sample_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    sample_texts: dict[str, Keys] = field(default_factory=dict)
     record_nan: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     sample_nan: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
@@ -148,11 +153,13 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         sample_record.append(here.start + _parents(files, part.record, record_failed[here], part.parent))
 
     values: dict[str, pa.ChunkedArray] = {name: probed(samples, name) for name in wanted.samples}
+    texts: dict[str, Keys] = {}
     failures: dict[str, pa.Table] = {}
     for home, fields in wanted.signals.items():
         # of the second look a partition that was not looked at has columns of nulls
         said = pa.concat_tables([p.signals[home] for p in parts], promote_options="default")
-        values |= {name: said[name] for name in fields}
+        values |= {name: said[name] for name in fields if name not in wanted.texts}
+        texts |= {name: text_keys(said[name]) for name in fields if name in wanted.texts}
         for name in (s for s, of in wanted.order.items() if of == home):
             why = said[f"failure:{name}"].combine_chunks()
             if why.null_count < len(why):
@@ -195,6 +202,7 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         unseen=np.concatenate([p.unseen for p in parts]),
         record_values={name: column for name, (column, _) in record_numbers.items()},
         sample_values={name: column for name, (column, _) in sample_numbers.items()},
+        sample_texts=texts,
         record_nan={name: rows for name, (_, rows) in record_numbers.items()},
         sample_nan={name: rows for name, (_, rows) in sample_numbers.items()},
     )

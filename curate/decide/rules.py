@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.decide.methods import method
@@ -29,11 +30,12 @@ class Threshold:
     Attributes:
         name: what the ledger and the card call it: `sharpness >= 20`, `motion >= p5`; the kinds are added, as in
             `motion >= p5 (video)`, where another rule of the recipe would otherwise have the same name.
-        field: column.
+        field: column; of a bound on copies, what is counted, `copies of caption`.
         op: values for which `value op threshold` is false are dropped.
         value: absolute; None for a percentile that is not resolved yet or that no sample has a value for.
         percentile: 0 to 100 for a percentile, else None.
         kinds: kinds of samples that it looks at.
+        copies_of: text field of a bound on how many samples carry the same text; empty of one on a number.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Threshold:
     value: float | None
     percentile: float | None
     kinds: tuple[str, ...]
+    copies_of: str = ""
 
     def looks_at(self, kind: NDArray[np.int8]) -> NDArray[np.bool_]:
         """Rows of its kinds, from their numbers in KINDS."""
@@ -52,6 +55,7 @@ def thresholds_of(rules: Sequence[Rule]) -> list[Threshold]:
     """The bounds of `rules` in recipe order; in a rule: min, max, min_percentile, max_percentile."""
     out = []
     for rule in rules:
+        of = f"copies of {rule.copies_of}" if rule.copies_of else rule.field
         ends: tuple[tuple[Literal[">=", "<="], float | None, float | None], ...] = (
             (">=", rule.min, None),
             ("<=", rule.max, None),
@@ -62,12 +66,12 @@ def thresholds_of(rules: Sequence[Rule]) -> list[Threshold]:
             if absolute is not None:
                 out.append(
                     Threshold(
-                        f"{rule.field} {op} {_short(absolute)}", rule.field, op, absolute, None, tuple(rule.kinds)
+                        f"{of} {op} {_short(absolute)}", of, op, absolute, None, tuple(rule.kinds), rule.copies_of
                     )
                 )
             if percentile is not None:
-                called = f"{rule.field} {op} p{_short(percentile)}"
-                out.append(Threshold(called, rule.field, op, None, percentile, tuple(rule.kinds)))
+                called = f"{of} {op} p{_short(percentile)}"
+                out.append(Threshold(called, of, op, None, percentile, tuple(rule.kinds)))
     times = Counter(b.name for b in out)
     return [replace(b, name=f"{b.name} ({', '.join(b.kinds)})") if times[b.name] > 1 else b for b in out]
 
@@ -80,13 +84,13 @@ def check_rules(rules: Sequence[Rule], fields: Mapping[str, SignalField]) -> Non
         fields: fields that rules may bound, by name.
 
     Raises:
-        CurateError: a field that does not exist or is no number; a threshold outside the field's range; lower above
-            upper percentile; kinds of samples that never have the field.
+        CurateError: a field that does not exist or is no number, or no text where copies are counted; a threshold
+            outside the field's range; lower above upper percentile; kinds of samples that never have the field.
     """
     for rule in rules:
-        field = _number(rule.field, fields, "a rule can bound")
+        field = _text(rule.copies_of, fields) if rule.copies_of else _number(rule.field, fields, "a rule can bound")
         for value in (rule.min, rule.max):
-            if value is not None and not (math.isfinite(value) and field.contains(value)):
+            if field.is_number and value is not None and not (math.isfinite(value) and field.contains(value)):
                 raise CurateError(
                     f"threshold {_short(value)} for {field.name} is outside its range {field.range_text()}",
                     f"{field.name}: {field.about}" if field.about else "",
@@ -129,13 +133,13 @@ def first_broken(
     """The number of the first bound that each row breaks, -1 where it breaks none.
 
     Args:
-        rules: with percentiles resolved.
+        rules: with percentiles resolved; bounds on copies are left to `curate.decide.copied`.
         values: by field, `(n,)`, NaN for null.
         kind: `(n,)`, numbers in KINDS, -1 for none.
     """
     broke = np.full(len(kind), -1, np.int16)
     for i, bound in enumerate(rules):
-        if bound.value is not None:
+        if bound.value is not None and not bound.copies_of:
             value = values[bound.field]
             breaks = value < bound.value if bound.op == ">=" else value > bound.value
             broke[breaks & (broke < 0) & bound.looks_at(kind)] = i
@@ -151,6 +155,17 @@ def _number(wanted: str, fields: Mapping[str, SignalField], use: str) -> SignalF
             f"{wanted} is {fields[wanted].type}, not a number", f"fields that {use}: {', '.join(numbers) or 'none'}"
         )
     return numbers[wanted]
+
+
+def _text(wanted: str, fields: Mapping[str, SignalField]) -> SignalField:
+    texts = {n: f for n, f in fields.items() if pa.types.is_string(f.type)}
+    if wanted not in fields:
+        raise CurateError(*_unknown(wanted, texts, "fields with text"))
+    if wanted not in texts:
+        raise CurateError(
+            f"{wanted} is {fields[wanted].type}, not text", f"fields with text: {', '.join(texts) or 'none'}"
+        )
+    return texts[wanted]
 
 
 def _unknown(wanted: str, known: Iterable[str], what: str) -> tuple[str, str]:

@@ -28,6 +28,7 @@ class State(NamedTuple):
         copies, keeper: rows of records that are duplicates, ascending, and the records that they are duplicates of.
         listed: bool `(s,)`, samples whose record is sampled: only those have verdicts.
         broke: int16 `(s,)`, number of the first bound that each sample breaks, -1 for none.
+        copies_of: float64 `(s,)`, how many samples carry the text of one that breaks a bound on copies; else 0.
     """
 
     record_broke: NDArray[np.int16]
@@ -35,6 +36,7 @@ class State(NamedTuple):
     keeper: Keys
     listed: NDArray[np.bool_]
     broke: NDArray[np.int16]
+    copies_of: NDArray[np.float64]
 
     def alive(self, loaded: Loaded) -> NDArray[np.bool_]:
         """Samples that are listed, did not fail in a signal and were not dropped, `(s,)`."""
@@ -111,11 +113,11 @@ def settle_records(rules: Sequence[Threshold], task: int, loaded: Loaded, *found
     again = twice(loaded.sample[listed])
     if len(again):
         raise CurateError(f"{len(again)} samples are listed more than once, the first {name_of(again[0])}", STALE)
-    return State(broke, rows, keeper, listed, np.full(len(listed), -1, np.int16))
+    return State(broke, rows, keeper, listed, np.full(len(listed), -1, np.int16), np.zeros(len(listed)))
 
 
 def settle_samples(rules: Sequence[Threshold], loaded: Loaded, state: State) -> State:
-    """The state with the rules that samples break."""
+    """The state with the rules on numbers that samples break."""
     return state._replace(broke=first_broken(rules, loaded.sample_values, loaded.sample_kind))
 
 

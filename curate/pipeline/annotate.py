@@ -7,7 +7,7 @@ computes nothing, and a signal that is added computes itself: values of the othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,20 +194,14 @@ class Compute:
         path = self._context.paths.signals(partition.name, partition.source, self._group.name)
         came = flowed(block)
         done, parts = 0, []
-        for batch in self._handed(self._decoded(partition) if came is None else came):
+        on = [signal.on for signal in self._group.signals]
+        for batch in handed(self._decoded(partition) if came is None else came, self._group.needs, on):
             table = fragment.computed(batch, done)
             done += table.num_rows
             if came is not None:
                 parts.append(table)
         files = [fragment.commit(self._context.build, path)]
         return self._passed(passed_on(block, parts, [v for g in self._later for v in g.needs]), files)
-
-    def _handed(self, batches: Iterable[pa.Table]) -> Iterable[pa.Table]:
-        """What the models see together: on a GPU as much as fills their batches, on a CPU what the decoder gave."""
-        on = [s.on for s in self._group.signals]
-        if all(one.device == "cpu" for one in on):
-            return batches
-        return handed(batches, self._group.needs, max(one.batch for one in on))
 
     def _decoded(self, partition: Partition) -> Iterator[pa.Table]:
         """The batches of a partition whose views did not flow."""

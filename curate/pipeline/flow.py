@@ -12,6 +12,7 @@ from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import VIEW, drop_views, view_name
 from curate.pipeline.examined import BATCH_ROWS
 from curate.pipeline.rows import nested, unnested
+from curate.schema.fields import RunsOn
 
 BATCH, SIZES = "batch", "sizes"
 """Columns of a row: the samples with their views; how many of them the decoder gave together, null where the views are
@@ -77,19 +78,24 @@ def passed_on(row: pa.Table, parts: Sequence[pa.Table], views: Sequence[DecodeRe
     return row.set_column(row.column_names.index(BATCH), BATCH, batch)
 
 
-def handed(batches: Iterable[pa.Table], views: Sequence[DecodeRequest], batch: int) -> Iterator[pa.Table]:
-    """The samples of a partition as a model on a GPU is handed them: so many together that its own batches are full.
+def handed(batches: Iterable[pa.Table], views: Sequence[DecodeRequest], on: Sequence[RunsOn]) -> Iterator[pa.Table]:
+    """The samples of a partition as models are handed them: on a CPU as the decoder gives them, on a GPU so many
+    together that the model's own batches are full.
 
-    The model cuts what it is handed into batches of one shape, in order, and pads the last. Where a hand-over ends
-    follows from the samples and from the model's own `views` and `batch` alone. So a sample's neighbours in a batch,
+    A model on a GPU cuts what it is handed into batches of one shape, in order, and pads the last. Where a hand-over
+    ends follows from the samples and from the model's own `views` and batch alone. So a sample's neighbours in a batch,
     and with them the last bits of its values, are the same for a pool of any size, in any order of partitions, and
-    where views came through the plan as where they were decoded again (law 6).
+    where views came through the plan as where they were decoded again (law 6). On a CPU items pass one by one.
 
     Args:
         batches: as the decoder gives them.
-        batch: items that the model computes at once.
+        views: that the models look at.
+        on: what they run on.
     """
-    most = max(BATCH_ROWS, HANDED_BATCHES * batch)
+    if all(one.device == "cpu" for one in on):
+        yield from batches
+        return
+    most = max(BATCH_ROWS, HANDED_BATCHES * max(one.batch for one in on))
     held: list[pa.Table] = []
     rows = weight = 0
     for table in batches:

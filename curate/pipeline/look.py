@@ -24,6 +24,7 @@ from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import decoded
+from curate.pipeline.flow import handed
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.kept import field_values, rows_kept
 from curate.pipeline.models import Models, leased
@@ -169,10 +170,15 @@ class Look:
         read = {field for one in groups for s in one.group.signals for field in s.after} - set(PROBED)
         wanted = {field for field in read if paths.homes[field][1] not in {one.group.name for one in groups}}
         given = pa.table(field_values(build, paths, partition, samples, rows, committed, wanted))
-        done = failed = again = 0
-        for batch in decoded(build, samples.select(SAMPLES.names), views, "look", paths.reader):
-            table = seen(batch, views, given, done)
-            done += table.num_rows
+
+        def tables() -> Iterator[pa.Table]:
+            done = 0
+            for batch in decoded(build, samples.select(SAMPLES.names), views, "look", paths.reader):
+                yield seen(batch, views, given, done)
+                done += len(batch.views)
+
+        failed = again = 0
+        for table in handed(tables(), views, [s.on for one in groups for s in one.group.signals]):
             for one in groups:
                 before = set(table.column_names)
                 table = one.fragment.computed(table, 0)

@@ -297,12 +297,9 @@ class EncodeStream(_Worker):
         """Encode the samples `wanted` of a partition; how many were told to the board."""
         stream, board = self._stream, self._context.board
         names = pa.array(wanted, pa.string())
-        mine: Iterable[pa.Table]
         mine = (table.filter(pc.is_in(table.column("sample_id"), value_set=names)) for table in batches)
-        if stream.on.device != "cpu":
-            mine = handed(mine, [] if stream.view is None else [stream.view], stream.on.batch)
         done = bad = 0
-        for table in mine:
+        for table in handed(mine, [] if stream.view is None else [stream.view], [stream.on]):
             fragment.encode(
                 table.select(KEY_NAMES),
                 unpack_views(table, stream.view) if stream.view is not None else [],

@@ -394,9 +394,16 @@ class Caption(_Part):
 
 
 class Rule(_Part):
-    """Keep samples whose field lies within bounds. Bounds are absolute, or percentiles of all samples that have it."""
+    """Keep samples whose field lies within bounds. Bounds are absolute, or percentiles of all samples that have it. Or
+    keep those whose text not too many samples carry: `{copies_of: caption, max: 100}`."""
 
-    field: str = Field(description="a number that a signal or probing gives, e.g. sharpness, duration, width")
+    field: str = Field("", description="a number that a signal or probing gives, e.g. sharpness, duration, width")
+    copies_of: str = Field(
+        "",
+        description="in place of `field`: a text that a signal gives, e.g. caption. The value is how many samples have "
+        "that text, this one among them, whatever its case and white space; samples that failed or that an earlier "
+        "rule drops are not counted",
+    )
     min: float | None = Field(None, description="lower values are dropped; in the field's unit and range")
     max: float | None = Field(None, description="greater values are dropped; in the field's unit and range")
     min_percentile: float | None = Field(None, ge=0, le=100, description="values below this percentile are dropped")
@@ -405,6 +412,11 @@ class Rule(_Part):
 
     @model_validator(mode="after")
     def _some_bound(self) -> Rule:
+        if bool(self.field) == bool(self.copies_of):
+            raise ValueError("a rule needs one of field, copies_of")
+        others = (self.min, self.min_percentile, self.max_percentile)
+        if self.copies_of and (self.max is None or self.max < 1 or others != (None, None, None)):
+            raise ValueError("a rule with copies_of has a max of at least 1 and no other bound")
         if self.min is None and self.max is None and self.min_percentile is None and self.max_percentile is None:
             raise ValueError("a rule needs one of min, max, min_percentile, max_percentile")
         if self.min is not None and self.max is not None and self.min > self.max:

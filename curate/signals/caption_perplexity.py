@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.models.named import weights_of
+from curate.models.named import LIBRARIES, bytes_of, weights_of
 from curate.models.package_files import package_version
+from curate.models.passes import NotFiniteError, Passes, fitting
 from curate.models.torch_threads import one_torch_thread
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError, first_line
 from curate.schema.fields import Resources
-from curate.schema.verdict import Failure
 from curate.signals import base
-from curate.signals.base import Batch, Float, Result
+from curate.signals.base import Batch, Float, Result, map_networks
 from curate.signals.texts import TextOptions, TextSignal
+
+PAD = -100
+"""Id of a place behind the end of a text."""
+
+STEP = 32
+"""Texts whose lengths differ by less may share a batch."""
+
+MOST = math.log(np.finfo(np.float32).max)
+"""Of a mean loss; what is above has a perplexity that its field cannot hold."""
 
 
 class PerplexityOptions(TextOptions):
@@ -53,7 +65,9 @@ class CaptionPerplexity(TextSignal):
             about="Perplexity by the language model of the recipe; null where there is no text.",
         ),
     )
-    cost = Resources(cpus=1, gpus=0.25, batch=16, dtypes=("float32", "bfloat16"), model=True)
+    cost = Resources(
+        cpus=1, gpus=0.25, memory=LIBRARIES, batch=16, dtypes=("float32", "bfloat16", "float16"), model=True
+    )
     Options = PerplexityOptions
     options: PerplexityOptions
 
@@ -64,13 +78,15 @@ class CaptionPerplexity(TextSignal):
                 "caption_perplexity needs a language model, and none ships with curate",
                 "model: a local folder or a hub id of a causal model, e.g. HuggingFaceTB/SmolLM2-135M",
             )
+        self.cost = replace(self.cost, memory=LIBRARIES + bytes_of(self.options.model))
 
     def load(self) -> None:
         """Raises CurateError where the model cannot be had, or is none."""
         ensure_torchvision()
-        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
+
+        from curate.models.batches import DTYPES
 
         hush: Any = logging.disable_progress_bar  # it would draw across the build's own
         hush()
@@ -81,13 +97,15 @@ class CaptionPerplexity(TextSignal):
         causal: Any = AutoModelForCausalLM
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(where)
-            net = causal.from_pretrained(where, use_safetensors=True, dtype=getattr(torch, self.on.dtype))
+            net = causal.from_pretrained(where, use_safetensors=True, dtype=DTYPES[self.on.dtype])
         except (OSError, ValueError, KeyError) as exc:
             raise CurateError(
                 f"the language model {model} cannot be loaded: {first_line(exc)}",
                 "name a local folder or a hub id of a causal model of transformers with safetensors weights",
             ) from exc
-        self._net: Any = net.eval().requires_grad_(False).to(self.on.device)
+        with fitting(f"the language model {model}", self.on):
+            self._net: Any = net.eval().requires_grad_(False).to(self.on.device)
+        self._passes = Passes(self.name, self.on, snug=True)
         begin, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         self._begin = [begin] if begin is not None else [end] if end is not None else []
         self._most = min(self.options.max_tokens, getattr(net.config, "max_position_embeddings", 1 << 30))
@@ -95,57 +113,34 @@ class CaptionPerplexity(TextSignal):
     def version(self) -> str:
         return f"1+transformers-{package_version('transformers')}+{weights_of(self.options.model)}"
 
-    def of_text(self, text: str, batch: Batch, i: int) -> tuple[float | None]:
-        return (self._perplexities([text])[0],)
-
     def __call__(self, batch: Batch) -> list[Result]:
-        """In batches of `on.batch` on a GPU, one by one on a CPU."""
-        size = 1 if self.on.device == "cpu" else self.on.batch
-        return [
-            result
-            for start in range(0, len(batch), size)
-            for result in self._results(batch, range(start, min(start + size, len(batch))))
-        ]
-
-    def _results(self, batch: Batch, rows: range) -> list[Result]:
-        """Of some samples at once; where that fails, of the halves, so that a bad one fails alone."""
         name = self.gives[0].name
-        try:
-            texts = {i: text for i in rows if (text := self.text_of(batch, i))}
-            values = dict(zip(texts, self._perplexities(list(texts.values())), strict=True))
-            return [{name: values.get(i)} for i in rows]
-        except Exception as exc:  # the failure is recorded, with its class and message
-            if len(rows) == 1:
-                return [Failure.of(f"annotate:{self.name}", exc)]
-        half = len(rows) // 2
-        return self._results(batch, rows[:half]) + self._results(batch, rows[half:])
 
-    def _perplexities(self, texts: Sequence[str]) -> list[float | None]:
-        """Of texts in one pass, padded on the right, where no token that counts sees it.
+        def inputs(i: int) -> Sequence[NDArray[np.int64]]:
+            return self._tokens(self.text_of(batch, i))
 
-        Raises:
-            ValueError: the model's numbers are not finite.
-        """
-        import torch
-        from torch.nn.utils.rnn import pad_sequence
+        def one(i: int, found: list[float]) -> dict[str, Any]:
+            return {name: math.exp(found[0]) if found else None}
 
-        ids = [torch.tensor(self._ids(text)) for text in texts]
-        if not ids:
+        return map_networks(f"annotate:{self.name}", batch, self._passes, self._losses, inputs, one)
+
+    def _tokens(self, text: str) -> list[NDArray[np.int64]]:
+        """Ids of a text, int64 `(n,)`; nothing where there are not two. For batches they are filled up with `PAD`."""
+        said = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] if text else []
+        ids = [*self._begin, *said][: self._most]
+        if not said or len(ids) < 2:
             return []
-        given = pad_sequence(ids, batch_first=True)
-        seen = pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
-        device = self.on.device
-        with torch.inference_mode():
-            logits = self._net(input_ids=given.to(device), attention_mask=seen.to(device)).logits[:, :-1].float()
-            losses = torch.nn.functional.cross_entropy(logits.mT, given[:, 1:].to(device), reduction="none").cpu()
-        found: list[float | None] = []
-        for row, one in zip(losses.double(), ids, strict=True):
-            value = math.exp(float(row[: len(one) - 1].mean())) if len(one) > 1 else None
-            if value is not None and not value < math.inf:
-                raise ValueError("the model's perplexity is not finite")
-            found.append(value)
-        return found
+        room = 0 if self._passes.size == 1 else min(-len(ids) % STEP, self._most - len(ids))
+        return [np.array(ids + [PAD] * room, np.int64)]
 
-    def _ids(self, text: str) -> list[int]:
-        said = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [*self._begin, *said][: self._most]
+    def _losses(self, texts: Sequence[NDArray[np.int64]]) -> list[float | Exception]:
+        """-1/N sum_i ln p(x_i | x_<i) of each text; an exception of one that is not finite."""
+        import torch
+
+        ids = torch.from_numpy(np.stack(texts)).to(self.on.device)
+        there = ids != PAD
+        with torch.inference_mode():
+            logits = self._net(input_ids=ids * there, attention_mask=there.long()).logits[:, :-1].float()
+            losses = torch.nn.functional.cross_entropy(logits.mT, ids[:, 1:], ignore_index=PAD, reduction="none")
+        means = (losses.double().sum(1) / there[:, 1:].sum(1)).tolist()
+        return [mean if mean < MOST else NotFiniteError(self.on.dtype) for mean in means]

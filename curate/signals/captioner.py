@@ -25,8 +25,8 @@ MAX_NEW_TOKENS = 128
 
 class Captioner(Protocol):
     """Says in words what an image shows. One of your own derives from it and writes `__call__`, and `load` and
-    `version` where it has a model: `examples/plugins/captioner.py`. One that can do several images at once writes
-    `batch` too.
+    `version` where it has a model: `examples/plugins/captioner.py`. One that can do several images at once may have a
+    method `batch(frames)` too, which gives a caption for each, or an exception; on a GPU up to `on.batch` come at once.
 
     Attributes:
         cost: what a worker takes, and what it can compute in.
@@ -46,10 +46,6 @@ class Captioner(Protocol):
     def __call__(self, frame: NDArray[Any]) -> str:
         """The caption of an image, uint8 `(H, W, 3)` sRGB; may be empty."""
         raise NotImplementedError
-
-    def batch(self, frames: Sequence[NDArray[Any]]) -> Sequence[str | Exception]:
-        """The caption of each image, or why it has none; on a GPU up to `on.batch` come at once."""
-        return [self(frame) for frame in frames]
 
 
 BUILTIN = {"transformers": "curate.signals.captioner:TransformersCaptioner"}
@@ -137,6 +133,7 @@ class TransformersCaptioner(Captioner):
         return raised(self.answers([(frame, prompt)])[0])
 
     def batch(self, frames: Sequence[NDArray[Any]]) -> Sequence[str | Exception]:
+        """The caption of each image, or why it has none."""
         return self.answers([(frame, PROMPT) for frame in frames])
 
     def answers(self, asked: Sequence[tuple[NDArray[Any], str]]) -> list[str | Exception]:

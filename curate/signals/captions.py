@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -212,10 +212,10 @@ class CaptionerSignal(Signal):
         assert local is not None
         if isinstance(local, TransformersCaptioner):
             return local.answers(list(zip(frames, asked, strict=True)))
-        several = getattr(type(local), "batch", Captioner.batch)
-        if several is Captioner.batch or self.on.device == "cpu":
+        several: Callable[[Sequence[NDArray[Any]]], Sequence[str | Exception]] | None = getattr(local, "batch", None)
+        if several is None or self.on.device == "cpu":
             return Passes(self.name, RunsOn())(frames, lambda some: [local(frame) for frame in some], None)
-        return Passes(self.name, self.on, snug=True)(frames, local.batch, None)
+        return Passes(self.name, self.on, snug=True)(frames, several, None)
 
     def _asked(self, batch: Batch, i: int) -> tuple[str, NDArray[Any] | None, NDArray[Any] | None] | None:
         """Prompt, frames and audio that a sample is asked about; None where it is not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from curate.media.requests import Frames
 from curate.models.clip_weights import check_weights, fetch_weights, weights_name
+from curate.models.named import LIBRARIES, bytes_of
 from curate.models.onnx_tower import on_cpu
 from curate.models.package_files import package_file, package_version
 from curate.models.passes import Passes, finite_rows, fitting, raised
@@ -73,6 +75,8 @@ class Clip(Signal):
         use = self.options
         config = _config(use.model)
         check_weights(use.model, use.pretrained)
+        # weights are read beside the model, and exported to the session that a CPU runs
+        self.cost = replace(self.cost, memory=max(self.cost.memory, LIBRARIES + 2 * bytes_of(use.pretrained)))
         self.embed_dim = int(config["embed_dim"])
         self._view = Frames(size=_image_size(use.model, config), fps=1, max_frames=8)
         self.needs = (self._view,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -37,7 +36,8 @@ class TextOptions(base.Options):
 class TextSignal(Signal):
     """A signal of a text, as `curate.signals.caption.clean` has it: on one line. A sample without text has null.
 
-    Write `of_text`. `name` and `gives` begin with `caption`, of which the field of `of` takes the place.
+    Write `of_text`; or `__call__`, where a model computes several texts at once. `name` and `gives` begin with
+    `caption`, of which the field of `of` takes the place.
     """
 
     Options: ClassVar[type[base.Options]] = TextOptions
@@ -72,7 +72,6 @@ class TextSignal(Signal):
         of = self.options.of
         return clean((batch.text[i] if of == GIVEN else batch.columns[of][i]) or "")
 
-    @abstractmethod
     def of_text(self, text: str, batch: Batch, i: int) -> Sequence[Any]:
         """The value of each field of `gives`, in order.
 
@@ -80,6 +79,7 @@ class TextSignal(Signal):
             text: not empty.
             batch, i: the sample that it is of.
         """
+        raise NotImplementedError(f"the signal {self.name} has neither `of_text` nor `__call__`")
 
     def __call__(self, batch: Batch) -> list[Result]:
         names = [field.name for field in self.gives]

@@ -29,9 +29,13 @@ def engine(request: pytest.FixtureRequest):
 
 
 def test_verdicts_are_those_of_one_process(tables, engine):
-    build = build_of(tables, planted(120, 8, seed=1, copies=0.5), 5, sharpness=np.arange(120.0) % 100)
-    more = {"rules": [Rule(field="sharpness", min_percentile=20)], "near": [NearDuplicates(embedding="look")]}
+    said = {"sharpness": np.arange(120.0) % 100, "tags": [f"tag {i % 70}" for i in range(120)]}
+    build = build_of(tables, planted(120, 8, seed=1, copies=0.5), 5, **said)
+    rules = [Rule(field="sharpness", min_percentile=20), Rule(copies_of="tags", max=1)]
+    more = {"rules": rules, "near": [NearDuplicates(embedding="look")]}
     want = build.decide(**more, per_task=2)
+    broken = {row.get("rule") for row in build.verdicts(**more, per_task=2).values()}
+    assert broken == {None, "sharpness >= p20", "copies of tags <= 1"}
     build.store.remove([*want.pairs, *(f.path for f in want.fragments)])
     assert build.decide(**more, per_task=2, engine=engine) == want
     assert all(build.store.stat(path) for path in want.pairs)

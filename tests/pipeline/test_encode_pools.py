@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from gpu_signal import NOTES
 from PIL import Image
 from test_encode_streams import IMAGES, WORDS, Counts, There
 
@@ -23,6 +24,7 @@ from curate.pipeline.paths import LIGHT, Paths
 from curate.pipeline.rows import PARTITION, unnested
 from curate.pipeline.streams import StreamPlan
 from curate.pipeline.tokenize import LOOKED, RESULT, Encode, EncodeStream
+from curate.schema.fields import RunsOn
 from curate.schema.ids import content_id
 from curate.schema.recipe import Caption, Cut, Stream
 from curate.schema.tables import LEDGER, SAMPLES
@@ -30,6 +32,7 @@ from curate.shards.fragments import read_failed, read_fragment
 from curate.signals.caption import CaptionSignal
 from curate.storage import Folder
 from curate.storage.tables import write_table
+from curate.tokenizers import zoo
 
 SOME = Partition("web-0123456789abcdef", "web", 5)
 PATHS = Paths.of({"web": None}, Cut(), [CaptionSignal.of(Caption(), [])])
@@ -121,3 +124,23 @@ def test_a_stream_that_is_lost_is_encoded_alone(tmp_path: Path, lost: str) -> No
     assert shown["passed"] + shown["failed"] + shown["reused"] == 5
     nothing, shown = tokens(build, [WORDS], [IMAGES, TWICE])
     assert (nothing["fragments"], nothing["tokenize"]["failed"], shown["reused"]) == (row["fragments"], 1, 5)
+
+
+@pytest.mark.parametrize("rows", [128, 1])
+@pytest.mark.parametrize("most", [1 << 30, 0])
+def test_a_tokenizer_on_a_gpu_is_handed_the_same_whatever_the_decoder_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, most: int
+) -> None:
+    (tmp_path / "notes").mkdir()
+    monkeypatch.setenv(NOTES, str(tmp_path / "notes"))
+    monkeypatch.setattr("curate.pipeline.flow.MOST_FLOWING", most)
+    monkeypatch.setattr("curate.pipeline.flow.BATCH_ROWS", 1)
+    monkeypatch.setattr("curate.pipeline.flow.HANDED_BATCHES", 1)
+    monkeypatch.setattr("curate.pipeline.examined.BATCH_ROWS", rows)
+    name = "gpu_signal:Greys"
+    greys = StreamPlan(Stream(name="greys", tokenizer=name), zoo.card(name), name, on=RunsOn("cuda", batch=2))
+    tokens(made(tmp_path / "build"), [WORDS], [greys])
+    [notes] = (tmp_path / "notes").iterdir()
+    said = [line.split() for line in notes.read_text().splitlines()]
+    assert [line[1:4] for line in said] == [["cuda", "float32", "2"]] * 3
+    assert [line[-1] for line in said] == ["1", "2", "1"], "of five samples, the second is broken; two at once"

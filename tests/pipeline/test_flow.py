@@ -22,6 +22,7 @@ from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths, groups_of
 from curate.pipeline.rows import PARTITION, files_column, tally_column
+from curate.schema.fields import RunsOn
 from curate.schema.ids import content_id
 from curate.schema.recipe import Cut, SignalUse
 from curate.schema.tables import FETCHED
@@ -145,13 +146,14 @@ def test_a_model_on_a_gpu_is_handed_the_same_however_the_decoder_cut(cuts: list[
     whole = frames(1000)
     ends = [0, *cuts, 1000]
     given = [whole.slice(a, b - a) for a, b in pairwise(ends)]
-    got = list(handed(given, [VIEW_OF_HANDED], batch=64))
+    got = list(handed(given, [VIEW_OF_HANDED], [RunsOn("cuda", batch=64)]))
     assert [t.num_rows for t in got] == [256, 256, 256, 232]
     assert pa.concat_tables(got) == whole
-    assert [t.num_rows for t in handed(given, [VIEW_OF_HANDED], batch=8)][:2] == [128, 128]
+    assert list(handed(given, [VIEW_OF_HANDED], [RunsOn(batch=64)])) == given, "on a CPU as they come"
+    assert [t.num_rows for t in handed(given, [VIEW_OF_HANDED], [RunsOn("cuda", batch=8)])][:2] == [128, 128]
 
 
 def test_a_hand_over_ends_where_its_views_weigh_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pipeline.flow.HANDED_BYTES", 3 * 48)
-    assert [t.num_rows for t in handed([frames(10)], [VIEW_OF_HANDED], batch=1)] == [3, 4, 3]
-    assert [t.num_rows for t in handed([frames(10)], [], batch=1)] == [10]
+    assert [t.num_rows for t in handed([frames(10)], [VIEW_OF_HANDED], [RunsOn("cuda", batch=1)])] == [3, 4, 3]
+    assert [t.num_rows for t in handed([frames(10)], [], [RunsOn("cuda", batch=1)])] == [10]
