@@ -26,6 +26,7 @@ from curate.cli.job_address import DEFAULT_ADDRESS, resolve_address
 from curate.cli.job_package import pack
 from curate.cli.job_server import Unreachable
 from curate.cli.jobs_cli import _environment
+from curate.pipeline.read_log import READ_LOG
 from curate.schema.errors import CurateError
 from curate.schema.recipe_file import RecipeFile
 
@@ -72,7 +73,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """All files, but what is noted of the times of the sources' files: a job has a copy of them."""
+    paths = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {name: p.read_bytes() for p in paths if (name := p.relative_to(folder).as_posix()) != READ_LOG}
 
 
 def wait_for(what: object, *, seconds: float = 60) -> None:
