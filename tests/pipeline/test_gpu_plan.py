@@ -78,7 +78,7 @@ def tables(out: Path) -> list[object]:
 
 def content(out: Path) -> Mapping[str, bytes]:
     """All files that a build's size of pools must not show in; the manifest holds the recipe, which names it."""
-    kept = ("signals", "samples", "records", "verdicts", "tokenized", "tokens")
+    kept = ("signals", "samples", "records", "verdicts", "tokenized", "tokens", "units")
     return {str(p.relative_to(out)): p.read_bytes() for name in kept for p in (out / name).rglob("*") if p.is_file()}
 
 
