@@ -46,7 +46,7 @@ def package_version(pip_name: str) -> str:
 
 
 def gpu_share(share: float, pip_name: str) -> float:
-    """What a model takes of a GPU: `share` where the distribution that brings what it needs on one is installed; else 0,
+    """What a model takes of a GPU: `share` where the distribution is installed that brings what it needs there; else 0,
     so that it stays on CPUs. A name is looked for, since importing a library takes too long for a plan."""
     try:
         version(pip_name)

@@ -41,9 +41,8 @@ class Ocr(Signal):
             about="The text that was read, in reading order, a line each, no line twice; empty where there is none.",
         ),
     )
-    cost = Resources(
-        cpus=1, gpus=gpu_share(0.15, "onnxruntime-gpu"), batch=6, model=True
-    )  # 6 lines: the package's own, on CPUs too
+    # 6 lines are the package's own, on CPUs too
+    cost = Resources(cpus=1, gpus=gpu_share(0.15, "onnxruntime-gpu"), batch=6, model=True)
 
     def load(self) -> None:
         """Load the three networks.
