@@ -8,7 +8,7 @@ CLIP, the audio codec and the captioner have random weights where none are named
 that a captioner with random weights always says as many tokens as it may (32 here).
 
     python benchmarks/gpu.py
-    python benchmarks/gpu.py --models clip image --json
+    python benchmarks/gpu.py --models clip image --json     # on the GPU in each of the numbers that a model can
     python benchmarks/gpu.py --cpu                          # the CPU's figures alone, where no GPU is
 """
 
@@ -232,10 +232,10 @@ def watched() -> Iterator[list[tuple[float, int]]]:
             thread.join()
 
 
-def measure(name: str, device: str, seconds: float) -> Row:
+def measure(name: str, device: str, dtype: str, seconds: float) -> Row:
     """Items a second of a model on a device: as many hand-overs as take some seconds."""
     cost = cost_of(name)
-    on = RunsOn(device, cost.dtypes[0], cost.batch)
+    on = RunsOn(device, dtype, cost.batch)
     with tempfile.TemporaryDirectory(prefix="curate-gpu-") as folder:
         work, items = MODELS[name](Path(folder), on)
     count = max(1, HANDED_BATCHES * cost.batch if device != "cpu" else 2)
@@ -267,11 +267,12 @@ def main() -> None:
         print("there is no GPU that PyTorch can use: nothing was measured (--cpu measures the CPU alone)")
         return
     torch.set_num_threads(1)
-    rows = [
-        measure(name, device, args.seconds)
-        for name in args.models
-        for device in ("cpu", *(["cuda"] if has_gpu and cost_of(name).gpus else []))
-    ]
+    rows = []
+    for name in args.models:
+        dtypes = cost_of(name).dtypes
+        rows.append(measure(name, "cpu", dtypes[0], args.seconds))
+        if has_gpu and cost_of(name).gpus:
+            rows += [measure(name, "cuda", dtype, args.seconds) for dtype in dtypes]
     if args.json:
         print(json.dumps([asdict(row) for row in rows]))
         return

@@ -14,11 +14,11 @@ def placement(
     recipes: Annotated[list[str], typer.Argument(help="Recipe files, or names of built-in recipes.")],
     address: Annotated[str | None, typer.Option(help="A Ray cluster: `auto`, or the `host:6379` of its head.")] = None,
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="A cluster of so many nodes, which need not be there.")
+        int | None, typer.Option(min=1, help="A cluster of so many nodes, which need not be there: 1.")
     ] = None,
-    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each of these nodes.")] = 16,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each of these nodes.")] = 0,
-    memory: Annotated[int, typer.Option(min=1, help="GiB of memory of each of these nodes.")] = 64,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of each of these nodes: 16.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of each of these nodes: none.")] = None,
+    memory: Annotated[int | None, typer.Option(min=1, help="GiB of memory of each of these nodes: 64.")] = None,
     as_json: Json = False,
 ) -> None:
     """Which workers of which size would hold the models of a recipe: here, on a cluster, or on nodes to be had.
@@ -41,10 +41,11 @@ def placement(
     from curate.pipeline.progress import console as progress_console
     from curate.schema.recipe_file import RecipeFile
 
-    if nodes is not None and address is not None:
-        raise CurateError("--nodes makes up a cluster, and --address names one", "leave one of them out")
-    if nodes is not None:
-        has = Capacity((Node(cpus, gpus, memory << 30),) * nodes, grows=True)
+    is_made_up = any(size is not None for size in (nodes, cpus, gpus, memory))
+    if is_made_up and address is not None:
+        raise CurateError("--address names a cluster, and sizes of nodes make one up", "leave one of them out")
+    if is_made_up:
+        has = Capacity((Node(cpus or 16, gpus or 0, (memory or 64) << 30),) * (nodes or 1), grows=True)
     else:
         with connect(address, None) as cluster:
             has = cluster.capacity

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +31,18 @@ def session_on(path: Path, device: str) -> Any:
     return session
 
 
-def gpu_share(share: float) -> float:
-    """What a model of ONNX Runtime takes of a GPU: `share`, or 0 where the installed runtime is that for CPUs, which is
-    told by the name of its distribution: importing it takes too long for a plan."""
-    try:
-        distribution("onnxruntime-gpu")
-    except PackageNotFoundError:
-        return 0.0
-    return share
-
-
 def check_cuda() -> None:
-    """CurateError where the installed ONNX Runtime knows no GPU."""
+    """CurateError where the installed ONNX Runtime knows no GPU; else it has loaded CUDA's libraries, those of wheels
+    too."""
     import onnxruntime
 
     if CUDA not in onnxruntime.get_available_providers():
         raise CurateError(
             f"the installed ONNX Runtime, {onnxruntime.__version__}, runs on CPUs alone",
-            "pip uninstall onnxruntime, then pip install 'curate-tokens[gpu]', which brings onnxruntime-gpu; or give "
-            "the model `compute: {device: cpu}`",
+            "pip install 'curate-tokens[gpu]', then pip uninstall onnxruntime, then pip install --force-reinstall "
+            "--no-deps onnxruntime-gpu; or give the model `compute: {device: cpu}`",
         )
+    onnxruntime.preload_dlls()
 
 
 def check_on_cuda(session: Any) -> None:

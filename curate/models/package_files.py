@@ -45,6 +45,16 @@ def package_version(pip_name: str) -> str:
         raise CurateError(f"the package {pip_name} is not installed", f"pip install {pip_name}") from exc
 
 
+def gpu_share(share: float, pip_name: str) -> float:
+    """What a model takes of a GPU: `share` where the distribution is installed that brings what it needs there; else 0,
+    so that it stays on CPUs. A name is looked for, since importing a library takes too long for a plan."""
+    try:
+        version(pip_name)
+    except PackageNotFoundError:
+        return 0.0
+    return share
+
+
 def fingerprint(module: str, relative: str, pip_name: str) -> str:
     """What names a packaged model cheaply: `NAME==VERSION/BYTES`; part of a signal's `version()`."""
     size = package_file(module, relative, pip_name).stat().st_size

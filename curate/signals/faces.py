@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.models.onnx_session import gpu_share, session_on
+from curate.models.onnx_session import session_on
+from curate.models.package_files import gpu_share
 from curate.models.passes import NotFiniteError, fitting
 from curate.schema.errors import CurateError
 from curate.schema.fields import Resources
@@ -47,7 +48,7 @@ class Faces(WeightsSignal):
     name = "faces"
     kind = "boxes"
     gives = box_fields("faces", "Faces")
-    cost = Resources(cpus=1, gpus=gpu_share(0.1), model=True)
+    cost = Resources(cpus=1, gpus=gpu_share(0.1, "onnxruntime-gpu"), model=True)
     Options = FacesOptions
     options: FacesOptions
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.media.requests import Frames
-from curate.models.onnx_session import gpu_share, session_on
-from curate.models.package_files import fingerprint, package_file
+from curate.models.onnx_session import session_on
+from curate.models.package_files import fingerprint, gpu_share, package_file
 from curate.models.passes import Passes, finite_rows, fitting
 from curate.schema.fields import Resources
 from curate.signals.base import VISUAL, Batch, Float, Result, Signal, map_networks
@@ -38,7 +38,7 @@ class Nsfw(Signal):
             about="Probability of pornography (Yahoo open_nsfw), the largest over frames.",
         ),
     )
-    cost = Resources(cpus=1, gpus=gpu_share(0.1), batch=32, model=True)
+    cost = Resources(cpus=1, gpus=gpu_share(0.1, "onnxruntime-gpu"), batch=32, model=True)
 
     def load(self) -> None:
         with fitting(self.name, self.on):

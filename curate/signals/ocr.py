@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.media.requests import Frames
-from curate.models.onnx_session import check_cuda, check_on_cuda, gpu_share
-from curate.models.package_files import fingerprint
+from curate.models.onnx_session import check_cuda, check_on_cuda
+from curate.models.package_files import fingerprint, gpu_share
 from curate.models.passes import fitting
 from curate.schema.fields import Resources
 from curate.signals.base import VISUAL, Float, Sample, Signal, Text
@@ -41,7 +41,8 @@ class Ocr(Signal):
             about="The text that was read, in reading order, a line each, no line twice; empty where there is none.",
         ),
     )
-    cost = Resources(cpus=1, gpus=gpu_share(0.15), batch=6, model=True)  # 6 lines: the package's own, on CPUs too
+    # 6 lines are the package's own, on CPUs too
+    cost = Resources(cpus=1, gpus=gpu_share(0.15, "onnxruntime-gpu"), batch=6, model=True)
 
     def load(self) -> None:
         """Load the three networks.

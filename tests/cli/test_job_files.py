@@ -17,8 +17,10 @@ import jsonschema
 import pytest
 import typer
 import yaml
+from typer.testing import CliRunner
 
 from curate.cli.main import app
+from curate.schema.errors import CurateError
 from curate.schema.package_data import data_folder
 from curate.schema.recipe import Recipe
 
@@ -231,3 +233,11 @@ def test_the_table_of_pools_is_what_its_command_prints() -> None:
     assert shown.split() == done.stdout.split(), f"paste what `{command}` prints into jobs/README.md"
     shipped = {path.stem for path in data_folder("pipelines").glob("*.yaml")}
     assert shipped == set(shlex.split(command)[2 : 2 + len(shipped)]), "every recipe that ships is in the table"
+
+
+def test_a_cluster_that_is_made_up_has_no_address() -> None:
+    done = CliRunner().invoke(app, ["placement", "quickstart", "--gpus", "1", "--address", "auto"])
+    assert isinstance(done.exception, CurateError)
+    assert "--address" in done.exception.message
+    rows = CliRunner().invoke(app, ["placement", "quickstart", "--gpus", "1"]).stdout.splitlines()
+    assert [row.split("|")[3].strip() for row in rows if row.startswith("| tokenize") and " cuda " in row]

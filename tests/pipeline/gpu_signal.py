@@ -4,6 +4,7 @@ means for a plan."""
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ NOTES = "GPU_SIGNAL_NOTES"
 
 
 def note(name: str, on: RunsOn, items: int) -> None:
-    """What a model runs on, and how much it was handed."""
-    folder = os.environ.get(NOTES)
+    """What a model runs on, the GPUs that it sees and its share of one as Ray counts, and how much it was handed."""
+    folder, ray = os.environ.get(NOTES), sys.modules.get("ray")
     if folder is not None:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        is_worker = ray is not None and ray.is_initialized()
+        share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0) if is_worker else 0
         with (Path(folder) / f"{os.getpid()}").open("a") as file:
-            file.write(f"{name} {on.device} {on.dtype} {on.batch} [{seen}] {items}\n")
+            file.write(f"{name} {on.device} {on.dtype} {on.batch} [{seen}] {share:g} {items}\n")
 
 
 class Redness(Signal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,19 +14,31 @@ TOKEN = "a-token-of-the-tests-0123456789abcdef"
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def cpus() -> int:
+    return 2
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch, cpus: int) -> Iterator[str]:
     """A head with the token authentication that is its default."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    with ray_head(2) as (_, address):
+    with ray_head(cpus) as (_, address):
         yield address
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("cpus", [2, 8])  # from 8 on each model has workers of its own
 def test_the_same_recipe_gives_the_same_bytes_on_a_cluster(
-    address: str, small_build: Path, project: Project, tmp_path: Path
+    address: str, small_build: Path, project: Project, tmp_path: Path, cpus: int
 ) -> None:
     out = tmp_path / "out"
     project.recipe.write_text(RECIPE)
+    said = project.curate("run", project.recipe, "--dry-run", "--json", "--address", address).stdout
+    [placed] = [event for event in map(json.loads, said.splitlines()) if event["event"] == "placement"]
+    apart = [pool["models"] for pool in placed["pools"] if not pool["decodes"]]
+    assert apart == (
+        [] if cpus == 2 else [["voice_activity"], ["conse"], ["caption"], ["tok_rgb@256"], ["tok_audio@16k"]]
+    )
     project.curate("run", project.recipe, "--out", out, "--address", address)
     assert digests(out) == digests(small_build)

@@ -44,7 +44,8 @@ app(["run", sys.argv[2], "--out", sys.argv[3], "--no-dashboard"])
 
 
 def built(root: Path, gpus: int, workers: int = 1) -> tuple[Path, list[list[str]]]:
-    """A build on so many GPUs of Ray's, and what its models noted: name, device, dtype, batch, GPUs seen, items."""
+    """A build on so many GPUs of Ray's, and what its models noted: name, device, dtype, batch, GPUs seen,
+    share, items."""
     name = f"{gpus}-{workers}"
     out, notes, recipe = root / f"out-{name}", root / f"notes-{name}", root / "gpu.yaml"
     notes.mkdir()
@@ -77,7 +78,7 @@ def tables(out: Path) -> list[object]:
 
 def content(out: Path) -> Mapping[str, bytes]:
     """All files that a build's size of pools must not show in; the manifest holds the recipe, which names it."""
-    kept = ("signals", "samples", "records", "verdicts", "tokenized", "tokens")
+    kept = ("signals", "samples", "records", "verdicts", "tokenized", "tokens", "units")
     return {str(p.relative_to(out)): p.read_bytes() for name in kept for p in (out / name).rglob("*") if p.is_file()}
 
 
@@ -85,12 +86,12 @@ def content(out: Path) -> Mapping[str, bytes]:
 def test_models_are_where_the_gpus_are(media: Path) -> None:
     alone, beside = built(media, 0)
     assert {line[1] for line in beside} == {"cpu"}
-    assert {line[4] for line in beside} == {"[]"}
+    assert {(line[4], line[5]) for line in beside} == {("[]", "0")}
     out, notes = built(media, 2)
-    assert {(name, device, dtype, batch) for name, device, dtype, batch, _, _ in notes if device == "cuda"} == {
-        ("redness", "cuda", "bfloat16", "4"),
-        ("place", "cuda", "float32", "4"),
-        ("greys", "cuda", "float32", "16"),
+    assert {(name, device, dtype, batch, share) for name, device, dtype, batch, _, share, _ in notes} == {
+        ("redness", "cuda", "bfloat16", "4", "0.25"),
+        ("place", "cuda", "float32", "4", "0.5"),
+        ("greys", "cuda", "float32", "16", "0.25"),
     }
     assert {line[4] for line in notes if line[1] == "cuda"} <= {"[0]", "[1]"}, (
         "each sees the one that it has a share of"

