@@ -12,7 +12,8 @@ from curate.storage.sql import text
 JUDGED = {
     "record": "{0}.outcome <> 'failed'",
     # what failed only after the rules had been applied, in tokenize, was there when percentiles were taken
-    "sample": "({0}.outcome <> 'failed' OR {0}.stage LIKE 'tokenize%' OR list_contains({1}, {0}.stage))",
+    "sample": "({0}.outcome <> 'failed' OR {0}.stage LIKE 'tokenize%' OR {0}.stage LIKE 'look%' "
+    "OR list_contains({1}, {0}.stage))",
 }
 """SQL that is true of those that had not failed when the rules were applied; {1} is a list of the stages of the second
 look, which are after them."""

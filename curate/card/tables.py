@@ -76,7 +76,7 @@ class Tables:
             for field in pq.read_schema(self.path(next(iter(self._fragments[group].values())).path)):
                 if field.name.startswith(FAILURE_PREFIX):
                     self.failures[field.name.removeprefix(FAILURE_PREFIX)] = group
-                elif field.name != "sample_id":
+                elif field.name not in ("sample_id", "record_id"):
                     self.fields[field.name] = group
                     self.types[field.name] = field.type
         for stage, schema in _SCHEMAS.items():

@@ -9,8 +9,10 @@ The keeper of a group is the best of its samples that are neither failed nor dro
 `keep` of the first specification whose embedding the kind has, then the smallest id. The others of these are
 duplicates of it, and say their exact cosine with it; of several embeddings the largest, 0 where both have none.
 
-Where tokenizing failed, the next best is the keeper. A sample that comes after the keeper was not tokenized for this
-group, so a failure of an earlier run says nothing about it: the ledger follows from the input and the recipe alone.
+Where tokenizing or the second look failed, the next best is the keeper. Where a keeper fell at the second look, as many
+of its duplicates as have fallen in the group are looked at together with the next. A sample that comes after the keeper
+was not tokenized for this group, so a failure of an earlier run says nothing about it: the ledger follows from the
+input and the recipe alone.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +64,10 @@ class Members(NamedTuple):
         at: int32, rows of Linked.
         group: int32.
         key: the samples.
-        failed: bool, in tokenizing.
+        failed: bool, in the second look or in tokenizing.
+        unseen: bool, not looked at a second time, where that is asked for.
         keep: float64 `(n, k)`, NaN for none.
+        fallen: int32 `(m,)`, not `(n,)`: groups of the samples that were looked at and are no members any more.
     """
 
     task: int
@@ -72,7 +76,9 @@ class Members(NamedTuple):
     group: NDArray[np.int32]
     key: Keys
     failed: NDArray[np.bool_]
+    unseen: NDArray[np.bool_]
     keep: NDArray[np.float64]
+    fallen: NDArray[np.int32]
 
 
 class Verdicts(NamedTuple):
@@ -84,6 +90,7 @@ class Verdicts(NamedTuple):
         keeper: the sample that each is a duplicate of.
         keeper_task, keeper_row: int32, where that is.
         similarity: float64; NaN where it must still be computed.
+        ahead: bool, duplicates that are looked at with their keeper, which has not been: as many as have fallen.
     """
 
     task: NDArray[np.int32]
@@ -93,6 +100,7 @@ class Verdicts(NamedTuple):
     keeper_task: NDArray[np.int32]
     keeper_row: NDArray[np.int32]
     similarity: NDArray[np.float64]
+    ahead: NDArray[np.bool_]
 
     def of(self, task: int) -> Verdicts:
         """Those of one task."""
@@ -212,22 +220,35 @@ def _members(
         linked.group[at],
         loaded.sample[row],
         loaded.later_failed[row],
+        loaded.unseen[row],
         by,
     )
-    bucket = linked.group[at] % tasks
+    seen = ~loaded.unseen if loaded.not_evaluated else np.zeros(len(loaded.sample), bool)
+    gone = look_up(linked.key, loaded.sample[np.flatnonzero(state.listed & seen & ~state.alive(loaded))])
+    fallen = _by_bucket(linked.group[gone[gone >= 0]], tasks)
+    pieces = _by_bucket(columns[2], tasks, columns)
+    return [Members._make([task, *mine, *lost]) for mine, lost in zip(pieces, fallen, strict=True)]
+
+
+def _by_bucket(
+    group: NDArray[np.int32], tasks: int, columns: Sequence[NDArray[Any]] | None = None
+) -> list[list[NDArray[Any]]]:
+    """Columns, or the groups alone, cut up by the task that judges each group."""
+    bucket = group % tasks
     order = np.argsort(bucket, kind="stable")
     ends = np.searchsorted(bucket[order], np.arange(tasks + 1))
-    return [Members._make([task, *(c[order[i:j]] for c in columns)]) for i, j in pairwise(ends)]
+    return [[c[order[i:j]] for c in columns or (group,)] for i, j in pairwise(ends)]
 
 
 def _judge(linked: Linked, *pieces: Members) -> tuple[Verdicts, int]:
     """Verdicts on the members of some groups, and how many similarities are missing."""
     task = np.repeat([p.task for p in pieces], [len(p.row) for p in pieces]).astype(np.int32)
-    row, at, group, key, failed, keep = (np.concatenate(column) for column in list(zip(*pieces, strict=True))[1:])
+    *columns, fallen = (np.concatenate(column) for column in list(zip(*pieces, strict=True))[1:])
+    row, at, group, key, failed, unseen, keep = columns
     # the largest first key comes first, then the largest second; NaN is the smallest of all; then the smallest id
     best = -np.where(np.isnan(keep), -np.inf, keep)
     order = np.lexsort((*words(key)[::-1], *best.T[::-1], group))
-    task, row, at, group, key, failed = (c[order] for c in (task, row, at, group, key, failed))
+    task, row, at, group, key, failed, unseen = (c[order] for c in (task, row, at, group, key, failed, unseen))
 
     n = len(group)
     place = np.arange(n)
@@ -240,16 +261,20 @@ def _judge(linked: Linked, *pieces: Members) -> tuple[Verdicts, int]:
     duplicate = outcome == DUPLICATE
     by = np.where(duplicate, keeper, place)
 
+    # one by one, a group of look-alikes that all fall would take as many rounds as it has members
+    lost = np.bincount(fallen, minlength=int(group.max(initial=-1)) + 1)[group] + (keeper - start)
+    ahead = duplicate & unseen & unseen[by] & (place <= keeper + lost)
+
     similarity = np.full(n, np.nan)
     if len(linked.pair):
         ends = np.stack([at, at[by]]).astype(np.int64)
         pair = ends.min(axis=0) * len(linked.key) + ends.max(axis=0)
-        found = np.minimum(np.searchsorted(linked.pair, pair), len(linked.pair) - 1)
-        direct = duplicate & (linked.pair[found] == pair)
-        similarity[direct] = linked.similarity[found[direct]]
+        where = np.minimum(np.searchsorted(linked.pair, pair), len(linked.pair) - 1)
+        direct = duplicate & (linked.pair[where] == pair)
+        similarity[direct] = linked.similarity[where[direct]]
     order = np.lexsort((row, task))
-    columns = (task, row, outcome, key[by], task[by], row[by], similarity)
-    return Verdicts._make(c[order] for c in columns), int((duplicate & np.isnan(similarity)).sum())
+    found = (task, row, outcome, key[by], task[by], row[by], similarity, ahead)
+    return Verdicts._make(c[order] for c in found), int((duplicate & np.isnan(similarity)).sum())
 
 
 def _of_task(task: int, *judged: Verdicts) -> Verdicts:

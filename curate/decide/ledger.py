@@ -42,6 +42,9 @@ ROWS = 1 << 16
 AT_ONCE = 4
 """Fragments that a task writes at once."""
 
+AHEAD = "ahead"
+"""Folder of what is to be looked at before its turn; the end of a run removes it."""
+
 _BROKEN_BUILD = "the build may hold files of different runs: remove its records, samples and signals and run again"
 
 
@@ -54,6 +57,7 @@ class Fragment:
         counts: rows by level and outcome; all outcomes of a level are there.
         kept: kept samples by kind.
         unseen: kept samples that the second look has not looked at.
+        ahead: file of `id` and `record_id` of duplicates that are to be looked at with them; None where none are.
         evaluated: samples that it has, kept or not.
     """
 
@@ -62,6 +66,7 @@ class Fragment:
     kept: Mapping[str, int]
     unseen: int = 0
     evaluated: int = 0
+    ahead: str | None = None
 
     @property
     def path(self) -> str:
@@ -100,6 +105,9 @@ def write_verdicts(
         verdicts: on near duplicates; None where none are looked for.
     """
     outcome, keeper, similarity = _sample_outcomes(loaded, state, verdicts)
+    ahead = np.zeros(len(loaded.sample), bool)
+    if verdicts is not None:
+        ahead[verdicts.row[verdicts.ahead]] = True
     whole = pa.concat_tables([loaded.failures, loaded.later])  # of a signal before that of tokenizing
     failures = _failures(whole, outcome == _number(SAMPLE, Outcome.FAILED))
     record = _record_outcomes(loaded, state)
@@ -108,7 +116,7 @@ def write_verdicts(
     record_keeper[state.copies] = state.keeper
     kinds = pa.array(KINDS)
     files: list[File] = []
-    out: list[tuple[Counts, Mapping[str, int], int, int]] = []
+    out: list[tuple[Counts, Mapping[str, int], int, int, str | None]] = []
     for first, stop in _batches(loaded):
         start, end = (int(loaded.record_starts[part]) for part in (first, stop))
         r = slice(start, end)
@@ -174,7 +182,11 @@ def write_verdicts(
             mine = unseen[at:to]
             lost = int((mine & (numbers[1][at:to] == _number(SAMPLE, Outcome.KEPT))).sum())
             found = _counted(numbers[0][start:end], numbers[1][at:to], numbers[2][at:to])
-            out.append((*found, lost, int((~mine).sum())))
+            early: str | None = None
+            if ahead[s[at:to]].any():
+                some = of_samples.select(["id", "record_id"]).slice(at, to - at).filter(pa.array(ahead[s[at:to]]))
+                early = write_named_table(build, f"{AHEAD}/{group[part].name}", some.combine_chunks()).path
+            out.append((*found, lost, int((~mine).sum()), early))
         # most of the time goes by until they are on the disk, or in the bucket
         with ThreadPoolExecutor(AT_ONCE) as pool:
             files += pool.map(lambda named: write_named_table(build, named[0], named[1].combine_chunks()), tables)

@@ -17,7 +17,7 @@ from curate.pipeline.causes import cause_lines
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import decodes_of
 from curate.pipeline.listing import Listing
-from curate.pipeline.look import look
+from curate.pipeline.look import RESTS, look
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
 from curate.pipeline.plan import Plan
@@ -43,6 +43,7 @@ class Decisions:
         pairs: files of links between near duplicates.
         looked: by partition and group of the second look, its fragment.
         files: those of `looked` whose digests are known.
+        rests: files of what was looked at for other recipes and may be wanted again.
     """
 
     def __init__(
@@ -59,19 +60,20 @@ class Decisions:
         self._plan, self._build, self._cluster, self._console = plan, build, cluster, console
         self._paths, self._partitions, self._groups, self._decodes = paths, partitions, groups, decodes
         self._second = [group for group in groups if group.is_second]
-        self._keeping: dict[str, list[str]] = {}  # by partition, verdicts of which some kept sample was not looked at
+        self._chosen: dict[str, list[str]] = {}  # by partition, files that name what was chosen to be looked at
         self.fragments: Sequence[Fragment] = ()
         self.counts = Counts(records={}, samples={})
         self.pairs: Sequence[str] = ()
         self.looked: dict[str, Mapping[str, str]] = {}
         self.files: list[File] = []
+        self._rests: dict[str, list[str]] = {}
 
     def settle(self, failed: Mapping[str, Sequence[str]], with_look: bool = True) -> None:
         """Decide; look at what is kept and was not looked at, and decide again, until all that is kept was.
 
-        What the second look drops, or fails at, may leave a duplicate that is now kept and is looked at next. Every
-        round looks at one sample more, so it ends; and what is looked at follows from the recipe and the input, not
-        from earlier runs.
+        What the second look drops, or fails at, may leave a duplicate that is now kept and is looked at next, with as
+        many of its group as have fallen: so rounds grow with the logarithm of the largest group. What is looked at
+        follows from the recipe and the input, not from earlier runs.
 
         Args:
             failed: by partition, fragments of tokens that hold failures.
@@ -82,12 +84,21 @@ class Decisions:
         """
         while True:
             self._decide(failed)
-            new = {name: f.path for name, f in zip(self._partitions, self.fragments, strict=True) if f.unseen}
-            if not new or not self._second or not with_look:
+            if not self._second or not with_look:
                 return
-            for name, path in new.items():
-                self._keeping.setdefault(name, []).append(path)
+            new: set[str] = set()
+            for name, fragment in zip(self._partitions, self.fragments, strict=True):
+                paths = [path for path in (fragment.path if fragment.unseen else None, fragment.ahead) if path]
+                if paths:
+                    self._chosen.setdefault(name, []).extend(paths)
+                    new.add(name)
+            if not new:
+                return
             self._look(sorted(new))
+
+    @property
+    def rests(self) -> list[str]:
+        return [path for paths in self._rests.values() for path in paths]
 
     @property
     def second_look(self) -> SecondLook | None:
@@ -135,15 +146,17 @@ class Decisions:
     def _look(self, names: Sequence[str]) -> None:
         """Look at what is kept of some partitions."""
         self._cluster.start()
-        there = [stat.path for group in self._second for stat in self._build.files(f"signals/{group.name}")]
+        folders = [f"{root}/{group.name}" for group in self._second for root in ("signals", RESTS)]
+        there = [stat.path for folder in folders for stat in self._build.files(folder)]
         board, told = Board(), Tally()
         board.add("look", queued=len(names))
         context = Context(self._build, self._paths, Listing(there), board, endpoint_env())
-        work = {name: (self._partitions[name], self._keeping[name]) for name in names}
+        work = {name: (self._partitions[name], self._chosen[name]) for name in names}
         with Stage(self._console, "look", 0, "looks") as stage:
             with board.shown({"look": stage}):
                 for row in look(context, work, self._second, self._cluster, self._plan.computes):
                     self.looked[row["partition"]] = dict(row["fragments"])
+                    self._rests[row["partition"]] = row["rests"]
                     self.files += [File(**file) for file in row["files"]]
                     self._decodes.add(decodes_of(row["decodes"]))
                     told.add(row["look"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,19 +72,18 @@ class GroupFragment:
         if self.missing:
             for name, column in _computed(self._models, batch, self.missing).items():
                 batch = batch.append_column(name, column)
-        self._parts.append(batch.select(["sample_id", *self._columns()]))
+        self._parts.append(batch.select([*self._keys(), *self._columns()]))
         return batch
 
-    def rows_held(self, build: Store, committed: Listing, partition: Partition, ids: pa.StringArray) -> pa.Table:
-        """Rows of older fragments of the group for some samples, as this fragment will have them; of those whose
-        values were made as they are now."""
+    def rows_held(self, build: Store, paths: Iterable[str]) -> pa.Table:
+        """Rows of older fragments of a group of the second look, one a sample, of those that were made as they are now:
+        as this fragment will have them."""
         found = [self._schema().empty_table()]
-        for path in committed.below(f"signals/{self.group.name}/{partition.name}-"):
+        for path in paths:
             table = read_table(build, path)
             if json.loads((table.schema.metadata or {}).get(SIGNALS, b"{}")) == self._digests:
-                there = pa.concat_tables(found).column("sample_id").combine_chunks()
-                wanted = pc.is_in(table.column("sample_id"), value_set=ids)
-                new = pc.and_not(wanted, pc.is_in(table.column("sample_id"), value_set=there))
+                there = sample_keys(pa.concat_tables(found))
+                new = pc.invert(pc.is_in(sample_keys(table), value_set=there))
                 found.append(table.filter(new).cast(self._schema()))
         return pa.concat_tables(found)
 
@@ -100,16 +99,25 @@ class GroupFragment:
     def _schema(self) -> pa.Schema:
         return pa.schema(
             [
-                pa.field("sample_id", pa.string(), nullable=False),
+                *(pa.field(name, pa.string(), nullable=False) for name in self._keys()),
                 *(pa.field(f.name, f.type) for s in self.group.signals for f in s.gives),
                 *(pa.field(FAIL + s.name, FAILURE_TYPE) for s in self.group.signals),
             ],
             metadata={SIGNALS: json.dumps(self._digests, sort_keys=True).encode()},
         )
 
+    def _keys(self) -> list[str]:
+        # those of the second look are some of a partition's: of records that are the same bytes it is said which
+        return ["sample_id", "record_id"] if self.group.is_second else ["sample_id"]
+
     def _columns(self) -> list[str]:
         fields = [f.name for s in self.group.signals for f in s.gives]
         return [*fields, *(FAIL + s.name for s in self.group.signals)]
+
+
+def sample_keys(table: pa.Table) -> pa.Array:
+    """A text for each sample that tells it from all others: samples of records that are the same bytes have one id."""
+    return pc.binary_join_element_wise(table.column("record_id"), table.column("sample_id"), " ").combine_chunks()
 
 
 def _computed(models: Models, batch: pa.Table, signals: Sequence[Signal]) -> dict[str, pa.Array | pa.ChunkedArray]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.decide.ledger import AHEAD
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths
 from curate.schema.verdict import Outcome
@@ -35,9 +36,13 @@ def rows_of(samples: pa.Table, wanted: pa.Table) -> pa.Array:
     return pc.indices_nonzero(found).cast(pa.int64())
 
 
-def rows_kept(build: Store, samples: pa.Table, verdicts: Iterable[str]) -> pa.Array:
-    """Rows of samples, ascending, int64: those that any of some verdict fragments keeps."""
-    return rows_of(samples, pa.concat_tables([kept_samples(build, path) for path in verdicts]))
+def rows_chosen(build: Store, samples: pa.Table, verdicts: Iterable[str]) -> pa.Array:
+    """Rows of samples, ascending, int64: those that any of some verdict fragments keeps, or files of `AHEAD` name."""
+    found = [
+        read_table(build, path, ["id", "record_id"]) if path.startswith(f"{AHEAD}/") else kept_samples(build, path)
+        for path in verdicts
+    ]
+    return rows_of(samples, pa.concat_tables(found))
 
 
 def field_values(

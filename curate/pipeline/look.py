@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from curate.media.guarded import decodes
 from curate.pipeline.annotate import Context, seen
@@ -25,8 +23,8 @@ from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import decoded
 from curate.pipeline.flow import handed
-from curate.pipeline.groups import GroupFragment
-from curate.pipeline.kept import field_values, rows_kept
+from curate.pipeline.groups import GroupFragment, sample_keys
+from curate.pipeline.kept import field_values, rows_chosen
 from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import KEY_HEX, Partition
 from curate.pipeline.paths import Group
@@ -40,10 +38,13 @@ from curate.schema.tables import SAMPLES
 from curate.signals.probed import PROBED
 from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
-from curate.storage.tables import read_table, write_table
+from curate.storage.tables import read_table, write_named_table, write_table
+
+RESTS = "looked"
+"""Folder of rows of the second look that no fragment of this build has."""
 
 VERDICTS = pa.field("verdicts", pa.list_(pa.string()), nullable=False)
-"""Verdict fragments of all decisions of this run up to now that kept samples of the partition."""
+"""Files that name what decisions of this run have chosen of the partition, as `kept.rows_chosen` takes them."""
 
 RESULT = pa.schema(
     [
@@ -51,6 +52,7 @@ RESULT = pa.schema(
         VERDICTS,
         pa.field("files", FILES, nullable=False),
         pa.field("fragments", pa.map_(pa.string(), pa.string()), nullable=False),  # by group
+        pa.field("rests", pa.list_(pa.string()), nullable=False),  # files of RESTS that the next run may take up
         pa.field("look", pa.struct(TALLY), nullable=False),  # a sample counts once for each group
         DECODES,
     ]
@@ -82,6 +84,7 @@ def look(
             "verdicts": list(verdicts),
             "files": [],
             "fragments": [],
+            "rests": [],
             "look": dict.fromkeys((f.name for f in TALLY), 0),
             DECODES.name: decodes_column()[0].as_py(),
         }
@@ -119,34 +122,42 @@ class Look:
     def _looked(self, block: pa.Table, partition: Partition, models: Models) -> pa.Table:
         build, paths, board = self._context.build, self._context.paths, self._context.board
         whole = read_table(build, paths.samples(partition.name, partition.source))
-        rows = rows_kept(build, whole, block.column("verdicts")[0].as_py())
+        rows = rows_chosen(build, whole, block.column("verdicts")[0].as_py())
         samples = whole.take(rows)
-        ids = samples.column("sample_id").combine_chunks()
-        chosen = _digest(samples)
+        keys = sample_keys(samples)
+        chosen = digest_of_rows(keys.to_pylist())[:KEY_HEX]
         committed: dict[str, str] = dict(block.column("fragments")[0].as_py())
+        rests: list[str] = []
         todo: list[tuple[_Group, pa.Array]] = []
         total = reused = failed = again = 0
         for group in self._groups:
             path = paths.signals(partition.name, partition.source, group.name, chosen)
             committed[group.name] = path
-            total += len(ids)
+            total += len(keys)
+            older = [
+                path
+                for root in ("signals", RESTS)
+                for path in self._context.committed.below(f"{root}/{group.name}/{partition.name}-")
+            ]
             if self._context.committed.holds(path):
-                reused += len(ids)
+                reused += len(keys)
+                rests += [path for path in older if path.startswith(RESTS)]
                 continue
             fragment = GroupFragment(group, paths, models)
-            held = fragment.rows_held(build, self._context.committed, partition, _once(whole, ids))
-            lacking = pc.indices_nonzero(pc.invert(pc.is_in(ids, value_set=held.column("sample_id").combine_chunks())))
-            reused += held.num_rows
+            held = fragment.rows_held(build, older)
+            lacking = pc.indices_nonzero(pc.invert(pc.is_in(keys, value_set=sample_keys(held))))
+            reused += len(keys) - len(lacking)
             todo.append((_Group(group, fragment, held, path), lacking))
         board.add("look", total=total, reused=reused)
-        files = [one.commit(self._context, ids) for one, lacking in todo if not len(lacking)]
+        done = [one.commit(self._context, partition, keys) for one, lacking in todo if not len(lacking)]
         # groups that lack the same samples see them together, decoded once
         for _, together in groupby([one for one in todo if len(one[1])], lambda one: one[1].to_pylist()):
             mine, lack = zip(*together, strict=True)
             told = self._computed(partition, mine, samples.take(lack[0]), rows.take(lack[0]), committed, models)
             failed, again = failed + told[0], again + told[1]
-            files += [one.commit(self._context, ids) for one in mine]
-        return self._result(block, files, committed, (total, reused, failed, again))
+            done += [one.commit(self._context, partition, keys) for one in mine]
+        rests += [rest for _, rest in done if rest is not None]
+        return self._result(block, [file for file, _ in done], committed, rests, (total, reused, failed, again))
 
     def _computed(
         self,
@@ -191,13 +202,19 @@ class Look:
         return failed, again
 
     def _result(
-        self, block: pa.Table, files: Sequence[File], fragments: Mapping[str, str], told: tuple[int, int, int, int]
+        self,
+        block: pa.Table,
+        files: Sequence[File],
+        fragments: Mapping[str, str],
+        rests: Sequence[str],
+        told: tuple[int, int, int, int],
     ) -> pa.Table:
         before = block.column("look")[0].as_py()
         sums = [before[field.name] + count for field, count in zip(TALLY, told, strict=True)]
         columns: dict[str, Any] = {name: block.column(name) for name in (*PARTITION.names, "verdicts")}
         columns["files"] = files_column(block.column("files"), files)
         columns["fragments"] = pa.array([list(fragments.items())], RESULT.field("fragments").type)
+        columns["rests"] = pa.array([[*block.column("rests")[0].as_py(), *rests]], RESULT.field("rests").type)
         columns["look"] = tally_column("look", *sums)[1]
         columns[DECODES.name] = decodes_column(decodes_of(block.column(DECODES.name)[0].as_py()), decodes())
         return pa.table(columns, schema=RESULT)
@@ -212,20 +229,14 @@ class _Group:
     held: pa.Table
     path: str
 
-    def commit(self, context: Context, ids: pa.StringArray) -> File:
-        """Write the fragment: the rows of all samples `ids`, in that order."""
+    def commit(self, context: Context, partition: Partition, keys: pa.Array) -> tuple[File, str | None]:
+        """Write the fragment: the rows of all samples `keys`, in that order; and, where older fragments hold others,
+        a file of these: a threshold that comes back computes nothing."""
         whole = pa.concat_tables([self.held, self.fragment.computed_rows()])
-        return write_table(context.build, self.path, whole.take(pc.index_in(ids, value_set=whole.column("sample_id"))))
-
-
-def _digest(samples: pa.Table) -> str:
-    """Which samples they are; of records that are the same bytes, also of which."""
-    keys = pc.binary_join_element_wise(samples.column("record_id"), samples.column("sample_id"), " ")
-    return digest_of_rows(keys.to_pylist())[:KEY_HEX]
-
-
-def _once(samples: pa.Table, ids: pa.StringArray) -> pa.StringArray:
-    """Those ids that no two samples of a partition share: records that are the same bytes have texts of their own."""
-    counted = pc.value_counts(samples.column("sample_id").combine_chunks())
-    single: NDArray[np.bool_] = counted.field("counts").to_numpy() == 1
-    return ids.filter(pc.is_in(ids, value_set=counted.field("values").filter(pa.array(single))))
+        there = sample_keys(whole)
+        file = write_table(context.build, self.path, whole.take(pc.index_in(keys, value_set=there)))
+        others = whole.filter(pc.invert(pc.is_in(there, value_set=keys)))
+        if not others.num_rows:
+            return file, None
+        folder = f"{RESTS}/{self.group.name}/{partition.name}"
+        return file, write_named_table(context.build, folder, others.combine_chunks()).path

@@ -15,7 +15,7 @@ from curate.pipeline.blocks import FAIL, FAILURE_TYPE, failure_array, unpack_vie
 from curate.schema.errors import CurateError
 from curate.schema.fields import RunsOn
 from curate.schema.verdict import Failure
-from curate.signals.base import Batch, Result, Signal
+from curate.signals.base import Batch, Result, Signal, Unloaded
 from curate.signals.probed import PROBED
 from curate.tokenizers.base import Tokenizer
 
@@ -27,7 +27,7 @@ def answer_schema(signals: Sequence[Signal]) -> pa.Schema:
 
 
 class NotLoaded(Exception):
-    """The process was started anew since a model was loaded."""
+    """The process was started anew since a model was loaded, or the model was lost."""
 
 
 class ModelService:
@@ -56,12 +56,24 @@ class ModelService:
                 raise NotLoaded(spec[0])
             signals.append(signal)
         columns: dict[str, pa.Array] = {}
-        for signal in signals:
-            found = _columns(signal, compute_batch(signal, batch_of(block, signal.needs, signal.after)))
+        for signal, spec in zip(signals, specs, strict=True):
+            try:
+                results = compute_batch(signal, batch_of(block, signal.needs, signal.after))
+            except Unloaded as exc:
+                self._signals.pop("".join(spec)).close()
+                raise NotLoaded(str(exc)) from exc
+            found = _columns(signal, results)
             columns |= found
             for field in signal.gives:
                 block = block.append_column(field.name, found[field.name])
         return pa.table({name: columns[name] for name in answer_schema(signals).names}, schema=answer_schema(signals))
+
+    def close(self) -> None:
+        """Forget what was loaded, and give back what does not end with it."""
+        for signal in self._signals.values():
+            signal.close()
+        self._signals.clear()
+        self._tokenizers.clear()
 
     def load_tokenizer(self, name: str, on: str) -> str:
         """Load a tokenizer of the zoo, or of a folder, onto what is said as JSON; its card as JSON."""
@@ -107,10 +119,11 @@ def compute_batch(signal: Signal, batch: Batch) -> list[Result]:
 
     Raises:
         CurateError: a signal that does not give one result a sample, or says itself that no sample will have one.
+        Unloaded: it lost what it had loaded.
     """
     try:
         results = signal(batch)
-    except CurateError:
+    except (CurateError, Unloaded):
         raise
     except Exception:
         results = [_alone(signal, batch, i) for i in range(len(batch))]
@@ -132,7 +145,7 @@ def _alone(signal: Signal, batch: Batch, i: int) -> Result:
     )
     try:
         return signal(one)[0]
-    except CurateError:
+    except (CurateError, Unloaded):
         raise
     except Exception as exc:  # recorded, with its class and message
         return Failure.of(f"annotate:{signal.name}", exc, attempt=2)

@@ -53,6 +53,9 @@ class Caller(Protocol):
     def reject(self) -> HelperDied:
         """The error to raise where an answer's value is wrong."""
 
+    def close(self) -> None:
+        """Give back what was loaded."""
+
 
 class InProcess:
     """A `ModelService` in this process. A call that takes longer than its limit ends the process."""
@@ -83,6 +86,10 @@ class InProcess:
         """The error to raise where an answer's value is wrong."""
         return HelperDied("Crashed", "gave an answer of the wrong form")
 
+    def close(self) -> None:
+        """Give back what was loaded."""
+        self._service.close()
+
 
 class Models:
     """Signals and tokenizers that were asked for, loaded where `caller` runs them and again in a process that replaces
@@ -92,6 +99,11 @@ class Models:
         self._caller = caller
         self._loaded: set[tuple[str, ...]] = set()
         self._said: dict[tuple[str, ...], Any] = {}
+
+    def close(self) -> None:
+        """Give back what was loaded; it is loaded again when it is asked for."""
+        self._caller.close()
+        self._loaded.clear()
 
     def load_signal(self, signal: Signal) -> None:
         """Load a signal, unless it is.
@@ -154,7 +166,10 @@ class Models:
             self._loaded.clear()
             for spec in specs:
                 self._load("load_signal", *spec)
-            answer = self._caller.call("compute", specs, rows, limit_s=limit)
+            try:
+                answer = self._caller.call("compute", specs, rows, limit_s=limit)
+            except NotLoaded as exc:  # of one of these samples, then
+                raise HelperDied("Crashed", str(exc)) from exc
         schema = answer_schema(signals)
         if not isinstance(answer, pa.Table) or answer.schema != schema or answer.num_rows != rows.num_rows:
             raise self._caller.reject()
@@ -219,14 +234,10 @@ class Models:
             ) from exc
 
 
-def models(isolated: bool = False) -> Models:
-    """Those of this process, or those of its helper."""
-    return _models(isolated)
-
-
 @cache
-def _models(isolated: bool) -> Models:
-    return Models(helper() if isolated else InProcess())
+def models() -> Models:
+    """Those of this process."""
+    return Models(InProcess())
 
 
 def helper() -> Helper:
@@ -236,8 +247,17 @@ def helper() -> Helper:
 
 @contextmanager
 def leased(board: Board, stage: str, partition: str) -> Iterator[Models]:
-    """The models for a partition while a worker is at it: in a helper where a worker died on it before."""
-    yield models(isolated=board.lease(stage, partition))
+    """The models for a partition while a worker is at it: in a helper where a worker died on it before, for as long as
+    that takes, and with none in this process: a GPU may have no room for both."""
+    if board.lease(stage, partition):
+        models().close()
+        apart = Models(helper())
+        try:
+            yield apart
+        finally:
+            apart.close()
+    else:
+        yield models()
     board.release(stage, partition)
 
 

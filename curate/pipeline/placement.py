@@ -209,10 +209,13 @@ def _decoders(has: Capacity) -> tuple[int, int, float]:
     decodes and computes in turn, on one thread.
 
     Where a machine is shared each reserves half a CPU: the rest is for listing, fetching, Ray's own tasks and models on
-    GPUs, which wait more than they work. Where there are few CPUs all workers start at once, beside the first listing.
+    GPUs, which wait more than they work. On one machine of few CPUs all workers start at once, beside the first
+    listing. Not on a cluster: of a node that dies they come again on those that are left, which may then have room for
+    nothing else, and only workers beyond the fewest are given up where they wait for tasks that have no room.
     """
     if has.is_shared:
-        return (has.cpus if has.cpus < SMALL_CLUSTER else 1), has.cpus, min(0.5, has.cpus / 4)
+        at_once = has.cpus < SMALL_CLUSTER and not has.grows
+        return (has.cpus if at_once else 1), has.cpus, min(0.5, has.cpus / 4)
     return 1, GROWTH * has.cpus, 1
 
 

@@ -62,30 +62,37 @@ def reset_failures(
 
 def _keep_good(build: Store, engine: Engine, failing: Mapping[str, Sequence[str]], groups: Sequence[Group]) -> set[str]:
     """Rows of the second look of samples that did not fail there, in fragments of their own, which the run that follows
-    takes them from: its models are dear. Not where an earlier stage of the partition is done again.
+    takes them from: its models are dear. Not where records of the partition are fetched or cut again.
 
     Returns:
         Paths of these fragments.
     """
     again = {_partition(path) for folder in ("fetched", "records") for path in failing[folder]}
     second = {group.name for group in groups if group.is_second}
-    again |= {_partition(path) for path in failing["signals"] if _folder(path) not in second}
-    bad = {_partition(path) for path in failing["signals"]} - again
+    failed: dict[str, list[str]] = {}
+    for path in failing["signals"]:
+        if _partition(path) not in again:
+            failed.setdefault(_partition(path), []).append(path)
     stale: dict[str, list[str]] = {}
-    for group in second if bad else ():
+    for group in second if failed else ():
         for stat in build.files(f"signals/{group}"):
-            if _partition(stat.path) in bad:
+            if _partition(stat.path) in failed:
                 stale.setdefault(_partition(stat.path), []).append(stat.path)
-    return {path for some in engine.map(_write_good, [(build, paths) for paths in stale.values()]) for path in some}
+    work = [(build, paths, failed[name]) for name, paths in stale.items()]
+    return {path for some in engine.map(_write_good, work) for path in some}
 
 
-def _write_good(build: Store, paths: Sequence[str]) -> list[str]:
-    """Write the rows of samples that failed in none of some fragments of a partition; the paths of what was written."""
-    tables = [read_table(build, path) for path in paths]
-    failed = [table.filter(rows_failed(table)).column("sample_id").combine_chunks() for table in tables]
-    bad = pa.concat_arrays(failed)
+def _write_good(build: Store, paths: Sequence[str], failing: Sequence[str]) -> list[str]:
+    """Write the rows of samples that failed nowhere, of some fragments of a partition; the paths of what was written.
+
+    Args:
+        failing: fragments of the partition that hold failures.
+    """
+    tables = (read_table(build, path) for path in failing)
+    bad = pa.concat_arrays([t.filter(rows_failed(t)).column("sample_id").combine_chunks() for t in tables])
     written = []
-    for path, table in zip(paths, tables, strict=True):
+    for path in paths:
+        table = read_table(build, path)
         good = table.filter(pc.invert(pc.is_in(table.column("sample_id"), value_set=bad)))
         if good.num_rows:
             written.append(write_named_table(build, path.rpartition("-")[0], good).path)

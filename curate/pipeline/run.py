@@ -142,6 +142,7 @@ def run(
             READ_LOG,
             TOKEN_LOG,
             *decided.pairs,
+            *decided.rests,
             *(p for one in tokenized for some in one.fragments.values() for p in some),
         ]
         known = {file.path: file for file in (*found.files, *decided.files, *(f.file for f in fragments))}

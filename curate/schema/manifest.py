@@ -12,7 +12,7 @@ from curate.schema.codec import CodecCard
 FORMAT = 2
 MANIFEST = "manifest.json"
 
-WORK = ("tokenized/", "pairs/", "units/")
+WORK = ("tokenized/", "pairs/", "units/", "looked/")
 """Folders of what a run keeps for the next one, and that the manifest does not name: they may hold more than a build
 shows (samples that were kept before a threshold moved), and a build follows from input and recipe alone."""
 

@@ -60,6 +60,10 @@ def Text(name: str, *, kinds: tuple[str, ...] = KINDS, about: str = "") -> Signa
     return SignalField(name, pa.string(), kinds=kinds, about=about)
 
 
+class Unloaded(Exception):
+    """A signal lost what it had loaded, such as a server of its model: it must be loaded again, and asked again."""
+
+
 class Options(BaseModel):
     """Options of a signal in the recipe; subclasses add fields. Unknown keys are refused with the allowed names."""
 
@@ -140,6 +144,9 @@ class Signal(ABC):
 
     def load(self) -> None:  # noqa: B027 - optional to override
         """Load models onto `on.device`, in `on.dtype`; called once in each worker before the first batch."""
+
+    def close(self) -> None:  # noqa: B027 - optional to override
+        """Give back what does not end with the object, such as a process; it may be loaded again."""
 
     def version(self) -> str:
         """What the result depends on beside media and options: code version and model digest. Cheap, no model load."""

@@ -24,12 +24,12 @@ from curate.schema.nearest import meant
 from curate.schema.recipe import CaptionerUse
 from curate.schema.verdict import Failure
 from curate.signals import answers, base, prompts
-from curate.signals.base import AUDIBLE, VISUAL, Batch, Result, Signal, Text, failure_of
+from curate.signals.base import AUDIBLE, VISUAL, Batch, Result, Signal, Text, Unloaded, failure_of
 from curate.signals.caption import clean
 from curate.signals.captioner import MAX_NEW_TOKENS, PROMPT, Captioner, TransformersCaptioner, captioner_of
 from curate.signals.endpoint import Answer, Endpoint, max_tokens_of
 from curate.signals.kept import Kept
-from curate.signals.meter import Counts, Meter, RemoteMeter
+from curate.signals.meter import Meter, RemoteMeter
 from curate.signals.presets import PRESETS, Preset
 from curate.signals.serve import Server, check_command
 
@@ -144,14 +144,15 @@ class CaptionerSignal(Signal):
         if use.serve is not None:
             self._server = Server(use)
             self._server.start()
-        self._meter: Counts = RemoteMeter(options.meter) if options.meter else Meter({use.name: use.calls})
-        self._endpoint = Endpoint(use, self._meter, self._server.url if self._server is not None else None)
+        meter = RemoteMeter(options.meter) if options.meter else Meter({use.name: use.calls})
+        self._endpoint = Endpoint(use, meter, self._server.url if self._server is not None else None)
         if options.build:
             self._kept = Kept()
             self._kept.sweep()
 
     def __call__(self, batch: Batch) -> list[Result]:
-        """Raises CurateError where no sample will get an answer: a budget is spent, a key is refused."""
+        """Raises CurateError where no sample will get an answer: a budget is spent, a key is refused; Unloaded where
+        the server of its model ended."""
         until = time.monotonic() + BATCH_SECONDS + SAMPLE_SECONDS * len(batch)
 
         def one(i: int) -> Result:
@@ -167,22 +168,18 @@ class CaptionerSignal(Signal):
         if self._endpoint is None:
             return self._by_model(batch, nothing)
         if self._server is not None and self._server.has_ended():
-            self._serve_again()
+            raise Unloaded("ended the server of its model")
         with ThreadPoolExecutor(self.use.calls.concurrency) as pool:
             results = list(pool.map(one, range(len(batch))))
-        lost = [i for i, said in enumerate(results) if isinstance(said, Failure)]
+        lost = any(isinstance(said, Failure) for said in results)
         if self._server is not None and lost and self._server.has_ended(NOTICED_SECONDS):
-            # it ended of one of them, and took the others along that it was asked of at the time
-            for i in lost:
-                if self._server.has_ended(NOTICED_SECONDS):
-                    self._serve_again()
-                results[i] = one(i)
+            # it ended of one of them, and took the others along that it was asked of at the time; answers are kept
+            raise Unloaded("ended the server of its model")
         return results
 
-    def _serve_again(self) -> None:
-        assert self._server is not None
-        self._server.again()
-        self._endpoint = Endpoint(self.use, self._meter, self._server.url)
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.stop()
 
     def _by_model(self, batch: Batch, nothing: dict[str, Any]) -> list[Result]:
         """The results by a model that is no endpoint, which is asked of all samples at once."""
@@ -233,7 +230,9 @@ class CaptionerSignal(Signal):
         assert self._endpoint is not None, "load it first"
         if self._kept is None:
             return self._values(self._endpoint.ask(body, until))
-        key = key_of([self.options.build, body])
+        key = key_of(
+            [self.options.build, body] if self.use.serve is None else [self.options.build, self.use.serve, body]
+        )
         kept = self._kept.get(key)
         if kept is not None:
             return self._values(Answer(*kept))

@@ -81,6 +81,7 @@ class Endpoint:
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once),
+            trust_env=url is None,  # no proxy stands between a worker and its own server
         )
         self._url = f"{(url or str(use.endpoint)).rstrip('/')}/chat/completions"
 

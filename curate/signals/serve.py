@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from typing import IO
 
 from curate.schema.errors import CurateError
@@ -24,9 +26,6 @@ READY_SECONDS = 1700.0
 
 ASKED_SECONDS = 0.2
 """How often it is asked whether it is ready."""
-
-STARTS = 4
-"""How often one worker starts its server, before it gives up."""
 
 _SAID = 600
 """Characters of a server's last words in a message."""
@@ -51,7 +50,6 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._leash: int | None = None
         self._log: IO[bytes] | None = None
-        self._starts = 0
         self.url = ""
 
     def has_ended(self, wait_s: float = 0) -> bool:
@@ -68,12 +66,11 @@ class Server:
         """Start the server and wait until it answers.
 
         Raises:
-            CurateError: it ends or does not answer, or has ended too often.
+            CurateError: it ends, or does not answer.
         """
         import httpx
 
         self.stop()
-        self._starts += 1
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}/v1"
         command = shlex.split(self._command.format(model=shlex.quote(self._use.model), port=port))
@@ -93,7 +90,7 @@ class Server:
             if self.has_ended():
                 raise self._failed(f"ended with exit code {self._process.poll()} before it was ready")
             try:
-                if httpx.get(f"{self.url}/models", timeout=5).status_code == 200:
+                if httpx.get(f"{self.url}/models", timeout=5, trust_env=False).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass  # not yet
@@ -101,24 +98,16 @@ class Server:
                 raise self._failed(f"did not answer within {READY_SECONDS:g} s")
             time.sleep(ASKED_SECONDS)
 
-    def again(self) -> None:
-        """Start it once more, after it ended by itself.
-
-        Raises:
-            CurateError: as `start`.
-        """
-        if self._starts >= STARTS:
-            raise self._failed(f"ended {self._starts} times")
-        self.start()
-
     def stop(self) -> None:
         """End the server and all that it started."""
         if self._leash is not None:
-            os.close(self._leash)  # the kernel kills the group
+            os.close(self._leash)
             self._leash = None
         if self._process is not None:
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # what it started may live on after it
             self._process.wait()
+            self._process = None
         if self._log is not None:
             self._log.close()
 

@@ -51,9 +51,9 @@ tokenize:
     - {name: caption, tokenizer: text-bpe-8k}
 """
 
-DARK, SANE, RED = 6, 8, 2
-"""Images: below 60 of brightness (of these half above 30), above it, and above 220 of red; each of the red ones has a
-smaller and less red copy."""
+DARK, SANE, RED, HEAP = 6, 8, 2, 7
+"""Images: below 60 of brightness (of these half above 30); above it; above 220 of red, each with a smaller and less red
+copy; and, still redder, look-alikes of one another."""
 
 
 def make_images(folder: Path) -> None:
@@ -69,6 +69,11 @@ def make_images(folder: Path) -> None:
         image(f"dark{i}", (20, 20, 20) if i % 2 else (45, 45, 45))
     for i in range(SANE):
         image(f"sane{i}", (90 + 8 * i, 120, 200 - 9 * i))
+    image("heap0", (240, 60, 200))
+    for i in range(1, HEAP):
+        with Image.open(folder / "heap0.png") as first:
+            Image.fromarray(np.asarray(first) - np.uint8([0, i, 0])).save(folder / f"heap{i}.png")
+        (folder / f"heap{i}.txt").write_text("one of a heap")
     for i in range(RED):
         image(f"red{i}", (230, 120 + 40 * i, 120))
         with Image.open(folder / f"red{i}.png") as whole:
@@ -156,8 +161,8 @@ def name_of(row: dict[str, Any]) -> str:
 
 
 def test_a_run_may_end_before_the_second_look_and_after_it(built: Built) -> None:
-    assert built.kept == (SANE + RED, SANE + RED), "afterwards it is the copies in place of the red ones"
-    assert [len(calls) for calls in built.calls] == [0, SANE + 2 * RED, 0]
+    assert built.kept == (SANE + RED + 1, SANE + RED), "afterwards it is the copies in place of the red ones"
+    assert [len(calls) for calls in built.calls] == [0, SANE + 2 * RED + HEAP, 0]
 
 
 def test_only_what_is_kept_is_looked_at_and_the_ledger_says_so(built: Built) -> None:
@@ -184,7 +189,7 @@ def test_the_build_is_whole_and_says_what_was_saved(built: Built) -> None:
     assert verify(build).problems == []
     second = built.manifest.second_look
     assert second is not None
-    assert (second.signals, second.models, second.samples) == (["dear"], ["dear"], SANE + 2 * RED)
+    assert (second.signals, second.models, second.samples) == (["dear"], ["dear"], SANE + 2 * RED + HEAP)
     assert summarise(build, built.manifest, 0.5, made.decodes).calls_saved == {"dear": DARK}
     [dark] = [row["id"] for row in place.ledger("build") if name_of(row) == "dark0"]
     assert "signal redness = not evaluated" in explain(build, dark).text()
@@ -197,13 +202,15 @@ def test_a_lowered_threshold_looks_at_the_newcomers_alone_and_gives_the_bytes_of
     lower = ("min: 60", "min: 30")
     place.run("moved", lower)
     after = {row["id"] for row in place.ledger("moved") if row["not_evaluated"] is None}
-    assert len(after) == SANE + 2 * RED + DARK // 2
+    assert len(after) == SANE + 2 * RED + HEAP + DARK // 2
     assert place.calls == sorted(after - set(built.calls[1]))
     place.run("fresh", lower)
     assert shown(place.root / "moved") == shown(place.root / "fresh")
     place.run("moved")
     assert place.calls == [], "what was looked at is known"
     assert shown(place.root / "moved") == shown(place.root / "build")
+    place.run("moved", lower, until="look")
+    assert place.calls == [], "also where it was of no use in between"
 
 
 def test_what_fails_at_the_second_look_is_failed_and_can_be_tried_again(built: Built) -> None:
@@ -211,7 +218,8 @@ def test_what_fails_at_the_second_look_is_failed_and_can_be_tried_again(built: B
     place.breaks.touch()
     place.run("broken")
     failed = [row for row in place.ledger("broken") if row["outcome"] == "failed"]
-    assert {name_of(row) for row in failed} == {f"red{i}{copy}" for i in range(RED) for copy in ("", "_copy")}
+    red = {f"red{i}{copy}" for i in range(RED) for copy in ("", "_copy")}
+    assert {name_of(row) for row in failed} == red | {f"heap{i}" for i in range(HEAP)}
     assert {(row["stage"], row["error"], row["not_evaluated"]) for row in failed} == {
         ("annotate:dear", "RuntimeError", None)
     }
@@ -231,9 +239,9 @@ def test_a_run_says_its_second_looks_and_what_they_saved(built: Built) -> None:
     place.write()
     ended = Project(place.root).curate("run", place.recipe, "--out", place.root / "shell", "--workers", 1, "--json")
     events = [json.loads(line) for line in ended.stdout.splitlines()]
-    [first, copies] = [e for e in events if e["event"] == "stage_end" and e["stage"] == "look"]
-    assert (first["total"], first["passed"], first["reused"]) == (SANE + RED, SANE + RED, 0)
-    assert copies["passed"] == RED
-    assert copies["total"] == copies["passed"] + copies["reused"]
+    looks = [e for e in events if e["event"] == "stage_end" and e["stage"] == "look"]
+    # of a heap that falls whole one, then the next and as many as have fallen, and so on: not one by one
+    assert [look["passed"] for look in looks] == [SANE + RED + 1, RED + 2, HEAP - 3]
+    assert all(look["total"] == look["passed"] + look["reused"] for look in looks)
     assert events[-1]["calls_saved"] == {"dear": DARK}
     assert shown(place.root / "shell") == shown(place.root / "build")

@@ -113,7 +113,7 @@ def test_a_sample_that_kills_one_signal_of_several_costs_that_one_value(
 def test_both_places_give_the_same() -> None:
     sharpness = registry.build(SignalUse(name="sharpness"))
     rows = block(["a", "b", "c"], sharpness)
-    here, there = models(), models(isolated=True)
+    here, there = models(), Models(helper())
     for one in (here, there):
         one.load_signal(sharpness)
         one.load_tokenizer("text-bpe-8k", zoo.card("text-bpe-8k"))

@@ -13,13 +13,17 @@ from typing import Any
 
 import chat_server
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from curate.media.clips import Span
+from curate.media.examine import Viewed
 from curate.media.requests import Frames
+from curate.pipeline.blocks import FAIL
+from curate.pipeline.examined import Batch
+from curate.pipeline.models import InProcess, Models
 from curate.schema.errors import CurateError
 from curate.schema.recipe import CaptionerUse
-from curate.schema.verdict import Failure
-from curate.signals.base import Batch
 from curate.signals.captions import CaptionerOptions, CaptionerSignal
 
 COMMAND = f"{sys.executable} {chat_server.__file__} {{port}}"
@@ -30,19 +34,21 @@ def captioner(**changes: Any) -> CaptionerSignal:
     return CaptionerSignal(CaptionerOptions(use=CaptionerUse(**(given | changes))))
 
 
-def batch(*texts: str) -> Batch:
-    frames: list[Any] = [np.full((1, 48, 64, 3), (255, 0, 0), np.uint8) for _ in texts]
-    ids = [str(i) for i in range(len(texts))]
-    return Batch(ids, ["image"] * len(texts), list(texts), {Frames(448, 1.0, 1, crop=False): frames})
+def table(*texts: str) -> pa.Table:
+    view = Frames(448, 1.0, 1, crop=False)
+    batch = Batch()
+    for i, text in enumerate(texts):
+        row = {"sample_id": str(i), "kind": "image", "text": text, "width": 64, "height": 48}
+        frames = {view: np.full((1, 48, 64, 3), (255, 0, 0), np.uint8)}
+        batch.add(row, Viewed(i, Span(0, 0), frames), b"", [view], "pyav")
+    return batch.table([view])
 
 
 @pytest.fixture
-def served() -> Iterator[CaptionerSignal]:
-    signal = captioner()
-    signal.load()
-    yield signal
-    assert signal._server is not None
-    signal._server.stop()
+def served() -> Iterator[Models]:
+    models = Models(InProcess())
+    yield models
+    models.close()
 
 
 def processes() -> set[int]:
@@ -51,23 +57,22 @@ def processes() -> set[int]:
     return {int(pid) for pid in done.stdout.split()}
 
 
-def test_a_sample_that_ends_the_server_costs_its_own_caption_alone(served: CaptionerSignal) -> None:
-    said = served(batch("one", "crash", "three", "four"))
-    assert [s["short"] for s in said if not isinstance(s, Failure)] == ["Frames: red."] * 3
-    [failure] = [s for s in said if isinstance(s, Failure)]
-    assert (said.index(failure), failure.error) == (1, "EndpointError")
-    assert [s["short"] for s in served(batch("five")) if isinstance(s, dict)] == ["Frames: red."]
+def test_a_sample_that_ends_the_server_costs_its_own_caption_alone(served: Models) -> None:
+    short = captioner()
+    for _ in range(2):  # as often as such a sample comes
+        said = served.compute([short], table("one", "crash", "three", "four"))
+        assert said.column("short").to_pylist() == ["Frames: red.", None, "Frames: red.", "Frames: red."]
+        failures = said.column(FAIL + "short").to_pylist()
+        assert [f is None for f in failures] == [True, False, True, True]
+        assert (failures[1]["error"], failures[1]["stage"]) == ("Crashed", "annotate:short")
+    assert len(processes()) == 1
+    served.close()
+    assert processes() == set()
 
 
-def test_a_server_that_ends_again_and_again_ends_the_run(served: CaptionerSignal) -> None:
-    with pytest.raises(CurateError, match="captioner short: the server of its model ended 4 times"):
-        served(batch("crash", "crash", "crash", "crash", "crash"))
-
-
-def test_a_server_takes_a_gpu_and_its_command_is_part_of_the_captions(served: CaptionerSignal) -> None:
-    assert served.cost.gpus == 1
-    assert captioner().made_by() == served.made_by()
-    assert captioner(serve=COMMAND + " --dtype float16").made_by() != served.made_by()
+def test_a_server_takes_a_gpu_and_its_command_is_part_of_the_captions() -> None:
+    assert captioner().cost.gpus == 1
+    assert captioner(serve=COMMAND + " --dtype float16").made_by() != captioner().made_by()
 
 
 def test_the_server_ends_with_its_worker_whatever_ends_that(tmp_path: Path) -> None:
