@@ -27,7 +27,11 @@ annotate:
     compute: {dtype: bfloat16, gpus: 0.25, workers: WORKERS}
   - name: gpu_signal:Halved
   - name: gpu_signal:Place
+    for: kept
     compute: {workers: WORKERS}
+decide:
+  rules:
+    - {field: redness, min: 127}
 tokenize:
   streams:
     - {name: greys, tokenizer: "gpu_signal:Greys", compute: {batch: 16, workers: WORKERS}}
