@@ -27,7 +27,11 @@ annotate:
     compute: {dtype: bfloat16, gpus: 0.25, workers: WORKERS}
   - name: gpu_signal:Halved
   - name: gpu_signal:Place
+    for: kept
     compute: {workers: WORKERS}
+decide:
+  rules:
+    - {field: redness, min: 127}
 tokenize:
   streams:
     - {name: greys, tokenizer: "gpu_signal:Greys", compute: {batch: 16, workers: WORKERS}}
@@ -114,3 +118,15 @@ def test_pools_of_any_size_give_the_same_bytes(media: Path) -> None:
     first, *others = (content(built(media, 2, workers)[0]) for workers in (1, 2, 3))
     assert first
     assert all(first == other for other in others)
+
+
+@pytest.mark.long
+def test_an_image_that_kills_a_tokenizer_on_a_gpu_costs_itself(media: Path) -> None:
+    Image.new("RGB", (40, 40), "white").save(media / "media" / "00.png")
+    out, _ = built(media, 2)
+    ledger = ds.dataset(out / "verdicts", format="parquet").to_table(filter=ds.field("level") == "sample")
+    failed = ledger.filter(ds.field("outcome") == "failed").to_pylist()
+    assert [(row["stage"], row["error"]) for row in failed] == [("tokenize:greys", "Crashed")]
+    manifest = read_manifest(out)
+    [greys] = [stream for stream in manifest.streams if stream.name == "greys"]
+    assert greys.samples == manifest.counts.samples["kept"] > 5
