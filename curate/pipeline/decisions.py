@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
 from rich.console import Console
 
@@ -17,7 +18,7 @@ from curate.pipeline.causes import cause_lines
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import decodes_of
 from curate.pipeline.listing import Listing
-from curate.pipeline.look import RESTS, look
+from curate.pipeline.look import RESTS, kept_as_rest, look
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
 from curate.pipeline.plan import Plan
@@ -93,6 +94,7 @@ class Decisions:
                     self._chosen.setdefault(name, []).extend(paths)
                     new.add(name)
             if not new:
+                self._keep_others()
                 return
             self._look(sorted(new))
 
@@ -161,6 +163,21 @@ class Decisions:
                     self._decodes.add(decodes_of(row["decodes"]))
                     told.add(row["look"])
             told.end(stage)
+
+    def _keep_others(self) -> None:
+        """Keep what was looked at in partitions of which this run keeps nothing: a threshold may come back."""
+        work: dict[str, list[tuple[Store, str, Mapping[str, str]]]] = {}
+        for group in self._second:
+            digests = {s.name: self._paths.signals_as[s.name] for s in group.signals}
+            for folder in (f"signals/{group.name}", f"{RESTS}/{group.name}"):
+                for stat in self._build.files(folder):
+                    name = PurePosixPath(stat.path).name.rpartition("-")[0]
+                    if name not in self.looked and name in self._partitions:
+                        work.setdefault(name, []).append((self._build, stat.path, digests))
+        items = [one for some in work.values() for one in some]
+        for (_, path, _), kept in zip(items, self._cluster.engine().map(kept_as_rest, items), strict=True):
+            if kept is not None:
+                self._rests.setdefault(PurePosixPath(path).name.rpartition("-")[0], []).append(kept)
 
     def _nothing(self) -> str:
         of, what = self.counts.samples, "no sample was kept"

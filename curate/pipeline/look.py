@@ -7,6 +7,7 @@ threshold that is lowered costs the newcomers alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -23,7 +24,7 @@ from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import decoded
 from curate.pipeline.flow import handed
-from curate.pipeline.groups import GroupFragment, sample_keys
+from curate.pipeline.groups import SIGNALS, GroupFragment, sample_keys
 from curate.pipeline.kept import field_values, rows_chosen
 from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import KEY_HEX, Partition
@@ -36,6 +37,7 @@ from curate.schema.manifest import File
 from curate.schema.recipe import Compute
 from curate.schema.tables import SAMPLES
 from curate.signals.probed import PROBED
+from curate.storage import Store
 from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
 from curate.storage.tables import read_table, write_named_table, write_table
@@ -185,7 +187,8 @@ class Look:
         def tables() -> Iterator[pa.Table]:
             done = 0
             for batch in decoded(build, samples.select(SAMPLES.names), views, "look", paths.reader):
-                yield seen(batch, views, given, done)
+                table = seen(batch, views, given, done)
+                yield table.append_column("record_id", batch.samples.column("record_id"))
                 done += len(batch.views)
 
         failed = again = 0
@@ -218,6 +221,18 @@ class Look:
         columns["look"] = tally_column("look", *sums)[1]
         columns[DECODES.name] = decodes_column(decodes_of(block.column(DECODES.name)[0].as_py()), decodes())
         return pa.table(columns, schema=RESULT)
+
+
+def kept_as_rest(build: Store, path: str, digests: Mapping[str, str]) -> str | None:
+    """Keep a fragment of the second look, or a file of RESTS, for later runs: where it is then. None where its values
+    were made otherwise than they would be now (`digests`, by signal)."""
+    table = read_table(build, path)
+    if json.loads((table.schema.metadata or {}).get(SIGNALS, b"{}")) != digests:
+        return None
+    if path.startswith(f"{RESTS}/"):
+        return path
+    group, name = path.split("/")[-2:]
+    return write_named_table(build, f"{RESTS}/{group}/{name.rpartition('-')[0]}", table).path
 
 
 @dataclass(frozen=True)
