@@ -105,6 +105,7 @@ def main() -> None:
         partitions = _partitions(build, source, recipe, args.repeat)
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader)
         with connect(None, args.workers) as cluster:
+            cluster.start()
             plan = settle(plan, cluster.capacity)
             rows = [step(build, plan, paths, partitions, cluster, args.repeat) for step in (_annotate, _tokenize)]
     if args.json:

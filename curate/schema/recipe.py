@@ -22,12 +22,12 @@ class Fetch(_Part):
     """How http(s) uris of a table are fetched."""
 
     concurrency: int = Field(8, ge=1, le=1024, description="requests at once in one worker")
-    timeout: float = Field(30, gt=0, le=3600, description="seconds for one attempt at a file, connect to last byte")
+    timeout: float = Field(30.0, gt=0, le=3600, description="seconds for one attempt at a file, connect to last byte")
     attempts: int = Field(
         4, ge=1, le=20, description="tries at a file whose error may pass: 408, 425, 429, 5xx, timeout, connection lost"
     )
     max_wait: float = Field(
-        30,
+        30.0,
         ge=0,
         le=3600,
         description="longest seconds between two attempts, whatever the server's Retry-After asks for",
@@ -218,7 +218,7 @@ class Sampling(_Part):
     """How a captioner's model draws its words."""
 
     temperature: float | None = Field(
-        0, ge=0, le=2, description="0: the likeliest words. null: the server's own choice, nothing is sent"
+        0.0, ge=0, le=2, description="0: the likeliest words. null: the server's own choice, nothing is sent"
     )
     max_tokens: int | None = Field(
         None,
@@ -256,7 +256,7 @@ class Calls(_Part):
         le=20,
         description="tries at a request whose error may pass: 408, 425, 429, 5xx, timeout, no connection",
     )
-    timeout: float = Field(60, gt=0, le=600, description="seconds for one attempt, connect to last byte")
+    timeout: float = Field(60.0, gt=0, le=600, description="seconds for one attempt, connect to last byte")
     max_requests: int | None = Field(
         None, ge=1, description="budget of one run, each attempt counts; when it is spent the run stops"
     )
