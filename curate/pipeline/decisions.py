@@ -166,18 +166,19 @@ class Decisions:
 
     def _keep_others(self) -> None:
         """Keep what was looked at in partitions of which this run keeps nothing: a threshold may come back."""
-        work: dict[str, list[tuple[Store, str, Mapping[str, str]]]] = {}
+        named: list[str] = []
+        items: list[tuple[Store, str, Mapping[str, str]]] = []
         for group in self._second:
             digests = {s.name: self._paths.signals_as[s.name] for s in group.signals}
             for folder in (f"signals/{group.name}", f"{RESTS}/{group.name}"):
                 for stat in self._build.files(folder):
                     name = PurePosixPath(stat.path).name.rpartition("-")[0]
                     if name not in self.looked and name in self._partitions:
-                        work.setdefault(name, []).append((self._build, stat.path, digests))
-        items = [one for some in work.values() for one in some]
-        for (_, path, _), kept in zip(items, self._cluster.engine().map(kept_as_rest, items), strict=True):
+                        named.append(name)
+                        items.append((self._build, stat.path, digests))
+        for name, kept in zip(named, self._cluster.engine().map(kept_as_rest, items), strict=True):
             if kept is not None:
-                self._rests.setdefault(PurePosixPath(path).name.rpartition("-")[0], []).append(kept)
+                self._rests.setdefault(name, []).append(kept)
 
     def _nothing(self) -> str:
         of, what = self.counts.samples, "no sample was kept"

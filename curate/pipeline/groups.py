@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.pipeline.blocks import FAIL, FAILURE_TYPE, LOST, failure_array, failures_of, view_name
+from curate.pipeline.kept import sample_keys
 from curate.pipeline.listing import Listing
 from curate.pipeline.models import Models
 from curate.pipeline.partitions import Partition
@@ -113,11 +114,6 @@ class GroupFragment:
     def _columns(self) -> list[str]:
         fields = [f.name for s in self.group.signals for f in s.gives]
         return [*fields, *(FAIL + s.name for s in self.group.signals)]
-
-
-def sample_keys(table: pa.Table) -> pa.Array:
-    """A text for each sample that tells it from all others: samples of records that are the same bytes have one id."""
-    return pc.binary_join_element_wise(table.column("record_id"), table.column("sample_id"), " ").combine_chunks()
 
 
 def _computed(models: Models, batch: pa.Table, signals: Sequence[Signal]) -> dict[str, pa.Array | pa.ChunkedArray]:

@@ -22,17 +22,24 @@ def kept_samples(build: Store, verdicts: str) -> pa.Table:
     return table.filter(kept).select(["id", "record_id"])
 
 
+def sample_keys(table: pa.Table, column: str = "sample_id") -> pa.Array:
+    """A text for each sample that tells it from all others: samples of records that are the same bytes have one id.
+
+    Args:
+        table: with `record_id`.
+        column: of the samples' ids.
+    """
+    return pc.binary_join_element_wise(table.column("record_id"), table.column(column), " ").combine_chunks()
+
+
 def rows_of(samples: pa.Table, wanted: pa.Table) -> pa.Array:
     """Rows of samples, ascending, int64: those of `wanted`.
-
-    Samples of records that are the same bytes have the same ids, so both ids are compared.
 
     Args:
         samples: with `sample_id` and `record_id`.
         wanted: as of `kept_samples`.
     """
-    there = _keys(samples.column("record_id"), samples.column("sample_id"))
-    found = pc.is_in(there, value_set=_keys(wanted.column("record_id"), wanted.column("id")))
+    found = pc.is_in(sample_keys(samples), value_set=sample_keys(wanted, "id"))
     return pc.indices_nonzero(found).cast(pa.int64())
 
 
@@ -72,7 +79,3 @@ def field_values(
             table = read_table(build, paths.signals(partition.name, partition.source, group), names).take(rows)
         found |= {name: table.column(name) for name in names}
     return found
-
-
-def _keys(records: pa.ChunkedArray, samples: pa.ChunkedArray) -> pa.Array:
-    return pc.binary_join_element_wise(records, samples, " ").combine_chunks()

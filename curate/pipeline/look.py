@@ -24,8 +24,8 @@ from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import decoded
 from curate.pipeline.flow import handed
-from curate.pipeline.groups import SIGNALS, GroupFragment, sample_keys
-from curate.pipeline.kept import field_values, rows_chosen
+from curate.pipeline.groups import SIGNALS, GroupFragment
+from curate.pipeline.kept import field_values, rows_chosen, sample_keys
 from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import KEY_HEX, Partition
 from curate.pipeline.paths import Group
