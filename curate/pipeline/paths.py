@@ -18,7 +18,7 @@ READER = Media().reader
 """The reader of video that is not named where it makes a fragment: so its fragments keep their names."""
 
 FETCH_VERSION = 1
-CUT_VERSION = 4
+CUT_VERSION = 5
 ANNOTATE_VERSION = 4
 """Versions of our own code: raised when results change."""
 

@@ -137,11 +137,11 @@ def test_a_decoder_that_does_not_look_at_the_time_is_killed(monkeypatch: pytest.
 
 
 def test_an_image_that_needs_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = guarded._Media("curate.media.service:MediaService", 64 << 20)
+    small = guarded._Media("curate.media.service:MediaService", 512 << 20)
     monkeypatch.setattr(guarded, "_media", small)
     with pytest.raises(Quarantined) as found:
-        guarded.decode(image(4500, 4500, "RGBA"), "image", [Frames(64)])
-    sentence = "Its helper process needed more memory than its limit of 64 MiB, 2 times."
+        guarded.decode(image(11000, 11000, "RGBA"), "image", [Frames(64)])
+    sentence = "Its helper process needed more memory than its limit of 512 MiB, 2 times."
     assert Failure.of("annotate:decode", found.value) == Failure("annotate:decode", "MemoryLimit", sentence, 2)
     assert_same(guarded.decode(FILM, "video", VIEWS), decode(FILM, "video", VIEWS))
     small.close()
