@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from rich.console import Console
 from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
 from curate.pipeline.progress import say_dashboard
-from curate.schema.manifest import File, Manifest
+from curate.schema.manifest import Manifest
 from curate.schema.recipe_file import RecipeFile
 from curate.shards.commit import read_manifest
 from curate.sources.base import Source
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from curate.pipeline.run import Result
     from curate.shards.report import Report
     from curate.shards.token_stream import TokenStream
-    from curate.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,7 @@ def execute(
     until: str | None,
 ) -> Result:
     """Connect to Ray and run a plan; see `curate.pipeline.run.run`."""
+    from curate.card import write_card
     from curate.pipeline.cluster import connect
     from curate.pipeline.run import run as run_plan
 
@@ -149,12 +149,3 @@ def execute(
 
     with connect(address, workers, dashboard, started) as cluster:
         return run_plan(plan, sources, build, cluster, console, write_card, retry_failed=retry_failed, until=until)
-
-
-def write_card(
-    build: Store, manifest: Manifest, files: Sequence[File], loader: Callable[[str], Tokenizer]
-) -> list[str]:
-    """`curate.card.write.write_card`, imported where it runs: torch and what draws are not held by this process."""
-    from curate.card.write import write_card as write
-
-    return write(build, manifest, files, loader)

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 if TYPE_CHECKING:  # workers draw no progress
     from curate.pipeline.progress import Stage
 
@@ -70,6 +68,8 @@ class Board:
     """
 
     def __init__(self) -> None:
+        import ray
+
         self._actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
 
     def add(self, stage: str, **counts: int) -> None:
@@ -79,12 +79,16 @@ class Board:
 
     def sums(self) -> dict[str, dict[str, int]]:
         """What was counted up to now."""
+        import ray
+
         return dict(ray.get(self._actor.sums.remote()))
 
     def lease(self, stage: str, partition: str) -> bool:
         """Take a partition for a stage; True if it was taken before and not released: its worker died, or it is done
         twice at once. Leases do not outlive the node of the board, and then a partition is taken as if for the first
         time."""
+        import ray
+
         return bool(ray.get(self._actor.lease.remote(stage, partition)))
 
     def release(self, stage: str, partition: str) -> None:
@@ -94,13 +98,15 @@ class Board:
     @contextmanager
     def shown(self, stages: Mapping[str, Stage]) -> Iterator[None]:
         """Keep the stages' progress at what the tasks say."""
+        from ray.exceptions import RayError
+
         ended = threading.Event()
 
         def ask() -> None:
             while not ended.wait(ASKED_SECONDS):
                 try:
                     sums = self.sums()
-                except ray.exceptions.RayError:
+                except RayError:
                     continue  # the actor is being started again; what is shown waits
                 for name, stage in stages.items():
                     stage.at(**sums.get(name, {}))

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -131,14 +132,21 @@ class Cluster:
 
     def release(self) -> None:
         """Say that no plan follows, only single tasks: a Ray that was started here ends meanwhile, which takes it more
-        than a second."""
+        than a second.
+
+        Ray's part of this process is gone when this returns; only its other processes are still ending. An object
+        reference that is freed while that part ends would make it end this process.
+        """
         if not self._is_up or not self._is_own:
             return
         import ray
+        from ray._private.worker import global_worker
 
         self._had, self._known, self._is_up = resources(), self.capacity, False
         self._ending = threading.Thread(target=ray.shutdown)
         self._ending.start()
+        while self._ending.is_alive() and hasattr(global_worker, "core_worker"):
+            time.sleep(0.01)
         self._at_end.callback(self._ending.join)
 
     def _resources(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from curate.pipeline.cluster import Cluster
+from curate.pipeline.finish_tasks import CardWriter, Loader, describe, make_card
 from curate.pipeline.placement import models_of
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
 from curate.schema.manifest import MANIFEST, Counts, File, Manifest, ModelEntry, SecondLook, Split
-from curate.shards.commit import describe_file, write_manifest
-from curate.shards.ipc import open_ipc
+from curate.shards.commit import write_manifest
 from curate.shards.lists import write_lists
 from curate.shards.pack import ShardResult, stream_entries
 from curate.signals.base import Signal
@@ -24,9 +24,6 @@ from curate.signals.captions import CaptionerSignal
 from curate.storage import Store
 from curate.storage.base import Lease
 from curate.storage.lease import LEASE
-from curate.storage.tables import table_rows
-from curate.tokenizers import zoo
-from curate.tokenizers.base import Tokenizer
 
 VERSIONS = (
     "curate-tokens",
@@ -49,9 +46,6 @@ VERSIONS = (
 
 DESCRIBED = 32
 """Files whose digests one task makes."""
-
-CardWriter = Callable[[Store, Manifest, Sequence[File], Callable[[str], Tokenizer]], list[str]]
-"""`curate.card.write.write_card`: the room above, so it is handed down and not imported."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +80,14 @@ def finish(
     engine = cluster.engine()
     # of what a run committed that did not end, every byte is read once more
     others = sorted(path for path in paths if path not in known)
-    parts = engine.map(_describe, ((build, others[i : i + DESCRIBED]) for i in range(0, len(others), DESCRIBED)))
+    parts = engine.map(describe, ((build, others[i : i + DESCRIBED]) for i in range(0, len(others), DESCRIBED)))
     described = {file.path: file for part in parts for file in part}
     files = [known.get(path) or described[path] for path in sorted(paths)] + [shard.file for shard in made.shards]
     manifest = _manifest(plan, cluster, made)
     with Stage(console, "card", 1, "page") as stage:
         loader = Loader({s.card.name: s.tokenizer for s in plan.streams})
         # in a task, so that what it reads and draws is not held by this process
-        [written] = engine.map(_card, [(build, manifest, write_card, loader, files)])
+        [written] = engine.map(make_card, [(build, manifest, write_card, loader, files)])
         files += written
         stage.add(1)
     manifest.lists = write_lists(build, files)
@@ -101,26 +95,6 @@ def finish(
     keep = {MANIFEST, LEASE, *work, *(f.path for f in files), *(f.path for f in manifest.lists)}
     build.remove(stat.path for stat in build.files() if stat.path not in keep)
     return manifest
-
-
-def _card(
-    build: Store, manifest: Manifest, write_card: CardWriter, loader: Loader, files: Sequence[File]
-) -> list[File]:
-    return [describe_file(build, path, 0) for path in write_card(build, manifest, files, loader)]
-
-
-@dataclass(frozen=True)
-class Loader:
-    """Tokenizers on one thread, as where ids are made: media of the card are decoded to the same bytes anywhere.
-
-    Attributes:
-        where: by tokenizer's name, what `zoo.load` takes.
-    """
-
-    where: Mapping[str, str]
-
-    def __call__(self, name: str) -> Tokenizer:
-        return zoo.load_on_one_thread(self.where[name])
 
 
 def _manifest(plan: Plan, cluster: Cluster, made: Made) -> Manifest:
@@ -179,16 +153,3 @@ def _signal(signal: Signal) -> dict[str, Any]:
             for f in signal.gives
         ],
     }
-
-
-def _describe(build: Store, paths: Sequence[str]) -> list[File]:
-    return [describe_file(build, path, _rows(build, path)) for path in paths]
-
-
-def _rows(build: Store, path: str) -> int:
-    if path.endswith(".parquet"):
-        return table_rows(build, path)
-    if path.endswith(".arrow"):
-        return sum(batch.num_rows for batch in open_ipc(build.local(path))[1])
-    fetched = path.replace("media/", "fetched/", 1).removesuffix(".tar") + ".parquet"
-    return table_rows(build, fetched)

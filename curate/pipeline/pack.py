@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from curate.pipeline.cluster import Cluster
-from curate.pipeline.progress import Stage
 from curate.schema.manifest import Split
 from curate.schema.recipe import Recipe
 from curate.shards.pack import ShardResult, Tokenized, count_kept, pack_range, plan_pack, splits_of
 from curate.shards.schema import StreamSpec
 from curate.storage import Store
+
+if TYPE_CHECKING:  # processes that do its tasks import this file
+    from curate.pipeline.cluster import Cluster
+    from curate.pipeline.progress import Stage
 
 COUNTED = 64
 """Partitions that one task counts."""

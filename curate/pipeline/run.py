@@ -21,7 +21,8 @@ from curate.pipeline.calls import counted
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decisions import Decisions
 from curate.pipeline.decodes import decodes_of
-from curate.pipeline.finish import CardWriter, Made, finish
+from curate.pipeline.finish import Made, finish
+from curate.pipeline.finish_tasks import CardWriter
 from curate.pipeline.ingest import Ingested, fetch_options, ingest
 from curate.pipeline.listing import Listing
 from curate.pipeline.pack import pack

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +44,20 @@ def test_the_same_recipe_gives_the_same_bytes_on_a_cluster(
     )
     project.curate("run", project.recipe, "--out", out, "--address", address)
     assert digests(out) == digests(small_build)
+
+
+def test_references_may_be_freed_while_ray_ends() -> None:
+    """Ray ends a process that frees one while the part of it that is in that process ends."""
+    script = (
+        "import time, ray\n"
+        "from curate.pipeline.cluster import connect\n"
+        "with connect(None, 1) as cluster:\n"
+        "    cluster.start()\n"
+        "    held = [ray.put(i) for i in range(3000)]\n"
+        "    cluster.release()\n"
+        "    while held:\n"
+        "        held.pop()\n"
+        "        time.sleep(0.0002)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ import ray
 from PIL import Image
 from small import Project, shown
 
-from curate.api import write_card
+from curate.card import write_card
 from curate.card.explain import explain
 from curate.cli.summary import summarise
 from curate.pipeline.cluster import Cluster, connect

@@ -8,7 +8,7 @@ from pathlib import Path
 import ray
 from small import RECIPE, Project, digests
 
-from curate.api import write_card
+from curate.card import write_card
 from curate.pipeline.cluster import connect
 from curate.pipeline.plan import make_plan, open_sources
 from curate.pipeline.progress import console
