@@ -3,8 +3,9 @@
 The media of a finished build go through both stages on Ray, and through the bare sum of their parts: decode, every
 signal, every tokenizer, in as many plain processes as Ray has CPUs, one thread each, all at work at once, nothing
 written, nothing sent. The ratio is the bare seconds divided by the stage's: 1.00 would be no overhead and a perfect
-balance. Starting Ray is left out. Starting workers and loading models is in the stage's seconds; `ratio with load`
-adds it to the bare side too. So is probing and cutting, which the bare side is spared.
+balance. Starting Ray is left out. Starting workers, what they import, and loading models is in the stage's seconds;
+`ratio with load` adds the same of the plain processes to the bare side. So is probing and cutting, which the bare side is
+spared.
 
     curate run quickstart --out build/quickstart
     python benchmarks/stages.py build/quickstart
@@ -160,11 +161,13 @@ def _side_by_side(
     items: Sequence[Any],
     cpus: int,
 ) -> tuple[float, float]:
-    """Mean (load, run) seconds of `cpus` processes that share the items and work at the same time."""
+    """Mean (load, run) seconds of `cpus` processes that share the items and work at the same time; loading begins with
+    the start of the process."""
     with ProcessPoolExecutor(cpus, mp_context=get_context("spawn")) as pool:
+        started = time.time()
         parts = [pool.submit(work, build, what, items[i::cpus]) for i in range(cpus)]
         took = [p.result() for p in parts]
-    return sum(t[0] for t in took) / cpus, sum(t[1] for t in took) / cpus
+    return sum(t[0] - started for t in took) / cpus, sum(t[1] for t in took) / cpus
 
 
 def _row(stage: str, samples: Rows, times: int, cluster: Cluster, took: float, bare: tuple[float, float]) -> Row:
@@ -206,16 +209,16 @@ def _context(build: Path, paths: Paths) -> Context:
 
 
 def _bare_signals(build: Path, signals: list[Signal], partitions: Sequence[Rows]) -> tuple[float, float]:
-    start = time.perf_counter()
+    """When its models were ready (of `time.time`), and seconds of work since."""
     for signal in signals:
         signal.load()
-    loaded = time.perf_counter()
+    ready = time.time()
     views = sorted({v for s in signals for v in s.needs}, key=view_name)
     for rows in partitions:
         arrays, failures = _decode(build, rows, views)
         alive = [i for i, f in enumerate(failures) if f is None]
         _signals([rows[i] for i in alive], {v: [a[i] for i in alive] for v, a in arrays.items()}, signals)
-    return loaded - start, time.perf_counter() - loaded
+    return ready, time.time() - ready
 
 
 def _decode(
@@ -278,13 +281,13 @@ def _tokenize(build: Path, plan: Plan, paths: Paths, partitions: list[Partition]
 
 
 def _bare_tokens(build: Path, what: Any, partitions: Sequence[Rows]) -> tuple[float, float]:
+    """As `_bare_signals`."""
     import torch
 
     torch.set_num_threads(1)  # as in the stage's workers
     streams, texts = what
-    start = time.perf_counter()
     loaded = [(s, zoo.load(s.tokenizer)) for s in streams]
-    ready = time.perf_counter()
+    ready = time.time()
     views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
     for rows in partitions:
         arrays, _ = _decode(build, rows, views)
@@ -292,7 +295,7 @@ def _bare_tokens(build: Path, what: Any, partitions: Sequence[Rows]) -> tuple[fl
             captions = [texts[row["sample_id"]] for row in rows]
             given = items_of(stream.card, arrays[stream.view] if stream.view is not None else [], captions)
             tokenizer.encode([item for item in given if item is not None])
-    return ready - start, time.perf_counter() - ready
+    return ready, time.time() - ready
 
 
 if __name__ == "__main__":

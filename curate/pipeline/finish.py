@@ -38,7 +38,6 @@ VERSIONS = (
     "pillow",
     "scenedetect-headless",
     "faster-whisper",
-    "vector-quantize-pytorch",
     "tokenizers",
 )
 """Distributions whose code decides what the bytes of a build are."""

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
-from vector_quantize_pytorch import FSQ
 
 from curate.media.decode import decode
 from curate.media.requests import Frames
@@ -38,6 +37,7 @@ from curate.tokenizers.inputs import IMAGE_INPUT
 from curate.tokenizers.measures.files import read_files, square
 from curate.tokenizers.measures.image import evaluate_clips, evaluate_images
 from curate.tokenizers.quantisers.difference import batch_difference, rounded_difference
+from curate.tokenizers.quantisers.fsq_torch import FSQ
 from curate.training.clips import ClipConfig, ClipPool, clip_batch, read_clips
 from curate.training.crops import CropConfig, MediaSource, Pool, absent, crops, read_pool
 from curate.training.loop import Run, RunConfig, fit
@@ -157,7 +157,7 @@ def set_linear_paths(
     variance, axes = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
     # Standard deviation 0.9 spreads a bell over the levels behind tanh; the strongest axes get the finest levels.
     project = (axes.flip(1)[:, :d] / variance.flip(0)[:d].clamp_min(1e-6).sqrt() * 0.9).T
-    codes = FSQ(levels=list(levels))(((rows - mean) @ project.T).float()[None])[0][0]
+    codes = FSQ(levels)(((rows - mean) @ project.T).T.float()[None])[0][0].T
     inputs = torch.cat([codes.double(), torch.ones(len(rows), 1, dtype=torch.float64)], 1)
     inverse = torch.linalg.lstsq(inputs, rows).solution
     for conv, weight, bias in ((patch_in, project, -(project @ mean)), (patch_out, inverse[:d].T, inverse[d])):
@@ -436,7 +436,7 @@ def write_image_card(
         chunking="none: a picture is encoded whole, the frames of a video one by one",
         padding="none",
         valid_length="the whole grid",
-        code_version=code_version("torch", "vector-quantize-pytorch", "pillow", "scikit-image"),
+        code_version=code_version("torch", "pillow", "scikit-image"),
     )
     tokenizer = ImageFSQ(card, net)
 
@@ -499,7 +499,7 @@ def write_video_card(folder: Path, held_out: Sequence[tuple[str, Sequence[Clip]]
         ),
         padding="none: 1 + 4k frames, anything else is refused",
         valid_length="1 + 4 (steps - 1) frames",
-        code_version=code_version("torch", "vector-quantize-pytorch"),
+        code_version=code_version("torch"),
     )
     tokenizer = VideoFSQ(card, net)
     # 16 clips of 5 frames: the held-out ones, forwards and backwards

@@ -8,12 +8,12 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from vector_quantize_pytorch import FSQ
 
 from curate.models.batches import finite
 from curate.schema.errors import CurateError
 from curate.tokenizers.grid import GridNet, GridTokenizer, square_grid
 from curate.tokenizers.quantisers.fsq import fsq_vocabulary
+from curate.tokenizers.quantisers.fsq_torch import FSQ
 
 PATCH = 8
 """Pixels on a side of the patches that enter the encoder, whatever an id covers."""
@@ -89,7 +89,7 @@ class ImageFSQNet(GridNet):
             self.widen.extend(Residual(eighth) for _ in range(shape.middle_decoder_blocks))
         self.encoder = nn.Sequential(*[Residual(wide) for _ in range(shape.encoder_blocks)])
         self.to_latent = nn.Conv2d(wide, d, 3, padding=1)
-        self.fsq = FSQ(levels=list(shape.levels), channel_first=True)
+        self.fsq = FSQ(shape.levels)
         self.patch_out = nn.Conv2d(d, pixels, 1)
         self.from_latent = nn.Conv2d(d, wide, 3, padding=1)
         self.decoder = nn.Sequential(*[Residual(wide) for _ in range(shape.decoder_blocks)])
@@ -133,7 +133,7 @@ class ImageFSQNet(GridNet):
         return self.quantise(finite(self.latent(x)))[1]
 
     def images(self, ids: Tensor) -> Tensor:
-        return self.pixels(self.fsq.indices_to_codes(ids))
+        return self.pixels(self.fsq.codes(ids))
 
     # Not (value - mean) / std: what it was trained and measured with, which rounds otherwise.
     def to_input(self, items: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class VideoFSQNet(GridNet):
 
     def codes(self, ids: Tensor) -> Tensor:
         """Ids, integers `(N, h, w)`, to codes `(N, d, h, w)`."""
-        return cast(Tensor, self.picture.fsq.indices_to_codes(ids))
+        return self.picture.fsq.codes(ids)
 
     def pixels(self, codes: Tensor, past: Tensor) -> Tensor:
         """A group `(N, 12, H, W)` from its codes and the group that came back before it; not yet clamped."""

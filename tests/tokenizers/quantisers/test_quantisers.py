@@ -18,6 +18,7 @@ from torch import Tensor
 from vector_quantize_pytorch import FSQ, LFQ, ResidualVQ, VectorQuantize
 
 from curate.schema.errors import CurateError
+from curate.tokenizers.quantisers import fsq_torch
 from curate.tokenizers.quantisers.beam import residual_search
 from curate.tokenizers.quantisers.difference import batch_difference, difference_rate, rounded_difference
 from curate.tokenizers.quantisers.fsq import fsq_codes, fsq_ids, fsq_vocabulary
@@ -78,6 +79,23 @@ def test_fsq_ids_and_codes_are_those_of_the_library(data: st.DataObject, levels:
     assert np.array_equal(fsq_codes(mine, levels), codes[0].numpy())
     assert mine.min() >= 0
     assert mine.max() < count.prod()
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 4, 3), (1, 2, 4, 3)], ids=str)
+@pytest.mark.parametrize("levels", LEVEL_SETS, ids=str)
+def test_fsq_in_a_network_is_the_library_to_the_bit(levels: list[int], shape: tuple[int, ...]) -> None:
+    z, *rest = shape
+    latents = [torch.from_numpy(normal(z, len(levels), *rest) * 2).requires_grad_() for _ in range(2)]
+    library, ours = FSQ(levels=levels, channel_first=True), fsq_torch.FSQ(levels)
+    (wanted, ids), (codes, mine) = library(latents[0]), ours(latents[1])
+    assert torch.equal(wanted, codes)
+    assert wanted.stride() == codes.stride()  # a convolution that follows rounds by that
+    assert torch.equal(ids, mine)
+    assert ids.dtype == mine.dtype
+    assert torch.equal(library.indices_to_codes(ids), ours.codes(ids))
+    wanted.square().sum().backward()
+    codes.square().sum().backward()
+    assert np.array_equal(*[latent.grad for latent in latents])
 
 
 @pytest.mark.parametrize("levels", LEVEL_SETS, ids=str)
