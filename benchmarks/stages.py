@@ -4,8 +4,8 @@ The media of a finished build go through both stages on Ray, and through the bar
 signal, every tokenizer, in as many plain processes as Ray has CPUs, one thread each, all at work at once, nothing
 written, nothing sent. The ratio is the bare seconds divided by the stage's: 1.00 would be no overhead and a perfect
 balance. Starting Ray is left out. Starting workers, what they import, and loading models is in the stage's seconds;
-`ratio with load` adds the same of the plain processes to the bare side. So is probing and cutting, which the bare side is
-spared.
+`ratio with load` adds the same of the plain processes to the bare side. So is probing and cutting, which the bare side
+is spared.
 
     curate run quickstart --out build/quickstart
     python benchmarks/stages.py build/quickstart

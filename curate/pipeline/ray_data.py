@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import ray
-import ray.data._internal.execution.streaming_executor_state as scheduling
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from curate.pipeline.placement import Pool
@@ -16,19 +16,28 @@ from curate.pipeline.user_errors import user_errors
 
 Row = dict[str, Any]
 
-# Ray Data looks for finished tasks this often, and a worker of a CPU waits so long for its next partition: with Ray's own
-# 0.1 s that is a third of the time of small ones. Its scheduling takes 1 % of a CPU more.
-scheduling.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = 0.04
-
 MOST_BLOCKS = 4096
 """Blocks that a plan begins with; each holds a row or more."""
 
+FEW_SAMPLES = 32
+"""Partitions of fewer samples share a task: between two tasks a worker waits for Ray Data, for a tenth of a second."""
 
-def from_rows(table: pa.Table) -> Dataset:
+
+def from_rows(table: pa.Table, samples: Sequence[int] = ()) -> Dataset:
     """A Ray Data set of work, one row a unit or partition. Its blocks are described here; `from_arrow` has a task a
-    block do that."""
+    block do that.
+
+    Args:
+        samples: to be worked on, of each row, where that is known.
+    """
     step = -(-table.num_rows // MOST_BLOCKS)
-    blocks: Dataset = ray.data.from_blocks([table.slice(at, step) for at in range(0, table.num_rows, step)])
+    starts, held = [0], 0
+    for i, count in enumerate(samples or [FEW_SAMPLES] * table.num_rows):
+        if held >= FEW_SAMPLES and i - starts[-1] >= step:
+            starts.append(i)
+            held = 0
+        held += count
+    blocks: Dataset = ray.data.from_blocks([table.slice(a, b - a) for a, b in pairwise([*starts, table.num_rows])])
     return blocks
 
 

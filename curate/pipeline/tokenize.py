@@ -92,6 +92,7 @@ def tokenize(
     context: Context, work: Sequence[Work], streams: Sequence[StreamPlan], cluster: Cluster
 ) -> Iterator[dict[str, Any]]:
     """Encode what no fragment holds; rows of RESULT as they come, in no fixed order."""
+    in_order = sorted(work, key=lambda one: -one.kept)  # so that workers end at about the same time
     table = pa.Table.from_pylist(
         [
             {
@@ -103,14 +104,16 @@ def tokenize(
                 "verdicts": one.verdicts,
                 "looked": list(one.looked.items()),
             }
-            for one in work
+            for one in in_order
         ],
         schema=pa.schema([*PARTITION, VERDICTS, LOOKED]),
     )
     by_name = {stream.name: stream for stream in streams}
     decoders, *behind = pools_of("tokenize", [stream.model for stream in streams], cluster.capacity)
     here, later = ([by_name[name] for pool in some for name in pool.names] for some in ([decoders], behind))
-    plan = stage_of(from_rows(table), decoders, Encode, context=context, here=here, later=later)
+    plan = stage_of(
+        from_rows(table, [one.kept for one in in_order]), decoders, Encode, context=context, here=here, later=later
+    )
     for i, (pool, stream) in enumerate(zip(behind, later, strict=True)):
         plan = stage_of(plan, pool, EncodeStream, context=context, stream=stream, later=later[i + 1 :])
     place = {stream.name: i for i, stream in enumerate(streams)}
