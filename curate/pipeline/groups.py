@@ -168,11 +168,18 @@ def _in_range(signal: Signal, answer: pa.Table) -> dict[str, pa.Array | pa.Chunk
     failures = answer.column(FAIL + signal.name)
     wrong: dict[int, Failure] = {}
     for field in signal.gives:
+        column = columns[field.name]
         if field.is_number:
-            for row in np.flatnonzero(_outside(field, columns[field.name])).tolist():
-                value = columns[field.name][row].as_py()
-                said = f"{field.name} is {float(value):g}, outside {field.range_text()}"
-                wrong.setdefault(row, Failure(f"annotate:{signal.name}", "RangeError", said))
+            said = {
+                row: f"{field.name} is {float(column[row].as_py()):g}, outside {field.range_text()}"
+                for row in np.flatnonzero(_outside(field, column)).tolist()
+            }
+        elif field.is_embedding:
+            said = dict.fromkeys(_not_finite(column), f"{field.name} holds NaN or an infinity")
+        else:
+            continue
+        for row, message in said.items():
+            wrong.setdefault(row, Failure(f"annotate:{signal.name}", "RangeError", message))
     if failures.null_count < len(failures) or wrong:
         found = [wrong.get(i, _placed(signal, f)) for i, f in enumerate(failures_of(failures))]
         failures = failure_array(found)
@@ -186,6 +193,13 @@ def _placed(signal: Signal, failure: Failure | None) -> Failure | None:
     if failure is None or failure.stage.startswith("annotate:"):
         return failure
     return Failure(f"annotate:{signal.name}", failure.error, failure.message, failure.attempt)
+
+
+def _not_finite(column: pa.ChunkedArray) -> list[int]:
+    """Rows whose vector is there and has a number that is not finite."""
+    there = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    values = column.drop_null().combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return there[~np.isfinite(values.reshape(len(there), -1)).all(axis=1)].tolist() if len(there) else []
 
 
 def _outside(field: SignalField, column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -22,18 +22,23 @@ MOST_BLOCKS = 4096
 FEW_SAMPLES = 32
 """Partitions of fewer samples share a task: between two tasks a worker waits for Ray Data, for a tenth of a second."""
 
+TASKS_A_WORKER = 4
+"""At least so many there are for each worker, where there are so many partitions: so workers end at about one time."""
 
-def from_rows(table: pa.Table, samples: Sequence[int] = ()) -> Dataset:
+
+def from_rows(table: pa.Table, samples: Sequence[int] = (), workers: int = 1) -> Dataset:
     """A Ray Data set of work, one row a unit or partition. Its blocks are described here; `from_arrow` has a task a
     block do that.
 
     Args:
         samples: to be worked on, of each row, where that is known.
+        workers: most that work on them at once.
     """
     step = -(-table.num_rows // MOST_BLOCKS)
+    few = min(FEW_SAMPLES, sum(samples) // (TASKS_A_WORKER * workers))
     starts, held = [0], 0
-    for i, count in enumerate(samples or [FEW_SAMPLES] * table.num_rows):
-        if held >= FEW_SAMPLES and i - starts[-1] >= step:
+    for i, count in enumerate(samples or [0] * table.num_rows):
+        if held >= few and i - starts[-1] >= step:
             starts.append(i)
             held = 0
         held += count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from curate.schema.fields import Resources, SignalField
 from curate.schema.recipe import Cut, SignalUse
 from curate.schema.verdict import Failure
 from curate.signals import registry
-from curate.signals.base import Batch, Result, Signal
+from curate.signals.base import Batch, Result, Signal, Vector
 from curate.signals.probed import PROBED
 from curate.storage import Folder
 
@@ -160,6 +161,16 @@ class Looking(Signal):
         return [{"seen": None if a is None else float(a.shape[2])} for a in batch.views[SMALL]]
 
 
+class Pointing(Signal):
+    """Gives a vector that is as finite as the text says; none for a text that is no number."""
+
+    name = "pointing"
+    gives = (Vector("direction", 2),)
+
+    def __call__(self, batch: Batch) -> list[Result]:
+        return [{"direction": [1, float(t)] if t and t != "four" else None} for t in batch.text]
+
+
 class Doubling(Signal):
     """Reads what another signal gives."""
 
@@ -171,8 +182,10 @@ class Doubling(Signal):
         return [{"twice": None if n is None else 2 * n} for n in batch.columns["length"]]
 
 
-def computed(texts: list[str], lost: list[Failure | None] | None = None) -> tuple[pa.Table, list[Failure | None]]:
-    """What the signal says of some samples."""
+def computed(
+    texts: list[str], lost: list[Failure | None] | None = None, signals: Sequence[Signal] = ()
+) -> tuple[pa.Table, list[Failure | None]]:
+    """What the signals say of some samples."""
     n = len(texts)
     columns: dict[str, Any] = {
         "sample_id": [f"s{i}" for i in range(n)],
@@ -180,14 +193,14 @@ def computed(texts: list[str], lost: list[Failure | None] | None = None) -> tupl
         "text": texts,
         **{name: pa.nulls(n, pa.float64()) for name in PROBED},
     }
-    signals: list[Signal] = [Fragile(), Doubling()]
+    signals = [*(signals or [Fragile(), Doubling()])]
     if lost is not None:
         signals.append(Looking())
         columns[VIEW + view_name(SMALL)] = pack_view([None if f else np.zeros((1, 2, 3, 3), np.uint8) for f in lost])
         columns[LOST + view_name(SMALL)] = failure_array(lost)
     fragment = GroupFragment(Group(LIGHT, tuple(signals)), Paths.of({}, Cut(), signals), models())
     out = fragment.computed(pa.table(columns), 0)
-    return out, failures_of(out.column(FAIL + "fragile"))
+    return out, failures_of(out.column(FAIL + signals[0].name))
 
 
 def test_a_batch_with_one_bad_member_loses_that_one_member() -> None:
@@ -204,6 +217,15 @@ def test_a_value_outside_the_declared_range_is_a_failure(text: str, says: str) -
     assert failure is not None
     assert failure.error == "RangeError"
     assert says in failure.message
+
+
+@pytest.mark.parametrize("text", ["nan", "-inf"])
+def test_a_vector_that_is_not_finite_is_a_failure_of_its_sample(text: str) -> None:
+    out, _ = computed(["four", text, "3"], signals=[Pointing()])
+    assert out["direction"].to_pylist() == [None, None, [1, 3]]
+    failures = failures_of(out.column(FAIL + "pointing"))
+    wanted = Failure("annotate:pointing", "RangeError", "direction holds NaN or an infinity")
+    assert failures == [None, wanted, None]
 
 
 def test_a_sample_that_lost_a_view_fails_in_the_signals_that_need_it_and_in_no_other() -> None:
