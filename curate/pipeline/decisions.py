@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from rich.console import Console
-
 from curate.decide.causes import causes_of
 from curate.decide.decide import decide
 from curate.decide.ledger import Fragment, checked_counts
 from curate.decide.partitions import PartitionFiles
-from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
 from curate.pipeline.board import Board, Tally
 from curate.pipeline.causes import cause_lines
-from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import decodes_of
 from curate.pipeline.listing import Listing
 from curate.pipeline.look import RESTS, kept_as_rest, look
 from curate.pipeline.partitions import Partition
-from curate.pipeline.paths import Group, Paths
-from curate.pipeline.plan import Plan
+from curate.pipeline.paths import Group
 from curate.pipeline.progress import Stage
+from curate.pipeline.run_context import RunContext
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Counts, File, SecondLook
 from curate.schema.verdict import Outcome
@@ -36,7 +32,6 @@ class Decisions:
     Args:
         partitions: all of the build, by name, in order.
         groups: of signals, as workers get them.
-        decodes: is added to.
 
     Attributes:
         fragments: verdicts of the partitions, in their order.
@@ -47,19 +42,8 @@ class Decisions:
         rests: files of what was looked at for other recipes and may be wanted again.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        build: Store,
-        cluster: Cluster,
-        console: Console,
-        paths: Paths,
-        partitions: Mapping[str, Partition],
-        groups: Sequence[Group],
-        decodes: Decodes,
-    ) -> None:
-        self._plan, self._build, self._cluster, self._console = plan, build, cluster, console
-        self._paths, self._partitions, self._groups, self._decodes = paths, partitions, groups, decodes
+    def __init__(self, run: RunContext, partitions: Mapping[str, Partition], groups: Sequence[Group]) -> None:
+        self._run, self._partitions, self._groups = run, partitions, groups
         self._second = [group for group in groups if group.is_second]
         self._chosen: dict[str, list[str]] = {}  # by partition, files that name what was chosen to be looked at
         self.fragments: Sequence[Fragment] = ()
@@ -115,17 +99,17 @@ class Decisions:
         )
 
     def _decide(self, failed: Mapping[str, Sequence[str]]) -> None:
-        plan, recipe, paths = self._plan, self._plan.file.recipe, self._paths
-        with Stage(self._console, "decide", 0, "samples") as stage:
+        plan, recipe, paths = self._run.plan, self._run.plan.file.recipe, self._run.paths
+        with Stage(self._run.console, "decide", 0, "samples") as stage:
             decided = decide(
-                self._build,
+                self._run.build,
                 [self._files_of(partition) for partition in self._partitions.values()],
                 recipe.decide.model_copy(update={"rules": recipe.sample_rules}),
                 plan.fields,
                 {f.name: g.name for g in self._groups for s in g.signals for f in s.gives},
                 {s.name: g.name for g in self._groups for s in g.signals},
                 recipe.seed,
-                self._cluster.engine(),
+                self._run.cluster.engine(),
                 failed,
                 second=paths.second,
             )
@@ -136,31 +120,31 @@ class Decisions:
         self.fragments, self.counts, self.pairs = decided.fragments, counts, decided.pairs
         if not counts.samples[Outcome.KEPT]:
             raise CurateError(
-                self._nothing(), f"what was computed is kept in {self._build}; change the recipe and run again"
+                self._nothing(), f"what was computed is kept in {self._run.build}; change the recipe and run again"
             )
 
     def _files_of(self, partition: Partition) -> PartitionFiles:
-        name, source, paths = partition.name, partition.source, self._paths
+        name, source, paths = partition.name, partition.source, self._run.paths
         signals = {g.name: paths.signals(name, source, g.name) for g in self._groups if not g.is_second}
         looked = self.looked.get(name, {})
         return PartitionFiles(name, paths.records(name, source), paths.samples(name, source), {**signals, **looked})
 
     def _look(self, names: Sequence[str]) -> None:
         """Look at what is kept of some partitions."""
-        self._cluster.start()
+        self._run.cluster.start()
         folders = [f"{root}/{group.name}" for group in self._second for root in ("signals", RESTS)]
-        there = [stat.path for folder in folders for stat in self._build.files(folder)]
+        there = [stat.path for folder in folders for stat in self._run.build.files(folder)]
         board, told = Board(), Tally()
         board.add("look", queued=len(names))
-        context = Context(self._build, self._paths, Listing(there), board, endpoint_env())
+        context = Context(self._run.build, self._run.paths, Listing(there), board, endpoint_env())
         work = {name: (self._partitions[name], self._chosen[name]) for name in names}
-        with Stage(self._console, "look", 0, "looks") as stage:
+        with Stage(self._run.console, "look", 0, "looks") as stage:
             with board.shown({"look": stage}):
-                for row in look(context, work, self._second, self._cluster, self._plan.computes):
+                for row in look(context, work, self._second, self._run.cluster, self._run.plan.computes):
                     self.looked[row["partition"]] = dict(row["fragments"])
                     self._rests[row["partition"]] = row["rests"]
                     self.files += [File(**file) for file in row["files"]]
-                    self._decodes.add(decodes_of(row["decodes"]))
+                    self._run.decodes.add(decodes_of(row["decodes"]))
                     told.add(row["look"])
             told.end(stage)
 
@@ -169,14 +153,14 @@ class Decisions:
         named: list[str] = []
         items: list[tuple[Store, str, Mapping[str, str]]] = []
         for group in self._second:
-            digests = {s.name: self._paths.signals_as[s.name] for s in group.signals}
+            digests = {s.name: self._run.paths.signals_as[s.name] for s in group.signals}
             for folder in (f"signals/{group.name}", f"{RESTS}/{group.name}"):
-                for stat in self._build.files(folder):
+                for stat in self._run.build.files(folder):
                     name = PurePosixPath(stat.path).name.rpartition("-")[0]
                     if name not in self.looked and name in self._partitions:
                         named.append(name)
-                        items.append((self._build, stat.path, digests))
-        for name, kept in zip(named, self._cluster.engine().map(kept_as_rest, items), strict=True):
+                        items.append((self._run.build, stat.path, digests))
+        for name, kept in zip(named, self._run.cluster.engine().map(kept_as_rest, items), strict=True):
             if kept is not None:
                 self._rests.setdefault(name, []).append(kept)
 
@@ -185,4 +169,4 @@ class Decisions:
         if not self.counts.records[Outcome.SAMPLED]:
             of, what = self.counts.records, "no record could be sampled"
         said = f"{what}: " + ", ".join(f"{n} {outcome}" for outcome, n in of.items() if n and outcome != "total")
-        return "\n".join([said, *cause_lines(causes_of(self._build, [f.path for f in self.fragments]))])
+        return "\n".join([said, *cause_lines(causes_of(self._run.build, [f.path for f in self.fragments]))])

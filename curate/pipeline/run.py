@@ -32,6 +32,7 @@ from curate.pipeline.plan import Plan, pools, settle
 from curate.pipeline.progress import Stage, together
 from curate.pipeline.read_log import READ_LOG
 from curate.pipeline.retry import reset_failures
+from curate.pipeline.run_context import RunContext
 from curate.pipeline.token_log import TOKEN_LOG, TokenLog
 from curate.pipeline.tokenize import Work, tokenize
 from curate.pipeline.unchanged import finished
@@ -101,6 +102,7 @@ def run(
             again = reset_failures(build, lease, cluster.engine(), plan.groups, readers)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader, plan.kept)
+        context = RunContext(plan, build, cluster, console, paths, decodes)
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
         if until != "ingest":
             stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"])
@@ -120,8 +122,8 @@ def run(
             tables = _tables(paths, partitions.values())
             if until is None and not found.was_read and (manifest := finished(plan, build, tables)) is not None:
                 return Result(decodes, manifest)
-            decided = Decisions(plan, build, cluster, console, paths, partitions, groups, decodes)
-            tokenized = _decide_and_tokenize(plan, build, cluster, console, paths, partitions, decodes, decided, until)
+            decided = Decisions(context, partitions, groups)
+            tokenized = _decide_and_tokenize(context, partitions, decided, until)
         cluster.release()
         fragments, counts = decided.fragments, decided.counts
         if tokenized is None:
@@ -162,15 +164,7 @@ def _said(build: Store, paths: Paths, found: Ingested, source: Source) -> Entry 
 
 
 def _decide_and_tokenize(
-    plan: Plan,
-    build: Store,
-    cluster: Cluster,
-    console: Console,
-    paths: Paths,
-    partitions: Mapping[str, Partition],
-    decodes: Decodes,
-    decided: Decisions,
-    until: str | None,
+    run: RunContext, partitions: Mapping[str, Partition], decided: Decisions, until: str | None
 ) -> list[Tokenized] | None:
     """Verdicts, and tokens of the samples that are kept; None where the run ends before tokens.
 
@@ -187,21 +181,13 @@ def _decide_and_tokenize(
             for partition, fragment in zip(partitions.values(), decided.fragments, strict=True)
             if fragment.kept
         ]
-        tokenized, again = _tokenize(plan, build, cluster, console, paths, work, decodes)
+        tokenized, again = _tokenize(run, work)
         if not again:
             return tokenized
         failed |= again
 
 
-def _tokenize(
-    plan: Plan,
-    build: Store,
-    cluster: Cluster,
-    console: Console,
-    paths: Paths,
-    work: Sequence[Work],
-    decodes: Decodes,
-) -> tuple[list[Tokenized], dict[str, Sequence[str]]]:
+def _tokenize(run: RunContext, work: Sequence[Work]) -> tuple[list[Tokenized], dict[str, Sequence[str]]]:
     """Tokens of the kept samples.
 
     Args:
@@ -210,26 +196,27 @@ def _tokenize(
     Returns:
         Fragments of all partitions, by name; and those of partitions in which samples failed.
     """
+    build, paths, streams = run.build, run.paths, run.plan.streams
     there = [stat.path for stat in build.files("tokenized")]
-    made = TokenLog(build, paths, plan.streams, there)
+    made = TokenLog(build, paths, streams, there)
     tokenized = {one.partition.name: serves for one in work if (serves := made.of(one)) is not None}
     todo = [one for one in work if one.partition.name not in tokenized]
     failed: dict[str, Sequence[str]] = {}
     kept, told = sum(one.kept for one in work), Tally()
     reused = kept - sum(one.kept for one in todo)
     told.add({"total": reused, "reused": reused})
-    with Stage(console, "tokenize", kept, "samples") as stage:
+    with Stage(run.console, "tokenize", kept, "samples") as stage:
         if todo:
-            cluster.start()
+            run.cluster.start()
             verdicts = {one.partition.name: one.verdicts for one in todo}
             board = Board()
             board.add("tokenize", total=kept, reused=reused, queued=len(todo))
             context = Context(build, paths, Listing(there), board, endpoint_env())
             with board.shown({"tokenize": stage}):
-                for row in tokenize(context, todo, plan.streams, cluster):
+                for row in tokenize(context, todo, streams, run.cluster):
                     name, fragments = row["partition"], dict(row["fragments"])
                     tokenized[name] = Tokenized(name, verdicts[name], fragments)
-                    decodes.add(decodes_of(row["decodes"]))
+                    run.decodes.add(decodes_of(row["decodes"]))
                     told.add(row["tokenize"])
                     if row["tokenize"]["failed"]:
                         failed[name] = [path for some in fragments.values() for path in some]

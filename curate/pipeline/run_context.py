@@ -1,0 +1,34 @@
+"""What all stages of a run work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from curate.media.decodes import Decodes
+from curate.pipeline.cluster import Cluster
+from curate.pipeline.paths import Paths
+from curate.pipeline.plan import Plan
+from curate.storage import Store
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A run.
+
+    Attributes:
+        plan: settled.
+        build: where it goes.
+        cluster: what it runs on.
+        console: where its progress goes.
+        paths: names of its fragments.
+        decodes: what was decoded; stages add to it.
+    """
+
+    plan: Plan
+    build: Store
+    cluster: Cluster
+    console: Console
+    paths: Paths
+    decodes: Decodes
