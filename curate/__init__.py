@@ -33,3 +33,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'curate' has no attribute {name!r}")
     module, _, attribute = _WHERE.get(name, f"shards.views:{name}").partition(":")
     return getattr(import_module(f"curate.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

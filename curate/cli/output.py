@@ -15,7 +15,7 @@ def console(errors: bool = False) -> Console:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], whole: str = "") -> None:
-    """A table on stdout as wide as the terminal.
+    """A table on stdout: as wide as the terminal, or as it needs where it goes into a pipe or a file.
 
     Args:
         whole: a heading whose cells are not broken into lines.
@@ -25,7 +25,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], whole: s
         table.add_column(heading, overflow="fold", no_wrap=heading == whole)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    width = None if sys.stdout.isatty() else 100_000
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def sum_line(level: str, counts: Mapping[str, int]) -> str:

@@ -23,7 +23,7 @@ from curate.decide.ledger import Fragment, write_verdicts
 from curate.decide.methods import Material, method
 from curate.decide.partitions import STALE, PartitionFiles, Wanted, load
 from curate.decide.percentiles import Bin, Counts, resolve
-from curate.decide.rules import Threshold, check_near_duplicates, check_rules, thresholds_of
+from curate.decide.rules import Threshold, check_near_duplicates, check_record_rules, check_rules, thresholds_of
 from curate.decide.survey import (
     contents,
     kinds,
@@ -109,7 +109,7 @@ def decide(
             looks at; no space for what is written.
     """
     fields = {**PROBED, **fields}
-    check_rules(options.records, PROBED)
+    check_record_rules(options.records)
     check_rules(options.rules, fields)
     check_near_duplicates(options.near_duplicates, fields)
     record_rules, rules = thresholds_of(options.records), thresholds_of(options.rules)

@@ -21,6 +21,8 @@ from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS, SignalField
 from curate.schema.nearest import closest
 from curate.schema.recipe import NearDuplicates, Rule
+from curate.signals.probed import PROBED
+from curate.signals.registry import provider
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,19 @@ def thresholds_of(rules: Sequence[Rule]) -> list[Threshold]:
                 out.append(Threshold(called, of, op, None, percentile, tuple(rule.kinds)))
     times = Counter(b.name for b in out)
     return [replace(b, name=f"{b.name} ({', '.join(b.kinds)})") if times[b.name] > 1 else b for b in out]
+
+
+def check_record_rules(rules: Sequence[Rule]) -> None:
+    """As `check_rules`, of rules on records: these have what probing gives, and no signal's field."""
+    for rule in rules:
+        wanted = rule.copies_of or rule.field
+        if wanted not in PROBED:
+            near = closest(wanted, PROBED)
+            raise CurateError(
+                f"records have no field {wanted}" + (f"; did you mean {near}?" if near else ""),
+                f"they have {', '.join(PROBED)}; what signals give is bounded under `decide: rules`",
+            )
+    check_rules(rules, PROBED)
 
 
 def check_rules(rules: Sequence[Rule], fields: Mapping[str, SignalField]) -> None:
@@ -170,7 +185,9 @@ def _text(wanted: str, fields: Mapping[str, SignalField]) -> SignalField:
 
 def _unknown(wanted: str, known: Iterable[str], what: str) -> tuple[str, str]:
     names = list(known)
-    near = closest(wanted, names)
+    near, giver = closest(wanted, names), provider(wanted)
+    if giver is not None:
+        return f"there is no field {wanted}: the signal {giver} gives it", f"list it: annotate: [{{name: {giver}}}]"
     return (
         f"there is no field {wanted}" + (f"; did you mean {near}?" if near else ""),
         f"{what}: {', '.join(names) or 'none'}",

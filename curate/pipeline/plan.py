@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from curate import plugins
-from curate.decide.rules import check_near_duplicates, check_rules
+from curate.decide.rules import check_near_duplicates, check_record_rules, check_rules
 from curate.media.reader import check_reader
 from curate.pipeline.paths import LIGHT, LIGHT_KEPT, Group, groups_of
 from curate.pipeline.placement import FETCH_CPUS, LIST_CPUS, Capacity, Pool, device_of, models_of, pools_of
@@ -116,7 +116,7 @@ def make_plan(file: RecipeFile) -> Plan:
             )
     for i, rule in enumerate(recipe.decide.records):
         with _at(file, ("decide", "records", i)):
-            check_rules([rule], PROBED)
+            check_record_rules([rule])
     for i, rule in enumerate(recipe.decide.rules):
         with _at(file, ("decide", "rules", i)):
             check_rules([rule], fields)

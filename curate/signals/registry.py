@@ -77,8 +77,10 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
             given[field.name] = signal.name
     for signal in signals:
         for missing in (name for name in signal.after if name not in given):
+            giver = provider(missing)
             raise CurateError(
-                f"signal `{signal.name}` needs the field `{missing}`, which none gives", _provider(missing)
+                f"signal `{signal.name}` needs the field `{missing}`, which none gives",
+                f"add the signal {giver}" if giver else "name a signal that gives it",
             )
     fields = {**PROBED, **{field.name: field for signal in signals for field in signal.gives}}
     for signal in signals:
@@ -96,7 +98,7 @@ def order(signals: Sequence[Signal]) -> list[Signal]:
     return out
 
 
-def _provider(field: str) -> str:
+def provider(field: str) -> str | None:
+    """The signal that ships with curate and gives a field; None where none does, or only by its options."""
     shipped = {name: plugins.find("signal", name) for name in plugins.builtin("signal") if name not in _ELSEWHERE}
-    providers = [name for name, cls in sorted(shipped.items()) if field in {f.name for f in cls.gives}]
-    return f"add the signal {providers[0]}" if providers else "name a signal that gives it"
+    return next((name for name, cls in sorted(shipped.items()) if field in {f.name for f in cls.gives}), None)

@@ -136,4 +136,4 @@ def test_a_rule_reads_back_with_its_defaults() -> None:
 def test_copies_of_what_is_no_text_are_refused(tables: Any, refused: Any, rule: Rule, message: str) -> None:
     build = tables.build([{"sample_id": "a"}], [{"sample_id": "a"}])
     assert refused(build, [rule]) == message
-    assert "there is no field tags" in refused(build, records=[COPIES])
+    assert "records have no field tags" in refused(build, records=[COPIES])

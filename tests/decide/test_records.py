@@ -117,7 +117,8 @@ def test_a_record_without_samples_and_without_a_failure_is_refused(tables, refus
 
 
 def test_a_rule_on_a_field_that_records_do_not_have_is_refused(tables, refused):
-    assert refused(tables.build(), records=[Rule(field="sharpness", min=1)]) == "there is no field sharpness"
+    assert refused(tables.build(), records=[Rule(field="sharpness", min=1)]) == "records have no field sharpness"
+    assert "did you mean width" in refused(tables.build(), records=[Rule(field="widht", min=1)])
 
 
 def test_no_records(tables):

@@ -45,6 +45,12 @@ def test_an_unknown_field_comes_with_the_nearest_name_and_the_fields_there_are(t
     assert refused(Rule(field="zzz", min=1), tables.fields).message == "there is no field zzz"
 
 
+def test_a_field_of_a_signal_that_is_not_listed_comes_with_the_line_to_add(tables):
+    error = refused(Rule(field="brightness", min=1), tables.fields)
+    assert error.message == "there is no field brightness: the signal brightness gives it"
+    assert error.hint == "list it: annotate: [{name: brightness}]"
+
+
 @pytest.mark.parametrize("field", ["tags", "look"])
 def test_text_and_vectors_cannot_be_bounded(tables, field):
     error = refused(Rule(field=field, min=1), tables.fields)
