@@ -96,8 +96,10 @@ def _splits(funnel: Funnel, top: float, height: float, nodes: list[Node], ribbon
         if not split.samples:
             continue
         h = max(THIN, height * split.samples / total)
-        shards = f"in {number(len(split.shards))} shard{'s' if len(split.shards) != 1 else ''}"
-        nodes.append(Node(COLUMNS[4], y, h, "split", f"{number(split.samples)} {split.name}", shards))
+        note = f"in {number(len(split.shards))} shard{'s' if len(split.shards) != 1 else ''}"
+        if len(funnel.splits) > 1:
+            note = f"{100 * split.samples / total:.3g} %, asked {100 * funnel.asked[split.name]:.3g} %"
+        nodes.append(Node(COLUMNS[4], y, h, "split", f"{number(split.samples)} {split.name}", note))
         ribbons.append(Ribbon(_curve(COLUMNS[3] + NODE, source, COLUMNS[4], y, h), "kept"))
         source += h
         y += max(h + 4, ROW)

@@ -70,6 +70,7 @@ class Funnel:
     records: Level
     samples: Level
     splits: list[Split]
+    asked: dict[str, float]
     table: list[Row]
 
 
@@ -95,7 +96,8 @@ def funnel(tables: Tables) -> Funnel:
         raise CurateError(
             f"{samples.parts[Outcome.KEPT]} samples were kept, the shards hold {packed}", "run: curate verify BUILD"
         )
-    return Funnel(records, samples, tables.manifest.splits, _by_source(tables))
+    asked = tables.manifest.recipe["pack"]["splits"]
+    return Funnel(records, samples, tables.manifest.splits, asked, _by_source(tables))
 
 
 def _level(tables: Tables, name: str) -> Level:

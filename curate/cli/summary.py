@@ -17,12 +17,15 @@ from curate.decide.causes import causes_of
 from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
-from curate.schema.events import Funnel, Outcomes, Summary
+from curate.schema.events import Funnel, Outcomes, SplitShare, Summary
 from curate.schema.ledger_laws import counts_of
 from curate.schema.manifest import Manifest
 from curate.schema.text import escape_controls
 from curate.shards.lists import files_below
 from curate.storage import Store
+
+FAR_OFF = 0.02
+"""A share of a split that misses what was asked by more is explained."""
 
 TOO_MANY_FAILED = 3
 """Exit code of a run whose failure rate is above the recipe's `max_failed`."""
@@ -59,6 +62,7 @@ def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Deco
         records=counts["records"],
         samples=counts["samples"],
         shards=sum(len(split.shards) for split in manifest.splits),
+        splits=_shares(manifest),
         ids={stream.name: stream.ids for stream in manifest.streams if stream.vocabulary},
         values={stream.name: stream.ids for stream in manifest.streams if not stream.vocabulary},
         causes=found,
@@ -100,7 +104,9 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
             for what, counts in (("ids", summary.ids), ("values", summary.values))
             if counts
         )
-        result.print(f"{summary.shards} shards{stored}", markup=False)
+        result.print(f"{summary.shards} shard{'' if summary.shards == 1 else 's'}{stored}", markup=False)
+        if len(summary.splits) > 1:
+            result.print(_splits_line(summary), markup=False)
         if summary.calls_saved:
             by_model = ", ".join(f"{name} {count:,}" for name, count in summary.calls_saved.items())
             result.print(f"second look: samples that models were not asked of: {by_model}", markup=False)
@@ -127,6 +133,21 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
 def _calls_saved(manifest: Manifest) -> dict[str, int]:
     second = manifest.second_look
     return {} if second is None else dict.fromkeys(second.models, manifest.counts.samples["total"] - second.samples)
+
+
+def _shares(manifest: Manifest) -> list[SplitShare]:
+    asked, kept = manifest.recipe["pack"]["splits"], sum(split.samples for split in manifest.splits)
+    return [
+        SplitShare(name=s.name, samples=s.samples, share=s.samples / kept if kept else 0, asked=asked[s.name])
+        for s in manifest.splits
+    ]
+
+
+def _splits_line(summary: Summary) -> str:
+    """`splits: train 89 (78 %, 90 % asked), ...`, with the reason where the two are far apart."""
+    parts = [f"{s.name} {s.samples:,} ({_percent(s.share)}, {_percent(s.asked)} asked)" for s in summary.splits]
+    is_off = any(abs(s.share - s.asked) > FAR_OFF for s in summary.splits)
+    return f"splits: {', '.join(parts)}" + ("; all samples of a record go to one split" if is_off else "")
 
 
 def _say_causes(summary: Summary, console: Console) -> None:

@@ -128,6 +128,15 @@ class Placement(_Event):
     pools: list[PoolOfWorkers] = Field(description="in the order in which samples pass them")
 
 
+class SplitShare(_Event):
+    """How much of what is kept a split holds. All samples of a record go to one, so few records may miss the shares."""
+
+    name: str = Field(description="of the split")
+    samples: Count = Field(description="that it holds")
+    share: float = Field(ge=0, le=1, description="of all that is kept")
+    asked: float = Field(ge=0, le=1, description="by the recipe's pack: {splits: ...}")
+
+
 class Summary(_Event):
     """The last line of a run that made its build. A run that could not make it ends without one."""
 
@@ -138,6 +147,7 @@ class Summary(_Event):
     records: dict[str, Count] = Field(description="total = sampled + dropped + duplicate + failed")
     samples: dict[str, Count] = Field(description="total = kept + dropped + duplicate + failed")
     shards: Count = Field(description="of all splits")
+    splits: list[SplitShare] = Field(description="in the recipe's order")
     ids: dict[str, Count] = Field(description="of each token stream, over all shards")
     values: dict[str, Count] = Field(description="of each stream of features, over all shards")
     causes: list[Cause] = Field(description="of failure, the most frequent first; they add up to what failed")

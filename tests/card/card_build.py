@@ -404,7 +404,7 @@ class Builder:
                 "annotate": [{"name": s["name"]} for s in SIGNALS[:4]],
                 "decide": {"rules": self.rules, "near_duplicates": [{"embedding": "vector", "threshold": 0.95}]},
                 "tokenize": {"streams": [{"name": n, "tokenizer": t} for n, (t, _) in self.streams.items()]},
-                "pack": {"order": self.order, "shard_samples": self.shard_samples},
+                "pack": {"order": self.order, "shard_samples": self.shard_samples, "splits": {"train": 1.0}},
             },
             seed=SEED,
             counts=Counts(**counts),

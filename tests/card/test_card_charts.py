@@ -115,7 +115,7 @@ def test_the_drawing_of_any_funnel_has_no_overlaps(records: tuple[int, ...], sam
         for name, first, n in (("record", "sampled", records), ("sample", "kept", samples))
     ]
     split = Split(name="train", samples=samples[0], shards=["a"], shard_rows=[samples[0]])
-    drawn = flow(Funnel(levels[0], levels[1], [split], []))
+    drawn = flow(Funnel(levels[0], levels[1], [split], {"train": 1.0}, []))
     assert all(n.y + n.height <= drawn.height for n in drawn.nodes)
     for x in {n.x for n in drawn.nodes}:
         column = sorted((n.y, n.height) for n in drawn.nodes if n.x == x)

@@ -75,10 +75,13 @@ def make(folder: Path, rows: Sequence[Row]) -> tuple[Store, Manifest]:
     }
     manifest = Manifest(
         name="small",
-        recipe={},
+        recipe={"pack": {"splits": {"train": 0.9, "val": 0.1}}},
         seed=0,
         counts=Counts(**counts),
-        splits=[Split(name="train", samples=6, shards=["tokens/a", "tokens/b"], shard_rows=[4, 2])],
+        splits=[
+            Split(name="train", samples=4, shards=["tokens/a"], shard_rows=[4]),
+            Split(name="val", samples=2, shards=["tokens/b"], shard_rows=[2]),
+        ],
         streams=[
             StreamEntry(
                 name="caption",
@@ -128,6 +131,7 @@ def test_the_summary_adds_up_and_names_the_causes(tmp_path: Path) -> None:
         "records: 10 = 6 sampled + 0 dropped + 1 duplicate + 3 failed",
         "samples: 8 = 6 kept + 1 dropped + 0 duplicate + 1 failed",
         "2 shards; ids: caption 12,345; values: emb 62,720",
+        "splits: train 4 (66.7 %, 90 % asked), val 2 (33.3 %, 10 % asked); all samples of a record go to one split",
         "failed, by cause, with an example each:",
         "      2 records  ingest FetchError  r007.jpg: status 404",
         "      1 record   ingest:probe MediaError  r008.jpg is empty (0 bytes).",
