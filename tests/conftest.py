@@ -11,6 +11,11 @@ from plugin_build import PluginBuild, make
 from small_sam import save_small_sam
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole builds come first: a worker that ends early takes over tests of seconds, not one of minutes."""
+    items.sort(key=lambda item: "/tests/pipeline/" not in item.path.as_posix())
+
+
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """A real S3 server on loopback: `.env`, `.bucket(name)`, `.fresh()`. It sets nothing in this process."""
