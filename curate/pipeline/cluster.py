@@ -20,6 +20,9 @@ from curate.decide.processes import ProcessEngine
 from curate.pipeline.placement import Capacity, Node
 from curate.schema.errors import CurateError
 
+START_SECONDS = 120.0
+"""How long Ray may take to start or to connect: on an idle machine it takes three."""
+
 CONNECT_SECONDS = 10.0
 """How long an address may take to accept a connection."""
 
@@ -204,7 +207,7 @@ def _start_ray(address: str | None, workers: int | None, dashboard: bool, at_end
             given |= {} if session is None else {"_temp_dir": session}
         else:
             given = {"address": address}
-        with _away_from_the_terminal():
+        with _away_from_the_terminal(), _ended_where_it_hangs():
             ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
         where = f"at {address}" if address else "on this machine"
@@ -239,6 +242,19 @@ def session_folder() -> Iterator[str | None]:
         f"Ray's sockets cannot lie below {base}: the path of a socket has at most {SOCKET_BYTES} bytes",
         "set RAY_TMPDIR to a folder with a short path",
     )
+
+
+@contextmanager
+def _ended_where_it_hangs() -> Iterator[None]:
+    """End this process where Ray's start takes too long: its raylet answers a driver once the first workers have come,
+    and never where one of them was killed before. The same command then goes on."""
+    watch = threading.Timer(START_SECONDS, os.kill, (os.getpid(), signal.SIGKILL))
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 @contextmanager

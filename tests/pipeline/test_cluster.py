@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,3 +62,29 @@ def test_references_may_be_freed_while_ray_ends() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_start_of_ray_that_would_hang_ends() -> None:
+    """A worker that is killed before Ray's raylet knows it lets that wait for ever."""
+    script = (
+        "import os, signal, threading, time\n"
+        "from small import processes_under\n"
+        "import curate.pipeline.cluster as cluster\n"
+        "cluster.START_SECONDS = 10.0\n"
+        "def first_worker():\n"
+        "    for pid in processes_under(os.getpid()):\n"
+        "        if b'default_' + b'worker.py' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
+        "            return pid\n"
+        "def kill():\n"
+        "    while not (pid := first_worker()):\n"
+        "        time.sleep(0.003)\n"
+        "    os.kill(pid, signal.SIGKILL)\n"
+        "threading.Thread(target=kill, daemon=True).start()\n"
+        "with cluster.connect(None, 2) as found:\n"
+        "    found.start()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=env, timeout=60
+    )
+    assert done.returncode in (0, -9), done.stderr
