@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from curate.card.funnel import Funnel, Level
-from curate.card.text import number
+from curate.card.text import number, percent
 from curate.schema.verdict import Outcome
 
 WIDTH = 1080
@@ -96,9 +96,10 @@ def _splits(funnel: Funnel, top: float, height: float, nodes: list[Node], ribbon
         if not split.samples:
             continue
         h = max(THIN, height * split.samples / total)
-        note = f"in {number(len(split.shards))} shard{'s' if len(split.shards) != 1 else ''}"
         if len(funnel.splits) > 1:
-            note = f"{100 * split.samples / total:.3g} %, asked {100 * funnel.asked[split.name]:.3g} %"
+            note = f"{percent(split.samples, total)}, asked {percent(funnel.asked[split.name], 1)}"
+        else:
+            note = f"in {number(len(split.shards))} shard{'s' if len(split.shards) != 1 else ''}"
         nodes.append(Node(COLUMNS[4], y, h, "split", f"{number(split.samples)} {split.name}", note))
         ribbons.append(Ribbon(_curve(COLUMNS[3] + NODE, source, COLUMNS[4], y, h), "kept"))
         source += h
