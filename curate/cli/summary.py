@@ -11,13 +11,14 @@ from dataclasses import asdict
 from typing import Literal
 
 from rich.console import Console
+from rich.filesize import decimal
 
 from curate.cli.output import sum_line
 from curate.decide.causes import causes_of
 from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
-from curate.schema.events import Funnel, Outcomes, SplitShare, Summary
+from curate.schema.events import Forecast, Funnel, Outcomes, SplitShare, Summary
 from curate.schema.ledger_laws import counts_of
 from curate.schema.manifest import Manifest
 from curate.schema.text import escape_controls
@@ -83,6 +84,36 @@ def say_outcomes(found: Sequence[Outcomes], result: Console) -> None:
     for one in found:
         what = f"{one.count:,} {one.level}{'s' if one.count > 1 else ''}"
         result.print(f"{what:>20}  {one.outcome:<9}  {escape_controls(one.cause or '')}".rstrip())
+
+
+def say_forecast(found: Forecast, result: Console) -> None:
+    """Print what a trial tells of the whole: `result` is stdout, for people or a `JsonConsole`."""
+    if isinstance(result, JsonConsole):
+        result.emit(found)
+        return
+    time = "no time, since this trial took over work of an earlier one"
+    if found.seconds is not None and found.cpu_seconds is not None:
+        time = (
+            f"{duration(found.seconds)} on {found.cpus} CPUs like these, at most "
+            f"{duration(found.cpu_seconds)} of CPU; what models take to load is counted as if it grew"
+        )
+    lines = (
+        f"forecast of the whole, from {found.drawn:,} of about {found.records:,} records:",
+        f"  kept: {_percent(found.kept_share)} of about {found.samples:,} samples (95 %: {_percent(found.kept_low)} to "
+        f"{_percent(found.kept_high)}); in the whole more samples have duplicates, so fewer stay",
+        f"  size: about {decimal(found.bytes)}",
+        f"  time: {time}",
+    )
+    for line in lines:
+        result.print(line, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """A time with its unit: `45 s`, `12 min`, `3.4 h`, `2.1 days`."""
+    for unit, size, places in (("days", 86400, 1), ("h", 3600, 1), ("min", 60, 0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.{places}f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def say_summary(summary: Summary, said: str, result: Console, errors: Console) -> None:

@@ -35,9 +35,10 @@ from curate.pipeline.retry import reset_failures
 from curate.pipeline.run_context import RunContext
 from curate.pipeline.token_log import TOKEN_LOG, TokenLog
 from curate.pipeline.tokenize import Work, tokenize
+from curate.pipeline.trial import NOTES
 from curate.pipeline.unchanged import finished
 from curate.schema.errors import CurateError
-from curate.schema.events import Outcomes
+from curate.schema.events import Forecast, Outcomes
 from curate.schema.manifest import MANIFEST, Manifest
 from curate.schema.verdict import Outcome
 from curate.shards.pack import Tokenized
@@ -56,11 +57,13 @@ class Result:
         decodes: what was decoded.
         manifest: of the finished build; None where the run was to end before.
         outcomes: what was decided, where the run was to end then.
+        forecast: of the whole, where the sources are a trial's.
     """
 
     decodes: Decodes
     manifest: Manifest | None = None
     outcomes: Sequence[Outcomes] = ()
+    forecast: Forecast | None = None
 
 
 def run(
@@ -144,6 +147,7 @@ def run(
         work = [
             READ_LOG,
             TOKEN_LOG,
+            *(stat.path for stat in build.files(NOTES)),
             *decided.pairs,
             *decided.rests,
             *(p for one in tokenized for some in one.fragments.values() for p in some),

@@ -128,6 +128,24 @@ class Placement(_Event):
     pools: list[PoolOfWorkers] = Field(description="in the order in which samples pass them")
 
 
+class Forecast(_Event):
+    """What a trial (`--limit`, `--sample`) tells of a run over everything."""
+
+    event: Literal["forecast"] = Field("forecast", description="what this line is")
+    drawn: Count = Field(description="records of the trial")
+    records: Count = Field(description="of all sources; estimated")
+    samples: Count = Field(description="of all sources; estimated")
+    kept_share: float = Field(ge=0, le=1, description="of the samples, kept; duplicates grow with the whole")
+    kept_low: float = Field(ge=0, le=1, description="lower end of its 95 % interval")
+    kept_high: float = Field(ge=0, le=1, description="upper end of its 95 % interval")
+    bytes: Count = Field(description="of the whole build, media and shards together")
+    seconds: float | None = Field(
+        ge=0, description="wall clock on what the trial ran on; null where the trial took over earlier work"
+    )
+    cpu_seconds: float | None = Field(ge=0, description="the same times `cpus`, so an upper bound; null likewise")
+    cpus: int = Field(ge=1, description="CPUs that the trial had")
+
+
 class SplitShare(_Event):
     """How much of what is kept a split holds. All samples of a record go to one, so few records may miss the shares."""
 
@@ -171,7 +189,7 @@ class Summary(_Event):
 class Event(
     RootModel[
         Annotated[
-            StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Placement | Summary,
+            StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Placement | Forecast | Summary,
             Field(discriminator="event"),
         ]
     ]
