@@ -393,6 +393,10 @@ class Caption(_Part):
         return self
 
 
+Word = Annotated[bool | int | float | str, Field(union_mode="smart")]
+"""What a rule on words may name, as YAML reads it."""
+
+
 class Rule(_Part):
     """Keep samples whose field lies within bounds. Bounds are absolute, or percentiles of all samples that have it. Or
     keep those whose text not too many samples carry: `{copies_of: caption, max: 100}`."""
@@ -408,17 +412,44 @@ class Rule(_Part):
     max: float | None = Field(None, description="greater values are dropped; in the field's unit and range")
     min_percentile: float | None = Field(None, ge=0, le=100, description="values below this percentile are dropped")
     max_percentile: float | None = Field(None, ge=0, le=100, description="values above this percentile are dropped")
+    in_: list[Word] = Field(
+        [], alias="in", description="words: values that are not one of these are dropped; of a list one item must be"
+    )
+    not_in: list[Word] = Field([], description="words: values that are one of these are dropped; of a list any item")
+    matches: str = Field(
+        "",
+        description="words: values in which this regular expression (RE2) is not found are dropped; of a list one item "
+        "must match. It may match a part of the value: ^ and $ are its ends",
+    )
+    missing: Literal["keep", "drop", "fail"] = Field(
+        "keep",
+        description="what becomes of samples without a value, of kinds that can have one; `fail` counts them as failed",
+    )
     kinds: list[Kind] = Field(list(KINDS), description="kinds of samples that the rule looks at")  # type: ignore[arg-type]
+
+    @property
+    def on_words(self) -> bool:
+        """True if the rule says which words may be there."""
+        return bool(self.in_ or self.not_in or self.matches)
 
     @model_validator(mode="after")
     def _some_bound(self) -> Rule:
         if bool(self.field) == bool(self.copies_of):
             raise ValueError("a rule needs one of field, copies_of")
-        others = (self.min, self.min_percentile, self.max_percentile)
+        numbers = (self.min, self.max, self.min_percentile, self.max_percentile)
+        bounded = any(number is not None for number in numbers)
+        others = (self.min, self.min_percentile, self.max_percentile, *([0] if self.on_words else []))
         if self.copies_of and (self.max is None or self.max < 1 or others != (None, None, None)):
             raise ValueError("a rule with copies_of has a max of at least 1 and no other bound")
-        if self.min is None and self.max is None and self.min_percentile is None and self.max_percentile is None:
-            raise ValueError("a rule needs one of min, max, min_percentile, max_percentile")
+        if self.copies_of and self.missing != "keep":
+            raise ValueError("copies of what is missing are not counted: give `missing` in a rule with that field")
+        if bounded and self.on_words:
+            raise ValueError("a rule bounds a number (min, max, ...) or words (in, not_in, matches), not both")
+        if not bounded and not self.on_words and self.missing == "keep":
+            raise ValueError(
+                "a rule needs one of min, max, min_percentile, max_percentile, in, not_in, matches, "
+                "missing: drop or fail"
+            )
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing could pass")
         return self
