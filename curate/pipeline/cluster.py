@@ -207,7 +207,7 @@ def _start_ray(address: str | None, workers: int | None, dashboard: bool, at_end
             given |= {} if session is None else {"_temp_dir": session}
         else:
             given = {"address": address}
-        with _away_from_the_terminal(), _ended_where_it_hangs():
+        with _ended_where_it_hangs(), _away_from_the_terminal():
             ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
         where = f"at {address}" if address else "on this machine"
@@ -248,13 +248,24 @@ def session_folder() -> Iterator[str | None]:
 def _ended_where_it_hangs() -> Iterator[None]:
     """End this process where Ray's start takes too long: its raylet answers a driver once the first workers have come,
     and never where one of them was killed before. The same command then goes on."""
-    watch = threading.Timer(START_SECONDS, os.kill, (os.getpid(), signal.SIGKILL))
+    terminal = os.dup(2)  # stderr is elsewhere while Ray starts
+
+    def end() -> None:
+        said = (
+            f"error: Ray did not start within {START_SECONDS:g} s; run the same command again: it goes on from here\n"
+        )
+        os.write(terminal, said.encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    watch = threading.Timer(START_SECONDS, end)
     watch.daemon = True
     watch.start()
     try:
         yield
     finally:
         watch.cancel()
+        watch.join()
+        os.close(terminal)
 
 
 @contextmanager

@@ -88,3 +88,4 @@ def test_a_start_of_ray_that_would_hang_ends() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=env, timeout=60
     )
     assert done.returncode in (0, -9), done.stderr
+    assert ("Ray did not start within 10 s" in done.stderr) == (done.returncode == -9)
