@@ -401,6 +401,8 @@ class Rule(_Part):
     """Keep samples whose field lies within bounds. Bounds are absolute, or percentiles of all samples that have it. Or
     keep those whose text not too many samples carry: `{copies_of: caption, max: 100}`."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+
     field: str = Field("", description="a number that a signal or probing gives, e.g. sharpness, duration, width")
     copies_of: str = Field(
         "",
