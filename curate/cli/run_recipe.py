@@ -125,7 +125,7 @@ def _describe(plan: Plan, sources: Sequence[Source], out: Console) -> None:
             out.print(f"source {source.name}: {records} records{more}")
     out.print(f"signals: {', '.join(s.name for s in plan.signals)}")
     for rule in plan.file.recipe.sample_rules:
-        out.print(f"rule: {rule.model_dump(exclude_none=True, exclude_defaults=True, by_alias=True)}")
+        out.print(f"rule: {rule.model_dump(exclude_none=True, exclude_defaults=True)}")
     for stream in plan.streams:
         card = stream.card
         each = f"{card.vocabulary} ids" if card.vocabulary else f"vectors of {card.features} values"

@@ -15,7 +15,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$")]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # written by the names that a recipe reads, so that what the manifest holds is a recipe again
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
 
 
 class Fetch(_Part):
@@ -189,7 +190,7 @@ When = Literal["all", "kept"]
 class SignalUse(_Part):
     """A signal to compute: its name, what it runs on, and its options."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(extra="allow")
     name: str = Field(description="built-in, an entry point, or package.module:Class; other keys are its options")
     for_: When = Field(
         "all",
@@ -278,7 +279,6 @@ class CaptionerUse(_Part):
     """One captioner: what it is asked of each sample, and who is asked. It gives the text field `name`, `name_by` (who
     answered, to which prompt, with which sampling), and a field `name_PROPERTY` for each property of its `schema`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
     name: str = Field(pattern="^[a-z][a-z0-9_]*$", description="field that it gives, e.g. caption_short; unique")
     model: str = Field(
         min_length=1,
@@ -400,8 +400,6 @@ Word = Annotated[bool | int | float | str, Field(union_mode="smart")]
 class Rule(_Part):
     """Keep samples whose field lies within bounds. Bounds are absolute, or percentiles of all samples that have it. Or
     keep those whose text not too many samples carry: `{copies_of: caption, max: 100}`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
 
     field: str = Field("", description="a number that a signal or probing gives, e.g. sharpness, duration, width")
     copies_of: str = Field(
