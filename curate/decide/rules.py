@@ -40,9 +40,8 @@ def check_rules(rules: Sequence[Rule], fields: Mapping[str, SignalField]) -> Non
 
     Raises:
         CurateError: a field that does not exist or is no number, or no text where copies are counted; a threshold
-            outside the field's range; words of another type
-            than the field's, an expression that is none; lower above upper percentile; kinds of samples that never have
-            the field.
+            outside the field's range; words of another type than the field's; an expression that is none; lower above
+            upper percentile; kinds of samples that never have the field.
     """
     for rule in rules:
         field = _ruled(rule, fields)
@@ -88,22 +87,23 @@ def _ruled(rule: Rule, fields: Mapping[str, SignalField]) -> SignalField:
     """The field that a rule is on, of a type that it can be on."""
     if rule.copies_of:
         return _text(rule.copies_of, fields)
-    if not rule.on_words:
-        bounded = (rule.min, rule.max, rule.min_percentile, rule.max_percentile) != (None,) * 4
-        if rule.field not in fields and is_said(rule.field):
-            if bounded:
-                raise CurateError(f"{rule.field} is words, not a number", "rules on it: in, not_in, matches, missing")
-            return SignalField(rule.field, pa.string())
-        if rule.field in fields and not bounded:
-            return fields[rule.field]
-        return _number(rule.field, fields, "a rule can bound")
-    if rule.field in fields:
-        field = fields[rule.field]
-    elif is_said(rule.field):
-        field = SignalField(rule.field, pa.string())
-    else:
-        words = [*(n for n, f in fields.items() if _has_words(f.type)), *SAID, f"{META}NAME"]
-        raise CurateError(*_unknown(rule.field, words, "fields with words"))
+    known = {rule.field: SignalField(rule.field, pa.string())} if is_said(rule.field) else {}
+    field = {**known, **fields}.get(rule.field)
+    if rule.on_words:
+        if field is None:
+            words = [*(n for n, f in fields.items() if _has_words(f.type)), *SAID, f"{META}NAME"]
+            raise CurateError(*_unknown(rule.field, words, "fields with words"))
+        _check_words(rule, field)
+        return field
+    if field is not None and not rule.on_numbers:
+        return field
+    if known and rule.field not in fields:
+        raise CurateError(f"{rule.field} is words, not a number", "rules on it: in, not_in, matches, missing")
+    return _number(rule.field, fields, "a rule can bound")
+
+
+def _check_words(rule: Rule, field: SignalField) -> None:
+    """Refuse a field that has no words, words of another type, and an expression that is none."""
     if field.is_number:
         raise CurateError(
             f"{rule.field} is a number, not words", "rules on it: min, max, min_percentile, max_percentile"
@@ -115,7 +115,7 @@ def _ruled(rule: Rule, fields: Mapping[str, SignalField]) -> SignalField:
         if not field.name.startswith(META) and isinstance(word, bool) != boolean:
             want = "true or false" if boolean else "text"
             raise CurateError(f"{rule.field} is {want}, and {word_of(word)} is not", "put text in quotes in YAML")
-        if field.name in SAID and field.name == "kind" and word not in KINDS:
+        if field.name == "kind" and word not in KINDS:
             near = closest(word_of(word), KINDS)
             raise CurateError(
                 f"there is no kind {word_of(word)}" + (f"; did you mean {near}?" if near else ""),
@@ -130,7 +130,6 @@ def _ruled(rule: Rule, fields: Mapping[str, SignalField]) -> SignalField:
             raise CurateError(
                 f"matches of {rule.field} is no regular expression: {exc}", "the syntax is that of RE2"
             ) from exc
-    return field
 
 
 def _has_words(kind: pa.DataType) -> bool:

@@ -428,6 +428,11 @@ class Rule(_Part):
     kinds: list[Kind] = Field(list(KINDS), description="kinds of samples that the rule looks at")  # type: ignore[arg-type]
 
     @property
+    def on_numbers(self) -> bool:
+        """True if the rule says how small or large a number may be."""
+        return (self.min, self.max, self.min_percentile, self.max_percentile) != (None,) * 4
+
+    @property
     def on_words(self) -> bool:
         """True if the rule says which words may be there."""
         return bool(self.in_ or self.not_in or self.matches)
@@ -436,16 +441,14 @@ class Rule(_Part):
     def _some_bound(self) -> Rule:
         if bool(self.field) == bool(self.copies_of):
             raise ValueError("a rule needs one of field, copies_of")
-        numbers = (self.min, self.max, self.min_percentile, self.max_percentile)
-        bounded = any(number is not None for number in numbers)
-        others = (self.min, self.min_percentile, self.max_percentile, *([0] if self.on_words else []))
-        if self.copies_of and (self.max is None or self.max < 1 or others != (None, None, None)):
+        others = (self.min, self.min_percentile, self.max_percentile) != (None,) * 3 or self.on_words
+        if self.copies_of and (self.max is None or self.max < 1 or others):
             raise ValueError("a rule with copies_of has a max of at least 1 and no other bound")
         if self.copies_of and self.missing != "keep":
             raise ValueError("copies of what is missing are not counted: give `missing` in a rule with that field")
-        if bounded and self.on_words:
+        if self.on_numbers and self.on_words:
             raise ValueError("a rule bounds a number (min, max, ...) or words (in, not_in, matches), not both")
-        if not bounded and not self.on_words and self.missing == "keep":
+        if not self.on_numbers and not self.on_words and self.missing == "keep":
             raise ValueError(
                 "a rule needs one of min, max, min_percentile, max_percentile, in, not_in, matches, "
                 "missing: drop or fail"
