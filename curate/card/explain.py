@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from curate.card.shard_rows import shard_rows
 from curate.card.tables import FAILURE_PREFIX, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
+from curate.decide.bounds import thresholds_of
 from curate.schema.errors import CurateError
 from curate.schema.fields import TIMED
 from curate.schema.recipe import Recipe
@@ -187,6 +188,8 @@ def _verdict_of(row: dict[str, Any]) -> dict[str, Any]:
 def _verdict(verdict: dict[str, Any]) -> str:
     """One sentence."""
     outcome = verdict["outcome"]
+    if outcome == "dropped" and "value_text" in verdict:
+        return f"dropped by rule {_show(verdict['rule'])}: value {_show(verdict['value_text'])}"
     if outcome == "dropped":
         value, threshold = verdict["value"], verdict["threshold"]
         return f"dropped by rule {verdict['rule']}: value {value:.6g}, threshold {threshold:.6g}"
@@ -279,7 +282,9 @@ def _limits(recipe: Recipe) -> dict[str, str]:
             ("min", rule.min_percentile, "p{:g}"),
             ("max", rule.max_percentile, "p{:g}"),
         )
-        said = ", ".join(f"{end} {form.format(value)}" for end, value, form in ends if value is not None)
+        bounds = [f"{end} {form.format(value)}" for end, value, form in ends if value is not None]
+        bounds += [b.name.removeprefix(f"{rule.field} ") for b in thresholds_of([rule]) if b.is_words]
+        said = ", ".join(bounds)
         name = rule.field or rule.copies_of
         said = f"copies {said}" if rule.copies_of else said
         out[name] = f"{out[name]}; {said}" if name in out else said

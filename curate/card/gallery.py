@@ -21,7 +21,7 @@ FIRST = {
         QUALIFY row_number() OVER (PARTITION BY kind ORDER BY id) <= {KEPT}
     """,
     "dropped_first": f"""
-        SELECT part, level, id, rule, value, threshold FROM ledger WHERE outcome = 'dropped'
+        SELECT part, level, id, rule, value, threshold, value_text FROM ledger WHERE outcome = 'dropped'
         QUALIFY row_number() OVER (
             PARTITION BY level, rule ORDER BY abs(value - threshold) DESC NULLS LAST, id) <= {PER_RULE}
     """,
@@ -44,6 +44,7 @@ class Tile:
     Attributes:
         alt: text for those who do not see the image.
         facts: short notes, e.g. `512 × 384 px`, `from 3.2 s`.
+        value, threshold, said: of the rule that dropped it; of one on words only `said`.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Tile:
     facts: list[str]
     value: float | None = None
     threshold: float | None = None
+    said: str | None = None
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ class Gallery:
             facts=facts,
             value=verdict["value"] if verdict else None,
             threshold=verdict["threshold"] if verdict else None,
+            said=verdict.get("value_text") if verdict else None,
         )
 
 

@@ -146,9 +146,11 @@ class Tables:
             there = dict(zip(paths, map(str, local), strict=True))
             self._local = {stage: [there[file.path] for file in files] for stage, (_, files) in found.items()}
             self._sources = {s: _source(s, numbers, self._local[s]) for s, (numbers, _) in found.items()}
-            for view, stage in (("ledger", LEDGER_FILES), ("records", RECORDS_FILES)):
-                if stage in found:
-                    self.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {self._sources[stage]}")
+            if RECORDS_FILES in found:
+                self.execute(f"CREATE OR REPLACE TEMP VIEW records AS SELECT * FROM {self._sources[RECORDS_FILES]}")
+            if LEDGER_FILES in found:  # builds of before rules on words have no column for these
+                source = f"{self._sources[LEDGER_FILES]} UNION ALL BY NAME SELECT value_text FROM no_{LEDGER_FILES}"
+                self.execute(f"CREATE OR REPLACE TEMP VIEW ledger AS SELECT * FROM {source}")
             if SAMPLES_FILES in found:
                 self.execute(
                     f"""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curate.card.tables import Tables
-from curate.decide.rules import Threshold, thresholds_of
+from curate.decide.bounds import Threshold, thresholds_of
 from curate.schema.recipe import Rule
 from curate.storage.sql import quoted
 
@@ -77,7 +77,7 @@ def thresholds(tables: Tables, rules: Sequence[Rule], column: Column) -> list[Th
     """The bounds that `rules` set on the column, in recipe order."""
     out = []
     for bound in thresholds_of(rules):
-        if bound.field != column.field:
+        if bound.field != column.field or bound.is_words:
             continue
         said = tables.row(
             "SELECT coalesce(sum(n), 0)::BIGINT AS n, max(threshold) AS value FROM counts "

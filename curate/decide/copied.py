@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.decide.bounds import Threshold
 from curate.decide.keys import EMPTY, Keys, distinct, hashed, look_up
 from curate.decide.partitions import Loaded
-from curate.decide.rules import Threshold
 from curate.decide.survey import State
 from curate.decide.texts import NO_TEXT
 

@@ -11,10 +11,11 @@ samples that did not fail and that no rule before it drops; near duplicates come
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt
 
+from curate.decide.bounds import Threshold, is_said, thresholds_of
 from curate.decide.copied import settle_copies, times_by_bucket, too_often
 from curate.decide.duplicates import copies
 from curate.decide.engine import Engine, Held
@@ -23,7 +24,7 @@ from curate.decide.ledger import Fragment, write_verdicts
 from curate.decide.methods import Material, method
 from curate.decide.partitions import STALE, PartitionFiles, Wanted, load
 from curate.decide.percentiles import Bin, Counts, resolve
-from curate.decide.rules import Threshold, check_near_duplicates, check_record_rules, check_rules, thresholds_of
+from curate.decide.rules import check_near_duplicates, check_record_rules, check_rules
 from curate.decide.survey import (
     contents,
     kinds,
@@ -112,12 +113,13 @@ def decide(
     check_record_rules(options.records)
     check_rules(options.rules, fields)
     check_near_duplicates(options.near_duplicates, fields)
-    record_rules, rules = thresholds_of(options.records), thresholds_of(options.rules)
+    record_rules = [_of_its_kinds(bound, fields) for bound in thresholds_of(options.records)]
+    rules = [_of_its_kinds(bound, fields) for bound in thresholds_of(options.rules)]
     if not partitions:
         return Decided((), tuple(record_rules), tuple(rules), ())
     some = per_task or _per_task(len(partitions), engine.width)
     groups = [tuple(partitions[i : i + some]) for i in range(0, len(partitions), some)]
-    wanted = _wanted(options, homes, signal_groups, second)
+    wanted = _wanted(options, record_rules, rules, homes, signal_groups, second)
     later = failed or {}
     loaded = engine.hold(
         partial(load, build, wanted),
@@ -142,22 +144,40 @@ def _per_task(partitions: int, width: int) -> int:
     return min(max(isqrt(partitions), min(-(-partitions // (4 * width)), enough), least), most)
 
 
+def _of_its_kinds(bound: Threshold, fields: Mapping[str, SignalField]) -> Threshold:
+    """A bound; what asks whether there is a value, only of the kinds that can have one."""
+    if bound.op != "not missing" or bound.field not in fields:
+        return bound
+    return replace(bound, kinds=tuple(k for k in bound.kinds if k in fields[bound.field].kinds))
+
+
 def _wanted(
-    options: Decide, homes: Mapping[str, str], signal_groups: Mapping[str, str], second: frozenset[str]
+    options: Decide,
+    records: Sequence[Threshold],
+    rules: Sequence[Threshold],
+    homes: Mapping[str, str],
+    signal_groups: Mapping[str, str],
+    second: frozenset[str],
 ) -> Wanted:
-    texts = frozenset(r.copies_of for r in options.rules if r.copies_of)
-    used = {r.copies_of or r.field for r in options.rules} | {f for spec in options.near_duplicates for f in spec.keep}
-    for field in sorted(used | {spec.embedding for spec in options.near_duplicates}):
+    texts = frozenset(b.copies_of for b in rules if b.copies_of)
+    used = texts | {b.field for b in rules if b.is_number} | {f for spec in options.near_duplicates for f in spec.keep}
+    words = {
+        b.field for b in rules if b.is_words and b.field not in PROBED and (b.field in homes or not is_said(b.field))
+    }
+    for field in sorted(used | words | {spec.embedding for spec in options.near_duplicates}):
         if field not in PROBED and field not in homes:
             raise CurateError(f"no signal of this build has the field {field}", STALE)
-    names = dict.fromkeys([*signal_groups.values(), *(homes[f] for f in sorted(used) if f not in PROBED)])
+    names = dict.fromkeys([*signal_groups.values(), *(homes[f] for f in sorted(used | words) if f not in PROBED)])
     return Wanted(
-        tuple(sorted({r.field for r in options.records})),
+        tuple(sorted({b.field for b in records if b.is_number})),
         tuple(sorted(used & set(PROBED))),
         {g: tuple(f for f in sorted(used) if f not in PROBED and homes[f] == g) for g in names},
         dict(signal_groups),
         second,
         texts,
+        tuple((i, b) for i, b in enumerate(records) if b.is_words),
+        tuple((i, b) for i, b in enumerate(rules) if b.is_words),
+        {g: tuple(f for f in sorted(words) if homes[f] == g) for g in names},
     )
 
 
@@ -166,7 +186,7 @@ def _records(tasks: _Tasks, rules: list[Threshold]) -> tuple[list[Threshold], li
     engine = tasks.engine
     alone = [(one,) for one in tasks.loaded]
     if rules:
-        used = sorted({b.field for b in rules})
+        used = sorted({b.field for b in rules if b.is_number})
         refuse_not_numbers(list(engine.map(partial(record_not_numbers, used), alone)), used)
 
         def ask(bins: Mapping[Bin, bool]) -> Iterator[Mapping[Bin, Counts]]:
@@ -186,7 +206,7 @@ def _samples(tasks: _Tasks, rules: list[Threshold], states: list[Held]) -> tuple
         return rules, states
     engine = tasks.engine
     items = list(zip(tasks.loaded, states, strict=True))
-    used = sorted({b.field for b in rules if not b.copies_of})
+    used = sorted({b.field for b in rules if b.is_number})
     refuse_not_numbers(list(engine.map(partial(sample_not_numbers, used), items)), used)
 
     def ask(bins: Mapping[Bin, bool]) -> Iterator[Mapping[Bin, Counts]]:

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from curate.decide.bounds import Threshold
 from curate.decide.groups import Verdicts
 from curate.decide.keys import Keys, names_of
 from curate.decide.partitions import Loaded, PartitionFiles
-from curate.decide.rules import Threshold
 from curate.decide.survey import State
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
@@ -82,6 +82,7 @@ class _Level:
     rules: Sequence[Threshold]
     broke: NDArray[np.int16]
     values: Mapping[str, NDArray[np.float64]]
+    words: Mapping[int, pa.Array]
     keeper: Keys
     similarity: NDArray[np.float64] | None
     failures: Mapping[str, pa.Array]
@@ -104,14 +105,20 @@ def write_verdicts(
         group, loaded, state: of the task.
         verdicts: on near duplicates; None where none are looked for.
     """
-    outcome, keeper, similarity = _sample_outcomes(loaded, state, verdicts)
+    outcome, keeper, similarity = _sample_outcomes(loaded, rules, state, verdicts)
     ahead = np.zeros(len(loaded.sample), bool)
     if verdicts is not None:
         ahead[verdicts.row[verdicts.ahead]] = True
     whole = pa.concat_tables([loaded.failures, loaded.later])  # of a signal before that of tokenizing
-    failures = _failures(whole, outcome == _number(SAMPLE, Outcome.FAILED))
-    record = _record_outcomes(loaded, state)
-    record_failures = _failures(loaded.record_failures, loaded.record_failed)
+    failures = _failures(whole, outcome == _number(SAMPLE, Outcome.FAILED), rules, state.broke, loaded.sample_failed)
+    record = _record_outcomes(loaded, record_rules, state)
+    record_failures = _failures(
+        loaded.record_failures,
+        record == _number(RECORD, Outcome.FAILED),
+        record_rules,
+        state.record_broke,
+        loaded.record_failed,
+    )
     record_keeper = np.zeros(len(record), "S16")
     record_keeper[state.copies] = state.keeper
     kinds = pa.array(KINDS)
@@ -139,6 +146,7 @@ def write_verdicts(
                 record_rules,
                 state.record_broke[r],
                 {f: v[r] for f, v in loaded.record_values.items()},
+                {i: said.slice(start, end - start) for i, said in loaded.record_words.items()},
                 record_keeper[r],
                 None,
                 {name: column.slice(start, end - start) for name, column in record_failures.items()},
@@ -160,7 +168,12 @@ def write_verdicts(
                 outcome[s],
                 rules,
                 state.broke[s],
-                {b.field: (state.copies_of if b.copies_of else loaded.sample_values[b.field])[s] for b in rules},
+                {
+                    b.field: (state.copies_of if b.copies_of else loaded.sample_values[b.field])[s]
+                    for b in rules
+                    if not b.is_words
+                },
+                {i: said.take(pa.array(s)) for i, said in loaded.sample_words.items()},
                 keeper[s],
                 similarity[s],
                 {name: column.take(pa.array(s)) for name, column in failures.items()},
@@ -255,16 +268,22 @@ def _number(level: str, outcome: Outcome) -> int:
     return OUTCOMES[level].index(outcome)
 
 
-def _record_outcomes(loaded: Loaded, state: State) -> NDArray[np.int64]:
+def _fails(rules: Sequence[Threshold], broke: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Rows that break a bound which fails them."""
+    return np.isin(broke, [i for i, bound in enumerate(rules) if bound.fails])
+
+
+def _record_outcomes(loaded: Loaded, rules: Sequence[Threshold], state: State) -> NDArray[np.int64]:
     out = np.full(len(loaded.record), _number(RECORD, Outcome.SAMPLED), np.int64)
     out[state.copies] = _number(RECORD, Outcome.DUPLICATE)
     out[state.record_broke >= 0] = _number(RECORD, Outcome.DROPPED)
+    out[_fails(rules, state.record_broke)] = _number(RECORD, Outcome.FAILED)
     out[loaded.record_failed] = _number(RECORD, Outcome.FAILED)
     return out
 
 
 def _sample_outcomes(
-    loaded: Loaded, state: State, verdicts: Verdicts | None
+    loaded: Loaded, rules: Sequence[Threshold], state: State, verdicts: Verdicts | None
 ) -> tuple[NDArray[np.int64], Keys, NDArray[np.float64]]:
     """Outcome, keeper and similarity of each sample, listed or not."""
     out = np.full(len(loaded.sample), _number(SAMPLE, Outcome.KEPT), np.int64)
@@ -277,17 +296,41 @@ def _sample_outcomes(
         keeper[verdicts.row] = verdicts.keeper
         similarity[verdicts.row] = verdicts.similarity
     out[state.broke >= 0] = _number(SAMPLE, Outcome.DROPPED)
+    out[_fails(rules, state.broke)] = _number(SAMPLE, Outcome.FAILED)
     out[loaded.sample_failed] = _number(SAMPLE, Outcome.FAILED)
     return out, keeper, similarity
 
 
-def _failures(failures: pa.Table, failed: NDArray[np.bool_]) -> dict[str, pa.Array]:
-    """FAILURE columns of all rows; null where they did not fail. Of several failures of a row the first."""
+def _failures(
+    failures: pa.Table,
+    failed: NDArray[np.bool_],
+    rules: Sequence[Threshold],
+    broke: NDArray[np.int16],
+    before: NDArray[np.bool_],
+) -> dict[str, pa.Array]:
+    """FAILURE columns of all rows; null where they did not fail. Of several failures of a row the first: those of
+    `before`, of a bound that fails what breaks it, others."""
+    numbers = [i for i, bound in enumerate(rules) if bound.fails]
+    own = pa.table(
+        {
+            "row": pa.array(range(len(numbers)), pa.int32()),
+            "stage": ["decide"] * len(numbers),
+            "error": ["MissingValue"] * len(numbers),
+            "message": [f"there is no {rules[i].field}, and a rule says `missing: fail`" for i in numbers],
+            "attempt": [1] * len(numbers),
+        },
+        schema=pa.schema([pa.field("row", pa.int32()), *FAILURE]),
+    )
     rows = failures["row"].to_numpy()
     at = np.full(len(failed), -1)
     at[rows[::-1]] = np.arange(len(rows))[::-1]
+    for i, number in enumerate(numbers):
+        at[(broke == number) & ~before] = len(rows) + i
     where = pa.array(at, mask=(at < 0) | ~failed)
-    return {f.name: failures[f.name].combine_chunks().take(where) for f in FAILURE}
+    return {
+        f.name: pa.chunked_array([*failures[f.name].chunks, *own[f.name].chunks]).combine_chunks().take(where)
+        for f in FAILURE
+    }
 
 
 def _rows(columns: dict[str, pa.Array], verdict: _Level) -> pa.Table:
@@ -312,14 +355,20 @@ def _rows(columns: dict[str, pa.Array], verdict: _Level) -> pa.Table:
 
 
 def _dropped(verdict: _Level, dropped: NDArray[np.bool_]) -> dict[str, pa.Array]:
-    """Rule, value and threshold of the rows that are dropped."""
-    value = np.zeros(len(dropped))
-    for number in np.unique(verdict.broke[dropped]):
+    """Rule, value and threshold of the rows that are dropped; of one on words what broke it in place of the two."""
+    value, numeric = np.zeros(len(dropped)), dropped.copy()
+    said = pa.nulls(len(dropped), pa.string())
+    for number in np.unique(verdict.broke[dropped]).tolist():
         some = dropped & (verdict.broke == number)
-        value[some] = verdict.values[verdict.rules[number].field][some]
+        if number in verdict.words:
+            said = pc.if_else(pa.array(some), verdict.words[number], said)
+            numeric &= ~some
+        else:
+            value[some] = verdict.values[verdict.rules[number].field][some]
     which = pa.array(verdict.broke, mask=~dropped)
     return {
         "rule": pa.array([b.name for b in verdict.rules], pa.string()).take(which),
-        "value": pa.array(value, mask=~dropped),
+        "value": pa.array(value, mask=~numeric),
+        "value_text": said,
         "threshold": pa.array([b.value for b in verdict.rules], pa.float64()).take(which),
     }

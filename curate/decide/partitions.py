@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from curate.decide.bounds import META, Threshold, is_said
 from curate.decide.keys import Keys, distinct, keys_of, look_up, name_of, twice
 from curate.decide.texts import text_keys
+from curate.decide.words import broken_by, said_of, whole
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
-from curate.schema.tables import FAILURE, FAILURE_NAMES
-from curate.signals.probed import columns_of, probed
+from curate.schema.tables import FAILURE, FAILURE_NAMES, SAMPLES
+from curate.signals.probed import PROBED, columns_of, probed
 from curate.storage import Store
 from curate.storage.tables import read_table
 
@@ -55,7 +57,9 @@ class Wanted:
             first counts.
         second: groups of the second look: their fields are null of samples that were not looked at, and a failure is
             one of a sample that would be kept, as one of tokenizing.
-        texts: of the fields of signals those that are texts.
+        texts: of the fields of signals those whose copies are counted.
+        record_words, sample_words: bounds on words, by their number among the bounds of their level.
+        words: for each group of signals the fields that these look at.
     """
 
     records: tuple[str, ...]
@@ -64,6 +68,9 @@ class Wanted:
     order: Mapping[str, str]
     second: frozenset[str] = frozenset()
     texts: frozenset[str] = frozenset()
+    record_words: tuple[tuple[int, Threshold], ...] = ()
+    sample_words: tuple[tuple[int, Threshold], ...] = ()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -82,6 +89,8 @@ class Loaded:
         sample_failed: bool `(s,)`, of a signal.
         sample_values: float64 `(s,)` by field, NaN for null.
         sample_texts: `(s,)` by field, keys of `curate.decide.texts`.
+        record_words, sample_words: by number of a bound on words, strings `(r,)` and `(s,)`: the value that breaks it,
+            null where it is not broken.
         record_nan, sample_nan: by field the rows that hold NaN and not null.
         spans: int64 `(s, 2)`, start and end of each sample in microseconds.
         about: `source` and `uri` of each record; a sample has those of its record.
@@ -112,6 +121,8 @@ class Loaded:
     record_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     sample_values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     sample_texts: dict[str, Keys] = field(default_factory=dict)
+    record_words: dict[int, pa.Array] = field(default_factory=dict)
+    sample_words: dict[int, pa.Array] = field(default_factory=dict)
     record_nan: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     sample_nan: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
@@ -153,12 +164,14 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         sample_record.append(here.start + _parents(files, part.record, record_failed[here], part.parent))
 
     values: dict[str, pa.ChunkedArray] = {name: probed(samples, name) for name in wanted.samples}
+    words: dict[str, pa.Array] = {}
     texts: dict[str, Keys] = {}
     failures: dict[str, pa.Table] = {}
     for home, fields in wanted.signals.items():
         # of the second look a partition that was not looked at has columns of nulls
         said = pa.concat_tables([p.signals[home] for p in parts], promote_options="default")
         values |= {name: said[name] for name in fields if name not in wanted.texts}
+        words |= {name: whole(said[name]) for name in wanted.words.get(home, ())}
         texts |= {name: text_keys(said[name]) for name in fields if name in wanted.texts}
         for name in (s for s, of in wanted.order.items() if of == home):
             why = said[f"failure:{name}"].combine_chunks()
@@ -168,6 +181,22 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
     first, sample_failed = _first(
         [failures[s] for s in wanted.order if s in failures and s not in late], len(sample), 0
     )
+    unseen = np.concatenate([p.unseen for p in parts])
+    late_fields = {f for home, fields in wanted.words.items() if home in wanted.second for f in fields}
+    of_record = np.concatenate(sample_record)
+    for name in {bound.field for _, bound in wanted.sample_words} - set(words):
+        if name in PROBED:
+            words[name] = whole(probed(samples, name))
+        elif name in samples.column_names:
+            words[name] = whole(samples[name])
+        else:  # only records have what else was said
+            words[name] = said_of(records, name).take(pa.array(of_record))
+    record_said = {
+        bound.field: whole(probed(records, bound.field)) if bound.field in PROBED else said_of(records, bound.field)
+        for _, bound in wanted.record_words
+    }
+    always = {name: np.ones(len(record), bool) for name in record_said}
+    expected = {name: ~unseen if name in late_fields else np.ones(len(sample), bool) for name in words}
     record_numbers = {name: _numbers(probed(records, name)) for name in wanted.records}
     sample_numbers = {name: _numbers(column) for name, column in values.items()}
     return Loaded(
@@ -180,7 +209,7 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
         has_content=np.concatenate([p.has_content for p in parts]),
         sample_starts=starts["sample"],
         sample=sample,
-        sample_record=np.concatenate(sample_record),
+        sample_record=of_record,
         sample_kind=_kinds(samples["kind"]),
         sample_failed=sample_failed,
         spans=np.stack([samples["start_us"].to_numpy(), samples["end_us"].to_numpy()], axis=1),
@@ -199,10 +228,12 @@ def load(build: Store, wanted: Wanted, group: Sequence[PartitionFiles], later: M
             ]
         ).combine_chunks(),
         not_evaluated=tuple(late),
-        unseen=np.concatenate([p.unseen for p in parts]),
+        unseen=unseen,
         record_values={name: column for name, (column, _) in record_numbers.items()},
         sample_values={name: column for name, (column, _) in sample_numbers.items()},
         sample_texts=texts,
+        record_words=broken_by(wanted.record_words, record_said, always),
+        sample_words=broken_by(wanted.sample_words, words, expected),
         record_nan={name: rows for name, (_, rows) in record_numbers.items()},
         sample_nan={name: rows for name, (_, rows) in sample_numbers.items()},
     )
@@ -233,9 +264,15 @@ class _Read(NamedTuple):
 
 
 def _read(build: Store, wanted: Wanted, files: PartitionFiles) -> _Read:
-    about = ["kind", "source", "uri", *FAILURE_NAMES, *columns_of(wanted.records)]
+    ruled = {bound.field for _, bound in (*wanted.record_words, *wanted.sample_words)}
+    said = sorted({"meta" if name.startswith(META) else name for name in ruled if is_said(name)})
+    probes = [name for name in ruled if name in PROBED]
+    about = list(
+        dict.fromkeys(["kind", "source", "uri", *FAILURE_NAMES, *columns_of([*wanted.records, *probes]), *said])
+    )
     records = read_table(build, files.records, ["record_id", "content_id", "text", *about])
-    spans = ["kind", "start_us", "end_us", *columns_of(wanted.samples)]
+    own = [name for name in said if name in SAMPLES.names]
+    spans = list(dict.fromkeys(["kind", "start_us", "end_us", *columns_of([*wanted.samples, *probes]), *own]))
     samples = read_table(build, files.samples, ["sample_id", "record_id", *spans])
     record, sample = keys_of(records["record_id"]), keys_of(samples["sample_id"])
     contents = records["content_id"]
@@ -247,7 +284,10 @@ def _read(build: Store, wanted: Wanted, files: PartitionFiles) -> _Read:
     signals = {}
     unseen = np.full(len(sample), bool(wanted.second))
     for group, fields in wanted.signals.items():
-        names = [*fields, *(f"failure:{s}" for s, home in wanted.order.items() if home == group)]
+        names = [
+            *dict.fromkeys([*fields, *wanted.words.get(group, ())]),
+            *(f"failure:{s}" for s, home in wanted.order.items() if home == group),
+        ]
         if group in wanted.second:
             signals[group], unseen = _second(build, files, group, names, sample)
             continue

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.decide.rules import Threshold
+from curate.decide.bounds import Threshold
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 

@@ -1,21 +1,14 @@
-"""Rules: bounds on number columns, checked before anything runs and applied to whole columns.
-
-A bound works on float64: a float32 column is widened, never the threshold narrowed, so `value` and `threshold` in the
-ledger are the two numbers that were compared. A null value ("not applicable", "not evaluated") breaks no bound.
-"""
+"""Rules of a recipe, checked before anything runs."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.compute as pc
 
+from curate.decide.bounds import META, SAID, is_said, short, word_of
 from curate.decide.methods import method
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS, SignalField
@@ -25,68 +18,15 @@ from curate.signals.probed import PROBED
 from curate.signals.registry import provider
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """One end of a rule.
-
-    Attributes:
-        name: what the ledger and the card call it: `sharpness >= 20`, `motion >= p5`; the kinds are added, as in
-            `motion >= p5 (video)`, where another rule of the recipe would otherwise have the same name.
-        field: column; of a bound on copies, what is counted, `copies of caption`.
-        op: values for which `value op threshold` is false are dropped.
-        value: absolute; None for a percentile that is not resolved yet or that no sample has a value for.
-        percentile: 0 to 100 for a percentile, else None.
-        kinds: kinds of samples that it looks at.
-        copies_of: text field of a bound on how many samples carry the same text; empty of one on a number.
-    """
-
-    name: str
-    field: str
-    op: Literal[">=", "<="]
-    value: float | None
-    percentile: float | None
-    kinds: tuple[str, ...]
-    copies_of: str = ""
-
-    def looks_at(self, kind: NDArray[np.int8]) -> NDArray[np.bool_]:
-        """Rows of its kinds, from their numbers in KINDS."""
-        return np.isin(kind, [KINDS.index(k) for k in self.kinds])
-
-
-def thresholds_of(rules: Sequence[Rule]) -> list[Threshold]:
-    """The bounds of `rules` in recipe order; in a rule: min, max, min_percentile, max_percentile."""
-    out = []
-    for rule in rules:
-        of = f"copies of {rule.copies_of}" if rule.copies_of else rule.field
-        ends: tuple[tuple[Literal[">=", "<="], float | None, float | None], ...] = (
-            (">=", rule.min, None),
-            ("<=", rule.max, None),
-            (">=", None, rule.min_percentile),
-            ("<=", None, rule.max_percentile),
-        )
-        for op, absolute, percentile in ends:
-            if absolute is not None:
-                out.append(
-                    Threshold(
-                        f"{of} {op} {_short(absolute)}", of, op, absolute, None, tuple(rule.kinds), rule.copies_of
-                    )
-                )
-            if percentile is not None:
-                called = f"{of} {op} p{_short(percentile)}"
-                out.append(Threshold(called, of, op, None, percentile, tuple(rule.kinds)))
-    times = Counter(b.name for b in out)
-    return [replace(b, name=f"{b.name} ({', '.join(b.kinds)})") if times[b.name] > 1 else b for b in out]
-
-
 def check_record_rules(rules: Sequence[Rule]) -> None:
     """As `check_rules`, of rules on records: these have what probing gives, and no signal's field."""
     for rule in rules:
         wanted = rule.copies_of or rule.field
-        if wanted not in PROBED:
-            near = closest(wanted, PROBED)
+        if wanted not in PROBED and not is_said(wanted):
+            near = closest(wanted, [*PROBED, *SAID])
             raise CurateError(
                 f"records have no field {wanted}" + (f"; did you mean {near}?" if near else ""),
-                f"they have {', '.join(PROBED)}; what signals give is bounded under `decide: rules`",
+                f"they have {', '.join([*PROBED, *SAID])}, meta.NAME; what signals give is for `decide: rules`",
             )
     check_rules(rules, PROBED)
 
@@ -100,20 +40,21 @@ def check_rules(rules: Sequence[Rule], fields: Mapping[str, SignalField]) -> Non
 
     Raises:
         CurateError: a field that does not exist or is no number, or no text where copies are counted; a threshold
-            outside the field's range; lower above upper percentile; kinds of samples that never have the field.
+            outside the field's range; words of another type than the field's; an expression that is none; lower above
+            upper percentile; kinds of samples that never have the field.
     """
     for rule in rules:
-        field = _text(rule.copies_of, fields) if rule.copies_of else _number(rule.field, fields, "a rule can bound")
+        field = _ruled(rule, fields)
         for value in (rule.min, rule.max):
             if field.is_number and value is not None and not (math.isfinite(value) and field.contains(value)):
                 raise CurateError(
-                    f"threshold {_short(value)} for {field.name} is outside its range {field.range_text()}",
+                    f"threshold {short(value)} for {field.name} is outside its range {field.range_text()}",
                     f"{field.name}: {field.about}" if field.about else "",
                 )
         low, high = rule.min_percentile, rule.max_percentile
         if low is not None and high is not None and low > high:
             raise CurateError(
-                f"{field.name}: min_percentile {_short(low)} is above max_percentile {_short(high)}: nothing could pass"
+                f"{field.name}: min_percentile {short(low)} is above max_percentile {short(high)}: nothing could pass"
             )
         if not set(rule.kinds) & set(field.kinds):
             raise CurateError(
@@ -142,23 +83,59 @@ def check_near_duplicates(specs: Sequence[NearDuplicates], fields: Mapping[str, 
             _number(field, fields, "`keep` can sort by")
 
 
-def first_broken(
-    rules: Sequence[Threshold], values: Mapping[str, NDArray[np.float64]], kind: NDArray[np.int8]
-) -> NDArray[np.int16]:
-    """The number of the first bound that each row breaks, -1 where it breaks none.
+def _ruled(rule: Rule, fields: Mapping[str, SignalField]) -> SignalField:
+    """The field that a rule is on, of a type that it can be on."""
+    if rule.copies_of:
+        return _text(rule.copies_of, fields)
+    known = {rule.field: SignalField(rule.field, pa.string())} if is_said(rule.field) else {}
+    field = {**known, **fields}.get(rule.field)
+    if rule.on_words:
+        if field is None:
+            words = [*(n for n, f in fields.items() if _has_words(f.type)), *SAID, f"{META}NAME"]
+            raise CurateError(*_unknown(rule.field, words, "fields with words"))
+        _check_words(rule, field)
+        return field
+    if field is not None and not rule.on_numbers:
+        return field
+    if known and rule.field not in fields:
+        raise CurateError(f"{rule.field} is words, not a number", "rules on it: in, not_in, matches, missing")
+    return _number(rule.field, fields, "a rule can bound")
 
-    Args:
-        rules: with percentiles resolved; bounds on copies are left to `curate.decide.copied`.
-        values: by field, `(n,)`, NaN for null.
-        kind: `(n,)`, numbers in KINDS, -1 for none.
-    """
-    broke = np.full(len(kind), -1, np.int16)
-    for i, bound in enumerate(rules):
-        if bound.value is not None and not bound.copies_of:
-            value = values[bound.field]
-            breaks = value < bound.value if bound.op == ">=" else value > bound.value
-            broke[breaks & (broke < 0) & bound.looks_at(kind)] = i
-    return broke
+
+def _check_words(rule: Rule, field: SignalField) -> None:
+    """Refuse a field that has no words, words of another type, and an expression that is none."""
+    if field.is_number:
+        raise CurateError(
+            f"{rule.field} is a number, not words", "rules on it: min, max, min_percentile, max_percentile"
+        )
+    if not _has_words(field.type):
+        raise CurateError(f"{rule.field} is {field.type}, neither words nor a number", "no rule can look at it")
+    boolean = pa.types.is_boolean(field.type)
+    for word in (*rule.in_, *rule.not_in):
+        if not field.name.startswith(META) and isinstance(word, bool) != boolean:
+            want = "true or false" if boolean else "text"
+            raise CurateError(f"{rule.field} is {want}, and {word_of(word)} is not", "put text in quotes in YAML")
+        if field.name == "kind" and word not in KINDS:
+            near = closest(word_of(word), KINDS)
+            raise CurateError(
+                f"there is no kind {word_of(word)}" + (f"; did you mean {near}?" if near else ""),
+                f"kinds: {', '.join(KINDS)}",
+            )
+    if rule.matches:
+        if boolean:
+            raise CurateError(f"{rule.field} is true or false: `matches` looks at text", "say in: [true]")
+        try:
+            pc.match_substring_regex(pa.array([""]), rule.matches)
+        except pa.ArrowInvalid as exc:
+            raise CurateError(
+                f"matches of {rule.field} is no regular expression: {exc}", "the syntax is that of RE2"
+            ) from exc
+
+
+def _has_words(kind: pa.DataType) -> bool:
+    """True for strings, booleans, and lists of strings."""
+    item = kind.value_type if pa.types.is_list(kind) else kind
+    return bool(pa.types.is_string(item) or (pa.types.is_boolean(item) and item is kind))
 
 
 def _number(wanted: str, fields: Mapping[str, SignalField], use: str) -> SignalField:
@@ -196,8 +173,3 @@ def _unknown(wanted: str, known: Iterable[str], what: str) -> tuple[str, str]:
 
 def _words(kinds: Iterable[str]) -> str:
     return " and ".join(k for k in KINDS if k in set(kinds))
-
-
-def _short(value: float) -> str:
-    """The shortest text that reads back as this number: `20`, `0.05`."""
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.decide.bounds import Threshold, first_broken
 from curate.decide.duplicates import Contents, Copies, by_bucket
 from curate.decide.keys import Keys, name_of, twice
 from curate.decide.partitions import STALE, Loaded
 from curate.decide.percentiles import Bin, Counts, counts
-from curate.decide.rules import Threshold, first_broken
 from curate.schema.errors import CurateError
 from curate.schema.fields import KINDS
 
@@ -78,7 +78,7 @@ def contents(rules: Sequence[Threshold], buckets: int, task: int, loaded: Loaded
     Rules come before duplicates, so that a keeper is never dropped by a rule: duplicates have the same bytes, hence the
     same probed fields and the same fate.
     """
-    broke = first_broken(rules, loaded.record_values, loaded.record_kind)
+    broke = first_broken(rules, loaded.record_values, loaded.record_kind, loaded.record_words)
     rows = np.flatnonzero(loaded.has_content & ~loaded.record_failed & (broke < 0)).astype(np.int32)
     return by_bucket(
         Contents(task, rows, loaded.content[rows], loaded.record[rows], loaded.without_text[rows]), buckets
@@ -96,7 +96,7 @@ def settle_records(rules: Sequence[Threshold], task: int, loaded: Loaded, *found
     order = np.argsort(rows)
     rows = rows[order]
     keeper = np.concatenate([np.empty(0, "S16"), *(k for _, k in mine)])[order]
-    broke = first_broken(rules, loaded.record_values, loaded.record_kind)
+    broke = first_broken(rules, loaded.record_values, loaded.record_kind, loaded.record_words)
     broke[loaded.record_failed] = -1
     sampled = ~loaded.record_failed & (broke < 0)
     sampled[rows] = False
@@ -117,8 +117,9 @@ def settle_records(rules: Sequence[Threshold], task: int, loaded: Loaded, *found
 
 
 def settle_samples(rules: Sequence[Threshold], loaded: Loaded, state: State) -> State:
-    """The state with the rules on numbers that samples break."""
-    return state._replace(broke=first_broken(rules, loaded.sample_values, loaded.sample_kind))
+    """The state with the rules on numbers and words that samples break."""
+    broke = first_broken(rules, loaded.sample_values, loaded.sample_kind, loaded.sample_words)
+    return state._replace(broke=broke)
 
 
 def refuse_not_numbers(found: Sequence[NotNumbers], fields: Sequence[str]) -> None:

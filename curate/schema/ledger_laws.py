@@ -15,8 +15,8 @@ LAWS = (
     (
         "dropped without rule, value and threshold, or with them but not dropped",
         "SELECT id FROM ledger WHERE CASE WHEN outcome = 'dropped' "
-        "THEN rule IS NULL OR value IS NULL OR threshold IS NULL "
-        "ELSE rule IS NOT NULL OR value IS NOT NULL OR threshold IS NOT NULL END",
+        "THEN rule IS NULL OR (value IS NULL) <> (threshold IS NULL) OR (value IS NULL) = (value_text IS NULL) "
+        "ELSE rule IS NOT NULL OR value IS NOT NULL OR threshold IS NOT NULL OR value_text IS NOT NULL END",
     ),
     (
         "failed without stage, error, message and attempt, or with them but not failed",

@@ -15,7 +15,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$")]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # written by the names that a recipe reads, so that what the manifest holds is a recipe again
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
 
 
 class Fetch(_Part):
@@ -189,7 +190,7 @@ When = Literal["all", "kept"]
 class SignalUse(_Part):
     """A signal to compute: its name, what it runs on, and its options."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(extra="allow")
     name: str = Field(description="built-in, an entry point, or package.module:Class; other keys are its options")
     for_: When = Field(
         "all",
@@ -278,7 +279,6 @@ class CaptionerUse(_Part):
     """One captioner: what it is asked of each sample, and who is asked. It gives the text field `name`, `name_by` (who
     answered, to which prompt, with which sampling), and a field `name_PROPERTY` for each property of its `schema`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
     name: str = Field(pattern="^[a-z][a-z0-9_]*$", description="field that it gives, e.g. caption_short; unique")
     model: str = Field(
         min_length=1,
@@ -393,6 +393,10 @@ class Caption(_Part):
         return self
 
 
+Word = Annotated[bool | int | float | str, Field(union_mode="smart")]
+"""What a rule on words may name, as YAML reads it."""
+
+
 class Rule(_Part):
     """Keep samples whose field lies within bounds. Bounds are absolute, or percentiles of all samples that have it. Or
     keep those whose text not too many samples carry: `{copies_of: caption, max: 100}`."""
@@ -408,17 +412,47 @@ class Rule(_Part):
     max: float | None = Field(None, description="greater values are dropped; in the field's unit and range")
     min_percentile: float | None = Field(None, ge=0, le=100, description="values below this percentile are dropped")
     max_percentile: float | None = Field(None, ge=0, le=100, description="values above this percentile are dropped")
+    in_: list[Word] = Field(
+        [], alias="in", description="words: values that are not one of these are dropped; of a list one item must be"
+    )
+    not_in: list[Word] = Field([], description="words: values that are one of these are dropped; of a list any item")
+    matches: str = Field(
+        "",
+        description="words: values in which this regular expression (RE2) is not found are dropped; of a list one item "
+        "must match. It may match a part of the value: ^ and $ are its ends",
+    )
+    missing: Literal["keep", "drop", "fail"] = Field(
+        "keep",
+        description="what becomes of samples without a value, of kinds that can have one; `fail` counts them as failed",
+    )
     kinds: list[Kind] = Field(list(KINDS), description="kinds of samples that the rule looks at")  # type: ignore[arg-type]
+
+    @property
+    def on_numbers(self) -> bool:
+        """True if the rule says how small or large a number may be."""
+        return (self.min, self.max, self.min_percentile, self.max_percentile) != (None,) * 4
+
+    @property
+    def on_words(self) -> bool:
+        """True if the rule says which words may be there."""
+        return bool(self.in_ or self.not_in or self.matches)
 
     @model_validator(mode="after")
     def _some_bound(self) -> Rule:
         if bool(self.field) == bool(self.copies_of):
             raise ValueError("a rule needs one of field, copies_of")
-        others = (self.min, self.min_percentile, self.max_percentile)
-        if self.copies_of and (self.max is None or self.max < 1 or others != (None, None, None)):
+        others = (self.min, self.min_percentile, self.max_percentile) != (None,) * 3 or self.on_words
+        if self.copies_of and (self.max is None or self.max < 1 or others):
             raise ValueError("a rule with copies_of has a max of at least 1 and no other bound")
-        if self.min is None and self.max is None and self.min_percentile is None and self.max_percentile is None:
-            raise ValueError("a rule needs one of min, max, min_percentile, max_percentile")
+        if self.copies_of and self.missing != "keep":
+            raise ValueError("copies of what is missing are not counted: give `missing` in a rule with that field")
+        if self.on_numbers and self.on_words:
+            raise ValueError("a rule bounds a number (min, max, ...) or words (in, not_in, matches), not both")
+        if not self.on_numbers and not self.on_words and self.missing == "keep":
+            raise ValueError(
+                "a rule needs one of min, max, min_percentile, max_percentile, in, not_in, matches, "
+                "missing: drop or fail"
+            )
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing could pass")
         return self

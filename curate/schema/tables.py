@@ -81,6 +81,7 @@ LEDGER = pa.schema(
         pa.field("rule", pa.string()),  # dropped: the rule's name, e.g. `sharpness >= 20`
         pa.field("value", pa.float64()),  # dropped: the value that broke it
         pa.field("threshold", pa.float64()),  # dropped: the absolute threshold (of a percentile rule: as it came out)
+        pa.field("value_text", pa.string()),  # dropped by a rule on words, in place of the two: what broke it
         pa.field("duplicate_of", pa.string()),  # duplicate: id of the keeper, of the same level
         pa.field("match", pa.string()),  # duplicate: exact or near
         pa.field("similarity", pa.float64()),  # near duplicate: cosine with the keeper

@@ -18,6 +18,9 @@ from curate.schema.tables import LEDGER
 from curate.shards.report import Problems
 from curate.storage import Store, sql
 
+BEFORE_WORDS = LEDGER.remove(LEDGER.get_field_index("value_text"))
+"""What builds hold that were made before rules could be on words."""
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -44,7 +47,10 @@ def opened_ledger(
         with build.pinned(paths) as places:
             if all(_is_ledger(path, place, problems) for path, place in zip(paths, places, strict=True)):
                 with sql.connect() as db:
-                    view(db, "ledger", places)
+                    view(db, "read", places)
+                    # builds of before rules on words have no column for these
+                    db.register("empty", LEDGER.empty_table())
+                    db.execute("CREATE VIEW ledger AS SELECT * FROM read UNION ALL BY NAME SELECT * FROM empty")
                     yield db
                 return
     yield None
@@ -73,7 +79,7 @@ def _is_ledger(path: str, place: Path, problems: Problems) -> bool:
     except (pa.ArrowException, OSError) as exc:
         problems.add(f"ledger: cannot be read: {' '.join(str(exc).split())}")
         return False
-    if schema.names != LEDGER.names or schema.types != LEDGER.types:
+    if (schema.names, schema.types) not in [(known.names, known.types) for known in (LEDGER, BEFORE_WORDS)]:
         problems.add(f"{path}: its columns are not those of a ledger")
         return False
     return True

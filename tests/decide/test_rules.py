@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from curate.decide.rules import check_near_duplicates, check_rules, thresholds_of
+from curate.decide.bounds import thresholds_of
+from curate.decide.rules import check_near_duplicates, check_rules
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
 from curate.schema.recipe import NearDuplicates, Rule

@@ -91,3 +91,9 @@ def test_the_schemas_folder_is_true(name: str) -> None:
 @pytest.mark.parametrize("path", sorted(data_folder("pipelines").glob("*.yaml")), ids=lambda p: p.stem)
 def test_built_in_recipes_load(path: Path) -> None:
     assert RecipeFile.load(path.stem).recipe.name == path.stem
+
+
+def test_what_the_manifest_holds_is_a_recipe_again(tmp_path: Path) -> None:
+    rule = "decide: {rules: [{field: licence, in: [cc-by]}]}\n"
+    recipe = load(tmp_path, GOOD.replace("name: sharpness", "{name: sharpness, for: kept}") + rule).recipe
+    assert type(recipe).model_validate(recipe.model_dump(mode="json")) == recipe
