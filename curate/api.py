@@ -123,7 +123,7 @@ def run(
     place = out if out is not None else Path("build") / plan.file.recipe.name
     store = open_store(draw.beside(str(place)) if draw is not None else place)
     sources: Sequence[Source] = open_sources(plan.file, os.environ if env is None else env)
-    sources = draw.of(sources) if draw is not None else sources
+    sources = draw.of(sources, plan.file.recipe.partition) if draw is not None else sources
     console = console or progress_console(quiet=True)
     how = partial(execute, workers=workers, address=address, dashboard=False)
     manifest = how(plan, sources, store, console, retry_failed=retry_failed, until=until).manifest
@@ -154,20 +154,16 @@ def execute(
     """Connect to Ray and run a plan; see `curate.pipeline.run.run`. Of a trial's sources, the result has a forecast."""
     from curate.card import write_card
     from curate.pipeline.cluster import connect
-    from curate.pipeline.forecast import forecast
+    from curate.pipeline.forecast import Took, forecast
+    from curate.pipeline.ingest import requests_at_once
     from curate.pipeline.run import run as run_plan
-    from curate.pipeline.trial import Drawn
 
     # what Ray Data logs of its insides is not for a user; what goes wrong is raised as well
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
-    begun = time.monotonic()
-    drawn = [source for source in sources if isinstance(source, Drawn)]
-    is_fresh = bool(drawn) and not build.files("fetched")
+    begun, is_fresh = time.monotonic(), not build.files("fetched")
 
     def started(cluster: Cluster) -> None:
-        nonlocal begun
-        begun = time.monotonic()  # Ray's start does not grow with the data
         from curate.pipeline.nodes import check_nodes
 
         say_dashboard(console, cluster.dashboard)
@@ -175,7 +171,11 @@ def execute(
 
     with connect(address, workers, dashboard, started) as cluster:
         done = run_plan(plan, sources, build, cluster, console, write_card, retry_failed=retry_failed, until=until)
-        if not drawn or done.manifest is None:
+        if done.manifest is None or done.manifest.trial is None:
             return done
-        seconds = time.monotonic() - begun if is_fresh else None
-        return replace(done, forecast=forecast(build, done.manifest, drawn, seconds, cluster.capacity.cpus))
+        took = None
+        if is_fresh:
+            seconds, has = time.monotonic() - begun, cluster.capacity
+            requests = requests_at_once(plan.file.recipe)
+            took = Took(seconds, done.columns_s, done.spent, done.pools, has.cpus, has.gpus, requests)
+        return replace(done, forecast=forecast(build, done.manifest, done.manifest.trial, took))

@@ -66,7 +66,7 @@ def run_recipe(
     with demo_env(file.recipe, progress) as env:
         sources: Sequence[Source] = open_sources(plan.file, env)
         if draw is not None:
-            sources = draw.of(sources)
+            sources = draw.of(sources, file.recipe.partition)
             progress.print(f"trial      of a part of the sources, drawn by id, in {said}")
         if dry_run:
             _describe(plan, sources, progress if as_json else console())

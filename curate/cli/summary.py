@@ -91,21 +91,28 @@ def say_forecast(found: Forecast, result: Console) -> None:
     if isinstance(result, JsonConsole):
         result.emit(found)
         return
-    time = "no time, since this trial took over work of an earlier one"
-    if found.seconds is not None and found.cpu_seconds is not None:
-        time = (
-            f"{duration(found.seconds)} on {found.cpus} CPUs like these, at most "
-            f"{duration(found.cpu_seconds)} of CPU; what models take to load is counted as if it grew"
-        )
     lines = (
         f"forecast of the whole, from {found.drawn:,} of about {found.records:,} records:",
         f"  kept: {_percent(found.kept_share)} of about {found.samples:,} samples (95 %: {_percent(found.kept_low)} to "
         f"{_percent(found.kept_high)}); in the whole more samples have duplicates, so fewer stay",
         f"  size: about {decimal(found.bytes)}",
-        f"  time: {time}",
+        f"  time: {_time(found)}",
     )
     for line in lines:
         result.print(line, markup=False)
+
+
+def _time(found: Forecast) -> str:
+    if found.seconds_low is None or found.seconds_high is None or found.work_seconds is None:
+        return "not known, since this trial took over work of an earlier one; another --limit, or no folder, tells it"
+    low, high = duration(found.seconds_low), duration(found.seconds_high)
+    if found.draw_records is not None:
+        more = f"--limit {found.draw_records} tells more" if found.draw_records < found.records else "run the whole"
+        return f"this trial is too small to tell: somewhere between {low} and {high}; {more}"
+    return (
+        f"about {low if low == high else f'{low} to {high}'} on {found.cpus} CPUs like these; "
+        f"{duration(found.work_seconds)} of work to share among workers"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -139,11 +139,16 @@ class Forecast(_Event):
     kept_low: float = Field(ge=0, le=1, description="lower end of its 95 % interval")
     kept_high: float = Field(ge=0, le=1, description="upper end of its 95 % interval")
     bytes: Count = Field(description="of the whole build, media and shards together")
-    seconds: float | None = Field(
-        ge=0, description="wall clock on what the trial ran on; null where the trial took over earlier work"
+    seconds_low: float | None = Field(
+        ge=0,
+        description="wall clock on what the trial ran on, at least; null where the trial took over earlier work",
     )
-    cpu_seconds: float | None = Field(ge=0, description="the same times `cpus`, so an upper bound; null likewise")
-    cpus: int = Field(ge=1, description="CPUs that the trial had")
+    seconds_high: float | None = Field(ge=0, description="at most; null likewise")
+    work_seconds: float | None = Field(ge=0, description="of all workers together, without their start; null likewise")
+    cpus: int | None = Field(ge=1, description="that the trial had; null likewise")
+    draw_records: Count | None = Field(
+        description="how many to draw for a time that is known better, where the range is too wide to tell; else null"
+    )
 
 
 class SplitShare(_Event):
