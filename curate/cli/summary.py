@@ -109,8 +109,13 @@ def _time(found: Forecast) -> str:
     if found.draw_records is not None:
         more = f"--limit {found.draw_records} tells more" if found.draw_records < found.records else "run the whole"
         return f"this trial is too small to tell: somewhere between {low} and {high}; {more}"
+    crowd = ""
+    if found.crowded is not None and found.crowded > 1:
+        crowd = (
+            f"; other work took them while the trial ran, and as they were then it is {found.crowded:.1f} times that"
+        )
     return (
-        f"about {low if low == high else f'{low} to {high}'} on {found.cpus} CPUs like these; "
+        f"about {low if low == high else f'{low} to {high}'} on {found.cpus} CPUs like these{crowd}; "
         f"{duration(found.work_seconds)} of work to share among workers"
     )
 

@@ -27,6 +27,9 @@ PLANS = {FETCH: "ingest", "annotate": "ingest", "look": "look", "tokenize": "tok
 TELLING = 4.0
 """A time whose upper end is so many times its lower one tells too little: more should be drawn."""
 
+CROWDED = 1.5
+"""Work that takes so many times as long as it would without waiting for a CPU shares the CPUs with others."""
+
 _FILES = 256
 """Fragments that one query reads."""
 
@@ -71,11 +74,13 @@ class Took:
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds of the whole: a range, and of all workers together."""
+    """Seconds of the whole: a range, and of all workers together; and how many times as long it takes where other work
+    takes the CPUs as it did while the trial ran."""
 
     low: float
     high: float
     work: float
+    crowded: float
 
 
 def forecast(build: Store, manifest: Manifest, trial: Trial, took: Took | None) -> Forecast:
@@ -112,6 +117,7 @@ def forecast(build: Store, manifest: Manifest, trial: Trial, took: Took | None) 
         seconds_low=None if time is None else time.low,
         seconds_high=None if time is None else time.high,
         work_seconds=None if time is None else time.work,
+        crowded=None if time is None else time.crowded,
         cpus=None if took is None else took.cpus,
         draw_records=None if time is None or tells else min(4 * trial.records, trial.of_records),
     )
@@ -126,11 +132,14 @@ def time_of(trial: Trial, took: Took) -> Time:
     takes no longer than in the trial. At the upper end stages follow each other, one worker ends last with a partition
     of its own, and what reads columns grows with the partitions. In both ends is how the work differs from task to task
     (95 %).
+
+    Workers that stood in the queue for a CPU much of the time shared it with other work than the trial's: then all
+    times are told as they were without that queue.
     """
     sources = {source.name: source for source in trial.sources}
     workers = {FETCH: took.cpus, **{_stage(pool): _at_once(pool, took) for pool in took.pools}}
     beside: dict[str, Counter[str]] = {plan: Counter() for plan in PLANS.values()}
-    in_turn = work = now = now_at_once = variance = last = 0.0
+    in_turn = work = now = now_at_once = queued = variance = last = 0.0
     for (stage, name), sums in took.spent.items():
         source, at_once, done = sources[name], workers[stage], sums["partition"] + sums["records"]
         of_tasks = sums["partition"] * source.of_partitions / max(1, source.partitions)
@@ -140,7 +149,7 @@ def time_of(trial: Trial, took: Took) -> Time:
         beside[PLANS[stage.partition(":")[0]]][stage] += (of_tasks + fewest) / at_once
         in_turn += (of_tasks + of_records) / at_once
         work += of_tasks + of_records
-        now, now_at_once = now + done, now_at_once + done / at_once
+        now, now_at_once, queued = now + done, now_at_once + done / at_once, queued + sums["queued"]
         variance += (of_records / at_once) ** 2 * _spread(sums)
         last = max(last, (of_tasks + of_records) / max(1, source.of_partitions))
     off = Z * sqrt(variance)
@@ -148,7 +157,9 @@ def time_of(trial: Trial, took: Took) -> Time:
     least = sum(max(stages.values(), default=0.0) for stages in beside.values())
     low = max(0.0, took.seconds - now) + max(0.0, least - off)
     high = max(0.0, took.seconds - now_at_once) + in_turn + off + last + took.columns_s * max(0.0, columns - 1)
-    return Time(low, high, work)
+    crowded = now / max(now - queued, now / 100) if now else 1.0
+    crowded = crowded if crowded > CROWDED else 1.0  # a run's own processes wait for each other too
+    return Time(low / crowded, high / crowded, work / crowded, crowded)
 
 
 def _growth(source: TrialSource) -> float:

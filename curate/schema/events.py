@@ -141,10 +141,15 @@ class Forecast(_Event):
     bytes: Count = Field(description="of the whole build, media and shards together")
     seconds_low: float | None = Field(
         ge=0,
-        description="wall clock on what the trial ran on, at least; null where the trial took over earlier work",
+        description="wall clock on what the trial ran on, idle, at least; null where it took over earlier work",
     )
     seconds_high: float | None = Field(ge=0, description="at most; null likewise")
     work_seconds: float | None = Field(ge=0, description="of all workers together, without their start; null likewise")
+    crowded: float | None = Field(
+        ge=1,
+        description="how many times as long all this takes where other work takes the CPUs as it did while the trial "
+        "ran; null likewise",
+    )
     cpus: int | None = Field(ge=1, description="that the trial had; null likewise")
     draw_records: Count | None = Field(
         description="how many to draw for a time that is known better, where the range is too wide to tell; else null"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,7 +196,25 @@ def test_time_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
             clock[0] += 3
         clock[0] += 4
     told = {"tasks": 1, "once": 15, "partition": 5, "records": 15, "n": 6, "nn": 36, "ns": 90, "ss": 225}
-    assert board.sums == told
+    assert {name: board.sums[name] for name in told} == told
+
+
+def test_time_in_the_queue_for_a_cpu_is_seen() -> None:
+    """One CPU for two that count: each waits about half of the time, a child too."""
+    here = os.sched_getaffinity(0)
+    board, count = Heard(), "import time; until = time.monotonic() + 3\nwhile time.monotonic() < until: pass"
+    os.sched_setaffinity(0, {min(here)})
+    try:
+        rival = subprocess.Popen([sys.executable, "-c", count])
+        with spending(board, "annotate", Partition("p", "s", 6)):  # type: ignore[arg-type]
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                pass
+        rival.kill()
+        rival.wait()
+    finally:
+        os.sched_setaffinity(0, here)
+    assert board.sums["queued"] > 0.2
 
 
 CAPACITY = Capacity((Node(2),))
@@ -206,6 +228,7 @@ def sums_of(tasks: list[tuple[int, float, float]]) -> dict[str, float]:
         "once": 0.0,
         "partition": sum(p for _, p, _ in tasks),
         "records": sum(s for *_, s in tasks),
+        "queued": 0.0,
         "n": sum(n for n, *_ in tasks),
         "nn": sum(n * n for n, *_ in tasks),
         "ns": sum(n * s for n, _, s in tasks),
@@ -234,6 +257,15 @@ def test_time_grows_by_source_and_fixed_costs_do_not() -> None:
     truth = 40 + (0.5 + 100 + 0.8 + 100) / 2
     assert time.work == pytest.approx(201.3)
     assert truth / 2 < time.low < truth < time.high < truth * 2
+
+
+def test_what_other_work_took_is_told_apart() -> None:
+    trial = Trial(limit=100, sample=None, sources=[told_of("i", 100, 10_000, 10, 10)])
+    alone: Spent = {("annotate", "i"): sums_of([(10, 0.0, 1.0)] * 10)}
+    crowded: Spent = {("annotate", "i"): {**sums_of([(10, 0.0, 4.0)] * 10), "queued": 30.0}}
+    one, other = (time_of(trial, Took(s, 0, spent, POOLS, 2, 0, {})) for s, spent in ((20, alone), (80, crowded)))
+    assert (one.crowded, other.crowded) == (1, 4)
+    assert (other.low, other.high, other.work) == pytest.approx((one.low, one.high, one.work))
 
 
 def test_what_reads_columns_may_grow_with_partitions() -> None:
