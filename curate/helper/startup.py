@@ -1,5 +1,5 @@
-"""What a process does once, however much it is given: starting helpers, loading models. Counted in seconds, so that what
-grows with the data can be told from it."""
+"""What a process does once, however much it is given: starting helpers, loading models. Counted in seconds, so that
+what grows with the data can be told from it."""
 
 from __future__ import annotations
 

@@ -27,8 +27,9 @@ PLANS = {FETCH: "ingest", "annotate": "ingest", "look": "look", "tokenize": "tok
 TELLING = 4.0
 """A time whose upper end is so many times its lower one tells too little: more should be drawn."""
 
-CROWDED = 1.5
-"""Work that takes so many times as long as it would without waiting for a CPU shares the CPUs with others."""
+CROWDED, MOST_CROWDED = 1.5, 20.0
+"""Work that takes so many times as long as it would without waiting for a CPU shares the CPUs with others; more than
+the second cannot be told."""
 
 _FILES = 256
 """Fragments that one query reads."""
@@ -133,33 +134,40 @@ def time_of(trial: Trial, took: Took) -> Time:
     of its own, and what reads columns grows with the partitions. In both ends is how the work differs from task to task
     (95 %).
 
-    Workers that stood in the queue for a CPU much of the time shared it with other work than the trial's: then all
-    times are told as they were without that queue.
+    Tasks that stood in the queue for a CPU much of their time shared it with other work than the trial's: then times
+    are told as they were without that.
     """
     sources = {source.name: source for source in trial.sources}
     workers = {FETCH: took.cpus, **{_stage(pool): _at_once(pool, took) for pool in took.pools}}
-    beside: dict[str, Counter[str]] = {plan: Counter() for plan in PLANS.values()}
-    in_turn = work = now = now_at_once = queued = variance = last = 0.0
+    beside: dict[str, dict[str, float]] = {plan: {} for plan in PLANS.values()}
+    in_turn = work = now = now_at_once = alone = variance = last = 0.0
     for (stage, name), sums in took.spent.items():
         source, at_once, done = sources[name], workers[stage], sums["partition"] + sums["records"]
-        of_tasks = sums["partition"] * source.of_partitions / max(1, source.partitions)
-        of_records = fewest = sums["records"] * _growth(source)
+        crowd = _crowd(done, sums["queued"])
+        now, now_at_once, alone = now + done, now_at_once + done / at_once, alone + done / crowd
+        of_tasks = sums["partition"] / crowd * source.of_partitions / max(1, source.partitions)
+        of_records = fewest = sums["records"] / crowd * _growth(source)
         if stage == FETCH and name in took.requests:  # the more records a partition has, the more wait at once
-            fewest = sums["records"] * _rounds_growth(source, took.requests[name])
-        beside[PLANS[stage.partition(":")[0]]][stage] += (of_tasks + fewest) / at_once
+            fewest = sums["records"] / crowd * _rounds_growth(source, took.requests[name])
+        plan = beside[PLANS[stage.partition(":")[0]]]
+        plan[stage] = plan.get(stage, 0.0) + (of_tasks + fewest) / at_once
         in_turn += (of_tasks + of_records) / at_once
         work += of_tasks + of_records
-        now, now_at_once, queued = now + done, now_at_once + done / at_once, queued + sums["queued"]
         variance += (of_records / at_once) ** 2 * _spread(sums)
         last = max(last, (of_tasks + of_records) / max(1, source.of_partitions))
-    off = Z * sqrt(variance)
+    crowded, off = now / alone if alone else 1.0, Z * sqrt(variance)
     columns = max(source.of_partitions / max(1, source.partitions) for source in trial.sources)
     least = sum(max(stages.values(), default=0.0) for stages in beside.values())
-    low = max(0.0, took.seconds - now) + max(0.0, least - off)
-    high = max(0.0, took.seconds - now_at_once) + in_turn + off + last + took.columns_s * max(0.0, columns - 1)
-    crowded = now / max(now - queued, now / 100) if now else 1.0
-    crowded = crowded if crowded > CROWDED else 1.0  # a run's own processes wait for each other too
-    return Time(low / crowded, high / crowded, work / crowded, crowded)
+    low = max(0.0, took.seconds - now) / crowded + max(0.0, least - off)
+    high = max(0.0, took.seconds - now_at_once) / crowded + in_turn + off + last
+    return Time(low, high + took.columns_s / crowded * max(0.0, columns - 1), work, crowded)
+
+
+def _crowd(done: float, queued: float) -> float:
+    """How many times as long work took as it does where no other takes the CPUs; a run's own processes wait for each
+    other too, so a short queue is none."""
+    times = done / max(done - queued, done / MOST_CROWDED) if done else 1.0
+    return times if times > CROWDED else 1.0
 
 
 def _growth(source: TrialSource) -> float:
