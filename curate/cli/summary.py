@@ -25,6 +25,9 @@ from curate.schema.text import escape_controls
 from curate.shards.lists import files_below
 from curate.storage import Store
 
+SEEN_CROWD = 1.2
+"""How many times as long a trial has to take for other work on its CPUs, for that to be said."""
+
 FAR_OFF = 0.02
 """A share of a split that misses what was asked by more is explained."""
 
@@ -106,25 +109,24 @@ def _time(found: Forecast) -> str:
     if found.seconds_low is None or found.seconds_high is None or found.work_seconds is None:
         return "not known, since this trial took over work of an earlier one; another --limit, or no folder, tells it"
     low, high = duration(found.seconds_low), duration(found.seconds_high)
+    span = high if low == high else f"{low} to {high}"
     if found.draw_records is not None:
         more = f"--limit {found.draw_records} tells more" if found.draw_records < found.records else "run the whole"
-        return f"this trial is too small to tell: somewhere between {low} and {high}; {more}"
+        return f"this trial is too small to tell: somewhere in {span}; {more}"
     crowd = ""
-    if found.crowded is not None and found.crowded > 1:
-        crowd = (
-            f"; other work took them while the trial ran, and as they were then it is {found.crowded:.1f} times that"
-        )
+    if found.crowded is not None and found.crowded >= SEEN_CROWD:
+        crowd = f" with no other work; with what there was while the trial ran, {found.crowded:.1f} times that"
     return (
-        f"about {low if low == high else f'{low} to {high}'} on {found.cpus} CPUs like these{crowd}; "
+        f"about {span} on {found.cpus} CPUs like these{crowd}; "
         f"{duration(found.work_seconds)} of work to share among workers"
     )
 
 
 def duration(seconds: float) -> str:
-    """A time with its unit: `45 s`, `12 min`, `3.4 h`, `2.1 days`."""
-    for unit, size, places in (("days", 86400, 1), ("h", 3600, 1), ("min", 60, 0)):
+    """A time with its unit: `45 s`, `2.4 min`, `12 min`, `3.4 h`, `2.1 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
-            return f"{seconds / size:,.{places}f} {unit}"
+            return f"{seconds / size:,.{int(seconds < 10 * size)}f} {unit}"
     return f"{seconds:.0f} s"
 
 
