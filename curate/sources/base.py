@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +154,15 @@ class Source(ABC):
             raise
         except Exception as exc:  # of another's code: the unit fails, with the reason, and no other
             yield lost(unit, self.licence, exc)
+
+    def weight(self, units: Sequence[Unit], build: Store) -> float | None:
+        """Bytes of the media of some units, about, by a look that costs little; None where nobody knows before they
+        are read.
+
+        Args:
+            build: that the units were listed to.
+        """
+        return None
 
     def fingerprint(self) -> Any:
         """JSON value of the source's own options that change what is read and that entries do not tell."""
