@@ -134,7 +134,9 @@ class CaptionerSignal(Signal):
 
     def check_files(self) -> str | None:
         if self._local is not None:
-            return self._local.check_files()
+            look = getattr(self._local, "check_files", None)  # one of your own need not derive from Captioner
+            told: str | None = look() if look is not None else None
+            return told
         if self.use.serve is not None:
             find_program(self.use)
             return None
