@@ -112,8 +112,8 @@ def run(
         curate run my.yaml --retry-failed             # after the network, the store or a codec was mended
 
     **Exit codes**: 0 all well; 1 an unexpected error, said in one sentence, with the file that holds its traceback;
-    2 a user error, said in one sentence; 3 the build is made, and more inputs failed than the recipe's
-    `max_failed`; 130 interrupted.
+    2 a user error, said in one sentence; a source of which all records fail is one; 3 the build is made, and more
+    inputs failed, of all or of one source, than the recipe's `max_failed`; 130 interrupted.
     """
     from curate.cli.run_recipe import run_recipe
 

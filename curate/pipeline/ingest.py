@@ -17,6 +17,7 @@ from curate.pipeline.annotate import Annotate, Compute, Context
 from curate.pipeline.board import Board, Tally
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import decodes_of
+from curate.pipeline.failed_sources import leading_units
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
@@ -25,6 +26,7 @@ from curate.pipeline.placement import FETCH_CPUS, LIST_CPUS, models_of, pools_of
 from curate.pipeline.progress import Stage
 from curate.pipeline.ray_data import execute, from_rows, map_stage, stage_of
 from curate.pipeline.read_log import Read, ReadLog
+from curate.pipeline.rows import LEADS
 from curate.schema.errors import CurateError
 from curate.schema.manifest import File
 from curate.schema.recipe import Compute as Asked
@@ -103,7 +105,9 @@ def ingest(
             told["annotate"].add({"total": one.samples, "reused": one.samples})
     counts = Decodes()
     if units:
-        found += _read(build, recipe, by_name, units, groups, paths, there, cluster, stages, computes, told, counts)
+        known_sources = {one.partition.source for one in found} if recipe.max_failed < 1 else set(by_name)
+        leading = leading_units(units, known_sources)
+        found += _read(build, recipe, by_name, leading, groups, paths, there, cluster, stages, computes, told, counts)
     for name, stage in stages.items():
         told[name].end(stage)
     for one in found:
@@ -136,7 +140,7 @@ def _read(
     build: Store,
     recipe: Recipe,
     sources: Mapping[str, Source],
-    units: Sequence[Unit],
+    units: Sequence[tuple[Unit, str | None]],
     groups: Sequence[Group],
     paths: Paths,
     there: Iterable[str],
@@ -146,7 +150,8 @@ def _read(
     told: Mapping[str, Tally],
     counts: Decodes,
 ) -> list[Read]:
-    """Run the plan over some units; what it says of the stages and of decodes is added to `told` and `counts`."""
+    """Run the plan over some units, each with what it is to its source; what it says of the stages and of decodes is
+    added to `told` and `counts`."""
     cluster.start()
     table = pa.Table.from_pylist(
         [
@@ -156,10 +161,11 @@ def _read(
                 "address": unit.address,
                 "bytes": unit.bytes,
                 "detail": [(key, str(value)) for key, value in unit.detail.items()],
+                LEADS.name: leads,
             }
-            for unit in units
+            for unit, leads in units
         ],
-        schema=UNITS,
+        schema=UNITS.append(LEADS),
     )
     board = Board()
     for name, sums in told.items():  # what was read before is shown too
