@@ -62,9 +62,9 @@ def test_the_commonest_cause_is_named_with_the_way_out() -> None:
     assert first == "the first 1,202 records of source 'web' all failed"
     assert cause.strip() == "1,201 records  ingest FetchError  0.jpg: status 404"
     assert "`max_failed: 1`" in raised.value.hint
-    with pytest.raises(CurateError, match="^all 3 records of source 'web' failed"):
+    with pytest.raises(CurateError, match=r"^all 3 records of source 'web' failed"):
         check_leading(ALL, "web", rows[:3])
-    with pytest.raises(CurateError, match="^the only record of source 'web' failed"):
+    with pytest.raises(CurateError, match=r"^the only record of source 'web' failed"):
         check_leading(ALL, "web", rows[:1])
 
 
