@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curate.cli import export_cli, inspect_build, jobs_cli, placement_cli, tokenizers_cli
+from curate.cli import export_cli, init_cli, inspect_build, jobs_cli, placement_cli, tokenizers_cli
 from curate.cli.output import console
 from curate.schema.errors import CurateError
 
@@ -26,7 +26,9 @@ app = typer.Typer(
 
     curate run quickstart                         # the built-in recipe, on this machine
 
-    curate run my.yaml --out build/mine           # your own; run it again to go on after a crash
+    curate init photos/                           # looks at your media and writes photos.yaml
+
+    curate run photos.yaml                        # your own; run it again to go on after a crash
 
     curate verify build/mine                      # digests, counts, alignment, id ranges
 
@@ -65,7 +67,13 @@ class Stop(StrEnum):
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a built-in recipe.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file, or the name of a built-in recipe; or a folder of media, a tar, a table: then a recipe "
+            "is written for it first, as `curate init` does."
+        ),
+    ],
     out: Out = None,
     workers: Annotated[
         int | None, typer.Option("--workers", "-w", min=1, help="CPUs of the fresh local Ray. Default: all.")
@@ -105,6 +113,8 @@ def run(
 
         curate run pipelines/quickstart.yaml --out build/quickstart --workers 2
 
+        curate run photos/                            # writes photos.yaml, and runs it
+
         curate run my.yaml --address auto --out s3://bucket/mine
 
         curate run my.yaml --until ingest             # fetch now, decode and score later
@@ -118,7 +128,7 @@ def run(
     from curate.cli.run_recipe import run_recipe
 
     code = run_recipe(
-        recipe,
+        init_cli.recipe_for(recipe, quiet, as_json),
         out,
         workers=workers,
         address=address,
@@ -133,6 +143,7 @@ def run(
         raise typer.Exit(code)
 
 
+app.command("init")(init_cli.init)
 app.command("placement")(placement_cli.placement)
 app.command("submit")(jobs_cli.submit)
 app.command("status")(jobs_cli.status)
