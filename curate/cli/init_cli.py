@@ -35,8 +35,8 @@ def init(
 ) -> None:
     """Look at your data and write a short recipe for it, that runs as it is; then change whatever you like.
 
-    It looks at the names and texts of some records of each source, never at all of a large one, and at no media. Columns
-    of a table are recognised by their names (url, path, caption, text, license, ...) and by what stands in them. The
+    It looks at names and texts of some records of each source, never at all of a large one, and at no media. Columns of
+    a table are recognised by their names (url, path, caption, text, license, ...) and by what stands in them. The
     recipe needs no download. Nothing is overwritten.
 
     **Examples**
@@ -93,7 +93,7 @@ def recipe_for(said: str, quiet: bool, as_json: bool) -> str:
         if not reads_the_same(path, starter):
             raise CurateError(
                 f"{path} is there already, and is no recipe of {said}",
-                f"make one of another name: curate init {shlex.quote(said)} --out other.yaml",
+                f"run it by its name, or make another: curate init {shlex.quote(said)} --out other.yaml",
             )
         progress.print(f"recipe     {path}, which was there, for {said}")
         return str(path)

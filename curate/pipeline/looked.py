@@ -129,8 +129,8 @@ def paths_of_tars(tars: Sequence[str]) -> list[str]:
         return list(tars)
     names = [Path(tar).name for tar in plain]
     folder = Path(plain[0]).parent
-    begin = os.path.commonprefix(names)
-    end = os.path.commonprefix([name[len(begin) :][::-1] for name in names])[::-1]
+    begin = os.path.commonprefix(names)  # noqa: RUF071 -- by characters is meant
+    end = os.path.commonprefix([name[len(begin) :][::-1] for name in names])[::-1]  # noqa: RUF071
     pattern = f"{glob.escape(begin)}*{glob.escape(end)}"
     if folder.is_dir() and sorted(fnmatch.filter(os.listdir(folder), pattern)) == sorted(set(names)):  # noqa: PTH208
         return [str(Path(glob.escape(str(folder))) / pattern), *(tar for tar in tars if tar not in plain)]

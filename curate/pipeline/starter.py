@@ -167,12 +167,13 @@ def _sources(sources: Sequence[Looked]) -> Iterator[str]:
         if source.private:
             yield "    # fetch: {allow_private: true} # else addresses of your own network are refused"
         if source.columns is not None and source.columns.others:
-            yield f"    # {_plain('rules may also read ' + ', '.join('meta.' + name for name in source.columns.others))}"
+            others = ", ".join(f"meta.{name}" for name in source.columns.others)
+            yield f"    # {_plain(f'rules on words may also read {others}')}"
 
 
 def _decide(is_seen: bool, is_heard: bool) -> Iterator[str]:
     yield "decide:"
-    yield "  rules: # the first that a sample breaks drops it. A moved one costs seconds: `curate run ... --until decide`"
+    yield "  rules: # the first that a sample breaks drops it. `curate run ... --until decide` says what they do"
     if is_seen:
         yield "    - {field: brightness, min: 10, kinds: [image, video]} # of 255: all but black"
         yield "    - {field: sharpness, min: 10, kinds: [image, video]} # nothing but blur"
