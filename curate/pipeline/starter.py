@@ -168,7 +168,7 @@ def _sources(sources: Sequence[Looked]) -> Iterator[str]:
             yield "    # fetch: {allow_private: true} # else addresses of your own network are refused"
         if source.columns is not None and source.columns.others:
             others = ", ".join(f"meta.{name}" for name in source.columns.others)
-            yield f"    # {_plain(f'rules on words may also read {others}')}"
+            yield "    # " + _plain(f"rules on words may also read {others}")
 
 
 def _decide(is_seen: bool, is_heard: bool) -> Iterator[str]:
