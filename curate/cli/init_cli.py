@@ -13,6 +13,7 @@ import typer
 from curate.cli.options import Json
 from curate.cli.output import console
 from curate.schema.errors import CurateError
+from curate.schema.text import escape_controls
 from curate.storage import open_store
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _lines(starter: Starter) -> list[str]:
     return [
         *(f"{one.spec.kind} {one.spec.path}: {said_of(one)}" for one in starter.found.sources),
         f"streams: {', '.join(starter.streams)}",
-        *(f"note: {note}" for note in starter.found.notes),
+        *(f"note: {escape_controls(note)}" for note in starter.found.notes),
     ]
 
 
@@ -149,6 +150,7 @@ def _source_as_json(one: Looked) -> dict[str, Any]:
         "records": one.records,
         "is_all": one.is_all,
         "kinds": dict(one.kinds),
+        "broken": one.broken,
         "texts": one.texts,
         "licences": list(one.licences),
         "bytes": one.bytes,

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 from curate.schema.errors import CurateError
 from curate.schema.nearest import nearest
 from curate.schema.recipe import FolderSource, Source, TableSource, TarSource
-from curate.sources.base import Glance, readable
+from curate.schema.text import escape_controls
+from curate.sources.base import Glance, readable, why
 from curate.sources.columns import Columns, columns_of
-from curate.sources.entry import File, Url
+from curate.sources.entry import File, UnreadableEntry, Url
 from curate.sources.folder import some_files
 from curate.sources.listing import open_source
 from curate.sources.media_types import is_media, kind_of
@@ -49,6 +50,7 @@ class Looked:
     Attributes:
         spec: the recipe's section.
         kinds: of the records looked at how many are image, video, audio or array by name, or `unknown`.
+        broken: beside these, records that cannot be read.
         texts: of them, those with a text.
         licences: that they state.
         bytes: that they weigh, as far as names and listings tell.
@@ -59,6 +61,7 @@ class Looked:
 
     spec: Source
     kinds: Mapping[str, int]
+    broken: int
     texts: int
     licences: Sequence[str]
     bytes: int
@@ -69,7 +72,7 @@ class Looked:
     @property
     def records(self) -> int:
         """Records that were looked at."""
-        return sum(self.kinds.values())
+        return self.broken + sum(self.kinds.values())
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,11 @@ def is_media_path(said: str) -> bool:
 
 def name_of(path: str) -> str:
     """A name for a recipe or a source that is at a path."""
-    last = path.rstrip("/") if is_remote(path) else str(Path(path).expanduser().absolute())
-    parts = [part for part in last.split("/") if part and not glob.has_magic(part)]
-    stem = re.sub(r"(?i)\.(tar|parquet|csv|jsonl|ndjson)$", "", os.path.normpath(parts[-1])) if parts else ""
+    here = Path(path).expanduser()
+    parts = (path if is_remote(path) else os.path.normpath(here.absolute())).split("/")
+    is_pattern = is_remote(path) or not here.exists()
+    named = [part for part in parts if part and not (is_pattern and glob.has_magic(part))]
+    stem = re.sub(r"(?i)\.(tar|parquet|csv|jsonl|ndjson)$", "", named[-1]) if named else ""
     return re.sub(r"[^A-Za-z0-9_.@-]+", "-", stem).strip("-._@") or "data"
 
 
@@ -210,6 +215,9 @@ class _At:
         path = self._path
         said = path.rstrip("/") if is_remote(path) else self._said(path)
         tars, tables, packed, others = self._named(path)
+        spec = FolderSource(kind="folder", name=name_of(path), path=said)
+        with readable(path):
+            glance = open_source(spec, self._root, os.environ).glance(self._build, MOST)
         found: list[Looked] = []
         if tars:
             pattern = "*.tar"
@@ -220,11 +228,15 @@ class _At:
             found.append(self._tars(f"{base}/{pattern}"))
             if tables:
                 self._notes.append(f"{tables[0]} lies beside tars in {path}: it is not read unless you name it")
-        else:
+        elif len(tables) <= MOST_TABLES:
             found += self._tables(said, tables)
-        spec = FolderSource(kind="folder", name=name_of(path), path=said)
-        with readable(path):
-            glance = open_source(spec, self._root, os.environ).glance(self._build, MOST)
+        elif glance.seen:
+            self._notes.append(f"{tables[0]} and more than {MOST_TABLES - 1} other tables are not read")
+        else:
+            raise CurateError(
+                f"{path} holds more than {MOST_TABLES} tables, and a source is one of them",
+                "join them, or name those that are meant",
+            )
         if glance.seen and any(_leads_to_files(one) for one in found):
             self._notes.append(f"media in {path} are read as the table names them, and no others")
         elif glance.seen:
@@ -265,11 +277,6 @@ class _At:
         return tars, tables, packed, others
 
     def _tables(self, said: str, names: Sequence[str]) -> Iterator[Looked]:
-        if len(names) > MOST_TABLES:
-            raise CurateError(
-                f"{self._path} holds more than {MOST_TABLES} tables, and a source is one of them",
-                "join them, or name those that are meant",
-            )
         for name in names:
             try:
                 yield self._table(f"{said}/{name}")
@@ -302,10 +309,20 @@ class _At:
 
 
 def _looked(spec: Source, glance: Glance) -> Looked:
-    entries = [entry for _, entry in glance.seen]
+    """What a glance tells.
+
+    Raises:
+        CurateError: nothing of it can be read.
+    """
+    broken = [entry for _, entry in glance.seen if isinstance(entry.location, UnreadableEntry)]
+    good = [(name, entry) for name, entry in glance.seen if not isinstance(entry.location, UnreadableEntry)]
+    if not good:
+        raise CurateError(f"nothing in {spec.path} can be read", escape_controls(why(broken[0])))
+    entries = [entry for _, entry in good]
     return Looked(
         spec,
-        dict(Counter(kind_of(name) or "unknown" for name, entry in glance.seen if not entry.is_whole).most_common()),
+        dict(Counter(kind_of(name) or "unknown" for name, _ in good).most_common()),
+        len(broken),
         sum(entry.text is not None for entry in entries),
         [licence for licence, _ in Counter(e.licence for e in entries if e.licence).most_common()],
         sum(getattr(entry.location, "bytes", 0) for entry in entries),
@@ -347,6 +364,6 @@ def _nothing(path: str, names: Sequence[str], notes: Sequence[str]) -> CurateErr
     wanted = "looked for names that end as images, videos and audio do, for .tar, .parquet, .csv and .jsonl"
     if not names:
         return CurateError(f"there are no files in {path}", wanted)
-    some = ", ".join(name.rpartition("/")[2] for name in names[:3])
-    why = "".join(f"; {note}" for note in notes[-1:])
-    return CurateError(f"there is nothing in {path} that is read; it holds {some}{why}", wanted)
+    some = escape_controls(", ".join(name.rpartition("/")[2] for name in names[:3]))
+    more = "".join(f"; {note}" for note in notes[-1:])
+    return CurateError(f"there is nothing in {path} that is read; it holds {some}{more}", wanted)

@@ -128,6 +128,8 @@ def said_of(source: Looked) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in source.kinds.items())
     kinds = kinds.replace("unknown", "that do not say what they are, taken as image")
     parts = [f"{source.records:,} record{'s' * (source.records != 1)}{more}: {kinds}"]
+    if source.broken:
+        parts.append(f"{source.broken:,} that cannot be read")
     if source.texts:
         parts.append(f"{source.texts:,} with text")
     if source.licences:

@@ -11,6 +11,7 @@ from typing import Any
 
 from curate.schema.errors import CurateError
 from curate.schema.recipe import TableSource
+from curate.schema.text import escape_controls
 from curate.sources.base import Glance
 from curate.sources.entry import File, UnreadableEntry, Url
 from curate.sources.media_types import kind_of
@@ -119,11 +120,11 @@ def _none(
         for said, entry in seen:
             if isinstance(entry.location, UnreadableEntry) and kind_of(said) is not None:
                 return CurateError(
-                    f"column {name!r} of {table} leads nowhere: {said}: {entry.location.message}",
+                    f"column {name!r} of {table} leads nowhere: {escape_controls(said)}: {entry.location.message}",
                     "relative paths start in the table's folder; a recipe of your own can put a `base_url` before them",
                 )
     return CurateError(
-        f"no column of {table} holds uris or paths of media; it has: {', '.join(names)}",
+        f"no column of {table} holds uris or paths of media; it has: {escape_controls(', '.join(names))}",
         "a row names its medium by http(s)://, s3://, or a path; media inside of a table are not read",
     )
 
