@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from curate.schema.errors import CurateError
+from curate.schema.manifest import MANIFEST
 from curate.schema.nearest import nearest
 from curate.schema.recipe import FolderSource, Source, TableSource, TarSource
 from curate.schema.text import escape_controls
@@ -27,7 +28,7 @@ from curate.sources.listing import open_source
 from curate.sources.media_types import is_media, kind_of
 from curate.sources.network import is_public
 from curate.sources.paths import objects_below
-from curate.storage import Store, is_remote
+from curate.storage import Store, is_remote, open_store
 
 MOST = 1000
 """Records of each source that are looked at."""
@@ -214,6 +215,8 @@ class _At:
     def _folder(self) -> Iterator[Looked]:
         path = self._path
         said = path.rstrip("/") if is_remote(path) else self._said(path)
+        if open_store(path).stat(MANIFEST) is not None:
+            raise CurateError(f"{path} is a build, not data for one", f"look at it: curate card {shlex.quote(path)}")
         tars, tables, packed, others = self._named(path)
         spec = FolderSource(kind="folder", name=name_of(path), path=said)
         with readable(path):

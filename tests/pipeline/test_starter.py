@@ -184,12 +184,14 @@ def test_a_folder_of_many_files_is_not_counted(here: Path) -> None:
         ("header.csv", "header.csv has no rows"),
         ("tabs.tsv", "tabs.tsv is nothing that is read"),
         ("arrays", "arrays alone"),
+        ("built", "built is a build"),
         (".", "cd "),
     ],
 )
 def test_what_cannot_be_read_is_a_sentence(here: Path, name: str, says: str) -> None:
     for path in ("photos/a.jpg", "texts/a.txt", "texts/b.md", "my.zip", "old.yaml", "tabs.tsv", "arrays/a.npy"):
         put(here / path)
+    put(here / "built" / "manifest.json")
     put(here / "packed.tar", b"\x1f\x8b" + b"\0" * 1022)
     put(here / "table.csv", b"id,score\n1,2\n")
     put(here / "gone.csv", b"path,caption\na.jpg,hello\n")
