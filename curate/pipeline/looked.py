@@ -228,7 +228,12 @@ class _At:
                 pattern = "**/*.tar"
                 self._refuse_around()
             base = said if is_remote(said) else glob.escape(said)
-            found.append(self._tars(f"{base}/{pattern}"))
+            try:
+                found.append(self._tars(f"{base}/{pattern}"))
+            except CurateError as exc:
+                if not glance.seen:
+                    raise
+                self._notes.append(f"{tars[0]} is not read: {exc.message}")
             if tables:
                 self._notes.append(f"{tables[0]} lies beside tars in {path}: it is not read unless you name it")
         elif len(tables) <= MOST_TABLES:

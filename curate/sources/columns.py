@@ -31,11 +31,11 @@ URIS = (
 )
 TEXTS = (
     *("caption", "text", "alt", "alt_text", "description", "title", "prompt", "sentence", "transcript"),
-    *("transcription", "captions", "caption_text", "name"),
+    *("transcription", "captions", "caption_text"),
 )
 LICENCES = ("licence", "license", "license_url", "licence_url", "license_name", "rights")
 
-_WORDS = 3
+_WORDS = 4
 """Words that values of a text have on average, where its column has a name that tells nothing."""
 
 

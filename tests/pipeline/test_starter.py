@@ -185,7 +185,6 @@ def test_a_folder_of_many_files_is_not_counted(here: Path) -> None:
         ("tabs.tsv", "tabs.tsv is nothing that is read"),
         ("arrays", "arrays alone"),
         ("built", "built is a build"),
-        (".", "cd "),
     ],
 )
 def test_what_cannot_be_read_is_a_sentence(here: Path, name: str, says: str) -> None:
@@ -199,6 +198,15 @@ def test_what_cannot_be_read_is_a_sentence(here: Path, name: str, says: str) -> 
     (here / "empty").mkdir()
     assert says in refused(here, name)
     assert not (here / "my.yaml").exists()
+
+
+def test_a_folder_with_the_recipe_in_it_is_not_read_with_its_build(here: Path) -> None:
+    put(here / "a.jpg")
+    assert f"cd {here.parent}, and give work" in refused(here, ".")
+    (here / "a.jpg").unlink()
+    tar(here / "a.tar", "a.jpg")
+    (source,) = begun(here, ".").found.sources
+    assert source.spec.path == "./*.tar", "of tars a build has none at its top"
 
 
 def test_nothing_is_overwritten(here: Path) -> None:
