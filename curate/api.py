@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rich.console import Console
 from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
 from curate.pipeline.progress import say_dashboard
+from curate.pipeline.trial import Draw
 from curate.schema.manifest import Manifest
 from curate.schema.recipe_file import RecipeFile
 from curate.shards.commit import read_manifest
@@ -93,6 +95,8 @@ def run(
     until: str | None = None,
     env: Mapping[str, str] | None = None,
     console: Console | None = None,
+    limit: int | None = None,
+    sample: float | None = None,
 ) -> Build | None:
     """Run a recipe, or go on with it: `curate.run("my.yaml", "build/mine")`.
 
@@ -105,6 +109,8 @@ def run(
         until: `ingest` or `decide`: end there; the same call without it goes on.
         env: what stands for `${NAME}` in the recipe; this process's environment where absent.
         console: where progress goes; nowhere where absent.
+        limit: a trial of at most so many records, drawn by id, into a folder beside `out` (`OUT-limit-N`).
+        sample: a trial of about this share of the records, above 0 and below 1, likewise (`OUT-sample-P`).
 
     Returns:
         The finished build; None where `until` ended it before.
@@ -113,12 +119,24 @@ def run(
         CurateError: whatever a user can mend, before or while it runs.
     """
     plan = make_plan(RecipeFile.load(recipe))
-    store = open_store(out if out is not None else Path("build") / plan.file.recipe.name)
-    sources = open_sources(plan.file, os.environ if env is None else env)
+    draw = draw_of(limit, sample)
+    place = out if out is not None else Path("build") / plan.file.recipe.name
+    store = open_store(draw.beside(str(place)) if draw is not None else place)
+    sources: Sequence[Source] = open_sources(plan.file, os.environ if env is None else env)
+    sources = draw.of(sources, plan.file.recipe.partition) if draw is not None else sources
     console = console or progress_console(quiet=True)
     how = partial(execute, workers=workers, address=address, dashboard=False)
     manifest = how(plan, sources, store, console, retry_failed=retry_failed, until=until).manifest
     return Build(store, manifest) if manifest is not None else None
+
+
+def draw_of(limit: int | None, sample: float | None) -> Draw | None:
+    """What is drawn for a trial; None where everything is run.
+
+    Raises:
+        CurateError: both are given, or one out of its range.
+    """
+    return None if limit is None and sample is None else Draw(limit, sample)
 
 
 def execute(
@@ -133,13 +151,17 @@ def execute(
     retry_failed: bool,
     until: str | None,
 ) -> Result:
-    """Connect to Ray and run a plan; see `curate.pipeline.run.run`."""
+    """Connect to Ray and run a plan; see `curate.pipeline.run.run`. Of a trial's sources, the result has a forecast."""
     from curate.card import write_card
     from curate.pipeline.cluster import connect
+    from curate.pipeline.forecast import Took, forecast
+    from curate.pipeline.ingest import requests_at_once
     from curate.pipeline.run import run as run_plan
 
     # what Ray Data logs of its insides is not for a user; what goes wrong is raised as well
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+    begun, is_fresh = time.monotonic(), not build.files("fetched")
 
     def started(cluster: Cluster) -> None:
         from curate.pipeline.nodes import check_nodes
@@ -148,4 +170,12 @@ def execute(
         check_nodes(build, sources, console)
 
     with connect(address, workers, dashboard, started) as cluster:
-        return run_plan(plan, sources, build, cluster, console, write_card, retry_failed=retry_failed, until=until)
+        done = run_plan(plan, sources, build, cluster, console, write_card, retry_failed=retry_failed, until=until)
+        if done.manifest is None or done.manifest.trial is None:
+            return done
+        took = None
+        if is_fresh:
+            seconds, has = time.monotonic() - begun, cluster.capacity
+            requests = requests_at_once(plan.file.recipe)
+            took = Took(seconds, done.columns_s, done.spent, done.pools, has.cpus, has.gpus, requests)
+        return replace(done, forecast=forecast(build, done.manifest, done.manifest.trial, took))

@@ -94,6 +94,18 @@ def run(
             "without it goes on from there."
         ),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Try on at most so many records, drawn by id, in a folder beside the build (OUT-limit-N); with a "
+            "forecast of the whole.",
+            metavar="N",
+        ),
+    ] = None,
+    sample: Annotated[
+        float | None,
+        typer.Option(help="Try on about this share of the records, 0 to 1, likewise (OUT-sample-P).", metavar="P"),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="For machines: progress and result as JSON, one object a line on stdout.")
@@ -117,6 +129,8 @@ def run(
 
         curate run my.yaml --address auto --out s3://bucket/mine
 
+        curate run my.yaml --limit 100                # try on a part first, and see what the whole would take
+
         curate run my.yaml --until ingest             # fetch now, decode and score later
 
         curate run my.yaml --retry-failed             # after the network, the store or a codec was mended
@@ -138,6 +152,8 @@ def run(
         dashboard=dashboard,
         retry_failed=retry_failed,
         until=until,
+        limit=limit,
+        sample=sample,
     )
     if code:
         raise typer.Exit(code)

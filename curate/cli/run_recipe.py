@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from curate.api import execute
+from curate.api import draw_of, execute
 from curate.cli.crash_notice import crash_notice
 from curate.cli.output import console
 from curate.cli.placement_table import say_placement, settled_pools
-from curate.cli.summary import say_outcomes, say_summary, summarise
+from curate.cli.summary import say_forecast, say_outcomes, say_summary, summarise
 from curate.cli.unexpected import Sifted
 from curate.pipeline.cluster import connect
 from curate.pipeline.plan import Plan, make_plan, open_sources
@@ -45,6 +45,8 @@ def run_recipe(
     dashboard: bool,
     retry_failed: bool,
     until: str | None,
+    limit: int | None = None,
+    sample: float | None = None,
 ) -> int:
     """Run the recipe and print the result: counts, the card's path, the command that streams it.
 
@@ -55,12 +57,17 @@ def run_recipe(
         CurateError: a user error, before or while it runs.
     """
     progress = progress_console(quiet, as_json)
+    draw = draw_of(limit, sample)
     file = RecipeFile.load(name)
     plan = make_plan(file)
     said = out if out is not None else str(Path("build") / file.recipe.name)
+    said = draw.beside(said) if draw is not None else said
     build = open_store(said)
     with demo_env(file.recipe, progress) as env:
-        sources = open_sources(plan.file, env)
+        sources: Sequence[Source] = open_sources(plan.file, env)
+        if draw is not None:
+            sources = draw.of(sources, file.recipe.partition)
+            progress.print(f"trial      of a part of the sources, drawn by id, in {said}")
         if dry_run:
             _describe(plan, sources, progress if as_json else console())
             with connect(address, workers) as cluster:
@@ -89,6 +96,8 @@ def run_recipe(
             say_outcomes(made.outcomes, result)
         progress.print(f"ended after {until}, as asked; the same command without --until goes on")
         return 0
+    if made.forecast is not None:
+        say_forecast(made.forecast, result)
     summary = summarise(build, made.manifest, file.recipe.max_failed, made.decodes)
     say_summary(summary, said, result, console(errors=True))
     return summary.exit_code

@@ -11,18 +11,22 @@ from dataclasses import asdict
 from typing import Literal
 
 from rich.console import Console
+from rich.filesize import decimal
 
 from curate.cli.output import sum_line
 from curate.decide.causes import causes_of, failed_by_source
 from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
-from curate.schema.events import Funnel, Outcomes, SplitShare, Summary
+from curate.schema.events import Forecast, Funnel, Outcomes, SplitShare, Summary
 from curate.schema.ledger_laws import counts_of
 from curate.schema.manifest import Manifest
 from curate.schema.text import escape_controls
 from curate.shards.lists import files_below
 from curate.storage import Store
+
+SEEN_CROWD = 1.2
+"""How many times as long a trial has to take for other work on its CPUs, for that to be said."""
 
 FAR_OFF = 0.02
 """A share of a split that misses what was asked by more is explained."""
@@ -87,6 +91,47 @@ def say_outcomes(found: Sequence[Outcomes], result: Console) -> None:
     for one in found:
         what = f"{one.count:,} {one.level}{'s' if one.count > 1 else ''}"
         result.print(f"{what:>20}  {one.outcome:<9}  {escape_controls(one.cause or '')}".rstrip())
+
+
+def say_forecast(found: Forecast, result: Console) -> None:
+    """Print what a trial tells of the whole: `result` is stdout, for people or a `JsonConsole`."""
+    if isinstance(result, JsonConsole):
+        result.emit(found)
+        return
+    lines = (
+        f"forecast of the whole, from {found.drawn:,} of about {found.records:,} records:",
+        f"  kept: {_percent(found.kept_share)} of about {found.samples:,} samples (95 %: {_percent(found.kept_low)} to "
+        f"{_percent(found.kept_high)}); in the whole more samples have duplicates, so fewer stay",
+        f"  size: about {decimal(found.bytes)}",
+        f"  time: {_time(found)}",
+    )
+    for line in lines:
+        result.print(line, markup=False)
+
+
+def _time(found: Forecast) -> str:
+    if found.seconds_low is None or found.seconds_high is None or found.work_seconds is None:
+        return "not known, since this trial took over work of an earlier one; another --limit, or no folder, tells it"
+    low, high = duration(found.seconds_low), duration(found.seconds_high)
+    span = high if low == high else f"{low} to {high}"
+    if found.draw_records is not None:
+        more = f"--limit {found.draw_records} tells more" if found.draw_records < found.records else "run the whole"
+        return f"this trial is too small to tell: somewhere in {span}; {more}"
+    crowd = ""
+    if found.crowded is not None and found.crowded >= SEEN_CROWD:
+        crowd = f" with no other work; with what there was while the trial ran, {found.crowded:.1f} times that"
+    return (
+        f"about {span} on {found.cpus} CPUs like these{crowd}; "
+        f"{duration(found.work_seconds)} of work to share among workers"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time with its unit: `45 s`, `2.4 min`, `12 min`, `3.4 h`, `2.1 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.{int(seconds < 10 * size)}f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def say_summary(summary: Summary, said: str, result: Console, errors: Console) -> None:

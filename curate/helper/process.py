@@ -21,6 +21,7 @@ from typing import Any, Self
 from curate.helper import wire
 from curate.helper.errors import HelperDied, HelperError, HelperNotStarted, WireError
 from curate.helper.limits import MIB
+from curate.helper.startup import once
 from curate.schema.errors import CurateError
 
 START_SECONDS = 300.0
@@ -137,7 +138,8 @@ class Helper:
         if self._child is not None and not self._child.usable():
             self._drop()
         if self._child is None:
-            self._child = self._started()
+            with once():
+                self._child = self._started()
         return self._child
 
     def _started(self) -> _Child:

@@ -29,6 +29,7 @@ from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
 from curate.pipeline.rows import FILES, LEADS, PARTITION, TALLY, files_column, partition_of, tally_column
+from curate.pipeline.spent import over_records
 from curate.schema.manifest import File
 from curate.schema.tables import SAMPLES
 from curate.signals.probed import PROBED
@@ -97,7 +98,7 @@ class Annotate:
             CurateError: the partition speaks for its source, and no record of it gives a sample.
         """
         partition = partition_of(block)
-        with leased(self._context.board, "annotate", partition.name) as models:
+        with leased(self._context.board, "annotate", partition) as models:
             return self._annotated(block, partition, models)
 
     def _annotated(self, block: pa.Table, partition: Partition, models: Models) -> pa.Table:
@@ -125,7 +126,7 @@ class Annotate:
         parts: list[pa.Table] = []
         flow = Flow([v for g in later for v in g.needs])
         done = failed = again = 0
-        for batch in (
+        for batch in over_records(
             examined(build, records, self._cut, views, paths.reader)
             if records is not None
             else decoded(build, samples, views, reader=paths.reader)
@@ -191,7 +192,7 @@ class Compute:
         if self._group.name not in block.column(MISSING)[0].as_py():
             return self._passed(block, [])
         partition = partition_of(block)
-        with leased(self._context.board, f"annotate:{self._group.name}", partition.name) as models:
+        with leased(self._context.board, f"annotate:{self._group.name}", partition) as models:
             return self._computed(block, partition, models)
 
     def _computed(self, block: pa.Table, partition: Partition, models: Models) -> pa.Table:
@@ -202,7 +203,8 @@ class Compute:
         came = flowed(block)
         done, parts = 0, []
         on = [signal.on for signal in self._group.signals]
-        for batch in handed(self._decoded(partition) if came is None else came, self._group.needs, on):
+        batches = handed(self._decoded(partition) if came is None else came, self._group.needs, on)
+        for batch in over_records(batches):
             table = fragment.computed(batch, done)
             done += table.num_rows
             if came is not None:

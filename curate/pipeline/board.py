@@ -41,6 +41,7 @@ class _Board:
     def __init__(self) -> None:
         self._sums: dict[str, dict[str, int]] = {}
         self._leases: set[tuple[str, str]] = set()
+        self._spent: dict[tuple[str, str], dict[str, float]] = {}
 
     def add(self, stage: str, counts: dict[str, int]) -> None:
         sums = self._sums.setdefault(stage, {})
@@ -49,6 +50,14 @@ class _Board:
 
     def sums(self) -> dict[str, dict[str, int]]:
         return self._sums
+
+    def add_spent(self, stage: str, source: str, sums: dict[str, float]) -> None:
+        before = self._spent.setdefault((stage, source), {})
+        for name, value in sums.items():
+            before[name] = before.get(name, 0) + value
+
+    def spent(self) -> dict[tuple[str, str], dict[str, float]]:
+        return self._spent
 
     def lease(self, stage: str, partition: str) -> bool:
         key = stage, partition
@@ -82,6 +91,16 @@ class Board:
         import ray
 
         return dict(ray.get(self._actor.sums.remote()))
+
+    def spent(self, stage: str, source: str, sums: Mapping[str, float]) -> None:
+        """Where the time of a task went (`pipeline.spent`)."""
+        self._actor.add_spent.remote(stage, source, dict(sums))
+
+    def all_spent(self) -> dict[tuple[str, str], dict[str, float]]:
+        """Where the time of the tasks went that ended up to now, by stage and source, summed."""
+        import ray
+
+        return dict(ray.get(self._actor.spent.remote()))
 
     def lease(self, stage: str, partition: str) -> bool:
         """Take a partition for a stage; True if it was taken before and not released: its worker died, or it is done

@@ -21,6 +21,7 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group
 from curate.pipeline.progress import Stage
 from curate.pipeline.run_context import RunContext
+from curate.pipeline.spent import add_spent
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Counts, File, SecondLook
 from curate.schema.verdict import Outcome
@@ -42,6 +43,7 @@ class Decisions:
         looked: by partition and group of the second look, its fragment.
         files: those of `looked` whose digests are known.
         rests: files of what was looked at for other recipes and may be wanted again.
+        seconds: that deciding took, without the second look.
     """
 
     def __init__(self, run: RunContext, partitions: Mapping[str, Partition], groups: Sequence[Group]) -> None:
@@ -53,6 +55,7 @@ class Decisions:
         self.pairs: Sequence[str] = ()
         self.looked: dict[str, Mapping[str, str]] = {}
         self.files: list[File] = []
+        self.seconds = 0.0
         self._rests: dict[str, list[str]] = {}
 
     def settle(self, failed: Mapping[str, Sequence[str]], with_look: bool = True) -> None:
@@ -119,6 +122,7 @@ class Decisions:
             counts = Counts(**checked_counts((f.counts for f in decided.fragments), records))
             stage.expect(counts.samples["total"])
             stage.count(**{outcome: n for outcome, n in counts.samples.items() if outcome != "total"})
+        self.seconds += stage.seconds
         self.fragments, self.counts, self.pairs = decided.fragments, counts, decided.pairs
         self._check_sources()
         if not counts.samples[Outcome.KEPT]:
@@ -165,6 +169,7 @@ class Decisions:
                     self._run.decodes.add(decodes_of(row["decodes"]))
                     told.add(row["look"])
             told.end(stage)
+        add_spent(self._run.spent, board)
 
     def _keep_others(self) -> None:
         """Keep what was looked at in partitions of which this run keeps nothing: a threshold may come back."""

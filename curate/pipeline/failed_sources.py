@@ -99,7 +99,7 @@ def failed_whole(source: str, records: int, what: str, cause: Any, again: str) -
             else f"the only record of source {source!r} failed"
         )
     return CurateError(
-        "\n".join([said, *cause_lines([cause])]),
+        f"{said}: {cause_lines([cause])[0].strip()}",
         f"when that is mended {again}; or take the source out of the recipe; `max_failed: 1` in the recipe "
         "makes the build all the same",
     )

@@ -21,6 +21,7 @@ from curate.pipeline.partitions import Partition, partition_name, slices
 from curate.pipeline.paths import Paths
 from curate.pipeline.retry import good_rows
 from curate.pipeline.rows import LEADS, PARTITION, files_column, nested, partition_of, tally_column, unnested
+from curate.pipeline.spent import over_records, spending
 from curate.schema.ids import content_id
 from curate.schema.manifest import File
 from curate.schema.recipe import Fetch
@@ -129,7 +130,8 @@ def fetch_partition(
         told = (partition.rows, partition.rows, 0, 0)
     else:
         speaks = block.column(LEADS.name)[0].as_py()
-        failed, files = _fetch(build, paths, partition, entries_of(unnested(block, "entries")), fetch, speaks)
+        with spending(board, "fetch", partition):
+            failed, files = _fetch(build, paths, partition, entries_of(unnested(block, "entries")), fetch, speaks)
         told = (partition.rows, 0, failed, retries.take())
     total, reused, failed, again = told
     board.add("ingest", reused=reused, passed=total - reused - failed, failed=failed, retries=again)
@@ -155,7 +157,7 @@ def _fetch(
     failed = 0
     with build.atomic_write(media) as temporary:
         tar = MediaTar(temporary)
-        for some in _windows(entries, limits):
+        for some in over_records(_windows(entries, limits)):
             held = {i: data for i, e in enumerate(some) if (data := _held(build, kept.get(e.record_id))) is not None}
             todo = [e for i, e in enumerate(some) if i not in held]
             read = iter(read_all(todo, limits))

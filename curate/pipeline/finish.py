@@ -15,7 +15,7 @@ from curate.pipeline.finish_tasks import CardWriter, Loader, describe, make_card
 from curate.pipeline.placement import models_of
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
-from curate.schema.manifest import MANIFEST, Counts, File, Manifest, ModelEntry, SecondLook, Split
+from curate.schema.manifest import MANIFEST, Counts, File, Manifest, ModelEntry, SecondLook, Split, Trial
 from curate.shards.commit import write_manifest
 from curate.shards.lists import write_lists
 from curate.shards.pack import ShardResult, stream_entries
@@ -55,6 +55,7 @@ class Made:
     second_look: SecondLook | None
     shards: Sequence[ShardResult]
     splits: list[Split]
+    trial: Trial | None = None
 
 
 def finish(
@@ -99,6 +100,7 @@ def finish(
 def _manifest(plan: Plan, cluster: Cluster, made: Made) -> Manifest:
     return Manifest(
         **made_by(plan),
+        trial=made.trial,
         counts=made.counts,
         second_look=made.second_look,
         splits=made.splits,

@@ -27,6 +27,7 @@ from curate.pipeline.progress import Stage
 from curate.pipeline.ray_data import execute, from_rows, map_stage, stage_of
 from curate.pipeline.read_log import Read, ReadLog
 from curate.pipeline.rows import LEADS
+from curate.pipeline.spent import Spent, add_spent
 from curate.schema.errors import CurateError
 from curate.schema.manifest import File
 from curate.schema.recipe import Compute as Asked
@@ -46,6 +47,7 @@ class Ingested:
         decodes: what was decoded.
         files: those whose digests are known.
         was_read: True if a unit was read in this run, False if all are as an earlier one left them.
+        spent: where the time of its tasks went.
     """
 
     partitions: list[Partition]
@@ -53,12 +55,18 @@ class Ingested:
     decodes: Decodes
     files: list[File]
     was_read: bool
+    spent: Spent
 
 
 def fetch_options(recipe: Recipe) -> dict[str, dict[str, object] | None]:
     """The fetch section of each source, by its name, as plain data; None where it fetches nothing from the web."""
     fetched = TableSource | PluginSource
     return {s.name: s.fetch.model_dump() if isinstance(s, fetched) else None for s in recipe.sources}
+
+
+def requests_at_once(recipe: Recipe) -> dict[str, int]:
+    """Requests that a partition of each source makes at once, by its name; of sources that fetch from the web."""
+    return {s.name: s.fetch.concurrency for s in recipe.sources if isinstance(s, TableSource | PluginSource)}
 
 
 def cut_how(cut: Cut) -> CutHow:
@@ -103,11 +111,13 @@ def ingest(
         told["ingest"].add({"total": rows, "reused": rows})
         if "annotate" in told:
             told["annotate"].add({"total": one.samples, "reused": one.samples})
-    counts = Decodes()
+    counts, spent = Decodes(), Spent()
     if units:
         known_sources = {one.partition.source for one in found} if recipe.max_failed < 1 else set(by_name)
         leading = leading_units(units, known_sources)
-        found += _read(build, recipe, by_name, leading, groups, paths, there, cluster, stages, computes, told, counts)
+        found += _read(
+            build, recipe, by_name, leading, groups, paths, there, cluster, stages, computes, told, counts, spent
+        )
     for name, stage in stages.items():
         told[name].end(stage)
     for one in found:
@@ -115,7 +125,7 @@ def ingest(
     if "annotate" in stages:
         known.write(found)
     partitions = sorted((one.partition for one in found), key=lambda p: p.name)
-    return Ingested(partitions, records, counts, [file for one in found for file in one.files], bool(units))
+    return Ingested(partitions, records, counts, [file for one in found for file in one.files], bool(units), spent)
 
 
 def listed_units(build: Store, sources: Sequence[Source]) -> Iterator[Unit]:
@@ -149,9 +159,10 @@ def _read(
     computes: Mapping[str, Asked],
     told: Mapping[str, Tally],
     counts: Decodes,
+    spent: Spent,
 ) -> list[Read]:
-    """Run the plan over some units, each with what it is to its source; what it says of the stages and of decodes is
-    added to `told` and `counts`."""
+    """Run the plan over some units, each with what it is to its source; what it says of the stages, of decodes and of
+    time is added to `told`, `counts` and `spent`."""
     cluster.start()
     table = pa.Table.from_pylist(
         [
@@ -215,4 +226,5 @@ def _read(
                 sums.add(row[name])
             if "annotate" in stages:
                 counts.add(decodes_of(row["decodes"]))
+    add_spent(spent, board)
     return found

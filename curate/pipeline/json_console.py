@@ -10,6 +10,7 @@ from rich.console import Console
 
 from curate.schema.events import (
     Dashboard,
+    Forecast,
     Funnel,
     Note,
     Placement,
@@ -32,10 +33,10 @@ class JsonConsole(Console):
         self._writing = threading.Lock()
 
     def emit(
-        self, event: StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Placement | Summary
+        self, event: StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Placement | Forecast | Summary
     ) -> None:
         """Write one event."""
-        if self.quiet and not isinstance(event, Funnel | Placement | Summary):
+        if self.quiet and not isinstance(event, Funnel | Placement | Forecast | Summary):
             return
         line = json.dumps({"event": event.event, **event.model_dump(mode="json")})  # what it is comes first
         with self._writing:

@@ -32,6 +32,7 @@ from curate.pipeline.paths import Group
 from curate.pipeline.placement import models_of, pools_of
 from curate.pipeline.ray_data import execute, from_rows, stage_of
 from curate.pipeline.rows import FILES, PARTITION, TALLY, files_column, partition_of, tally_column
+from curate.pipeline.spent import over_records
 from curate.schema.ids import digest_of_rows
 from curate.schema.manifest import File
 from curate.schema.recipe import Compute
@@ -118,7 +119,7 @@ class Look:
         partition = partition_of(block)
         self._context.board.add("look", queued=-1)
         stage = "look:" + ",".join(g.name for g in self._groups)
-        with leased(self._context.board, stage, partition.name) as models:
+        with leased(self._context.board, stage, partition) as models:
             return self._looked(block, partition, models)
 
     def _looked(self, block: pa.Table, partition: Partition, models: Models) -> pa.Table:
@@ -192,7 +193,7 @@ class Look:
                 done += len(batch.views)
 
         failed = again = 0
-        for table in handed(tables(), views, [s.on for one in groups for s in one.group.signals]):
+        for table in over_records(handed(tables(), views, [s.on for one in groups for s in one.group.signals])):
             for one in groups:
                 before = set(table.column_names)
                 table = one.fragment.computed(table, 0)

@@ -25,9 +25,12 @@ from curate.helper.errors import HelperDied, HelperError
 from curate.helper.limits import is_out_of_memory, no_core
 from curate.helper.process import Helper
 from curate.helper.quarantine import run_isolated
+from curate.helper.startup import once
 from curate.pipeline.blocks import FAIL, VIEW, view_name
 from curate.pipeline.board import Board
 from curate.pipeline.model_service import ModelService, NotLoaded, answer_schema
+from curate.pipeline.partitions import Partition
+from curate.pipeline.spent import spending
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError, Quarantined
 from curate.schema.fields import RunsOn
@@ -209,7 +212,8 @@ class Models:
     def _load(self, method: str, *spec: str) -> Any:
         if (method, *spec) in self._loaded:
             return None
-        said = self._caller.call(method, *spec, limit_s=LOAD_SECONDS)
+        with once():
+            said = self._caller.call(method, *spec, limit_s=LOAD_SECONDS)
         if self._said.setdefault((method, *spec), said) != said:
             raise CurateError(f"{spec[0]} changed while the run was at work", "run it again")
         self._loaded.add((method, *spec))
@@ -246,19 +250,20 @@ def helper() -> Helper:
 
 
 @contextmanager
-def leased(board: Board, stage: str, partition: str) -> Iterator[Models]:
-    """The models for a partition while a worker is at it: in a helper where a worker died on it before, for as long as
-    that takes, and with none in this process: a GPU may have no room for both."""
-    if board.lease(stage, partition):
-        models().close()
-        apart = Models(helper())
-        try:
-            yield apart
-        finally:
-            apart.close()
-    else:
-        yield models()
-    board.release(stage, partition)
+def leased(board: Board, stage: str, partition: Partition) -> Iterator[Models]:
+    """The models for a partition while a worker is at it, whose time is told: in a helper where a worker died on it
+    before, for as long as that takes, and with none in this process: a GPU may have no room for both."""
+    with spending(board, stage, partition):
+        if board.lease(stage, partition.name):
+            models().close()
+            apart = Models(helper())
+            try:
+                yield apart
+            finally:
+                apart.close()
+        else:
+            yield models()
+    board.release(stage, partition.name)
 
 
 def _spec(signal: Signal) -> tuple[str, str, str]:

@@ -36,6 +36,9 @@ class Stage:
         every: seconds between two lines where there is no bar.
         beside: a stage that is at work at the same time and was entered first; a terminal shows their bars together.
 
+    Attributes:
+        seconds: that it took, once it has ended.
+
     Raises:
         RuntimeError: at the end, where inputs were lost or counted twice (law 1). It is a bug of ours.
     """
@@ -58,6 +61,7 @@ class Stage:
         self._rate = Rate()
         self._counting = threading.Lock()
         self._started = time.monotonic()
+        self.seconds = 0.0
         self._ended = threading.Event()
         self._ticker: threading.Thread | None = None
         self._bar: Progress | None = None
@@ -162,6 +166,7 @@ class Stage:
         if self._bar is not None and self._beside is None:
             self._bar.stop()
         counts, seconds = self._counts, round(time.monotonic() - self._started, 3)
+        self.seconds = seconds
         adds_up = counts.done == counts.total
         if isinstance(self._console, JsonConsole):
             self._console.emit(StageEnd(**dict(counts), seconds=seconds, complete=kind is None and adds_up))

@@ -9,7 +9,7 @@ The driver holds a few hundred bytes a partition, and nothing of a sample (law 1
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
@@ -28,16 +28,19 @@ from curate.pipeline.listing import Listing
 from curate.pipeline.pack import pack
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
+from curate.pipeline.placement import Pool
 from curate.pipeline.plan import Plan, pools, settle
 from curate.pipeline.progress import Stage, together
 from curate.pipeline.read_log import READ_LOG
 from curate.pipeline.retry import reset_failures
 from curate.pipeline.run_context import RunContext
+from curate.pipeline.spent import Spent, add_spent
 from curate.pipeline.token_log import TOKEN_LOG, TokenLog
 from curate.pipeline.tokenize import Work, tokenize
+from curate.pipeline.trial import NOTES, trial_of
 from curate.pipeline.unchanged import finished
 from curate.schema.errors import CurateError
-from curate.schema.events import Outcomes
+from curate.schema.events import Forecast, Outcomes
 from curate.schema.manifest import MANIFEST, Manifest
 from curate.schema.verdict import Outcome
 from curate.shards.pack import Tokenized
@@ -56,11 +59,19 @@ class Result:
         decodes: what was decoded.
         manifest: of the finished build; None where the run was to end before.
         outcomes: what was decided, where the run was to end then.
+        spent: where the time of tasks went, by stage and source.
+        columns_s: seconds of the stages that read columns alone and have no such tasks: decide, pack.
+        pools: workers of its plans.
+        forecast: of the whole, where the build is a trial.
     """
 
     decodes: Decodes
     manifest: Manifest | None = None
     outcomes: Sequence[Outcomes] = ()
+    spent: Spent = field(default_factory=dict)
+    columns_s: float = 0.0
+    pools: Sequence[Pool] = ()
+    forecast: Forecast | None = None
 
 
 def run(
@@ -91,7 +102,7 @@ def run(
         CurateError: no space, another run on the same build, a source without records, nothing kept.
     """
     plan = settle(plan, cluster.capacity)
-    pools(plan, cluster.capacity)  # what does not fit on the cluster is refused before any work
+    workers = pools(plan, cluster.capacity)  # what does not fit on the cluster is refused before any work
     recipe = plan.file.recipe
     decodes = Decodes()
     with build.acquire(MANIFEST) as lease:
@@ -112,6 +123,7 @@ def run(
             with together(*stages.values()):
                 found = ingest(build, recipe, sources, first, paths, cluster, stages, plan.computes)
             decodes.add(found.decodes)
+            context.spent.update(found.spent)
             for i, source in enumerate(sources):
                 if not found.records[source.name]:
                     wrong = source.nothing(_said(build, paths, found, source))
@@ -120,7 +132,8 @@ def run(
                 return Result(decodes)
             partitions = {partition.name: partition for partition in found.partitions}
             tables = _tables(paths, partitions.values())
-            if until is None and not found.was_read and (manifest := finished(plan, build, tables)) is not None:
+            trial = trial_of(build, sources, partitions.values(), found.records)
+            if until is None and not found.was_read and (manifest := finished(plan, build, tables, trial)) is not None:
                 return Result(decodes, manifest)
             decided = Decisions(context, partitions, groups)
             tokenized = _decide_and_tokenize(context, partitions, decided, until)
@@ -128,9 +141,9 @@ def run(
         fragments, counts = decided.fragments, decided.counts
         if tokenized is None:
             return Result(decodes, outcomes=outcomes_of(build, [f.path for f in fragments]))
-        with Stage(console, "pack", 0, "samples") as stage:
+        with Stage(console, "pack", 0, "samples") as packing:
             specs = [s.spec for s in plan.streams]
-            shards, splits = pack(build, recipe, tokenized, specs, cluster, stage)
+            shards, splits = pack(build, recipe, tokenized, specs, cluster, packing)
         packed, kept = sum(split.samples for split in splits), counts.samples[Outcome.KEPT]
         if packed != kept:
             raise CurateError(
@@ -144,14 +157,16 @@ def run(
         work = [
             READ_LOG,
             TOKEN_LOG,
+            *(stat.path for stat in build.files(NOTES)),
             *decided.pairs,
             *decided.rests,
             *(p for one in tokenized for some in one.fragments.values() for p in some),
         ]
         known = {file.path: file for file in (*found.files, *decided.files, *(f.file for f in fragments))}
-        made = Made(counts, decided.second_look, shards, splits)
+        made = Made(counts, decided.second_look, shards, splits, trial)
         done = finish(plan, build, lease, cluster, console, made, known, files, work, write_card)
-        return Result(decodes, done)
+        columns_s = decided.seconds + packing.seconds
+        return Result(decodes, done, spent=context.spent, columns_s=columns_s, pools=workers)
 
 
 def _said(build: Store, paths: Paths, found: Ingested, source: Source) -> Entry | None:
@@ -220,6 +235,7 @@ def _tokenize(run: RunContext, work: Sequence[Work]) -> tuple[list[Tokenized], d
                     told.add(row["tokenize"])
                     if row["tokenize"]["failed"]:
                         failed[name] = [path for some in fragments.values() for path in some]
+            add_spent(run.spent, board)
         told.end(stage)
     in_order = [tokenized[name] for name in sorted(tokenized)]
     if not failed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
@@ -10,6 +10,7 @@ from curate.media.decodes import Decodes
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.paths import Paths
 from curate.pipeline.plan import Plan
+from curate.pipeline.spent import Spent
 from curate.storage import Store
 
 
@@ -24,6 +25,7 @@ class RunContext:
         console: where its progress goes.
         paths: names of its fragments.
         decodes: what was decoded; stages add to it.
+        spent: where the time of tasks went; stages add to it.
     """
 
     plan: Plan
@@ -32,3 +34,4 @@ class RunContext:
     console: Console
     paths: Paths
     decodes: Decodes
+    spent: Spent = field(default_factory=dict)

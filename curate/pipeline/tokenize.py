@@ -31,6 +31,7 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.placement import pools_of
 from curate.pipeline.ray_data import execute, from_rows, stage_of
 from curate.pipeline.rows import PARTITION, TALLY, partition_of, tally_column
+from curate.pipeline.spent import over_records
 from curate.pipeline.streams import StreamFragment, StreamPlan
 from curate.schema.tables import SAMPLES
 from curate.shards.fragments import read_failed, read_ids
@@ -212,13 +213,13 @@ class Encode(_Worker):
         flow = Flow([s.view for s in self._later if lacking[s.name] and s.view is not None])
         made: list[StreamFragment] = []
         if todo.num_rows:
-            with leased(board, "tokenize", partition.name) as models:
+            with leased(board, "tokenize", partition) as models:
                 made = [StreamFragment(s, models, lacking[s.name]) for s in self._here if lacking[s.name]]
                 self._encode(block, todo, made, [s for s in self._later if lacking[s.name]], flow)
-            for fragment in made:
-                path = fragment.commit(build, paths, partition)
-                if path is not None:
-                    held[fragment.stream.name].append(path)
+                for fragment in made:
+                    path = fragment.commit(build, paths, partition)
+                    if path is not None:
+                        held[fragment.stream.name].append(path)
         now = {sid for fragment in made for sid in fragment.failed}
         columns: dict[str, Any] = {name: block.column(name) for name in (*PARTITION.names, "verdicts", "looked")}
         columns |= {
@@ -248,7 +249,7 @@ class Encode(_Worker):
         """
         streams = [*(fragment.stream for fragment in made), *later]
         shown = 0
-        for batch, fields in self._batches(row, todo, streams):
+        for batch, fields in over_records(self._batches(row, todo, streams)):
             keys = batch.samples.select(KEY_NAMES)
             for fragment in made:
                 view, field = fragment.stream.view, fragment.stream.field
@@ -290,7 +291,7 @@ class EncodeStream(_Worker):
             return self._passed(row)
         partition = partition_of(row)
         came = flowed(row)
-        with leased(self._context.board, f"tokenize:{self._stream.name}", partition.name) as models:
+        with leased(self._context.board, f"tokenize:{self._stream.name}", partition) as models:
             fragment = StreamFragment(self._stream, models, wanted)
             shown = self._encode(fragment, self._decoded(row, wanted) if came is None else came, wanted)
         path = fragment.commit(self._context.build, self._context.paths, partition)
@@ -303,7 +304,7 @@ class EncodeStream(_Worker):
         names = pa.array(wanted, pa.string())
         mine = (table.filter(pc.is_in(table.column("sample_id"), value_set=names)) for table in batches)
         done = bad = 0
-        for table in handed(mine, [] if stream.view is None else [stream.view], [stream.on]):
+        for table in over_records(handed(mine, [] if stream.view is None else [stream.view], [stream.on])):
             fragment.encode(
                 table.select(KEY_NAMES),
                 unpack_views(table, stream.view) if stream.view is not None else [],

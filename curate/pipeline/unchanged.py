@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from curate.pipeline.finish import made_by
 from curate.pipeline.plan import Plan
-from curate.schema.manifest import MANIFEST, WORK, Manifest
+from curate.schema.manifest import MANIFEST, WORK, Manifest, Trial
 from curate.shards.commit import read_manifest
 from curate.shards.lists import read_files
 from curate.storage import Store
@@ -19,7 +19,7 @@ OF_PARTITIONS = ("media", "fetched", "records", "samples", "signals")
 """Folders with files of partitions, whose names say all that they were made of."""
 
 
-def finished(plan: Plan, build: Store, paths: Iterable[str]) -> Manifest | None:
+def finished(plan: Plan, build: Store, paths: Iterable[str], trial: Trial | None) -> Manifest | None:
     """The manifest of the build, where it is what a run would commit; None where there is something to do.
 
     Everything is compared that the manifest follows from: the recipe and code that made it, the partitions, and the
@@ -29,6 +29,7 @@ def finished(plan: Plan, build: Store, paths: Iterable[str]) -> Manifest | None:
     Args:
         paths: of all files of the partitions that the sources have now, of the folders OF_PARTITIONS; but those of the
             second look, which follow from these and the recipe.
+        trial: what is drawn of the sources now, if they are not whole.
 
     Raises:
         CurateError: a build of another format.
@@ -36,7 +37,7 @@ def finished(plan: Plan, build: Store, paths: Iterable[str]) -> Manifest | None:
     if build.stat(MANIFEST) is None:
         return None
     manifest = read_manifest(build)
-    if any(getattr(manifest, name) != value for name, value in made_by(plan).items()):
+    if any(getattr(manifest, name) != value for name, value in {**made_by(plan), "trial": trial}.items()):
         return None
     named = {file.path: file.bytes for file in (*read_files(build, manifest), *manifest.lists)}
     there = {s.path: s.bytes for s in build.files() if not s.path.startswith(WORK) and s.path not in (MANIFEST, LEASE)}

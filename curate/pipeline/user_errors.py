@@ -41,6 +41,6 @@ def _user_error(exc: BaseException) -> CurateError | None:
             return at
         seen.append(at)
         at = cause or at.__cause__ or at.__context__
-    # an actor that dies while it loads a model reports only the text of its traceback
+    # an actor that dies while it loads a model reports only the text of its traceback, and what Ray says of it behind
     _, found, said = str(exc).rpartition(f"{CurateError.__module__}.{CurateError.__name__}: ")
-    return CurateError(*said.strip().split("\n  ", 1)) if found else None
+    return CurateError(*said.split("\n\n")[0].strip().split("\n  ", 1)) if found else None

@@ -138,6 +138,34 @@ class Placement(_Event):
     pools: list[PoolOfWorkers] = Field(description="in the order in which samples pass them")
 
 
+class Forecast(_Event):
+    """What a trial (`--limit`, `--sample`) tells of a run over everything."""
+
+    event: Literal["forecast"] = Field("forecast", description="what this line is")
+    drawn: Count = Field(description="records of the trial")
+    records: Count = Field(description="of all sources; estimated")
+    samples: Count = Field(description="of all sources; estimated")
+    kept_share: float = Field(ge=0, le=1, description="of the samples, kept; duplicates grow with the whole")
+    kept_low: float = Field(ge=0, le=1, description="lower end of its 95 % interval")
+    kept_high: float = Field(ge=0, le=1, description="upper end of its 95 % interval")
+    bytes: Count = Field(description="of the whole build, media and shards together")
+    seconds_low: float | None = Field(
+        ge=0,
+        description="wall clock on what the trial ran on, idle, at least; null where it took over earlier work",
+    )
+    seconds_high: float | None = Field(ge=0, description="at most; null likewise")
+    work_seconds: float | None = Field(ge=0, description="of all workers together, without their start; null likewise")
+    crowded: float | None = Field(
+        ge=1,
+        description="how many times as long all this takes where other work takes the CPUs as it did while the trial "
+        "ran; null likewise",
+    )
+    cpus: int | None = Field(ge=1, description="that the trial had; null likewise")
+    draw_records: Count | None = Field(
+        description="how many to draw for a time that is known better, where the range is too wide to tell; else null"
+    )
+
+
 class SplitShare(_Event):
     """How much of what is kept a split holds. All samples of a record go to one, so few records may miss the shares."""
 
@@ -186,7 +214,7 @@ class Summary(_Event):
 class Event(
     RootModel[
         Annotated[
-            StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Placement | Summary,
+            StageStart | StageProgress | StageEnd | Note | Dashboard | Funnel | Placement | Forecast | Summary,
             Field(discriminator="event"),
         ]
     ]

@@ -102,6 +102,39 @@ class SecondLook(_Part):
     samples: int = Field(description="samples that were looked at")
 
 
+class TrialSource(_Part):
+    """What a trial drew of a source, beside what the whole source has as far as that tells."""
+
+    name: str = Field(description="of the source")
+    records: int = Field(description="drawn")
+    of_records: int = Field(description="of the whole source; estimated where not all of its units were read")
+    units: int = Field(description="drawn: tars, row groups, pages of a folder")
+    of_units: int = Field(description="of the whole source")
+    partitions: int = Field(description="of the trial")
+    of_partitions: int = Field(description="of the whole source; estimated as `of_records` is")
+
+
+class Trial(_Part):
+    """What a build is that was made with `--limit` or `--sample`: a part of the sources, drawn by hashes of ids."""
+
+    limit: int | None = Field(description="records that were asked for; null: a share was")
+    sample: float | None = Field(description="the share that was asked for, above 0 and below 1; null: a limit was")
+    sources: list[TrialSource] = Field(description="in the recipe's order")
+
+    @property
+    def asked(self) -> str:
+        """As the command line says it."""
+        return f"--limit {self.limit}" if self.limit is not None else f"--sample {self.sample!r}"
+
+    @property
+    def records(self) -> int:
+        return sum(source.records for source in self.sources)
+
+    @property
+    def of_records(self) -> int:
+        return sum(source.of_records for source in self.sources)
+
+
 class Manifest(_Part):
     """`manifest.json`. No wall clock, host name or random id occurs in it (law 6)."""
 
@@ -111,6 +144,7 @@ class Manifest(_Part):
     name: str = Field(description="of the recipe")
     recipe: dict[str, Any] = Field(description="the recipe, with its defaults filled in")
     seed: int = Field(description="of the recipe")
+    trial: Trial | None = Field(None, description="null: the build is of all that the sources have")
     counts: Counts = Field(description="sums of the ledger")
     second_look: SecondLook | None = Field(None, description="null where the recipe asks for none")
     splits: list[Split] = Field(description="in the recipe's order")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ class Counts:
     def add(self, stage: str, **counts: int) -> None:
         for name, count in counts.items():
             self.sums[name] = self.sums.get(name, 0) + count
+
+    def spent(self, stage: str, source: str, sums: Mapping[str, float]) -> None:
+        pass
 
     def lease(self, stage: str, partition: str) -> bool:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ class Silent:
     """A board that nobody reads."""
 
     def add(self, stage: str, **counts: int) -> None:
+        pass
+
+    def spent(self, stage: str, source: str, sums: Mapping[str, float]) -> None:
         pass
 
     def lease(self, stage: str, partition: str) -> bool:
