@@ -87,11 +87,11 @@ def starter_of(paths: Sequence[str], path: Path, build: Store) -> Starter:
         "",
         *_sources(found.sources),
         "",
-        *(["cut: {min_seconds: 1, max_seconds: 10} # video at its cuts, audio where it is quiet", ""] * is_heard),
+        *(["cut: {min_seconds: 1, max_seconds: 10} # of a clip, and of a segment of audio", ""] * is_heard),
         "annotate: # what is measured; it drops nothing. `curate signals` lists what there is",
         *(f"  - name: {signal}" for signal in signals),
         "",
-        *_decide(is_seen, is_heard),
+        *_decide(is_seen, has_audio),
         "",
         "tokenize: # what becomes ids, a column of the shards each. `curate tokenizers list` lists what there is",
         "  streams:",
@@ -173,13 +173,13 @@ def _sources(sources: Sequence[Looked]) -> Iterator[str]:
             yield "    # " + _plain(f"rules on words may also read {others}")
 
 
-def _decide(is_seen: bool, is_heard: bool) -> Iterator[str]:
+def _decide(is_seen: bool, has_audio: bool) -> Iterator[str]:
     yield "decide:"
     yield "  rules: # the first that a sample breaks drops it. `curate run ... --until decide` says what they do"
     if is_seen:
         yield "    - {field: brightness, min: 10, kinds: [image, video]} # of 255: all but black"
         yield "    - {field: sharpness, min: 10, kinds: [image, video]} # nothing but blur"
-    if is_heard:
+    if has_audio:
         yield "    - {field: loudness, min: -60, kinds: [audio]} # LUFS: silence"
     if is_seen:
         yield "  near_duplicates: # copies that were scaled or encoded again"
