@@ -14,7 +14,7 @@ import curate
 PACKAGE = Path(curate.__file__).parent
 ROOMS = (
     *("schema", "plugins", "storage", "helper", "media", "models", "sources", "signals", "decide"),
-    *("tokenizers", "shards", "exports", "pipeline", "card", "training", "api", "cli"),
+    *("tokenizers", "shards", "exports", "pipeline", "card", "training", "api", "browse", "cli"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

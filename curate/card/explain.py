@@ -98,9 +98,7 @@ def _tell(tables: Tables, found: _Found) -> Trace:
         signals = _signals(tables, fields, [row["sample_id"] for row in rows])
     verdicts = {(row["level"], row["id"]): row for row in told}
     for row in rows:
-        skipped = set(verdicts["sample", row["sample_id"]]["not_evaluated"] or ())
-        late = [f["name"] for s in tables.manifest.signals if s["name"] in skipped for f in s["fields"]]
-        signals[row["sample_id"]] |= dict.fromkeys(late, NOT_EVALUATED)
+        signals[row["sample_id"]] |= _skipped(tables, verdicts["sample", row["sample_id"]])
     duplicates = _duplicates(tables, [found.record, *(row["sample_id"] for row in rows)])
     story = Trace(
         record={
@@ -109,9 +107,9 @@ def _tell(tables: Tables, found: _Found) -> Trace:
             "verdict": _verdict_of(verdicts["record", found.record]),
             "duplicates": duplicates.get(("record", found.record), []),
         },
-        limits=_limits(Recipe.model_validate(tables.manifest.recipe)),
+        limits=limits_of(Recipe.model_validate(tables.manifest.recipe)),
     )
-    tokens = _tokens(tables, [row["sample_id"] for row in rows if row["outcome"] == Outcome.KEPT])
+    tokens = tokens_of(tables, [row["sample_id"] for row in rows if row["outcome"] == Outcome.KEPT])
     for row in rows:
         sid = row["sample_id"]
         story.samples.append(
@@ -125,6 +123,27 @@ def _tell(tables: Tables, found: _Found) -> Trace:
             }
         )
     return story
+
+
+def signals_of(tables: Tables, part: int, record: str, sample: str) -> dict[str, Any]:
+    """What each signal gave for one sample, by field; arrays are told by their size, and where there is no value, why.
+
+    Args:
+        part: number of its partition.
+    """
+    fields = _signal_columns(tables)
+    with tables.look([part], [LEDGER_FILES, SAMPLES_FILES, *fields]):
+        verdict = tables.row(
+            "SELECT not_evaluated FROM ledger WHERE level = 'sample' AND id = ? AND record_id = ?", [sample, record]
+        )
+        return _signals(tables, fields, [sample]).get(sample, {}) | _skipped(tables, verdict)
+
+
+def _skipped(tables: Tables, verdict: dict[str, Any]) -> dict[str, str]:
+    """Fields of the signals that the second look did not compute of a sample."""
+    skipped = set(verdict["not_evaluated"] or ())
+    late = (f["name"] for s in tables.manifest.signals if s["name"] in skipped for f in s["fields"])
+    return dict.fromkeys(late, NOT_EVALUATED)
 
 
 @dataclass(frozen=True)
@@ -254,7 +273,7 @@ def _pointing(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _tokens(tables: Tables, samples: list[str]) -> dict[str, dict[str, str]]:
+def tokens_of(tables: Tables, samples: list[str]) -> dict[str, dict[str, str]]:
     """For each sample that is in the shards, what each stream holds and where."""
     return {
         sample: {
@@ -273,7 +292,8 @@ def _size(ids: NDArray[Any], shape: list[int | None]) -> str:
     return f"{whole} ids, first {', '.join(map(str, ids[:4].tolist()))}"
 
 
-def _limits(recipe: Recipe) -> dict[str, str]:
+def limits_of(recipe: Recipe) -> dict[str, str]:
+    """The bounds that a recipe's rules set on samples, in words, by field."""
     out: dict[str, str] = {}
     for rule in recipe.sample_rules:
         ends = (

@@ -68,7 +68,7 @@ class Media:
             if row["kind"] == "audio":
                 view = decode(data, "audio", [WAVE_AUDIO], span=span_of(row)).views.get(WAVE_AUDIO)
                 return Thumbnail(problem="no audio") if view is None else Thumbnail(wave=wave(view))
-            frames = decode(data, row["kind"], [THUMB], span=_middle(row)).views.get(THUMB)
+            frames = decode(data, row["kind"], [THUMB], span=middle_of(row)).views.get(THUMB)
         except (MediaError, CurateError) as exc:
             return Thumbnail(problem=str(exc))
         if frames is None or not len(frames):
@@ -85,7 +85,7 @@ def span_of(row: dict[str, Any]) -> Any:
     return Span(start, end) if end > start else None
 
 
-def _middle(row: dict[str, Any]) -> Any:
+def middle_of(row: dict[str, Any]) -> Any:
     """A short span around the middle of a video."""
     from curate.media.decode import Span
 

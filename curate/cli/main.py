@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curate.cli import export_cli, init_cli, inspect_build, jobs_cli, placement_cli, tokenizers_cli
+from curate.cli import browse_cli, export_cli, init_cli, inspect_build, jobs_cli, placement_cli, tokenizers_cli
 from curate.cli.output import console
 from curate.schema.errors import CurateError
 
@@ -33,6 +33,8 @@ app = typer.Typer(
     curate verify build/mine                      # digests, counts, alignment, id ranges
 
     curate explain build/mine clip.mp4            # what became of one input, and why
+
+    curate browse build/mine                      # look through it in a browser
 
     curate stream build/mine --bench              # into a trainer
 
@@ -167,6 +169,7 @@ app.command("stop")(jobs_cli.stop)
 app.command("verify")(inspect_build.verify)
 app.command("explain")(inspect_build.explain)
 app.command("card")(inspect_build.card)
+app.command("browse")(browse_cli.browse)
 app.command("stream")(inspect_build.stream)
 app.command("export")(export_cli.export)
 app.command("signals")(inspect_build.signals)

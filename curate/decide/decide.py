@@ -113,8 +113,8 @@ def decide(
     check_record_rules(options.records)
     check_rules(options.rules, fields)
     check_near_duplicates(options.near_duplicates, fields)
-    record_rules = [_of_its_kinds(bound, fields) for bound in thresholds_of(options.records)]
-    rules = [_of_its_kinds(bound, fields) for bound in thresholds_of(options.rules)]
+    record_rules = [of_its_kinds(bound, fields) for bound in thresholds_of(options.records)]
+    rules = [of_its_kinds(bound, fields) for bound in thresholds_of(options.rules)]
     if not partitions:
         return Decided((), tuple(record_rules), tuple(rules), ())
     some = per_task or _per_task(len(partitions), engine.width)
@@ -144,7 +144,7 @@ def _per_task(partitions: int, width: int) -> int:
     return min(max(isqrt(partitions), min(-(-partitions // (4 * width)), enough), least), most)
 
 
-def _of_its_kinds(bound: Threshold, fields: Mapping[str, SignalField]) -> Threshold:
+def of_its_kinds(bound: Threshold, fields: Mapping[str, SignalField]) -> Threshold:
     """A bound; what asks whether there is a value, only of the kinds that can have one."""
     if bound.op != "not missing" or bound.field not in fields:
         return bound

@@ -124,13 +124,29 @@ def _resolved(bound: Threshold, totals: Mapping[Column, int], ranks: Mapping[Col
     if bound.percentile is None or not totals[column]:
         return bound
     below, above, share = _place(totals[column], bound.percentile)
-    low, high = ranks[column][below], ranks[column][above]
+    return replace(bound, value=_between(bound, ranks[column][below], ranks[column][above], share))
+
+
+def resolve_in(bound: Threshold, values: NDArray[np.float64]) -> Threshold:
+    """What `resolve` makes of a bound where all values are at hand.
+
+    Args:
+        values: of the bound's field and kinds, `(n,)`, ascending.
+    """
+    if bound.percentile is None or not len(values):
+        return bound
+    below, above, share = _place(len(values), bound.percentile)
+    return replace(bound, value=_between(bound, float(values[below]) + 0.0, float(values[above]) + 0.0, share))
+
+
+def _between(bound: Threshold, low: float, high: float, share: float) -> float:
+    """The number that is `share` of the way from `low` to `high`."""
     if share == 0 or low == high:
-        return replace(bound, value=low)
+        return low
     if math.isinf(low) and math.isinf(high):
         raise CurateError(f"{bound.name} lies between -inf and inf, so it is no number", "give an absolute threshold")
     between = low + (high - low) * share
-    return replace(bound, value=between if math.isfinite(between) else low * (1 - share) + high * share)
+    return between if math.isfinite(between) else low * (1 - share) + high * share
 
 
 def _place(total: int, percentile: float) -> tuple[int, int, float]:

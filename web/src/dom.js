@@ -1,0 +1,78 @@
+// What all views use: elements, questions to the server, numbers. All text is set as text, never as markup.
+
+/** @param {string} id @returns {any} */
+export const at = (id) => document.getElementById(id);
+
+/**
+ * @param {string} tag
+ * @param {Record<string, any>} [properties] set on the element; `aria-` and `data-` ones, and `role`, as attributes
+ * @param {...(Node | string)} children
+ * @returns {any}
+ */
+export function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (/^(aria-|data-|role$)/.test(name)) element.setAttribute(name, value);
+    else if (name === "on") for (const [event, act] of Object.entries(value)) element.addEventListener(event, /** @type {any} */ (act));
+    else /** @type {any} */ (element)[name] = value;
+  }
+  element.append(...children);
+  return element;
+}
+
+/** @param {string} path @param {object} [question] @returns {Promise<any>} */
+export async function ask(path, question) {
+  const how = question && { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(question) };
+  let answer;
+  try {
+    answer = await fetch(path, how);
+  } catch {
+    throw new Error("The server does not answer: is curate browse still running?");
+  }
+  const data = await answer.json();
+  if (!answer.ok) throw new Error(data.error);
+  return data;
+}
+
+/**
+ * Does some work, and says on the page what goes wrong.
+ * @param {() => Promise<void>} work
+ */
+export async function tried(work) {
+  at("error").hidden = true;
+  try {
+    await work();
+  } catch (error) {
+    at("error").textContent = error instanceof Error ? error.message : String(error);
+    at("error").hidden = false;
+  }
+}
+
+const grouped = new Intl.NumberFormat("en");
+
+/** @param {number} value a count @returns {string} */
+export const count = (value) => grouped.format(value);
+
+/** @param {number} value @returns {string} */
+export const short = (value) => (Number.isInteger(value) ? grouped.format(value) : String(Number(value.toPrecision(4))));
+
+/**
+ * How a row looks.
+ * @param {{n: number, stored?: boolean}} row
+ * @returns {HTMLElement}
+ */
+export function shot(row) {
+  const box = make("span", { className: "shot" });
+  if (row.stored === false) box.textContent = "no medium";
+  else {
+    const gone = () => { box.textContent = "cannot be shown"; };
+    box.append(make("img", { alt: "", loading: "lazy", src: `look/${row.n}/small`, on: { error: gone } }));
+  }
+  return box;
+}
+
+/** @param {{outcome: string, rule?: string | null, error?: string | null}} row */
+export function verdict(row) {
+  const said = row.rule ?? row.error ?? "";
+  return make("span", { className: `verdict ${row.outcome}` }, said ? `${row.outcome}: ${said}` : row.outcome);
+}

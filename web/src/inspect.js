@@ -1,0 +1,118 @@
+// Inspect: all that is known of one row.
+
+import { ask, at, count, make, short, shot, tried, verdict } from "./dom.js";
+import { only } from "./find.js";
+import { show } from "./views.js";
+
+const ALIKE = 9; // of a record or of a group of duplicates
+
+let shown = /** @type {number | null} */ (null);
+let opener = /** @type {HTMLElement | null} */ (null);
+
+export const inspected = () => shown;
+
+/** @param {number} n */
+export async function inspect(n) {
+  if (at("inspect").hidden) opener = /** @type {HTMLElement} */ (document.activeElement);
+  mark(n);
+  await tried(async () => {
+    const told = await ask(`sample/${n}`);
+    const { row } = told;
+    const [alike, siblings] = await Promise.all([
+      ask("page", { where: [{ field: "duplicates", is: [row.duplicate_of ?? row.id] }], limit: ALIKE }),
+      ask("page", { where: [{ field: "record", is: [row.record_id] }], limit: ALIKE }),
+    ]);
+    if (shown !== n) return;
+    const box = at("inspect");
+    box.replaceChildren(...parts(told, alike, siblings));
+    box.hidden = false;
+    box.scrollTop = 0;
+    box.focus({ preventScroll: true });
+    if (row.outcome !== "kept") return;
+    const streams = await ask(`tokens/${n}`);
+    if (shown === n) box.append(...tokens(streams));
+  });
+}
+
+/** @param {number | null} n */
+function mark(n) {
+  shown = n;
+  for (const button of document.querySelectorAll("[data-n]")) button.setAttribute("aria-current", String(button.getAttribute("data-n") === String(n)));
+}
+
+export function shut() {
+  at("inspect").hidden = true;
+  mark(null);
+  opener?.focus();
+}
+
+/** @param {any} row @param {string} name */
+function medium(row, name) {
+  if (!row.member) return [make("p", { className: "soft" }, "No medium of this is stored.")];
+  const problem = make("p", { className: "soft" });
+  const image = make("img", { className: "medium", alt: name, src: `look/${row.n}/large` });
+  image.addEventListener("error", async () => {
+    image.remove();
+    const answer = await fetch(`look/${row.n}/large`);
+    if (!answer.ok) problem.textContent = `It cannot be shown: ${(await answer.json()).error}`;
+  });
+  if (row.kind !== "video" && row.kind !== "audio") return [image, problem];
+  const span = row.end_us > row.start_us ? `#t=${row.start_us / 1e6},${row.end_us / 1e6}` : "";
+  const player = make(row.kind, { className: "medium", controls: true, preload: "metadata", src: `medium/${row.n}${span}`, "aria-label": name });
+  player.addEventListener("error", () => {
+    player.replaceWith(...(row.kind === "video" ? [image] : []));
+    problem.textContent = "This browser does not play the file as it came.";
+  });
+  return row.kind === "video" ? [player, problem] : [image, player, problem];
+}
+
+/** @param {any} told @param {any} alike @param {any} siblings */
+function* parts({ row, numbers, texts, others, limits }, alike, siblings) {
+  const name = row.uri.split("/").pop() || row.uri;
+  yield make("header", {}, make("h2", {}, row.uri), make("button", { type: "button", "aria-label": "Close", on: { click: shut } }, "×"));
+  yield* medium(row, name);
+  yield make("h3", {}, "Verdict");
+  yield make("p", {}, verdict(row));
+  if (row.value !== null && row.threshold !== null) yield make("p", {}, `its value ${short(row.value)}, the threshold ${short(row.threshold)}`);
+  if (row.value_text !== null) yield make("p", {}, `its value: ${row.value_text}`);
+  if (row.message) yield make("p", {}, row.message);
+  if (row.similarity !== null) yield make("p", {}, `cosine ${row.similarity.toFixed(4)} with the one that is kept`);
+  yield* kin(`It and its duplicates`, "duplicates", row.duplicate_of ?? row.id, alike);
+  yield* kin("Samples of its record", "record", row.record_id, siblings);
+  const said = Object.entries(texts);
+  if (said.length) yield make("h3", {}, "Texts");
+  for (const [field, text] of said) {
+    yield make("p", { className: "caption", tabIndex: 0 }, make("span", { className: "soft" }, `${field === "text" ? "as it came" : field}: `), make("bdi", {}, text));
+  }
+  yield make("h3", {}, "Numbers, and the share of samples at or below");
+  yield make("table", {}, make("tbody", {}, ...numbers.map((/** @type {any} */ one) =>
+    make("tr", {}, make("th", { scope: "row" }, one.field, ...(limits[one.field] ? [make("span", { className: "soft" }, ` ${limits[one.field]}`)] : [])),
+      make("td", {}, short(one.value)),
+      make("td", {}, ...(one.share === null ? [] : [make("meter", { min: 0, max: 1, value: one.share, "aria-label": `${one.field}: share at or below` }), ` ${(100 * one.share).toFixed(0)} %`]))))));
+  const about = [["id", row.id], ["kind", row.kind], ["source", row.source], ["licence", row.licence], ["record", row.record_id],
+    ["span", row.end_us > row.start_us ? `${row.start_us / 1e6} to ${row.end_us / 1e6} s` : ""], ["said with it", row.meta === "{}" ? "" : row.meta],
+    ...Object.entries(others)];
+  yield make("h3", {}, "About");
+  yield list(about.filter(([, value]) => value));
+}
+
+/** @param {string} title @param {string} field @param {string} value @param {{rows: any[], total: number}} found */
+function* kin(title, field, value, found) {
+  if (found.total < 2) return;
+  yield make("h3", {}, `${title} (${count(found.total)})`);
+  yield make("div", { className: "thumbs" }, ...found.rows.map((row) =>
+    make("button", { type: "button", title: row.uri, "aria-label": `${row.outcome}: ${row.uri}`, "aria-current": String(row.n === shown), "data-n": row.n,
+      on: { click: () => inspect(row.n) } }, shot(row), verdict(row))));
+  if (found.total > found.rows.length) {
+    yield make("button", { type: "button", on: { click: () => { show("find"); only(field, value); } } }, `Show all ${count(found.total)}`);
+  }
+}
+
+/** @param {Record<string, string>} streams */
+function tokens(streams) {
+  const said = Object.entries(streams);
+  return said.length ? [make("h3", {}, "Tokens"), list(said)] : [];
+}
+
+/** @param {string[][]} pairs */
+const list = (pairs) => make("dl", {}, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, make("bdi", {}, value))]));

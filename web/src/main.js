@@ -1,0 +1,34 @@
+// The page of `curate browse`.
+
+import { ask, at, count, tried } from "./dom.js";
+import * as decide from "./decide.js";
+import * as find from "./find.js";
+import { shut } from "./inspect.js";
+import { onShow, show } from "./views.js";
+
+/** @param {KeyboardEvent} event */
+function pressed(event) {
+  const typing = /** @type {HTMLElement} */ (event.target).matches("input, select");
+  if (event.key === "Escape" && !at("save").open && !at("inspect").hidden) shut();
+  else if (event.key === "/" && !typing) {
+    event.preventDefault();
+    show("find");
+    at("search").focus();
+  }
+}
+
+async function begin() {
+  for (const button of at("views").querySelectorAll("button")) button.addEventListener("click", () => show(button.dataset.view));
+  document.addEventListener("keydown", pressed);
+  await tried(async () => {
+    const about = await ask("about");
+    document.title = `${about.name} · curate browse`;
+    at("name").textContent = about.name;
+    const { total, kept } = about.counts.samples;
+    at("sums").textContent = `version ${about.version} · ${count(kept)} of ${count(total)} samples kept`;
+    onShow("decide", decide.open);
+    await find.begin(about);
+  });
+}
+
+begin();
