@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curate.cli import browse_cli, export_cli, inspect_build, jobs_cli, placement_cli, tokenizers_cli
+from curate.cli import browse_cli, export_cli, init_cli, inspect_build, jobs_cli, placement_cli, tokenizers_cli
 from curate.cli.output import console
 from curate.schema.errors import CurateError
 
@@ -26,7 +26,9 @@ app = typer.Typer(
 
     curate run quickstart                         # the built-in recipe, on this machine
 
-    curate run my.yaml --out build/mine           # your own; run it again to go on after a crash
+    curate init photos/                           # looks at your media and writes photos.yaml
+
+    curate run photos.yaml                        # your own; run it again to go on after a crash
 
     curate verify build/mine                      # digests, counts, alignment, id ranges
 
@@ -67,7 +69,13 @@ class Stop(StrEnum):
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a built-in recipe.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file, or the name of a built-in recipe; or a folder of media, a tar, a table: then a recipe "
+            "is written for it first, as `curate init` does."
+        ),
+    ],
     out: Out = None,
     workers: Annotated[
         int | None, typer.Option("--workers", "-w", min=1, help="CPUs of the fresh local Ray. Default: all.")
@@ -119,6 +127,8 @@ def run(
 
         curate run pipelines/quickstart.yaml --out build/quickstart --workers 2
 
+        curate run photos/                            # writes photos.yaml, and runs it
+
         curate run my.yaml --address auto --out s3://bucket/mine
 
         curate run my.yaml --limit 100                # try on a part first, and see what the whole would take
@@ -128,13 +138,13 @@ def run(
         curate run my.yaml --retry-failed             # after the network, the store or a codec was mended
 
     **Exit codes**: 0 all well; 1 an unexpected error, said in one sentence, with the file that holds its traceback;
-    2 a user error, said in one sentence; 3 the build is made, and more inputs failed than the recipe's
-    `max_failed`; 130 interrupted.
+    2 a user error, said in one sentence; a source of which all records fail is one; 3 the build is made, and more
+    inputs failed, of all or of one source, than the recipe's `max_failed`; 130 interrupted.
     """
     from curate.cli.run_recipe import run_recipe
 
     code = run_recipe(
-        recipe,
+        init_cli.recipe_for(recipe, quiet, as_json),
         out,
         workers=workers,
         address=address,
@@ -151,6 +161,7 @@ def run(
         raise typer.Exit(code)
 
 
+app.command("init")(init_cli.init)
 app.command("placement")(placement_cli.placement)
 app.command("submit")(jobs_cli.submit)
 app.command("status")(jobs_cli.status)

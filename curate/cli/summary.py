@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from curate.cli.output import sum_line
-from curate.decide.causes import causes_of
+from curate.decide.causes import causes_of, failed_by_source
 from curate.media.decodes import Decodes
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.json_console import JsonConsole
@@ -32,7 +32,7 @@ FAR_OFF = 0.02
 """A share of a split that misses what was asked by more is explained."""
 
 TOO_MANY_FAILED = 3
-"""Exit code of a run whose failure rate is above the recipe's `max_failed`."""
+"""Exit code of a run whose failure rate, of all or of one source, is above the recipe's `max_failed`."""
 
 
 def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Decodes) -> Summary:
@@ -46,7 +46,8 @@ def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Deco
     Raises:
         RuntimeError: the counts do not add up (law 1). It is a bug of ours.
     """
-    found = causes_of(build, [file.path for file in files_below(build, manifest, "verdicts/")])
+    verdicts = [file.path for file in files_below(build, manifest, "verdicts/")]
+    found = causes_of(build, verdicts)
     counts: dict[Literal["records", "samples"], dict[str, int]] = {
         "records": counts_of("record", manifest.counts.records),
         "samples": counts_of("sample", manifest.counts.samples),
@@ -59,6 +60,8 @@ def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Deco
             )
     rates = {level: sums["failed"] / sums["total"] if sums["total"] else 0.0 for level, sums in counts.items()}
     over = [level for level, rate in rates.items() if rate > max_failed]
+    # a source that is all there is has been counted
+    by_source = [s for s in failed_by_source(build, verdicts, max_failed) if s.total < counts[s.level]["total"]]
     return Summary(
         name=manifest.name,
         build=str(build),
@@ -73,9 +76,10 @@ def summarise(build: Store, manifest: Manifest, max_failed: float, decodes: Deco
         failure_rate=rates,
         max_failed=max_failed,
         over=over,
+        sources_over=by_source,
         decodes=asdict(decodes),
         calls_saved=_calls_saved(manifest),
-        exit_code=TOO_MANY_FAILED if over else 0,
+        exit_code=TOO_MANY_FAILED if over or by_source else 0,
     )
 
 
@@ -155,7 +159,7 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
         if summary.calls_saved:
             by_model = ", ".join(f"{name} {count:,}" for name, count in summary.calls_saved.items())
             result.print(f"second look: samples that models were not asked of: {by_model}", markup=False)
-        if summary.causes and not summary.over:
+        if summary.causes and not summary.exit_code:
             _say_causes(summary, result)
         result.print(f"card:   {summary.card}", markup=False)
         result.print(f"stream: {_command()} stream {shlex.quote(said)} --bench", markup=False)
@@ -167,7 +171,16 @@ def say_summary(summary: Summary, said: str, result: Console, errors: Console) -
             style="red",
             markup=False,
         )
-    if summary.over:
+    for source in summary.sources_over:
+        errors.print(
+            f"curate: {source.failed} of {source.total} {source.level} of source {source.name!r} failed, "
+            f"{_percent(source.failed / source.total)}: more than max_failed of the recipe, "
+            f"{_percent(summary.max_failed)}; mostly:",
+            style="red",
+            markup=False,
+        )
+        errors.print(*cause_lines([source.cause]), markup=False)
+    if summary.exit_code:
         _say_causes(summary, errors)
         errors.print(
             f"  the build is whole; `{_command()} explain {shlex.quote(said)} URI` tells more of one input",

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.schema.fields import KINDS
+from curate.schema.ids import key_of
 from curate.schema.recipe import Rule
 
 SAID = ("licence", "source", "kind")
@@ -28,14 +29,18 @@ META = "meta."
 LISTED = 6
 """Words that the name of a rule lists."""
 
+DIGEST = 8
+"""Hex digits of a digest of words in a name."""
+
 
 @dataclass(frozen=True)
 class Threshold:
     """One end of a rule.
 
     Attributes:
-        name: what the ledger and the card call it: `sharpness >= 20`, `motion >= p5`; the kinds are added, as in
-            `motion >= p5 (video)`, where another rule of the recipe would otherwise have the same name.
+        name: what the ledger and the card call it: `sharpness >= 20`, `motion >= p5`. Where another rule of the recipe
+            would otherwise have the same name, a digest of all its words is added, if these differ, and then the kinds,
+            as in `motion >= p5 (video)`.
         field: column; of a bound on copies, what is counted, `copies of caption`.
         op: values for which `value op threshold` is false are dropped.
         value: absolute; None for a percentile that is not resolved yet or that no sample has a value for, and of one on
@@ -93,6 +98,11 @@ def thresholds_of(rules: Sequence[Rule]) -> list[Threshold]:
                 called = f"{of} {op} p{short(percentile)}"
                 out.append(Threshold(called, of, op, None, percentile, tuple(rule.kinds)))
         out += _on_words(rule)
+    words: dict[str, set[tuple[str, ...]]] = {}
+    for bound in out:
+        words.setdefault(bound.name, set()).add(bound.words)
+    # lists that begin with the same words, or words that hold commas
+    out = [replace(b, name=f"{b.name} #{key_of(b.words)[:DIGEST]}") if len(words[b.name]) > 1 else b for b in out]
     times = Counter(b.name for b in out)
     return [replace(b, name=f"{b.name} ({', '.join(b.kinds)})") if times[b.name] > 1 else b for b in out]
 

@@ -21,13 +21,14 @@ from curate.pipeline.board import Board, Ticks
 from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import Batch, Records, decoded, examined
+from curate.pipeline.failed_sources import check_leading
 from curate.pipeline.flow import Flow, flowed, handed, passed_on
 from curate.pipeline.groups import GroupFragment
 from curate.pipeline.listing import Listing
 from curate.pipeline.models import Models, leased
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths
-from curate.pipeline.rows import FILES, PARTITION, TALLY, files_column, partition_of, tally_column
+from curate.pipeline.rows import FILES, LEADS, PARTITION, TALLY, files_column, partition_of, tally_column
 from curate.pipeline.spent import over_records
 from curate.schema.manifest import File
 from curate.schema.tables import SAMPLES
@@ -92,6 +93,9 @@ class Annotate:
 
         Returns:
             The row as RESULT; and where there are later groups, BATCH and MISSING.
+
+        Raises:
+            CurateError: the partition speaks for its source, and no record of it gives a sample.
         """
         partition = partition_of(block)
         with leased(self._context.board, "annotate", partition) as models:
@@ -141,8 +145,11 @@ class Annotate:
                 flow.add(table)
         files: list[File] = []
         if records is not None:
+            table = records.table()
+            if not done:
+                check_leading(block.column(LEADS.name)[0].as_py(), source, table.to_pylist())
             whole = pa.concat_tables(parts) if parts else SAMPLES.empty_table()
-            files = [write_table(build, samples_path, whole), write_table(build, records_path, records.table())]
+            files = [write_table(build, samples_path, whole), write_table(build, records_path, table)]
         files += [fragment.commit(build, paths.signals(name, source, fragment.group.name)) for fragment in mine]
         return self._result(block, (done, 0, failed, again), files, flow, [g.name for g in later])
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from curate.decide.causes import causes_of
 from curate.decide.decide import decide
-from curate.decide.ledger import Fragment, checked_counts
+from curate.decide.ledger import RECORD, Fragment, checked_counts
 from curate.decide.partitions import PartitionFiles
 from curate.pipeline.annotate import Context
 from curate.pipeline.board import Board, Tally
 from curate.pipeline.causes import cause_lines
 from curate.pipeline.decodes import decodes_of
+from curate.pipeline.failed_sources import ALL, failed_whole
 from curate.pipeline.listing import Listing
 from curate.pipeline.look import RESTS, kept_as_rest, look
 from curate.pipeline.partitions import Partition
@@ -122,10 +124,26 @@ class Decisions:
             stage.count(**{outcome: n for outcome, n in counts.samples.items() if outcome != "total"})
         self.seconds += stage.seconds
         self.fragments, self.counts, self.pairs = decided.fragments, counts, decided.pairs
+        self._check_sources()
         if not counts.samples[Outcome.KEPT]:
             raise CurateError(
                 self._nothing(), f"what was computed is kept in {self._run.build}; change the recipe and run again"
             )
+
+    def _check_sources(self) -> None:
+        """Raises CurateError where every record of a source has failed."""
+        if self._run.plan.file.recipe.max_failed == 1:
+            return
+        records, failed, paths = Counter[str](), Counter[str](), dict[str, list[str]]()
+        for partition, fragment in zip(self._partitions.values(), self.fragments, strict=True):
+            of = fragment.counts[RECORD]
+            records[partition.source] += sum(of.values())
+            failed[partition.source] += of[Outcome.FAILED]
+            paths.setdefault(partition.source, []).append(fragment.path)
+        for source, count in records.items():
+            if failed[source] == count:
+                cause = causes_of(self._run.build, paths[source])[0]
+                raise failed_whole(source, count, ALL, cause, "`--retry-failed` tries them again")
 
     def _files_of(self, partition: Partition) -> PartitionFiles:
         name, source, paths = partition.name, partition.source, self._run.paths

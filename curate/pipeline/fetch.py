@@ -7,18 +7,20 @@ A partition commits `media/*.tar`, then `fetched/*.parquet`: where that is, the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 import pyarrow as pa
 
 from curate.pipeline.board import Board
 from curate.pipeline.error_location import with_location
+from curate.pipeline.failed_sources import check_leading, leading
 from curate.pipeline.listing import Listing
 from curate.pipeline.media_store import MediaTar, read_media
 from curate.pipeline.partitions import Partition, partition_name, slices
 from curate.pipeline.paths import Paths
 from curate.pipeline.retry import good_rows
-from curate.pipeline.rows import PARTITION, files_column, nested, partition_of, tally_column, unnested
+from curate.pipeline.rows import LEADS, PARTITION, files_column, nested, partition_of, tally_column, unnested
 from curate.pipeline.spent import over_records, spending
 from curate.schema.ids import content_id
 from curate.schema.manifest import File
@@ -67,7 +69,7 @@ def list_unit(
     """List a unit: its records, a partition a row.
 
     Args:
-        block: one row of UNITS.
+        block: one row of UNITS, with LEADS.
         sources: by name.
         size: the recipe's `partition`.
         stores: environment that stores are reached by (`storage.bucket.endpoint_env`).
@@ -76,7 +78,11 @@ def list_unit(
     row = block.select(UNITS.names).to_pylist()[0]
     unit = Unit(**{**row, "detail": dict(row["detail"])})
     source = sources[unit.source]
-    for entries in slices(source.read(unit, build), size):
+    leads = block.column(LEADS.name)[0].as_py()
+    for entries, following in pairwise(chain(slices(source.read(unit, build), size), [[]])):
+        whole = sum(e.is_whole for e in entries)
+        speaks = leading(leads, len(entries), not following) if whole < len(entries) else None
+        leads = None
         name = partition_name(source.name, source.fingerprint(), unit.name, identities(entries))
         board.add("ingest", total=len(entries), queued=1)
         head = pa.table(
@@ -85,10 +91,10 @@ def list_unit(
                 "source": [source.name],
                 "unit": [unit.name],
                 "rows": [len(entries)],
-                "whole": [sum(e.is_whole for e in entries)],
+                "whole": [whole],
             },
             schema=PARTITION,
-        )
+        ).append_column(LEADS, pa.array([speaks], LEADS.type))
         yield head.append_column("entries", nested(entries_table(entries)))
 
 
@@ -111,6 +117,9 @@ def fetch_partition(
 
     Returns:
         The row without its entries.
+
+    Raises:
+        CurateError: the partition speaks for its source, and every record of it failed.
     """
     apply_endpoint_env(stores)
     partition = partition_of(block)
@@ -120,18 +129,24 @@ def fetch_partition(
     if committed.holds(place):
         told = (partition.rows, partition.rows, 0, 0)
     else:
+        speaks = block.column(LEADS.name)[0].as_py()
         with spending(board, "fetch", partition):
-            failed, files = _fetch(build, paths, partition, entries_of(unnested(block, "entries")), fetch)
+            failed, files = _fetch(build, paths, partition, entries_of(unnested(block, "entries")), fetch, speaks)
         told = (partition.rows, 0, failed, retries.take())
     total, reused, failed, again = told
     board.add("ingest", reused=reused, passed=total - reused - failed, failed=failed, retries=again)
     board.add("annotate", queued=1)
-    row = block.select(PARTITION.names).append_column(*tally_column("ingest", *told))
+    row = block.select([*PARTITION.names, LEADS.name]).append_column(*tally_column("ingest", *told))
     return row.append_column("files", files_column(None, files))
 
 
 def _fetch(
-    build: Store, paths: Paths, partition: Partition, entries: Sequence[Entry], fetch: Mapping[str, dict[str, Any]]
+    build: Store,
+    paths: Paths,
+    partition: Partition,
+    entries: Sequence[Entry],
+    fetch: Mapping[str, dict[str, Any]],
+    speaks: str | None,
 ) -> tuple[int, list[File]]:
     """Fetch and commit; how many failed, and the files."""
     limits = {name: Fetch.model_validate(options) for name, options in fetch.items()}
@@ -152,9 +167,12 @@ def _fetch(
                 failed += isinstance(got, Failure)
                 for name, values in columns.items():
                     values.append(row.get(name))
+        table = pa.table(columns, schema=FETCHED)
+        if failed == len(entries):
+            check_leading(speaks, partition.source, table.to_pylist())
         tar.close()
         about = written(media, temporary, len(entries))
-    return failed, [about, write_table(build, fetched, pa.table(columns, schema=FETCHED))]
+    return failed, [about, write_table(build, fetched, table)]
 
 
 def _windows(entries: Sequence[Entry], limits: Mapping[str, Fetch]) -> Iterator[list[Entry]]:

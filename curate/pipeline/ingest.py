@@ -17,6 +17,7 @@ from curate.pipeline.annotate import Annotate, Compute, Context
 from curate.pipeline.board import Board, Tally
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import decodes_of
+from curate.pipeline.failed_sources import leading_units
 from curate.pipeline.fetch import UNITS, fetch_partition, list_unit
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
@@ -25,6 +26,7 @@ from curate.pipeline.placement import FETCH_CPUS, LIST_CPUS, models_of, pools_of
 from curate.pipeline.progress import Stage
 from curate.pipeline.ray_data import execute, from_rows, map_stage, stage_of
 from curate.pipeline.read_log import Read, ReadLog
+from curate.pipeline.rows import LEADS
 from curate.pipeline.spent import Spent, add_spent
 from curate.schema.errors import CurateError
 from curate.schema.manifest import File
@@ -114,8 +116,10 @@ def ingest(
     counts, spent = Decodes(), Spent()
     if units:
         before(units)
+        known_sources = {one.partition.source for one in found} if recipe.max_failed < 1 else set(by_name)
+        leading = leading_units(units, known_sources)
         found += _read(
-            build, recipe, by_name, units, groups, paths, there, cluster, stages, computes, told, counts, spent
+            build, recipe, by_name, leading, groups, paths, there, cluster, stages, computes, told, counts, spent
         )
     for name, stage in stages.items():
         told[name].end(stage)
@@ -149,7 +153,7 @@ def _read(
     build: Store,
     recipe: Recipe,
     sources: Mapping[str, Source],
-    units: Sequence[Unit],
+    units: Sequence[tuple[Unit, str | None]],
     groups: Sequence[Group],
     paths: Paths,
     there: Iterable[str],
@@ -160,8 +164,8 @@ def _read(
     counts: Decodes,
     spent: Spent,
 ) -> list[Read]:
-    """Run the plan over some units; what it says of the stages, of decodes and of time is added to `told`, `counts` and
-    `spent`."""
+    """Run the plan over some units, each with what it is to its source; what it says of the stages, of decodes and of
+    time is added to `told`, `counts` and `spent`."""
     cluster.start()
     table = pa.Table.from_pylist(
         [
@@ -171,10 +175,11 @@ def _read(
                 "address": unit.address,
                 "bytes": unit.bytes,
                 "detail": [(key, str(value)) for key, value in unit.detail.items()],
+                LEADS.name: leads,
             }
-            for unit in units
+            for unit, leads in units
         ],
-        schema=UNITS,
+        schema=UNITS.append(LEADS),
     )
     board = Board()
     for name, sums in told.items():  # what was read before is shown too

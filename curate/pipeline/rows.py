@@ -21,6 +21,9 @@ PARTITION = pa.schema(
 )
 """What every row of the plan begins with."""
 
+LEADS = pa.field("leads", pa.string())
+"""A further column up to the decoder: what a unit or a partition is to its source (`failed_sources`)."""
+
 TALLY = (
     pa.field("total", pa.int64(), nullable=False),
     pa.field("reused", pa.int64(), nullable=False),

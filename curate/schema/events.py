@@ -89,6 +89,16 @@ class Cause(_Event):
     message: str = Field(description="of the example")
 
 
+class SourceFailures(_Event):
+    """A source of which a greater share failed than the recipe's max_failed."""
+
+    name: str = Field(description="of the source")
+    level: Literal["records", "samples"] = Field(description="what is counted")
+    failed: int = Field(ge=1, description="of these")
+    total: int = Field(ge=1, description="that the source has")
+    cause: Cause = Field(description="the most frequent")
+
+
 class Outcomes(_Event):
     """Records or samples of one outcome, and why."""
 
@@ -185,6 +195,9 @@ class Summary(_Event):
     )
     max_failed: float = Field(ge=0, le=1, description="of the recipe")
     over: list[Literal["records", "samples"]] = Field(description="what failed at a rate above max_failed")
+    sources_over: list[SourceFailures] = Field(
+        [], description="sources that failed at a rate above max_failed, where there are several sources"
+    )
     decodes: dict[str, Annotated[float, Field(ge=0)]] = Field(
         description="what this run decoded: images, files of video and audio, seconds of video and of audio, and clips "
         "that were decoded once more on their own; nothing where all was committed before"
@@ -194,7 +207,9 @@ class Summary(_Event):
         description="by model of the second look, samples that it was not asked of since rules or duplicates had "
         "decided on them",
     )
-    exit_code: Literal[0, 3] = Field(description="3 where a failure rate is above max_failed; the build is whole")
+    exit_code: Literal[0, 3] = Field(
+        description="3 where a failure rate, of all or of one source, is above max_failed; the build is whole"
+    )
 
 
 class Event(

@@ -82,6 +82,8 @@ def find_recipe(name: str | Path) -> Path:
     # `curate run pipelines/quickstart.yaml` also works away from a checkout
     if path.parts[:1] == ("pipelines",) and path.stem in built_in and path.suffix == ".yaml":
         return folder / path.name
+    if path.exists():
+        raise CurateError(f"{name} is no recipe", f"`curate init {name}` writes one for the media that are there")
     raise CurateError(
         f"no recipe {str(name)!r}", f"{nearest(path.stem, built_in)}built-in recipes: {', '.join(built_in)}"
     )

@@ -47,6 +47,19 @@ class Unit:
     detail: Mapping[str, int | str]
 
 
+@dataclass(frozen=True)
+class Glance:
+    """Some of the records of a source.
+
+    Attributes:
+        seen: each with a name that ends as its media are named.
+        is_all: True if the source has no more.
+    """
+
+    seen: Sequence[tuple[str, Entry]]
+    is_all: bool
+
+
 class Source(ABC):
     """A source of the recipe, with its address. Cheap to make and to send to tasks.
 
@@ -109,6 +122,20 @@ class Source(ABC):
         with readable(self.name):
             size = state_of(self.address)[0]
         yield Unit(self.name, self.address.rpartition("/")[2], self.address, size, {})
+
+    def glance(self, build: Store, most: int) -> Glance:
+        """A look at some of its records, at most so many. What it costs does not grow with the source.
+
+        Raises:
+            CurateError: the source cannot be read.
+        """
+        seen: list[tuple[str, Entry]] = []
+        for unit in self.units(build):
+            for entry in self.read(unit, build):
+                if len(seen) == most:
+                    return Glance(seen, False)
+                seen.append((entry.uri, entry))
+        return Glance(seen, True)
 
     def state(self, unit: Unit, build: Store) -> str:
         """What tells this version of a unit from others, its text sidecars and media included: while it is the same, a

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from blake3 import blake3
 
 from curate.schema.errors import CurateError
 from curate.schema.ids import ID_HEX, content_id
-from curate.sources.base import Source, Unit, looked, readable
+from curate.sources.base import Glance, Source, Unit, looked, readable
 from curate.sources.entry import Entry, File, Location, UnreadableEntry, meta_json
 from curate.sources.media_types import is_array, is_media, media_among
 from curate.sources.paths import LAST, in_bucket, listed_after, objects_below
@@ -36,6 +37,9 @@ FEWEST, MEAN, MOST = 512, 1024, 4096
 
 WEIGHED = 64
 """Files of a folder whose sizes tell what the others weigh."""
+
+TURN, LOOKED_AT = 32, 1 << 15
+"""Names of each folder that a glance begins with, 32 times as many with each further turn; and most names of all."""
 
 HELD = 4096
 """Names of a bucket that wait for those of their sidecars."""
@@ -92,6 +96,19 @@ class Folders(Source):
         there = {found.path for found in build.files("entries")}
         for page in pages(self._names()):
             yield self._unit(page, build, there)
+
+    def glance(self, build: Store, most: int) -> Glance:
+        """Of a folder in no order, some of each folder in it; of a bucket the first."""
+        with readable(self.name):
+            if is_remote(self.address):
+                found = list(islice(self._names(), most + 1))
+                names, is_all = found[:most], len(found) <= most
+            else:
+                top = Path(self.address).resolve()
+                paths, is_all = some_files(top, is_media, most)
+                names = [_beside_its_words(top, path) for path in paths]
+        entries = self.read(self._unit(names, build, set()), build) if names else ()
+        return Glance([(entry.uri, entry) for entry in entries], is_all)
 
     def _names(self) -> Iterator[Named]:
         with readable(self.name):
@@ -260,6 +277,49 @@ def _walk(top: Path, folder: Path, prefix: str) -> Iterator[Named]:
         elif name in media or (is_link and _is_folder_outside(top, folder / name)):
             stem = name.rpartition(".")[0]
             yield Named(prefix + name, None, f"{stem}.txt" in siblings, f"{stem}.json" in siblings)
+
+
+def some_files(top: Path, wanted: Callable[[str], bool], most: int) -> tuple[list[str], bool]:
+    """Some files of a folder and those in it, without a list of all: at first a few of each folder, then more.
+
+    Args:
+        wanted: tells by a file's name.
+        most: files to find.
+
+    Returns:
+        Paths relative to `top`, sorted, hidden ones left out; and whether there are no others.
+    """
+    each = TURN
+    while True:
+        found, is_all = _some_of_each(top, wanted, most, each)
+        if is_all or len(found) >= most or each >= LOOKED_AT:
+            return sorted(found[:most]), is_all and len(found) <= most
+        each *= TURN
+
+
+def _some_of_each(top: Path, wanted: Callable[[str], bool], most: int, each: int) -> tuple[list[str], bool]:
+    """As `some_files`, by so many names of each folder and LOOKED_AT of all; not sorted."""
+    found: list[str] = []
+    folders, looked_at, is_all = deque([""]), 0, True
+    while folders and len(found) <= most and looked_at < LOOKED_AT:
+        prefix = folders.popleft()
+        with os.scandir(top / prefix) as scan:
+            names = list(islice(scan, each + 1))
+        is_all &= len(names) <= each
+        looked_at += len(names)
+        for item in names:
+            if item.name.startswith("."):
+                continue
+            if item.is_dir(follow_symlinks=False):
+                folders.append(f"{prefix}{item.name}/")
+            elif wanted(item.name):
+                found.append(prefix + item.name)
+    return found, is_all and not folders
+
+
+def _beside_its_words(top: Path, path: str) -> Named:
+    stem = path.rpartition(".")[0]
+    return Named(path, None, (top / f"{stem}.txt").exists(), (top / f"{stem}.json").exists())
 
 
 def _is_folder_outside(top: Path, link: Path) -> bool:

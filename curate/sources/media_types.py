@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 
@@ -25,6 +26,13 @@ ARRAY = _names("npy")
 SUFFIXES = IMAGE | VIDEO | AUDIO | ARRAY
 """Name endings, lower case without the dot, of media that Pillow, ffmpeg or numpy usually read; and HEIF, so
 that an image that is not read here fails with a reason instead of being passed over."""
+
+
+def kind_of(name: str) -> str | None:
+    """image, video, audio or array, by how a file name, or the path of a URL, ends; None where it does not tell."""
+    ending = re.split("[?#]", name, maxsplit=1)[0].rpartition(".")[2].lower()
+    kinds = (("image", IMAGE), ("video", VIDEO), ("audio", AUDIO), ("array", ARRAY))
+    return next((kind for kind, endings in kinds if ending in endings), None)
 
 
 def is_timed(name: str) -> bool:

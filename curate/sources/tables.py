@@ -81,8 +81,30 @@ class Tables(Source):
             else:
                 self._check_lines(size)
 
+    def columns(self) -> list[str]:
+        """The names of its columns; of a JSONL table those of its first lines. Columns of bytes are among them.
+
+        Raises:
+            CurateError: it is not there, or no table.
+        """
+        with readable(self.name):
+            if not is_there(self.address):
+                raise CurateError(f"source {self.name!r}: there is no table {self.address}", looked(self._spec.path))
+            size = state_of(self.address)[0]
+            if self._suffix == ".parquet":
+                return ParquetTable(self.address, size, self._table, ()).names
+            if self._suffix == ".csv":
+                return read_csv(self._opener(size), self._table, (), self._spec.uri)[0]
+            return self._first_keys(size)[0]
+
     def _check_lines(self, size: int) -> None:
         """A JSONL table by its first MAX_BYTES; columns other than the uri's may come later."""
+        columns, is_all = self._first_keys(size)
+        if is_all or columns:
+            self._check_columns(columns, None if is_all else "uri")
+
+    def _first_keys(self, size: int) -> tuple[list[str], bool]:
+        """Keys of the objects in the first MAX_BYTES of a JSONL table, and whether that is all of it."""
         with self._opener(size)() as file:
             head = file.read(MAX_BYTES)
         is_all = len(head) == size
@@ -96,8 +118,7 @@ class Tables(Source):
         except CurateError:
             if is_all:
                 raise
-        if is_all or columns:
-            self._check_columns(list(columns), None if is_all else "uri")
+        return list(columns), is_all
 
     def _check_columns(self, columns: Sequence[str], only: str | None = None) -> None:
         """Refuse a column that is asked for and not there."""

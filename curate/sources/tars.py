@@ -38,13 +38,14 @@ import io
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from curate.schema import recipe
 from curate.schema.errors import CurateError
 from curate.sources.ahead import State, raw_file, state_of
-from curate.sources.base import Source, Unit, looked, lost, readable, why
+from curate.sources.base import Glance, Source, Unit, looked, lost, readable, why
 from curate.sources.entry import Entry, Location, TarMember, UnreadableEntry, meta_json, numbered
 from curate.sources.media_types import is_array, is_media
 from curate.sources.paths import matching, pattern_of
@@ -53,6 +54,9 @@ from curate.storage import Stat, Store
 
 MAX_NAME = 4096
 """Characters of a member's name; what Linux takes for a path. tar itself has no limit."""
+
+MEMBERS = 4
+"""Members of a record, mostly fewer: so many are read for each record that a glance is to show."""
 
 _SIDECARS = ("txt", "json")
 _NO_WORDS = SidecarMetadata(None, None, {})
@@ -109,6 +113,21 @@ class Tars(Source):
         except OSError as exc:
             yield lost(unit, self.licence, exc)
 
+    def glance(self, build: Store, most: int) -> Glance:
+        """By the first members of the first tars."""
+        seen: list[tuple[str, Entry]] = []
+        for unit in self.units(build):
+            if len(seen) >= most:
+                return Glance(seen[:most], False)
+            with readable(self.name):
+                groups, damage, is_all = _first_groups(unit.address, (most - len(seen)) * MEMBERS)
+            entries = _entries(self.name, unit.address, unit.name, self.licence, groups, damage)
+            names = (f"{unit.name}/{_text(group.name)}" for group in groups.values())
+            seen += zip(chain(names, [unit.name]), entries, strict=False)
+            if not is_all:
+                return Glance(seen[:most], False)
+        return Glance(seen[:most], len(seen) <= most)
+
     def state(self, unit: Unit, build: Store) -> str:
         size, version = state_of(unit.address)
         return f"{size} {version}" if version else ""
@@ -141,15 +160,28 @@ def list_tar(source: str, tar: Path | str, name: str, licence: str | None = None
     Raises:
         OSError: it cannot be opened.
     """
-    address = str(tar)
+    groups, damage, _ = _first_groups(str(tar))
+    return numbered(_entries(source, str(tar), name, licence, groups, damage))
+
+
+def _first_groups(address: str, most: int | None = None) -> tuple[dict[str, _Group], str, bool]:
+    """Members of a tar by key, what is wrong with the tar, and whether these are all.
+
+    Args:
+        most: members to read; all where absent. A key that they may end in is left out.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
     groups: dict[str, _Group] = {}
-    state = state_of(address)
+    state, key, read = state_of(address), "", 0
     with _Bounded(raw_file(address, state[0]), state[0]) as file:
         head = file.read(8)
         file.seek(0)
         reader = _Reader(file)
         try:
-            for member in reader:
+            for member in islice(reader, most):
+                read += 1
                 if not _is_passed_over(member.name):
                     key, ending = split_key(member.name)
                     group = groups.get(key)
@@ -158,7 +190,10 @@ def list_tar(source: str, tar: Path | str, name: str, licence: str | None = None
                     group.add(member, ending.lower(), file)
         except OSError as exc:
             reader.damage = f"the tar cannot be read to its end: {reason(exc)}"
-    return numbered(_entries(source, address, name, licence, groups, _damage(reader.damage, head, address, state)))
+    is_all = most is None or read < most
+    if not is_all:
+        groups.pop(key, None)
+    return groups, _damage(reader.damage, head, address, state), is_all
 
 
 def _damage(damage: str, head: bytes, address: str, state: State) -> str:
@@ -233,11 +268,21 @@ class _Group:
         """What the sidecars say; nothing where a member has a problem."""
         return _NO_WORDS if self.problem or not self.sidecars else parse_sidecar(*map(self.sidecars.get, _SIDECARS))
 
+    @property
+    def media(self) -> list[Member]:
+        """Its members that are named as media are; arrays only where there is nothing else."""
+        shown = {ending: member for ending, member in self.members.items() if is_media(f"x.{ending}")}
+        return [member for ending, member in shown.items() if not is_array(f"x.{ending}")] or list(shown.values())
+
+    @property
+    def name(self) -> str:
+        """Of its media, or of its first member."""
+        return next(iter(self.media or self.members.values())).name
+
     def locate(self, tar: str) -> TarMember:
         if self.problem:
             raise SourceError(self.problem)
-        shown = {ending: member for ending, member in self.members.items() if is_media(f"x.{ending}")}
-        media = [member for ending, member in shown.items() if not is_array(f"x.{ending}")] or list(shown.values())
+        media = self.media
         if not media:
             names = ", ".join(sorted(_text(member.name) for member in self.members.values()))
             raise SourceError(f"none of its members is media: {names}")

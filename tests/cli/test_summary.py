@@ -178,6 +178,27 @@ def test_a_rate_above_the_recipes_is_an_exit_code_of_its_own(
     assert f"max_failed of the recipe, {100 * max_failed:.3g} %" in err or not over
 
 
+def test_sources_count_one_by_one(tmp_path: Path) -> None:
+    web = [failed("record", 20 + i, "ingest", "FetchError", "refused") for i in range(2)]
+    web += [failed("record", 22, "ingest", "OSError"), row("record", 23, "sampled"), row("sample", 23, "kept")]
+    rows = [*ROWS, *({**one, "source": "web"} for one in web)]
+    (tmp_path / "a").mkdir()
+    summary = summarise(*make(tmp_path / "a", rows), max_failed=0.5, decodes=Decodes())
+    assert summary.over == [], "6 of 14 records"
+    assert [(s.name, s.level, s.failed, s.total) for s in summary.sources_over] == [("web", "records", 3, 4)]
+    assert summary.exit_code == 3
+    out, err = said(summary)
+    assert "failed, by cause" not in out
+    assert "curate: 3 of 4 records of source 'web' failed, 75 %: more than max_failed of the recipe, 50 %" in err
+    assert "2 records  ingest FetchError  r020.jpg: refused" in err, "its own causes, not those of all"
+    assert "the build is whole" in err
+    rows = [one | {"source": "web"} for one in rows]
+    (tmp_path / "b").mkdir()
+    alone = summarise(*make(tmp_path / "b", rows), max_failed=0.4, decodes=Decodes())
+    assert alone.over == ["records"]
+    assert alone.sources_over == [], "the only source is said once"
+
+
 def test_programs_get_the_same_as_one_object(tmp_path: Path) -> None:
     summary = summarise(*make(tmp_path, ROWS), max_failed=0.2, decodes=Decodes(files=3, video_s=1.5))
     out, err = said(summary, as_json=True)

@@ -91,6 +91,17 @@ def test_names_of_rules_on_words_are_read_by_people():
     ]
 
 
+def test_no_two_lists_have_one_name():
+    lists = [list("abcdefgh"), list("abcdefgi"), list("abcdefg"), ["a, b"], ["a", "b"]]
+    first, second, alone, *commas = (b.name for b in thresholds_of([rule(field="kind", **{"in": x}) for x in lists]))
+    assert first.startswith("kind in [a, b, c, d, e, f and 2 more] #")
+    assert second.startswith("kind in [a, b, c, d, e, f and 2 more] #")
+    assert alone == "kind in [a, b, c, d, e, f and 1 more]", "as it was where it tells"
+    assert len({first, second, alone, *commas}) == 5
+    same = [rule(field="licence", **{"in": ["x"]}, kinds=[kind]) for kind in ("image", "audio")]
+    assert [b.name for b in thresholds_of(same)] == ["licence in [x] (image)", "licence in [x] (audio)"]
+
+
 META = [
     {"shop": "x"},
     {"shop": ["x", "y"]},

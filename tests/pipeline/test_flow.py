@@ -22,7 +22,7 @@ from curate.pipeline.ingest import cut_how
 from curate.pipeline.listing import Listing
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group, Paths, groups_of
-from curate.pipeline.rows import PARTITION, files_column, tally_column
+from curate.pipeline.rows import LEADS, PARTITION, files_column, tally_column
 from curate.schema.fields import RunsOn
 from curate.schema.ids import content_id
 from curate.schema.recipe import Cut, SignalUse
@@ -82,7 +82,8 @@ def fetched(root: Path, files: list[bytes], failed: int = 0) -> tuple[Folder, pa
     rows = [about | {"record_id": content_id(b"%d" % i), "uri": f"{i}.png"} | row for i, row in enumerate(rows)]
     write_table(build, PATHS.fetched(part.name, "web"), pa.Table.from_pylist(rows, schema=FETCHED))
     head = dict(zip(PARTITION.names, ([part.name], ["web"], [""], [part.rows], [0]), strict=True))
-    row = pa.table(head, schema=PARTITION).append_column(*tally_column("ingest", part.rows, 0, failed, 0))
+    row = pa.table(head, schema=PARTITION).append_column(LEADS, pa.nulls(1, LEADS.type))
+    row = row.append_column(*tally_column("ingest", part.rows, 0, failed, 0))
     return build, row.append_column("files", files_column(None, []))
 
 
