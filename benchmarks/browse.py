@@ -68,7 +68,7 @@ def look(browser: Browser, address: str, server: int) -> dict[str, Any]:
     out["decide s"] = perf_counter() - start
     out |= drag(page)
     out["server MB"] = _memory(server, "VmHWM")
-    out["page MB"] = sum(_memory(pid, "VmRSS") for pid in _renderers(browser))
+    out["page MB"] = sum(map(_share, _renderers(browser)))
     page.close()
     return out
 
@@ -85,6 +85,7 @@ def _seconds(page: Page, act: Callable[[], object]) -> float:
 _WATCH = """
 const grid = document.querySelector('#grid');
 window.drawn = new Promise(done => new MutationObserver(done).observe(grid, {childList: true}));
+0
 """
 
 
@@ -104,8 +105,8 @@ def drag(page: Page) -> dict[str, Any]:
     page.mouse.up()
     page.locator("#decide[aria-busy=false]").wait_for()
     found = sorted(page.evaluate("performance.getEntriesByName('redraw').map(one => one.duration)"))
-    place = {name: found[min(len(found) - 1, int(len(found) * share))] for name, share in (("p50", 0.5), ("p95", 0.95))}
-    return {"redraws": len(found), "redraw p50 ms": place["p50"], "redraw p95 ms": place["p95"]}
+    told = {name: found[min(len(found) - 1, int(len(found) * share))] for name, share in (("p50", 0.5), ("p95", 0.95))}
+    return {"redraws": len(found), "redraw p50 ms": told["p50"], "redraw p95 ms": told["p95"]}
 
 
 def _renderers(browser: Browser) -> list[int]:
@@ -118,6 +119,12 @@ def _memory(pid: int, key: str) -> float:
     """MB of a process: `VmRSS` now, `VmHWM` at most."""
     said = Path(f"/proc/{pid}/status").read_text()
     return int(said.split(f"{key}:")[1].split()[0]) * 1024 / 1e6
+
+
+def _share(pid: int) -> float:
+    """MB of a process, of what it shares with others its part (PSS)."""
+    said = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(said.split("\nPss:")[1].split()[0]) * 1024 / 1e6
 
 
 def main() -> None:

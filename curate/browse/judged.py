@@ -87,6 +87,7 @@ class Judged:
         after, by_rule = self._later(whole(told["stage"]))
         self._later_failed: Mask = failed & after
         self._failed: Mask = failed & ~after & ~by_rule
+        self._kinds: dict[tuple[str, ...], Mask] = {}
         self._broken: dict[Threshold, Mask] = {}
         self._texts: dict[str, tuple[NDArray[np.int64], Mask]] = {}
         self._sorted: dict[tuple[str, tuple[str, ...]], NDArray[np.float64]] = {}
@@ -145,13 +146,16 @@ class Judged:
     def sorted(self, field: str, kinds: tuple[str, ...]) -> NDArray[np.float64]:
         """Values that percentiles of a field are taken over, ascending."""
         if (field, kinds) not in self._sorted:
-            some = ~self._failed & self._of_kinds(kinds)
+            some = ~self._failed & self.of_kinds(kinds)
             order, values = self._columns.order(field)
             self._sorted[field, kinds] = values[some[order]].astype(np.float64)
         return self._sorted[field, kinds]
 
-    def _of_kinds(self, kinds: Sequence[str]) -> Mask:
-        return np.isin(self.kind, [KINDS.index(kind) for kind in kinds])
+    def of_kinds(self, kinds: tuple[str, ...]) -> Mask:
+        """Samples of some kinds."""
+        if kinds not in self._kinds:
+            self._kinds[kinds] = np.isin(self.kind, [KINDS.index(kind) for kind in kinds])
+        return self._kinds[kinds]
 
     def _breaks(self, bound: Threshold) -> Mask:
         """Samples that break a bound on a number or on words."""
@@ -193,7 +197,7 @@ class Judged:
             keys = text_keys(self._columns.arrow([bound.copies_of])[bound.copies_of])
             self._texts[bound.copies_of] = distinct(keys)[1], keys != NO_TEXT
         code, is_text = self._texts[bound.copies_of]
-        counted = ~gone & is_text & self._of_kinds(bound.kinds)
+        counted = ~gone & is_text & self.of_kinds(bound.kinds)
         assert bound.value is not None, "a bound on copies is absolute"
         return counted & (np.bincount(code[counted], minlength=len(code))[code] > bound.value)
 

@@ -300,7 +300,7 @@ class Moving:
         if not bound.is_number or bound.value is None:
             return None
         order, values = self._columns.order(bound.field)
-        some = _rest(bound.field, found, broken) & bound.looks_at(self._judged.kind)
+        some = _rest(bound.field, found, broken) & self._judged.of_kinds(bound.kinds)
         side: Literal["left", "right"] = "left" if bound.op == ">=" else "right"
         at = int(np.searchsorted(values, np.float64(bound.value), side))
         below = [self._row(int(order[k]), float(values[k])) for k in _walk(order, some, at - 1, -1)]

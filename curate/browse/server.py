@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from curate.browse import query
 from curate.browse.columns import Columns
+from curate.browse.compare import Compared
 from curate.browse.looks import PLACE, Looks
 from curate.browse.moving import Moving
 from curate.browse.table import Browsed, check_row
@@ -62,12 +63,15 @@ _STATIC = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "im
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-def make_app(browsed: Browsed, token: str, names: frozenset[str], recipe: Path | None = None) -> ASGIApp:
+def make_app(
+    browsed: Browsed, token: str, names: frozenset[str], recipe: Path | None = None, other: Browsed | None = None
+) -> ASGIApp:
     """The application.
 
     Args:
         browsed: the build.
         recipe: file that moved rules may be written into.
+        other: a build to compare it with.
         token: first part of every path.
         names: of this machine, in lower case; beside them `Host` may be any address in numbers, which no name can
             be bound to.
@@ -77,19 +81,26 @@ def make_app(browsed: Browsed, token: str, names: frozenset[str], recipe: Path |
     routes = [
         Route("/{token}/", pages.page),
         Route("/{token}/static/{name}", pages.static),
-        Route("/{token}/about", pages.about),
+        Route("/{token}/about", _got(partial(pages.about, other is not None))),
         Route("/{token}/page", _asked(partial(query.page, browsed)), methods=["POST"]),
         Route("/{token}/facets", _asked(partial(query.facets, browsed)), methods=["POST"]),
-        Route("/{token}/rules", pages.rules),
+        Route("/{token}/rules", _got(moving.about)),
         Route("/{token}/judge", _asked(moving.judge), methods=["POST"]),
         Route("/{token}/strip", _asked(moving.strip), methods=["POST"]),
         Route("/{token}/preview", _asked(moving.preview), methods=["POST"]),
         Route("/{token}/save", _asked(moving.save), methods=["POST"]),
-        Route("/{token}/sample/{n:int}", pages.sample),
-        Route("/{token}/tokens/{n:int}", pages.tokens),
-        Route("/{token}/look/{n:int}/{size}", pages.look),
-        Route("/{token}/medium/{n:int}", pages.medium),
+        *pages.of_samples(""),
     ]
+    if other is not None:
+        others = _Pages(other, None)
+        compared = Compared(browsed, pages.columns, other, others.columns)
+        routes += [
+            Route("/{token}/compare", _got(compared.about)),
+            Route("/{token}/spreads", _got(compared.spreads)),
+            Route("/{token}/flips", _asked(compared.flips), methods=["POST"]),
+            Route("/{token}/other/page", _asked(partial(query.page, other)), methods=["POST"]),
+            *others.of_samples("other/"),
+        ]
     return _Guard(Starlette(routes=routes), token, names)
 
 
@@ -134,8 +145,8 @@ def is_here(host: str, names: frozenset[str]) -> bool:
 class _Pages:
     def __init__(self, browsed: Browsed, recipe: Path | None) -> None:
         self._browsed = browsed
-        self._columns = Columns(browsed)
-        self.moving = Moving(browsed, self._columns, recipe)
+        self.columns = Columns(browsed)
+        self.moving = Moving(browsed, self.columns, recipe)
         self._media = Media(browsed.tables)
         self._looks = Looks(self._media, browsed.cache / "looks")
         self._tables = threading.Lock()  # the build's tables answer one question at a time
@@ -149,20 +160,26 @@ class _Pages:
             return PlainTextResponse("there is no such file\n", 404)
         return Response(_asset(name), media_type=_STATIC[name])
 
-    async def about(self, _: Request) -> Response:
-        manifest, fields = self._browsed.tables.manifest, self._browsed.fields
-        return JSONResponse(
-            {
-                "name": manifest.name,
-                "version": manifest.version,
-                "counts": manifest.counts.model_dump(mode="json"),
-                "numbers": self._browsed.numbers,
-                "about": {name: {"about": field.about, "unit": field.unit} for name, field in fields.items()},
-            }
-        )
+    def of_samples(self, prefix: str) -> list[Route]:
+        """Routes of what is told of single rows."""
+        start = "/{token}/" + prefix
+        return [
+            Route(start + "sample/{n:int}", self.sample),
+            Route(start + "tokens/{n:int}", self.tokens),
+            Route(start + "look/{n:int}/{size}", self.look),
+            Route(start + "medium/{n:int}", self.medium),
+        ]
 
-    async def rules(self, _: Request) -> Response:
-        return await _answer(self.moving.about)
+    def about(self, compared: bool) -> dict[str, Any]:
+        manifest, fields = self._browsed.tables.manifest, self._browsed.fields
+        return {
+            "name": manifest.name,
+            "version": manifest.version,
+            "counts": manifest.counts.model_dump(mode="json"),
+            "numbers": self._browsed.numbers,
+            "about": {name: {"about": field.about, "unit": field.unit} for name, field in fields.items()},
+            "compared": compared,
+        }
 
     async def sample(self, request: Request) -> Response:
         """All of a row: what the table says, what other signals gave, and where its numbers lie among all samples."""
@@ -175,7 +192,7 @@ class _Pages:
                     signals = signals_of(browsed.tables, row["part"], row["record_id"], row["id"])
             numbers = {name: row.pop(name) for name in browsed.numbers}
             texts = {name: query.seen(row.pop(name)) for name in browsed.texts}
-            columns = self._columns
+            columns = self.columns
             return {
                 "row": {name: query.seen(one) if isinstance(one, str) else one for name, one in row.items()},
                 "numbers": [
@@ -238,6 +255,15 @@ class _Pages:
 
     def _row(self, request: Request, columns: tuple[str, ...] = ()) -> dict[str, Any]:
         return query.sample(self._browsed, check_row(request.path_params["n"]), columns)
+
+
+def _got(answer: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that is asked nothing."""
+
+    async def endpoint(_: Request) -> Response:
+        return await _answer(answer)
+
+    return endpoint
 
 
 def _asked(answer: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Awaitable[Response]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def browse(
     build: Build,
+    other: Annotated[str | None, typer.Argument(help="A build to compare it with, folder or s3:// uri.")] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Recipe that moved rules may be written into, when you say so."),
@@ -43,6 +45,8 @@ def browse(
 
         curate browse build/mine --recipe mine.yaml
 
+        curate browse build/mine build/before
+
         curate browse s3://bucket/mine --port 8700
     """
     try:
@@ -65,13 +69,15 @@ def browse(
             ) from error
         port = listening.getsockname()[1]
         place = cache or Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache") / "curate" / "browse"
-        with open_table(open_store(build), place) as browsed:
+        with ExitStack() as opened:
+            browsed = opened.enter_context(open_table(open_store(build), place))
+            before = None if other is None else opened.enter_context(open_table(open_store(other), place))
             token = secrets.token_urlsafe(18)
             named = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
             own = () if host in _LOOPBACK else (socket.gethostname(), socket.getfqdn())
             names = frozenset(name.lower() for name in (host, "localhost", *own))
             config = uvicorn.Config(
-                make_app(browsed, token, names, recipe),
+                make_app(browsed, token, names, recipe, before),
                 log_level="warning",
                 access_log=False,
                 server_header=False,

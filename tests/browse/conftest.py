@@ -128,7 +128,7 @@ def blank(browser: Browser) -> Iterator[Page]:
     """A page that went nowhere yet; an error of a script fails the test."""
     errors: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     page.close()

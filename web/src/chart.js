@@ -42,12 +42,12 @@ export function valueAt(field, place) {
 }
 
 /** @param {number[]} counts @param {number} most */
-function bars(counts, most) {
-  let path = "";
+function path(counts, most) {
+  let drawn = "";
   counts.forEach((n, i) => {
-    if (n) path += `M${i} ${HEIGHT}V${(HEIGHT - Math.max(1, (n / most) * HEIGHT)).toFixed(1)}h.92V${HEIGHT}z`;
+    if (n) drawn += `M${i} ${HEIGHT}V${(HEIGHT - Math.max(1, (n / most) * HEIGHT)).toFixed(1)}h.92V${HEIGHT}z`;
   });
-  return path;
+  return drawn;
 }
 
 /** @param {string} tag @param {Record<string, string>} attributes */
@@ -55,6 +55,25 @@ function svg(tag, attributes) {
   const element = document.createElementNS(NS, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   return element;
+}
+
+/** @param {[number, string][]} ticks */
+function axis(ticks) {
+  return make("div", { className: "ticks", "aria-hidden": "true" }, ...ticks.map(([place, label]) => {
+    const tick = make("span", {}, label);
+    tick.style.left = `${100 * place}%`;
+    return tick;
+  }));
+}
+
+/**
+ * A chart without lines: layers of counts, one over the other.
+ * @param {[string, number[]][]} layers @param {[number, string][]} ticks @param {number} most
+ */
+export function bars(layers, ticks, most) {
+  const drawing = svg("svg", { viewBox: `0 0 ${layers[0][1].length} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  drawing.append(...layers.map(([name, counts]) => svg("path", { class: name, d: path(counts, most) })));
+  return make("div", { className: "chart" }, make("div", { className: "plot" }, drawing), axis(ticks));
 }
 
 /** A chart of a field; `draw` shows counts, and lines where they now stand. */
@@ -67,22 +86,17 @@ export class Chart {
     const drawing = svg("svg", { viewBox: `0 0 ${field.counts.length} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
     drawing.append(...this.layers);
     this.plot = make("div", { className: "plot" }, drawing);
-    const ticks = field.ticks.map(([place, label]) => {
-      const tick = make("span", {}, label);
-      tick.style.left = `${100 * place}%`;
-      return tick;
-    });
-    this.element = make("div", { className: "chart" }, this.plot, make("div", { className: "ticks", "aria-hidden": "true" }, ...ticks));
+    this.element = make("div", { className: "chart" }, this.plot, axis(field.ticks));
     this.most = Math.max(1, ...field.counts);
-    this.layers[0].setAttribute("d", bars(field.counts, this.most));
+    this.layers[0].setAttribute("d", path(field.counts, this.most));
     this.handles = /** @type {any[]} */ ([]);
   }
 
   /** @param {{rest: number[], kept: number[]} | undefined} counts @param {Line[]} lines */
   draw(counts, lines) {
     if (counts) {
-      this.layers[1].setAttribute("d", bars(counts.rest, this.most));
-      this.layers[2].setAttribute("d", bars(counts.kept, this.most));
+      this.layers[1].setAttribute("d", path(counts.rest, this.most));
+      this.layers[2].setAttribute("d", path(counts.kept, this.most));
     }
     while (this.handles.length > lines.length) this.handles.pop().remove();
     while (this.handles.length < lines.length) this.#handle(this.handles.length);

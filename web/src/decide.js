@@ -134,6 +134,8 @@ function move(bound, value) {
 
 const question = () => ({ changes: [...changes.values()], added });
 
+const REST = 120; // ms
+let resting = 0;
 let busy = false;
 let dirty = false;
 let since = 0; // when the oldest change that is not drawn was made
@@ -141,6 +143,7 @@ let since = 0; // when the oldest change that is not drawn was made
 function changed() {
   if (!dirty) since = performance.now();
   dirty = true;
+  clearTimeout(resting);
   at("decide").ariaBusy = "true";
   for (const chart of [charts.get(focused), large]) chart?.draw(undefined, lines(focused));
   if (!busy) redraw();
@@ -153,13 +156,23 @@ async function redraw() {
     const start = dirty ? since : performance.now();
     dirty = false;
     await tried(async () => {
-      judged = await ask("judge", { ...question(), fields: about.fields.map((/** @type {Field} */ one) => one.name), line });
+      judged = await ask("judge", { ...question(), fields: visible(), line });
       draw();
       requestAnimationFrame(() => performance.measure("redraw", { start, end: performance.now() }));
     });
   } while (dirty || aim());
   busy = false;
-  at("decide").ariaBusy = "false";
+  resting = window.setTimeout(drawSamples, REST);
+}
+
+/** Fields whose charts can be seen: others are counted when they are scrolled to. */
+function visible() {
+  const { top, bottom } = at("work").getBoundingClientRect();
+  const seen = [...charts].filter(([, chart]) => {
+    const box = chart.element.getBoundingClientRect();
+    return box.bottom >= top && box.top <= bottom;
+  });
+  return [...new Set([focused, ...seen.map(([name]) => name)])];
 }
 
 /** Finds the bound whose neighbours are to be shown; true if it is another one. */
@@ -181,7 +194,17 @@ function draw() {
     if (input && document.activeElement !== input) input.value = mine?.value ?? "";
   }
   drawSide();
+}
+
+/** Samples follow when a line rests: their thumbnails would keep the server from counting. */
+function drawSamples() {
+  at("decide").ariaBusy = "false";
+  if (!judged) return;
   drawNear();
+  same(at("changed"), [["What falls", judged.falls], ["What comes back", judged.back]].flatMap(([name, some]) => {
+    const { count: n, rows: shown } = /** @type {any} */ (some);
+    return n ? [make("h2", {}, `${name}: ${count(n)}`), make("div", { className: "thumbs" }, ...shown.map(thumb))] : [];
+  }));
 }
 
 function drawSide() {
@@ -211,10 +234,6 @@ function drawSide() {
   at("caveats").textContent = caveats.join(" ");
   const moved = changes.size + added.length > 0;
   at("keep").disabled = at("reset").disabled = !moved;
-  same(at("changed"), [["What falls", judged.falls], ["What comes back", judged.back]].flatMap(([name, some]) => {
-    const { count: n, rows: shown } = /** @type {any} */ (some);
-    return n ? [make("h2", {}, `${name}: ${count(n)}`), make("div", { className: "thumbs" }, ...shown.map(thumb))] : [];
-  }));
 }
 
 function drawNear() {
@@ -278,6 +297,7 @@ function reset(again = false) {
   else changed();
 }
 
+at("work").addEventListener("scroll", () => { if (about) changed(); });
 at("keep").addEventListener("click", preview);
 at("reset").addEventListener("click", () => reset());
 at("close").addEventListener("click", () => at("save").close());

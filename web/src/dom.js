@@ -59,14 +59,15 @@ export const short = (value) => (Number.isInteger(value) ? grouped.format(value)
 /**
  * How a row looks.
  * @param {{n: number, stored?: boolean}} row
+ * @param {string} [side] `other/` of a row of the build that is compared
  * @returns {HTMLElement}
  */
-export function shot(row) {
+export function shot(row, side = "") {
   const box = make("span", { className: "shot" });
   if (row.stored === false) box.textContent = "no medium";
   else {
     const gone = () => { box.textContent = "cannot be shown"; };
-    box.append(make("img", { alt: "", loading: "lazy", src: `look/${row.n}/small`, on: { error: gone } }));
+    box.append(make("img", { alt: "", loading: "lazy", fetchPriority: "low", src: `${side}look/${row.n}/small`, on: { error: gone } }));
   }
   return box;
 }

@@ -42,7 +42,7 @@ function drawGrid(found) {
     const sorted = state.sort && row.sorted != null ? `${state.sort} ${short(row.sorted)}` : "";
     const words = make("span", { className: "words" }, verdict(row), make("span", {}, row.uri.split("/").pop() || row.uri),
       make("span", { className: "soft" }, sorted || row.caption || row.kind || row.level));
-    return make("li", {}, make("button", { type: "button", title: row.uri, "aria-current": String(row.n === inspected()), "data-n": row.n,
+    return make("li", {}, make("button", { type: "button", title: row.uri, "aria-current": String(String(row.n) === inspected()), "data-n": row.n,
       on: { click: () => inspect(row.n) } }, shot(row), words));
   }));
   at("grid").scrollTop = 0;

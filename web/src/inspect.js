@@ -6,38 +6,39 @@ import { show } from "./views.js";
 
 const ALIKE = 9; // of a record or of a group of duplicates
 
-let shown = /** @type {number | null} */ (null);
+let shown = /** @type {string | null} */ (null); // the build, `other/` or nothing, and the number of its row
 let opener = /** @type {HTMLElement | null} */ (null);
 
 export const inspected = () => shown;
 
-/** @param {number} n */
-export async function inspect(n) {
+/** @param {number} n @param {string} [side] `other/` of a row of the build that is compared */
+export async function inspect(n, side = "") {
+  const key = `${side}${n}`;
   if (at("inspect").hidden) opener = /** @type {HTMLElement} */ (document.activeElement);
-  mark(n);
+  mark(key);
   await tried(async () => {
-    const told = await ask(`sample/${n}`);
+    const told = await ask(`${side}sample/${n}`);
     const { row } = told;
     const [alike, siblings] = await Promise.all([
-      ask("page", { where: [{ field: "duplicates", is: [row.duplicate_of ?? row.id] }], limit: ALIKE }),
-      ask("page", { where: [{ field: "record", is: [row.record_id] }], limit: ALIKE }),
+      ask(`${side}page`, { where: [{ field: "duplicates", is: [row.duplicate_of ?? row.id] }], limit: ALIKE }),
+      ask(`${side}page`, { where: [{ field: "record", is: [row.record_id] }], limit: ALIKE }),
     ]);
-    if (shown !== n) return;
+    if (shown !== key) return;
     const box = at("inspect");
-    box.replaceChildren(...parts(told, alike, siblings));
+    box.replaceChildren(...parts(told, alike, siblings, side));
     box.hidden = false;
     box.scrollTop = 0;
     box.focus({ preventScroll: true });
     if (row.outcome !== "kept") return;
-    const streams = await ask(`tokens/${n}`);
-    if (shown === n) box.append(...tokens(streams));
+    const streams = await ask(`${side}tokens/${n}`);
+    if (shown === key) box.append(...tokens(streams));
   });
 }
 
-/** @param {number | null} n */
-function mark(n) {
-  shown = n;
-  for (const button of document.querySelectorAll("[data-n]")) button.setAttribute("aria-current", String(button.getAttribute("data-n") === String(n)));
+/** @param {string | null} key */
+function mark(key) {
+  shown = key;
+  for (const button of document.querySelectorAll("[data-n]")) button.setAttribute("aria-current", String(button.getAttribute("data-n") === key));
 }
 
 export function shut() {
@@ -46,19 +47,19 @@ export function shut() {
   opener?.focus();
 }
 
-/** @param {any} row @param {string} name */
-function medium(row, name) {
+/** @param {any} row @param {string} name @param {string} side */
+function medium(row, name, side) {
   if (!row.member) return [make("p", { className: "soft" }, "No medium of this is stored.")];
   const problem = make("p", { className: "soft" });
-  const image = make("img", { className: "medium", alt: name, src: `look/${row.n}/large` });
+  const image = make("img", { className: "medium", alt: name, src: `${side}look/${row.n}/large` });
   image.addEventListener("error", async () => {
     image.remove();
-    const answer = await fetch(`look/${row.n}/large`);
+    const answer = await fetch(`${side}look/${row.n}/large`);
     if (!answer.ok) problem.textContent = `It cannot be shown: ${(await answer.json()).error}`;
   });
   if (row.kind !== "video" && row.kind !== "audio") return [image, problem];
   const span = row.end_us > row.start_us ? `#t=${row.start_us / 1e6},${row.end_us / 1e6}` : "";
-  const player = make(row.kind, { className: "medium", controls: true, preload: "metadata", src: `medium/${row.n}${span}`, "aria-label": name });
+  const player = make(row.kind, { className: "medium", controls: true, preload: "metadata", src: `${side}medium/${row.n}${span}`, "aria-label": name });
   player.addEventListener("error", () => {
     player.replaceWith(...(row.kind === "video" ? [image] : []));
     problem.textContent = "This browser does not play the file as it came.";
@@ -66,19 +67,19 @@ function medium(row, name) {
   return row.kind === "video" ? [player, problem] : [image, player, problem];
 }
 
-/** @param {any} told @param {any} alike @param {any} siblings */
-function* parts({ row, numbers, texts, others, limits }, alike, siblings) {
+/** @param {any} told @param {any} alike @param {any} siblings @param {string} side */
+function* parts({ row, numbers, texts, others, limits }, alike, siblings, side) {
   const name = row.uri.split("/").pop() || row.uri;
   yield make("header", {}, make("h2", {}, row.uri), make("button", { type: "button", "aria-label": "Close", on: { click: shut } }, "×"));
-  yield* medium(row, name);
+  yield* medium(row, name, side);
   yield make("h3", {}, "Verdict");
   yield make("p", {}, verdict(row));
   if (row.value !== null && row.threshold !== null) yield make("p", {}, `its value ${short(row.value)}, the threshold ${short(row.threshold)}`);
   if (row.value_text !== null) yield make("p", {}, `its value: ${row.value_text}`);
   if (row.message) yield make("p", {}, row.message);
   if (row.similarity !== null) yield make("p", {}, `cosine ${row.similarity.toFixed(4)} with the one that is kept`);
-  yield* kin(`It and its duplicates`, "duplicates", row.duplicate_of ?? row.id, alike);
-  yield* kin("Samples of its record", "record", row.record_id, siblings);
+  yield* kin(`It and its duplicates`, "duplicates", row.duplicate_of ?? row.id, alike, side);
+  yield* kin("Samples of its record", "record", row.record_id, siblings, side);
   const said = Object.entries(texts);
   if (said.length) yield make("h3", {}, "Texts");
   for (const [field, text] of said) {
@@ -96,14 +97,14 @@ function* parts({ row, numbers, texts, others, limits }, alike, siblings) {
   yield list(about.filter(([, value]) => value));
 }
 
-/** @param {string} title @param {string} field @param {string} value @param {{rows: any[], total: number}} found */
-function* kin(title, field, value, found) {
+/** @param {string} title @param {string} field @param {string} value @param {{rows: any[], total: number}} found @param {string} side */
+function* kin(title, field, value, found, side) {
   if (found.total < 2) return;
   yield make("h3", {}, `${title} (${count(found.total)})`);
   yield make("div", { className: "thumbs" }, ...found.rows.map((row) =>
-    make("button", { type: "button", title: row.uri, "aria-label": `${row.outcome}: ${row.uri}`, "aria-current": String(row.n === shown), "data-n": row.n,
-      on: { click: () => inspect(row.n) } }, shot(row), verdict(row))));
-  if (found.total > found.rows.length) {
+    make("button", { type: "button", title: row.uri, "aria-label": `${row.outcome}: ${row.uri}`, "aria-current": String(`${side}${row.n}` === shown), "data-n": `${side}${row.n}`,
+      on: { click: () => inspect(row.n, side) } }, shot(row, side), verdict(row))));
+  if (found.total > found.rows.length && !side) {
     yield make("button", { type: "button", on: { click: () => { show("find"); only(field, value); } } }, `Show all ${count(found.total)}`);
   }
 }

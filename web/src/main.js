@@ -1,6 +1,7 @@
 // The page of `curate browse`.
 
 import { ask, at, count, tried } from "./dom.js";
+import * as compare from "./compare.js";
 import * as decide from "./decide.js";
 import * as find from "./find.js";
 import { shut } from "./inspect.js";
@@ -18,6 +19,8 @@ function pressed(event) {
 }
 
 async function begin() {
+  onShow("decide", decide.open);
+  onShow("compare", compare.open);
   for (const button of at("views").querySelectorAll("button")) button.addEventListener("click", () => show(button.dataset.view));
   document.addEventListener("keydown", pressed);
   await tried(async () => {
@@ -26,7 +29,7 @@ async function begin() {
     at("name").textContent = about.name;
     const { total, kept } = about.counts.samples;
     at("sums").textContent = `version ${about.version} · ${count(kept)} of ${count(total)} samples kept`;
-    onShow("decide", decide.open);
+    at("views").querySelector("[data-view=compare]").hidden = !about.compared;
     await find.begin(about);
   });
 }
