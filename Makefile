@@ -9,6 +9,8 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 OUT ?= build/quickstart
+# a file of tests on one of both processes, in order: its builds are made once, and none waits for the other's
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test quick page docs check long bench scale peers clean
 
@@ -31,12 +33,12 @@ check: $(VENV)/.ready
 
 test: check
 	@command -v chromium > /dev/null || echo 'There is no chromium: the tests of the page of `curate browse` are skipped. On Debian: apt-get install chromium'
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest $(SPREAD)
 
 QUICK := tests/schema tests/decide tests/shards tests/test_rooms.py --ignore tests/decide/test_engines.py
 
 quick: $(VENV)/.ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(QUICK)
+	$(BIN)/python -m pytest $(SPREAD) $(QUICK)
 
 page:
 	cd web && npm ci && npm run check && npm run build

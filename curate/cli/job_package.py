@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 import curate
+from curate.cli import job_entry
 from curate.schema.errors import CurateError
 from curate.schema.package_data import Folder, data_folder
 from curate.schema.recipe_file import RecipeFile
@@ -35,7 +36,8 @@ class Package:
     """Folders to upload.
 
     Attributes:
-        folder: becomes the working directory of the job: the recipe, and beside it what was included.
+        folder: becomes the working directory of the job: the recipe, and beside it what was included, and what the job
+            begins with (`job_entry`).
         recipe: the recipe's path in `folder`.
         code: folders whose parents go on PYTHONPATH: the package and its metadata; none where the nodes' own
             installation is to run.
@@ -69,6 +71,8 @@ def pack(file: RecipeFile, include: Sequence[Path], code: bool, to: Path) -> Pac
     shutil.copyfile(file.path, recipe)
     home = file.path.parent.resolve()
     _include(include, home, folder)
+    shutil.copyfile(Path(job_entry.__file__), folder / job_entry.FILE)
+    (folder / job_entry.NEEDS).write_text(json.dumps(job_entry.needs(code)), encoding="utf-8")
     _check_local(file, folder)
     text = file.path.read_text(encoding="utf-8")
     return Package(

@@ -105,6 +105,7 @@ def submit(
 
         curate submit my.yaml --out s3://bucket/mine --name mine-1 --no-wait -- --quiet
     """
+    from curate.cli import job_entry
     from curate.cli.job_package import is_editable, pack
     from curate.schema.recipe_file import RecipeFile
 
@@ -128,7 +129,7 @@ def submit(
             runtime_env["py_modules"] = [str(path) for path in package.code]
         if variables:
             runtime_env["env_vars"] = variables
-        entrypoint = shlex.join(["python", "-m", "curate.cli.main", "run", *arguments, *(more or [])])
+        entrypoint = shlex.join(["python", job_entry.FILE, "run", *arguments, *(more or [])])
         metadata = {"curate_recipe": file.recipe.name, "curate_out": out}
         server.send(entrypoint, job, runtime_env, metadata)
     what = f"{package.recipe} and this curate" if package.code else package.recipe

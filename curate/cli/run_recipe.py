@@ -22,9 +22,9 @@ from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
 from curate.schema.recipe import Recipe
 from curate.schema.recipe_file import RecipeFile
-from curate.sources.base import Source
+from curate.sources.base import Source, Unit
 from curate.sources.entry import Entry
-from curate.storage import open_store
+from curate.storage import Store, open_store
 
 DIED = "it was killed, or Ray's server on this machine died. The same command goes on where it stopped"
 
@@ -69,7 +69,7 @@ def run_recipe(
             sources = draw.of(sources, file.recipe.partition)
             progress.print(f"trial      of a part of the sources, drawn by id, in {said}")
         if dry_run:
-            _describe(plan, sources, progress if as_json else console())
+            _describe(plan, sources, build, address is None, progress if as_json else console())
             with connect(address, workers) as cluster:
                 say_placement({file.recipe.name: settled_pools(plan, cluster.capacity)}, progress if as_json else None)
             return 0
@@ -116,22 +116,30 @@ def demo_env(recipe: Recipe, progress: Console) -> Iterator[Mapping[str, str]]:
         yield {**os.environ, **env}
 
 
-def _describe(plan: Plan, sources: Sequence[Source], out: Console) -> None:
+def _describe(plan: Plan, sources: Sequence[Source], build: Store, is_here: bool, out: Console) -> None:
+    from curate.pipeline.preflight import Preflight
+
+    preflight = Preflight(plan, build, is_here, lambda said: out.print(f"check: {said}", markup=False))
+    preflight.writable()
+    preflight.signals(signal.name for signal in plan.signals)
+    preflight.streams()
     with TemporaryDirectory(prefix="curate-") as folder:
-        store = open_store(folder)
+        store, units = open_store(folder), list[Unit]()
         for i, source in enumerate(sources):
-            units = records = 0
+            records = 0
             said: Entry | None = None
-            for unit in source.units(store):
-                units += 1
-                for entry in source.read(unit, store) if units <= COUNTED_UNITS else ():
+            listed = list(source.units(store))
+            for unit in listed[:COUNTED_UNITS]:
+                for entry in source.read(unit, store):
                     records += not entry.is_whole
                     said = said or (entry if entry.is_whole else None)
-            if not records and units <= COUNTED_UNITS:
+            if not records and len(listed) <= COUNTED_UNITS:
                 wrong = source.nothing(said)
                 raise plan.file.error(("sources", i, "path"), wrong.message, wrong.hint)
-            more = f" in the first {COUNTED_UNITS} of {units} units" if units > COUNTED_UNITS else ""
+            more = f" in the first {COUNTED_UNITS} of {len(listed)} units" if len(listed) > COUNTED_UNITS else ""
             out.print(f"source {source.name}: {records} records{more}")
+            units += listed
+        preflight.room(sources, units, store, told=True)
     out.print(f"signals: {', '.join(s.name for s in plan.signals)}")
     for rule in plan.file.recipe.sample_rules:
         out.print(f"rule: {rule.model_dump(exclude_none=True, exclude_defaults=True)}")
@@ -139,4 +147,11 @@ def _describe(plan: Plan, sources: Sequence[Source], out: Console) -> None:
         card = stream.card
         each = f"{card.vocabulary} ids" if card.vocabulary else f"vectors of {card.features} values"
         out.print(f"stream {stream.use.name}: {stream.use.tokenizer}, {each}, {card.dtype}")
+    out.print("not tried: loading models, fetching media" + "".join(_asked(plan)))
     out.print("the recipe is valid; nothing was run")
+
+
+def _asked(plan: Plan) -> Iterator[str]:
+    for use in plan.file.recipe.caption.uses:
+        if use.is_asked:
+            yield f", asking {use.name} for a caption"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curate.models.hub import check_hub
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 from curate.schema.nearest import meant
@@ -49,20 +50,38 @@ def fetch_weights(model: str, pretrained: str) -> Weights:
     Raises:
         CurateError: they are missing, pickled, or cannot be downloaded.
     """
-    if pretrained.startswith(HUB):
-        repository = pretrained.removeprefix(HUB)
-        config = json.loads(_download(repository, ["open_clip_config.json"]).read_text("utf-8"))
-        return Weights(_download(repository, list(_FIRST[:2])), config.get("preprocess_cfg"))
-    if _is_local(pretrained):
+    if not pretrained.startswith(HUB) and _is_local(pretrained):
         path = _local(Path(pretrained).expanduser())
         beside = path.parent / "open_clip_config.json"
         config = json.loads(beside.read_text("utf-8")) if beside.exists() else {}
         return Weights(path, config.get("preprocess_cfg"))
+    repository, names = _on_hub(model, pretrained)
+    if pretrained.startswith(HUB):
+        config = json.loads(_download(repository, ["open_clip_config.json"]).read_text("utf-8"))
+        return Weights(_download(repository, names), config.get("preprocess_cfg"))
     tag = _tags(model)[pretrained]
-    repository, _, filename = str(tag["hf_hub"]).rpartition("/")
-    names = [str(Path(filename).with_suffix(".safetensors"))] if filename else list(_FIRST[:2])
     preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode")}
     return Weights(_download(repository, names), preprocess, bool(tag.get("quick_gelu", False)))
+
+
+def look_for_weights(model: str, pretrained: str) -> str | None:
+    """None where the weights are on this machine; where they will be fetched from the hub, a sentence that says so.
+
+    Raises:
+        CurateError: they are not here, and cannot be had from the hub.
+    """
+    if not pretrained.startswith(HUB) and _is_local(pretrained):
+        _local(Path(pretrained).expanduser())
+        return None
+    return check_hub(*_on_hub(model, pretrained))
+
+
+def _on_hub(model: str, pretrained: str) -> tuple[str, list[str]]:
+    """The repository of weights that are no local file, and their file's names, best first."""
+    if pretrained.startswith(HUB):
+        return pretrained.removeprefix(HUB), list(_FIRST[:2])
+    repository, _, filename = str(_tags(model)[pretrained]["hf_hub"]).rpartition("/")
+    return repository, [str(Path(filename).with_suffix(".safetensors"))] if filename else list(_FIRST[:2])
 
 
 def weights_name(pretrained: str) -> str:

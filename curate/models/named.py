@@ -32,6 +32,29 @@ def weights_of(source: str, pattern: str = "*.safetensors") -> str:
     return hasher.hexdigest()
 
 
+def check_source(source: str, pattern: str = "*.safetensors") -> str | None:
+    """None where the weights lie on this machine; where they will be fetched from the hub, a sentence that says so.
+
+    Args:
+        source: a file, a folder, or a hub id.
+        pattern: glob of the weights in a folder.
+
+    Raises:
+        CurateError: they are not there, and cannot be had from the hub.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not any(path.glob(pattern)):
+            raise CurateError(f"no weights in {source}", f"looked for {pattern}")
+        return None
+    if path.exists():
+        return None
+    weights_of(source, pattern)  # refuses a path
+    from curate.models.hub import check_hub
+
+    return check_hub(source, [pattern])
+
+
 def bytes_of(source: str, pattern: str = "*.safetensors") -> int:
     """Bytes of the weights that lie on this machine; 0 of a hub id, whose are not known before they are fetched."""
     path = Path(source).expanduser()

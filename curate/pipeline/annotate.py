@@ -17,7 +17,7 @@ from curate.media.examine import CutHow
 from curate.media.guarded import decodes
 from curate.media.requests import DecodeRequest
 from curate.pipeline.blocks import failed_rows, view_name
-from curate.pipeline.board import Board
+from curate.pipeline.board import Board, Ticks
 from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import Batch, Records, decoded, examined
@@ -126,10 +126,11 @@ class Annotate:
         parts: list[pa.Table] = []
         flow = Flow([v for g in later for v in g.needs])
         done = failed = again = 0
+        ticks = Ticks(board, "annotate")
         for batch in over_records(
-            examined(build, records, self._cut, views, paths.reader)
+            examined(build, records, self._cut, views, paths.reader, ticks)
             if records is not None
-            else decoded(build, samples, views, reader=paths.reader)
+            else decoded(build, samples, views, reader=paths.reader, tick=ticks)
         ):
             parts.append(batch.samples)
             table = seen(batch, views, given, done)
@@ -139,7 +140,7 @@ class Annotate:
             done += table.num_rows
             bad, tries = failed_rows(table), retries.take()
             failed, again = failed + bad, again + tries
-            board.add("annotate", passed=table.num_rows - bad, failed=bad, retries=tries)
+            board.add("annotate", passed=table.num_rows - bad, failed=bad, retries=tries, decoded=-ticks.take())
             if later:
                 flow.add(table)
         files: list[File] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,33 @@ if TYPE_CHECKING:  # workers draw no progress
 
 ASKED_SECONDS = 0.5
 """How often the driver asks."""
+
+
+class Ticks:
+    """Samples of a batch that are decoded and wait for the rest of it, told as they come: a batch may take minutes.
+
+    Args:
+        board: that is told, at most once in ASKED_SECONDS.
+        stage: of it.
+    """
+
+    def __init__(self, board: Board, stage: str) -> None:
+        self._board, self._stage = board, stage
+        self._new = self._told = 0
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        """One more is decoded."""
+        self._new += 1
+        now = time.monotonic()
+        if now - self._last >= ASKED_SECONDS:
+            self._board.add(self._stage, decoded=self._new)
+            self._told, self._new, self._last = self._told + self._new, 0, now
+
+    def take(self) -> int:
+        """How many the board was told of since the last call; who has done with them tells it so (`decoded=-n`)."""
+        told, self._told, self._new = self._told, 0, 0
+        return told
 
 
 @dataclass
@@ -82,8 +110,9 @@ class Board:
         self._actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
 
     def add(self, stage: str, **counts: int) -> None:
-        """So many more inputs of a stage: `total`, `passed`, `failed`, `reused`, `retries`; and of the partitions that
-        wait for a worker of it, `queued`, so many more or, below 0, fewer."""
+        """So many more inputs of a stage: `total`, `passed`, `failed`, `reused`, `retries`; of the partitions that wait
+        for a worker of it, `queued`, and of the samples that are `decoded` and not done, so many more or, below 0,
+        fewer."""
         self._actor.add.remote(stage, {name: n for name, n in counts.items() if n})
 
     def sums(self) -> dict[str, dict[str, int]]:

@@ -153,6 +153,7 @@ class Decisions:
 
     def _look(self, names: Sequence[str]) -> None:
         """Look at what is kept of some partitions."""
+        self._run.preflight.signals(s.name for group in self._second for s in group.signals)
         self._run.cluster.start()
         folders = [f"{root}/{group.name}" for group in self._second for root in ("signals", RESTS)]
         there = [stat.path for folder in folders for stat in self._run.build.files(folder)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,12 +137,18 @@ class Records:
 
 
 def examined(
-    build: Store, records: Records, how: CutHow, views: Sequence[DecodeRequest], reader: str = "pyav"
+    build: Store,
+    records: Records,
+    how: CutHow,
+    views: Sequence[DecodeRequest],
+    reader: str = "pyav",
+    tick: Callable[[], object] = int,
 ) -> Iterator[Batch]:
     """Probe, cut and decode records; their samples in batches, in order. What is found of records is added to them.
 
     Args:
         reader: of video, as in the recipe.
+        tick: is called for each sample as it is decoded.
     """
     there = [i for i, row in enumerate(records.rows) if row["error"] is None]
     batch = Batch()
@@ -153,6 +159,7 @@ def examined(
                 records.add(at, got)
                 continue
             batch.add(records.sample(at, got.span), got, items[got.index][0], views, reader)
+            tick()
             if batch.is_full:
                 yield batch
                 batch = Batch()
@@ -161,7 +168,12 @@ def examined(
 
 
 def decoded(
-    build: Store, samples: pa.Table, views: Sequence[DecodeRequest], stage: str = "annotate", reader: str = "pyav"
+    build: Store,
+    samples: pa.Table,
+    views: Sequence[DecodeRequest],
+    stage: str = "annotate",
+    reader: str = "pyav",
+    tick: Callable[[], object] = int,
 ) -> Iterator[Batch]:
     """Samples decoded again, in the batches of `examined`.
 
@@ -169,11 +181,13 @@ def decoded(
         samples: of SAMPLES.
         stage: that a failure names.
         reader: of video, as in the recipe.
+        tick: is called for each sample as it is decoded.
     """
     rows = samples.to_pylist()
     batch = Batch(stage)
     for got, data in views_of(build, rows, views, reader):
         batch.add(rows[got.index], got, data, views, reader)
+        tick()
         if batch.is_full:
             yield batch
             batch = Batch(stage)

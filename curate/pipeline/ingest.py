@@ -6,7 +6,7 @@ models. What the driver gets is a row a partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -83,6 +83,7 @@ def ingest(
     cluster: Cluster,
     stages: Mapping[str, Stage],
     computes: Mapping[str, Asked],
+    before: Callable[[Sequence[Unit]], None],
 ) -> Ingested:
     """List, fetch, cut and annotate whatever is not committed yet; where there is no stage `annotate`, only fetch.
 
@@ -90,6 +91,7 @@ def ingest(
         groups: of signals that are computed of all samples, with the devices that they run on.
         computes: by signal what the recipe says of its pool.
         stages: `ingest` (records) and `annotate` (samples), whose progress is shown while the plan runs.
+        before: is told the units that are to be read, before any is.
     """
     by_name = {source.name: source for source in sources}
     folders = ["fetched", "records", "samples", *(f"signals/{g.name}" for g in groups)]
@@ -113,6 +115,7 @@ def ingest(
             told["annotate"].add({"total": one.samples, "reused": one.samples})
     counts, spent = Decodes(), Spent()
     if units:
+        before(units)
         known_sources = {one.partition.source for one in found} if recipe.max_failed < 1 else set(by_name)
         leading = leading_units(units, known_sources)
         found += _read(

@@ -42,6 +42,7 @@ class Plan:
         streams: token streams with their codec cards.
         computes: by signal what its model is to run on, as the recipe says it.
         lines: by signal where the recipe names its device, where it does.
+        places: by signal where the recipe names it, where it does.
         kept: names of the signals of the second look: those that the recipe says are for kept samples, and all that
             read what these give.
     """
@@ -52,6 +53,7 @@ class Plan:
     streams: list[StreamPlan]
     computes: dict[str, Compute]
     lines: dict[str, tuple[str | int, ...]]
+    places: dict[str, tuple[str | int, ...]]
     kept: frozenset[str] = frozenset()
 
     @property
@@ -78,10 +80,13 @@ def make_plan(file: RecipeFile) -> Plan:
     signals: list[Signal] = []
     computes: dict[str, Compute] = {}
     lines: dict[str, tuple[str | int, ...]] = {}
+    places: dict[str, tuple[str | int, ...]] = {}
 
     def compute(signal: Signal, use: Compute, *at: str | int) -> None:
         with _at(file, (*at, "compute")):
             computes[signal.name], signal.on = _run_on(signal.name, signal.cost, use, recipe.compute)
+        if at:
+            places[signal.name] = at
         if "device" in use.model_fields_set:
             lines[signal.name] = (*at, "compute", "device")
 
@@ -124,7 +129,7 @@ def make_plan(file: RecipeFile) -> Plan:
         with _at(file, ("decide", "near_duplicates", i)):
             check_near_duplicates([near], fields)
             _check_first([near.embedding, *near.keep], ordered, kept)
-    return Plan(file, ordered, fields, streams, computes, lines, kept)
+    return Plan(file, ordered, fields, streams, computes, lines, places, kept)
 
 
 def _second_look(signals: Sequence[Signal], said: Collection[str]) -> frozenset[str]:

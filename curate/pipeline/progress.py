@@ -20,8 +20,11 @@ from curate.pipeline.rate import Rate
 from curate.schema.errors import CurateError
 from curate.schema.events import Counts, Dashboard, StageEnd, StageProgress, StageStart
 
+FIRST_SECONDS = 1.0
+"""When a stage first says where it is."""
+
 PLAIN_SECONDS = 10.0
-"""How often a stage says where it is when the output is not a terminal."""
+"""How often it says so then, when the output is not a terminal."""
 
 
 class Stage:
@@ -57,7 +60,7 @@ class Stage:
         self._beside = beside
         self._counts = Counts(stage=name, unit=unit, total=total, reused=reused)
         self._every = every
-        self._queued = 0
+        self._queued = self._decoded = 0
         self._rate = Rate()
         self._counting = threading.Lock()
         self._started = time.monotonic()
@@ -109,11 +112,20 @@ class Stage:
             self._bar.update(self._task, total=self._counts.total)
 
     def at(
-        self, total: int = 0, reused: int = 0, passed: int = 0, failed: int = 0, retries: int = 0, queued: int = 0
+        self,
+        total: int = 0,
+        reused: int = 0,
+        passed: int = 0,
+        failed: int = 0,
+        retries: int = 0,
+        queued: int = 0,
+        decoded: int = 0,
     ) -> None:
         """Where the stage is, counted elsewhere."""
         with self._counting:
-            self._queued = max(0, queued)  # a task that is done again leaves the queue twice
+            # a task that is done again leaves the queue twice, and one that died leaves what it had decoded
+            self._queued = max(0, queued)
+            self._decoded = max(0, decoded)
             before = self._counts
             now = {"total": total, "reused": reused, "passed": passed, "failed": failed, "retries": retries}
             self._counts = before.model_copy(update=now)
@@ -139,6 +151,7 @@ class Stage:
         now = time.monotonic()
         with self._counting:
             counts, queued, rate = self._counts, self._queued, self._rate.per_second(now)
+            decoded = self._decoded
         left = max(0, counts.total - counts.done)
         return StageProgress(
             **dict(counts),
@@ -146,10 +159,13 @@ class Stage:
             rate=rate,
             eta_seconds=round(left / rate, 3) if rate else None,
             queued=queued,
+            decoded=decoded,
         )
 
     def _tick(self) -> None:
-        while not self._ended.wait(self._every):
+        wait = min(FIRST_SECONDS, self._every)
+        while not self._ended.wait(wait):
+            wait = self._every
             at = self.now()
             if isinstance(self._console, JsonConsole):
                 self._console.emit(at)
@@ -242,6 +258,8 @@ def _others(counts: Counts) -> list[str]:
     parts = [f"{getattr(counts, name)} {name}" for name in [*names, "reused"] if getattr(counts, name)]
     if counts.retries:
         parts.append("1 retry" if counts.retries == 1 else f"{counts.retries} retries")
+    if isinstance(counts, StageProgress) and counts.decoded:
+        parts.append(f"{counts.decoded} decoded")
     if isinstance(counts, StageProgress) and counts.queued:
         parts.append(f"{counts.queued} queued")
     return parts

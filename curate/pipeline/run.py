@@ -30,6 +30,7 @@ from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
 from curate.pipeline.placement import Pool
 from curate.pipeline.plan import Plan, pools, settle
+from curate.pipeline.preflight import Preflight
 from curate.pipeline.progress import Stage, together
 from curate.pipeline.read_log import READ_LOG
 from curate.pipeline.retry import reset_failures
@@ -44,7 +45,7 @@ from curate.schema.events import Forecast, Outcomes
 from curate.schema.manifest import MANIFEST, Manifest
 from curate.schema.verdict import Outcome
 from curate.shards.pack import Tokenized
-from curate.sources.base import Source
+from curate.sources.base import Source, Unit
 from curate.sources.entry import Entry
 from curate.storage import Store
 from curate.storage.bucket import endpoint_env
@@ -113,7 +114,17 @@ def run(
             again = reset_failures(build, lease, cluster.engine(), plan.groups, readers)
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader, plan.kept)
-        context = RunContext(plan, build, cluster, console, paths, decodes)
+        preflight = Preflight(plan, build, cluster.address is None, lambda said: console.print(f"check      {said}"))
+        context = RunContext(plan, build, cluster, console, paths, decodes, preflight)
+
+        def before(units: Sequence[Unit]) -> None:
+            preflight.write()
+            preflight.room(sources, units, build)
+            used = plan.groups if until in (None, "look") else [g for g in plan.groups if not g.is_second]
+            preflight.signals(s.name for g in used for s in g.signals if until != "ingest")
+            if until is None:
+                preflight.streams()
+
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
         if until != "ingest":
             stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"])
@@ -121,7 +132,7 @@ def run(
             groups = groups_of(signals, plan.kept)
             first = [group for group in groups if not group.is_second]
             with together(*stages.values()):
-                found = ingest(build, recipe, sources, first, paths, cluster, stages, plan.computes)
+                found = ingest(build, recipe, sources, first, paths, cluster, stages, plan.computes, before)
             decodes.add(found.decodes)
             context.spent.update(found.spent)
             for i, source in enumerate(sources):
@@ -222,6 +233,7 @@ def _tokenize(run: RunContext, work: Sequence[Work]) -> tuple[list[Tokenized], d
     told.add({"total": reused, "reused": reused})
     with Stage(run.console, "tokenize", kept, "samples") as stage:
         if todo:
+            run.preflight.streams()
             run.cluster.start()
             verdicts = {one.partition.name: one.verdicts for one in todo}
             board = Board()

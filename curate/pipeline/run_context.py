@@ -10,6 +10,7 @@ from curate.media.decodes import Decodes
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.paths import Paths
 from curate.pipeline.plan import Plan
+from curate.pipeline.preflight import Preflight
 from curate.pipeline.spent import Spent
 from curate.storage import Store
 
@@ -25,6 +26,7 @@ class RunContext:
         console: where its progress goes.
         paths: names of its fragments.
         decodes: what was decoded; stages add to it.
+        preflight: tries what is to be used, before it is.
         spent: where the time of tasks went; stages add to it.
     """
 
@@ -34,4 +36,5 @@ class RunContext:
     console: Console
     paths: Paths
     decodes: Decodes
+    preflight: Preflight
     spent: Spent = field(default_factory=dict)

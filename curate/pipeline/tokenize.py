@@ -10,7 +10,7 @@ where there are some, which get the views over the plan and commit the stream's 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from curate.media.guarded import decodes
 from curate.pipeline.annotate import Context
 from curate.pipeline.blocks import LOST, failures_of, unpack_views, view_name
+from curate.pipeline.board import Ticks
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
@@ -133,13 +134,14 @@ class _Worker:
         self._context, self._later = context, later
 
     def _batches(
-        self, row: pa.Table, todo: pa.Table, streams: Sequence[StreamPlan]
+        self, row: pa.Table, todo: pa.Table, streams: Sequence[StreamPlan], tick: Callable[[], object] = int
     ) -> Iterator[tuple[Batch, dict[str, pa.ChunkedArray]]]:
         """Samples of a partition with the views of some streams, and by name the fields that they read.
 
         Args:
             row: of the partition.
             todo: rows of `kept_samples`.
+            tick: is called for each sample as it is decoded.
         """
         build, paths, partition = self._context.build, self._context.paths, partition_of(row)
         samples = read_table(build, paths.samples(partition.name, partition.source))
@@ -150,7 +152,7 @@ class _Worker:
         fields = field_values(build, paths, partition, samples, rows, looked, wanted)
         views = sorted({s.view for s in streams if s.view is not None}, key=view_name)
         done = 0
-        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader):
+        for batch in decoded(build, samples.select(SAMPLES.names), views, "tokenize", paths.reader, tick):
             count = len(batch.views)
             yield batch, {name: column.slice(done, count) for name, column in fields.items()}
             done += count
@@ -248,8 +250,8 @@ class Encode(_Worker):
             todo: rows of `kept_samples`.
         """
         streams = [*(fragment.stream for fragment in made), *later]
-        shown = 0
-        for batch, fields in over_records(self._batches(row, todo, streams)):
+        shown, ticks = 0, Ticks(self._context.board, "tokenize")
+        for batch, fields in over_records(self._batches(row, todo, streams, ticks)):
             keys = batch.samples.select(KEY_NAMES)
             for fragment in made:
                 view, field = fragment.stream.view, fragment.stream.field
@@ -263,6 +265,7 @@ class Encode(_Worker):
                 flow.add(_flowing(batch, fields, later))
                 if flow.is_over and not made:
                     return  # each later worker decodes for itself
+            self._context.board.add("tokenize", decoded=-ticks.take())
             if not self._later:
                 failed = len({sid for fragment in made for sid in fragment.failed})
                 self._context.board.add("tokenize", passed=len(batch.views) - failed + shown, failed=failed - shown)

@@ -46,12 +46,13 @@ class StageStart(Counts):
 
 
 class StageProgress(Counts):
-    """Where a stage is, every ten seconds."""
+    """Where a stage is, a second after it began and every ten seconds."""
 
     event: Literal["progress"] = Field("progress", description="what this line is")
     seconds: float = Field(ge=0, description="since the stage began")
     rate: float | None = Field(None, ge=0, description="inputs a second over the last minute; null until it is known")
     eta_seconds: float | None = Field(None, ge=0, description="to the stage's end at that rate")
+    decoded: Count = Field(0, description="inputs that are decoded and not done; no part of the sum")
     queued: Count = Field(0, description="partitions that wait for a worker of this stage, of those known by now")
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from curate.media.requests import Audio
+from curate.models.hub import check_hub
 from curate.models.named import bytes_of
 from curate.models.package_files import fingerprint, gpu_share, package_file, package_version
 from curate.models.passes import DeviceMemoryError, NotFiniteError, fitting, is_device_full
@@ -138,6 +139,14 @@ class Asr(Signal):
             )
         self._batched: Any = BatchedInferencePipeline(self._whisper)
         self._at_once = on.batch
+
+    def check_files(self) -> str | None:
+        model = self.options.model
+        if model is None or _looks_local(model):
+            return None  # the constructor looked for the one, `version` looks for the other
+        if "/" in model:
+            return check_hub(model, ["model.bin"])
+        return f"whether the speech model {model} is in this machine's cache, or can be fetched, was not tried"
 
     def version(self) -> str:
         code = f"1+faster-whisper-{package_version('faster-whisper')}-ctranslate2-{package_version('ctranslate2')}"

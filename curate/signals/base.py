@@ -145,6 +145,17 @@ class Signal(ABC):
     def load(self) -> None:  # noqa: B027 - optional to override
         """Load models onto `on.device`, in `on.dtype`; called once in each worker before the first batch."""
 
+    def check_files(self) -> str | None:
+        """Look for what `load` wants, before any work; loads nothing, and takes no longer than a question to a server.
+
+        Returns:
+            A sentence where something will be fetched first; None where all is here, or nothing is known of it.
+
+        Raises:
+            CurateError: something is not here, and cannot be fetched.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027 - optional to override
         """Give back what does not end with the object, such as a process; it may be loaded again."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.models.named import LIBRARIES, bytes_of, weights_of
+from curate.models.named import LIBRARIES, bytes_of, check_source, weights_of
 from curate.models.package_files import package_version
 from curate.models.passes import NotFiniteError, Passes, fitting
 from curate.models.torch_threads import one_torch_thread
@@ -109,6 +109,9 @@ class CaptionPerplexity(TextSignal):
         begin, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         self._begin = [begin] if begin is not None else [end] if end is not None else []
         self._most = min(self.options.max_tokens, getattr(net.config, "max_position_embeddings", 1 << 30))
+
+    def check_files(self) -> str | None:
+        return check_source(self.options.model)
 
     def version(self) -> str:
         return f"1+transformers-{package_version('transformers')}+{weights_of(self.options.model)}"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate import plugins
-from curate.models.named import LIBRARIES, bytes_of, weights_of
+from curate.models.named import LIBRARIES, bytes_of, check_source, weights_of
 from curate.models.package_files import package_version
 from curate.models.passes import NotFiniteError, Passes, fitting, raised
 from curate.models.torchvision_shim import ensure_torchvision
@@ -38,6 +38,10 @@ class Captioner(Protocol):
 
     def load(self) -> None:
         """Load the model, once in each worker. Raises CurateError where it cannot be had."""
+
+    def check_files(self) -> str | None:
+        """Look for what `load` wants, as `Signal.check_files`."""
+        return None
 
     def version(self) -> str:
         """What the captions depend on beside the image; cheap. Another version captions anew."""
@@ -125,6 +129,9 @@ class TransformersCaptioner(Captioner):
         with fitting(f"the captioner {self.model}", self.on):
             self._model = model.to(self.on.device).eval()
         self._passes = Passes(self.model, self.on)
+
+    def check_files(self) -> str | None:
+        return check_source(self.model)
 
     def version(self) -> str:
         return f"transformers-{package_version('transformers')}+{weights_of(self.model)}"

@@ -27,11 +27,11 @@ from curate.signals import answers, base, prompts
 from curate.signals.base import AUDIBLE, VISUAL, Batch, Result, Signal, Text, Unloaded, failure_of
 from curate.signals.caption import clean
 from curate.signals.captioner import MAX_NEW_TOKENS, PROMPT, Captioner, TransformersCaptioner, captioner_of
-from curate.signals.endpoint import Answer, Endpoint, max_tokens_of
+from curate.signals.endpoint import Answer, Endpoint, check_endpoint, max_tokens_of
 from curate.signals.kept import Kept
 from curate.signals.meter import Meter, RemoteMeter
 from curate.signals.presets import PRESETS, Preset
-from curate.signals.serve import Server, check_command
+from curate.signals.serve import Server, check_command, find_program
 
 QUALITY = 90
 """Of the JPEG that is sent, 1 to 95."""
@@ -131,6 +131,16 @@ class CaptionerSignal(Signal):
         )
         # as text, for the order of a schema's properties is asked for too
         return said | {"prompt": self.template, "schema": json.dumps(self.schema)}
+
+    def check_files(self) -> str | None:
+        if self._local is not None:
+            look = getattr(self._local, "check_files", None)  # one of your own need not derive from Captioner
+            told: str | None = look() if look is not None else None
+            return told
+        if self.use.serve is not None:
+            find_program(self.use)
+            return None
+        return check_endpoint(self.use)
 
     def version(self) -> str:
         return VERSION if self._local is None else f"{VERSION}+{self._local.version()}"

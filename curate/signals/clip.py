@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from curate.media.requests import Frames
-from curate.models.clip_weights import check_weights, fetch_weights, weights_name
+from curate.models.clip_weights import check_weights, fetch_weights, look_for_weights, weights_name
+from curate.models.hub import check_hub
 from curate.models.named import LIBRARIES, bytes_of
 from curate.models.onnx_tower import on_cpu
 from curate.models.package_files import package_file, package_version
@@ -138,6 +139,15 @@ class Clip(Signal):
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(preprocess["mean"], device=device).view(shape)
         self._std = torch.tensor(preprocess["std"], device=device).view(shape)
+
+    def check_files(self) -> str | None:
+        use = self.options
+        words = _config(use.model)["text_cfg"].get("hf_tokenizer_name")
+        told = [
+            look_for_weights(use.model, use.pretrained),
+            check_hub(words, ["tokenizer*", "*.model", "vocab*"]) if words else None,
+        ]
+        return "; ".join(one for one in told if one) or None
 
     def version(self) -> str:
         source = weights_name(self.options.pretrained)

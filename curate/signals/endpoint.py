@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BACK_OFF = 1.0
 """Seconds before the second attempt; twice as many before each further one, all shortened by up to a half by chance."""
 
+CHECK_SECONDS = 5.0
+"""How long an endpoint may take to say that it is there, before a run."""
+
 MAX_BYTES = 4 << 20
 """Of an answer; a longer one is read no further."""
 
@@ -158,10 +161,9 @@ class Endpoint:
 
     def _refused(self, response: httpx.Response, answer: bytes) -> Exception:
         """What a status other than 200 means."""
-        status, name, calls = response.status_code, self._use.name, self._use.calls
+        status, name = response.status_code, self._use.name
         if status in (401, 403):
-            what = f"refuses the key of {calls.api_key_env}" if self._key else "asks for a key"
-            return CurateError(f"captioner {name}: its endpoint {what} (status {status})", "see calls.api_key_env")
+            return _unwelcome(self._use, bool(self._key), status)
         if status == 404:
             return CurateError(
                 f"captioner {name}: its endpoint has no model {self._use.model}, or no chat completions (status 404)",
@@ -203,6 +205,49 @@ class Endpoint:
         if not isinstance(text, str) or not text.strip():
             raise AnswerError("it answers nothing")
         return Answer(text, model if isinstance(model, str) and model else self._use.model)
+
+
+def check_endpoint(use: CaptionerUse) -> str | None:
+    """Ask a captioner's endpoint which models it has (GET .../models). A caption is not asked for.
+
+    Returns:
+        A sentence where it does not tell, or tells of others; None where it has the model.
+
+    Raises:
+        CurateError: nobody answers there, or the key is refused.
+    """
+    import httpx
+
+    key = key_of_environment(use)
+    try:
+        answer = httpx.get(
+            f"{str(use.endpoint).rstrip('/')}/models",
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=CHECK_SECONDS,
+        )
+    except httpx.HTTPError as exc:
+        late = isinstance(exc, httpx.TimeoutException)
+        what = f"does not answer within {CHECK_SECONDS:g} s" if late else "cannot be connected to"
+        raise CurateError(
+            f"captioner {use.name}: its endpoint {what}", "start its server, or mend `endpoint`, the base url"
+        ) from None
+    if answer.status_code in (401, 403):
+        raise _unwelcome(use, bool(key), answer.status_code)
+    try:
+        models = [str(one["id"]) for one in answer.json()["data"]] if answer.status_code == 200 else []
+    except (ValueError, KeyError, TypeError, RecursionError):
+        models = []
+    if use.model in models:
+        return None
+    if not models:
+        return f"captioner {use.name}: its endpoint answers and does not tell its models; {use.model} was not tried"
+    told = ", ".join(models[:5]) + (f" and {len(models) - 5} more" if len(models) > 5 else "")
+    return f"captioner {use.name}: its endpoint does not name {use.model} among its models: {told[:_SAID]}"
+
+
+def _unwelcome(use: CaptionerUse, has_key: bool, status: int) -> CurateError:
+    what = f"refuses the key of {use.calls.api_key_env}" if has_key else "asks for a key"
+    return CurateError(f"captioner {use.name}: its endpoint {what} (status {status})", "see calls.api_key_env")
 
 
 def max_tokens_of(use: CaptionerUse) -> int:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.models.named import LIBRARIES, bytes_of, weights_of
+from curate.models.named import LIBRARIES, bytes_of, check_source, weights_of
 from curate.models.package_files import package_version
 from curate.models.passes import Passes, raised
 from curate.schema.fields import Resources
@@ -41,6 +41,9 @@ class TransformersSignal(LabelSignal):
         from curate.models.image_model import ImageModel
 
         self._model = ImageModel(self.auto, self.options.source, self.on)
+
+    def check_files(self) -> str | None:
+        return check_source(self.options.source)
 
     def version(self) -> str:
         return f"1+transformers-{package_version('transformers')}+{weights_of(self.options.source)}"
@@ -88,6 +91,9 @@ class WeightsSignal(LabelSignal):
 
     cost = Resources(cpus=1, model=True)
     options: Any
+
+    def check_files(self) -> str | None:
+        return check_source(self.options.weights)
 
     def version(self) -> str:
         return f"1+{weights_of(self.options.weights)}"

@@ -41,12 +41,7 @@ class Server:
     def __init__(self, use: CaptionerUse) -> None:
         assert use.serve is not None
         self._use, self._command = use, use.serve
-        program = shlex.split(use.serve)[0]
-        if shutil.which(program) is None:
-            raise CurateError(
-                f"captioner {use.name}: there is no program `{program}` to serve its model with",
-                "install it where workers run: pip install vllm gives `vllm serve`",
-            )
+        find_program(use)
         self._process: subprocess.Popen[bytes] | None = None
         self._leash: int | None = None
         self._log: IO[bytes] | None = None
@@ -123,6 +118,20 @@ class Server:
             f"captioner {self._use.name}: the server of its model {what}"
             + (f"; its last words: {words}" if words else ""),
             "try its command by itself: " + self._command,
+        )
+
+
+def find_program(use: CaptionerUse) -> None:
+    """Refuse a captioner whose `serve` names a program that this machine does not have.
+
+    Raises:
+        CurateError: there is none.
+    """
+    program = shlex.split(use.serve or "")[0]
+    if shutil.which(program) is None:
+        raise CurateError(
+            f"captioner {use.name}: there is no program `{program}` to serve its model with",
+            "install it where workers run: pip install vllm gives `vllm serve`",
         )
 
 

@@ -182,6 +182,15 @@ class Source(ABC):
         except Exception as exc:  # of another's code: the unit fails, with the reason, and no other
             yield lost(unit, self.licence, exc)
 
+    def weight(self, units: Sequence[Unit], build: Store) -> float | None:
+        """Bytes of the media of some units, about, by a look that costs little; None where nobody knows before they
+        are read.
+
+        Args:
+            build: that the units were listed to.
+        """
+        return None
+
     def fingerprint(self) -> Any:
         """JSON value of the source's own options that change what is read and that entries do not tell."""
         own = [self.options.model_dump(mode="json")] if self._given else []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -34,6 +34,9 @@ AT_ONCE = 16
 
 FEWEST, MEAN, MOST = 512, 1024, 4096
 """Names of a page."""
+
+WEIGHED = 64
+"""Files of a folder whose sizes tell what the others weigh."""
 
 TURN, LOOKED_AT = 32, 1 << 15
 """Names of each folder that a glance begins with, 32 times as many with each further turn; and most names of all."""
@@ -203,6 +206,16 @@ class Folders(Source):
             self.name, uri, 0, words.text, words.licence or self.licence, meta_json(words.meta), location, unit
         )
 
+    def weight(self, units: Sequence[Unit], build: Store) -> float:
+        """As a bucket lists them; of a folder by the files of some names of a page in its middle."""
+        if is_remote(self.address) or not units:
+            return sum(unit.bytes for unit in units)
+        names = _page(units[len(units) // 2], build)
+        some = names[:: -(-len(names) // WEIGHED)]
+        sizes = [size for named in some if (size := _size(Path(self.address) / named.name)) is not None]
+        mean = sum(sizes) / len(sizes) if sizes else 0.0
+        return mean * sum(int(unit.detail["names"]) for unit in units)
+
     def nothing(self, said: Entry | None) -> CurateError:
         return CurateError(
             f"source {self.name!r}: no media files in {self.address}",
@@ -216,6 +229,14 @@ def _page(unit: Unit, build: Store) -> list[Named]:
     table = read_table(build, str(unit.detail["page"]))
     rows = zip(*(column.to_pylist() for column in table.select(PAGE.names).columns), strict=True)
     return [Named(os.fsdecode(name), *rest) for name, *rest in rows]
+
+
+def _size(path: Path) -> int | None:
+    """None where it is gone, or a link to nothing."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def pages(names: Iterable[Named]) -> Iterator[list[Named]]:

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -131,6 +131,9 @@ class Tars(Source):
     def state(self, unit: Unit, build: Store) -> str:
         size, version = state_of(unit.address)
         return f"{size} {version}" if version else ""
+
+    def weight(self, units: Sequence[Unit], build: Store) -> float:
+        return sum(unit.bytes for unit in units)
 
     def nothing(self, said: Entry | None) -> CurateError:
         base, tars = self._tars()

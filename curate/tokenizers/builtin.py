@@ -63,6 +63,20 @@ COSTS = {
 """What one worker of a tokenizer takes, and the numbers that it can compute in, by its architecture: a table, so that
 who plans a run imports no network."""
 
+FILES = {
+    "text-bpe": ("tokenizer.json",),
+    "labelled": ("labels.json",),
+    "cosmos-di": ("encoder.jit", "decoder.jit"),
+    "cosmos-dv": ("encoder.jit", "decoder.jit"),
+    "4m-labels": ("labels.json",),
+    "4m-words": ("words.json",),
+    "4m-wordpiece": ("tokenizer.json",),
+    "lyra": ("soundstream_encoder.tflite", "quantizer.tflite", "lyragan.tflite"),
+    "continuous": ("encoder.json",),
+    "t5": ("weights.safetensors", "tokenizer.json", "config.json"),
+}
+"""Files that a tokenizer reads beside its card, by its architecture, where that is not `weights.safetensors` alone."""
+
 ENCODERS = {
     "efficientnet-lite0": "curate.models.encoders:EfficientNetEncoder",
     "open_clip": "curate.models.encoders:OpenClipEncoder",

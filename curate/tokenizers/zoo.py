@@ -15,8 +15,8 @@ from curate.schema.fields import Resources
 from curate.schema.nearest import nearest
 from curate.schema.package_data import data_folder
 from curate.tokenizers.base import Tokenizer
-from curate.tokenizers.builtin import ARCHITECTURES, COSTS
-from curate.tokenizers.folders import CARD, read_card
+from curate.tokenizers.builtin import ARCHITECTURES, COSTS, FILES
+from curate.tokenizers.folders import CARD, WEIGHTS, read_card
 
 DEFAULTS = {
     "image": "image-fsq-64k",
@@ -84,6 +84,23 @@ def cost(name: str) -> Resources:
         return found
     architecture = card(name).architecture
     return COSTS[architecture] if architecture in COSTS else getattr(class_of(architecture), "cost", Resources())
+
+
+def check_files(name: str) -> None:
+    """Look for the files of a tokenizer, before any work; none is read. Of one of your own nothing is known.
+
+    Raises:
+        CurateError: one is missing, or empty.
+    """
+    if plugins.is_foreign("tokenizer", name):
+        return
+    place, architecture = folder(name), card(name).architecture
+    wanted = FILES.get(architecture, (WEIGHTS,) if architecture in ARCHITECTURES else ())
+    for file in wanted:
+        if not (place / file).is_file() or not (place / file).stat().st_size:
+            raise CurateError(
+                f"the tokenizer {place.name} lacks {file}, which its card is of: {place}", "fetch or make it again"
+            )
 
 
 def load(name: str, device: str = "cpu", dtype: str = "float32", batch: int | None = None) -> Tokenizer:

@@ -22,6 +22,7 @@ from job_head import TOKEN, Head, free_port, ray_head, shell
 from job_proxy import Proxy
 from PIL import Image
 
+from curate.cli import job_entry
 from curate.cli.job_address import DEFAULT_ADDRESS, resolve_address
 from curate.cli.job_package import pack
 from curate.cli.job_server import Unreachable
@@ -260,7 +261,8 @@ def test_a_recipe_travels_as_it_is_and_junk_does_not(project: Path, tmp_path: Pa
     package = pack(RecipeFile.load(project), [project.parent / "media"], code=False, to=tmp_path / "sent")
     assert package.variables == ["DATA"]
     assert package.code == []
-    assert sorted(files(package.folder)) == ["media/0.png", "media/1.png", "media/2.png", project.name]
+    sent = [job_entry.NEEDS, job_entry.FILE, "media/0.png", "media/1.png", "media/2.png", project.name]
+    assert sorted(files(package.folder)) == sorted(sent)
     assert (package.folder / package.recipe).read_text() == project.read_text()
 
 

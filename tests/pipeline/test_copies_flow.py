@@ -55,6 +55,7 @@ def test_a_caption_of_forty_samples_takes_them_away(tmp_path: Path) -> None:
     assert "(recipe: copies max 39)" in said
 
 
+@pytest.mark.long
 def test_what_a_captioner_says_too_often_is_dropped_at_the_second_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

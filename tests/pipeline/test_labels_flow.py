@@ -124,6 +124,7 @@ def test_the_card_shows_labels_as_any_signal(built: Path) -> None:
     assert json.loads(Project(built).curate("verify", built / "build", "--json").stdout)["problems"] == []
 
 
+@pytest.mark.long
 def test_another_tokenizer_of_the_same_labels_computes_no_label_again(built: Path, tmp_path: Path) -> None:
     """The build goes on with another image tokenizer of the same edges: fragments of signals are as they were."""
     root = tmp_path / "again"

@@ -213,6 +213,7 @@ def test_a_lowered_threshold_looks_at_the_newcomers_alone_and_gives_the_bytes_of
     assert place.calls == [], "also where it was of no use in between"
 
 
+@pytest.mark.long
 def test_what_fails_at_the_second_look_is_failed_and_can_be_tried_again(built: Built) -> None:
     place = built.place
     place.breaks.touch()
@@ -234,6 +235,7 @@ def test_near_duplicates_cannot_wait_for_what_is_looked_at_after_them(built: Bui
         built.place.run("never", ("keep: [pixels]", "keep: [redness]"))
 
 
+@pytest.mark.long
 def test_a_run_says_its_second_looks_and_what_they_saved(built: Built) -> None:
     place = built.place
     place.write()

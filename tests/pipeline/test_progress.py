@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from curate.pipeline import rate as rates
+from curate.pipeline.board import Ticks
 from curate.pipeline.json_console import JsonConsole
 from curate.pipeline.progress import Stage, _speed, say_dashboard
 from curate.pipeline.rate import Rate
@@ -63,6 +64,34 @@ def test_a_stage_that_waits_for_its_models_is_seen_to_live_and_promises_nothing(
         stage.add(4)
     first, *_ = out.getvalue().splitlines()
     assert first == "annotate   0/4 samples"
+
+
+def test_samples_of_a_batch_are_told_as_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, told = [0.0], list[int]()
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    class Heard:
+        def add(self, stage: str, **counts: int) -> None:
+            told.append(counts["decoded"])
+
+    ticks = Ticks(Heard(), "annotate")  # type: ignore[arg-type]
+    for _ in range(10):
+        clock[0] += 0.2
+        ticks()
+    assert told == [3, 3, 3]
+    assert ticks.take() == 9
+    assert ticks.take() == 0
+
+
+def test_what_is_decoded_is_shown_and_no_part_of_the_sum() -> None:
+    console, out = log()
+    with Stage(console, "annotate", 0, "samples", every=0.05) as stage:
+        stage.at(total=4, passed=1, decoded=2)
+        time.sleep(0.12)
+        stage.at(total=4, passed=4)
+    first, *_, last = out.getvalue().splitlines()
+    assert first == "annotate   1/4 samples, 2 decoded"
+    assert last.startswith("annotate   4/4 samples in")
 
 
 def test_a_stage_that_decides_ends_with_its_sum() -> None:

@@ -320,6 +320,7 @@ def test_a_trial_of_a_build(project: Project, tmp_path: Path) -> None:
         assert "A trial, not the whole" in (build / page).read_text()
 
 
+@pytest.mark.long
 def test_a_share_of_a_build(project: Project, tmp_path: Path) -> None:
     dry = project.run(tmp_path / "whole", "--sample", "0.6", "--dry-run")
     [drawn] = re.findall(r"source here: (\d+) records", dry.stdout)

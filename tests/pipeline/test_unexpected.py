@@ -17,6 +17,8 @@ from small import RECIPE, Project, digests, processes_under
 
 from curate.cli.unexpected import Sifted, servers_said
 from curate.pipeline.error_location import cause_of, location_of, note
+from curate.pipeline.user_errors import user_errors
+from curate.schema.errors import CurateError
 
 
 def said_well(done: subprocess.CompletedProcess[str]) -> str:
@@ -101,3 +103,15 @@ def test_what_servers_report_is_put_aside_and_the_rest_passes(capsys: pytest.Cap
     print("a library's word", file=sifted)
     assert capsys.readouterr().out == "a library's word\n"
     assert [line.rstrip() for line in servers_said] == ["\x1b[33m(raylet)\x1b[0m WARNING: 8 PYTHON worker processes"]
+
+
+def test_of_an_actors_text_the_sentence_and_the_way_out_are_left() -> None:
+    said = (
+        "ray::MapWorker(MapBatches(Annotate)).submit() (pid=1)\n  File ..., in load\n"
+        "curate.schema.errors.CurateError: the weights are not there\n  fetch them\n\n"
+        "The above exception was the direct cause of the following exception:\n\n"
+        "ray::MapWorker(MapBatches(Annotate)).submit() (pid=1)\nray.exceptions.UserCodeException: UDF failed"
+    )
+    with pytest.raises(CurateError) as error, user_errors():
+        raise RuntimeError(said)
+    assert (error.value.message, error.value.hint) == ("the weights are not there", "fetch them")
