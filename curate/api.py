@@ -154,8 +154,6 @@ def execute(
     """Connect to Ray and run a plan; see `curate.pipeline.run.run`. Of a trial's sources, the result has a forecast."""
     from curate.card import write_card
     from curate.pipeline.cluster import connect
-    from curate.pipeline.forecast import Took, forecast
-    from curate.pipeline.ingest import requests_at_once
     from curate.pipeline.run import run as run_plan
 
     # what Ray Data logs of its insides is not for a user; what goes wrong is raised as well
@@ -173,6 +171,9 @@ def execute(
         done = run_plan(plan, sources, build, cluster, console, write_card, retry_failed=retry_failed, until=until)
         if done.manifest is None or done.manifest.trial is None:
             return done
+        from curate.pipeline.forecast import Took, forecast
+        from curate.pipeline.ingest import requests_at_once
+
         took = None
         if is_fresh:
             seconds, has = time.monotonic() - begun, cluster.capacity

@@ -123,7 +123,7 @@ class Preflight:
                 "a build holds its media as they came: choose another --out, or s3://bucket/prefix; or try --limit",
             )
         is_tight = ROOM * media > free
-        if told or is_tight:
+        if (told and len(unknown) < len(weights)) or is_tight:
             self._say(f"room: the media weigh about {_size(media)}; {_size(free)} are free on the disk of {place}")
         if told and unknown:
             self._say(f"room: what the media of {', '.join(unknown)} weigh is not known before they are fetched")

@@ -30,6 +30,7 @@ annotate:
 tokenize:
   streams:
     - {{name: caption, tokenizer: text-bpe-8k}}
+max_failed: 1
 """
 
 
