@@ -124,7 +124,8 @@ class Preflight:
             )
         is_tight = ROOM * media > free
         if (told and len(unknown) < len(weights)) or is_tight:
-            self._say(f"room: the media weigh about {_size(media)}; {_size(free)} are free on the disk of {place}")
+            more = f"{_size(media)} more" if there else _size(media)
+            self._say(f"room: the media weigh about {more}; {_size(free)} are free on the disk of {place}")
         if told and unknown:
             self._say(f"room: what the media of {', '.join(unknown)} weigh is not known before they are fetched")
 
