@@ -27,6 +27,7 @@ class Captioner(Protocol):
     """Says in words what an image shows. One of your own derives from it and writes `__call__`, and `load` and
     `version` where it has a model: `examples/plugins/captioner.py`. One that can do several images at once may have a
     method `batch(frames)` too, which gives a caption for each, or an exception; on a GPU up to `on.batch` come at once.
+    And one whose model lies in files may have `check_files()`, as `Signal.check_files`.
 
     Attributes:
         cost: what a worker takes, and what it can compute in.
@@ -38,10 +39,6 @@ class Captioner(Protocol):
 
     def load(self) -> None:
         """Load the model, once in each worker. Raises CurateError where it cannot be had."""
-
-    def check_files(self) -> str | None:
-        """Look for what `load` wants, as `Signal.check_files`."""
-        return None
 
     def version(self) -> str:
         """What the captions depend on beside the image; cheap. Another version captions anew."""

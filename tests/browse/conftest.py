@@ -109,7 +109,7 @@ def address(browsed_build: Path, served: Served) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it holds a running event loop, beside which later modules could run none
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
