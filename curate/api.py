@@ -16,7 +16,7 @@ from rich.console import Console
 from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
 from curate.pipeline.progress import say_dashboard
-from curate.pipeline.trial import Draw
+from curate.pipeline.trial import Draw, Drawn
 from curate.schema.manifest import Manifest
 from curate.schema.recipe_file import RecipeFile
 from curate.shards.commit import read_manifest
@@ -159,7 +159,8 @@ def execute(
     # what Ray Data logs of its insides is not for a user; what goes wrong is raised as well
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
-    begun, is_fresh = time.monotonic(), not build.files("fetched")
+    begun = time.monotonic()
+    is_fresh = any(isinstance(source, Drawn) for source in sources) and not build.files("fetched")
 
     def started(cluster: Cluster) -> None:
         from curate.pipeline.nodes import check_nodes
