@@ -26,6 +26,8 @@ START_SECONDS = 120.0
 CONNECT_SECONDS = 10.0
 """How long an address may take to accept a connection."""
 
+IDLE_SECONDS = 60.0
+"""How long a worker of a Ray that is started here may wait for its next task."""
 
 SOCKET_BYTES = 107
 """Longest path of a socket: 108 bytes with the zero at its end (unix(7))."""
@@ -184,6 +186,9 @@ def connect(
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # a message about a future default for GPU-less tasks that says nothing to a user of this command
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray ends a worker that is idle for a second, if there are more than CPUs; tasks of a part of a CPU need more, and
+    # the next one's start, with all that it imports, takes three seconds of a CPU
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(round(1000 * IDLE_SECONDS)))
     if address is not None and workers is not None:
         raise CurateError(
             "--workers sizes a fresh local Ray and cannot resize the cluster at --address", "leave one of them out"

@@ -89,3 +89,20 @@ def test_a_start_of_ray_that_would_hang_ends() -> None:
     )
     assert done.returncode in (0, -9), done.stderr
     assert ("Ray did not start within 10 s" in done.stderr) == (done.returncode == -9)
+
+
+@pytest.mark.long
+def test_workers_wait_for_their_next_task() -> None:
+    """Ray's own choice ends those beyond the number of CPUs a second after their last one."""
+    script = (
+        "import os, time, ray\n"
+        "from curate.pipeline.cluster import connect\n"
+        "with connect(None, 1) as cluster:\n"
+        "    cluster.start()\n"
+        "    work = ray.remote(num_cpus=0.3)(lambda: time.sleep(5) or os.getpid())\n"
+        "    workers = set(ray.get([work.remote() for _ in range(3)]))\n"
+        "    time.sleep(5)\n"
+        "    print(len(workers) > 1, all(os.path.exists(f'/proc/{pid}') for pid in workers))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True", "True"], done.stderr
