@@ -12,6 +12,9 @@ OUT ?= build/quickstart
 # a file of tests on one of both processes, in order: its builds are made once, and none waits for the other's
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
+# a run has a dozen processes that import the package, and a test many runs: from compiled files
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart test quick page docs check long bench scale peers clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt requirements-nodeps.txt
