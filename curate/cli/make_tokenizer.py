@@ -10,7 +10,6 @@ import yaml
 
 from curate.cli.options import named_values, refuse_tokenizer
 from curate.schema.errors import CurateError
-from curate.sources.media_types import IMAGE
 
 Options = Annotated[
     list[str] | None, typer.Option("--option", help="NAME=VALUE, of the model; VALUE as in YAML; may be given again.")
@@ -129,6 +128,7 @@ def _images(folder: Path, encoder: dict[str, Any]) -> Any:
     import numpy as np
 
     from curate.models.encoders import encoder_of
+    from curate.sources.media_types import IMAGE
     from curate.tokenizers.measures.files import read_files, square
 
     size = encoder_of(encoder).size

@@ -6,15 +6,17 @@ import json
 import logging
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from curate.cli import make_tokenizer
 from curate.cli.options import Json, named_values, refuse_tokenizer
 from curate.cli.output import print_table
-from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
+
+if TYPE_CHECKING:  # --help needs none of what it imports
+    from curate.schema.codec import CodecCard
 
 app = typer.Typer(
     no_args_is_help=True,
