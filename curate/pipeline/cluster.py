@@ -203,22 +203,24 @@ def connect(
 def _start_ray(address: str | None, workers: int | None, dashboard: bool, at_end: ExitStack) -> None:
     import ray
 
+    given: dict[str, Any] = {"address": address}
+    if address is None:
+        session = at_end.enter_context(session_folder())
+        # "local": never a cluster that someone else left running on this machine
+        given = {"address": "local", "num_cpus": workers, "include_dashboard": dashboard}
+        given |= {} if session is None else {"_temp_dir": session}
     try:
         _answers(address)
-        if address is None:
-            session = at_end.enter_context(session_folder())
-            # "local": never a cluster that someone else left running on this machine
-            given: dict[str, Any] = {"address": "local", "num_cpus": workers, "include_dashboard": dashboard}
-            given |= {} if session is None else {"_temp_dir": session}
-        else:
-            given = {"address": address}
         with _ended_where_it_hangs(), _away_from_the_terminal():
             ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
-        where = f"at {address}" if address else "on this machine"
+    except Exception as exc:  # where its raylet takes more than 30 s, on a busy machine, Ray raises a bare one
         reason = " ".join(str(exc).split())[:300]
+        if address is None:
+            raise CurateError(
+                f"Ray did not start on this machine: {reason}", "run the same command again: it goes on from here"
+            ) from exc
         raise CurateError(
-            f"Ray is not reachable {where}: {reason}",
+            f"Ray is not reachable at {address}: {reason}",
             "start one with `ray start --head`, or leave --address out to run on a fresh local Ray",
         ) from exc
     at_end.callback(ray.shutdown)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -182,7 +182,12 @@ class Bucket(Store):
     def files(self, folder: str = "") -> list[Stat]:
         def listed() -> list[Stat]:
             batches = obstore.list(self._client(AGAIN), prefix=folder or None, chunk_size=1000)
-            return sorted((Stat(o["path"], o["size"]) for batch in batches for o in batch), key=lambda stat: stat.path)
+            found = [Stat(o["path"], o["size"]) for batch in batches for o in batch]
+            if not all(stat.bytes for stat in found):
+                # consoles and other tools put empty objects where folders would be, with a slash that the client drops
+                above = {folder, *(str(place) for stat in found for place in PurePosixPath(stat.path).parents)}
+                found = [stat for stat in found if stat.bytes or stat.path not in above]
+            return sorted(found, key=lambda stat: stat.path)
 
         return self._retried(listed)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
+import pyarrow.fs as pafs
 import pytest
 from run_curate import curate
 
@@ -20,6 +21,7 @@ from curate.browse.looks import prune
 
 if TYPE_CHECKING:
     from conftest import Served
+    from object_store import ObjectStore
 
 pytest.importorskip("uvicorn", reason="pip install -e '.[dev]'")
 
@@ -141,6 +143,22 @@ def test_shards_that_are_gone_are_said_of_the_tokens_alone(browsed_build: Path, 
         answer = httpx.get(f"{address}tokens/{row['n']}")
         assert answer.status_code >= 400
         assert "tokens/" in answer.json()["error"]
+
+
+def test_a_build_in_a_bucket_is_looked_through(browsed_build: Path, served: Served, s3: ObjectStore) -> None:
+    place = s3.fresh()
+    pafs.copy_files(str(browsed_build), place.removeprefix("s3://"), destination_filesystem=s3.arrow())
+    with served(place) as address:
+        rows = httpx.post(address + "page", json={"where": [{"field": "kind", "is": ["video"]}]}).json()["rows"]
+        assert {row["uri"] for row in rows} == {"bikes.mp4"}
+        n = rows[0]["n"]
+        assert httpx.get(f"{address}look/{n}/small").content[8:12] == b"WEBP"
+        medium = (browsed_build.parent / "photos" / "bikes.mp4").read_bytes()
+        part = httpx.get(f"{address}medium/{n}", headers={"range": f"bytes={len(medium) // 2}-"})
+        assert (part.status_code, part.content) == (206, medium[len(medium) // 2 :])
+        counts = json.loads((browsed_build / "manifest.json").read_text())["counts"]["samples"]
+        judged = httpx.post(address + "judge", json={"fields": ["brightness"]}).json()
+        assert judged["counts"]["kept"] == counts["kept"]
 
 
 def test_the_wheel_holds_the_page(tmp_path: Path) -> None:

@@ -197,6 +197,16 @@ def test_another_client_sees_the_same(in_bucket: Bucket, s3: ObjectStore) -> Non
     assert in_bucket.read("theirs") == b"theirs"
 
 
+def test_empty_objects_that_stand_for_folders_are_no_files(in_bucket: Bucket, s3: ObjectStore) -> None:
+    in_bucket.write("pairs/near-0.98/part-0-of-1.parquet", b"1")
+    in_bucket.write("pairs/empty", b"")
+    for folder in ("", "pairs", "pairs/near-0.98"):
+        s3.arrow().create_dir(f"{str(in_bucket).removeprefix('s3://')}/{folder}")
+    for folder in ("", "pairs"):
+        assert [s.path for s in in_bucket.files(folder)] == ["pairs/empty", "pairs/near-0.98/part-0-of-1.parquet"]
+    assert [s.path for s in in_bucket.files("pairs/near-0.98")] == ["pairs/near-0.98/part-0-of-1.parquet"]
+
+
 def test_a_fork_is_told_and_does_not_hang(in_bucket: Bucket) -> None:
     """The client's threads do not live on in a fork (of a DataLoader, say), where every call would wait for ever."""
     in_bucket.write("f", b"1")
