@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from object_store import ObjectStore
 
 from curate.pipeline.plan import make_plan
 from curate.pipeline.preflight import Preflight
@@ -186,3 +187,14 @@ def test_a_place_that_cannot_be_written(project: Path) -> None:
     assert not (project / "new").exists()
     good.write()
     assert not [path for path in (project / "new").rglob("*") if path.is_file()]
+
+
+def test_a_bucket_that_may_only_be_read(project: Path, s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = s3.fresh()
+    for name, value in s3.reader_env.items():
+        monkeypatch.setenv(name, value)
+    for more in (["--dry-run"], []):
+        done = curate(project, ("", ""), "--out", out, *more)
+        assert done.returncode == 2
+        assert "refuses" in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
