@@ -85,6 +85,7 @@ class Stage:
                     _Moving(),
                     console=self._console,
                     transient=True,
+                    redirect_stdout=False,  # `ray_log` sifts it by who prints
                 )
                 self._bar.start()
             self._task = self._bar.add_task(
