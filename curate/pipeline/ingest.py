@@ -183,7 +183,8 @@ def _read(
     )
     board = Board()
     for name, sums in told.items():  # what was read before is shown too
-        board.add(name, total=sums.total, reused=sums.reused)
+        board.add(name, total=sums.total, reused=sums.reused, before=sums.total)
+    board.add("ingest", parts=len(units))
     by_group = {group.name: group for group in groups}
     models = models_of(groups, computes)
     decoders, *behind = pools_of("annotate", models, cluster.capacity, beside=LIST_CPUS + FETCH_CPUS)

@@ -61,6 +61,7 @@ class Stage:
         self._counts = Counts(stage=name, unit=unit, total=total, reused=reused)
         self._every = every
         self._queued = self._decoded = 0
+        self._more: int | None = 0
         self._rate = Rate()
         self._counting = threading.Lock()
         self._started = time.monotonic()
@@ -121,9 +122,15 @@ class Stage:
         retries: int = 0,
         queued: int = 0,
         decoded: int = 0,
+        more: int | None = 0,
     ) -> None:
-        """Where the stage is, counted elsewhere."""
+        """Where the stage is, counted elsewhere.
+
+        Args:
+            more: inputs that are not among `total` yet, about; None where that is not known.
+        """
         with self._counting:
+            self._more = more
             # a task that is done again leaves the queue twice, and one that died leaves what it had decoded
             self._queued = max(0, queued)
             self._decoded = max(0, decoded)
@@ -134,7 +141,7 @@ class Stage:
             if done > 0:
                 self._rate.add(time.monotonic(), done)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._counts.done, total=total)
+            self._bar.update(self._task, completed=self._counts.done, total=total + (more or 0))
 
     def _count(self, **more: int) -> None:
         if min(more.values()) < 0:
@@ -152,13 +159,14 @@ class Stage:
         now = time.monotonic()
         with self._counting:
             counts, queued, rate = self._counts, self._queued, self._rate.per_second(now)
-            decoded = self._decoded
-        left = max(0, counts.total - counts.done)
+            decoded, more = self._decoded, self._more
+        expected = None if more is None else counts.total + more
         return StageProgress(
             **dict(counts),
             seconds=round(now - self._started, 3),
+            expected=expected,
             rate=rate,
-            eta_seconds=round(left / rate, 3) if rate else None,
+            eta_seconds=round(max(0, expected - counts.done) / rate, 3) if rate and expected is not None else None,
             queued=queued,
             decoded=decoded,
         )
@@ -171,7 +179,7 @@ class Stage:
             if isinstance(self._console, JsonConsole):
                 self._console.emit(at)
             else:
-                parts = [f"{at.done}/{at.total} {at.unit}", *_speed(at), *_others(at)]
+                parts = [_done(at), *_speed(at), *_others(at)]
                 self._console.print(f"{at.stage:<10} {', '.join(parts)}", markup=False)
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -223,9 +231,14 @@ class _Moving(ProgressColumn):
     def render(self, task: Task) -> Text:
         at = task.fields["stage"].now()
         speed = _speed(at) or ["eta -:--:--"]
-        return Text(
-            "  ".join([f"{at.done}/{at.total} {at.unit}", *speed, _clock(at.seconds), *_others(at)]), no_wrap=True
-        )
+        return Text("  ".join([_done(at), *speed, _clock(at.seconds), *_others(at)]), no_wrap=True)
+
+
+def _done(at: StageProgress) -> str:
+    """`12/40 samples`; `12/~300 samples` where more than are known will come, `12/40+ samples` where nobody knows."""
+    if at.expected is None:
+        return f"{at.done}/{at.total}+ {at.unit}"
+    return f"{at.done}/{'~' * (at.expected > at.total)}{at.expected} {at.unit}"
 
 
 def _speed(at: StageProgress) -> list[str]:

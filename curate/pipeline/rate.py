@@ -43,13 +43,15 @@ class Rate:
             self._moments.popleft()
 
     def per_second(self, now: float) -> float | None:
-        """The rate from the first moment in the window until `now`; None until it is known.
+        """The rate from the first moment in the window to the last; None until it is known.
 
         What came with the first moment was made before it, while models loaded and caches filled, and does not count.
-        Where nothing comes for a while the rate falls.
+        Where nothing comes for longer than between two moments on average, the rate falls; until then it stands, so
+        that it does not swing with each batch.
         """
         if len(self._moments) < 2:
             return None
-        since = self._moments[0]
-        seconds = now - since.last
+        since, last = self._moments[0], self._moments[-1]
+        between = (last.last - since.last) / (len(self._moments) - 1)
+        seconds = max(last.last, now - between) - since.last
         return (self._done - since.done) / seconds if seconds >= LEAST_SECONDS else None
