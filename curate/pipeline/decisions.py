@@ -35,6 +35,7 @@ class Decisions:
     Args:
         partitions: all of the build, by name, in order.
         groups: of signals, as workers get them.
+        fewest: records of a source that tell of it, where all have failed.
 
     Attributes:
         fragments: verdicts of the partitions, in their order.
@@ -46,8 +47,10 @@ class Decisions:
         seconds: that deciding took, without the second look.
     """
 
-    def __init__(self, run: RunContext, partitions: Mapping[str, Partition], groups: Sequence[Group]) -> None:
-        self._run, self._partitions, self._groups = run, partitions, groups
+    def __init__(
+        self, run: RunContext, partitions: Mapping[str, Partition], groups: Sequence[Group], fewest: int = 1
+    ) -> None:
+        self._run, self._partitions, self._groups, self._fewest = run, partitions, groups, fewest
         self._second = [group for group in groups if group.is_second]
         self._chosen: dict[str, list[str]] = {}  # by partition, files that name what was chosen to be looked at
         self.fragments: Sequence[Fragment] = ()
@@ -131,7 +134,7 @@ class Decisions:
             )
 
     def _check_sources(self) -> None:
-        """Raises CurateError where every record of a source has failed."""
+        """Raises CurateError where every record of a source has failed, of `fewest` or more."""
         if self._run.plan.file.recipe.max_failed == 1:
             return
         records, failed, paths = Counter[str](), Counter[str](), dict[str, list[str]]()
@@ -141,7 +144,7 @@ class Decisions:
             failed[partition.source] += of[Outcome.FAILED]
             paths.setdefault(partition.source, []).append(fragment.path)
         for source, count in records.items():
-            if failed[source] == count:
+            if failed[source] == count >= self._fewest:
                 cause = causes_of(self._run.build, paths[source])[0]
                 raise failed_whole(source, count, ALL, cause, "`--retry-failed` tries them again")
 

@@ -7,7 +7,8 @@ Two checks, of which neither depends on the order in which tasks end:
   again.
 * the first verdicts: where every record of a source has failed.
 
-Sources of which an earlier run has read something are past the first check. With `max_failed: 1` there is none.
+Sources of which an earlier run has read something are past the first check. Of a trial, a source is judged by `FEWEST`
+drawn records or more: one that is broken may be all that was drawn. With `max_failed: 1` there is no check.
 """
 
 from __future__ import annotations
@@ -27,17 +28,20 @@ FIRST, ALL = "first", "all"
 """What a unit or a partition is to its source: the first of several, the only one; None for any other."""
 
 
-def leading_units(units: Sequence[Unit], known: Collection[str]) -> list[tuple[Unit, str | None]]:
+def leading_units(
+    units: Sequence[Unit], known: Collection[str], drawn: Collection[str] = ()
+) -> list[tuple[Unit, str | None]]:
     """Units with what they are to their sources, those that sources begin with before all others.
 
     Args:
         units: of all sources, in order.
         known: sources of which something was read before.
+        drawn: sources of which a part is drawn, so that none of their units is all.
     """
     counts = Counter(unit.source for unit in units)
     seen, found = set(known), list[tuple[Unit, str | None]]()
     for unit in units:
-        what = None if unit.source in seen else ALL if counts[unit.source] == 1 else FIRST
+        what = None if unit.source in seen else ALL if counts[unit.source] == 1 and unit.source not in drawn else FIRST
         seen.add(unit.source)
         found.append((unit, what))
     return sorted(found, key=lambda one: one[1] is None)

@@ -21,6 +21,7 @@ from curate.pipeline.calls import counted
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decisions import Decisions
 from curate.pipeline.decodes import decodes_of
+from curate.pipeline.failed_sources import FEWEST
 from curate.pipeline.finish import Made, finish
 from curate.pipeline.finish_tasks import CardWriter
 from curate.pipeline.ingest import Ingested, fetch_options, ingest
@@ -146,7 +147,7 @@ def run(
             trial = trial_of(build, sources, partitions.values(), found.records)
             if until is None and not found.was_read and (manifest := finished(plan, build, tables, trial)) is not None:
                 return Result(decodes, manifest)
-            decided = Decisions(context, partitions, groups)
+            decided = Decisions(context, partitions, groups, 1 if trial is None else FEWEST)
             tokenized = _decide_and_tokenize(context, partitions, decided, until)
         cluster.release()
         fragments, counts = decided.fragments, decided.counts

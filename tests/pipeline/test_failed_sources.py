@@ -37,6 +37,13 @@ def test_units_that_sources_begin_with_come_first() -> None:
     assert found == [("1", FIRST), ("3", ALL), ("5", FIRST), ("2", None), ("4", None), ("6", None)]
 
 
+def test_what_is_drawn_of_a_source_is_never_all_of_it() -> None:
+    [(_, what)] = leading_units([unit("a", "1")], [], ["a"])
+    assert what == FIRST
+    assert leading(what, FEWEST - 1, True) is None, "a trial of a few records that are broken goes on"
+    assert leading(what, FEWEST, True) == FIRST
+
+
 @pytest.mark.parametrize(
     ("of_unit", "rows", "is_last", "what"),
     [
