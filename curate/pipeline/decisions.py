@@ -12,17 +12,16 @@ from curate.decide.ledger import RECORD, Fragment, checked_counts
 from curate.decide.partitions import PartitionFiles
 from curate.pipeline.annotate import Context
 from curate.pipeline.board import Board, Tally
-from curate.pipeline.causes import cause_lines
 from curate.pipeline.decodes import decodes_of
 from curate.pipeline.failed_sources import ALL, failed_whole
 from curate.pipeline.listing import Listing
 from curate.pipeline.look import RESTS, kept_as_rest, look
+from curate.pipeline.nothing_kept import nothing_kept
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group
 from curate.pipeline.progress import Stage
 from curate.pipeline.run_context import RunContext
 from curate.pipeline.spent import add_spent
-from curate.schema.errors import CurateError
 from curate.schema.manifest import Counts, File, SecondLook
 from curate.schema.verdict import Outcome
 from curate.storage import Store
@@ -129,9 +128,7 @@ class Decisions:
         self.fragments, self.counts, self.pairs = decided.fragments, counts, decided.pairs
         self._check_sources()
         if not counts.samples[Outcome.KEPT]:
-            raise CurateError(
-                self._nothing(), f"what was computed is kept in {self._run.build}; change the recipe and run again"
-            )
+            raise nothing_kept(plan.file, self._run.build, counts, [f.path for f in self.fragments])
 
     def _check_sources(self) -> None:
         """Raises CurateError where every record of a source has failed, of `fewest` or more."""
@@ -190,10 +187,3 @@ class Decisions:
         for name, kept in zip(named, self._run.cluster.engine().map(kept_as_rest, items), strict=True):
             if kept is not None:
                 self._rests.setdefault(name, []).append(kept)
-
-    def _nothing(self) -> str:
-        of, what = self.counts.samples, "no sample was kept"
-        if not self.counts.records[Outcome.SAMPLED]:
-            of, what = self.counts.records, "no record could be sampled"
-        said = f"{what}: " + ", ".join(f"{n} {outcome}" for outcome, n in of.items() if n and outcome != "total")
-        return "\n".join([said, *cause_lines(causes_of(self._run.build, [f.path for f in self.fragments]))])
