@@ -107,7 +107,7 @@ class Decisions:
 
     def _decide(self, failed: Mapping[str, Sequence[str]]) -> None:
         plan, recipe, paths = self._run.plan, self._run.plan.file.recipe, self._run.paths
-        with Stage(self._run.console, "decide", 0, "samples") as stage:
+        with Stage(self._run.console, "decide", 0, "samples", course=self._run.course) as stage:
             decided = decide(
                 self._run.build,
                 [self._files_of(partition) for partition in self._partitions.values()],
@@ -161,7 +161,7 @@ class Decisions:
         board.add("look", queued=len(names))
         context = Context(self._run.build, self._run.paths, Listing(there), board, endpoint_env())
         work = {name: (self._partitions[name], self._chosen[name]) for name in names}
-        with Stage(self._run.console, "look", 0, "looks") as stage:
+        with Stage(self._run.console, "look", 0, "looks", course=self._run.course) as stage:
             with board.shown({"look": stage}):
                 for row in look(context, work, self._second, self._run.cluster, self._run.plan.computes):
                     self.looked[row["partition"]] = dict(row["fragments"])

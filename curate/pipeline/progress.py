@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -19,6 +20,9 @@ from curate.pipeline.json_console import JsonConsole
 from curate.pipeline.rate import Rate
 from curate.schema.errors import CurateError
 from curate.schema.events import Counts, Dashboard, StageEnd, StageProgress, StageStart
+
+if TYPE_CHECKING:  # what only shows a stage needs none
+    from curate.pipeline.pace import Pace
 
 FIRST_SECONDS = 1.0
 """When a stage first says where it is."""
@@ -38,6 +42,7 @@ class Stage:
         reused: inputs that an earlier run has committed.
         every: seconds between two lines where there is no bar.
         beside: a stage that is at work at the same time and was entered first; a terminal shows their bars together.
+        course: what stages took in the last run, to say when this one will end; it is told what this one took.
 
     Attributes:
         seconds: that it took, once it has ended.
@@ -55,9 +60,11 @@ class Stage:
         reused: int = 0,
         every: float = PLAIN_SECONDS,
         beside: Stage | None = None,
+        course: Pace | None = None,
     ) -> None:
         self._console = console
         self._beside = beside
+        self._course = course
         self._counts = Counts(stage=name, unit=unit, total=total, reused=reused)
         self._every = every
         self._queued = self._decoded = 0
@@ -161,12 +168,17 @@ class Stage:
             counts, queued, rate = self._counts, self._queued, self._rate.per_second(now)
             decoded, more = self._decoded, self._more
         expected = None if more is None else counts.total + more
+        eta = max(0, expected - counts.done) / rate if rate and expected is not None else None
+        after = None
+        if self._course is not None and expected is not None:
+            after = self._course.after(counts.stage, expected - counts.reused)
         return StageProgress(
             **dict(counts),
             seconds=round(now - self._started, 3),
             expected=expected,
             rate=rate,
-            eta_seconds=round(max(0, expected - counts.done) / rate, 3) if rate and expected is not None else None,
+            eta_seconds=None if eta is None else round(eta, 3),
+            run_eta_seconds=None if eta is None or after is None else round(eta + after, 3),
             queued=queued,
             decoded=decoded,
         )
@@ -192,6 +204,10 @@ class Stage:
             self._bar.stop()
         counts, seconds = self._counts, round(time.monotonic() - self._started, 3)
         self.seconds = seconds
+        if kind is None and self._course is not None:
+            found = self._rate.from_the_first()
+            steady = None if found is None else (found[0] - self._started, found[1])
+            self._course.ended(counts.stage, counts.done - counts.reused, seconds, steady)
         adds_up = counts.done == counts.total
         if isinstance(self._console, JsonConsole):
             self._console.emit(StageEnd(**dict(counts), seconds=seconds, complete=kind is None and adds_up))
@@ -245,7 +261,8 @@ def _speed(at: StageProgress) -> list[str]:
     if at.rate is None:
         return []
     rate = f"{at.rate:.1f}/s" if at.rate >= 1 else f"{60 * at.rate:.1f}/min"
-    return [rate] if at.eta_seconds is None else [rate, f"eta {_clock(at.eta_seconds)}"]
+    etas = (("eta", at.eta_seconds), ("run eta", at.run_eta_seconds))
+    return [rate, *(f"{name} {_clock(seconds)}" for name, seconds in etas if seconds is not None)]
 
 
 def _clock(seconds: float) -> str:

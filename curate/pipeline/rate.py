@@ -30,6 +30,7 @@ class Rate:
 
     def __init__(self) -> None:
         self._moments: deque[_Moment] = deque()
+        self._first: _Moment | None = None
         self._done = 0
 
     def add(self, now: float, count: int) -> None:
@@ -39,6 +40,7 @@ class Rate:
             self._moments[-1].last, self._moments[-1].done = now, self._done
         else:
             self._moments.append(_Moment(now, now, self._done))
+            self._first = self._first or self._moments[0]
         while len(self._moments) > LEAST_MOMENTS and self._moments[1].last < now - WINDOW_SECONDS:
             self._moments.popleft()
 
@@ -55,3 +57,12 @@ class Rate:
         between = (last.last - since.last) / (len(self._moments) - 1)
         seconds = max(last.last, now - between) - since.last
         return (self._done - since.done) / seconds if seconds >= LEAST_SECONDS else None
+
+    def from_the_first(self) -> tuple[float, float] | None:
+        """When the first moment ended, and the rate from then to the last one; None where it is not known."""
+        if self._first is None:
+            return None
+        seconds = self._moments[-1].last - self._first.last
+        if seconds < LEAST_SECONDS:
+            return None
+        return self._first.last, (self._done - self._first.done) / seconds

@@ -57,6 +57,12 @@ class StageProgress(Counts):
     eta_seconds: float | None = Field(
         None, ge=0, description="until all that is expected is done at that rate; null where one of both is not known"
     )
+    run_eta_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="to the end of the whole run, with what later stages took in the last run or trial of the recipe; "
+        "null where there was none",
+    )
     decoded: Count = Field(0, description="inputs that are decoded and not done; no part of the sum")
     queued: Count = Field(0, description="partitions that wait for a worker of this stage, of those known by now")
 
