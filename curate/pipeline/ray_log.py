@@ -18,6 +18,8 @@ from typing import IO, Any, TextIO
 
 from rich.console import Console
 
+from curate.schema.errors import CurateError
+
 
 class RayLog(logging.Handler):
     """The file, which is made when there is something to hold: for this user's eyes only, among temporary files, since
@@ -36,10 +38,13 @@ class RayLog(logging.Handler):
         self.path: str | None = None
         self._console = console
         self._file: IO[str] | None = None
+        self._is_told = False
         self._writing = threading.RLock()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.hold(self.format(record) + "\n")
+        if record.levelno < logging.ERROR:  # errors are raised as well, and may be a user's mistake
+            self.tell()
 
     def hold(self, text: str) -> None:
         """Write something to the file; to stderr where no file can be written."""
@@ -48,11 +53,17 @@ class RayLog(logging.Handler):
                 if self._file is None:
                     handle, self.path = tempfile.mkstemp(prefix="curate-ray-", suffix=".log")
                     self._file = os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace")
-                    self._console.print(f"{'log':<10} what Ray says of itself is in {self.path}", markup=False)
                 self._file.write(text)
                 self._file.flush()
             except OSError:
                 sys.stderr.write(text)
+
+    def tell(self) -> None:
+        """Say where the file is, if there is one and that was not said."""
+        with self._writing:
+            if self.path is not None and not self._is_told:
+                self._is_told = True
+                self._console.print(f"{'log':<10} what Ray says of itself is in {self.path}", markup=False)
 
     def close(self) -> None:
         with self._writing:
@@ -85,10 +96,14 @@ def ray_log(console: Console) -> Iterator[None]:
         at_end.enter_context(redirect_stdout(Sifted(log, sys.stdout)))
         try:
             yield
+        except CurateError:
+            raise  # it says all by itself
         except Exception as exc:
             if log.path is not None:
                 exc.add_note(f"what Ray said of itself is in {log.path}")
+            log.tell()
             raise
+        log.tell()
 
 
 class Sifted(io.TextIOBase):
@@ -100,6 +115,7 @@ class Sifted(io.TextIOBase):
     def write(self, text: str) -> int:
         if _is_ray(sys._getframe(1).f_globals):
             self._log.hold(text)
+            self._log.tell()
         else:
             self._out.write(text)
         return len(text)
@@ -117,6 +133,7 @@ def _sifting(log: RayLog, show: Any) -> Any:
             at = at.f_back
         if _is_ray(at.f_globals):
             log.hold(warnings.formatwarning(message, category, filename, lineno, line))
+            log.tell()
         else:
             show(message, category, filename, lineno, file, line)
 

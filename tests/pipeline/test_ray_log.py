@@ -6,6 +6,7 @@ import logging
 import sys
 import tempfile
 import warnings
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from curate.pipeline.ray_log import ray_log
+from curate.schema.errors import CurateError
 
 RAYS = {"__name__": "ray._private.worker", "warnings": warnings}
 """Names of a module of Ray, to run code as if it stood there."""
@@ -66,16 +68,25 @@ def test_all_is_as_before_and_no_file_is_made_where_ray_says_nothing(temporary: 
     assert not list(temporary.iterdir())
 
 
-def test_an_error_tells_where_the_file_is(temporary: Path) -> None:
-    def fail() -> None:
-        with ray_log(Console(quiet=True)):
-            logging.getLogger("ray").error("a server died")
-            raise RuntimeError("no answer")
+@pytest.mark.parametrize(("error", "is_told"), [(None, True), (RuntimeError, True), (CurateError, False)])
+def test_errors_of_ray_are_told_at_the_end_but_of_a_users_mistake(
+    temporary: Path, error: type[Exception] | None, is_told: bool
+) -> None:
+    progress = StringIO()
 
-    with pytest.raises(RuntimeError) as raised:
-        fail()
+    def run() -> None:
+        with ray_log(Console(file=progress, soft_wrap=True)):
+            logging.getLogger("ray.data").error("a task raised something")
+            assert not progress.getvalue()
+            if error is not None:
+                raise error("it is wrong")
+
+    with pytest.raises(error) if error is not None else nullcontext() as raised:
+        run()
     [path] = temporary.iterdir()
-    assert raised.value.__notes__ == [f"what Ray said of itself is in {path}"]
+    assert (str(path) in progress.getvalue()) is is_told
+    if error is RuntimeError:
+        assert raised.value.__notes__ == [f"what Ray said of itself is in {path}"]
 
 
 def test_where_no_file_can_be_written_it_goes_to_stderr(
