@@ -40,5 +40,5 @@ def statements() -> dict[str, Any]:
         path = package_file("open_clip", file, "open_clip_torch")
         tree = ast.parse(path.read_bytes(), str(path))
         tree.body = [one for one in tree.body if not isinstance(one, ast.Try) and not getattr(one, "level", 0)]
-        exec(compile(tree, str(path), "exec"), names)
+        exec(compile(tree, str(path), "exec", dont_inherit=True), names)
     return names
