@@ -36,7 +36,7 @@ def test_what_ray_says_is_put_aside_and_what_others_say_passes(
         logging.getLogger("ray.data.some").warning("the pool has no room")
         logging.getLogger("ray").info("of no use to anybody")
         exec("print('(raylet) 8 workers\\n  have been started')", RAYS)
-        exec("warnings.warn('soon another default', FutureWarning, stacklevel=3)", RAYS)
+        exec("warnings.warn('too few actors', UserWarning, stacklevel=3)", RAYS)
         print("a plug-in's word")
         warnings.warn("a plug-in's warning", stacklevel=1)
     [path] = temporary.iterdir()
@@ -45,7 +45,7 @@ def test_what_ray_says_is_put_aside_and_what_others_say_passes(
     for said in (
         "WARNING ray.data.some: the pool has no room\n",
         "(raylet) 8 workers\n  have been started\n",
-        "FutureWarning: soon another default\n",
+        "UserWarning: too few actors\n",
     ):
         assert said in held
     assert "of no use" not in held
