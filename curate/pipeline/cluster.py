@@ -208,7 +208,7 @@ def _start_ray(address: str | None, workers: int | None, dashboard: bool, at_end
         else:
             given = {"address": address}
         with _ended_where_it_hangs(), _away_from_the_terminal():
-            ray.init(**given, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
         where = f"at {address}" if address else "on this machine"
         reason = " ".join(str(exc).split())[:300]

@@ -18,33 +18,31 @@ from typing import IO, Any, TextIO
 
 from rich.console import Console
 
-from curate.schema.errors import CurateError
+RAISED = {"ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state"}
+"""Loggers whose errors are raised as well, as what they were in the task."""
+
+OFF = "ray.data._internal.progress"
+"""A logger that warns of Ray's bars being off, which they are since we show our own."""
 
 
 class RayLog(logging.Handler):
     """The file, which is made when there is something to hold: for this user's eyes only, among temporary files, since
     the build may be a bucket, or finished.
 
-    Args:
-        console: is told once where the file is.
-
     Attributes:
         path: of the file; None where there is none yet.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.addFilter(_is_new)
         self.path: str | None = None
-        self._console = console
         self._file: IO[str] | None = None
-        self._is_told = False
-        self._writing = threading.RLock()
+        self._writing = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.hold(self.format(record) + "\n")
-        if record.levelno < logging.ERROR:  # errors are raised as well, and may be a user's mistake
-            self.tell()
 
     def hold(self, text: str) -> None:
         """Write something to the file; to stderr where no file can be written."""
@@ -58,13 +56,6 @@ class RayLog(logging.Handler):
             except OSError:
                 sys.stderr.write(text)
 
-    def tell(self) -> None:
-        """Say where the file is, if there is one and that was not said."""
-        with self._writing:
-            if self.path is not None and not self._is_told:
-                self._is_told = True
-                self._console.print(f"{'log':<10} what Ray says of itself is in {self.path}", markup=False)
-
     def close(self) -> None:
         with self._writing:
             if self._file is not None:
@@ -74,16 +65,16 @@ class RayLog(logging.Handler):
 
 @contextmanager
 def ray_log(console: Console) -> Iterator[None]:
-    """Put aside what Ray logs from warnings on, warns of and prints in this process while the block runs; what others
-    say passes. All is as before at the end.
+    """Put aside what Ray logs, warns of and prints in this process while the block runs; what others say passes. All is
+    as before at the end.
 
     Args:
-        console: is told where the file is, once it is needed.
+        console: is told at the end where the file is, if there is one.
     """
     import ray.data  # gives its loggers the handlers that write to the terminal
     from ray._private.log import PlainRayHandler
 
-    log = RayLog(console)
+    log = RayLog()
     with ExitStack() as at_end:
         at_end.callback(log.close)
         for name in (ray.__name__, ray.data.__name__):
@@ -94,16 +85,16 @@ def ray_log(console: Console) -> Iterator[None]:
         at_end.callback(setattr, warnings, "showwarning", warnings.showwarning)
         warnings.showwarning = _sifting(log, warnings.showwarning)
         at_end.enter_context(redirect_stdout(Sifted(log, sys.stdout)))
+        told = "what Ray said of itself is in"
         try:
             yield
-        except CurateError:
-            raise  # it says all by itself
         except Exception as exc:
             if log.path is not None:
-                exc.add_note(f"what Ray said of itself is in {log.path}")
-            log.tell()
+                exc.add_note(f"{told} {log.path}")
             raise
-        log.tell()
+        finally:
+            if log.path is not None:
+                console.print(f"{'log':<10} {told} {log.path}", markup=False)
 
 
 class Sifted(io.TextIOBase):
@@ -115,7 +106,6 @@ class Sifted(io.TextIOBase):
     def write(self, text: str) -> int:
         if _is_ray(sys._getframe(1).f_globals):
             self._log.hold(text)
-            self._log.tell()
         else:
             self._out.write(text)
         return len(text)
@@ -133,11 +123,14 @@ def _sifting(log: RayLog, show: Any) -> Any:
             at = at.f_back
         if _is_ray(at.f_globals):
             log.hold(warnings.formatwarning(message, category, filename, lineno, line))
-            log.tell()
         else:
             show(message, category, filename, lineno, file, line)
 
     return shown
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    return record.name != OFF and not (record.levelno >= logging.ERROR and record.name in RAISED)
 
 
 def _is_ray(names: dict[str, Any]) -> bool:
