@@ -29,7 +29,8 @@ def _tables() -> Mapping[str, Any]:
         ensure_torchvision()
         import open_clip.pretrained
 
-        return vars(open_clip.pretrained)
+        names: dict[str, Any] = vars(open_clip.pretrained)
+        return names
 
 
 def statements() -> dict[str, Any]:
