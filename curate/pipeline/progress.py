@@ -89,7 +89,7 @@ class Stage:
             else:
                 self._bar = Progress(
                     TextColumn("{task.description:<10}"),
-                    BarColumn(bar_width=16),
+                    BarColumn(bar_width=10),
                     _Moving(),
                     console=self._console,
                     transient=True,
@@ -261,8 +261,10 @@ def _speed(at: StageProgress) -> list[str]:
     if at.rate is None:
         return []
     rate = f"{at.rate:.1f}/s" if at.rate >= 1 else f"{60 * at.rate:.1f}/min"
-    etas = (("eta", at.eta_seconds), ("run eta", at.run_eta_seconds))
-    return [rate, *(f"{name} {_clock(seconds)}" for name, seconds in etas if seconds is not None)]
+    if at.eta_seconds is None:
+        return [rate]
+    run = "" if at.run_eta_seconds is None else f", run {_clock(at.run_eta_seconds)}"
+    return [rate, f"eta {_clock(at.eta_seconds)}{run}"]
 
 
 def _clock(seconds: float) -> str:

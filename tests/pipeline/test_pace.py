@@ -75,7 +75,7 @@ def test_a_stage_says_when_the_run_will_end(clock: Clock, tmp_path: Path) -> Non
         stage.at(total=100, passed=100)
     assert at.eta_seconds == pytest.approx((400 - 90) / 10, abs=0.001)
     assert at.run_eta_seconds == pytest.approx(31 + 1 + 3 + 40 + 0.5 + 2, abs=0.001)
-    assert _speed(at) == ["10.0/s", "eta 0:00:31", "run eta 0:01:18"]
+    assert _speed(at) == ["10.0/s", "eta 0:00:31, run 0:01:18"]
     assert _speed(StageProgress.model_validate(dict(at) | {"run_eta_seconds": None})) == ["10.0/s", "eta 0:00:31"]
 
 
