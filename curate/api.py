@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -154,10 +153,8 @@ def execute(
     """Connect to Ray and run a plan; see `curate.pipeline.run.run`. Of a trial's sources, the result has a forecast."""
     from curate.card import write_card
     from curate.pipeline.cluster import connect
+    from curate.pipeline.ray_log import ray_log
     from curate.pipeline.run import run as run_plan
-
-    # what Ray Data logs of its insides is not for a user; what goes wrong is raised as well
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
     begun = time.monotonic()
     is_fresh = any(isinstance(source, Drawn) for source in sources) and not build.files("fetched")
@@ -168,7 +165,7 @@ def execute(
         say_dashboard(console, cluster.dashboard)
         check_nodes(build, sources, console)
 
-    with connect(address, workers, dashboard, started) as cluster:
+    with ray_log(console), connect(address, workers, dashboard, started) as cluster:
         done = run_plan(plan, sources, build, cluster, console, write_card, retry_failed=retry_failed, until=until)
         if done.manifest is None or done.manifest.trial is None:
             return done

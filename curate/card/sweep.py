@@ -10,10 +10,11 @@ from curate.signals.probed import probed_sql
 from curate.storage.sql import text
 
 JUDGED = {
-    "record": "{0}.outcome <> 'failed'",
-    # what failed only after the rules had been applied, in tokenize, was there when percentiles were taken
-    "sample": "({0}.outcome <> 'failed' OR {0}.stage LIKE 'tokenize%' OR {0}.stage LIKE 'look%' "
-    "OR list_contains({1}, {0}.stage))",
+    # what a rule failed (`missing: fail`), or what failed only after rules had been applied, was there when percentiles
+    # were taken
+    "record": "({0}.outcome <> 'failed' OR {0}.stage = 'decide')",
+    "sample": "({0}.outcome <> 'failed' OR {0}.stage = 'decide' OR {0}.stage LIKE 'tokenize%' "
+    "OR {0}.stage LIKE 'look%' OR list_contains({1}, {0}.stage))",
 }
 """SQL that is true of those that had not failed when the rules were applied; {1} is a list of the stages of the second
 look, which are after them."""

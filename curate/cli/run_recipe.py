@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from curate.cli.crash_notice import crash_notice
 from curate.cli.output import console
 from curate.cli.placement_table import say_placement, settled_pools
 from curate.cli.summary import say_forecast, say_outcomes, say_summary, summarise
-from curate.cli.unexpected import Sifted
 from curate.pipeline.cluster import connect
 from curate.pipeline.plan import Plan, make_plan, open_sources
 from curate.pipeline.progress import console as progress_console
@@ -74,11 +74,8 @@ def run_recipe(
                 say_placement({file.recipe.name: settled_pools(plan, cluster.capacity)}, progress if as_json else None)
             return 0
 
-        # Ray prints to stdout, which is kept for the result
-        with (
-            crash_notice(f"curate: the run ended abruptly; {DIED}"),
-            redirect_stdout(Sifted(sys.stderr)),
-        ):
+        # stdout is kept for the result
+        with crash_notice(f"curate: the run ended abruptly; {DIED}"), redirect_stdout(_Stderr()):
             made = execute(
                 plan,
                 sources,
@@ -101,6 +98,16 @@ def run_recipe(
     summary = summarise(build, made.manifest, file.recipe.max_failed, made.decodes)
     say_summary(summary, said, result, console(errors=True))
     return summary.exit_code
+
+
+class _Stderr(io.TextIOBase):
+    """Whatever stderr is when something is written: while there is a bar, it writes above it."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 @contextmanager

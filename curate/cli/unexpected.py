@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import tempfile
 import traceback
-from collections import deque
 from pathlib import Path
-from typing import TextIO
 
 from curate.cli.output import console
 from curate.pipeline.error_location import cause_of, location_of
 from curate.schema.text import escape_controls
-
-servers_said: deque[str] = deque(maxlen=200)
-"""What Ray's servers reported last."""
 
 EXIT = 1
 """Exit code of a command that ended so."""
@@ -36,32 +30,9 @@ def say_unexpected(exc: Exception, debug: bool) -> None:
     where = location_of(exc)
     out = console(errors=True)
     out.print(f"curate: unexpected{f' in {where}' if where else ''}: {_shown(cause_of(exc))}", style="red")
-    kept = _kept("".join([f"{' '.join(sys.argv)}\n", *servers_said, said]))
+    kept = _kept(f"{' '.join(sys.argv)}\n{said}")
     out.print(f"  the whole traceback is in {kept}" if kept else "  `curate --debug ...` shows the traceback")
     out.print("  the same command goes on from what was committed; if it ends so again, report it with that traceback")
-
-
-class Sifted(io.TextIOBase):
-    """A stdout on which Ray prints what its servers report: that is put aside (`servers_said`), the rest goes to `out`.
-
-    They speak of Ray's own insides; what matters of it is raised as an exception too.
-    """
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._line = ""
-
-    def write(self, text: str) -> int:
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            if "(raylet)" in line:
-                servers_said.append(f"{line}\n")
-            else:
-                self._out.write(f"{line}\n")
-        return len(text)
-
-    def flush(self) -> None:
-        self._out.flush()
 
 
 def _shown(text: str) -> str:

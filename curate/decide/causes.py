@@ -33,6 +33,8 @@ _OUTCOMES = """
     FROM {} GROUP BY ALL
 """
 
+_VALUES = "SELECT min(value), max(value) FROM {} WHERE level = ? AND outcome = 'dropped' AND rule = ?"
+
 
 def causes_of(build: Store, verdicts: Sequence[str], source: str | None = None) -> list[Cause]:
     """Failures by level, stage and class of error, the most frequent first.
@@ -72,6 +74,18 @@ def outcomes_of(build: Store, verdicts: Sequence[str]) -> list[Outcomes]:
     return [
         Outcomes(level=level, outcome=outcome, cause=cause, count=count) for (level, outcome, cause), count in ordered
     ]
+
+
+def dropped_values(build: Store, verdicts: Sequence[str], level: str, rule: str) -> tuple[float, float] | None:
+    """The smallest and the largest value that a rule dropped; None where it is not on numbers, or dropped nothing.
+
+    Args:
+        build, verdicts: as `causes_of` takes them.
+        level: `record` or `sample`.
+        rule: its name in the ledger.
+    """
+    ends = [ends for ends in _rows(build, verdicts, _VALUES, [level, rule]) if ends[0] is not None]
+    return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
 
 
 def failed_by_source(build: Store, verdicts: Sequence[str], max_failed: float) -> list[SourceFailures]:

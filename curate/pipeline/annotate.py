@@ -111,7 +111,7 @@ class Annotate:
         later = self._context.missing(partition, self._later)
         if is_examined and not mine and not later:
             rows = table_rows(build, samples_path)
-            board.add("annotate", total=rows, reused=rows)
+            board.add("annotate", total=rows, reused=rows, read=partition.rows)
             return self._result(block, (rows, rows, 0, 0))
         samples = read_table(build, samples_path) if is_examined else None
         if samples is not None:
@@ -125,7 +125,7 @@ class Annotate:
         records = Records(read_table(build, paths.fetched(name, source))) if samples is None else None
         parts: list[pa.Table] = []
         flow = Flow([v for g in later for v in g.needs])
-        done = failed = again = 0
+        done = failed = again = read = 0
         ticks = Ticks(board, "annotate")
         for batch in over_records(
             examined(build, records, self._cut, views, paths.reader, ticks)
@@ -134,7 +134,9 @@ class Annotate:
         ):
             parts.append(batch.samples)
             table = seen(batch, views, given, done)
-            board.add("annotate", total=table.num_rows)
+            of = len(set(batch.rows["record_id"]))
+            board.add("annotate", total=table.num_rows, read=of)
+            read += of
             for fragment in mine:
                 table = fragment.computed(table, done)
             done += table.num_rows
@@ -143,6 +145,7 @@ class Annotate:
             board.add("annotate", passed=table.num_rows - bad, failed=bad, retries=tries, decoded=-ticks.take())
             if later:
                 flow.add(table)
+        board.add("annotate", read=partition.rows - read)  # others gave no sample, or one of two batches
         files: list[File] = []
         if records is not None:
             table = records.table()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ ASKED_SECONDS = 0.5
 
 
 class Ticks:
-    """Samples of a batch that are decoded and wait for the rest of it, told as they come: a batch may take minutes.
+    """Inputs of a partition, told one by one as they come: a partition, or a batch of it, may take minutes.
 
     Args:
         board: that is told, at most once in ASKED_SECONDS.
@@ -26,21 +27,23 @@ class Ticks:
 
     def __init__(self, board: Board, stage: str) -> None:
         self._board, self._stage = board, stage
-        self._new = self._told = 0
+        self._new, self._told = Counter[str](), Counter[str]()
         self._last = time.monotonic()
 
-    def __call__(self) -> None:
-        """One more is decoded."""
-        self._new += 1
+    def __call__(self, what: str = "decoded") -> None:
+        """One more is decoded, or `passed`, or `failed`."""
+        self._new[what] += 1
         now = time.monotonic()
         if now - self._last >= ASKED_SECONDS:
-            self._board.add(self._stage, decoded=self._new)
-            self._told, self._new, self._last = self._told + self._new, 0, now
+            self._board.add(self._stage, **self._new)
+            self._told += self._new
+            self._new, self._last = Counter(), now
 
-    def take(self) -> int:
-        """How many the board was told of since the last call; who has done with them tells it so (`decoded=-n`)."""
-        told, self._told, self._new = self._told, 0, 0
-        return told
+    def take(self, what: str = "decoded") -> int:
+        """How many the board was told of since the last call; who has done with them tells it the rest, or that they
+        are no longer so (`decoded=-n`)."""
+        self._new.pop(what, None)
+        return self._told.pop(what, 0)
 
 
 @dataclass
@@ -112,7 +115,9 @@ class Board:
     def add(self, stage: str, **counts: int) -> None:
         """So many more inputs of a stage: `total`, `passed`, `failed`, `reused`, `retries`; of the partitions that wait
         for a worker of it, `queued`, and of the samples that are `decoded` and not done, so many more or, below 0,
-        fewer."""
+        fewer. Of what says how many inputs there will be: `parts` that it reads, where they are not all inputs of the
+        stage before it; those that are `read`; inputs that these `gave`, where not all have come of them; and inputs
+        that were there `before`."""
         self._actor.add.remote(stage, {name: n for name, n in counts.items() if n})
 
     def sums(self) -> dict[str, dict[str, int]]:
@@ -145,7 +150,7 @@ class Board:
 
     @contextmanager
     def shown(self, stages: Mapping[str, Stage]) -> Iterator[None]:
-        """Keep the stages' progress at what the tasks say."""
+        """Keep the stages' progress at what the tasks say; stages are in the order in which inputs pass them."""
         from ray.exceptions import RayError
 
         ended = threading.Event()
@@ -156,8 +161,8 @@ class Board:
                     sums = self.sums()
                 except RayError:
                     continue  # the actor is being started again; what is shown waits
-                for name, stage in stages.items():
-                    stage.at(**sums.get(name, {}))
+                for name, counts in shown_of(sums, stages).items():
+                    stages[name].at(**counts)
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
@@ -166,3 +171,27 @@ class Board:
         finally:
             ended.set()
             asking.join()
+
+
+def shown_of(sums: Mapping[str, Mapping[str, int]], stages: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """By stage, what `Stage.at` is told: the sums, and `more`, the inputs that are not listed yet. These are estimated
+    by what the parts that were read gave; None where none was.
+
+    Args:
+        sums: of a board.
+        stages: in the order in which inputs pass them: one without parts of its own reads the inputs of the one before.
+    """
+    shown: dict[str, dict[str, Any]] = {}
+    ahead: float | None = 0.0
+    for name in stages:
+        counts = dict(sums.get(name, {}))
+        new, read = counts.get("total", 0) - counts.pop("before", 0), counts.pop("read", 0)
+        gave, parts = counts.pop("gave", new), counts.pop("parts", ahead)
+        more: float | None = 0.0
+        if parts is None or (parts > read and not read):
+            more = None
+        elif parts > read:
+            more = max(0.0, gave + (parts - read) * gave / read - new)
+        ahead = None if more is None else new + more
+        shown[name] = {**counts, "more": None if more is None else round(more)}
+    return shown

@@ -12,17 +12,16 @@ from curate.decide.ledger import RECORD, Fragment, checked_counts
 from curate.decide.partitions import PartitionFiles
 from curate.pipeline.annotate import Context
 from curate.pipeline.board import Board, Tally
-from curate.pipeline.causes import cause_lines
 from curate.pipeline.decodes import decodes_of
 from curate.pipeline.failed_sources import ALL, failed_whole
 from curate.pipeline.listing import Listing
 from curate.pipeline.look import RESTS, kept_as_rest, look
+from curate.pipeline.nothing_kept import nothing_kept
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Group
 from curate.pipeline.progress import Stage
 from curate.pipeline.run_context import RunContext
 from curate.pipeline.spent import add_spent
-from curate.schema.errors import CurateError
 from curate.schema.manifest import Counts, File, SecondLook
 from curate.schema.verdict import Outcome
 from curate.storage import Store
@@ -35,6 +34,7 @@ class Decisions:
     Args:
         partitions: all of the build, by name, in order.
         groups: of signals, as workers get them.
+        fewest: records of a source that tell of it, where all have failed.
 
     Attributes:
         fragments: verdicts of the partitions, in their order.
@@ -46,8 +46,10 @@ class Decisions:
         seconds: that deciding took, without the second look.
     """
 
-    def __init__(self, run: RunContext, partitions: Mapping[str, Partition], groups: Sequence[Group]) -> None:
-        self._run, self._partitions, self._groups = run, partitions, groups
+    def __init__(
+        self, run: RunContext, partitions: Mapping[str, Partition], groups: Sequence[Group], fewest: int = 1
+    ) -> None:
+        self._run, self._partitions, self._groups, self._fewest = run, partitions, groups, fewest
         self._second = [group for group in groups if group.is_second]
         self._chosen: dict[str, list[str]] = {}  # by partition, files that name what was chosen to be looked at
         self.fragments: Sequence[Fragment] = ()
@@ -105,7 +107,7 @@ class Decisions:
 
     def _decide(self, failed: Mapping[str, Sequence[str]]) -> None:
         plan, recipe, paths = self._run.plan, self._run.plan.file.recipe, self._run.paths
-        with Stage(self._run.console, "decide", 0, "samples") as stage:
+        with Stage(self._run.console, "decide", 0, "samples", course=self._run.course) as stage:
             decided = decide(
                 self._run.build,
                 [self._files_of(partition) for partition in self._partitions.values()],
@@ -126,12 +128,10 @@ class Decisions:
         self.fragments, self.counts, self.pairs = decided.fragments, counts, decided.pairs
         self._check_sources()
         if not counts.samples[Outcome.KEPT]:
-            raise CurateError(
-                self._nothing(), f"what was computed is kept in {self._run.build}; change the recipe and run again"
-            )
+            raise nothing_kept(plan.file, self._run.build, counts, [f.path for f in self.fragments])
 
     def _check_sources(self) -> None:
-        """Raises CurateError where every record of a source has failed."""
+        """Raises CurateError where every record of a source has failed, of `fewest` or more."""
         if self._run.plan.file.recipe.max_failed == 1:
             return
         records, failed, paths = Counter[str](), Counter[str](), dict[str, list[str]]()
@@ -141,7 +141,7 @@ class Decisions:
             failed[partition.source] += of[Outcome.FAILED]
             paths.setdefault(partition.source, []).append(fragment.path)
         for source, count in records.items():
-            if failed[source] == count:
+            if failed[source] == count >= self._fewest:
                 cause = causes_of(self._run.build, paths[source])[0]
                 raise failed_whole(source, count, ALL, cause, "`--retry-failed` tries them again")
 
@@ -161,7 +161,7 @@ class Decisions:
         board.add("look", queued=len(names))
         context = Context(self._run.build, self._run.paths, Listing(there), board, endpoint_env())
         work = {name: (self._partitions[name], self._chosen[name]) for name in names}
-        with Stage(self._run.console, "look", 0, "looks") as stage:
+        with Stage(self._run.console, "look", 0, "looks", course=self._run.course) as stage:
             with board.shown({"look": stage}):
                 for row in look(context, work, self._second, self._run.cluster, self._run.plan.computes):
                     self.looked[row["partition"]] = dict(row["fragments"])
@@ -187,10 +187,3 @@ class Decisions:
         for name, kept in zip(named, self._run.cluster.engine().map(kept_as_rest, items), strict=True):
             if kept is not None:
                 self._rests.setdefault(name, []).append(kept)
-
-    def _nothing(self) -> str:
-        of, what = self.counts.samples, "no sample was kept"
-        if not self.counts.records[Outcome.SAMPLED]:
-            of, what = self.counts.records, "no record could be sampled"
-        said = f"{what}: " + ", ".join(f"{n} {outcome}" for outcome, n in of.items() if n and outcome != "total")
-        return "\n".join([said, *cause_lines(causes_of(self._run.build, [f.path for f in self.fragments]))])

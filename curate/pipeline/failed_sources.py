@@ -2,12 +2,14 @@
 
 Two checks, of which neither depends on the order in which tasks end:
 
-* the first partition of a source, of `FEWEST` records or more, or all that the source has. Where every record of it
+* the first partition of a unit that is drawn by the hash of its name, since tables and folders are often sorted, and
+  dead addresses stand together: of `FEWEST` records or more, or all that the source has. Where every record of it
   fails, the task that fetches or decodes it ends the run. Nothing of it is committed, so that the same command tries
   again.
 * the first verdicts: where every record of a source has failed.
 
-Sources of which an earlier run has read something are past the first check. With `max_failed: 1` there is none.
+Sources of which an earlier run has read something are past the first check. Of a trial, a source is judged by `FEWEST`
+drawn records or more: one that is broken may be all that was drawn. With `max_failed: 1` there is no check.
 """
 
 from __future__ import annotations
@@ -18,29 +20,39 @@ from typing import Any
 
 from curate.pipeline.partitions import MOST_TIMED
 from curate.schema.errors import CurateError
+from curate.schema.ids import unit_interval
 from curate.sources.base import Unit
 
 FEWEST = MOST_TIMED
 """Records that tell of a source that has more: as many as the smallest partitions that are full."""
 
 FIRST, ALL = "first", "all"
-"""What a unit or a partition is to its source: the first of several, the only one; None for any other."""
+"""What a unit or a partition is to its source: the first of several that is read, the only one; None for any other."""
 
 
-def leading_units(units: Sequence[Unit], known: Collection[str]) -> list[tuple[Unit, str | None]]:
-    """Units with what they are to their sources, those that sources begin with before all others.
+def leading_units(
+    units: Sequence[Unit], known: Collection[str], drawn: Collection[str] = ()
+) -> list[tuple[Unit, str | None]]:
+    """Units with what they are to their sources, those that speak for sources before all others.
 
     Args:
         units: of all sources, in order.
         known: sources of which something was read before.
+        drawn: sources of which a part is drawn, so that none of their units is all.
     """
     counts = Counter(unit.source for unit in units)
-    seen, found = set(known), list[tuple[Unit, str | None]]()
+    leads: dict[str, Unit] = {}
     for unit in units:
-        what = None if unit.source in seen else ALL if counts[unit.source] == 1 else FIRST
-        seen.add(unit.source)
-        found.append((unit, what))
-    return sorted(found, key=lambda one: one[1] is None)
+        if unit.source not in known:
+            leads[unit.source] = min(leads.get(unit.source, unit), unit, key=_drawn)
+    found: list[tuple[Unit, str | None]] = [
+        (unit, ALL if counts[name] == 1 and name not in drawn else FIRST) for name, unit in leads.items()
+    ]
+    return found + [(unit, None) for unit in units if unit is not leads.get(unit.source)]
+
+
+def _drawn(unit: Unit) -> float:
+    return unit_interval(0, f"leading/{unit.source}/{unit.name}")
 
 
 def leading(unit: str | None, rows: int, is_last: bool) -> str | None:
@@ -91,7 +103,7 @@ def failed_whole(source: str, records: int, what: str, cause: Any, again: str) -
     """
     from curate.pipeline.causes import cause_lines
 
-    said = f"the first {records:,} records of source {source!r} all failed"
+    said = f"the {records:,} records of source {source!r} that were read first all failed"
     if what == ALL:
         said = (
             f"all {records:,} records of source {source!r} failed"
@@ -101,5 +113,5 @@ def failed_whole(source: str, records: int, what: str, cause: Any, again: str) -
     return CurateError(
         f"{said}: {cause_lines([cause])[0].strip()}",
         f"when that is mended {again}; or take the source out of the recipe; `max_failed: 1` in the recipe "
-        "makes the build all the same",
+        "makes the build all the same" + ", as where others of a sorted source may be alive" * (what == FIRST),
     )

@@ -6,13 +6,13 @@ A partition commits `media/*.tar`, then `fetched/*.parquet`: where that is, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
 import pyarrow as pa
 
-from curate.pipeline.board import Board
+from curate.pipeline.board import Board, Ticks
 from curate.pipeline.error_location import with_location
 from curate.pipeline.failed_sources import check_leading, leading
 from curate.pipeline.listing import Listing
@@ -79,12 +79,14 @@ def list_unit(
     unit = Unit(**{**row, "detail": dict(row["detail"])})
     source = sources[unit.source]
     leads = block.column(LEADS.name)[0].as_py()
+    records = 0
     for entries, following in pairwise(chain(slices(source.read(unit, build), size), [[]])):
         whole = sum(e.is_whole for e in entries)
         speaks = leading(leads, len(entries), not following) if whole < len(entries) else None
         leads = None
         name = partition_name(source.name, source.fingerprint(), unit.name, identities(entries))
         board.add("ingest", total=len(entries), queued=1)
+        records += len(entries)
         head = pa.table(
             {
                 "partition": [name],
@@ -96,6 +98,7 @@ def list_unit(
             schema=PARTITION,
         ).append_column(LEADS, pa.array([speaks], LEADS.type))
         yield head.append_column("entries", nested(entries_table(entries)))
+    board.add("ingest", read=1, gave=records)
 
 
 @with_location("ingest")
@@ -126,15 +129,18 @@ def fetch_partition(
     board.add("ingest", queued=-1)
     place = paths.fetched(partition.name, partition.source)
     files: list[File] = []
+    ticks = Ticks(board, "ingest")
     if committed.holds(place):
         told = (partition.rows, partition.rows, 0, 0)
     else:
         speaks = block.column(LEADS.name)[0].as_py()
         with spending(board, "fetch", partition):
-            failed, files = _fetch(build, paths, partition, entries_of(unnested(block, "entries")), fetch, speaks)
+            entries = entries_of(unnested(block, "entries"))
+            failed, files = _fetch(build, paths, partition, entries, fetch, speaks, ticks)
         told = (partition.rows, 0, failed, retries.take())
     total, reused, failed, again = told
-    board.add("ingest", reused=reused, passed=total - reused - failed, failed=failed, retries=again)
+    passed = total - reused - failed - ticks.take("passed")
+    board.add("ingest", reused=reused, passed=passed, failed=failed - ticks.take("failed"), retries=again)
     board.add("annotate", queued=1)
     row = block.select([*PARTITION.names, LEADS.name]).append_column(*tally_column("ingest", *told))
     return row.append_column("files", files_column(None, files))
@@ -147,8 +153,13 @@ def _fetch(
     entries: Sequence[Entry],
     fetch: Mapping[str, dict[str, Any]],
     speaks: str | None,
+    tick: Callable[[str], object],
 ) -> tuple[int, list[File]]:
-    """Fetch and commit; how many failed, and the files."""
+    """Fetch and commit; how many failed, and the files.
+
+    Args:
+        tick: is told `passed` or `failed` of each record.
+    """
     limits = {name: Fetch.model_validate(options) for name, options in fetch.items()}
     media = paths.media(partition.name, partition.source)
     fetched = paths.fetched(partition.name, partition.source)
@@ -165,6 +176,7 @@ def _fetch(
                 got = held[i] if i in held else next(read)
                 row = _row(entry, got, tar, media)
                 failed += isinstance(got, Failure)
+                tick("failed" if isinstance(got, Failure) else "passed")
                 for name, values in columns.items():
                     values.append(row.get(name))
         table = pa.table(columns, schema=FETCHED)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.finish_tasks import CardWriter, Loader, describe, make_card
+from curate.pipeline.pace import Pace
 from curate.pipeline.placement import models_of
 from curate.pipeline.plan import Plan
 from curate.pipeline.progress import Stage
@@ -64,6 +65,7 @@ def finish(
     lease: Lease,
     cluster: Cluster,
     console: Console,
+    course: Pace,
     made: Made,
     known: Mapping[str, File],
     paths: Sequence[str],
@@ -84,7 +86,7 @@ def finish(
     described = {file.path: file for part in parts for file in part}
     files = [known.get(path) or described[path] for path in sorted(paths)] + [shard.file for shard in made.shards]
     manifest = _manifest(plan, cluster, made)
-    with Stage(console, "card", 1, "page") as stage:
+    with Stage(console, "card", 1, "page", course=course) as stage:
         loader = Loader({s.card.name: s.tokenizer for s in plan.streams})
         # in a task, so that what it reads and draws is not held by this process
         [written] = engine.map(make_card, [(build, manifest, write_card, loader, files)])

@@ -28,6 +28,7 @@ from curate.pipeline.ray_data import execute, from_rows, map_stage, stage_of
 from curate.pipeline.read_log import Read, ReadLog
 from curate.pipeline.rows import LEADS
 from curate.pipeline.spent import Spent, add_spent
+from curate.pipeline.trial import Drawn
 from curate.schema.errors import CurateError
 from curate.schema.manifest import File
 from curate.schema.recipe import Compute as Asked
@@ -117,7 +118,7 @@ def ingest(
     if units:
         before(units)
         known_sources = {one.partition.source for one in found} if recipe.max_failed < 1 else set(by_name)
-        leading = leading_units(units, known_sources)
+        leading = leading_units(units, known_sources, [s.name for s in sources if isinstance(s, Drawn)])
         found += _read(
             build, recipe, by_name, leading, groups, paths, there, cluster, stages, computes, told, counts, spent
         )
@@ -183,7 +184,8 @@ def _read(
     )
     board = Board()
     for name, sums in told.items():  # what was read before is shown too
-        board.add(name, total=sums.total, reused=sums.reused)
+        board.add(name, total=sums.total, reused=sums.reused, before=sums.total)
+    board.add("ingest", parts=len(units))
     by_group = {group.name: group for group in groups}
     models = models_of(groups, computes)
     decoders, *behind = pools_of("annotate", models, cluster.capacity, beside=LIST_CPUS + FETCH_CPUS)

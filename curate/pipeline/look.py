@@ -99,6 +99,7 @@ def look(
         if pool.models:
             pool = replace(pool, workers=(min(pool.workers[0], len(rows)), pool.workers[1]))
             plan = stage_of(plan, pool, Look, context=context, groups=[by_name[name] for name in pool.names])
+            context.board.add("look", parts=len(rows))
     yield from execute(plan)
 
 
@@ -151,7 +152,7 @@ class Look:
             lacking = pc.indices_nonzero(pc.invert(pc.is_in(keys, value_set=sample_keys(held))))
             reused += len(keys) - len(lacking)
             todo.append((_Group(group, fragment, held, path), lacking))
-        board.add("look", total=total, reused=reused)
+        board.add("look", total=total, reused=reused, read=1)
         done = [one.commit(self._context, partition, keys) for one, lacking in todo if not len(lacking)]
         # groups that lack the same samples see them together, decoded once
         for _, together in groupby([one for one in todo if len(one[1])], lambda one: one[1].to_pylist()):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -19,6 +20,9 @@ from curate.pipeline.json_console import JsonConsole
 from curate.pipeline.rate import Rate
 from curate.schema.errors import CurateError
 from curate.schema.events import Counts, Dashboard, StageEnd, StageProgress, StageStart
+
+if TYPE_CHECKING:  # what only shows a stage needs none
+    from curate.pipeline.pace import Pace
 
 FIRST_SECONDS = 1.0
 """When a stage first says where it is."""
@@ -38,6 +42,7 @@ class Stage:
         reused: inputs that an earlier run has committed.
         every: seconds between two lines where there is no bar.
         beside: a stage that is at work at the same time and was entered first; a terminal shows their bars together.
+        course: what stages took in the last run, to say when this one will end; it is told what this one took.
 
     Attributes:
         seconds: that it took, once it has ended.
@@ -55,12 +60,15 @@ class Stage:
         reused: int = 0,
         every: float = PLAIN_SECONDS,
         beside: Stage | None = None,
+        course: Pace | None = None,
     ) -> None:
         self._console = console
         self._beside = beside
+        self._course = course
         self._counts = Counts(stage=name, unit=unit, total=total, reused=reused)
         self._every = every
         self._queued = self._decoded = 0
+        self._more: int | None = 0
         self._rate = Rate()
         self._counting = threading.Lock()
         self._started = time.monotonic()
@@ -81,10 +89,11 @@ class Stage:
             else:
                 self._bar = Progress(
                     TextColumn("{task.description:<10}"),
-                    BarColumn(bar_width=16),
+                    BarColumn(bar_width=10),
                     _Moving(),
                     console=self._console,
                     transient=True,
+                    redirect_stdout=False,  # `ray_log` sifts it by who prints
                 )
                 self._bar.start()
             self._task = self._bar.add_task(
@@ -120,9 +129,15 @@ class Stage:
         retries: int = 0,
         queued: int = 0,
         decoded: int = 0,
+        more: int | None = 0,
     ) -> None:
-        """Where the stage is, counted elsewhere."""
+        """Where the stage is, counted elsewhere.
+
+        Args:
+            more: inputs that are not among `total` yet, about; None where that is not known.
+        """
         with self._counting:
+            self._more = more
             # a task that is done again leaves the queue twice, and one that died leaves what it had decoded
             self._queued = max(0, queued)
             self._decoded = max(0, decoded)
@@ -133,7 +148,7 @@ class Stage:
             if done > 0:
                 self._rate.add(time.monotonic(), done)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._counts.done, total=total)
+            self._bar.update(self._task, completed=self._counts.done, total=total + (more or 0))
 
     def _count(self, **more: int) -> None:
         if min(more.values()) < 0:
@@ -151,13 +166,19 @@ class Stage:
         now = time.monotonic()
         with self._counting:
             counts, queued, rate = self._counts, self._queued, self._rate.per_second(now)
-            decoded = self._decoded
-        left = max(0, counts.total - counts.done)
+            decoded, more = self._decoded, self._more
+        expected = None if more is None else counts.total + more
+        eta = max(0, expected - counts.done) / rate if rate and expected is not None else None
+        after = None
+        if self._course is not None and expected is not None:
+            after = self._course.after(counts.stage, expected - counts.reused)
         return StageProgress(
             **dict(counts),
             seconds=round(now - self._started, 3),
+            expected=expected,
             rate=rate,
-            eta_seconds=round(left / rate, 3) if rate else None,
+            eta_seconds=None if eta is None else round(eta, 3),
+            run_eta_seconds=None if eta is None or after is None else round(eta + after, 3),
             queued=queued,
             decoded=decoded,
         )
@@ -170,7 +191,7 @@ class Stage:
             if isinstance(self._console, JsonConsole):
                 self._console.emit(at)
             else:
-                parts = [f"{at.done}/{at.total} {at.unit}", *_speed(at), *_others(at)]
+                parts = [_done(at), *_speed(at), *_others(at)]
                 self._console.print(f"{at.stage:<10} {', '.join(parts)}", markup=False)
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -183,6 +204,10 @@ class Stage:
             self._bar.stop()
         counts, seconds = self._counts, round(time.monotonic() - self._started, 3)
         self.seconds = seconds
+        if kind is None and self._course is not None:
+            found = self._rate.from_the_first()
+            steady = None if found is None else (found[0] - self._started, found[1])
+            self._course.ended(counts.stage, counts.done - counts.reused, seconds, steady)
         adds_up = counts.done == counts.total
         if isinstance(self._console, JsonConsole):
             self._console.emit(StageEnd(**dict(counts), seconds=seconds, complete=kind is None and adds_up))
@@ -222,16 +247,24 @@ class _Moving(ProgressColumn):
     def render(self, task: Task) -> Text:
         at = task.fields["stage"].now()
         speed = _speed(at) or ["eta -:--:--"]
-        return Text(
-            "  ".join([f"{at.done}/{at.total} {at.unit}", *speed, _clock(at.seconds), *_others(at)]), no_wrap=True
-        )
+        return Text("  ".join([_done(at), *speed, _clock(at.seconds), *_others(at)]), no_wrap=True)
+
+
+def _done(at: StageProgress) -> str:
+    """`12/40 samples`; `12/~300 samples` where more than are known will come, `12/40+ samples` where nobody knows."""
+    if at.expected is None:
+        return f"{at.done}/{at.total}+ {at.unit}"
+    return f"{at.done}/{'~' * (at.expected > at.total)}{at.expected} {at.unit}"
 
 
 def _speed(at: StageProgress) -> list[str]:
     if at.rate is None:
         return []
     rate = f"{at.rate:.1f}/s" if at.rate >= 1 else f"{60 * at.rate:.1f}/min"
-    return [rate] if at.eta_seconds is None else [rate, f"eta {_clock(at.eta_seconds)}"]
+    if at.eta_seconds is None:
+        return [rate]
+    run = "" if at.run_eta_seconds is None else f", run {_clock(at.run_eta_seconds)}"
+    return [rate, f"eta {_clock(at.eta_seconds)}{run}"]
 
 
 def _clock(seconds: float) -> str:

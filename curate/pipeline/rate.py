@@ -30,6 +30,7 @@ class Rate:
 
     def __init__(self) -> None:
         self._moments: deque[_Moment] = deque()
+        self._first: _Moment | None = None
         self._done = 0
 
     def add(self, now: float, count: int) -> None:
@@ -39,17 +40,29 @@ class Rate:
             self._moments[-1].last, self._moments[-1].done = now, self._done
         else:
             self._moments.append(_Moment(now, now, self._done))
+            self._first = self._first or self._moments[0]
         while len(self._moments) > LEAST_MOMENTS and self._moments[1].last < now - WINDOW_SECONDS:
             self._moments.popleft()
 
     def per_second(self, now: float) -> float | None:
-        """The rate from the first moment in the window until `now`; None until it is known.
+        """The rate from the first moment in the window to the last; None until it is known.
 
         What came with the first moment was made before it, while models loaded and caches filled, and does not count.
-        Where nothing comes for a while the rate falls.
+        Where nothing comes for longer than between two moments on average, the rate falls; until then it stands, so
+        that it does not swing with each batch.
         """
         if len(self._moments) < 2:
             return None
-        since = self._moments[0]
-        seconds = now - since.last
+        since, last = self._moments[0], self._moments[-1]
+        between = (last.last - since.last) / (len(self._moments) - 1)
+        seconds = max(last.last, now - between) - since.last
         return (self._done - since.done) / seconds if seconds >= LEAST_SECONDS else None
+
+    def from_the_first(self) -> tuple[float, float] | None:
+        """When the first moment ended, and the rate from then to the last one; None where it is not known."""
+        if self._first is None:
+            return None
+        seconds = self._moments[-1].last - self._first.last
+        if seconds < LEAST_SECONDS:
+            return None
+        return self._first.last, (self._done - self._first.done) / seconds

@@ -21,10 +21,12 @@ from curate.pipeline.calls import counted
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decisions import Decisions
 from curate.pipeline.decodes import decodes_of
+from curate.pipeline.failed_sources import FEWEST
 from curate.pipeline.finish import Made, finish
 from curate.pipeline.finish_tasks import CardWriter
 from curate.pipeline.ingest import Ingested, fetch_options, ingest
 from curate.pipeline.listing import Listing
+from curate.pipeline.pace import pace_of
 from curate.pipeline.pack import pack
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
@@ -115,7 +117,8 @@ def run(
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader, plan.kept)
         preflight = Preflight(plan, build, cluster.address is None, lambda said: console.print(f"check      {said}"))
-        context = RunContext(plan, build, cluster, console, paths, decodes, preflight)
+        course = pace_of(recipe, cluster.capacity)
+        context = RunContext(plan, build, cluster, console, paths, decodes, preflight, course)
 
         def before(units: Sequence[Unit]) -> None:
             preflight.write()
@@ -127,7 +130,7 @@ def run(
 
         stages = {"ingest": Stage(console, "ingest", 0, "records")}
         if until != "ingest":
-            stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"])
+            stages["annotate"] = Stage(console, "annotate", 0, "samples", beside=stages["ingest"], course=course)
         with counted(plan.signals, build, cluster) as signals:
             groups = groups_of(signals, plan.kept)
             first = [group for group in groups if not group.is_second]
@@ -146,13 +149,13 @@ def run(
             trial = trial_of(build, sources, partitions.values(), found.records)
             if until is None and not found.was_read and (manifest := finished(plan, build, tables, trial)) is not None:
                 return Result(decodes, manifest)
-            decided = Decisions(context, partitions, groups)
+            decided = Decisions(context, partitions, groups, 1 if trial is None else FEWEST)
             tokenized = _decide_and_tokenize(context, partitions, decided, until)
         cluster.release()
         fragments, counts = decided.fragments, decided.counts
         if tokenized is None:
             return Result(decodes, outcomes=outcomes_of(build, [f.path for f in fragments]))
-        with Stage(console, "pack", 0, "samples") as packing:
+        with Stage(console, "pack", 0, "samples", course=course) as packing:
             specs = [s.spec for s in plan.streams]
             shards, splits = pack(build, recipe, tokenized, specs, cluster, packing)
         packed, kept = sum(split.samples for split in splits), counts.samples[Outcome.KEPT]
@@ -175,7 +178,8 @@ def run(
         ]
         known = {file.path: file for file in (*found.files, *decided.files, *(f.file for f in fragments))}
         made = Made(counts, decided.second_look, shards, splits, trial)
-        done = finish(plan, build, lease, cluster, console, made, known, files, work, write_card)
+        done = finish(plan, build, lease, cluster, console, course, made, known, files, work, write_card)
+        course.write()
         columns_s = decided.seconds + packing.seconds
         return Result(decodes, done, spent=context.spent, columns_s=columns_s, pools=workers)
 
@@ -231,7 +235,7 @@ def _tokenize(run: RunContext, work: Sequence[Work]) -> tuple[list[Tokenized], d
     kept, told = sum(one.kept for one in work), Tally()
     reused = kept - sum(one.kept for one in todo)
     told.add({"total": reused, "reused": reused})
-    with Stage(run.console, "tokenize", kept, "samples") as stage:
+    with Stage(run.console, "tokenize", kept, "samples", course=run.course) as stage:
         if todo:
             run.preflight.streams()
             run.cluster.start()

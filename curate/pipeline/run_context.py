@@ -8,6 +8,7 @@ from rich.console import Console
 
 from curate.media.decodes import Decodes
 from curate.pipeline.cluster import Cluster
+from curate.pipeline.pace import Pace
 from curate.pipeline.paths import Paths
 from curate.pipeline.plan import Plan
 from curate.pipeline.preflight import Preflight
@@ -27,6 +28,7 @@ class RunContext:
         paths: names of its fragments.
         decodes: what was decoded; stages add to it.
         preflight: tries what is to be used, before it is.
+        course: what stages took in the last run; they add what they take in this one.
         spent: where the time of tasks went; stages add to it.
     """
 
@@ -37,4 +39,5 @@ class RunContext:
     paths: Paths
     decodes: Decodes
     preflight: Preflight
+    course: Pace
     spent: Spent = field(default_factory=dict)

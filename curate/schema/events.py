@@ -50,8 +50,19 @@ class StageProgress(Counts):
 
     event: Literal["progress"] = Field("progress", description="what this line is")
     seconds: float = Field(ge=0, description="since the stage began")
+    expected: Count | None = Field(
+        None, description="inputs with those that are not known yet, about; null where nothing tells how many there are"
+    )
     rate: float | None = Field(None, ge=0, description="inputs a second over the last minute; null until it is known")
-    eta_seconds: float | None = Field(None, ge=0, description="to the stage's end at that rate")
+    eta_seconds: float | None = Field(
+        None, ge=0, description="until all that is expected is done at that rate; null where one of both is not known"
+    )
+    run_eta_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="to the end of the whole run, with what later stages took in the last run or trial of the recipe; "
+        "null where there was none",
+    )
     decoded: Count = Field(0, description="inputs that are decoded and not done; no part of the sum")
     queued: Count = Field(0, description="partitions that wait for a worker of this stage, of those known by now")
 

@@ -574,8 +574,8 @@ class Recipe(_Part):
         description="when failed records / all records, or failed samples / all samples, of the whole or of one "
         "source, is above this, `curate run` exits with 3 and names the causes. The build is made all the same. "
         "Dropped and duplicate are not failed. Below 1, a source that fails whole ends the run before the build is "
-        "made: where all records fail of its first partition, if that has 32 or more or is all of the source; and else "
-        "when verdicts are made",
+        "made: where all records fail of the partition that is read first, if that has 32 or more or is all of the "
+        "source; and else when verdicts are made",
     )
 
     @property

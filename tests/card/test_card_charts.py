@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
-from card_build import Builder, items, opened
+from card_build import Builder, image_item, items, opened, photo
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +88,16 @@ def test_failed_samples_are_in_no_histogram(builder: Builder) -> None:
     pixels = next(n for n in found if n.name == "pixels")
     pictured = [r for r in builder.ledger if r["level"] == "sample" and r["kind"] in ("image", "video")]
     assert pixels.spread.count == len([r for r in pictured if r["outcome"] != "failed"]) == len(pictured) - 1
+
+
+@pytest.mark.parametrize(("stage", "count"), [("annotate", 1), ("decide", 2), ("tokenize", 2)])
+def test_what_a_rule_failed_or_failed_after_rules_is_in_them(tmp_path: Path, stage: str, count: int) -> None:
+    why = {"stage": stage, "error": "MissingValue", "message": "there is no caption", "attempt": 1}
+    failed = image_item("rocket.jpg", photo("rocket.jpg"), None, outcome="failed", why=why)
+    builder = Builder(tmp_path, [image_item("coffee.png", photo("coffee.png"), "a cup"), failed])
+    with opened(builder) as tables:
+        found = numbers(tables, Recipe.model_validate(builder.manifest().recipe))
+    assert next(n for n in found if n.name == "pixels").spread.count == count
 
 
 @given(

@@ -31,10 +31,24 @@ def row(error: str | None = "FetchError", message: str = "status 404", uri: str 
     return {"stage": "ingest", "error": error, "message": message, "uri": uri}
 
 
-def test_units_that_sources_begin_with_come_first() -> None:
-    units = [unit("a", "1"), unit("a", "2"), unit("b", "3"), unit("c", "4"), unit("d", "5"), unit("d", "6")]
-    found = [(one.name, what) for one, what in leading_units(units, ["c"])]
-    assert found == [("1", FIRST), ("3", ALL), ("5", FIRST), ("2", None), ("4", None), ("6", None)]
+def test_the_unit_that_speaks_for_a_source_comes_first_and_is_drawn() -> None:
+    """A sorted table begins with what is alike, such as a dead domain."""
+    units = [unit("a", f"a{i}") for i in range(100)] + [unit("b", "b0"), unit("c", "c0"), unit("c", "c1")]
+    found = leading_units(units, ["c"])
+    (first, what), second, *others = found
+    assert (first.source, what) == ("a", FIRST)
+    assert first.name != "a0"
+    assert second == (units[100], ALL)
+    assert others == [(one, None) for one in units if one not in (first, units[100])]
+    assert leading_units(units, ["c"]) == found
+    assert leading_units([*units[::-1]], ["c"])[1] == (first, FIRST), "not by their order"
+
+
+def test_what_is_drawn_of_a_source_is_never_all_of_it() -> None:
+    [(_, what)] = leading_units([unit("a", "1")], [], ["a"])
+    assert what == FIRST
+    assert leading(what, FEWEST - 1, True) is None, "a trial of a few records that are broken goes on"
+    assert leading(what, FEWEST, True) == FIRST
 
 
 @pytest.mark.parametrize(
@@ -59,7 +73,8 @@ def test_the_commonest_cause_is_named_with_the_way_out() -> None:
     with pytest.raises(CurateError) as raised:
         check_leading(FIRST, "web", rows)
     assert raised.value.message == (
-        "the first 1,202 records of source 'web' all failed: 1,201 records  ingest FetchError  0.jpg: status 404"
+        "the 1,202 records of source 'web' that were read first all failed: "
+        "1,201 records  ingest FetchError  0.jpg: status 404"
     )
     assert "`max_failed: 1`" in raised.value.hint
     with pytest.raises(CurateError, match=r"^all 3 records of source 'web' failed"):

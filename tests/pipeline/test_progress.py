@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from curate.pipeline import rate as rates
-from curate.pipeline.board import Ticks
+from curate.pipeline.board import Ticks, shown_of
 from curate.pipeline.json_console import JsonConsole
 from curate.pipeline.progress import Stage, _speed, say_dashboard
 from curate.pipeline.rate import Rate
@@ -66,21 +66,58 @@ def test_a_stage_that_waits_for_its_models_is_seen_to_live_and_promises_nothing(
     assert first == "annotate   0/4 samples"
 
 
-def test_samples_of_a_batch_are_told_as_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, told = [0.0], list[int]()
+def test_inputs_of_a_partition_are_told_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, told = [0.0], list[dict[str, int]]()
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
 
     class Heard:
         def add(self, stage: str, **counts: int) -> None:
-            told.append(counts["decoded"])
+            told.append(counts)
 
     ticks = Ticks(Heard(), "annotate")  # type: ignore[arg-type]
     for _ in range(10):
         clock[0] += 0.2
         ticks()
-    assert told == [3, 3, 3]
+    assert told == [{"decoded": 3}] * 3
     assert ticks.take() == 9
     assert ticks.take() == 0
+    for what in ("passed", "failed", "passed", "passed"):
+        clock[0] += 0.2
+        ticks(what)
+    assert told[3:] == [{"passed": 1, "failed": 1}]
+    assert (ticks.take("passed"), ticks.take("failed")) == (1, 1), "the rest is for who knows all"
+
+
+def test_what_is_not_listed_yet_is_estimated_by_what_was() -> None:
+    stages = ("ingest", "annotate")
+    first = {"ingest": {"parts": 8, "total": 40, "before": 0}}
+    assert [one["more"] for one in shown_of(first, stages).values()] == [None, None], "the first unit is not at its end"
+    # of 8 units 2 were read and gave 60 records, and 10 of the third are known; 500 were there before
+    ingest = {"parts": 8, "read": 2, "gave": 60, "total": 570, "before": 500, "passed": 9}
+    # of the 240 records of this run 20 gave 50 samples
+    annotate = {"read": 20, "total": 350, "before": 300, "decoded": 3}
+    shown = shown_of({"ingest": ingest, "annotate": annotate}, stages)
+    assert shown["ingest"] == {"total": 570, "passed": 9, "more": 170}
+    assert shown["annotate"] == {"total": 350, "decoded": 3, "more": 550}
+    ended = {"ingest": ingest | {"read": 8, "gave": 70}, "annotate": annotate | {"read": 70}}
+    assert [one["more"] for one in shown_of(ended, stages).values()] == [0, 0]
+    assert shown_of({"tokenize": {"total": 9}}, ["tokenize"]) == {"tokenize": {"total": 9, "more": 0}}, "all are known"
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(("more", "said", "eta"), [(0, "30/40", 10), (60, "30/~100", 70), (None, r"30/40\+", None)])
+def test_what_is_not_listed_yet_counts_for_the_eta(more: int | None, said: str, eta: float | None) -> None:
+    console, out = log()
+    with Stage(console, "annotate", 0, "samples", every=0.1) as stage:
+        stage.at(total=40, passed=10)
+        time.sleep(0.06)
+        stage.at(total=40, passed=30, more=more)
+        at = stage.now()
+        time.sleep(0.1)
+        stage.at(total=40, passed=40)
+    assert at.rate is not None
+    assert at.eta_seconds == (None if eta is None else pytest.approx(eta / at.rate, abs=0.001))
+    assert re.match(rf"annotate   {said} samples, \d", out.getvalue())
 
 
 def test_what_is_decoded_is_shown_and_no_part_of_the_sum() -> None:
@@ -315,6 +352,14 @@ def test_the_rate_is_of_the_last_minute_and_falls_while_nothing_comes() -> None:
     assert stalled == sorted(stalled, key=lambda r: -(r or 0))
     assert stalled[-1] is not None
     assert stalled[-1] < 0.1
+
+
+def test_the_rate_does_not_swing_between_batches() -> None:
+    rate = Rate()
+    for at in (0, 10, 20, 30):
+        rate.add(at, 100)
+    assert [rate.per_second(30 + wait) for wait in (0, 5, 10)] == [10, 10, 10]
+    assert rate.per_second(40 + 30) == pytest.approx(5), "the next is overdue by as long as all took"
 
 
 def test_slow_pieces_have_a_rate_too() -> None:

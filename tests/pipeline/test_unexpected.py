@@ -15,7 +15,6 @@ import pytest
 from kills import _those
 from small import RECIPE, Project, digests, processes_under
 
-from curate.cli.unexpected import Sifted, servers_said
 from curate.pipeline.error_location import cause_of, location_of, note
 from curate.pipeline.user_errors import user_errors
 from curate.schema.errors import CurateError
@@ -92,17 +91,6 @@ def test_the_innermost_note_tells_where() -> None:
     assert location_of(exc) == "the stage cut, partition web-1"
     assert cause_of(exc) == "ValueError: what\nis wrong"
     assert location_of(ValueError("elsewhere")) == ""
-
-
-def test_what_servers_report_is_put_aside_and_the_rest_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    import sys
-
-    servers_said.clear()
-    sifted = Sifted(sys.stdout)
-    print("\x1b[33m(raylet)\x1b[0m WARNING: 8 PYTHON worker processes", file=sifted)
-    print("a library's word", file=sifted)
-    assert capsys.readouterr().out == "a library's word\n"
-    assert [line.rstrip() for line in servers_said] == ["\x1b[33m(raylet)\x1b[0m WARNING: 8 PYTHON worker processes"]
 
 
 def test_of_an_actors_text_the_sentence_and_the_way_out_are_left() -> None:
