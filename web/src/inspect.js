@@ -1,10 +1,11 @@
 // Inspect: all that is known of one row.
 
 import { ask, at, count, make, short, shot, tried, verdict } from "./dom.js";
-import { only } from "./find.js";
+import { nearest, only } from "./find.js";
 import { show } from "./views.js";
 
 const ALIKE = 9; // of a record or of a group of duplicates
+const NEAREST = 24;
 
 let shown = /** @type {string | null} */ (null); // the build, `other/` or nothing, and the number of its row
 let opener = /** @type {HTMLElement | null} */ (null);
@@ -68,7 +69,7 @@ function medium(row, name, side) {
 }
 
 /** @param {any} told @param {any} alike @param {any} siblings @param {string} side */
-function* parts({ row, numbers, texts, others, limits }, alike, siblings, side) {
+function* parts({ row, numbers, texts, others, limits, embeddings }, alike, siblings, side) {
   const name = row.uri.split("/").pop() || row.uri;
   yield make("header", {}, make("h2", {}, row.uri), make("button", { type: "button", "aria-label": "Close", on: { click: shut } }, "×"));
   yield* medium(row, name, side);
@@ -80,6 +81,7 @@ function* parts({ row, numbers, texts, others, limits }, alike, siblings, side) 
   if (row.similarity !== null) yield make("p", {}, `cosine ${row.similarity.toFixed(4)} with the one that is kept`);
   yield* kin(`It and its duplicates`, "duplicates", row.duplicate_of ?? row.id, alike, side);
   yield* kin("Samples of its record", "record", row.record_id, siblings, side);
+  if (embeddings.length) yield* near(row, name, embeddings, side);
   const said = Object.entries(texts);
   if (said.length) yield make("h3", {}, "Texts");
   for (const [field, text] of said) {
@@ -101,13 +103,38 @@ function* parts({ row, numbers, texts, others, limits }, alike, siblings, side) 
 function* kin(title, field, value, found, side) {
   if (found.total < 2) return;
   yield make("h3", {}, `${title} (${count(found.total)})`);
-  yield make("div", { className: "thumbs" }, ...found.rows.map((row) =>
-    make("button", { type: "button", title: row.uri, "aria-label": `${row.outcome}: ${row.uri}`, "aria-current": String(`${side}${row.n}` === shown), "data-n": `${side}${row.n}`,
-      on: { click: () => inspect(row.n, side) } }, shot(row, side), verdict(row))));
+  yield thumbs(found.rows, side, verdict);
   if (found.total > found.rows.length && !side) {
     yield make("button", { type: "button", on: { click: () => { show("find"); only(field, value); } } }, `Show all ${count(found.total)}`);
   }
 }
+
+/** What is nearest to a row by each embedding, when asked for. @param {any} row @param {string} name @param {string[]} fields @param {string} side */
+function* near(row, name, fields, side) {
+  const box = make("div", { "aria-live": "polite" });
+  const look = (/** @type {string} */ field) => tried(async () => {
+    box.replaceChildren(make("p", { className: "soft" }, "Comparing …"));
+    try {
+      const found = await ask(`${side}page`, { near: { field, row: row.n }, limit: NEAREST + 1 });
+      const others = found.rows.filter((/** @type {any} */ one) => one.n !== row.n).slice(0, NEAREST);
+      box.replaceChildren(make("h3", {}, `By ${field}, the cosine`), thumbs(others, side, (one) => make("span", { className: `verdict ${one.outcome}` }, one.cosine.toFixed(4))));
+      if (!side) box.append(make("button", { type: "button", on: { click: () => { show("find"); nearest({ field, row: row.n, said: name }); } } }, `Show all ${count(found.total)}`));
+    } catch (error) {
+      box.replaceChildren();
+      throw error;
+    }
+  });
+  yield make("h3", {}, "Nearest by");
+  yield make("div", { className: "row" }, ...fields.map((field) => make("button", { type: "button", on: { click: () => look(field) } }, field)));
+  yield box;
+}
+
+/** Rows to be inspected. @param {any[]} rows @param {string} side @param {(row: any) => Node} said what stands below each */
+const thumbs = (rows, side, said) => make("div", { className: "thumbs" }, ...rows.map((row) => {
+  const words = said(row);
+  return make("button", { type: "button", title: row.uri, "aria-label": `${words.textContent}: ${row.uri}`, "aria-current": String(`${side}${row.n}` === shown),
+    "data-n": `${side}${row.n}`, on: { click: () => inspect(row.n, side) } }, shot(row, side), words);
+}));
 
 /** @param {Record<string, string>} streams */
 function tokens(streams) {
