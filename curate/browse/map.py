@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from curate.browse.columns import NONE, Columns
+from curate.browse.columns import NONE, Columns, Spread
 from curate.browse.query import known, number
 from curate.browse.vectors import Vectors
 from curate.schema.errors import CurateError
@@ -116,14 +116,16 @@ class Maps:
             asked: `by`, one of WORDS or a number of the table.
 
         Returns:
-            `classes`, for each code of `codes` its label and how many points have it; or, of a number, `ticks` along
-            its axis and how many points have `none`.
+            `classes`, for each code of `codes` its label, how many points have it, and whether it is a `rest` and no
+            value; or, of a number, `ticks` along its axis and how many points have `none`.
         """
-        codes, legend = self._coloured(asked)
+        codes, said = self._coloured(asked)
         counts = np.bincount(codes, minlength=NONE + 1).tolist()
-        if isinstance(legend, list):
-            return {"classes": [{"label": label, "count": counts[i]} for i, label in enumerate(legend)]}
-        return {"ticks": legend["ticks"], "none": counts[NONE]}
+        if isinstance(said, Spread):
+            return {"ticks": said.ticks, "none": counts[NONE]}
+        names, rest = said
+        labels = [(label, False) for label in names] + [(label, True) for label in rest]
+        return {"classes": [{"label": one, "count": counts[i], "rest": rest} for i, (one, rest) in enumerate(labels)]}
 
     def codes(self, asked: Mapping[str, Any]) -> bytes:
         """Of each point a byte: the number of its class, or of its bin; NONE where there is no value."""
@@ -153,27 +155,26 @@ class Maps:
                 self._maps[vectors.folder] = _open(vectors)
             return self._maps[vectors.folder]
 
-    def _coloured(self, asked: Mapping[str, Any]) -> tuple[NDArray[np.uint8], Any]:
-        """Codes of all points, and the labels of classes or the spread of a number."""
+    def _coloured(self, asked: Mapping[str, Any]) -> tuple[NDArray[np.uint8], Spread | tuple[list[str], list[str]]]:
+        """Codes of all points, and the spread of a number or the labels of classes."""
         found, columns = self._map(asked), self._columns
         by = known(asked.get("by"), (*WORDS, *self._numbers), "number")
         places = np.searchsorted(columns.rows, found.rows)
         if by in WORDS:
-            codes, labels = classes(columns.arrow([by])[by].combine_chunks())
-            return codes[places], labels
-        return columns.bins(by)[places], {"ticks": columns.spread(by).ticks}
+            codes, *labels = classes(columns.arrow([by])[by].combine_chunks())
+            return codes[places], (labels[0], labels[1])
+        return columns.bins(by)[places], columns.spread(by)
 
 
-def classes(values: pa.Array) -> tuple[NDArray[np.uint8], list[str]]:
-    """The class of each value, `(s,)`, and their labels: the commonest CLASSES values, the others, then those without.
-    Of equally common ones the first by name."""
+def classes(values: pa.Array) -> tuple[NDArray[np.uint8], list[str], list[str]]:
+    """The class of each value, `(s,)`; the commonest CLASSES values, which are the first classes (of equally common
+    ones the first by name); and what the classes after those are called: all others, and none."""
     counted = pc.value_counts(values.drop_null()).to_pylist()
     names = [one["values"] for one in sorted(counted, key=lambda one: (-one["counts"], one["values"]))]
-    labels = names[:CLASSES] + ["others"] * (len(names) > CLASSES)
-    place = pc.index_in(values, pa.array(labels[:CLASSES], pa.string()))
-    other = pa.scalar(len(labels) - 1, pa.int32())
-    codes = pc.if_else(values.is_valid(), pc.fill_null(place, other), pa.scalar(len(labels), pa.int32()))
-    return codes.to_numpy(zero_copy_only=False).astype(np.uint8), [*labels, *["none"] * bool(values.null_count)]
+    names, rest = names[:CLASSES], ["others"] * (len(names) > CLASSES)
+    codes = pc.fill_null(pc.index_in(values, pa.array(names, pa.string())), len(names)).to_numpy()
+    codes = np.where(values.is_valid().to_numpy(zero_copy_only=False), codes, len(names) + len(rest))
+    return codes.astype(np.uint8), names, [*rest, *["none"] * bool(values.null_count)]
 
 
 def _open(vectors: Vectors) -> Map:

@@ -7,6 +7,7 @@ import { inspect, inspected } from "./inspect.js";
  *   error: string | null, uri: string, source: string, duration: number | null, stored: boolean,
  *   caption: string | null, sorted?: number | null, cosine?: number}} Row */
 /** What rows are the nearest to: a row, or a text; `said` names it. @typedef {{field: string, row?: number, text?: string, said: string}} Near */
+/** Rows in a part of a map. @typedef {{field: string, polygon: [number, number][]}} Lasso */
 
 const PAGE = 60;
 const NAMES = /** @type {Record<string, string>} */ ({
@@ -14,7 +15,7 @@ const NAMES = /** @type {Record<string, string>} */ ({
   kind: "Kind", licence: "Licence", level: "What it is", record: "Record", duplicates: "Duplicates of",
 });
 const state = { where: /** @type {{field: string, is: string[]}[]} */ ([]), search: "", sort: "", descending: false, offset: 0,
-  near: /** @type {Near | null} */ (null) };
+  near: /** @type {Near | null} */ (null), lasso: /** @type {Lasso | null} */ (null) };
 let asked = 0;
 
 export async function refresh() {
@@ -75,6 +76,7 @@ function drawChosen() {
     make("button", { type: "button", "aria-label": `Remove the filter ${name}: ${value}`, on: { click: act } }, `${name}: `, make("bdi", {}, value), " ×");
   const chips = state.where.flatMap((one) => one.is.map((value) => chip(NAMES[one.field], value, () => toggle(one.field, value))));
   if (state.near) chips.push(chip(`Nearest by ${state.near.field} to`, state.near.said, () => { at("like").value = ""; search({ near: null }); }));
+  if (state.lasso) chips.push(chip(`On the map of ${state.lasso.field}`, "in the lasso", () => search({ lasso: null })));
   at("chosen").replaceChildren(...chips);
 }
 
@@ -97,10 +99,15 @@ export function nearest(near) {
   alone({ near });
 }
 
+/** Show what lies in a part of a map. @param {Lasso} lasso */
+export function lassoed(lasso) {
+  alone({ lasso });
+}
+
 /** Ask for nothing else. @param {Partial<typeof state>} change */
 function alone(change) {
   at("search").value = at("like").value = "";
-  search({ where: [], search: "", near: null, ...change });
+  search({ where: [], search: "", near: null, lasso: null, ...change });
 }
 
 /** @param {{numbers: string[], about: Record<string, {about: string}>, texts: string[]}} about */

@@ -103,7 +103,7 @@ function* parts({ row, numbers, texts, others, limits, embeddings }, alike, sibl
 function* kin(title, field, value, found, side) {
   if (found.total < 2) return;
   yield make("h3", {}, `${title} (${count(found.total)})`);
-  yield thumbs(found.rows, side, verdict);
+  yield thumbs(found.rows, side);
   if (found.total > found.rows.length && !side) {
     yield make("button", { type: "button", on: { click: () => { show("find"); only(field, value); } } }, `Show all ${count(found.total)}`);
   }
@@ -129,8 +129,8 @@ function* near(row, name, fields, side) {
   yield box;
 }
 
-/** Rows to be inspected. @param {any[]} rows @param {string} side @param {(row: any) => Node} said what stands below each */
-const thumbs = (rows, side, said) => make("div", { className: "thumbs" }, ...rows.map((row) => {
+/** Rows to be inspected. @param {any[]} rows @param {string} [side] @param {(row: any) => Node} [said] what stands below each */
+export const thumbs = (rows, side = "", said = verdict) => make("div", { className: "thumbs" }, ...rows.map((row) => {
   const words = said(row);
   return make("button", { type: "button", title: row.uri, "aria-label": `${words.textContent}: ${row.uri}`, "aria-current": String(`${side}${row.n}` === shown),
     "data-n": `${side}${row.n}`, on: { click: () => inspect(row.n, side) } }, shot(row, side), words);
