@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,16 @@ from numpy.typing import NDArray
 
 from curate.helper.errors import HelperDied, HelperError, HelperNotStarted
 from curate.helper.process import Helper
+from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
+from curate.schema.recipe import Recipe
+from curate.shards.commit import read_manifest
+from curate.shards.lists import read_files
 from curate.storage import Store, open_store
 
 if TYPE_CHECKING:
     from curate.signals.clip import Clip
+    from curate.tokenizers.base import Tokenizer
 
 ANSWER_SECONDS = 600.0
 """Of one answer at most: the first waits for weights."""
@@ -52,7 +58,7 @@ class Service:
     def __init__(self, build: str) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library is imported: a look at a build fetches nothing
         self._build = open_store(build)
-        self._clip = cache(_clip)
+        self._clip, self._tokenizer = cache(_clip), cache(_tokenizer)
 
     def text(self, options: dict[str, Any], version: str, text: str) -> NDArray[Any]:
         """Embedding of a text, float32 `(d,)` of unit length, by the model that embedded the build's images.
@@ -64,6 +70,40 @@ class Service:
             CurateError: its weights are not on this machine, or are others.
         """
         return self._clip(json.dumps(options), version).embed_text(text)
+
+    def panel(self, sample: str, part: int) -> dict[str, Any]:
+        """What the tokens of a kept sample decode to: a `curate.card.roundtrip.Panel`.
+
+        Args:
+            part: number of its partition.
+
+        Raises:
+            CurateError: there is no such sample, or tables of the build are gone.
+        """
+        from curate.card.media import Media
+        from curate.card.roundtrip import panel_of
+        from curate.card.rows import Key
+        from curate.card.tables import open_tables
+
+        manifest = read_manifest(self._build)
+        recipe = Recipe.model_validate(manifest.recipe)
+        names = {stream.name: stream.tokenizer for stream in recipe.tokenize.streams}
+        where = {entry.tokenizer: names.get(entry.name, "") for entry in manifest.streams}
+
+        def load(name: str) -> Tokenizer:
+            return self._tokenizer(manifest.codecs[name].model_dump_json(), where[name])
+
+        try:
+            with open_tables(self._build, manifest, read_files(self._build, manifest)) as tables:
+                return asdict(panel_of(tables, Key("sample", sample, part), Media(tables), recipe, load))
+        except OSError as error:
+            raise CurateError(f"files of the build could not be read: {error}") from error
+
+
+def _tokenizer(card: str, name: str) -> Tokenizer:
+    from curate.tokenizers import zoo
+
+    return zoo.of_card(CodecCard.model_validate_json(card), name)
 
 
 def _clip(options: str, version: str) -> Clip:

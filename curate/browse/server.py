@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from curate.browse import query
 from curate.browse.columns import Columns
 from curate.browse.compare import Compared
+from curate.browse.decoded import Decoded
 from curate.browse.embeddings import Embeddings
 from curate.browse.looks import PLACE, Looks
 from curate.browse.models import Models
@@ -154,7 +155,9 @@ class _Pages:
         self.columns = Columns(browsed)
         self.moving = Moving(browsed, self.columns, recipe)
         self._media = Media(browsed.tables)
-        self.embeddings = Embeddings(browsed, self.columns, Models(browsed.tables.build))
+        models = Models(browsed.tables.build)
+        self.embeddings = Embeddings(browsed, self.columns, models)
+        self._decoded = Decoded(models, browsed.cache / "decoded")
         self._looks = Looks(self._media, browsed.cache / "looks")
         self._tables = threading.Lock()  # the build's tables answer one question at a time
 
@@ -174,6 +177,8 @@ class _Pages:
             Route(start + "page", _asked(self.found), methods=["POST"]),
             Route(start + "sample/{n:int}", self.sample),
             Route(start + "tokens/{n:int}", self.tokens),
+            Route(start + "decoded/{n:int}", self.decoded),
+            Route(start + "decoded/{n:int}/{file:int}", self.decoded_file),
             Route(start + "look/{n:int}/{size}", self.look),
             Route(start + "medium/{n:int}", self.medium),
         ]
@@ -234,14 +239,19 @@ class _Pages:
 
         return await _answer(tell)
 
+    async def decoded(self, request: Request) -> Response:
+        """What the tokens of a kept sample decode to."""
+        return await _answer(lambda: self._decoded.panel(self._row(request, ("n", "id", "part", "outcome"))))
+
+    async def decoded_file(self, request: Request) -> Response:
+        numbers = request.path_params
+        return await _file(lambda: self._decoded.file(numbers["n"], numbers["file"]))
+
     async def look(self, request: Request) -> Response:
-        try:
-            made, mime = await run_in_threadpool(
-                lambda: self._looks.look(self._row(request, PLACE), request.path_params["size"])
-            )
-        except CurateError as error:
-            return _refusal(str(error), 404)
-        return Response(made, media_type=mime, headers={"cache-control": "private, max-age=86400, immutable"})
+        response = await _file(lambda: self._looks.look(self._row(request, PLACE), request.path_params["size"]))
+        if response.status_code == 200:
+            response.headers["cache-control"] = "private, max-age=86400, immutable"
+        return response
 
     async def medium(self, request: Request) -> Response:
         """The bytes as they came, whole or a range; only what a browser plays, and never as a document."""
@@ -317,6 +327,15 @@ async def _answer(work: Callable[[], Any]) -> Response:
 def _is_there(told: object) -> bool:
     """True if what `signals_of` tells of a vector is no failure and no null."""
     return isinstance(told, str) and told.startswith("vector of")
+
+
+async def _file(work: Callable[[], tuple[bytes, str]]) -> Response:
+    """Bytes and their type, or the sentence that says why not."""
+    try:
+        data, mime = await run_in_threadpool(work)
+    except CurateError as error:
+        return _refusal(str(error), 404)
+    return Response(data, media_type=mime)
 
 
 def _told(value: object) -> str:

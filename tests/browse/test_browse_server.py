@@ -16,7 +16,7 @@ import httpx
 import pytest
 from run_curate import curate
 
-from curate.browse.looks import prune
+from curate.browse.kept_files import prune
 
 if TYPE_CHECKING:
     from conftest import Served

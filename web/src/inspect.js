@@ -32,7 +32,7 @@ export async function inspect(n, side = "") {
     box.focus({ preventScroll: true });
     if (row.outcome !== "kept") return;
     const streams = await ask(`${side}tokens/${n}`);
-    if (shown === key) box.append(...tokens(streams));
+    if (shown === key) box.append(...tokens(streams, `${side}decoded/${n}`));
   });
 }
 
@@ -136,10 +136,51 @@ export const thumbs = (rows, side = "", said = verdict) => make("div", { classNa
     "data-n": `${side}${row.n}`, on: { click: () => inspect(row.n, side) } }, shot(row, side), words);
 }));
 
-/** @param {Record<string, string>} streams */
-function tokens(streams) {
+/** @param {Record<string, string>} streams @param {string} path where they are decoded */
+function* tokens(streams, path) {
   const said = Object.entries(streams);
-  return said.length ? [make("h3", {}, "Tokens"), list(said)] : [];
+  if (!said.length) return;
+  const box = make("div", { "aria-live": "polite" });
+  const decode = async () => {
+    box.replaceChildren(make("p", { className: "soft" }, "Decoding …"));
+    try {
+      box.replaceChildren(...decoded(await ask(path), path));
+    } catch (error) {
+      box.replaceChildren(make("p", {}, `They cannot be decoded: ${error instanceof Error ? error.message : error}`));
+    }
+  };
+  yield make("h3", {}, "Tokens");
+  yield list(said);
+  yield make("p", { className: "row" }, make("button", { type: "button", on: { click: decode } }, "Decode its tokens"));
+  yield box;
+}
+
+/** What tokens decode to, next to the original. @param {any} panel @param {string} path */
+function* decoded(panel, path) {
+  const image = (/** @type {number} */ file, /** @type {string} */ name) => make("figure", {}, make("img", { alt: name, src: `${path}/${file}` }), make("figcaption", {}, name));
+  const player = (/** @type {number} */ file, /** @type {string} */ name) => make("audio", { className: "medium", controls: true, preload: "metadata", src: `${path}/${file}`, "aria-label": name });
+  for (const [stream, steps] of Object.entries(panel.images)) {
+    yield make("h3", {}, stream);
+    for (const one of steps) {
+      const sized = one.grid.join(" x ");
+      yield make("div", { className: "trip" }, image(one.original, "original"), image(one.ids, `${sized} ids`), image(one.decoded, "decoded"));
+      const quality = one.psnr_db === null ? "equal" : `PSNR ${one.psnr_db.toFixed(1)} dB, SSIM ${one.ssim.toFixed(3)}`;
+      yield make("p", { className: "soft" }, steps.length > 1 ? `at ${one.time.toFixed(2)} s: ${quality}` : quality);
+    }
+  }
+  for (const [stream, one] of Object.entries(panel.audio)) {
+    yield make("h3", {}, stream);
+    yield make("div", { className: "trip two" }, image(one.original_image, "original"), image(one.decoded_image, "decoded"));
+    yield player(one.original, `${stream}: original`);
+    yield player(one.decoded, `${stream}: decoded`);
+    yield make("p", { className: "soft" }, `the original above, decoded below; ${one.seconds.toFixed(1)} s${one.si_sdr_db === null ? "" : `, SI-SDR ${one.si_sdr_db.toFixed(1)} dB`}`);
+  }
+  for (const [stream, one] of Object.entries(panel.texts)) {
+    yield make("h3", {}, stream);
+    yield make("p", { className: "caption", tabIndex: 0 }, make("bdi", {}, one.decoded));
+    yield make("p", { className: "soft" }, `${count(one.tokens)} ids${one.exact === null ? "" : one.exact ? ", which decode to the text" : ", which decode to another text"}`);
+  }
+  for (const problem of panel.problems) yield make("p", {}, problem);
 }
 
 /** @param {string[][]} pairs */
