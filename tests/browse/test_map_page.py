@@ -62,6 +62,11 @@ def mapped(page: Page) -> dict[str, float]:
     return dict(box)
 
 
+def place(box: dict[str, float], across: float, up: float) -> tuple[float, float]:
+    """Pixels of a place on the map, whose points keep 8 of them off the edge."""
+    return box["x"] + 8 + across * (box["width"] - 16), box["y"] + 8 + (1 - up) * (box["height"] - 16)
+
+
 def test_the_nearest_samples_stand_with_their_cosine(page: Page, address: str) -> None:
     inspected(page, "rocket.jpg")
     page.get_by_role("button", name="tiny_image", exact=True).click()
@@ -80,13 +85,12 @@ def test_the_nearest_samples_stand_with_their_cosine(page: Page, address: str) -
 
 def test_a_lasso_on_the_map_becomes_a_filter(page: Page, address: str) -> None:
     box = mapped(page)
-    edge = [(0.01, 0.01), (0.6, 0.01), (0.6, 0.5), (0.3, 0.8), (0.01, 0.99)]  # across and down
-    page.mouse.move(box["x"] + edge[0][0] * box["width"], box["y"] + edge[0][1] * box["height"])
+    polygon = [(0.01, 0.99), (0.6, 0.99), (0.6, 0.5), (0.3, 0.2), (0.01, 0.01)]
+    page.mouse.move(*place(box, *polygon[0]))
     page.mouse.down()
-    for x, y in edge[1:]:
-        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=5)
+    for corner in polygon[1:]:
+        page.mouse.move(*place(box, *corner), steps=5)
     page.mouse.up()
-    polygon = [[x, 1 - y] for x, y in edge]
     inside = rows(address, lasso={"field": "tiny_image", "polygon": polygon})["total"]
     assert 0 < inside < rows(address, near={"field": "tiny_image", "row": row_of(address, "coffee.png")["n"]})["total"]
     page.locator("#map-total", has_text=f"{inside} samples in the lasso").wait_for()
@@ -113,10 +117,8 @@ def test_a_press_on_a_point_inspects_its_sample(page: Page, address: str) -> Non
     box = mapped(page)
     points = np.frombuffer(httpx.post(address + "map/points", json={"field": "tiny_image"}).content, "<u2")
     across, up = points.reshape(-1, 2)[5] / 65535
-    [n] = [httpx.post(address + "map/row", json={"field": "tiny_image", "point": 5}).json()]
-    page.mouse.click(
-        box["x"] + 4 + across * (box["width"] - 8), box["y"] + 4 + (1 - up) * (box["height"] - 8)
-    )  # points keep off the edge
+    n = httpx.post(address + "map/row", json={"field": "tiny_image", "point": 5}).json()
+    page.mouse.click(*place(box, across, up))
     told = httpx.get(f"{address}sample/{n}").json()
     page.locator("#inspect h2", has_text=told["row"]["uri"]).wait_for()
 

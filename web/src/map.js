@@ -13,6 +13,7 @@ const BINS = 60;
 const NONE = 63;
 const SHOWN = 12; // of what the lasso holds
 const NEAR = 12; // pixels from a press to its point
+const MARGIN = 8; // pixels that points keep off the edge, as in the style of the outline
 const STEP = 4; // pixels between two corners
 const CORNERS = 500;
 const WORDS = /** @type {Record<string, string>} */ ({ outcome: "verdict", source: "source", kind: "kind" });
@@ -108,12 +109,13 @@ function draw() {
   const colours = palette();
   const flat = new Float32Array(3 * (NONE + 1));
   colours.forEach((one, i) => flat.set(one, 3 * i));
-  const right = (width - 1 - 2 * radius) / SIDE;
-  const down = (height - 1 - 2 * radius) / SIDE;
+  const margin = MARGIN * devicePixelRatio;
+  const right = (width - 2 * margin) / SIDE;
+  const down = (height - 2 * margin) / SIDE;
   let most = 1;
   for (let i = 0; i < total; i++) {
-    const x = radius + Math.round(points[2 * i] * right);
-    const y = height - 1 - radius - Math.round(points[2 * i + 1] * down);
+    const x = Math.floor(margin + points[2 * i] * right);
+    const y = Math.floor(height - margin - points[2 * i + 1] * down);
     const code = 3 * codes[i];
     for (let dy = -radius; dy <= radius; dy++) {
       for (let dx = -radius; dx <= radius; dx++) {
@@ -167,7 +169,7 @@ function lasso(plane) {
   let last = [0, 0];
   const corner = (/** @type {PointerEvent} */ event) => {
     const box = plane.getBoundingClientRect();
-    return /** @type {Corner} */ ([(event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height]);
+    return /** @type {Corner} */ ([(event.clientX - box.left - MARGIN) / (box.width - 2 * MARGIN), 1 - (event.clientY - box.top - MARGIN) / (box.height - 2 * MARGIN)]);
   };
   plane.addEventListener("pointerdown", (event) => {
     if (event.button) return;
@@ -195,7 +197,7 @@ function lasso(plane) {
 
 /** Inspects the point next to a place; where none is near, the lasso is taken away. @param {Corner} place */
 function press([x, y]) {
-  const [width, height] = [at("plane").clientWidth / SIDE, at("plane").clientHeight / SIDE];
+  const [width, height] = [at("plane").clientWidth, at("plane").clientHeight].map((side) => (side - 2 * MARGIN) / SIDE);
   let [point, least] = [-1, NEAR ** 2];
   for (let i = 0; 2 * i < points.length; i++) {
     const distance = ((points[2 * i] - x * SIDE) * width) ** 2 + ((points[2 * i + 1] - y * SIDE) * height) ** 2;
