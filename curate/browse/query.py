@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +29,8 @@ NEAR, LASSO = "near", "lasso"
 Sets = Mapping[str, pa.Table]
 """Rows by the name of a set: `n` of each; of NEAR `_cosine` too, a name that no signal takes."""
 
+_ALL: Sets = {}
+
 PAGE_ROWS = 200
 """Rows of a page at most."""
 
@@ -41,7 +42,7 @@ _SHOWN = "n, level, id, kind, outcome, rule, error, uri, source, duration, membe
 _CAPTION = 300  # characters of a text in a grid
 
 
-def page(browsed: Browsed, asked: Mapping[str, Any], sets: Sets = MappingProxyType({})) -> dict[str, Any]:
+def page(browsed: Browsed, asked: Mapping[str, Any], sets: Sets = _ALL) -> dict[str, Any]:
     """Rows that match, some at a time, and how many there are.
 
     Args:
@@ -76,9 +77,7 @@ def page(browsed: Browsed, asked: Mapping[str, Any], sets: Sets = MappingProxyTy
     }
 
 
-def facets(
-    browsed: Browsed, asked: Mapping[str, Any], sets: Sets = MappingProxyType({})
-) -> dict[str, list[dict[str, Any]]]:
+def facets(browsed: Browsed, asked: Mapping[str, Any], sets: Sets = _ALL) -> dict[str, list[dict[str, Any]]]:
     """Values of each facet with how many of the rows that match have them; its own choice does not narrow it.
 
     One pass over the table for all facets without a choice, and one for each of the others.
@@ -91,11 +90,11 @@ def facets(
         others = [one for one in _filters(asked) if one.get("field") not in names]
         where, values = condition(browsed, {**asked, "where": others})
         columns = ", ".join(_COLUMNS[name] for name in names)
-        sets = ", ".join(f"({_COLUMNS[name]})" for name in names)
+        each = ", ".join(f"({_COLUMNS[name]})" for name in names)
         found = rows(
             browsed,
             f"SELECT * FROM (SELECT {columns}, grouping({columns}) AS grouped, count(*) AS number "
-            f"FROM {_among(sets)} WHERE {where} GROUP BY GROUPING SETS ({sets})) "
+            f"FROM {_among(sets)} WHERE {where} GROUP BY GROUPING SETS ({each})) "
             f"QUALIFY row_number() OVER (PARTITION BY grouped ORDER BY number DESC) <= {LISTED + 1}",
             values,
             sets,
@@ -143,9 +142,7 @@ def condition(browsed: Browsed, asked: Mapping[str, Any]) -> tuple[str, list[Any
     return " AND ".join(terms), values
 
 
-def rows(
-    browsed: Browsed, sql: str, values: Sequence[Any] = (), sets: Sets = MappingProxyType({})
-) -> list[dict[str, Any]]:
+def rows(browsed: Browsed, sql: str, values: Sequence[Any] = (), sets: Sets = _ALL) -> list[dict[str, Any]]:
     """Rows of a query as JSON takes them: no infinite numbers.
 
     Args:

@@ -5,7 +5,8 @@ import { lassoed } from "./find.js";
 import { inspect, thumbs } from "./inspect.js";
 import { show } from "./views.js";
 
-/** @typedef {{classes?: {label: string, count: number, rest: boolean}[], ticks?: [number, string][], none?: number}} Legend */
+/** What colours say: classes, or a number's axis. @typedef {{by: string, classes?: {label: string, count: number, rest: boolean}[],
+ *   ticks?: [number, string][], none?: number}} Legend */
 /** A corner, across and up, each from 0 to 1. @typedef {[number, number]} Corner */
 
 const SIDE = 65535; // of the map, in steps of its points
@@ -21,7 +22,7 @@ const WORDS = /** @type {Record<string, string>} */ ({ outcome: "verdict", sourc
 let opened = false;
 let points = new Uint16Array();
 let codes = new Uint8Array();
-let legend = /** @type {Legend} */ ({});
+let legend = /** @type {Legend} */ ({ by: "", classes: [] });
 let polygon = /** @type {Corner[]} */ ([]);
 let asked = 0;
 
@@ -30,7 +31,7 @@ export function begin(about) {
   at("views").querySelector("[data-view=map]").hidden = !about.embeddings.length;
   at("map-field").append(...about.embeddings.map((name) => make("option", { value: name }, name)));
   at("map-by").append(...[...Object.keys(WORDS), ...about.numbers].map((name) => make("option", { value: name }, WORDS[name] ?? name)));
-  at("map-field").addEventListener("change", load);
+  at("map-field").addEventListener("change", () => { choose([]); load(); });
   at("map-by").addEventListener("change", load);
   at("map-select").addEventListener("click", typed);
   at("map-clear").addEventListener("click", () => choose([]));
@@ -50,40 +51,42 @@ export async function open() {
 async function load() {
   const mine = ++asked;
   const field = at("map-field").value;
+  const by = at("map-by").value;
   at("map").ariaBusy = "true";
   at("map-about").textContent = "Reading the vectors …";
+  let said = "";
   await tried(async () => {
-    const told = await ask("map/about", { field }); // the first time it is made
-    const coloured = { field, by: at("map-by").value };
-    const [places, kinds, said] = await Promise.all([askBytes("map/points", { field }), askBytes("map/codes", coloured), ask("map/legend", coloured)]);
+    const told = await ask("map/about", { field }); // the first time, this makes the map
+    const [places, coloured, about] = await Promise.all([askBytes("map/points", { field }), askBytes("map/codes", { field, by }), ask("map/legend", { field, by })]);
     if (mine !== asked) return;
     points = new Uint16Array(places);
-    codes = new Uint8Array(kinds);
-    legend = said;
+    codes = new Uint8Array(coloured);
+    legend = { ...about, by };
     const [across, up] = told.shares.map((/** @type {number} */ share) => `${(100 * share).toFixed(1)} %`);
-    at("map-about").textContent = `${count(told.count)} samples. Of what their vectors differ in, the map shows ${across} across and ${up} up.`;
+    said = `${count(told.count)} samples. Of what their vectors differ in, the map shows ${across} across and ${up} up.`;
     draw();
     drawLegend();
-    choose(polygon);
   });
-  if (mine === asked) at("map").ariaBusy = "false";
+  if (mine !== asked) return;
+  at("map-about").textContent = said;
+  at("map").ariaBusy = "false";
 }
 
 /** A colour of the page's style as red, green and blue. @param {string} name @returns {[number, number, number]} */
 function colour(name) {
   const value = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const hex = value.length === 4 ? value.slice(1).replace(/./g, "$&$&") : value.slice(1);
-  return [0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16));
+  return /** @type {any} */ ([0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16)));
 }
 
 /** Colours by code. */
 function palette() {
   const found = /** @type {[number, number, number][]} */ ([]);
   if (legend.classes) {
-    const verdicts = at("map-by").value === "outcome";
-    legend.classes.forEach(({ label, rest }, i) => found.push(colour(rest ? "--soft" : verdicts ? `--${label}` : `--c${i}`)));
+    const { by } = legend;
+    legend.classes.forEach(({ label, rest }, i) => found.push(colour(rest ? "--soft" : by === "outcome" ? `--${label}` : `--c${i}`)));
   } else {
-    const stops = ["--low", "--mid", "--high"].map(colour);
+    const stops = ["--low", "--mid", "--high"].map((name) => colour(name));
     for (let bin = 0; bin < BINS; bin++) {
       const place = (2 * bin) / (BINS - 1);
       const from = Math.min(1, Math.floor(place));
