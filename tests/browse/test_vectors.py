@@ -56,7 +56,7 @@ def test_cosines_are_those_of_the_builds_vectors_whatever_the_block(
 
 def test_a_row_without_an_embedding_has_no_vector(browsed: Browsed) -> None:
     found = Vectors(browsed, FIELD)
-    [audio] = [row["n"] for row in browsed.con.execute("SELECT n FROM rows WHERE kind = 'audio'").arrow().to_pylist()]
+    [(audio,)] = browsed.con.execute("SELECT n FROM rows WHERE kind = 'audio'").fetchall()
     assert found.of(audio) is None
 
 
@@ -74,7 +74,7 @@ def test_the_map_is_of_the_directions_that_differ_most() -> None:
     drawn = rng.standard_normal((5000, 2)) * [3, 2] @ true.T + 0.1 * rng.standard_normal((5000, 6)) + 7
     middle, axes, shares = directions(drawn.astype(np.float32))
     np.testing.assert_allclose(middle, 7, atol=0.2)
-    np.testing.assert_allclose(np.abs(axes.T @ true), np.eye(2), atol=0.02)
+    np.testing.assert_allclose(np.abs(axes.T @ true), np.eye(2), atol=0.05)
     np.testing.assert_allclose(shares, np.array([9, 4]) / (13 + 6 * 0.01), atol=0.02)
     _, axes, shares = directions(np.ones((4, 1), np.float32))  # one number that is always the same
     assert (axes.shape, shares.tolist()) == ((1, 2), [0, 0])
