@@ -131,14 +131,14 @@ function draw() {
     }
   }
   const image = new ImageData(width, height);
-  const scale = 165 / Math.log1p(most);
+  const scale = 135 / Math.log1p(most);
   for (let i = 0; i < met.length; i++) {
     const n = met[i];
     if (!n) continue;
     image.data[4 * i] = sums[3 * i] / n;
     image.data[4 * i + 1] = sums[3 * i + 1] / n;
     image.data[4 * i + 2] = sums[3 * i + 2] / n;
-    image.data[4 * i + 3] = 90 + scale * Math.log1p(n);
+    image.data[4 * i + 3] = 120 + scale * Math.log1p(n);
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
