@@ -60,7 +60,7 @@ class Vectors:
         with (self.folder / _VECTORS).open("rb", buffering=0) as file:
             for start in range(0, len(self), size):
                 block = held[: len(self) - start]
-                view = memoryview(block).cast("B")
+                view = block.data.cast("B")
                 while view:
                     view = view[_read(file.readinto(view), self.folder) :]
                 yield slice(start, start + len(block)), block
