@@ -54,19 +54,19 @@ def page(browsed: Browsed, asked: Mapping[str, Any], sets: Sets = _ALL) -> dict[
     """
     where, values = condition(browsed, asked)
     sort = asked.get("sort") or ""
-    order = "n"
-    shown = ""
+    order, shown, kept = "n", "", "n"
     if NEAR in sets:
-        order, shown = "_cosine DESC, n", ", _cosine AS cosine"
+        order, shown, kept = "_cosine DESC, n", ", _cosine AS cosine", "n, _cosine"
     elif sort:
         column = quoted(known(sort, browsed.numbers, "number"))
         order = f"{column} {'DESC' if asked.get('descending') else 'ASC'} NULLS LAST, n"
         shown = f", CAST({column} AS DOUBLE) AS sorted"
     offset, limit = _count(asked.get("offset", 0), 1 << 53), _count(asked.get("limit", 60), PAGE_ROWS)
-    found = rows(
+    found = rows(  # texts are read of the rows that are shown alone
         browsed,
-        f"SELECT {_SHOWN}, left({_caption(browsed)}, {_CAPTION}) AS caption{shown} FROM {_among(sets)} WHERE {where} "
-        f"ORDER BY {order} LIMIT {limit} OFFSET {offset}",
+        f"WITH chosen AS MATERIALIZED (SELECT {kept} FROM {_among(sets)} WHERE {where} ORDER BY {order} "
+        f"LIMIT {limit} OFFSET {offset}) SELECT {_SHOWN}, left({_caption(browsed)}, {_CAPTION}) AS caption{shown} "
+        f"FROM rows JOIN chosen USING (n) ORDER BY {order}",
         values,
         sets,
     )
