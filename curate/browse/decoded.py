@@ -69,8 +69,7 @@ def _split(panel: dict[str, Any]) -> dict[str, Any]:
     """A panel, and apart from it the data URIs that stood in it: the page's policy shows none."""
     files: list[str] = []
     shown = [(one, _OF_IMAGE) for images in panel["images"].values() for one in images]
-    shown += [(one, _OF_AUDIO) for one in panel["audio"].values()]
-    for one, names in shown:
+    for one, names in (*shown, *((one, _OF_AUDIO) for one in panel["audio"].values())):
         for name in names:
             files.append(one[name])
             one[name] = len(files) - 1

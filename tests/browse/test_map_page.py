@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.browse.models import Models
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.manifest import MANIFEST
 from curate.shards.commit import read_manifest
@@ -150,7 +149,7 @@ def test_tokens_decode_next_to_their_original(page: Page) -> None:
     inspected(page, "chelsea.png")
     page.get_by_role("button", name="Decode its tokens").click()
     images = page.locator("#inspect .trip img")
-    images.first.wait_for(timeout=120_000)
+    images.first.wait_for(timeout=300_000)
     assert images.count() == 3
     for image in images.all():
         expect(image).not_to_have_js_property("naturalWidth", 0)
@@ -161,7 +160,7 @@ def test_tokens_decode_next_to_their_original(page: Page) -> None:
     inspected(page, "hum.wav")
     page.get_by_role("button", name="Decode its tokens").click()
     heard = page.get_by_label("sound: decoded")
-    heard.wait_for(timeout=120_000)
+    heard.wait_for(timeout=300_000)
     heard.evaluate("a => a.readyState || new Promise((done, no) => {a.onloadedmetadata = done; a.onerror = no})")
     assert heard.evaluate("a => a.duration") > 0.5
 
@@ -217,15 +216,7 @@ def test_samples_are_found_by_a_text_that_is_like_them(blank: Page, clip_build: 
         page.goto(address)
         page.get_by_label("Like a text").fill(SAID)
         page.keyboard.press("Enter")
-        page.locator("#grid .soft", has_text="cosine 1.0000").wait_for(timeout=120_000)
+        page.locator("#grid .soft", has_text="cosine 1.0000").wait_for(timeout=300_000)
         assert "astronaut.png" in page.locator("#grid li").first.inner_text()
         page.get_by_role("button", name="Remove the filter Nearest by clip_image").click()
         page.locator("#grid .soft", has_text="cosine").first.wait_for(state="detached")
-        weights = clip_build.parent / "small.safetensors"
-        weights.rename(weights.with_name("elsewhere"))
-        said = httpx.post(address + "page", json={"near": {"field": "clip_image", "text": "another"}})
-    assert said.status_code == 200  # the model is loaded
-    manifest = read_manifest(Folder(clip_build))
-    clip = next(signal for signal in manifest.signals if signal["name"] == "clip")
-    with pytest.raises(Exception, match=r"texts cannot be compared with images here: .*does not exist"):
-        Models(Folder(clip_build)).ask("text", clip["options"], clip["version"], SAID)
