@@ -1,8 +1,9 @@
 """How soon `curate browse` shows a million samples, how soon a dragged rule is redrawn, and what that takes.
 
 The build is made up (`parts/made_build.py`): measurements of a million samples, and a few hundred real images that they
-share. A real browser (Chromium) opens the page and drags a rule back and forth. Bars: the first view 1.5 s after the
-server is up, a redraw 150 ms at the 95th percentile, 1 GB of memory of the server, 500 MB of the page.
+share. A real browser (Chromium) opens the page, drags a rule back and forth, asks for the samples nearest to one, and
+opens the map. Bars: the first view 1.5 s after the server is up, a redraw 150 ms at the 95th percentile, 1 GB of memory
+of the server, 500 MB of the page.
 
     python benchmarks/browse.py                    # a million samples
     python benchmarks/browse.py --rows 100000 --folder /tmp/made    # kept there, and used again
@@ -67,10 +68,32 @@ def look(browser: Browser, address: str, server: int) -> dict[str, Any]:
     page.locator("#kept b").wait_for(timeout=120_000)
     out["decide s"] = perf_counter() - start
     out |= drag(page)
+    out |= compare(page)
     out["server MB"] = _memory(server, "VmHWM")
     out["page MB"] = sum(map(_share, _renderers(browser)))
     page.close()
     return out
+
+
+def compare(page: Page) -> dict[str, Any]:
+    """By an embedding of 64 numbers: the nearest to a sample, the map of all samples, and what lies in half of it."""
+    page.locator("[data-view=find]").click()
+    page.locator("#grid button").first.click()
+    button = page.locator("#inspect").get_by_role("button", name="tiny", exact=True)
+    button.wait_for()
+    start = perf_counter()
+    button.click()
+    page.locator("#inspect [aria-live] .thumbs button").first.wait_for(timeout=120_000)
+    out: dict[str, Any] = {"nearest s": perf_counter() - start}
+    start = perf_counter()
+    page.locator("[data-view=map]").click()
+    page.locator("#map[aria-busy=false]").wait_for(timeout=120_000)
+    out["map s"] = perf_counter() - start
+    out["map points"] = int(page.locator("#map-about").inner_text().split()[0].replace(",", ""))
+    start = perf_counter()
+    page.locator("#map-select").click()
+    page.locator("#map-total", has_text="samples").wait_for()
+    return {**out, "lasso s": perf_counter() - start}
 
 
 def _seconds(page: Page, act: Callable[[], object]) -> float:

@@ -39,7 +39,7 @@ from curate.storage.tables import write_named_table, write_table
 PARTITION = 4096
 PHOTOS = 256
 TAR = "media/photos-0.tar"
-DIM = 8
+DIM = 64
 WORDS = (
     "a red bus in the rain",
     "two cats on a sofa",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from curate.browse.kept_files import KeptFiles
 from curate.card.media import WAVE_AUDIO, Media, middle_of, shrink, span_of, wave
 from curate.media.guarded import decode
 from curate.media.requests import Frames
@@ -16,14 +15,10 @@ from curate.schema.errors import CurateError, MediaError
 SIDES = {"small": 256, "large": 1280}
 """Longest side in pixels."""
 
-CACHE_BYTES = 256 << 20
-"""Of all kept thumbnails of a build; beyond it the oldest go."""
-
 PLACE = ("n", "kind", "media", "member", "offset", "bytes", "start_us", "end_us", "duration")
 """Columns of a row that say where its medium lies."""
 
 _QUALITY = 78
-_SWEEP = 64  # so many are made between two looks at how much is kept
 _LONGEST_US = 60_000_000  # of audio in a wave form
 
 
@@ -35,8 +30,7 @@ class Looks:
     """
 
     def __init__(self, media: Media, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._media, self._folder, self._made = media, folder, 0
+        self._media, self._kept = media, KeptFiles(folder)
 
     def look(self, row: dict[str, Any], size: str) -> tuple[bytes, str]:
         """Its image and the image's type.
@@ -53,18 +47,17 @@ class Looks:
         if size not in SIDES:
             raise CurateError(f"no thumbnail is called {size}")
         kind, mime = ("svg", "image/svg+xml") if row["kind"] == "audio" else ("webp", "image/webp")
-        file = self._folder / f"{row['n']}-{size}.{kind}"
-        try:
-            return file.read_bytes(), mime
-        except FileNotFoundError:
-            pass  # not made yet, or pruned
+        name = f"{row['n']}-{size}.{kind}"
+        held = self._kept.read(name)
+        if held is not None:
+            return held, mime
         try:
             made = self._wave(row) if row["kind"] == "audio" else self._image(row, SIDES[size])
         except MediaError as error:
             raise CurateError(str(error)) from error
         except OSError as error:
             raise CurateError(f"its medium is gone: {error}") from error
-        self._keep(file, made)
+        self._kept.write(name, made)
         return made, mime
 
     def _image(self, row: dict[str, Any], side: int) -> bytes:
@@ -88,22 +81,3 @@ class Looks:
         path = wave(audio, columns=240, height=120)
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 240 120"><path d="{path}" fill="#7c8aa5"/></svg>'
         return svg.encode()
-
-    def _keep(self, file: Path, data: bytes) -> None:
-        handle, name = tempfile.mkstemp(dir=self._folder, prefix="new-")
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        Path(name).replace(file)
-        self._made += 1
-        if self._made % _SWEEP == 0:
-            prune(self._folder, CACHE_BYTES)
-
-
-def prune(folder: Path, most: int) -> None:
-    """Remove the oldest files of a folder until the others have at most `most` bytes."""
-    found = sorted(((f.stat().st_mtime_ns, f.stat().st_size, f) for f in folder.iterdir()), reverse=True)
-    held = 0
-    for _, size, file in found:
-        held += size
-        if held > most:
-            file.unlink(missing_ok=True)

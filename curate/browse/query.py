@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from curate.browse.table import Browsed
 from curate.card.text import visible
 from curate.schema.errors import CurateError
@@ -21,6 +23,14 @@ KINS = {"duplicates": "coalesce(duplicate_of, id)", "record": "record_id"}
 LISTED = 50
 """Values of a facet that are listed, the commonest first."""
 
+NEAR, LASSO = "near", "lasso"
+"""Sets of rows that embeddings are looked at for: those with a cosine, and those in a part of the map."""
+
+Sets = Mapping[str, pa.Table]
+"""Rows by the name of a set: `n` of each; of NEAR `_cosine` too, a name that no signal takes."""
+
+_ALL: Sets = {}
+
 PAGE_ROWS = 200
 """Rows of a page at most."""
 
@@ -32,38 +42,42 @@ _SHOWN = "n, level, id, kind, outcome, rule, error, uri, source, duration, membe
 _CAPTION = 300  # characters of a text in a grid
 
 
-def page(browsed: Browsed, asked: Mapping[str, Any]) -> dict[str, Any]:
+def page(browsed: Browsed, asked: Mapping[str, Any], sets: Sets = _ALL) -> dict[str, Any]:
     """Rows that match, some at a time, and how many there are.
 
     Args:
         asked: `where` (see `condition`), `search`, `sort` (a number field or empty), `descending`, `offset`, `limit`.
+        sets: rows that alone are looked at; where there are NEAR, the nearest come first.
 
     Raises:
         CurateError: something is not in the vocabulary.
     """
     where, values = condition(browsed, asked)
     sort = asked.get("sort") or ""
-    order = "n"
-    shown = ""
-    if sort:
+    order, shown, kept = "n", "", "n"
+    if NEAR in sets:
+        order, shown, kept = "_cosine DESC, n", ", _cosine AS cosine", "n, _cosine"
+    elif sort:
         column = quoted(known(sort, browsed.numbers, "number"))
         order = f"{column} {'DESC' if asked.get('descending') else 'ASC'} NULLS LAST, n"
         shown = f", CAST({column} AS DOUBLE) AS sorted"
     offset, limit = _count(asked.get("offset", 0), 1 << 53), _count(asked.get("limit", 60), PAGE_ROWS)
-    found = rows(
+    found = rows(  # texts are read of the rows that are shown alone
         browsed,
-        f"SELECT {_SHOWN}, left({_caption(browsed)}, {_CAPTION}) AS caption{shown} FROM rows WHERE {where} "
-        f"ORDER BY {order} LIMIT {limit} OFFSET {offset}",
+        f"WITH chosen AS MATERIALIZED (SELECT {kept} FROM {_among(sets)} WHERE {where} ORDER BY {order} "
+        f"LIMIT {limit} OFFSET {offset}) SELECT {_SHOWN}, left({_caption(browsed)}, {_CAPTION}) AS caption{shown} "
+        f"FROM rows JOIN chosen USING (n) ORDER BY {order}",
         values,
+        sets,
     )
-    total = rows(browsed, f"SELECT count(*) AS n FROM rows WHERE {where}", values)[0]["n"]
+    total = rows(browsed, f"SELECT count(*) AS n FROM {_among(sets)} WHERE {where}", values, sets)[0]["n"]
     return {
         "rows": [{**row, "caption": seen(row["caption"]), "uri": seen(row["uri"])} for row in found],
         "total": total,
     }
 
 
-def facets(browsed: Browsed, asked: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def facets(browsed: Browsed, asked: Mapping[str, Any], sets: Sets = _ALL) -> dict[str, list[dict[str, Any]]]:
     """Values of each facet with how many of the rows that match have them; its own choice does not narrow it.
 
     One pass over the table for all facets without a choice, and one for each of the others.
@@ -76,13 +90,14 @@ def facets(browsed: Browsed, asked: Mapping[str, Any]) -> dict[str, list[dict[st
         others = [one for one in _filters(asked) if one.get("field") not in names]
         where, values = condition(browsed, {**asked, "where": others})
         columns = ", ".join(_COLUMNS[name] for name in names)
-        sets = ", ".join(f"({_COLUMNS[name]})" for name in names)
+        each = ", ".join(f"({_COLUMNS[name]})" for name in names)
         found = rows(
             browsed,
-            f"SELECT * FROM (SELECT {columns}, grouping({columns}) AS grouped, count(*) AS number FROM rows "
-            f"WHERE {where} GROUP BY GROUPING SETS ({sets})) "
+            f"SELECT * FROM (SELECT {columns}, grouping({columns}) AS grouped, count(*) AS number "
+            f"FROM {_among(sets)} WHERE {where} GROUP BY GROUPING SETS ({each})) "
             f"QUALIFY row_number() OVER (PARTITION BY grouped ORDER BY number DESC) <= {LISTED + 1}",
             values,
+            sets,
         )
         for i, name in enumerate(names):
             # of `grouped` the bit of the column that is grouped by is 0; the first column's bit is the highest
@@ -127,9 +142,15 @@ def condition(browsed: Browsed, asked: Mapping[str, Any]) -> tuple[str, list[Any
     return " AND ".join(terms), values
 
 
-def rows(browsed: Browsed, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """Rows of a query as JSON takes them: no infinite numbers."""
+def rows(browsed: Browsed, sql: str, values: Sequence[Any] = (), sets: Sets = _ALL) -> list[dict[str, Any]]:
+    """Rows of a query as JSON takes them: no infinite numbers.
+
+    Args:
+        sets: tables that the query may name.
+    """
     with browsed.con.cursor() as cursor:
+        for name, table in sets.items():
+            cursor.register(name, table)
         done = cursor.execute(sql, list(values))
         names = [column[0] for column in done.description or []]
         return [dict(zip(names, map(plain, row), strict=True)) for row in done.fetchall()]
@@ -192,6 +213,11 @@ def number(value: object) -> float:
 def _caption(browsed: Browsed) -> str:
     """SQL of the text that a grid shows: the one that is tokenized, else what the source gave."""
     return 'coalesce("caption", "text")' if "caption" in browsed.texts else '"text"'
+
+
+def _among(sets: Sets) -> str:
+    """SQL of the rows that are in all sets."""
+    return "rows" + "".join(f" JOIN {name} USING (n)" for name in sets)
 
 
 def _filters(asked: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -31,7 +31,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from curate.browse import query
 from curate.browse.columns import Columns
 from curate.browse.compare import Compared
+from curate.browse.decoded import Decoded
+from curate.browse.embeddings import Embeddings
 from curate.browse.looks import PLACE, Looks
+from curate.browse.models import Models
 from curate.browse.moving import Moving
 from curate.browse.table import Browsed, check_row
 from curate.card.explain import limits_of, signals_of, tokens_of
@@ -60,6 +63,7 @@ _HEADERS = [
 ]
 _PLAYED = {"mp4", "m4v", "m4a", "webm", "mp3", "ogg", "oga", "wav", "flac", "mov", "mkv"}
 _STATIC = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
+_BYTES = "application/octet-stream"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -77,18 +81,22 @@ def make_app(
             be bound to.
     """
     pages = _Pages(browsed, recipe)
-    moving = pages.moving
+    moving, maps = pages.moving, pages.embeddings.maps
     routes = [
         Route("/{token}/", pages.page),
         Route("/{token}/static/{name}", pages.static),
         Route("/{token}/about", _got(partial(pages.about, other is not None))),
-        Route("/{token}/page", _asked(partial(query.page, browsed)), methods=["POST"]),
-        Route("/{token}/facets", _asked(partial(query.facets, browsed)), methods=["POST"]),
+        Route("/{token}/facets", _asked(pages.facets), methods=["POST"]),
         Route("/{token}/rules", _got(moving.about)),
         Route("/{token}/judge", _asked(moving.judge), methods=["POST"]),
         Route("/{token}/strip", _asked(moving.strip), methods=["POST"]),
         Route("/{token}/preview", _asked(moving.preview), methods=["POST"]),
         Route("/{token}/save", _asked(moving.save), methods=["POST"]),
+        Route("/{token}/map/about", _asked(maps.about), methods=["POST"]),
+        Route("/{token}/map/points", _asked(maps.points), methods=["POST"]),
+        Route("/{token}/map/legend", _asked(maps.legend), methods=["POST"]),
+        Route("/{token}/map/codes", _asked(maps.codes), methods=["POST"]),
+        Route("/{token}/map/row", _asked(maps.row), methods=["POST"]),
         *pages.of_samples(""),
     ]
     if other is not None:
@@ -98,7 +106,6 @@ def make_app(
             Route("/{token}/compare", _got(compared.about)),
             Route("/{token}/spreads", _got(compared.spreads)),
             Route("/{token}/flips", _asked(compared.flips), methods=["POST"]),
-            Route("/{token}/other/page", _asked(partial(query.page, other)), methods=["POST"]),
             *others.of_samples("other/"),
         ]
     return _Guard(Starlette(routes=routes), token, names)
@@ -148,6 +155,9 @@ class _Pages:
         self.columns = Columns(browsed)
         self.moving = Moving(browsed, self.columns, recipe)
         self._media = Media(browsed.tables)
+        models = Models(browsed.tables.build)
+        self.embeddings = Embeddings(browsed, self.columns, models)
+        self._decoded = Decoded(models, browsed.cache / "decoded")
         self._looks = Looks(self._media, browsed.cache / "looks")
         self._tables = threading.Lock()  # the build's tables answer one question at a time
 
@@ -161,11 +171,14 @@ class _Pages:
         return Response(_asset(name), media_type=_STATIC[name])
 
     def of_samples(self, prefix: str) -> list[Route]:
-        """Routes of what is told of single rows."""
+        """Routes of what is told of rows, some and single ones."""
         start = "/{token}/" + prefix
         return [
+            Route(start + "page", _asked(self.found), methods=["POST"]),
             Route(start + "sample/{n:int}", self.sample),
             Route(start + "tokens/{n:int}", self.tokens),
+            Route(start + "decoded/{n:int}", self.decoded),
+            Route(start + "decoded/{n:int}/{file:int}", self.decoded_file),
             Route(start + "look/{n:int}/{size}", self.look),
             Route(start + "medium/{n:int}", self.medium),
         ]
@@ -179,7 +192,15 @@ class _Pages:
             "numbers": self._browsed.numbers,
             "about": {name: {"about": field.about, "unit": field.unit} for name, field in fields.items()},
             "compared": compared,
+            "embeddings": self.embeddings.fields,
+            "texts": self.embeddings.texts,
         }
+
+    def found(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return query.page(self._browsed, asked, self.embeddings.sets(asked))
+
+    def facets(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return query.facets(self._browsed, asked, self.embeddings.sets(asked))
 
     async def sample(self, request: Request) -> Response:
         """All of a row: what the table says, what other signals gave, and where its numbers lie among all samples."""
@@ -202,6 +223,7 @@ class _Pages:
                 ],
                 "texts": {name: said for name, said in texts.items() if said},
                 "others": {n: _told(v) for n, v in signals.items() if n not in numbers and n not in texts},
+                "embeddings": [name for name in self.embeddings.fields if _is_there(signals.get(name))],
                 "limits": limits_of(Recipe.model_validate(browsed.tables.manifest.recipe)),
             }
 
@@ -217,14 +239,19 @@ class _Pages:
 
         return await _answer(tell)
 
+    async def decoded(self, request: Request) -> Response:
+        """What the tokens of a kept sample decode to."""
+        return await _answer(lambda: self._decoded.panel(self._row(request, ("n", "id", "part", "outcome"))))
+
+    async def decoded_file(self, request: Request) -> Response:
+        numbers = request.path_params
+        return await _file(lambda: self._decoded.file(numbers["n"], numbers["file"]))
+
     async def look(self, request: Request) -> Response:
-        try:
-            made, mime = await run_in_threadpool(
-                lambda: self._looks.look(self._row(request, PLACE), request.path_params["size"])
-            )
-        except CurateError as error:
-            return _refusal(str(error), 404)
-        return Response(made, media_type=mime, headers={"cache-control": "private, max-age=86400, immutable"})
+        response = await _file(lambda: self._looks.look(self._row(request, PLACE), request.path_params["size"]))
+        if response.status_code == 200:
+            response.headers["cache-control"] = "private, max-age=86400, immutable"
+        return response
 
     async def medium(self, request: Request) -> Response:
         """The bytes as they came, whole or a range; only what a browser plays, and never as a document."""
@@ -241,7 +268,7 @@ class _Pages:
         if span is None:
             return Response(status_code=416, headers={"content-range": f"bytes */{size}"})
         start, stop = span
-        mime = mimetypes.guess_type(f"x.{suffix}")[0] or "application/octet-stream"
+        mime = mimetypes.guess_type(f"x.{suffix}")[0] or _BYTES
         headers = {"accept-ranges": "bytes", "content-length": str(stop - start)}
         partial = "range" in request.headers
         if partial:
@@ -287,13 +314,28 @@ def _asked(answer: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Await
 
 
 async def _answer(work: Callable[[], Any]) -> Response:
-    """What `work` gives as JSON, or the sentence that says why not."""
+    """What `work` gives, bytes as they are and all else as JSON, or the sentence that says why not."""
     try:
-        return JSONResponse(query.plain(await run_in_threadpool(work)))
+        given = await run_in_threadpool(work)
+        return Response(given, media_type=_BYTES) if isinstance(given, bytes) else JSONResponse(query.plain(given))
     except CurateError as error:
         return _refusal(str(error))
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         return _refusal(f"the build's tables could not be read: {error}", 500)
+
+
+def _is_there(told: object) -> bool:
+    """True if what `signals_of` tells of a vector is no failure and no null."""
+    return isinstance(told, str) and told.startswith("vector of")
+
+
+async def _file(work: Callable[[], tuple[bytes, str]]) -> Response:
+    """Bytes and their type, or the sentence that says why not."""
+    try:
+        data, mime = await run_in_threadpool(work)
+    except CurateError as error:
+        return _refusal(str(error), 404)
+    return Response(data, media_type=mime)
 
 
 def _told(value: object) -> str:

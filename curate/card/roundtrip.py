@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from curate.card.gallery import Gallery
 from curate.card.media import Media, data_uri, jpeg, loudest_line, span_of, spectrogram
-from curate.card.rows import Rows, find
+from curate.card.rows import Key, Rows, find
 from curate.card.shard_rows import shard_rows
 from curate.card.tables import Tables
 from curate.card.text import clip, middle
@@ -99,6 +99,23 @@ def panels(
     """Panels of kept samples, the first of each kind by id: images, then videos, then audio."""
     kinds = (("image", IMAGES), ("video", VIDEOS), ("audio", AUDIO))
     rows = [row for kind, count in kinds for row in gallery.kept_of(kind, count)]
+    return _panels(tables, rows, media, recipe, load)
+
+
+def panel_of(tables: Tables, key: Key, media: Media, recipe: Recipe, load: Callable[[str], Tokenizer]) -> Panel:
+    """The panel of one kept sample.
+
+    Raises:
+        CurateError: there is no such sample.
+    """
+    row = Rows(tables, [key], ["caption", "caption_source"]).of(key.level, key.id)
+    [panel] = _panels(tables, [row], media, recipe, load)
+    return panel
+
+
+def _panels(
+    tables: Tables, rows: list[dict[str, Any]], media: Media, recipe: Recipe, load: Callable[[str], Tokenizer]
+) -> list[Panel]:
     tokens = shard_rows(tables, [row["sample_id"] for row in rows])
     streams = {s.name: s for s in recipe.tokenize.streams}
     crops = recipe.tokenize.crops

@@ -97,6 +97,31 @@ class Clip(Signal):
         Raises:
             CurateError: the weights cannot be had, do not fit the model, or not the device.
         """
+        self._open()
+        import torch
+
+        visual, shape = self._model.visual, (1, 3, 1, 1)
+        self._mean, self._std = (
+            torch.tensor(visual.preprocess_cfg[name], device=self._device).view(shape) for name in ("mean", "std")
+        )
+        self._encode_image = self._model.encode_image
+        if (self.on.device, self.on.dtype) == ("cpu", "float32"):
+            shape = (1, 3, self._view.size, self._view.size)
+            self._encode_image = on_cpu(f"open_clip-{self.options.model}-image", visual, shape)
+            del self._model.visual  # its weights are in the session
+
+    def load_texts(self) -> None:
+        """Load what embeds texts and nothing else; raises as `load`."""
+        self._open()
+        del self._model.visual
+
+    def embed_text(self, text: str) -> NDArray[np.float32]:
+        """Embedding of one text at unit length `(d,)`, on the scale of `clip_image`; after `load` or `load_texts`."""
+        [found] = self._passes([self._tokenize([text])[0].numpy()], self._texts)
+        return _unit(raised(found))
+
+    def _open(self) -> None:
+        """The model and its text tokenizer; raises as `load`."""
         weights = fetch_weights(self.options.model, self.options.pretrained)
         ensure_torchvision()
         import open_clip
@@ -127,18 +152,9 @@ class Clip(Signal):
                 f"the text tokenizer of {self.options.model} cannot be had: {' '.join(str(exc).split())[:300]}",
                 "connect to the Hugging Face hub, or fill its cache (HF_HOME) beforehand",
             ) from exc
-        preprocess = model.visual.preprocess_cfg
         self._model = model.eval()
         self._device = torch.device(device)
         self._passes = Passes(self.name, self.on)
-        self._encode_image = self._model.encode_image
-        if (device, self.on.dtype) == ("cpu", "float32"):
-            shape = (1, 3, self._view.size, self._view.size)
-            self._encode_image = on_cpu(f"open_clip-{self.options.model}-image", self._model.visual, shape)
-            del self._model.visual  # its weights are in the session
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(preprocess["mean"], device=device).view(shape)
-        self._std = torch.tensor(preprocess["std"], device=device).view(shape)
 
     def check_files(self) -> str | None:
         use = self.options

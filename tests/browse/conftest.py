@@ -36,7 +36,11 @@ decide:
     - {field: licence, in: [CC0-1.0]}
     - {copies_of: caption, max: 2}
   near_duplicates: [{embedding: tiny_image, threshold: 0.98}]
-tokenize: {streams: [{name: caption, tokenizer: text-bpe-8k}]}
+tokenize:
+  streams:
+    - {name: rgb, tokenizer: image-fsq-64k, max_frames: 2}
+    - {name: sound, tokenizer: audio-rvq-4kbps}
+    - {name: caption, tokenizer: text-bpe-8k}
 """
 IMAGES = (
     *("coffee.png", "chelsea.png", "astronaut.png", "rocket.jpg", "camera.png", "moon.png", "coins.png", "brick.png"),

@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 import pytest
 from run_curate import curate
 
-from curate.browse.looks import prune
+from curate.browse.kept_files import prune
 
 if TYPE_CHECKING:
     from conftest import Served
@@ -61,6 +61,15 @@ def test_every_answer_has_the_policy(address: str) -> None:
         {"limit": 10**9},
         {"offset": -1},
         {"search": ["x"]},
+        {"near": {"field": "id", "row": 0}},
+        {"near": {"field": "tiny_image"}},
+        {"near": {"field": "tiny_image", "row": -1}},
+        {"near": {"field": "tiny_image", "row": 10**9}},
+        {"near": {"field": "tiny_image", "text": "a cat"}},
+        {"near": ["tiny_image"]},
+        {"lasso": {"field": "tiny_image", "polygon": [[0, 0], [1, 1]]}},
+        {"lasso": {"field": "tiny_image", "polygon": [[0, 0], [1, 1], ["0", 1]]}},
+        {"lasso": {"field": "tiny_image", "polygon": [[0, 0]] * 9999}},
     ],
 )
 def test_what_is_not_in_the_vocabulary_is_refused_in_a_sentence(address: str, asked: object) -> None:

@@ -75,6 +75,15 @@ def test_a_clip_is_the_mean_of_its_frames_and_a_neighbour_changes_no_bit(clip):
     assert alone["clip_image"].tobytes() == two["clip_image"].tobytes()
 
 
+def test_a_text_is_embedded_by_the_text_tower_alone(clip, weights):
+    alone = build(model="ViT-B-32", pretrained=str(weights))
+    alone.load_texts()
+    said = alone.embed_text("a cat")
+    frames = np.asarray(open_image(SKIMAGE / "chelsea.png").resize((224, 224)))[None]
+    [found] = clip(hand_batch(["image"], {clip.needs[0]: [frames]}, ["a cat"]))
+    assert float(found["clip_image"] @ said) == pytest.approx(found["clip_score"], abs=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_in_batches_and_in_half_precision_embeddings_are_about_the_same(clip, weights, dtype):
     view = clip.needs[0]

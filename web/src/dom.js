@@ -21,17 +21,22 @@ export function make(tag, properties = {}, ...children) {
 }
 
 /** @param {string} path @param {object} [question] @returns {Promise<any>} */
-export async function ask(path, question) {
+export const ask = async (path, question) => (await answer(path, question)).json();
+
+/** @param {string} path @param {object} question @returns {Promise<ArrayBuffer>} */
+export const askBytes = async (path, question) => (await answer(path, question)).arrayBuffer();
+
+/** @param {string} path @param {object} [question] @returns {Promise<Response>} */
+async function answer(path, question) {
   const how = question && { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(question) };
-  let answer;
+  let given;
   try {
-    answer = await fetch(path, how);
+    given = await fetch(path, how);
   } catch {
     throw new Error("The server does not answer: is curate browse still running?");
   }
-  const data = await answer.json();
-  if (!answer.ok) throw new Error(data.error);
-  return data;
+  if (!given.ok) throw new Error((await given.json()).error);
+  return given;
 }
 
 /**

@@ -4,6 +4,7 @@ import { ask, at, count, tried } from "./dom.js";
 import * as compare from "./compare.js";
 import * as decide from "./decide.js";
 import * as find from "./find.js";
+import * as map from "./map.js";
 import { shut } from "./inspect.js";
 import { onShow, show } from "./views.js";
 
@@ -21,6 +22,7 @@ function pressed(event) {
 async function begin() {
   onShow("decide", decide.open);
   onShow("compare", compare.open);
+  onShow("map", map.open);
   for (const button of at("views").querySelectorAll("button")) button.addEventListener("click", () => show(button.dataset.view));
   document.addEventListener("keydown", pressed);
   await tried(async () => {
@@ -30,6 +32,7 @@ async function begin() {
     const { total, kept } = about.counts.samples;
     at("sums").textContent = `version ${about.version} · ${count(kept)} of ${count(total)} samples kept`;
     at("views").querySelector("[data-view=compare]").hidden = !about.compared;
+    map.begin(about);
     await find.begin(about);
   });
 }
