@@ -11,11 +11,12 @@ import os
 import shlex
 import tempfile
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -93,6 +94,7 @@ class Moving:
         """The histograms of all numbers that some sample has, those with rules first, and what the counts stand on."""
         with self._lock:
             judged, manifest = self._judged, self._browsed.tables.manifest
+            self._columns.read(self._browsed.numbers)
             start = self._moved({})
             bounds = judged.bounds([rule for _, rule in start.rules])
             ruled = [bound.field for bound in bounds if bound.is_number]
@@ -134,14 +136,14 @@ class Moving:
             names = [known(name, self._browsed.numbers, "number") for name in fields]
             broken = np.zeros(len(found.kept), np.uint8)
             for mask in found.breaks:
-                broken += mask
+                broken += mask.view(np.uint8)
             falls, back = judged.was_kept & ~found.kept, found.kept & ~judged.was_kept
             ends = moved.ends
             line = asked.get("line")
             return {
                 "counts": found.counts,
                 "was": self._browsed.tables.manifest.counts.samples,
-                "failed_first": int(found.failed.sum()),
+                "failed_first": int(np.count_nonzero(found.failed)),
                 "bounds": [
                     self._bound(*end, bound, first, mask & ~found.failed)
                     for end, bound, first, mask in zip(ends, found.bounds, found.first, found.breaks, strict=True)
@@ -149,7 +151,7 @@ class Moving:
                 "histograms": {name: self._histogram(name, found, broken) for name in names},
                 "falls": self._some(falls),
                 "back": self._some(back),
-                "unseen": int((back & judged.unseen).sum()),
+                "unseen": int(np.count_nonzero(back & judged.unseen)),
                 "near": self._near(found, broken, line),
             }
 
@@ -283,7 +285,7 @@ class Moving:
             "percentile": bound.percentile,
             "kinds": bound.kinds,
             "first": first,
-            "alone": int(alone.sum()),
+            "alone": int(np.count_nonzero(alone)),
             "fails": bound.fails,
         }
 
@@ -301,8 +303,8 @@ class Moving:
             return None
         order, values = self._columns.order(bound.field)
         some = _rest(bound.field, found, broken) & self._judged.of_kinds(bound.kinds)
-        side: Literal["left", "right"] = "left" if bound.op == ">=" else "right"
-        at = int(np.searchsorted(values, np.float64(bound.value), side))
+        # numpy would widen all values to look for one
+        at = (bisect_left if bound.op == ">=" else bisect_right)(values, bound.value, key=float)
         below = [self._row(int(order[k]), float(values[k])) for k in _walk(order, some, at - 1, -1)]
         above = [self._row(int(order[k]), float(values[k])) for k in _walk(order, some, at, 1)]
         return {"below": below[::-1], "above": above, "drops": "below" if bound.op == ">=" else "above"}
@@ -325,14 +327,14 @@ class Moving:
 def counts(bins: NDArray[np.uint8], rest: Mask, kept: Mask) -> tuple[list[int], list[int]]:
     """Samples of each bin that are of `rest`, and those that are kept (all of which are of `rest`).
 
-    Bins take 6 bits of a byte and the two masks one each; two samples at a time are counted as one number of 16 bits.
+    Bins take 6 bits of a byte and the masks two; two samples at a time are counted as one number of 16 bits.
     """
-    code = bins | (rest.view(np.uint8) << 6) | (kept.view(np.uint8) << 7)
+    code = bins + (rest.view(np.uint8) + kept.view(np.uint8)) * np.uint8(64)  # many times as quick as shifts
     pairs = np.bincount(code[: len(code) // 2 * 2].view(np.uint16), minlength=1 << 16).reshape(256, 256)
     found = pairs.sum(axis=0) + pairs.sum(axis=1)
     if len(code) % 2:
         found[code[-1]] += 1
-    all_kept = found[192 : 192 + BINS]
+    all_kept = found[128 : 128 + BINS]
     return (found[64 : 64 + BINS] + all_kept).tolist(), all_kept.tolist()
 
 
@@ -345,7 +347,7 @@ def _rest(field: str, found: Verdicts, broken: NDArray[np.uint8]) -> Mask:
         return found.alive
     of_field = own[0].astype(np.uint8)
     for mask in own[1:]:
-        of_field += mask
+        of_field += mask.view(np.uint8)
     return np.asarray((broken == of_field) & ~found.failed)
 
 
