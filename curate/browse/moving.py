@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from curate.browse.columns import BINS, Columns
 from curate.browse.judged import Judged, Mask, Verdicts
+from curate.browse.labels import Labels
 from curate.browse.query import known, number
 from curate.browse.recipe_text import KEYS, with_rules, written
 from curate.browse.table import Browsed
@@ -78,6 +79,7 @@ class Moving:
     """Answers the page about rules.
 
     Args:
+        labels: that rules are held against.
         recipe: file that rules may be written into; its rules are those that the page starts from. Without one they
             are those of the build.
 
@@ -85,8 +87,8 @@ class Moving:
         CurateError: the recipe cannot be read.
     """
 
-    def __init__(self, browsed: Browsed, columns: Columns, recipe: Path | None) -> None:
-        self._browsed, self._columns, self._file = browsed, columns, recipe
+    def __init__(self, browsed: Browsed, columns: Columns, labels: Labels, recipe: Path | None) -> None:
+        self._browsed, self._columns, self._labels, self._file = browsed, columns, labels, recipe
         self._lock = threading.RLock()
         self._recipe, self._text = self._read()
 
@@ -140,12 +142,14 @@ class Moving:
             falls, back = judged.was_kept & ~found.kept, found.kept & ~judged.was_kept
             ends = moved.ends
             line = asked.get("line")
+            labelled = self._labels.labelled()
             return {
                 "counts": found.counts,
                 "was": self._browsed.tables.manifest.counts.samples,
                 "failed_first": int(np.count_nonzero(found.failed)),
                 "bounds": [
                     self._bound(*end, bound, first, mask & ~found.failed)
+                    | {"labels": labelled.agree(~mask[labelled.rows])}
                     for end, bound, first, mask in zip(ends, found.bounds, found.first, found.breaks, strict=True)
                 ],
                 "histograms": {name: self._histogram(name, found, broken) for name in names},
@@ -153,6 +157,8 @@ class Moving:
                 "back": self._some(back),
                 "unseen": int(np.count_nonzero(back & judged.unseen)),
                 "near": self._near(found, broken, line),
+                "labelled": len(labelled.good),
+                "labels": labelled.agree(found.kept[labelled.rows]),
             }
 
     def strip(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:

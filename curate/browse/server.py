@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from curate.browse import query
 from curate.browse.columns import Columns
 from curate.browse.compare import Compared
+from curate.browse.labels import FORMATS, Labels
 from curate.browse.looks import PLACE, Looks
 from curate.browse.moving import Moving
 from curate.browse.table import Browsed, check_row
@@ -89,6 +90,9 @@ def make_app(
         Route("/{token}/strip", _asked(moving.strip), methods=["POST"]),
         Route("/{token}/preview", _asked(moving.preview), methods=["POST"]),
         Route("/{token}/save", _asked(moving.save), methods=["POST"]),
+        Route("/{token}/labels", _got(pages.labels.told)),
+        Route("/{token}/label", _asked(pages.labels.mark), methods=["POST"]),
+        Route("/{token}/labels.{form}", pages.exported),
         *pages.of_samples(""),
     ]
     if other is not None:
@@ -146,7 +150,8 @@ class _Pages:
     def __init__(self, browsed: Browsed, recipe: Path | None) -> None:
         self._browsed = browsed
         self.columns = Columns(browsed)
-        self.moving = Moving(browsed, self.columns, recipe)
+        self.labels = Labels(browsed, self.columns)
+        self.moving = Moving(browsed, self.columns, self.labels, recipe)
         self._media = Media(browsed.tables)
         self._looks = Looks(self._media, browsed.cache / "looks")
         self._tables = threading.Lock()  # the build's tables answer one question at a time
@@ -159,6 +164,15 @@ class _Pages:
         if name not in _STATIC:
             return PlainTextResponse("there is no such file\n", 404)
         return Response(_asset(name), media_type=_STATIC[name])
+
+    async def exported(self, request: Request) -> Response:
+        """All labels as a file."""
+        form = request.path_params["form"]
+        if form not in FORMATS:
+            return PlainTextResponse("there is no such file\n", 404)
+        made = await run_in_threadpool(lambda: self.labels.exported(form))
+        named = {"content-disposition": f'attachment; filename="labels.{form}"'}
+        return Response(made, media_type=FORMATS[form], headers=named)
 
     def of_samples(self, prefix: str) -> list[Route]:
         """Routes of what is told of single rows."""

@@ -31,7 +31,8 @@ def browse(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder for its table and thumbnails. Default: curate in your cache folder.")
+        Path | None,
+        typer.Option(help="Folder for its table, thumbnails and labels. Default: curate in your cache folder."),
     ] = None,
 ) -> None:
     """Look through a build in a browser: find samples, inspect each, and move rules to see what they would keep.

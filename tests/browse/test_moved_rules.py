@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.browse.columns import Columns, axis_of
+from curate.browse.labels import Labels
 from curate.browse.moving import Moving, counts
 from curate.browse.table import Browsed, open_table
 from curate.decide.decide import decide
@@ -31,7 +32,8 @@ def browsed(browsed_build: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def moving(browsed: Browsed) -> Moving:
-    return Moving(browsed, Columns(browsed), None)
+    columns = Columns(browsed)
+    return Moving(browsed, columns, Labels(browsed, columns), None)
 
 
 def decided(browsed: Browsed, copy: Path, asked: dict[str, Any]) -> tuple[dict[str, int], set[str]]:

@@ -4,7 +4,8 @@ import { ask, at, count, tried } from "./dom.js";
 import * as compare from "./compare.js";
 import * as decide from "./decide.js";
 import * as find from "./find.js";
-import { shut } from "./inspect.js";
+import { inspected, shut } from "./inspect.js";
+import { mark, marks, take } from "./labels.js";
 import { onShow, show } from "./views.js";
 
 /** @param {KeyboardEvent} event */
@@ -15,6 +16,9 @@ function pressed(event) {
     event.preventDefault();
     show("find");
     at("search").focus();
+  } else if (marks(event) && !typing && !at("save").open) {
+    const row = /** @type {HTMLElement} */ (event.target).closest("[data-n]")?.getAttribute("data-n") ?? inspected();
+    if (row) mark(row, event.key);
   }
 }
 
@@ -24,12 +28,13 @@ async function begin() {
   for (const button of at("views").querySelectorAll("button")) button.addEventListener("click", () => show(button.dataset.view));
   document.addEventListener("keydown", pressed);
   await tried(async () => {
-    const about = await ask("about");
+    const [about, told] = await Promise.all([ask("about"), ask("labels")]);
     document.title = `${about.name} · curate browse`;
     at("name").textContent = about.name;
     const { total, kept } = about.counts.samples;
     at("sums").textContent = `version ${about.version} · ${count(kept)} of ${count(total)} samples kept`;
     at("views").querySelector("[data-view=compare]").hidden = !about.compared;
+    take(told);
     await find.begin(about);
   });
 }
