@@ -38,6 +38,9 @@ HELD = 64
 
 Mask = NDArray[np.bool_]
 
+Rows = slice | NDArray[np.int64]
+"""Some samples: all of a slice, or those of numbers."""
+
 
 @dataclass(frozen=True)
 class Verdicts:
@@ -50,6 +53,7 @@ class Verdicts:
         kept: samples that are kept.
         alive: samples that break no bound and did not fail before any was looked at.
         failed: samples that did.
+        broken: uint8, how many bounds each breaks.
         counts: samples by outcome.
     """
 
@@ -59,7 +63,16 @@ class Verdicts:
     kept: Mask
     alive: Mask
     failed: Mask
+    broken: NDArray[np.uint8]
     counts: dict[str, int]
+
+    def rest(self, field: str, rows: Rows = slice(None)) -> Mask:
+        """Of some samples, those that break no bound but ones on a field, and did not fail."""
+        own = np.zeros(1, np.uint8)
+        for bound, mask in zip(self.bounds, self.breaks, strict=True):
+            if bound.field == field and bound.is_number:
+                own = own + mask[rows].view(np.uint8)
+        return np.asarray((self.broken[rows] == own) & ~self.failed[rows])
 
 
 class Judged:
@@ -115,12 +128,14 @@ class Judged:
         """
         resolved = [self.resolved(bound) for bound in bounds]
         gone, fails = self._failed.copy(), 0
+        broken = np.zeros(len(gone), np.uint8)
         breaks: list[Mask] = []
         first: list[int] = []
         for bound in resolved:
             mask = self._copies(bound, gone) if bound.copies_of else self._breaks(bound)
             new = mask & ~gone
             gone |= new
+            broken += mask.view(np.uint8)
             breaks.append(mask)
             first.append(int(np.count_nonzero(new)))
             fails += first[-1] if bound.fails else 0
@@ -137,7 +152,7 @@ class Judged:
             "duplicate": len(duplicate),
             "failed": int(failed),
         }
-        return Verdicts(tuple(resolved), tuple(breaks), tuple(first), kept, alive, self._failed, counts)
+        return Verdicts(tuple(resolved), tuple(breaks), tuple(first), kept, alive, self._failed, broken, counts)
 
     def resolved(self, bound: Threshold) -> Threshold:
         """A bound with the value of its percentile, over samples that did not fail in a signal."""
