@@ -8,7 +8,7 @@ whether it can be tokenized, and what signals of the second look say.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,6 @@ HELD = 64
 
 Mask = NDArray[np.bool_]
 
-Rows = slice | NDArray[np.int64]
-"""Some samples: all of a slice, or those of numbers."""
-
 
 @dataclass(frozen=True)
 class Verdicts:
@@ -66,13 +63,17 @@ class Verdicts:
     broken: NDArray[np.uint8]
     counts: dict[str, int]
 
-    def rest(self, field: str, rows: Rows = slice(None)) -> Mask:
-        """Of some samples, those that break no bound but ones on a field, and did not fail."""
-        own = np.zeros(1, np.uint8)
-        for bound, mask in zip(self.bounds, self.breaks, strict=True):
-            if bound.field == field and bound.is_number:
-                own = own + mask[rows].view(np.uint8)
-        return np.asarray((self.broken[rows] == own) & ~self.failed[rows])
+    def rest(self, field: str) -> Mask:
+        """Samples that break no bound but ones on a field, and did not fail."""
+        bounds = zip(self.bounds, self.breaks, strict=True)
+        own = [mask.view(np.uint8) for bound, mask in bounds if bound.is_number and bound.field == field]
+        return np.asarray((self.broken == sum(own[1:], own[0])) & ~self.failed) if own else self.alive
+
+    def take(self, rows: NDArray[np.int64]) -> Verdicts:
+        """Those of some samples; sums stay those of all."""
+        kept, alive, failed, broken = (a.take(rows) for a in (self.kept, self.alive, self.failed, self.broken))
+        breaks = tuple(mask.take(rows) for mask in self.breaks)
+        return replace(self, breaks=breaks, kept=kept, alive=alive, failed=failed, broken=broken)
 
 
 class Judged:
