@@ -73,7 +73,7 @@ def _codes(bins: NDArray[np.uint8], field: str, found: Verdicts) -> NDArray[np.u
 def count(codes: NDArray[np.uint8]) -> Counts:
     """How many have each code, int64 `(CODES,)`: two samples at a time are counted as one number of 16 bits."""
     pairs = np.bincount(codes[: len(codes) // 2 * 2].view(np.uint16), minlength=CODES**2).reshape(CODES, CODES)
-    found = pairs.sum(axis=0) + pairs.sum(axis=1)
+    found: Counts = pairs.sum(axis=0) + pairs.sum(axis=1)
     if len(codes) % 2:
         found[codes[-1]] += 1
     return found

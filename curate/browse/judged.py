@@ -71,9 +71,14 @@ class Verdicts:
 
     def take(self, rows: NDArray[np.int64]) -> Verdicts:
         """Those of some samples; sums stay those of all."""
-        kept, alive, failed, broken = (a.take(rows) for a in (self.kept, self.alive, self.failed, self.broken))
-        breaks = tuple(mask.take(rows) for mask in self.breaks)
-        return replace(self, breaks=breaks, kept=kept, alive=alive, failed=failed, broken=broken)
+        return replace(
+            self,
+            breaks=tuple(mask.take(rows) for mask in self.breaks),
+            kept=self.kept.take(rows),
+            alive=self.alive.take(rows),
+            failed=self.failed.take(rows),
+            broken=self.broken.take(rows),
+        )
 
 
 class Judged:
