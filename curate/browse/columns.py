@@ -6,7 +6,7 @@ A column takes 4 or 8 bytes a sample, and as much again where it is sorted.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,21 +82,13 @@ class Columns:
         """Columns as the table has them, `(s,)`; read each time."""
         return self._table.read(list(names)).filter(self._is_sample)
 
-    def read(self, fields: Iterable[str]) -> None:
-        """Take numbers into memory in one pass over the table's files, which is quicker than one pass for each."""
-        with self._lock:
-            missing = [field for field in fields if field not in self._numbers]
-            if missing:
-                table = self.arrow(missing)
-            for field in missing:
-                column = table[field]
-                kind = column.type if pa.types.is_floating(column.type) else pa.float64()
-                self._numbers[field] = column.cast(kind, safe=False).to_numpy()
-
     def number(self, field: str) -> NDArray[Any]:
         """A number, float32 or float64 `(s,)`, NaN where there is none."""
         with self._lock:
-            self.read([field])
+            if field not in self._numbers:
+                column = self.arrow([field])[field]
+                kind = column.type if pa.types.is_floating(column.type) else pa.float64()
+                self._numbers[field] = column.cast(kind, safe=False).to_numpy()
             return self._numbers[field]
 
     def order(self, field: str) -> tuple[NDArray[np.int32], NDArray[Any]]:

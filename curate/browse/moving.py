@@ -47,7 +47,7 @@ NEAR = 10
 STRIP = 16
 """Places along an axis that a sample is shown of."""
 
-THREADS = 4
+THREADS = 2
 """Histograms that are made at once; of a million samples each takes 30 MB meanwhile."""
 
 MOST_ADDED = 100
@@ -102,7 +102,6 @@ class Moving:
         """The histograms of all numbers that some sample has, those with rules first, and what the counts stand on."""
         with self._lock:
             judged, manifest = self._judged, self._browsed.tables.manifest
-            self._columns.read(self._browsed.numbers)
             start = self._moved({})
             bounds = judged.bounds([rule for _, rule in start.rules])
             ruled = [bound.field for bound in bounds if bound.is_number]
