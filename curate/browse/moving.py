@@ -100,7 +100,8 @@ class Moving:
 
     def about(self) -> dict[str, Any]:
         """The histograms of all numbers that some sample has, those with rules first, and what the counts stand on."""
-        with self._lock:
+        with self._lock, ThreadPoolExecutor(THREADS) as pool:
+            pool.map(self._columns.number, self._browsed.numbers)  # they are read while samples are made ready
             judged, manifest = self._judged, self._browsed.tables.manifest
             start = self._moved({})
             bounds = judged.bounds([rule for _, rule in start.rules])
@@ -110,10 +111,8 @@ class Moving:
                     self._columns.include(bound.field, bound.value)
             names = [name for name in dict.fromkeys([*ruled, *self._browsed.numbers]) if name in self._browsed.fields]
             second = manifest.second_look
-            with ThreadPoolExecutor(THREADS) as pool:
-                fields = [told for told in pool.map(self._field, names) if told["count"]]
             return {
-                "fields": fields,
+                "fields": [told for told in pool.map(self._field, names) if told["count"]],
                 "bounds": [
                     {"rule": which, "key": key, "field": bound.field, "op": bound.op}
                     for (which, key), bound in zip(start.ends, bounds, strict=True)
