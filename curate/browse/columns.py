@@ -42,12 +42,14 @@ class Spread:
     Attributes:
         edges: float64 `(BINS + 1,)`, ascending; bins at the ends hold what lies beyond.
         ticks: places from 0 to 1 along the axis, with labels.
+        bins: uint8 `(s,)`, the bin of each sample; NONE where there is no value.
         counts: samples in each bin, `(BINS,)`.
         count: samples that have a value.
     """
 
     edges: NDArray[np.float64]
     ticks: list[tuple[float, str]]
+    bins: NDArray[np.uint8]
     counts: NDArray[np.int64]
     count: int
 
@@ -60,26 +62,25 @@ class Columns:
     """
 
     def __init__(self, browsed: Browsed) -> None:
-        self._browsed = browsed
         self._lock = threading.RLock()
-        found = [pq.read_table(file, columns=["n", "level"]) for file in browsed.files]
-        n = np.concatenate([np.empty(0, np.int64), *(t["n"].to_numpy() for t in found)])
+        self._table = pq.ParquetDataset([str(file) for file in browsed.files])
+        found = self._table.read(["n", "level"])
+        n = found["n"].to_numpy()
         if not np.array_equal(n, np.arange(len(n))):
             raise CurateError("the cached table of this build is damaged", f"remove it: {browsed.cache}")
-        self._is_sample = [pc.equal(t["level"], "sample") for t in found]
-        self.rows = n[np.concatenate([np.empty(0, bool), *(some.to_numpy() for some in self._is_sample)])]
+        self._is_sample = pc.equal(found["level"], "sample")
+        self.rows = n[self._is_sample.to_numpy()]
         self._numbers: dict[str, NDArray[Any]] = {}
         self._orders: dict[str, tuple[NDArray[np.int32], NDArray[Any]]] = {}
         self._included: dict[str, list[float]] = {}
-        self._spreads: dict[str, tuple[Spread, NDArray[np.uint8]]] = {}
+        self._spreads: dict[tuple[str, tuple[float, ...]], Spread] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def arrow(self, names: Sequence[str]) -> pa.Table:
         """Columns as the table has them, `(s,)`; read each time."""
-        parts = zip(self._browsed.files, self._is_sample, strict=True)
-        return pa.concat_tables([pq.read_table(file, columns=list(names)).filter(some) for file, some in parts])
+        return self._table.read(list(names)).filter(self._is_sample)
 
     def number(self, field: str) -> NDArray[Any]:
         """A number, float32 or float64 `(s,)`, NaN where there is none."""
@@ -104,15 +105,14 @@ class Columns:
         with self._lock:
             if value not in self._included.setdefault(field, []):
                 self._included[field].append(value)
-                self._spreads.pop(field, None)
 
     def spread(self, field: str) -> Spread:
-        """Where its values lie."""
-        return self._spread(field)[0]
-
-    def bins(self, field: str) -> NDArray[np.uint8]:
-        """The bin of each sample, `(s,)`; NONE where there is no value."""
-        return self._spread(field)[1]
+        """Where its values lie. Several may be made at once, each in a thread."""
+        included = tuple(self._included.get(field, ()))
+        found = self._spreads.get((field, included))
+        if found is None:
+            found = self._spreads[field, included] = spread_of(self.number(field), included)
+        return found
 
     def share(self, field: str, value: float) -> float | None:
         """The share of samples with the number whose value is at most this one; None where none has it."""
@@ -120,19 +120,16 @@ class Columns:
         have = int((~np.isnan(values)).sum())
         return int((values.astype(np.float64, copy=False) <= value).sum()) / have if have else None
 
-    def _spread(self, field: str) -> tuple[Spread, NDArray[np.uint8]]:
-        with self._lock:
-            if field not in self._spreads:
-                values = self.number(field)
-                axis = axis_of(values, self._included.get(field, ()))
-                edges = np.array(axis.edges(BINS))
-                inner = edges[1:-1]
-                bins = np.searchsorted(inner, values, side="right").astype(np.uint8)
-                bins[np.isnan(values)] = NONE
-                counts = np.bincount(bins, minlength=NONE + 1)
-                ticks = [(x / AXIS, label) for x, label in axis.ticks()]
-                self._spreads[field] = Spread(edges, ticks, counts[:BINS], int(counts[:BINS].sum())), bins
-            return self._spreads[field]
+
+def spread_of(values: NDArray[Any], included: Sequence[float]) -> Spread:
+    """Where values lie, on an axis that reaches to others too."""
+    axis = axis_of(values, included)
+    edges = np.array(axis.edges(BINS))
+    bins = np.searchsorted(edges[1:-1], values, side="right").astype(np.uint8)
+    bins[np.isnan(values)] = NONE
+    counts = np.bincount(bins, minlength=NONE + 1)
+    ticks = [(x / AXIS, label) for x, label in axis.ticks()]
+    return Spread(edges, ticks, bins, counts[:BINS], int(counts[:BINS].sum()))
 
 
 def axis_of(values: NDArray[Any], included: Sequence[float] = ()) -> Axis:

@@ -1,6 +1,6 @@
 """What becomes of every sample as rules move: the verdicts of `curate.decide`, of all samples in one process at once.
 
-Verdicts follow the same functions (`first_broken`, rules on words, percentiles, groups of near duplicates), so a rule
+Verdicts follow the same functions (`beyond`, rules on words, percentiles, groups of near duplicates), so a rule
 that is saved gives what was shown. What is left out is what only a run can find out: of a sample that comes back,
 whether it can be tokenized, and what signals of the second look say.
 """
@@ -8,7 +8,7 @@ whether it can be tokenized, and what signals of the second look say.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from curate.browse.columns import Columns
 from curate.browse.table import Browsed
-from curate.decide.bounds import META, Threshold, first_broken, thresholds_of
+from curate.decide.bounds import META, Threshold, beyond, thresholds_of
 from curate.decide.decide import of_its_kinds
 from curate.decide.groups import read_links
 from curate.decide.keys import distinct, keys_of, look_up, words
@@ -50,6 +50,7 @@ class Verdicts:
         kept: samples that are kept.
         alive: samples that break no bound and did not fail before any was looked at.
         failed: samples that did.
+        broken: uint8, how many bounds each breaks.
         counts: samples by outcome.
     """
 
@@ -59,7 +60,25 @@ class Verdicts:
     kept: Mask
     alive: Mask
     failed: Mask
+    broken: NDArray[np.uint8]
     counts: dict[str, int]
+
+    def rest(self, field: str) -> Mask:
+        """Samples that break no bound but ones on a field, and did not fail."""
+        bounds = zip(self.bounds, self.breaks, strict=True)
+        own = [mask.view(np.uint8) for bound, mask in bounds if bound.is_number and bound.field == field]
+        return np.asarray((self.broken == sum(own[1:], own[0])) & ~self.failed) if own else self.alive
+
+    def take(self, rows: NDArray[np.int64]) -> Verdicts:
+        """Those of some samples; sums stay those of all."""
+        return replace(
+            self,
+            breaks=tuple(mask.take(rows) for mask in self.breaks),
+            kept=self.kept.take(rows),
+            alive=self.alive.take(rows),
+            failed=self.failed.take(rows),
+            broken=self.broken.take(rows),
+        )
 
 
 class Judged:
@@ -115,29 +134,31 @@ class Judged:
         """
         resolved = [self.resolved(bound) for bound in bounds]
         gone, fails = self._failed.copy(), 0
+        broken = np.zeros(len(gone), np.uint8)
         breaks: list[Mask] = []
         first: list[int] = []
         for bound in resolved:
             mask = self._copies(bound, gone) if bound.copies_of else self._breaks(bound)
             new = mask & ~gone
             gone |= new
+            broken += mask.view(np.uint8)
             breaks.append(mask)
-            first.append(int(new.sum()))
+            first.append(int(np.count_nonzero(new)))
             fails += first[-1] if bound.fails else 0
         alive = ~gone
         duplicate = self._duplicates(alive)
         kept = alive & ~self._later_failed
         kept[duplicate] = False
-        later = int((alive & self._later_failed).sum() - self._later_failed[duplicate].sum())
-        failed = int(self._failed.sum()) + fails + later
+        later = np.count_nonzero(alive & self._later_failed) - np.count_nonzero(self._later_failed[duplicate])
+        failed = np.count_nonzero(self._failed) + fails + later
         counts = {
             "total": len(kept),
-            "kept": int(kept.sum()),
+            "kept": int(np.count_nonzero(kept)),
             "dropped": sum(first) - fails,
             "duplicate": len(duplicate),
-            "failed": failed,
+            "failed": int(failed),
         }
-        return Verdicts(tuple(resolved), tuple(breaks), tuple(first), kept, alive, self._failed, counts)
+        return Verdicts(tuple(resolved), tuple(breaks), tuple(first), kept, alive, self._failed, broken, counts)
 
     def resolved(self, bound: Threshold) -> Threshold:
         """A bound with the value of its percentile, over samples that did not fail in a signal."""
@@ -146,9 +167,9 @@ class Judged:
     def sorted(self, field: str, kinds: tuple[str, ...]) -> NDArray[np.float64]:
         """Values that percentiles of a field are taken over, ascending."""
         if (field, kinds) not in self._sorted:
-            some = ~self._failed & self.of_kinds(kinds)
-            order, values = self._columns.order(field)
-            self._sorted[field, kinds] = values[some[order]].astype(np.float64)
+            values = self._columns.number(field)
+            some = ~self._failed & self.of_kinds(kinds) & ~np.isnan(values)
+            self._sorted[field, kinds] = np.sort(values[some]).astype(np.float64)
         return self._sorted[field, kinds]
 
     def of_kinds(self, kinds: tuple[str, ...]) -> Mask:
@@ -162,12 +183,11 @@ class Judged:
         mask = self._broken.pop(bound, None)
         if mask is None:
             if bound.is_number:
-                values = {bound.field: self._columns.number(bound.field).astype(np.float64, copy=False)}
-                broke = first_broken([bound], values, self.kind)
+                mask = beyond(bound, self._columns.number(bound.field))
             else:
                 said = broken(bound, self._words(bound.field), self._there(bound))
-                broke = first_broken([bound], {}, self.kind, {0: said})
-            mask = broke == 0
+                mask = said.is_valid().to_numpy(zero_copy_only=False)
+            mask = mask & self.of_kinds(bound.kinds)
         self._broken[bound] = mask  # now the youngest
         while len(self._broken) > HELD:
             del self._broken[next(iter(self._broken))]

@@ -11,11 +11,13 @@ import os
 import shlex
 import tempfile
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +26,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from curate.browse.columns import BINS, Columns
+from curate.browse.histograms import Histograms
 from curate.browse.judged import Judged, Mask, Verdicts
+from curate.browse.labels import Labels
 from curate.browse.query import known, number
 from curate.browse.recipe_text import KEYS, with_rules, written
 from curate.browse.table import Browsed
@@ -42,6 +46,9 @@ NEAR = 10
 
 STRIP = 16
 """Places along an axis that a sample is shown of."""
+
+THREADS = 2
+"""Histograms that are made at once; of a million samples each takes 30 MB meanwhile."""
 
 MOST_ADDED = 100
 """Rules that the page may add."""
@@ -77,6 +84,7 @@ class Moving:
     """Answers the page about rules.
 
     Args:
+        labels: that rules are held against.
         recipe: file that rules may be written into; its rules are those that the page starts from. Without one they
             are those of the build.
 
@@ -84,14 +92,16 @@ class Moving:
         CurateError: the recipe cannot be read.
     """
 
-    def __init__(self, browsed: Browsed, columns: Columns, recipe: Path | None) -> None:
-        self._browsed, self._columns, self._file = browsed, columns, recipe
+    def __init__(self, browsed: Browsed, columns: Columns, labels: Labels, recipe: Path | None) -> None:
+        self._browsed, self._columns, self._labels, self._file = browsed, columns, labels, recipe
+        self._histograms = Histograms(columns)
         self._lock = threading.RLock()
         self._recipe, self._text = self._read()
 
     def about(self) -> dict[str, Any]:
         """The histograms of all numbers that some sample has, those with rules first, and what the counts stand on."""
-        with self._lock:
+        with self._lock, ThreadPoolExecutor(THREADS) as pool:
+            pool.map(self._columns.number, self._browsed.numbers)  # they are read while samples are made ready
             judged, manifest = self._judged, self._browsed.tables.manifest
             start = self._moved({})
             bounds = judged.bounds([rule for _, rule in start.rules])
@@ -102,7 +112,7 @@ class Moving:
             names = [name for name in dict.fromkeys([*ruled, *self._browsed.numbers]) if name in self._browsed.fields]
             second = manifest.second_look
             return {
-                "fields": [told for told in map(self._field, names) if told["count"]],
+                "fields": [told for told in pool.map(self._field, names) if told["count"]],
                 "bounds": [
                     {"rule": which, "key": key, "field": bound.field, "op": bound.op}
                     for (which, key), bound in zip(start.ends, bounds, strict=True)
@@ -132,25 +142,26 @@ class Moving:
             if not isinstance(fields, list):
                 raise CurateError("fields are a list")
             names = [known(name, self._browsed.numbers, "number") for name in fields]
-            broken = np.zeros(len(found.kept), np.uint8)
-            for mask in found.breaks:
-                broken += mask
             falls, back = judged.was_kept & ~found.kept, found.kept & ~judged.was_kept
             ends = moved.ends
             line = asked.get("line")
+            labelled = self._labels.labelled()
             return {
                 "counts": found.counts,
                 "was": self._browsed.tables.manifest.counts.samples,
-                "failed_first": int(found.failed.sum()),
+                "failed_first": int(np.count_nonzero(found.failed)),
                 "bounds": [
                     self._bound(*end, bound, first, mask & ~found.failed)
+                    | {"labels": labelled.agree(~mask[labelled.rows])}
                     for end, bound, first, mask in zip(ends, found.bounds, found.first, found.breaks, strict=True)
                 ],
-                "histograms": {name: self._histogram(name, found, broken) for name in names},
+                "histograms": self._histograms.of(names, found),
                 "falls": self._some(falls),
                 "back": self._some(back),
-                "unseen": int((back & judged.unseen).sum()),
-                "near": self._near(found, broken, line),
+                "unseen": int(np.count_nonzero(back & judged.unseen)),
+                "near": self._near(found, line),
+                "labelled": len(labelled.good),
+                "labels": labelled.agree(found.kept[labelled.rows]),
             }
 
     def strip(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -283,16 +294,11 @@ class Moving:
             "percentile": bound.percentile,
             "kinds": bound.kinds,
             "first": first,
-            "alone": int(alone.sum()),
+            "alone": int(np.count_nonzero(alone)),
             "fails": bound.fails,
         }
 
-    def _histogram(self, field: str, found: Verdicts, broken: NDArray[np.uint8]) -> dict[str, list[int]]:
-        """Samples in each bin that no rule on another field drops, and those that are kept."""
-        rest, kept = counts(self._columns.bins(field), _rest(field, found, broken), found.kept)
-        return {"rest": rest, "kept": kept}
-
-    def _near(self, found: Verdicts, broken: NDArray[np.uint8], line: object) -> dict[str, Any] | None:
+    def _near(self, found: Verdicts, line: object) -> dict[str, Any] | None:
         """Of the samples that no rule on another field drops, those nearest to a line on both of its sides."""
         if not isinstance(line, int) or not 0 <= line < len(found.bounds):
             return None
@@ -300,19 +306,22 @@ class Moving:
         if not bound.is_number or bound.value is None:
             return None
         order, values = self._columns.order(bound.field)
-        some = _rest(bound.field, found, broken) & self._judged.of_kinds(bound.kinds)
-        side: Literal["left", "right"] = "left" if bound.op == ">=" else "right"
-        at = int(np.searchsorted(values, np.float64(bound.value), side))
+        some = found.rest(bound.field) & self._judged.of_kinds(bound.kinds)
+        # numpy would widen all values to look for one
+        at = (bisect_left if bound.op == ">=" else bisect_right)(values, bound.value, key=float)
         below = [self._row(int(order[k]), float(values[k])) for k in _walk(order, some, at - 1, -1)]
         above = [self._row(int(order[k]), float(values[k])) for k in _walk(order, some, at, 1)]
         return {"below": below[::-1], "above": above, "drops": "below" if bound.op == ">=" else "above"}
 
     def _some(self, mask: Mask) -> dict[str, Any]:
-        rows = np.flatnonzero(mask)
-        picked = (
-            rows[np.unique(np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int))] if len(rows) else rows
-        )
-        return {"count": len(rows), "rows": [self._row(int(row), None) for row in picked]}
+        """How many there are, and some of them from all of the build."""
+        count = int(np.count_nonzero(mask))
+        step = max(1, count // (SHOWN * 64))  # of many, to look for all would take longer than the rest of an answer
+        rows = np.flatnonzero(mask[::step]) * step
+        if len(rows) < SHOWN < count:
+            rows = np.flatnonzero(mask)
+        picked = np.unique(np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int))
+        return {"count": count, "rows": [self._row(int(row), None) for row in rows[picked]]}
 
     def _row(self, row: int, value: float | None) -> dict[str, Any]:
         was = self._judged.OUTCOMES[self._judged.outcome[row]]
@@ -320,33 +329,6 @@ class Moving:
 
     def _command(self, recipe: str) -> str:
         return shlex.join(["curate", "run", recipe, "--out", str(self._browsed.tables.build)])
-
-
-def counts(bins: NDArray[np.uint8], rest: Mask, kept: Mask) -> tuple[list[int], list[int]]:
-    """Samples of each bin that are of `rest`, and those that are kept (all of which are of `rest`).
-
-    Bins take 6 bits of a byte and the two masks one each; two samples at a time are counted as one number of 16 bits.
-    """
-    code = bins | (rest.view(np.uint8) << 6) | (kept.view(np.uint8) << 7)
-    pairs = np.bincount(code[: len(code) // 2 * 2].view(np.uint16), minlength=1 << 16).reshape(256, 256)
-    found = pairs.sum(axis=0) + pairs.sum(axis=1)
-    if len(code) % 2:
-        found[code[-1]] += 1
-    all_kept = found[192 : 192 + BINS]
-    return (found[64 : 64 + BINS] + all_kept).tolist(), all_kept.tolist()
-
-
-def _rest(field: str, found: Verdicts, broken: NDArray[np.uint8]) -> Mask:
-    """Samples that break no bound but those on a field, and did not fail."""
-    own = [
-        mask for bound, mask in zip(found.bounds, found.breaks, strict=True) if bound.is_number and bound.field == field
-    ]
-    if not own:
-        return found.alive
-    of_field = own[0].astype(np.uint8)
-    for mask in own[1:]:
-        of_field += mask
-    return np.asarray((broken == of_field) & ~found.failed)
 
 
 def _walk(order: NDArray[np.int32], some: Mask, at: int, step: int) -> list[int]:

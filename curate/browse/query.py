@@ -17,6 +17,9 @@ from curate.storage.sql import quoted
 FACETS = ("outcome", "rule", "error", "stage", "source", "kind", "licence", "level")
 """What a row can be filtered by, with how many have each value."""
 
+LABEL = "label"
+"""The facet of what a person said of samples; see `curate.browse.labels`."""
+
 KINS = {"duplicates": "coalesce(duplicate_of, id)", "record": "record_id"}
 """What rows have in common that are shown together, with its SQL: a group of duplicates by its keeper, a record."""
 
@@ -105,7 +108,14 @@ def facets(browsed: Browsed, asked: Mapping[str, Any], sets: Sets = _ALL) -> dic
             mine = [(row[name], row["number"]) for row in found if row["grouped"] == grouped and row[name] is not None]
             mine.sort(key=lambda one: (-one[1], one[0]))
             out[name] = [{"value": value, "n": n} for value, n in mine[:LISTED]]
-    return {name: out[name] for name in FACETS}
+    where, values = condition(browsed, {**asked, "where": [o for o in _filters(asked) if o.get("field") != LABEL]})
+    labels = rows(
+        browsed,
+        f"SELECT label AS value, count(*) AS n FROM (SELECT id FROM rows WHERE {where}) JOIN labels USING (id) "
+        "GROUP BY 1 ORDER BY 1 DESC",
+        values,
+    )
+    return {LABEL: labels, **{name: out[name] for name in FACETS}}
 
 
 def condition(browsed: Browsed, asked: Mapping[str, Any]) -> tuple[str, list[Any]]:
@@ -119,11 +129,15 @@ def condition(browsed: Browsed, asked: Mapping[str, Any]) -> tuple[str, list[Any
     for one in _filters(asked):
         field = one.get("field")
         if "is" in one:
-            known(field, tuple(_COLUMNS), "facet")
+            known(field, (LABEL, *_COLUMNS), "facet")
             chosen = one["is"]
             if not isinstance(chosen, list) or not all(isinstance(value, str) for value in chosen):
                 raise CurateError(f"the filter of {field} needs a list of texts")
-            terms.append(f"{_COLUMNS[str(field)]} IN (SELECT unnest(?::VARCHAR[]))")
+            term = "{} IN (SELECT unnest(?::VARCHAR[]))"
+            if field == LABEL:
+                terms.append(f"id IN (SELECT id FROM labels WHERE {term.format('label')})")
+            else:
+                terms.append(term.format(_COLUMNS[str(field)]))
             values.append(chosen)
             continue
         column = f"CAST({quoted(known(field, browsed.numbers, 'number'))} AS DOUBLE)"

@@ -33,6 +33,7 @@ from curate.browse.columns import Columns
 from curate.browse.compare import Compared
 from curate.browse.decoded import Decoded
 from curate.browse.embeddings import Embeddings
+from curate.browse.labels import FORMATS, Labels
 from curate.browse.looks import PLACE, Looks
 from curate.browse.models import Models
 from curate.browse.moving import Moving
@@ -97,6 +98,9 @@ def make_app(
         Route("/{token}/map/legend", _asked(maps.legend), methods=["POST"]),
         Route("/{token}/map/codes", _asked(maps.codes), methods=["POST"]),
         Route("/{token}/map/row", _asked(maps.row), methods=["POST"]),
+        Route("/{token}/labels", _got(pages.labels.told)),
+        Route("/{token}/label", _asked(pages.labels.mark), methods=["POST"]),
+        Route("/{token}/labels.{form}", pages.exported),
         *pages.of_samples(""),
     ]
     if other is not None:
@@ -153,7 +157,8 @@ class _Pages:
     def __init__(self, browsed: Browsed, recipe: Path | None) -> None:
         self._browsed = browsed
         self.columns = Columns(browsed)
-        self.moving = Moving(browsed, self.columns, recipe)
+        self.labels = Labels(browsed, self.columns)
+        self.moving = Moving(browsed, self.columns, self.labels, recipe)
         self._media = Media(browsed.tables)
         models = Models(browsed.tables.build)
         self.embeddings = Embeddings(browsed, self.columns, models)
@@ -169,6 +174,15 @@ class _Pages:
         if name not in _STATIC:
             return PlainTextResponse("there is no such file\n", 404)
         return Response(_asset(name), media_type=_STATIC[name])
+
+    async def exported(self, request: Request) -> Response:
+        """All labels as a file."""
+        form = request.path_params["form"]
+        if form not in FORMATS:
+            return PlainTextResponse("there is no such file\n", 404)
+        made = await run_in_threadpool(lambda: self.labels.exported(form))
+        named = {"content-disposition": f'attachment; filename="labels.{form}"'}
+        return Response(made, media_type=FORMATS[form], headers=named)
 
     def of_samples(self, prefix: str) -> list[Route]:
         """Routes of what is told of rows, some and single ones."""

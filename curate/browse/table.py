@@ -55,6 +55,7 @@ class Browsed:
         numbers: fields of `rows` that are numbers and may be sorted and bounded.
         texts: fields of `rows` with text that a search looks at: what the source gave, then what signals gave.
         cache: folder of this build in the cache.
+        labels: file in the cache of what a person said of samples, of all versions of this build.
     """
 
     tables: Tables
@@ -64,6 +65,7 @@ class Browsed:
     numbers: tuple[str, ...]
     texts: tuple[str, ...]
     cache: Path
+    labels: Path
 
 
 @contextmanager
@@ -71,7 +73,7 @@ def open_table(build: Store, cache: Path) -> Iterator[Browsed]:
     """The table of a finished build, made if the cache does not hold it.
 
     Args:
-        cache: folder that takes a folder for each version of each build.
+        cache: folder that takes a folder for each version of each build, and a file for the labels of each build.
 
     Raises:
         CurateError: no build is there, an unfinished one, one of another format, or files of it are gone.
@@ -79,6 +81,7 @@ def open_table(build: Store, cache: Path) -> Iterator[Browsed]:
     manifest = read_manifest(build)
     dump = json.dumps(manifest.model_dump(mode="json"), sort_keys=True)
     place = cache / blake3(f"{FORMAT} {build} {dump}".encode()).hexdigest(16)
+    labels = cache / "labels" / f"{blake3(str(build).encode()).hexdigest(16)}.jsonl"
     with open_tables(build, manifest, read_files(build, manifest)) as tables:
         numbers, words = _columns(tables)
         if not (place / "rows").is_dir():
@@ -87,7 +90,9 @@ def open_table(build: Store, cache: Path) -> Iterator[Browsed]:
         texts = tuple(name for name in words if pa.types.is_string(tables.types[name]))
         with connect() as con:
             con.execute(f"CREATE VIEW rows AS SELECT * FROM {scan(list(map(str, files)))}")
-            yield Browsed(tables, con, files, _fields(tables), (*PROBED, "bytes", *numbers), ("text", *texts), place)
+            yield Browsed(
+                tables, con, files, _fields(tables), (*PROBED, "bytes", *numbers), ("text", *texts), place, labels
+            )
 
 
 def _columns(tables: Tables) -> tuple[list[str], list[str]]:

@@ -7,10 +7,11 @@ breaks no bound but one that asks whether there is a value.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -142,14 +143,23 @@ def first_broken(
     broke = np.full(len(kind), -1, np.int16)
     for i, bound in enumerate(rules):
         if bound.value is not None and not bound.copies_of:
-            value = values[bound.field]
-            breaks = value < bound.value if bound.op == ">=" else value > bound.value
+            breaks = beyond(bound, values[bound.field])
         elif words is not None and i in words:
             breaks = words[i].is_valid().to_numpy(zero_copy_only=False)
         else:
             continue
         broke[breaks & (broke < 0) & bound.looks_at(kind)] = i
     return broke
+
+
+def beyond(bound: Threshold, values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Numbers that break an absolute bound, bool `(n,)`.
+
+    Args:
+        values: float32 or float64 `(n,)`, compared as float64; NaN breaks none.
+    """
+    edge = np.float64(math.nan if bound.value is None else bound.value)
+    return values < edge if bound.op == ">=" else values > edge
 
 
 def is_said(field: str) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
+from PIL import Image
 
 if TYPE_CHECKING:
     from conftest import Served
@@ -74,6 +77,20 @@ def test_a_clip_plays_to_its_middle(page: Page) -> None:
     )
     assert at[1] > 1
     assert at[0] == pytest.approx(at[1] / 2, abs=0.1)
+
+
+def test_a_clip_moves_while_the_pointer_is_on_it(page: Page, address: str) -> None:
+    page.get_by_label("Search").fill("bikes")
+    image = page.locator("#grid button[title='bikes.mp4'] img").first
+    still = image.get_attribute("src")
+    assert still is not None
+    image.hover()
+    page.locator("#grid img[src$=moving]").wait_for()
+    moving = httpx.get(address + still.replace("small", "moving")).content
+    with Image.open(io.BytesIO(moving)) as opened:
+        assert getattr(opened, "n_frames", 1) > 4
+    page.mouse.move(0, 0)
+    page.locator(f"#grid img[src='{still}']").wait_for()
 
 
 def test_markup_in_a_caption_is_text(page: Page) -> None:

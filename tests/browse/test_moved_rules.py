@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.browse.columns import Columns, axis_of
-from curate.browse.moving import Moving, counts
+from curate.browse.histograms import count
+from curate.browse.labels import Labels
+from curate.browse.moving import Moving
 from curate.browse.table import Browsed, open_table
 from curate.decide.decide import decide
 from curate.decide.engine import LocalEngine
@@ -31,7 +33,8 @@ def browsed(browsed_build: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def moving(browsed: Browsed) -> Moving:
-    return Moving(browsed, Columns(browsed), None)
+    columns = Columns(browsed)
+    return Moving(browsed, columns, Labels(browsed, columns), None)
 
 
 def decided(browsed: Browsed, copy: Path, asked: dict[str, Any]) -> tuple[dict[str, int], set[str]]:
@@ -165,17 +168,34 @@ def test_what_is_no_rule_is_refused(moving: Moving, asked: dict[str, Any]) -> No
         moving.judge(asked)
 
 
-def test_two_samples_are_counted_as_one_number() -> None:
+def test_an_answer_does_not_depend_on_what_was_asked_before(browsed: Browsed, moving: Moving) -> None:
+    """A line is dragged past a sample or two, a rule on the smallest ones begins and ends, another field comes into
+    view."""
+    columns = Columns(browsed)
+    random = Random(1)
+    asked: dict[str, Any] = {"changes": [], "added": [], "fields": ["brightness", "pixels", "height"], "line": 0}
+    value = 150.0
+    for _ in range(60):
+        value = min(250.0, max(5.0, value + random.uniform(-20, 20)))
+        asked["changes"] = [{"rule": 0, "key": "max", "value": round(value, 1)}]
+        if random.random() < 0.2:
+            asked["changes"].append({"rule": 3, "key": "max", "value": float(random.randint(1, 3))})
+        if random.random() < 0.4:
+            field = random.choice(["pixels", "height"])
+            limit = float(columns.order(field)[1][random.randint(1, 4)])
+            asked["added"] = random.choice([[], [{"field": field, "key": "min", "value": limit}]])
+        if random.random() < 0.2:
+            asked["fields"] = random.sample(["brightness", "pixels", "height", "sharpness"], 3)
+        assert moving.judge(asked) == Moving(browsed, columns, moving._labels, None).judge(asked), asked
+
+
+def test_two_codes_are_counted_as_one_number() -> None:
     import numpy as np
 
     rng = np.random.default_rng(0)
     for size in (0, 1, 2, 1001):
-        bins = rng.choice(np.array([*range(60), 63], np.uint8), size)
-        rest = rng.random(size) < 0.5
-        kept = rest & (rng.random(size) < 0.5)
-        found = counts(bins, rest, kept)
-        for mask, told in zip((rest, kept), found, strict=True):
-            assert told == np.bincount(bins[mask], minlength=64)[:60].tolist()
+        codes = rng.integers(256, size=size, dtype=np.uint8)
+        assert count(codes).tolist() == np.bincount(codes, minlength=256).tolist()
 
 
 def test_a_value_far_from_all_others_does_not_stretch_an_axis() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.decide.bounds import thresholds_of
+from curate.decide.bounds import beyond, thresholds_of
 from curate.decide.rules import check_near_duplicates, check_rules
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
@@ -37,6 +38,13 @@ def test_a_threshold_outside_the_range_is_refused_with_the_range(tables, field, 
 @pytest.mark.parametrize("threshold", [1, 5.5, 10])
 def test_a_threshold_inside_the_range_or_on_its_end_is_accepted(tables, threshold):
     check_rules([Rule(field="aesthetic", min=threshold)], tables.fields)
+
+
+def test_a_float32_is_widened_and_a_threshold_never_narrowed():
+    values = np.array([0.1, np.nextafter(np.float32(0.1), np.float32(0)), np.nan], np.float32)  # the first is above 0.1
+    most, least = thresholds_of([Rule(field="sharpness", max=0.1), Rule(field="sharpness", min=0.1)])
+    assert beyond(most, values).tolist() == [True, False, False]
+    assert beyond(least, values).tolist() == [False, True, False]
 
 
 def test_an_unknown_field_comes_with_the_nearest_name_and_the_fields_there_are(tables):

@@ -6,13 +6,14 @@ import { inspect } from "./inspect.js";
 
 /** @typedef {import("./chart.js").Field} Field */
 /** @typedef {{rule: number, key: string, name: string, field: string | null, op: ">=" | "<=", value: number | null,
- *   percentile: number | null, kinds: string[], first: number, alone: number, fails: boolean}} Bound */
+ *   percentile: number | null, kinds: string[], first: number, alone: number, fails: boolean, labels: Agreement | null}} Bound */
+/** How well what passes is what was labelled good. @typedef {{precision: number | null, recall: number | null}} Agreement */
 /** @typedef {{rule: number, key: string, value?: number | null, at?: number}} Change */
 /** @typedef {{n: number, outcome: string, value: number | null}} Shown */
 /** @typedef {{counts: Record<string, number>, was: Record<string, number>, failed_first: number, bounds: Bound[],
  *   histograms: Record<string, {rest: number[], kept: number[]}>, falls: {count: number, rows: Shown[]},
  *   back: {count: number, rows: Shown[]}, unseen: number,
- *   near: {below: Shown[], above: Shown[], drops: string} | null}} Judged */
+ *   near: {below: Shown[], above: Shown[], drops: string} | null, labelled: number, labels: Agreement | null}} Judged */
 
 const changes = /** @type {Map<string, Change>} */ (new Map());
 let added = /** @type {{field: string, key: string, value: number, at?: number}[]} */ ([]);
@@ -211,7 +212,7 @@ function drawSide() {
   const { counts, was, bounds } = judged;
   const change = counts.kept - was.kept;
   at("kept").replaceChildren(make("b", {}, count(counts.kept)), ` of ${count(counts.total)} kept`,
-    make("span", { className: "soft" }, change ? ` · ${change > 0 ? "+" : "−"}${count(Math.abs(change))} against the build` : " · as in the build"));
+    make("span", { className: "soft" }, change ? ` · ${change > 0 ? "+" : "−"}${count(Math.abs(change))} against the build` : " · as in the build"), ...agreement(judged.labels));
   let left = counts.total;
   const rows = /** @type {Node[]} */ ([]);
   /** @param {string} name @param {number} lost @param {Bound} [bound] */
@@ -219,7 +220,7 @@ function drawSide() {
     left -= lost;
     const label = bound?.field ? make("button", { type: "button", className: "pick", title: `${count(bound.alone)} break it, whatever other rules say`,
       on: { click: () => { focus(/** @type {string} */ (bound.field)); chosen = { op: bound.op, rule: bound.rule >= about.count ? -2 : bound.rule }; changed(); } } }, name) : name;
-    rows.push(make("tr", {}, make("th", { scope: "row" }, label), make("td", {}, lost ? `−${count(lost)}` : "0"),
+    rows.push(make("tr", {}, make("th", { scope: "row" }, label, ...agreement(bound?.labels ?? null)), make("td", {}, lost ? `−${count(lost)}` : "0"),
       make("td", {}, make("meter", { min: 0, max: counts.total || 1, value: left, "aria-label": `left after ${name}` })), make("td", {}, count(left))));
   };
   step("failed", judged.failed_first);
@@ -234,6 +235,13 @@ function drawSide() {
   at("caveats").textContent = caveats.join(" ");
   const moved = changes.size + added.length > 0;
   at("keep").disabled = at("reset").disabled = !moved;
+}
+
+/** @param {Agreement | null} found */
+function agreement(found) {
+  const told = (/** @type {number | null} */ share) => (share === null ? "–" : share.toFixed(2));
+  return found ? [make("span", { className: "soft agreement" },
+    `precision ${told(found.precision)}, recall ${told(found.recall)} on ${count(judged.labelled)} ${judged.labelled === 1 ? "label" : "labels"}`)] : [];
 }
 
 function drawNear() {
@@ -297,6 +305,7 @@ function reset(again = false) {
   else changed();
 }
 
+document.addEventListener("labelled", () => { if (about) changed(); });
 at("work").addEventListener("scroll", () => { if (about) changed(); });
 at("keep").addEventListener("click", preview);
 at("reset").addEventListener("click", () => reset());

@@ -61,9 +61,20 @@ export const count = (value) => grouped.format(value);
 /** @param {number} value @returns {string} */
 export const short = (value) => (Number.isInteger(value) ? grouped.format(value) : String(Number(value.toPrecision(4))));
 
+/** What was said of samples, by the numbers of their rows: `good` or `bad`. */
+export const labels = /** @type {Map<string, string>} */ (new Map());
+
+/** The label of a row, empty where it has none. @param {string} row its number, with `other/` before it of the build that is compared */
+export function badge(row) {
+  const label = labels.get(row) ?? "";
+  return make("span", { className: `label ${label}`, "data-labelled": row }, label);
+}
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
 /**
- * How a row looks.
- * @param {{n: number, stored?: boolean}} row
+ * How a row looks; a clip moves, without sound, while a pointer is on it.
+ * @param {{n: number, stored?: boolean, kind?: string}} row
  * @param {string} [side] `other/` of a row of the build that is compared
  * @returns {HTMLElement}
  */
@@ -71,9 +82,16 @@ export function shot(row, side = "") {
   const box = make("span", { className: "shot" });
   if (row.stored === false) box.textContent = "no medium";
   else {
-    const gone = () => { box.textContent = "cannot be shown"; };
-    box.append(make("img", { alt: "", loading: "lazy", fetchPriority: "low", src: `${side}look/${row.n}/small`, on: { error: gone } }));
+    const gone = () => { image.replaceWith("cannot be shown"); };
+    const image = make("img", { alt: "", loading: "lazy", fetchPriority: "low", src: `${side}look/${row.n}/small`, on: { error: gone } });
+    box.append(image);
+    if (row.kind === "video") {
+      const swap = (/** @type {string} */ size) => { if (!still.matches) image.src = `${side}look/${row.n}/${size}`; };
+      box.addEventListener("pointerenter", () => swap("moving"));
+      box.addEventListener("pointerleave", () => swap("small"));
+    }
   }
+  box.append(badge(`${side}${row.n}`));
   return box;
 }
 

@@ -11,6 +11,7 @@ import { inspect, inspected } from "./inspect.js";
 
 const PAGE = 60;
 const NAMES = /** @type {Record<string, string>} */ ({
+  label: "Label",
   outcome: "Verdict", rule: "Rule that dropped it", error: "Failure", stage: "Stage of failure", source: "Source",
   kind: "Kind", licence: "Licence", level: "What it is", record: "Record", duplicates: "Duplicates of",
 });
@@ -26,6 +27,15 @@ export async function refresh() {
     if (mine !== asked) return; // a later question is under way
     drawGrid(found);
     drawFacets(groups);
+  });
+}
+
+/** Counts anew what rows can be filtered by; rows stay, also those that do not match any more. */
+async function recount() {
+  const mine = asked;
+  await tried(async () => {
+    const groups = await ask("facets", state);
+    if (mine === asked) drawFacets(groups);
   });
 }
 
@@ -126,6 +136,7 @@ export function begin(about) {
   });
   at("sort").addEventListener("change", () => search({ sort: at("sort").value }));
   at("descending").addEventListener("change", () => search({ descending: at("descending").checked }));
+  document.addEventListener("labelled", recount);
   at("before").addEventListener("click", () => search({ offset: Math.max(0, state.offset - PAGE) }));
   at("after").addEventListener("click", () => search({ offset: state.offset + PAGE }));
   at("grid").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {

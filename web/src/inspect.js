@@ -1,6 +1,6 @@
 // Inspect: all that is known of one row.
 
-import { ask, at, count, make, short, shot, tried, verdict } from "./dom.js";
+import { ask, at, badge, count, make, short, shot, tried, verdict } from "./dom.js";
 import { nearest, only } from "./find.js";
 import { show } from "./views.js";
 
@@ -74,7 +74,7 @@ function* parts({ row, numbers, texts, others, limits, embeddings }, alike, sibl
   yield make("header", {}, make("h2", {}, row.uri), make("button", { type: "button", "aria-label": "Close", on: { click: shut } }, "×"));
   yield* medium(row, name, side);
   yield make("h3", {}, "Verdict");
-  yield make("p", {}, verdict(row));
+  yield make("p", {}, verdict(row), badge(`${side}${row.n}`));
   if (row.value !== null && row.threshold !== null) yield make("p", {}, `its value ${short(row.value)}, the threshold ${short(row.threshold)}`);
   if (row.value_text !== null) yield make("p", {}, `its value: ${row.value_text}`);
   if (row.message) yield make("p", {}, row.message);

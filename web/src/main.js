@@ -5,7 +5,8 @@ import * as compare from "./compare.js";
 import * as decide from "./decide.js";
 import * as find from "./find.js";
 import * as map from "./map.js";
-import { shut } from "./inspect.js";
+import { inspected, shut } from "./inspect.js";
+import { mark, marks, take } from "./labels.js";
 import { onShow, show } from "./views.js";
 
 /** @param {KeyboardEvent} event */
@@ -16,6 +17,9 @@ function pressed(event) {
     event.preventDefault();
     show("find");
     at("search").focus();
+  } else if (marks(event) && !typing && !at("save").open) {
+    const row = /** @type {HTMLElement} */ (event.target).closest("[data-n]")?.getAttribute("data-n") ?? inspected();
+    if (row) mark(row, event.key);
   }
 }
 
@@ -26,13 +30,14 @@ async function begin() {
   for (const button of at("views").querySelectorAll("button")) button.addEventListener("click", () => show(button.dataset.view));
   document.addEventListener("keydown", pressed);
   await tried(async () => {
-    const about = await ask("about");
+    const [about, told] = await Promise.all([ask("about"), ask("labels")]);
     document.title = `${about.name} · curate browse`;
     at("name").textContent = about.name;
     const { total, kept } = about.counts.samples;
     at("sums").textContent = `version ${about.version} · ${count(kept)} of ${count(total)} samples kept`;
     at("views").querySelector("[data-view=compare]").hidden = !about.compared;
     map.begin(about);
+    take(told);
     await find.begin(about);
   });
 }
