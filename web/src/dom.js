@@ -74,7 +74,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 /**
  * How a row looks; a clip moves, without sound, while a pointer is on it.
- * @param {{n: number, stored?: boolean, kind?: string}} row
+ * @param {{n: number, stored?: boolean, kind?: string | null}} row
  * @param {string} [side] `other/` of a row of the build that is compared
  * @returns {HTMLElement}
  */
