@@ -163,7 +163,8 @@ class Maps:
         if by in WORDS:
             codes, *labels = classes(columns.arrow([by])[by].combine_chunks())
             return codes[places], (labels[0], labels[1])
-        return columns.bins(by)[places], columns.spread(by)
+        spread = columns.spread(by)
+        return spread.bins[places], spread
 
 
 def classes(values: pa.Array) -> tuple[NDArray[np.uint8], list[str], list[str]]:
