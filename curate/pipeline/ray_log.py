@@ -14,12 +14,16 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from types import FrameType
 from typing import IO, Any, TextIO
 
 from rich.console import Console
 
 RAISED = {"ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state"}
 """Loggers whose errors are raised as well, as what they were in the task."""
+
+PRINTS = "ray.experimental.tqdm_ray"
+"""Once Ray has printed something, everybody's `print` is a function of this module."""
 
 OFF = "ray.data._internal.progress"
 """A logger that warns of Ray's bars being off, which they are since we show our own."""
@@ -104,7 +108,7 @@ class Sifted(io.TextIOBase):
         self._log, self._out = log, out
 
     def write(self, text: str) -> int:
-        if _is_ray(sys._getframe(1).f_globals):
+        if _is_ray(sys._getframe(1), PRINTS):
             self._log.hold(text)
         else:
             self._out.write(text)
@@ -118,10 +122,7 @@ def _sifting(log: RayLog, show: Any) -> Any:
     """As `warnings.showwarning`, but that Ray's go to the file: by who warns, since many name their caller's place."""
 
     def shown(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
-        at = sys._getframe(1)
-        while at.f_back is not None and at.f_globals.get("__name__") == warnings.__name__:
-            at = at.f_back
-        if _is_ray(at.f_globals):
+        if _is_ray(sys._getframe(1), warnings.__name__):
             log.hold(warnings.formatwarning(message, category, filename, lineno, line))
         else:
             show(message, category, filename, lineno, file, line)
@@ -133,8 +134,15 @@ def _is_new(record: logging.LogRecord) -> bool:
     return record.name != OFF and not (record.levelno >= logging.ERROR and record.name in RAISED)
 
 
-def _is_ray(names: dict[str, Any]) -> bool:
-    return str(names.get("__name__")).partition(".")[0] == "ray"
+def _is_ray(at: FrameType, through: str) -> bool:
+    """True if a module of Ray has called.
+
+    Args:
+        through: a module that calls for others.
+    """
+    while at.f_back is not None and at.f_globals.get("__name__") == through:
+        at = at.f_back
+    return str(at.f_globals.get("__name__")).partition(".")[0] == "ray"
 
 
 def _set(logger: logging.Logger, handlers: list[logging.Handler], level: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
+import re
 import sys
 import tempfile
 import warnings
@@ -50,6 +52,25 @@ def test_what_ray_says_is_put_aside_and_what_others_say_passes(
     assert progress.getvalue() == f"log        what Ray said of itself is in {path}\n"
     assert capsys.readouterr() == ("a plug-in's word\n", "")
     assert warned == ["a plug-in's warning"]
+
+
+def test_a_plug_in_prints_after_ray_has_made_print_its_own(
+    temporary: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private.worker import print_to_stdstream
+
+    monkeypatch.setattr(builtins, "print", print)  # to be as before at the end
+    with ray_log(Console(quiet=True)):
+        print_to_stdstream({"lines": ["8 workers\nhave been started"], "pid": "raylet", "is_err": False}, False)
+        print("a plug-in's word")
+        print_to_stdstream({"lines": ["one has ended"], "pid": "raylet", "is_err": False}, False)
+    assert capsys.readouterr() == ("a plug-in's word\n", "")
+    [path] = temporary.iterdir()
+    assert re.findall("8 workers|have been started|one has ended", path.read_text()) == [
+        "8 workers",
+        "have been started",
+        "one has ended",
+    ]
 
 
 def test_all_is_as_before_and_no_file_is_made_where_ray_says_nothing(temporary: Path) -> None:
