@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 CACHE_BYTES = 256 << 20
@@ -39,9 +40,13 @@ class KeptFiles:
 
 def prune(folder: Path, most: int) -> None:
     """Remove the oldest files of a folder until the others have at most `most` bytes."""
-    found = sorted(((f.stat().st_mtime_ns, f.stat().st_size, f) for f in folder.iterdir()), reverse=True)
+    found = []
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):  # another thread gave it its name, or removed it
+            told = file.stat()
+            found.append((told.st_mtime_ns, told.st_size, file))
     held = 0
-    for _, size, file in found:
+    for _, size, file in sorted(found, reverse=True):
         held += size
         if held > most:
             file.unlink(missing_ok=True)
