@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from curate.browse.table import Browsed
 from curate.card.text import visible
 from curate.schema.errors import CurateError
 from curate.schema.nearest import closest
-from curate.storage.sql import quoted
+from curate.storage.sql import quoted, scan
 
 FACETS = ("outcome", "rule", "error", "stage", "source", "kind", "licence", "level")
 """What a row can be filtered by, with how many have each value."""
@@ -176,7 +177,8 @@ def sample(browsed: Browsed, n: int, columns: Sequence[str] = ()) -> dict[str, A
     Raises:
         CurateError: there is no such row.
     """
-    found = rows(browsed, f"SELECT {', '.join(map(quoted, columns)) or '*'} FROM rows WHERE n = ?", [n])
+    file = browsed.files[bisect_right(browsed.starts, n) - 1]  # the view would look at all files
+    found = rows(browsed, f"SELECT {', '.join(map(quoted, columns)) or '*'} FROM {scan([str(file)])} WHERE n = ?", [n])
     if not found:
         raise CurateError(f"there is no row {n}")
     return found[0]

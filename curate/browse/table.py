@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ class Browsed:
         tables: of the build, for media and what is told of single samples.
         con: DuckDB with the view `rows`; a cursor of it for each question.
         files: of the table, in the order of its rows.
+        starts: number of the first row of each file.
         fields: what signals and probing give, by name; of those that are numbers, words or lists of words `rows` has
             a column.
         numbers: fields of `rows` that are numbers and may be sorted and bounded.
@@ -61,6 +63,7 @@ class Browsed:
     tables: Tables
     con: DuckDBPyConnection
     files: tuple[Path, ...]
+    starts: tuple[int, ...]
     fields: Mapping[str, SignalField]
     numbers: tuple[str, ...]
     texts: tuple[str, ...]
@@ -87,11 +90,20 @@ def open_table(build: Store, cache: Path) -> Iterator[Browsed]:
         if not (place / "rows").is_dir():
             _write(tables, (*numbers, *words), place)
         files = tuple(sorted((place / "rows").glob("*.parquet")))
+        *starts, _ = accumulate((pq.read_metadata(file).num_rows for file in files), initial=0)
         texts = tuple(name for name in words if pa.types.is_string(tables.types[name]))
         with connect() as con:
             con.execute(f"CREATE VIEW rows AS SELECT * FROM {scan(list(map(str, files)))}")
             yield Browsed(
-                tables, con, files, _fields(tables), (*PROBED, "bytes", *numbers), ("text", *texts), place, labels
+                tables,
+                con,
+                files,
+                tuple(starts),
+                _fields(tables),
+                (*PROBED, "bytes", *numbers),
+                ("text", *texts),
+                place,
+                labels,
             )
 
 
