@@ -112,9 +112,10 @@ def facets(browsed: Browsed, asked: Mapping[str, Any], sets: Sets = _ALL) -> dic
     where, values = condition(browsed, {**asked, "where": [o for o in _filters(asked) if o.get("field") != LABEL]})
     labels = rows(
         browsed,
-        f"SELECT label AS value, count(*) AS n FROM (SELECT id FROM rows WHERE {where}) JOIN labels USING (id) "
-        "GROUP BY 1 ORDER BY 1 DESC",
+        f"SELECT label AS value, count(*) AS n FROM (SELECT id FROM {_among(sets)} WHERE {where}) "
+        "JOIN labels USING (id) GROUP BY 1 ORDER BY 1 DESC",
         values,
+        sets,
     )
     return {LABEL: labels, **{name: out[name] for name in FACETS}}
 

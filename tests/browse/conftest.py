@@ -59,7 +59,7 @@ def make(root: Path) -> None:
             shutil.copy(Path(spec.origin).parent / folder / name, photos / name)
     alike(photos / "coffee.png", photos / "coffee-small.jpg")
     alike(photos / "rocket.jpg", photos / "rocket-small.jpg")
-    for name, caption in (("coffee", MARKUP), ("chelsea", "a ginger cat"), ("rocket", "up " * 350_000)):
+    for name, caption in (("coffee", MARKUP), ("chelsea", "a ginger cat"), ("rocket", "up " * 349_000)):
         (photos / f"{name}.txt").write_text(caption)
     for name in ("brick", "grass", "gravel"):
         (photos / f"{name}.txt").write_text("A texture")

@@ -19,5 +19,5 @@ def test_weights_that_are_gone_or_others_are_said_to_be(tmp_path: Path, monkeypa
     weights.write_bytes(b"of another model")
     with pytest.raises(CurateError, match="has other weights than those that the build was made with"):
         service.text(options, "2+of-a-build", "a cat")
-    with pytest.raises(CurateError, match="not in the hub's cache on this machine, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(CurateError, match="not in the hub's cache on this machine, and"):
         service.text({"model": "ViT-B-32", "pretrained": "hf-hub:nobody/nothing"}, "1", "a cat")
