@@ -44,8 +44,10 @@ def served(build: Path, cache: Path) -> Iterator[tuple[str, int, float]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = server.stdout.readline().strip()
-        yield address, server.pid, perf_counter() - start
-        server.send_signal(signal.SIGINT)
+        try:
+            yield address, server.pid, perf_counter() - start
+        finally:
+            server.send_signal(signal.SIGINT)
 
 
 def look(browser: Browser, address: str, server: int) -> dict[str, Any]:
