@@ -268,6 +268,8 @@ def test_a_recipe_travels_as_it_is_and_junk_does_not(project: Path, tmp_path: Pa
 
 def test_the_code_that_travels_finds_its_data(project: Path, tmp_path: Path) -> None:
     package = pack(RecipeFile.load(project), [project.parent / "media"], code=True, to=tmp_path)
+    names = {part for path in files(tmp_path) for part in Path(path).parts}
+    assert not names & {"__pycache__", ".git", ".venv", "build", "tests", "benchmarks"}
     script = (
         "import curate; from importlib.metadata import version; from curate.tokenizers import zoo;"
         "from curate.schema.recipe_file import find_recipe; zoo.load('image-fsq-64k');"
@@ -285,8 +287,6 @@ def test_the_code_that_travels_finds_its_data(project: Path, tmp_path: Path) -> 
     assert lines[0] == str(tmp_path / "curate" / "__init__.py")
     assert lines[1] == str(tmp_path / "curate" / "_data" / "pipelines" / "quickstart.yaml")
     assert {"image-fsq-64k", "audio-rvq-4kbps", "text-bpe-8k"} <= set(lines[3:])
-    names = {part for path in files(tmp_path) for part in Path(path).parts}
-    assert not names & {"__pycache__", ".git", ".venv", "build", "tests", "benchmarks"}
 
 
 def test_what_is_on_this_machine_only_is_refused(project: Path, tmp_path: Path) -> None:
