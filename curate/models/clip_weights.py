@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.models.clip_tags import weights_tags
 from curate.models.hub import check_hub
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
 from curate.schema.nearest import meant
 
@@ -27,7 +27,7 @@ class Weights:
 
 
 def check_weights(model: str, pretrained: str) -> None:
-    """Refuse, before anything runs, weights that cannot be right. Touches no network.
+    """Refuse, before anything runs, weights that cannot be right. Touches no network; of a tag, imports open_clip.
 
     Raises:
         CurateError: a local path that is missing or holds no safetensors, an empty hub id, an unknown tag.
@@ -37,7 +37,7 @@ def check_weights(model: str, pretrained: str) -> None:
             raise CurateError(f"`{pretrained}` is no hub id", "write hf-hub:ORGANISATION/NAME")
     elif _is_local(pretrained):
         _local(Path(pretrained).expanduser())
-    elif pretrained not in (tags := weights_tags(model)):
+    elif pretrained not in (tags := _tags(model)):
         raise CurateError(
             f"`{pretrained}` is no weights tag of {model}{meant(pretrained, tags)}",
             f"tags of {model}: {', '.join(tags) or 'none'}; or hf-hub:ORG/NAME, or a local .safetensors file",
@@ -59,7 +59,7 @@ def fetch_weights(model: str, pretrained: str) -> Weights:
     if pretrained.startswith(HUB):
         config = json.loads(_download(repository, ["open_clip_config.json"]).read_text("utf-8"))
         return Weights(_download(repository, names), config.get("preprocess_cfg"))
-    tag = weights_tags(model)[pretrained]
+    tag = _tags(model)[pretrained]
     preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode")}
     return Weights(_download(repository, names), preprocess, bool(tag.get("quick_gelu", False)))
 
@@ -80,7 +80,7 @@ def _on_hub(model: str, pretrained: str) -> tuple[str, list[str]]:
     """The repository of weights that are no local file, and their file's names, best first."""
     if pretrained.startswith(HUB):
         return pretrained.removeprefix(HUB), list(_FIRST[:2])
-    repository, _, filename = str(weights_tags(model)[pretrained]["hf_hub"]).rpartition("/")
+    repository, _, filename = str(_tags(model)[pretrained]["hf_hub"]).rpartition("/")
     return repository, [str(Path(filename).with_suffix(".safetensors"))] if filename else list(_FIRST[:2])
 
 
@@ -115,6 +115,13 @@ def _local(path: Path) -> Path:
 
 
 _CONVERT = "save the state dict of a model that you trust with safetensors.torch.save_file(state_dict, PATH)"
+
+
+def _tags(model: str) -> dict[str, dict[str, Any]]:
+    ensure_torchvision()
+    import open_clip
+
+    return {tag: open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)}
 
 
 def _download(repository: str, names: list[str]) -> Path:

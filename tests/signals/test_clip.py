@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from signal_media import SKIMAGE, batch, hand_batch, open_image
 
-from curate.models import clip_tags
-from curate.models.clip_tags import statements, weights_tags
 from curate.models.clip_weights import fetch_weights
 from curate.models.passes import Passes
 from curate.models.torchvision_shim import ensure_torchvision
@@ -158,26 +156,6 @@ def test_a_wrong_model_or_tag_is_refused_before_anything_runs_with_the_nearest_n
         build(model="ViT-B-32", pretrained="laion2b_s34b_b79")
     with pytest.raises(CurateError, match="no hub id"):
         build(pretrained="hf-hub:nothing")
-
-
-def test_the_tables_of_tags_are_those_that_an_import_has():
-    ensure_torchvision()
-    import open_clip
-
-    names = statements()
-    assert names["list_pretrained"]() == open_clip.list_pretrained()
-    for model in open_clip.list_models():
-        tags = open_clip.list_pretrained_tags_by_model(model)
-        assert weights_tags(model) == {tag: open_clip.get_pretrained_cfg(model, tag) for tag in tags}
-
-
-def test_a_version_that_writes_its_tables_otherwise_is_imported(tmp_path, monkeypatch):
-    (tmp_path / "other.py").write_text("TABLES = load('tags.json')")
-    known = weights_tags("RN50")
-    clip_tags._tables.cache_clear()
-    monkeypatch.setattr(clip_tags, "package_file", lambda *of: tmp_path / "other.py")
-    assert weights_tags("RN50") == known
-    clip_tags._tables.cache_clear()
 
 
 def test_pickles_and_missing_files_are_refused_before_anything_runs(tmp_path):
