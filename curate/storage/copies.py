@@ -56,9 +56,9 @@ class Pins:
         self._held: OrderedDict[Path, None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def pin(self, copy: Path) -> Path:
-        """A link of a copy; FileNotFoundError where it is gone."""
-        link = self._folder / copy.name
+    def pin(self, copy: Path, name: str) -> Path:
+        """A link of a copy, called `name`; FileNotFoundError where it is gone."""
+        link = self._folder / name
         with self._lock:
             self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have emptied the cache
             with suppress(FileExistsError):
@@ -91,13 +91,15 @@ def cached_copy(name: Any, suffix: str, chunks: Callable[[], Iterable[bytes]], p
     place = cache_folder() / "objects" / key[:2] / f"{key}{suffix}"
     while True:
         try:
-            link = pins.pin(place)
+            link = pins.pin(place, place.name)
             os.utime(link)  # used now
             return link
         except FileNotFoundError:
-            with atomic_write(place, CACHE_HINT) as temporary, temporary.open("wb") as file:
-                for chunk in chunks():
-                    file.write(chunk)
+            with atomic_write(place, CACHE_HINT) as temporary:
+                with temporary.open("wb") as file:
+                    for chunk in chunks():
+                        file.write(chunk)
+                pins.pin(temporary, place.name)  # before it has its place, so that no sweep finds it there unused
             _evict(cache_folder(), keep=place)
 
 
