@@ -31,7 +31,7 @@ tokenize: {streams: [{name: caption, tokenizer: %s}]}
 SHOWN = 12
 """Imports that are shown of an answer."""
 
-_LINE = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \| (\s*)(\S+)")
+_LINE = re.compile(r"import time:\s+\d+ \|\s+(\d+) \|\s*(\S+)")
 
 
 def answers(folder: Path) -> dict[str, tuple[list[str], int]]:
@@ -88,7 +88,7 @@ def main() -> None:
     base = median(cpu for _, cpu in taken["python -c pass"])
     for said in todo:
         seconds, cpu = (median(some) for some in zip(*taken[said], strict=True))
-        found = [(int(one[2]) / 1000, one[4]) for one in _LINE.finditer(told[said])]
+        found = [(int(one[1]) / 1000, one[2]) for one in _LINE.finditer(told[said])]
         print(f"| {said} | {seconds:.2f} | {cpu:.2f} | {cpu / base:.0f} | {len(found)} |")
         for ms, name in sorted(found, reverse=True)[: SHOWN * args.imports]:
             print(f"|   {name} | {ms / 1000:.3f} | | | |")

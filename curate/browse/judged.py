@@ -282,7 +282,7 @@ class Judged:
         """
         tables = self._browsed.tables
         home = tables.fields[spec.embedding]
-        of = {path.rpartition("/")[2].rpartition("-")[0]: path for path in tables.named(f"{home}/", ".parquet")}
+        of = tables.by_partition(home)
         try:
             group = [PartitionFiles(name, "", "", {home: of[name]}) for name in tables.partitions]
         except KeyError as error:

@@ -6,8 +6,6 @@ drawn sample and applied to all. Points are 4 bytes each, kept in the cache besi
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from curate.browse.columns import NONE, Columns, Spread
 from curate.browse.query import known, number
 from curate.browse.vectors import Vectors
 from curate.schema.errors import CurateError
+from curate.storage.place import atomic_write
 
 DRAWN = 20_000
 """Vectors that directions are found in."""
@@ -183,10 +182,8 @@ def _open(vectors: Vectors) -> Map:
     file = vectors.folder / _FILE
     if not file.exists():
         points, shares = project(vectors)
-        handle, name = tempfile.mkstemp(dir=vectors.folder, prefix="new-", suffix=".npz")
-        with os.fdopen(handle, "wb") as out:
+        with atomic_write(file, "choose another --cache") as unfinished, unfinished.open("wb") as out:
             np.savez(out, points=points, shares=shares)
-        Path(name).replace(file)
     with np.load(file) as held:
         first, second = held["shares"].tolist()
         return Map(vectors.rows, held["points"], (first, second))

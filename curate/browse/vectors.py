@@ -110,10 +110,7 @@ def _of_build(browsed: Browsed, field: str) -> Iterator[tuple[NDArray[np.int64],
     """Rows of the table with their vectors, in order, partition by partition."""
     tables = browsed.tables
     home = tables.fields[field]
-    files = {
-        stage: {path.rpartition("/")[2].rpartition("-")[0]: path for path in tables.named(f"{stage}/", ".parquet")}
-        for stage in (SAMPLES_FILES, home)
-    }
+    files = {stage: tables.by_partition(stage) for stage in (SAMPLES_FILES, home)}
     for file in browsed.files:
         told = pq.read_table(file, columns=["n", "part", "id", "record_id"], filters=[("level", "=", "sample")])
         for part in pc.unique(told["part"]).to_pylist():

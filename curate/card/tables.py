@@ -86,6 +86,10 @@ class Tables:
         """Paths of the build's files, in name order."""
         return [f.path for f in self.files if f.path.startswith(prefix) and f.path.endswith(suffix)]
 
+    def by_partition(self, folder: str) -> dict[str, str]:
+        """Paths of the fragments of a folder, such as `samples`, by the name of their partition."""
+        return {path.rpartition("/")[2].rpartition("-")[0]: path for path in self.named(f"{folder}/", ".parquet")}
+
     def checked(self, relative: str) -> str:
         """The path of a file that belongs to the build.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import logging
 import re
 import sys
@@ -74,7 +75,7 @@ def test_a_plug_in_prints_after_ray_has_made_print_its_own(
 
 
 def test_all_is_as_before_and_no_file_is_made_where_ray_says_nothing(temporary: Path) -> None:
-    import ray.data  # noqa: F401
+    importlib.import_module("ray.data")  # gives its loggers their handlers
 
     def state() -> list[object]:
         loggers = [logging.getLogger(name) for name in ("ray", "ray.data")]
