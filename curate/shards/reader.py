@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Manifest, Split
 from curate.shards.ipc import BATCH_ROWS, open_ipc
-from curate.shards.rows import Ints, Rows, gather
-from curate.shards.schema import shard_schema, streams_of
+from curate.shards.memory import Ints
+from curate.shards.rows import Batches, Rows
+from curate.shards.schema import KEY_NAMES, shard_schema, streams_of
 from curate.storage import Store, open_store
 
 VIEW_KEYS = ("sample_id", "kind", "start_us", "end_us")
@@ -56,24 +57,34 @@ class Reader:
         self._schema = shard_schema(every)
         self.streams = [s for s in every if streams is None or s.name in streams]
         self._firsts = np.cumsum([0, *self._shards.shard_rows])
+        counts = [-(-rows // BATCH_ROWS) for rows in self._shards.shard_rows]
+        self._first_batch = np.cumsum([0, *counts])
+        self._batches = Batches(self.streams, KEY_NAMES, int(self._first_batch[-1]))
         self._opened: OrderedDict[int, list[pa.RecordBatch]] = OrderedDict()
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
-    def take(self, index: Ints, keys: Sequence[str] = VIEW_KEYS) -> Rows:
+    def take(self, index: Ints, keys: Sequence[str] = VIEW_KEYS, streams: Sequence[str] | None = None) -> Rows:
         """Rows of these numbers, in this order.
+
+        Args:
+            keys: the key columns wanted.
+            streams: names of the streams wanted; all that are read where None.
 
         Raises:
             CurateError: a shard that is missing, cut short, or not the one that the manifest names.
         """
         shard = np.searchsorted(self._firsts, index, side="right") - 1
         row = index - self._firsts[shard]
-        batch = row // BATCH_ROWS
-        wide = int(batch.max()) + 1 if len(batch) else 1
-        places, which = np.unique(shard * wide + batch, return_inverse=True)
-        batches = [self._open(int(p // wide))[int(p % wide)] for p in places]
-        return gather(batches, which, row % BATCH_ROWS, self.streams, keys)
+        touched = np.unique(shard).tolist()
+        for number in touched:
+            self._open(number)
+        which = self._first_batch[shard] + row // BATCH_ROWS
+        rows = self._batches.take(which, row % BATCH_ROWS, keys, streams)
+        while len(self._opened) > _OPEN_SHARDS:
+            self._close(next(iter(self._opened)))
+        return rows
 
     def lengths(self, stream: str) -> Ints:
         """Steps of each row of a stream, int64 `(rows,)`, 0 where it is missing; from offsets, without reading ids."""
@@ -105,10 +116,14 @@ class Reader:
         sizes = [BATCH_ROWS] * (rows // BATCH_ROWS) + ([rows % BATCH_ROWS] if rows % BATCH_ROWS else [])
         if [b.num_rows for b in batches] != sizes:
             raise CurateError(f"{path}: does not hold {rows} rows, as the manifest says", "check it: curate verify")
+        for place, batch in enumerate(batches, int(self._first_batch[number])):
+            self._batches.put(place, batch)
         self._opened[number] = batches
-        if len(self._opened) > _OPEN_SHARDS:
-            self._opened.popitem(last=False)
         return batches
+
+    def _close(self, number: int) -> None:
+        for place in range(len(self._opened.pop(number))):
+            self._batches.drop(int(self._first_batch[number]) + place)
 
 
 def iter_rows(build: Store | Path | str, manifest: Manifest, split: str) -> Iterator[Rows]:
