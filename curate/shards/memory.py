@@ -32,7 +32,8 @@ class Memory:
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
-        self._array = np.frombuffer((ctypes.c_uint8 * _BYTES).from_address(_BASE), dtype)
+        every: Any = (ctypes.c_uint8 * _BYTES).from_address(_BASE)  # numpy's types do not know ctypes' arrays
+        self._array: NDArray[Any] = np.frombuffer(every, dtype)
 
     def __repr__(self) -> str:
         return f"Memory({self.dtype})"

@@ -17,8 +17,8 @@ from curate.schema.ids import digest_of_rows
 from curate.shards.commit import read_manifest
 from curate.shards.draw import Draw
 from curate.shards.lists import files_below
+from curate.shards.memory import Ints
 from curate.shards.reader import Reader, find_split
-from curate.shards.rows import Ints
 from curate.shards.shuffle import Permutation
 from curate.shards.views import RawView, View
 from curate.storage import Store, open_store
