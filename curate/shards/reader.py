@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ VIEW_KEYS = ("sample_id", "kind", "start_us", "end_us")
 """Key columns that a view sees."""
 
 _OPEN_SHARDS = 1024
+_AT_ONCE = 4
+"""Shards of a bucket that are copied at a time."""
 
 
 def find_split(manifest: Manifest, name: str) -> Split:
@@ -60,6 +64,7 @@ class Reader:
         counts = [-(-rows // BATCH_ROWS) for rows in self._shards.shard_rows]
         self._first_batch = np.cumsum([0, *counts])
         self._batches = Batches(self.streams, KEY_NAMES, int(self._first_batch[-1]))
+        self._coming: dict[int, Future[Path]] = {}
         self._opened: OrderedDict[int, list[pa.RecordBatch]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -78,6 +83,8 @@ class Reader:
         shard = np.searchsorted(self._firsts, index, side="right") - 1
         row = index - self._firsts[shard]
         touched = np.unique(shard).tolist()
+        if self._build.remote:
+            self.fetch(touched)
         for number in touched:
             self._open(number)
         which = self._first_batch[shard] + row // BATCH_ROWS
@@ -85,6 +92,17 @@ class Reader:
         while len(self._opened) > _OPEN_SHARDS:
             self._close(next(iter(self._opened)))
         return rows
+
+    def fetch(self, shards: Iterable[int]) -> None:
+        """Begin to copy shards of a bucket that are not here yet, a few at a time; `take` waits for those it needs."""
+        for number in shards:
+            if number not in self._opened and number not in self._coming:
+                path = self._shards.shards[number]
+                self._coming[number] = self._pool.submit(self._build.local, path)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_AT_ONCE, "curate-shards")
 
     def lengths(self, stream: str) -> Ints:
         """Steps of each row of a stream, int64 `(rows,)`, 0 where it is missing; from offsets, without reading ids."""
@@ -108,7 +126,8 @@ class Reader:
         shard, rows = self._shards.shards[number], self._shards.shard_rows[number]
         path = self._build.name(shard)
         try:
-            schema, batches = open_ipc(self._build.local(shard))
+            coming = self._coming.pop(number, None)
+            schema, batches = open_ipc(self._build.local(shard) if coming is None else coming.result())
         except FileNotFoundError as exc:
             raise CurateError(f"{path}: there is no such file") from exc
         if not schema.equals(self._schema, check_metadata=True):
