@@ -44,7 +44,8 @@ def export(
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("export", total=sum(one.samples for one in asked))
         for written in write(build, format, out, split or ()):
-            files, samples, there = files + 1, samples + written.samples, there + written.was_there
+            samples += written.samples
+            files, there = files + len(written.paths), there + len(written.paths) * written.was_there
             progress.update(task, advance=written.samples)
     if as_json:
         typer.echo(json.dumps({"out": out, "format": format, "samples": samples, "files": files, "were_there": there}))
