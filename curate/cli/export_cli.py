@@ -21,6 +21,7 @@ def export(
         str, typer.Option("--format", "-f", help="`webdataset`, or package.module:Class of one of your own.")
     ] = "webdataset",
     split: Annotated[list[str] | None, typer.Option(help="Which split; may be given again. Default: all.")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Which stream; may be given again. Default: all.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +44,7 @@ def export(
     files = samples = there = 0
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("export", total=sum(one.samples for one in asked))
-        for written in write(build, format, out, split or ()):
+        for written in write(build, format, out, split or (), stream or ()):
             samples += written.samples
             files, there = files + len(written.paths), there + len(written.paths) * written.was_there
             progress.update(task, advance=written.samples)

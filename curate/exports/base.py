@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from curate import plugins
 from curate.schema.errors import CurateError
 from curate.schema.manifest import MANIFEST, Manifest, Split
+from curate.schema.nearest import meant
 from curate.shards.commit import file_digest, read_manifest
 from curate.shards.ipc import BATCH_ROWS
 from curate.shards.lists import files_below
 from curate.shards.reader import VIEW_KEYS, Reader, find_split
+from curate.shards.schema import StreamSpec, streams_of
 from curate.storage import Store, open_store
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
@@ -69,6 +71,29 @@ class Written(NamedTuple):
     was_there: bool
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What is exported.
+
+    Attributes:
+        build: where it lies.
+        manifest: of all of it.
+        splits: those that are asked for.
+        streams: those that are asked for, in the manifest's order.
+    """
+
+    build: Store
+    manifest: Manifest
+    splits: list[Split]
+    streams: list[StreamSpec]
+
+    @property
+    def texts(self) -> list[str]:
+        """The streams that `Sample.text` holds, in order."""
+        said = {stream.name: stream.modality for stream in self.manifest.streams}
+        return [stream.name for stream in self.streams if said[stream.name] == "text"]
+
+
 class Export(ABC):
     """A format.
 
@@ -80,7 +105,7 @@ class Export(ABC):
     name: ClassVar[str]
     suffix: ClassVar[str] = ""
 
-    def begin(self, build: Store, manifest: Manifest, splits: Sequence[Split]) -> None:  # noqa: B027 - optional to override
+    def begin(self, selection: Selection) -> None:  # noqa: B027 - optional to override
         """Look at what is to be exported, before anything is written.
 
         Raises:
@@ -109,16 +134,17 @@ class Export(ABC):
             written: the shards of each split, in order.
         """
 
-    def write(self, build: Store, manifest: Manifest, split: Split, out: Store) -> Iterator[Written]:
+    def write(self, selection: Selection, split: Split, out: Store) -> Iterator[Written]:
         """Write a split, shard by shard; one whose files are there is whole, and stays.
 
         Raises:
             CurateError: a shard that cannot be read or was changed, a text's tokenizer that is not there, or a file
                 with another number of samples than the shard.
         """
-        texts = _text_tokenizers(manifest)
+        build, manifest = selection.build, selection.manifest
+        texts = _text_tokenizers(selection)
         digests = {file.path: file.digest for file in files_below(build, manifest, f"tokens/{split.name}/")}
-        reader = Reader(build, manifest, split.name)
+        reader = Reader(build, manifest, split.name, [stream.name for stream in selection.streams])
         firsts = np.cumsum([0, *split.shard_rows]).tolist()
         for shard, first, rows in zip(split.shards, firsts, split.shard_rows, strict=False):
             paths = tuple(self.paths(split.name, PurePosixPath(shard).stem))
@@ -137,7 +163,11 @@ class Export(ABC):
 
 
 def export(
-    build: Store | Path | str, name: str, out: Store | Path | str, splits: Sequence[str] = ()
+    build: Store | Path | str,
+    name: str,
+    out: Store | Path | str,
+    splits: Sequence[str] = (),
+    streams: Sequence[str] = (),
 ) -> Iterator[Written]:
     """Write a build in another format; broken off and begun again, it goes on at the next shard.
 
@@ -146,33 +176,36 @@ def export(
         name: of the format: built in, an entry point of `curate.exports`, or `package.module:Class`.
         out: a folder or an `s3://` prefix, empty or with this very export.
         splits: which; all by default.
+        streams: which; all by default.
 
     Raises:
-        CurateError: no finished build, no such split or format, the format cannot hold it, or `out` holds something
-            else; or as `Export.write`.
+        CurateError: no finished build, no such split, stream or format, the format cannot hold it, or `out` holds
+            something else; or as `Export.write`.
     """
     made: Export = plugins.make("export", name, {})
     build, out = open_store(build), open_store(out)
     manifest = read_manifest(build)
     asked = [find_split(manifest, split) for split in splits] or manifest.splits
+    chosen = Selection(build, manifest, asked, _streams(manifest, streams))
     mark: dict[str, Any] = {
         "format": name,
         "manifest": file_digest(build, MANIFEST)[0],
-        "splits": [s.name for s in asked],
+        "splits": [split.name for split in asked],
+        "streams": [stream.name for stream in chosen.streams],
     }
     found = json.loads(out.read(MARK)) if out.stat(MARK) is not None else None
     if found is not None and {**found, "rows": 0} != {**mark, "rows": 0}:
         raise CurateError(f"{out} holds another export", "give another folder, or remove what is there")
     if found is None and out.files():
         raise CurateError(f"{out} is not empty, and holds no export", "give another folder, or remove what is there")
-    made.begin(build, manifest, asked)
+    made.begin(chosen)
     if found is None:
         out.write(MARK, _json(mark))
     with out.acquire(MARK) as lease:
         shards: dict[str, list[Written]] = {}
         for split in asked:
             shards[split.name] = []
-            for written in made.write(build, manifest, split, out):
+            for written in made.write(chosen, split, out):
                 shards[split.name].append(written)
                 yield written
         every = [written for some in shards.values() for written in some]
@@ -189,11 +222,23 @@ def _json(mark: dict[str, Any]) -> bytes:
     return (json.dumps(mark, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _text_tokenizers(manifest: Manifest) -> dict[str, Tokenizer]:
+def _streams(manifest: Manifest, names: Sequence[str]) -> list[StreamSpec]:
+    every = streams_of(manifest)
+    have = [stream.name for stream in every]
+    if unknown := [name for name in names if name not in have]:
+        raise CurateError(
+            f"build {manifest.name!r} has no stream {unknown[0]!r}{meant(unknown[0], have)}",
+            f"it has: {', '.join(have)}",
+        )
+    return [stream for stream in every if not names or stream.name in names]
+
+
+def _text_tokenizers(selection: Selection) -> dict[str, Tokenizer]:
     """The tokenizers of text streams, by stream."""
+    manifest = selection.manifest
     used = {use["name"]: use["tokenizer"] for use in manifest.recipe["tokenize"]["streams"]}
     cards = {stream.name: manifest.codecs[stream.tokenizer] for stream in manifest.streams}
-    return {name: zoo.of_card(card, used[name]) for name, card in cards.items() if card.modality == "text"}
+    return {name: zoo.of_card(cards[name], used[name]) for name in selection.texts}
 
 
 def _samples(reader: Reader, texts: dict[str, Tokenizer], first: int, count: int) -> Iterator[Sample]:
