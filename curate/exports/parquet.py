@@ -54,8 +54,7 @@ class Parquet(Export):
         return written
 
     def finish(self, out: Store, written: Mapping[str, Sequence[Written]]) -> None:
-        build, manifest = self._selection.build, self._selection.manifest
-        front, sections = _card(build.read(CARD).decode() if build.stat(CARD) is not None else "")
+        manifest, (front, sections) = self._selection.manifest, self._card()
         files = [{"split": split, "path": f"{split}/*.parquet"} for split, shards in written.items() if shards]
         front |= {"configs": [{"config_name": "default", "data_files": files}]}
         rows = [f"| `{field.name}` | {field.type} | {self._said(field.name)} |" for field in self._schema]
@@ -76,6 +75,14 @@ class Parquet(Export):
         for spec in self._columns.streams:
             columns.append(_lists([one.ids.get(spec.name) for one in samples], spec))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _card(self) -> tuple[dict[str, Any], str]:
+        """Front matter, and everything from the first section on, of the build's own card."""
+        build = self._selection.build
+        text = build.read(CARD).decode() if build.stat(CARD) is not None else ""
+        found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+        front: dict[str, Any] = yaml.safe_load(found[1]) if found else {"tags": ["curate", "discrete-tokens"]}
+        return front, "".join(text.partition("\n## ")[1:])
 
     def _said(self, column: str) -> str:
         if column in self._columns.texts:
@@ -106,10 +113,3 @@ def _lists(rows: Sequence[Any], stream: StreamSpec) -> pa.ListArray:
         values = pa.FixedSizeListArray.from_arrays(values, length)
     offsets = pa.array(np.cumsum([0, *steps]), pa.int32())
     return pa.ListArray.from_arrays(offsets, values, mask=pa.array([row is None for row in rows]))
-
-
-def _card(text: str) -> tuple[dict[str, Any], str]:
-    """Front matter, and everything from the first section on, of a card in Markdown."""
-    found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-    front: dict[str, Any] = yaml.safe_load(found[1]) if found else {"tags": ["curate", "discrete-tokens"]}
-    return front, "".join(text.partition("\n## ")[1:])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from exported import exported_samples
+from object_store import ObjectStore
 from readers import read_energon, read_litdata, read_mds
 from tiny import Tokens
 
@@ -20,6 +21,7 @@ from curate.schema.errors import CurateError
 from curate.shards.commit import read_manifest
 from curate.shards.sequence import FlatVocabulary, SequenceView
 from curate.shards.stream import stream
+from curate.storage import open_store
 
 SPLITS = {"train": 0.75, "held": 0.25}
 STREAMS = ("tok_rgb@32", "tok_audio@16k", "caption", "clip_global")
@@ -69,6 +71,16 @@ def test_energon_by_its_published_format(export_build: Path, tmp_path: Path, tru
         assert json.loads(found[key]["json"])["kind"] == sample.kind
 
 
+def test_a_bucket_holds_the_same_bytes(export_build: Path, tmp_path: Path, s3: ObjectStore) -> None:
+    bucket = s3.fresh()
+    for name in ("energon", "mds", "parquet"):
+        list(export(export_build, name, tmp_path / name))
+        list(export(export_build, name, f"{bucket}/{name}"))
+        there, here = open_store(f"{bucket}/{name}"), open_store(tmp_path / name)
+        assert [file.path for file in there.files()] == [file.path for file in here.files()]
+        assert all(there.read(file.path) == here.read(file.path) for file in here.files())
+
+
 def test_datasets_reads_parquet_with_its_card(export_build: Path, tmp_path: Path, truth: dict[str, Tokens]) -> None:
     list(export(export_build, "parquet", tmp_path / "hub"))
     loaded = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))
@@ -89,6 +101,28 @@ def test_datasets_reads_parquet_with_its_card(export_build: Path, tmp_path: Path
     assert head["configs"][0]["data_files"][0]["path"] == "held/*.parquet"
 
 
+def test_mlcroissant_finds_nothing_wrong_and_reads_the_records(
+    export_build: Path, tmp_path: Path, truth: dict[str, Tokens], caplog: pytest.LogCaptureFixture
+) -> None:
+    import mlcroissant
+
+    list(export(export_build, "croissant", tmp_path))
+    data = mlcroissant.Dataset(str(tmp_path / "croissant.json"))
+    assert not data.metadata.issues.errors
+    assert "not standard" not in caplog.text
+    found = {}
+    for split in SPLITS:
+        for row in data.records(split):
+            found[row[f"{split}/sample_id"].decode()] = {name.partition("/")[2]: value for name, value in row.items()}
+    assert set(found) == set(truth)
+    for key, sample in truth.items():
+        assert found[key]["start_us"] == sample.start_us
+        for name in STREAMS:
+            wanted = sample.ids.get(name)
+            assert found[key][name] is None if wanted is None else np.array_equal(found[key][name], wanted)
+
+
+@pytest.mark.filterwarnings("ignore:Transformer Engine and Apex are not installed")
 def test_megatron_core_reads_sequences(export_build: Path, tmp_path: Path) -> None:
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
