@@ -18,20 +18,30 @@ def export(
     build: Build,
     out: Annotated[str, typer.Option("--out", "-o", help="A folder, or s3://bucket/prefix.")],
     format: Annotated[
-        str, typer.Option("--format", "-f", help="`webdataset`, or package.module:Class of one of your own.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="`webdataset` or `webdataset-media`, `mds`, `litdata`, `energon`, `parquet`, `croissant`, `megatron`, "
+            "`ml-4m`, or package.module:Class of one of your own.",
+        ),
     ] = "webdataset",
     split: Annotated[list[str] | None, typer.Option(help="Which split; may be given again. Default: all.")] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Which stream; may be given again. Default: all.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a finished build in another format, a file a shard. Broken off, the same command goes on.
+    """Write a finished build in another format, shard by shard. Broken off, the same command goes on.
+
+    `docs/exports.md` says what each format holds and how it is read.
 
     **Examples**
 
-        curate export build/quickstart --format webdataset --out exports/quickstart
+        curate export build/quickstart --format parquet --out exports/quickstart
 
-        curate export build/quickstart --format my_package.parquet:Parquet --out s3://bucket/quickstart --split train
+        curate export build/quickstart --format mds --out s3://bucket/quickstart --split train
+
+        curate export build/quickstart --format megatron --out exports/tokens --stream caption --stream tok_rgb@256
     """
     from curate.exports.base import export as write
     from curate.shards.commit import read_manifest

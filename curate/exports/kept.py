@@ -82,7 +82,8 @@ class Kept:
 
     def _places(self, selection: Selection, folder: Path) -> list[str]:
         """Ids of the shards' samples with their numbers, in a file a shard."""
-        files, at = [], 0
+        files: list[str] = []
+        at = 0
         for split in selection.splits:
             for shard in split.shards:
                 ids = pa.chunked_array([b.column("sample_id") for b in open_ipc(selection.build.local(shard))[1]])
