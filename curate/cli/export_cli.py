@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from curate.cli.inspect_build import Build
 from curate.cli.options import Json
+from curate.schema.errors import CurateError
 
 
 def export(
@@ -28,6 +30,9 @@ def export(
     ] = "webdataset",
     split: Annotated[list[str] | None, typer.Option(help="Which split; may be given again. Default: all.")] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Which stream; may be given again. Default: all.")] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Then upload the folder to this data set of the Hugging Face Hub, NAME/DATASET.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -44,9 +49,13 @@ def export(
         curate export build/quickstart --format megatron --out exports/tokens --stream caption --stream tok_rgb@256
     """
     from curate.exports.base import export as write
+    from curate.exports.hub import push as upload
     from curate.shards.commit import read_manifest
     from curate.shards.reader import find_split
+    from curate.storage import is_remote
 
+    if push is not None and is_remote(out):
+        raise CurateError(f"{out} is not on this machine, and the Hub takes files from it", "export to a folder")
     manifest = read_manifest(build)
     asked = [find_split(manifest, name) for name in split or []] or manifest.splits
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -58,8 +67,10 @@ def export(
             samples += written.samples
             files, there = files + len(written.paths), there + len(written.paths) * written.was_there
             progress.update(task, advance=written.samples)
+    page = None if push is None else upload(Path(out), push)
     if as_json:
-        typer.echo(json.dumps({"out": out, "format": format, "samples": samples, "files": files, "were_there": there}))
+        said = {"out": out, "format": format, "samples": samples, "files": files, "were_there": there, "pushed": page}
+        typer.echo(json.dumps(said))
         return
     before = f", {there} of them from before" if there else ""
-    typer.echo(f"{samples} samples in {files} files{before}: {out}")
+    typer.echo(f"{samples} samples in {files} files{before}: {out}{f', {page}' if page else ''}")

@@ -18,7 +18,9 @@ from curate.media.crops import crop_settings
 from curate.media.encode import encode_jpeg
 from curate.media.guarded import decode
 from curate.media.requests import Frames
-from curate.schema.errors import CurateError
+from curate.schema.codec import CodecCard
+from curate.schema.errors import CurateError, MediaError
+from curate.shards.schema import StreamSpec
 
 RGB, CROPS = "rgb", "crop_settings"
 _INT16 = 1 << 15
@@ -41,29 +43,12 @@ class Ml4m(Export):
     def begin(self, selection: Selection) -> None:
         manifest = selection.manifest
         cards = {entry.name: manifest.codecs[entry.tokenizer] for entry in manifest.streams}
-        self._grids, self._texts = [], selection.texts
         for stream in selection.streams:
-            card = cards[stream.name]
-            if card.modality == "text" and not card.needs:
-                continue
-            if card.modality != "image" or not stream.vocabulary:
-                raise _refused(stream.name, "it is neither ids of images nor free text")
-            if stream.vocabulary > _INT16:
-                raise _refused(stream.name, f"its {stream.vocabulary} ids do not fit the int16 of its files")
-            if not stream.name.startswith("tok_") or "/" in stream.name:
-                raise _refused(stream.name, "its reader knows ids by a name that begins with tok_")
-            self._grids.append(stream.name)
-        have = sum(split.samples for split in manifest.splits)
-        for entry in manifest.streams:
-            lacking = have - entry.samples
-            if lacking and entry.name in (*self._grids, *self._texts) and len(selection.splits) == len(manifest.splits):
-                raise _refused(entry.name, f"{lacking} of {have} samples lack it, and its reader would drop them")
-        for split in selection.splits:
-            if [_number(shard) for shard in split.shards] != [f"shard-{i:05d}" for i in range(len(split.shards))]:
-                raise CurateError(
-                    f"the numbers of the shards of {split.name} have a gap, which shard-{{00000..N}}.tar cannot say",
-                    "make the build with more samples a shard (pack: {shard_samples: ...})",
-                )
+            _check_stream(stream, cards[stream.name])
+        self._texts = selection.texts
+        self._grids = [stream.name for stream in selection.streams if stream.name not in self._texts]
+        _check_presence(selection)
+        _check_numbers(selection)
         self._crops = int(manifest.recipe["tokenize"].get("crops", 1))
         self._kept = Kept(selection)
         if other := sorted(self._kept.kinds - {"image"}):
@@ -95,12 +80,50 @@ class Ml4m(Export):
             if name not in sample.ids:
                 raise _refused(name, f"sample {sample.sample_id} lacks it, and its reader would drop what follows")
         crops = crop_settings(sample.sample_id, row["width"], row["height"], self._crops)
-        whole = _jpeg(self._kept.media(row), max(row["width"], row["height"]))
-        members: dict[str, dict[str, Any]] = {RGB: {"jpg": whole}}
-        members[CROPS] = {"npy": crops}
+        try:
+            whole = _jpeg(self._kept.media(row), max(row["width"], row["height"]))
+        except MediaError as error:
+            raise CurateError(f"sample {sample.sample_id} of {row['uri']} cannot be decoded: {error}") from error
+        members: dict[str, dict[str, Any]] = {RGB: {"jpg": whole}, CROPS: {"npy": crops}}
         for name in self._grids:
             members[name] = {"npy": sample.ids[name].reshape(self._crops, -1).astype(np.int16)}
         return members | {name: {"json": [escaped(sample.text[name])] * self._crops} for name in self._texts}
+
+
+def _check_stream(stream: StreamSpec, card: CodecCard) -> None:
+    """CurateError for a stream that its reader cannot take."""
+    if not re.fullmatch(r"[\w@-]+", stream.name) or stream.name in (RGB, CROPS):
+        raise _refused(stream.name, "a folder of its data set cannot be called so")
+    if card.modality == "text" and not card.needs:
+        return
+    if card.modality != "image" or not stream.vocabulary:
+        raise _refused(stream.name, "it is neither ids of images nor free text")
+    if stream.vocabulary > _INT16:
+        raise _refused(stream.name, f"its {stream.vocabulary} ids do not fit the int16 of its files")
+    if card.preprocessing is not None and card.preprocessing.resize == "long_side":
+        raise _refused(stream.name, "its ids are of whole images, not of crops")
+    if not stream.name.startswith("tok_"):
+        raise _refused(stream.name, "its reader knows ids by a name that begins with tok_")
+
+
+def _check_presence(selection: Selection) -> None:
+    """CurateError for a stream that samples lack, as far as the manifest tells: it counts all splits together."""
+    names = {stream.name for stream in selection.streams}
+    have = sum(split.samples for split in selection.manifest.splits)
+    for entry in selection.manifest.streams:
+        if entry.name in names and entry.samples < have and len(selection.splits) == len(selection.manifest.splits):
+            lacking = have - entry.samples
+            raise _refused(entry.name, f"{lacking} of {have} samples lack it, and its reader would drop them")
+
+
+def _check_numbers(selection: Selection) -> None:
+    """CurateError where a shard is not there because no sample fell into it."""
+    for split in selection.splits:
+        if [_number(shard) for shard in split.shards] != [f"shard-{i:05d}" for i in range(len(split.shards))]:
+            raise CurateError(
+                f"the numbers of the shards of {split.name} have a gap, which shard-{{00000..N}}.tar cannot say",
+                "make the build with more samples a shard (pack: {shard_samples: ...})",
+            )
 
 
 def _refused(stream: str, why: str) -> CurateError:
