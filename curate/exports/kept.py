@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from curate.exports.base import Sample, Selection
 from curate.schema.errors import CurateError
+from curate.schema.ids import content_id
 from curate.shards.ipc import BATCH_ROWS, open_ipc
 from curate.shards.lists import files_below, read_files
 from curate.shards.tables import CHUNK_ROWS, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
@@ -68,11 +69,11 @@ class Kept:
         """The medium of a row, as it came.
 
         Raises:
-            CurateError: its tar is not part of the build, or ends before it does.
+            CurateError: its tar is not part of the build, or does not hold these bytes any more.
         """
-        path, size = row["media"], row["bytes"]
-        data = self._build.read_range(path, row["offset"], size) if path in self._media else b""
-        if len(data) != size:
+        path = row["media"]
+        data = self._build.read_range(path, row["offset"], row["bytes"]) if path in self._media else b""
+        if content_id(data) != row["content_id"]:
             raise CurateError(f"{self._build.name(path)} does not hold {row['member']}", "check it: curate verify")
         return data
 

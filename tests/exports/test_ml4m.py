@@ -4,6 +4,9 @@ zipped, keys must be the same, members are decoded by their extension."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from contextlib import ExitStack
 from io import BytesIO
@@ -92,10 +95,14 @@ def test_every_sample_has_every_modality_as_the_reader_takes_it(tmp_path: Path) 
             assert sample["caption"] == [item.text]
 
 
-def test_what_its_files_would_corrupt_is_refused(tmp_path: Path) -> None:
+def test_what_its_files_would_corrupt_is_refused_and_changed_media_are_named(tmp_path: Path) -> None:
     make_media_build(tmp_path / "build", pictures())
     with pytest.raises(CurateError, match="'tok_rgb@32': its 64000 ids do not fit the int16 of its files"):
         list(export(tmp_path / "build", "ml-4m", tmp_path / "out"))
+    for tar in (tmp_path / "build/media").iterdir():
+        tar.write_bytes(tar.read_bytes()[:-20_000].ljust(tar.stat().st_size, b"x"))
+    with pytest.raises(CurateError, match=r"media/.*\.tar does not hold "):
+        list(export(tmp_path / "build", "ml-4m", tmp_path / "out", streams=STREAMS))
 
 
 def test_nothing_is_written_of_what_the_reader_would_drop(export_build: Path, tmp_path: Path) -> None:
@@ -111,3 +118,20 @@ def test_nothing_is_written_of_what_the_reader_would_drop(export_build: Path, tm
         with pytest.raises(CurateError, match=why):
             list(export(build, "ml-4m", tmp_path / "out", streams=streams))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif("CURATE_ML4M_PATH" not in os.environ, reason="CURATE_ML4M_PATH names no checkout of apple/ml-4m")
+def test_ml4m_itself_reads_every_sample(tmp_path: Path) -> None:
+    """`CURATE_ML4M_PYTHON`: of an environment with what ml-4m imports; this one's by default."""
+    items = make_media_build(tmp_path / "build", pictures())
+    written = list(export(tmp_path / "build", "ml-4m", tmp_path / "out", streams=STREAMS))
+    script, python = Path(__file__).with_name("ml4m_reads.py"), os.environ.get("CURATE_ML4M_PYTHON", sys.executable)
+    where = [os.environ["CURATE_ML4M_PATH"], tmp_path / "out/train", ",".join(MODALITIES), len(written) - 1]
+    done = subprocess.run([python, script, *map(str, where)], capture_output=True, text=True, check=True, timeout=300)
+    found = dict(json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("SAMPLE "))
+    streamed = {sample["sample_id"]: sample for sample in stream(tmp_path / "build")}
+    assert set(found) == set(items)
+    for key, sample in found.items():
+        assert sample["tok_depth@32"] == ["int64", [16], streamed[key]["tok_depth@32"].reshape(-1).tolist()]
+        assert sample["rgb"][:2] == ["float32", [3, 32, 32]]
+        assert sample["caption"].replace("\\", "") == items[key].text
