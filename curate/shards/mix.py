@@ -48,7 +48,8 @@ def mix(
     key more, `source`: the place of the sample's part. In a batch the samples of one part lie side by side.
 
     Args:
-        parts: builds (or what `curate.join` makes), each with its weight or all without; in a mapping, by name.
+        parts: builds, what `curate.join` makes, or `BuildPart(build, split)`, each with its weight or all without; in a
+            mapping, by name.
         view: as of `curate.stream`.
         split: of the parts that are named by a build's place.
         temperature: shares are those of n^(1 / T), n the samples of a part (at most its cap): as large as parts are

@@ -47,6 +47,9 @@ class Mixture(Place):
     """Iterates over several parts at once; see `mix`. One iterator at a time.
 
     Attributes:
+        parts: by name.
+        manifest: the first part's, with the streams and codecs of all: what the view is bound to, so `*_streams` of
+            `MaskedView` are places in its `streams`, and `FlatVocabulary.of` it is that of `SequenceView`.
         weights: whole numbers in the proportion of which parts are mixed: as given, to 1 / 65536 of their sum.
     """
 
@@ -77,9 +80,9 @@ class Mixture(Place):
         self._sizes = list(sizes)
         self.weights = dict(zip(parts, whole_weights(weights), strict=True))
         self._schedule = Schedule(list(self.weights.values()), seed)
-        manifest = union([part.manifest for part in parts.values()])
-        self._view = view.bind(manifest)
-        self._specs = [s for s in streams_of(manifest) if s.name in self._view.streams]
+        self.manifest = union([part.manifest for part in parts.values()])
+        self._view = view.bind(self.manifest)
+        self._specs = [s for s in streams_of(self.manifest) if s.name in self._view.streams]
         self._seed, self._shuffle, self._tail = seed, shuffle, tail
         self._rank, self._world, self._batch = rank, world, batch
         self._length = _ENDLESS
@@ -93,11 +96,6 @@ class Mixture(Place):
         ]
         self._print = int(digest_of_rows([on_end, *said])[:13], 16)
         self._readers: list[Rowed] | None = None
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next item is of: 0 for ever, where parts repeat and no DataLoader began a second time."""
-        return self._next()[0]
 
     def __len__(self) -> int:
         """Items (samples, or batches) that are left of this epoch on this rank; TypeError where there is no end."""

@@ -10,6 +10,11 @@ class Place:
         self._epoch, self._index = epoch, 0
         self._started = (epoch, 0)  # where the last iteration began
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next item is of."""
+        return self._next()[0]
+
     def _next(self) -> tuple[int, int]:
         """(epoch, index) of the next item."""
         return self._epoch, self._index

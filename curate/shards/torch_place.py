@@ -21,6 +21,12 @@ class TorchPlace(Place):
         self._count = 0
         self._iteration: Iteration | None = None
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next item is of."""
+        last = self._turns.last
+        return super().epoch if last is None or last.whole else last.epoch
+
     def _worker(self) -> tuple[int, int]:
         info = get_worker_info()
         return (0, 1) if info is None else (info.id, info.num_workers)

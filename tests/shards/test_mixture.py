@@ -76,8 +76,10 @@ def test_what_was_given_is_told_by_part(builds: dict[str, Path]) -> None:
 
 
 def test_a_view_is_shown_the_streams_of_all(builds: dict[str, Path]) -> None:
-    for item in itertools.islice(mixture(builds, RawView()), 60):
+    tokens = mixture(builds, RawView())
+    for item in itertools.islice(tokens, 60):
         assert list(item)[4:] == [*(s.name for s in STREAMS), "source"]
+        assert list(item)[4:-1] == [s.name for s in tokens.manifest.streams]
         sample = TRUTH.get(item["sample_id"])
         if item["source"] == 1:
             assert item[PICTURES] is None
@@ -161,6 +163,7 @@ def test_a_loader_gives_the_same_batches_for_any_number_of_workers(builds: dict[
     tokens = mixture(builds, MaskedView(16, 16), batch=4, on_end="stop")
     loader: DataLoader[Any] = DataLoader(tokens, batch_size=None, num_workers=workers)
     begun = [taken([b]) for b in itertools.islice(loader, 2)]
+    assert tokens.epoch == 0
     tokens.resume(tokens.state(items=2))
     assert begun + [taken([b]) for b in loader] == want
     second = [taken([b]) for b in mixture(builds, MaskedView(16, 16), batch=4, on_end="stop", epoch=1)]
