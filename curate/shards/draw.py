@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from curate.decide.keys import mix
 from curate.schema.errors import CurateError
+from curate.schema.ids import ID_HEX
 from curate.schema.manifest import Manifest
 
 
@@ -21,28 +22,31 @@ class Draw:
     seed: int
     epoch: int
 
+    def keys(self, sample_ids: NDArray[np.str_]) -> NDArray[np.uint64]:
+        """What each sample's chance begins with: uint64 `(n,)`, a function of seed, epoch and id alone.
+
+        Args:
+            sample_ids: `U32` `(n,)`, hex digits.
+        """
+        salt = blake3(f"{self.seed}/{self.epoch}".encode()).digest(length=8)
+        letters = np.ascontiguousarray(sample_ids, f"U{ID_HEX}").view(np.uint32).astype(np.uint8)
+        out = np.full(len(sample_ids), int.from_bytes(salt, "little"), np.uint64)
+        for word in letters.view(np.uint64).reshape(len(sample_ids), -1).T:
+            out = mix(out ^ word)
+        return out
+
     def rng(self, sample_id: str) -> np.random.Generator:
-        """The sample's own generator (Philox). Its numbers hold for one version of numpy (NEP 19)."""
-        key = blake3(f"{self.seed}/{self.epoch}/{sample_id}".encode()).digest(length=16)
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+        """The sample's own generator (Philox), for views of one's own. Its numbers hold for one version of numpy (NEP
+        19)."""
+        key = int(self.keys(np.array([sample_id]))[0])
+        return np.random.Generator(np.random.Philox(key=key))
 
 
 FrameCap = int | Mapping[str, int] | None
 """Most steps of a sample that a view shows: of each stream, of the named streams, or no limit. A step is one entry
-along the first axis: a frame of a video, 20 ms of 50 Hz audio. Text is never cut."""
-
-
-def window(ids: NDArray[Any], cap: int | None, at: float) -> NDArray[Any]:
-    """At most `cap` consecutive steps of `ids`; all of them where they are few enough.
-
-    Args:
-        at: 0 <= at < 1, where among the possible starts, drawn once a sample and the same for its streams: so streams
-            with equally many steps show the same crops or frames (law 9), and others about the same part of the time.
-    """
-    if cap is None or len(ids) <= cap:
-        return ids
-    start = int(at * (len(ids) - cap + 1))
-    return ids[start : start + cap]
+along the first axis: a frame of a video, 20 ms of 50 Hz audio. Text is never cut. What is shown begins where one number
+says that is drawn for the sample: so streams with equally many steps show the same crops or frames (law 9), and others
+about the same part of the time."""
 
 
 def caps(manifest: Manifest, cap: FrameCap) -> dict[str, int | None]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from curate.schema.errors import CurateError
 from curate.schema.verdict import Outcome
 from curate.shards.fragments import open_fragment
+from curate.shards.memory import Ints
 from curate.shards.order import U64, id_words, keys_of_words, shard_of, splits_of_content
 from curate.shards.pack_plan import PackTask
-from curate.shards.rows import Ints, Ragged, gather
+from curate.shards.rows import Ragged, gather
 from curate.shards.schema import KEY_NAMES, KEYS, StreamSpec
 from curate.storage import Store
 from curate.storage.tables import read_table

@@ -9,22 +9,28 @@ position for the target, and spans are merged where a text would need more senti
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Manifest
-from curate.shards.draw import Draw, FrameCap, caps, check_names, window
-from curate.shards.rows import Ints, Rows
+from curate.shards.draw import Draw, FrameCap, caps, check_names
+from curate.shards.flat import first_row, flat_ids
+from curate.shards.memory import Ints
+from curate.shards.rows import Rows
+
+if TYPE_CHECKING:
+    from curate.shards.kernels import Masking
 
 _SENTINEL = re.compile(r"\[S_(\d+)\]")
 _END = "[EOS]"
-_KEEP_DECAY = 0.9  # as 4M lowers the kept share of a text until it fits its budget
 
 Budget = int | tuple[int, int]
 Alpha = float | Mapping[str, float]
@@ -36,9 +42,9 @@ class MaskedView:
 
     A sample is a dict of `sample_id` and, with I and O the upper ends of the two budgets,
 
-        input_ids, input_positions, input_streams     int64 (I,)
+        input_ids, input_positions, input_streams     int32 (I,)
         input_mask                                    bool (I,), True where there is a token
-        target_ids, target_positions, target_streams  int64 (O,)
+        target_ids, target_positions, target_streams  int32 (O,)
         target_mask                                   bool (O,)
 
     Ids are the stream's own (no offsets); `*_streams` is the stream's place in the manifest; positions count the
@@ -48,56 +54,86 @@ class MaskedView:
     Attributes:
         input_tokens, target_tokens: tokens of a sample, a number or a closed range to draw evenly from.
         alpha: Dirichlet concentration of the input shares, one for all streams or one each; streams that a mapping
-            leaves out, or names with 0, are never input.
-        target_alpha: the same for targets; as `alpha` where None.
+            leaves out, or names with 0, are never input. A list of these is a mixture: each sample draws one (4M-21).
+        target_alpha: the same for targets; as `alpha` where None. Of two lists the i-th ones go together.
+        weights: how often each of a mixture is drawn; equally often where None.
+        most: most tokens of a stream, in the input and in the target, a number for both or a pair; no limit where a
+            stream is left out.
         frames: most steps shown of a sample (see `FrameCap`); a window drawn evenly, positions count from its start.
     """
 
     input_tokens: Budget = 256
     target_tokens: Budget = 256
-    alpha: Alpha = 1.0
-    target_alpha: Alpha | None = None
+    alpha: Alpha | Sequence[Alpha] = 1.0
+    target_alpha: Alpha | Sequence[Alpha] | None = None
+    weights: Sequence[float] | None = None
+    most: Mapping[str, Budget] | None = None
     frames: FrameCap = None
 
     def bind(self, manifest: Manifest) -> MaskedBound:
-        alpha_in = _alphas(manifest, self.alpha, "alpha")
-        target = self.alpha if self.target_alpha is None else self.target_alpha
-        alpha_out = _alphas(manifest, target, "target_alpha")
+        alpha_in = _mixture(manifest, self.alpha, "alpha")
+        alpha_out = _mixture(manifest, self.alpha if self.target_alpha is None else self.target_alpha, "target_alpha")
+        both = max(len(alpha_in), len(alpha_out))
+        alpha_in, alpha_out = (one * both if len(one) == 1 else one for one in (alpha_in, alpha_out))
+        if len(alpha_in) != len(alpha_out):
+            raise CurateError(f"alpha has {len(alpha_in)} concentrations, target_alpha {len(alpha_out)}")
+        check_names(manifest, list(self.most or {}), "most")
         limit = caps(manifest, self.frames)
         streams = []
         for place, entry in enumerate(manifest.streams):
-            if not alpha_in[entry.name] and not alpha_out[entry.name]:
+            name = entry.name
+            concentrations = tuple((one[name], other[name]) for one, other in zip(alpha_in, alpha_out, strict=True))
+            if not any(map(any, concentrations)):
                 continue
             if not entry.vocabulary:
-                raise CurateError(f"{entry.name!r} holds features, not ids", "give it alpha 0; RawView shows it")
+                raise CurateError(f"{name!r} holds features, not ids", "give it alpha 0; RawView shows it")
             card = manifest.codecs.get(entry.tokenizer)
             special = card.special_tokens if card and entry.modality == "text" else {}
-            numbered = sorted((int(m[1]), i) for name, i in special.items() if (m := _SENTINEL.fullmatch(name)))
-            sentinels = np.array([i for _, i in numbered], np.int64)
+            numbered = sorted((int(m[1]), i) for key, i in special.items() if (m := _SENTINEL.fullmatch(key)))
+            is_text = len(numbered) > 1 and _END in special
+            most = (self.most or {}).get(name, _NO_LIMIT)
             streams.append(
                 MaskedStream(
-                    entry.name,
+                    name,
                     place,
-                    alpha_in[entry.name],
-                    alpha_out[entry.name],
-                    limit[entry.name],
-                    sentinels if len(sentinels) > 1 else None,
-                    special.get(_END),
+                    math.prod(n for n in entry.shape if n is not None),
+                    concentrations,
+                    most if isinstance(most, tuple) else (most, most),
+                    limit[name],
+                    np.array([i for _, i in numbered], np.int64) if is_text else None,
+                    special[_END] if is_text else None,
                 )
             )
         return MaskedBound(
-            _range(self.input_tokens, "input_tokens"), _range(self.target_tokens, "target_tokens"), tuple(streams)
+            _range(self.input_tokens, "input_tokens"),
+            _range(self.target_tokens, "target_tokens"),
+            _shares(self.weights, both),
+            tuple(streams),
         )
+
+
+_NO_LIMIT = 1 << 40
 
 
 @dataclass(frozen=True)
 class MaskedStream:
-    """How one stream is masked: as text where `sentinels` are given, else as a grid of positions."""
+    """How one stream is masked: as text where `sentinels` and `end` are given, else as a grid of positions.
+
+    Attributes:
+        place: in the manifest.
+        unit: ids of a step.
+        alphas: of input and of target, a pair for each of a mixture.
+        most: tokens in the input and in the target.
+        cap: steps shown.
+        sentinels: int64, ids of [S_0], [S_1], ...
+        end: the id at the end of a text.
+    """
 
     name: str
     place: int
-    alpha_in: float
-    alpha_out: float
+    unit: int
+    alphas: tuple[tuple[float, float], ...]
+    most: tuple[int, int]
     cap: int | None
     sentinels: Ints | None
     end: int | None
@@ -109,142 +145,81 @@ class MaskedBound:
 
     input_range: tuple[int, int]
     target_range: tuple[int, int]
+    weights: NDArray[np.float64]
     masked: tuple[MaskedStream, ...]
 
     @property
     def streams(self) -> tuple[str, ...]:
         return tuple(s.name for s in self.masked)
 
+    @cached_property
+    def _masking(self) -> Masking:
+        from curate.shards.kernels import Masking  # numba, which takes a second to import
+
+        none = np.empty(0, np.int64)
+        sentinels = [none if s.sentinels is None else s.sentinels for s in self.masked]
+        return Masking(
+            units=np.array([s.unit for s in self.masked], np.int64),
+            caps=np.array([s.cap or 0 for s in self.masked], np.int64),
+            places=np.array([s.place for s in self.masked], np.int64),
+            ends=np.array([-1 if s.end is None else s.end for s in self.masked], np.int64),
+            sentinels=np.concatenate([none, *sentinels]),
+            sentinel_at=np.cumsum([0, *map(len, sentinels)]),
+            mixture=np.cumsum(self.weights),
+            alphas=np.array([s.alphas for s in self.masked], np.float64).transpose(1, 2, 0).copy(),
+            limits=np.array([s.most for s in self.masked], np.int64).T.copy(),
+            budgets=np.array([*self.input_range, *self.target_range], np.int64),
+        )
+
     def sample(self, rows: Rows, i: int, draw: Draw) -> dict[str, Any]:
-        sample_id = rows.keys["sample_id"][i]
-        rng = draw.rng(sample_id)
-        at = float(rng.random())
-        n_in = int(rng.integers(*self.input_range, endpoint=True))
-        n_out = int(rng.integers(*self.target_range, endpoint=True))
-        present: list[tuple[MaskedStream, Ints]] = []
-        for stream in self.masked:
-            ids = rows.streams[stream.name][i]
-            if ids is None:
-                continue
-            flat = window(ids, stream.cap, at).reshape(-1).astype(np.int64)
-            if stream.sentinels is not None and stream.end is not None:
-                flat = np.append(flat, stream.end)
-            if len(flat):
-                present.append((stream, flat))
-        # A grid's input leaves a position for the target; a text's target has at least its last sentinel anyway.
-        room_in = [len(ids) - (s.sentinels is None and s.alpha_out > 0) for s, ids in present]
-        shares_in = share_out(rng, n_in, [s.alpha_in for s, _ in present], room_in)
-        room_out = [
-            n_out if s.sentinels is not None else len(ids) - k for (s, ids), k in zip(present, shares_in, strict=True)
-        ]
-        shares_out = share_out(rng, n_out, [s.alpha_out for s, _ in present], room_out)
-        inputs, targets = [], []
-        for (stream, ids), k_in, k_out in zip(present, shares_in, shares_out, strict=True):
-            if stream.sentinels is not None:
-                one, other = mask_text(rng, ids, stream.sentinels, k_in, k_out)
-                inputs.append((stream.place, one, np.arange(len(one))))
-                targets.append((stream.place, other, np.arange(len(other))))
-            else:
-                picked = rng.choice(len(ids), k_in + k_out, replace=False)
-                one, other = np.sort(picked[:k_in]), np.sort(picked[k_in:])
-                inputs.append((stream.place, ids[one], one))
-                targets.append((stream.place, ids[other], other))
-        return {
-            "sample_id": sample_id,
-            **_fill("input", inputs, self.input_range[1]),
-            **_fill("target", targets, self.target_range[1]),
-        }
+        return first_row(self.batch(rows.part(i, i + 1), draw))
 
     def batch(self, rows: Rows, draw: Draw) -> dict[str, Any]:
-        samples = [self.sample(rows, i, draw) for i in range(len(rows))]
-        out: dict[str, Any] = {"sample_id": rows.keys["sample_id"]}
-        out.update({k: np.stack([s[k] for s in samples]) for k in samples[0] if k != "sample_id"})
-        return out
+        from curate.shards.kernels import mask_rows
+
+        ids, first, steps = flat_ids(rows, self.streams)
+        inputs, targets = _rooms(len(rows), self.input_range[1], self.target_range[1])
+        names = rows.keys["sample_id"]
+        mask_rows(ids, first, steps, self._masking, draw.keys(names), inputs, targets)
+        return {"sample_id": names, **_named("input", inputs), **_named("target", targets)}
 
 
-def share_out(rng: np.random.Generator, total: int, alphas: list[float], room: list[int]) -> list[int]:
-    """Share `total` tokens out by a Dirichlet draw; what rounding leaves over goes to the largest of a fresh draw each,
-    and what a stream has no room for is not given to another (as in 4M).
+_PARTS = ("ids", "positions", "streams", "mask")
 
-    Returns:
-        One count a stream, 0 <= count <= room; 0 where alpha is 0.
+
+def _named(side: str, arrays: tuple[NDArray[Any], ...]) -> dict[str, NDArray[Any]]:
+    return {f"{side}_{part}": array for part, array in zip(_PARTS, arrays, strict=True)}
+
+
+def _rooms(rows: int, *most: int) -> list[Any]:
+    """Ids, positions, streams and mask, `(rows, m)` each, for every m of `most`.
+
+    They share one allocation: the system's allocator gives several large ones back and fetches them again in every
+    batch, and a page that is new costs more than what is written there.
     """
-    live = np.flatnonzero(np.array(alphas, np.float64) > 0)
-    out = np.zeros(len(alphas), np.int64)
-    if not len(live):
-        return [0] * len(alphas)
-    alpha = np.array(alphas, np.float64)[live]
-    counts = np.floor(rng.dirichlet(alpha) * total).astype(np.int64)
-    rest = total - int(counts.sum())
-    counts += np.bincount(rng.dirichlet(alpha, size=rest).argmax(axis=1), minlength=len(live)) if rest > 0 else 0
-    out[live] = counts
-    return [int(n) for n in np.minimum(out, room)]
+    whole = np.empty(13 * rows * sum(most), np.uint8)
+    at, sides = 0, []
+    for kind in (np.int32, np.int32, np.int32, np.bool_):
+        for m in most:
+            size = rows * m * np.dtype(kind).itemsize
+            sides.append(whole[at : at + size].view(kind).reshape(rows, m))
+            at += size
+    return [tuple(sides[i :: len(most)]) for i in range(len(most))]
 
 
-def mask_text(
-    rng: np.random.Generator, ids: Ints, sentinels: Ints, input_budget: int, target_budget: int
-) -> tuple[Ints, Ints]:
-    """Span-masked text: input with a sentinel for each masked span, target with each sentinel and its span.
-
-    The kept share is drawn evenly from [0, 1] and lowered until the input fits; without an input budget all is masked
-    and the input is empty. A target that is too long starts at a sentinel drawn evenly, or at the first one from which
-    the rest fits, and is cut to the budget.
-
-    Args:
-        ids: int64 `(n,)`, n >= 1.
-        sentinels: ids of [S_0], [S_1], ...; at least 2.
-    """
-    share = float(rng.uniform()) if input_budget else 0.0
-    noise = rng.uniform(size=len(ids))
-    keep = noise < share
-    while _input_length(keep) > input_budget or _spans(keep) >= len(sentinels):
-        if not keep.any():
-            break
-        share *= _KEEP_DECAY
-        keep = noise < share
-    one, other, heads = masked_spans(ids, keep, sentinels)
-    if len(other) > target_budget:
-        chosen = int(heads[int(rng.integers(max(1, len(heads) - 1)))])
-        if len(other) - chosen < target_budget:
-            chosen = int(heads[len(other) - heads <= target_budget][0])
-        other = other[chosen : chosen + target_budget]
-    return (one if input_budget else one[:0]), other
+def _mixture(manifest: Manifest, alpha: Alpha | Sequence[Alpha], what: str) -> list[dict[str, float]]:
+    every = [alpha] if isinstance(alpha, Mapping | float | int) else list(alpha)
+    if not every:
+        raise CurateError(f"{what}: a mixture of nothing")
+    return [_alphas(manifest, one, what) for one in every]
 
 
-def masked_spans(ids: Ints, keep: NDArray[np.bool_], sentinels: Ints) -> tuple[Ints, Ints, Ints]:
-    """Input, target, and where sentinels stand in the target. The target ends with one more sentinel (T5)."""
-    hidden = ~keep
-    starts = hidden & np.concatenate(([True], keep[:-1]))
-    number = np.cumsum(starts) - 1
-    spans = int(starts.sum())
-    one = np.where(starts, sentinels[number], ids)[keep | starts]
-    before = (np.cumsum(hidden) - 1)[starts]
-    other = np.append(np.insert(ids[hidden], before, sentinels[:spans]), sentinels[spans])
-    return one, other, np.append(before + np.arange(spans), len(other) - 1)
-
-
-def _spans(keep: NDArray[np.bool_]) -> int:
-    return int((~keep & np.concatenate(([True], keep[:-1]))).sum())
-
-
-def _input_length(keep: NDArray[np.bool_]) -> int:
-    return int(keep.sum()) + _spans(keep)
-
-
-def _fill(side: str, parts: list[tuple[int, Ints, Ints]], size: int) -> dict[str, NDArray[Any]]:
-    n = sum(len(ids) for _, ids, _ in parts)
-    out: dict[str, NDArray[Any]] = {
-        f"{side}_{what}": np.zeros(size, np.int64) for what in ("ids", "positions", "streams")
-    }
-    at = 0
-    for place, ids, positions in parts:
-        stop = at + len(ids)
-        out[f"{side}_ids"][at:stop] = ids
-        out[f"{side}_positions"][at:stop] = positions
-        out[f"{side}_streams"][at:stop] = place
-        at = stop
-    out[f"{side}_mask"] = np.arange(size) < n
-    return out
+def _shares(weights: Sequence[float] | None, count: int) -> NDArray[np.float64]:
+    given = np.ones(count) if weights is None else np.array(weights, np.float64)
+    if len(given) != count or (given < 0).any() or not given.any():
+        raise CurateError(f"weights: {count} concentrations need as many weights of 0 or more, not all 0")
+    shares: NDArray[np.float64] = given / given.sum()
+    return shares
 
 
 def _range(budget: Budget, what: str) -> tuple[int, int]:

@@ -26,9 +26,10 @@ from curate.schema.ids import digest
 from curate.schema.manifest import Clock, File, FrameCounts, Split, StreamEntry
 from curate.shards.ipc import BATCH_ROWS
 from curate.shards.kept_rows import KeptRows, Partition, Tokenized, changed
+from curate.shards.memory import Ints
 from curate.shards.order import splits_of_content
 from curate.shards.pack_plan import PackTask, plan_pack
-from curate.shards.rows import Ints, to_batch
+from curate.shards.rows import to_batch
 from curate.shards.schema import KEY_NAMES, StreamSpec, shard_schema
 from curate.storage import Store
 

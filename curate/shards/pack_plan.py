@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from curate.schema.recipe import Pack
-from curate.shards.rows import Ints
+from curate.shards.memory import Ints
 
 MOST_ROWS = 250_000
 """Rows that one task gathers, about, whatever the number of tasks that was asked for."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,17 @@ from numpy.typing import NDArray
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Manifest, Split
 from curate.shards.ipc import BATCH_ROWS, open_ipc
-from curate.shards.rows import Ints, Rows, gather
-from curate.shards.schema import shard_schema, streams_of
+from curate.shards.memory import Ints
+from curate.shards.rows import Batches, Rows
+from curate.shards.schema import KEY_NAMES, shard_schema, streams_of
 from curate.storage import Store, open_store
 
 VIEW_KEYS = ("sample_id", "kind", "start_us", "end_us")
 """Key columns that a view sees."""
 
 _OPEN_SHARDS = 1024
+_AT_ONCE = 4
+"""Shards of a bucket that are copied at a time."""
 
 
 def find_split(manifest: Manifest, name: str) -> Split:
@@ -56,24 +61,48 @@ class Reader:
         self._schema = shard_schema(every)
         self.streams = [s for s in every if streams is None or s.name in streams]
         self._firsts = np.cumsum([0, *self._shards.shard_rows])
+        counts = [-(-rows // BATCH_ROWS) for rows in self._shards.shard_rows]
+        self._first_batch = np.cumsum([0, *counts])
+        self._batches = Batches(self.streams, KEY_NAMES, int(self._first_batch[-1]))
+        self._coming: dict[int, Future[Path]] = {}
         self._opened: OrderedDict[int, list[pa.RecordBatch]] = OrderedDict()
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
-    def take(self, index: Ints, keys: Sequence[str] = VIEW_KEYS) -> Rows:
+    def take(self, index: Ints, keys: Sequence[str] = VIEW_KEYS, streams: Sequence[str] | None = None) -> Rows:
         """Rows of these numbers, in this order.
+
+        Args:
+            keys: the key columns wanted.
+            streams: names of the streams wanted; all that are read where None.
 
         Raises:
             CurateError: a shard that is missing, cut short, or not the one that the manifest names.
         """
         shard = np.searchsorted(self._firsts, index, side="right") - 1
         row = index - self._firsts[shard]
-        batch = row // BATCH_ROWS
-        wide = int(batch.max()) + 1 if len(batch) else 1
-        places, which = np.unique(shard * wide + batch, return_inverse=True)
-        batches = [self._open(int(p // wide))[int(p % wide)] for p in places]
-        return gather(batches, which, row % BATCH_ROWS, self.streams, keys)
+        touched = np.unique(shard).tolist()
+        if self._build.remote:
+            self.fetch(touched)
+        for number in touched:
+            self._open(number)
+        which = self._first_batch[shard] + row // BATCH_ROWS
+        rows = self._batches.take(which, row % BATCH_ROWS, keys, streams)
+        while len(self._opened) > _OPEN_SHARDS:
+            self._close(next(iter(self._opened)))
+        return rows
+
+    def fetch(self, shards: Iterable[int]) -> None:
+        """Begin to copy shards of a bucket that are not here yet, a few at a time; `take` waits for those it needs."""
+        for number in shards:
+            if number not in self._opened and number not in self._coming:
+                path = self._shards.shards[number]
+                self._coming[number] = self._pool.submit(self._build.local, path)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_AT_ONCE, "curate-shards")
 
     def lengths(self, stream: str) -> Ints:
         """Steps of each row of a stream, int64 `(rows,)`, 0 where it is missing; from offsets, without reading ids."""
@@ -97,7 +126,8 @@ class Reader:
         shard, rows = self._shards.shards[number], self._shards.shard_rows[number]
         path = self._build.name(shard)
         try:
-            schema, batches = open_ipc(self._build.local(shard))
+            coming = self._coming.pop(number, None)
+            schema, batches = open_ipc(self._build.local(shard) if coming is None else coming.result())
         except FileNotFoundError as exc:
             raise CurateError(f"{path}: there is no such file") from exc
         if not schema.equals(self._schema, check_metadata=True):
@@ -105,10 +135,14 @@ class Reader:
         sizes = [BATCH_ROWS] * (rows // BATCH_ROWS) + ([rows % BATCH_ROWS] if rows % BATCH_ROWS else [])
         if [b.num_rows for b in batches] != sizes:
             raise CurateError(f"{path}: does not hold {rows} rows, as the manifest says", "check it: curate verify")
+        for place, batch in enumerate(batches, int(self._first_batch[number])):
+            self._batches.put(place, batch)
         self._opened[number] = batches
-        if len(self._opened) > _OPEN_SHARDS:
-            self._opened.popitem(last=False)
         return batches
+
+    def _close(self, number: int) -> None:
+        for place in range(len(self._opened.pop(number))):
+            self._batches.drop(int(self._first_batch[number]) + place)
 
 
 def iter_rows(build: Store | Path | str, manifest: Manifest, split: str) -> Iterator[Rows]:

@@ -1,13 +1,12 @@
 """Rows of token files in numpy: columns of ragged ids, gathered from memory-mapped record batches.
 
-Never a Python loop over Arrow scalars: what is per row here is at most one slice copy.
+Never a Python loop over rows, and none over record batches: a row's ids are copied from where Arrow has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -16,13 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
+from curate.shards.memory import Ints, bits_at, copy_runs, memory, picked_from
 from curate.shards.schema import KEY_NAMES, StreamSpec
-
-Ints = NDArray[np.int64]
-
-_LOOP_FROM = 64
-"""Mean steps of a row from which one slice copy a row is faster than one index a step (measured: 1024-id steps and
-captions favour indices, 300-frame audio rows are 6 times faster by slices)."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +58,13 @@ class Ragged:
 
     def take(self, rows: Ints) -> Ragged:
         """These rows, in this order, copied."""
-        steps, order = self.lengths[rows], np.arange(len(rows))
-        unit = prod(self.values.shape[1:])
-        source = (self.values.reshape(-1, unit), slice(0, len(rows)))
-        values, offsets = _assemble([source], self.offsets[rows], steps, order, unit, self.values.dtype)
-        return Ragged(values.reshape(-1, *self.values.shape[1:]), offsets, self.present[rows], self.varies)
+        unit, fixed = prod(self.values.shape[1:]), self.values.shape[1:]
+        offsets = _sums(self.lengths[rows])
+        flat = np.ascontiguousarray(self.values).reshape(-1)
+        values = copy_runs(
+            picked_from(flat), flat.dtype, self.offsets[rows] * unit, np.diff(offsets) * unit, offsets * unit
+        )
+        return Ragged(values.reshape(-1, *fixed), offsets, self.present[rows], self.varies)
 
     @classmethod
     def concat(cls, parts: Sequence[Ragged]) -> Ragged:
@@ -85,7 +81,7 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows: key columns as numpy (strings as objects, times as int64), and streams."""
+    """Some rows: key columns as numpy (strings as `U`, times as int64), and streams."""
 
     keys: dict[str, NDArray[Any]]
     streams: dict[str, Ragged]
@@ -100,6 +96,137 @@ class Rows:
         )
 
 
+_I32, _I64, _U8 = (memory(np.dtype(t)) for t in (np.int32, np.int64, np.uint8))
+
+
+class _Lists:
+    """Where a column of lists or strings has its parts, by record batch: indices of `Memory`, int64 `(batches,)`."""
+
+    def __init__(self, name: str, dtype: np.dtype[Any], batches: int) -> None:
+        self.name, self._memory = name, memory(dtype)
+        self.offsets, self.values, self.count = (np.zeros(batches, np.int64) for _ in range(3))
+        self.validity, self.first = np.full(batches, -1, np.int64), np.zeros(batches, np.int64)
+
+    def put(self, at: int, column: pa.Array) -> None:
+        said, child = column.buffers(), column.values if isinstance(column, pa.ListArray) else None
+        offsets, values = said[1], said[-1]
+        if offsets is None or offsets.size < (column.offset + len(column) + 1) * _I32.dtype.itemsize:
+            raise ValueError("its offsets are cut short")
+        skipped = child.offset if child is not None else 0
+        self.offsets[at] = _I32.index_of(offsets.address) + column.offset
+        self.values[at] = self._memory.index_of(values.address) + skipped if values is not None else 0
+        held = values.size // self._memory.dtype.itemsize if values is not None else 0
+        self.count[at] = held - skipped if child is None else min(held - skipped, len(child))
+        self.validity[at] = _U8.index_of(said[0].address) if column.null_count and said[0] is not None else -1
+        self.first[at] = column.offset
+
+    def take(self, which: Ints, row: Ints) -> tuple[NDArray[Any], Ints]:
+        """The lists' items, one list after the other, and offsets `(n + 1,)`."""
+        at = self.offsets[which] + row
+        starts = _I32.at(at).astype(np.int64)
+        ends = _I32.at(at + 1).astype(np.int64)
+        lengths = ends - starts
+        if len(row) and (int(starts.min()) < 0 or int(lengths.min()) < 0 or (ends > self.count[which]).any()):
+            raise CurateError(f"column {self.name!r}: a row leaves its record batch", "check the build: curate verify")
+        offsets = _sums(lengths)
+        return copy_runs(self._memory.runs, self._memory.dtype, self.values[which] + starts, lengths, offsets), offsets
+
+    def present(self, which: Ints, row: Ints) -> NDArray[np.bool_]:
+        return bits_at(self.validity[which], self.first[which] + row)
+
+
+class Batches:
+    """Record batches of shards or fragments, by number, and rows of them.
+
+    Args:
+        streams: the streams to read.
+        keys: the key columns to read.
+        count: how many batches there may be.
+    """
+
+    def __init__(self, streams: Sequence[StreamSpec], keys: Sequence[str], count: int) -> None:
+        self._specs = tuple(streams)
+        self._streams = {s.name: _Lists(s.name, s.numpy_dtype, count) for s in streams}
+        self._times = {k: np.zeros(count, np.int64) for k in keys if k in ("start_us", "end_us")}
+        self._words = {k: _Lists(k, _U8.dtype, count) for k in keys if k not in self._times}
+        self._keys = tuple(keys)
+        self._held: dict[int, pa.RecordBatch] = {}
+        self._rows = np.zeros(count, np.int64)
+
+    def put(self, at: int, batch: pa.RecordBatch) -> None:
+        """Let `batch` be number `at`; it is held until `drop`.
+
+        Raises:
+            CurateError: its buffers are not those of its columns.
+        """
+        try:
+            for name, lists in (*self._streams.items(), *self._words.items()):
+                lists.put(at, batch.column(name))
+            for name, times in self._times.items():
+                column = batch.column(name)
+                if column.buffers()[1].size < (column.offset + len(column)) * _I64.dtype.itemsize:
+                    raise ValueError(f"{name} is cut short")
+                times[at] = _I64.index_of(column.buffers()[1].address) + column.offset
+        except ValueError as exc:
+            raise CurateError(f"a record batch that cannot be read: {exc}", "check the build: curate verify") from exc
+        self._held[at] = batch
+        self._rows[at] = batch.num_rows
+
+    def drop(self, at: int) -> None:
+        """Forget a batch."""
+        del self._held[at]
+        self._rows[at] = 0
+
+    def take(
+        self, which: Ints, row: Ints, keys: Sequence[str] | None = None, streams: Sequence[str] | None = None
+    ) -> Rows:
+        """Rows `row[i]` of batches `which[i]`, for each i in order.
+
+        Args:
+            keys, streams: the columns wanted; all that are read where None.
+
+        Raises:
+            IndexError: a row that no batch has.
+            CurateError: a row that leaves its batch.
+        """
+        if len(row) and (int(row.min()) < 0 or (row >= self._rows[which]).any()):
+            raise IndexError("rows of record batches that do not have them")
+        return Rows(
+            {name: self._key(name, which, row) for name in (self._keys if keys is None else keys)},
+            {
+                spec.name: self._ragged(spec, which, row)
+                for spec in self._specs
+                if streams is None or spec.name in streams
+            },
+        )
+
+    def _key(self, name: str, which: Ints, row: Ints) -> NDArray[Any]:
+        if name in self._times:
+            return _I64.at(self._times[name][which] + row)
+        letters, offsets = self._words[name].take(which, row)
+        lengths = np.diff(offsets)
+        wide = int(lengths.max()) if len(lengths) else 0
+        if not wide:
+            return np.zeros(len(row), "U1")
+        if (lengths == wide).all():
+            table = letters.reshape(-1, wide).astype(np.uint32)
+        else:
+            table = np.zeros((len(row), wide), np.uint32)
+            table[np.arange(wide) < lengths[:, None]] = letters
+        return table.view(f"U{wide}").reshape(-1)  # keys are ASCII: a byte is a letter
+
+    def _ragged(self, spec: StreamSpec, which: Ints, row: Ints) -> Ragged:
+        lists = self._streams[spec.name]
+        values, offsets = lists.take(which, row)
+        if spec.unit > 1:
+            if (offsets % spec.unit).any():
+                raise CurateError(
+                    f"stream {spec.name!r}: a row is not whole steps of {spec.unit} ids", "check it: curate verify"
+                )
+            offsets //= spec.unit
+        return Ragged(values.reshape(-1, *spec.fixed), offsets, lists.present(which, row), spec.shape[0] is None)
+
+
 def gather(
     batches: Sequence[pa.RecordBatch],
     which: Ints,
@@ -107,108 +234,17 @@ def gather(
     streams: Sequence[StreamSpec],
     keys: Sequence[str] = KEY_NAMES,
 ) -> Rows:
-    """Rows `row[i]` of `batches[which[i]]`, for each i in order.
-
-    Rows are fetched batch by batch in file order, each page touched once, and written where they belong.
-    """
-    order = np.lexsort((row, which))
-    which, row = which[order], row[order]
-    edges = np.concatenate(([0], np.flatnonzero(np.diff(which)) + 1, [len(which)]))
-    groups = [(batches[int(which[a])], slice(int(a), int(b)), row[a:b]) for a, b in pairwise(edges) if b > a]
-    return Rows(
-        {name: _gather_key(groups, order, name) for name in keys},
-        {spec.name: _gather_stream(groups, order, spec) for spec in streams},
-    )
+    """Rows `row[i]` of `batches[which[i]]`, for each i in order; see `Batches`."""
+    table = Batches(streams, keys, len(batches))
+    for number in np.unique(which).tolist():
+        table.put(number, batches[number])
+    return table.take(which, row)
 
 
-_Groups = list[tuple[pa.RecordBatch, slice, Ints]]
-
-
-def _gather_key(groups: _Groups, order: Ints, name: str) -> NDArray[Any]:
-    times = name in ("start_us", "end_us")
-    out = np.empty(len(order), np.int64 if times else object)
-    for batch, part, row in groups:
-        column = batch.column(name)
-        picked = column.to_numpy()[row] if times else column.take(pa.array(row)).to_numpy(zero_copy_only=False)
-        out[order[part]] = picked
+def _sums(lengths: Ints) -> Ints:
+    out = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=out[1:])
     return out
-
-
-def _gather_stream(groups: _Groups, order: Ints, spec: StreamSpec) -> Ragged:
-    unit, n = spec.unit, len(order)
-    starts, steps = np.empty(n, np.int64), np.empty(n, np.int64)  # in file order, as are `sources`
-    present = np.ones(n, np.bool_)
-    sources: _Sources = []
-    for batch, part, row in groups:
-        column = batch.column(spec.name)
-        # Offsets count from the start of the child array, so the child is taken whole, not as `flatten` cuts it.
-        bounds = column.offsets.to_numpy()
-        starts[part] = bounds[row] // unit
-        steps[part] = bounds[row + 1] // unit - starts[part]
-        if column.null_count:
-            present[order[part]] = column.is_valid().to_numpy(zero_copy_only=False)[row]
-        flat = column.values.to_numpy()
-        source = flat[: len(flat) // unit * unit].reshape(-1, unit)
-        if steps[part].min() < 0 or starts[part].min() < 0 or (starts[part] + steps[part]).max() > len(source):
-            raise CurateError(f"stream {spec.name!r}: a row leaves its record batch", "check the build: curate verify")
-        sources.append((source, part))
-    values, offsets = _assemble(sources, starts, steps, order, unit, spec.numpy_dtype)
-    return Ragged(values.reshape(-1, *spec.fixed), offsets, present, spec.shape[0] is None)
-
-
-_Sources = list[tuple[NDArray[Any], slice]]
-"""Steps `(steps, unit)`, and which of the rows are to be found there."""
-
-
-def _assemble(
-    sources: _Sources, starts: Ints, steps: Ints, order: Ints, unit: int, dtype: np.dtype[Any]
-) -> tuple[NDArray[Any], Ints]:
-    """Values and offsets of rows that lie at `starts` of their sources, `steps` long; the i-th goes to `order[i]`."""
-    n = len(order)
-    offsets = np.zeros(n + 1, np.int64)
-    offsets[order + 1] = steps
-    np.cumsum(offsets, out=offsets)
-    values = np.empty((int(offsets[-1]), unit), dtype)
-    wide = int(steps[0]) if n else 1
-    if wide > 1 and (steps == wide).all() and not (starts % wide).any():  # rows of one length: a row is one step
-        sources = [(s[: len(s) // wide * wide].reshape(-1, unit * wide), part) for s, part in sources]
-        whole = values.reshape(-1, unit * wide)
-        _copy_steps(sources, starts // wide, steps // wide, order, offsets // wide, whole)
-    elif len(values) > _LOOP_FROM * n:
-        _copy_rows(sources, starts, steps, offsets[order], values)
-    else:
-        _copy_steps(sources, starts, steps, order, offsets, values)
-    return values, offsets
-
-
-def _copy_rows(sources: _Sources, starts: Ints, steps: Ints, places: Ints, values: NDArray[Any]) -> None:
-    """One slice copy a row."""
-    for source, part in sources:
-        rows = zip(starts[part].tolist(), steps[part].tolist(), places[part].tolist(), strict=True)
-        for start, count, place in rows:
-            values[place : place + count] = source[start : start + count]
-
-
-def _copy_steps(
-    sources: _Sources,
-    starts: Ints,
-    steps: Ints,
-    order: Ints,
-    offsets: Ints,
-    values: NDArray[Any],
-) -> None:
-    """One index a step, twice: out of the files in file order, then into the wanted order."""
-    edges = np.concatenate(([0], np.cumsum(steps)))
-    wanted = np.arange(len(values)) + np.repeat(starts - edges[:-1], steps)
-    in_file_order = np.empty_like(values)
-    for source, part in sources:
-        here = slice(int(edges[part.start]), int(edges[part.stop]))
-        # Bounds were checked; "clip" only spares numpy a buffer.
-        np.take(source, wanted[here], axis=0, out=in_file_order[here], mode="clip")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    back = np.arange(len(values)) + np.repeat(edges[place] - offsets[:-1], np.diff(offsets))
-    np.take(in_file_order, back, axis=0, out=values, mode="clip")
 
 
 def to_batch(

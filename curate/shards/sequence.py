@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Manifest
-from curate.shards.draw import Draw, FrameCap, caps, check_names, window
+from curate.shards.draw import Draw, FrameCap, caps, check_names
+from curate.shards.flat import flat_ids
+from curate.shards.memory import Ints
 from curate.shards.reader import Reader
-from curate.shards.rows import Ints, Rows
+from curate.shards.rows import Rows
 from curate.shards.schema import streams_of
 from curate.storage import Store
 
@@ -47,7 +51,8 @@ class FlatVocabulary:
     vocabulary: dict[str, int]
 
     @classmethod
-    def of(cls, manifest: Manifest) -> FlatVocabulary:
+    def of(cls, manifest: Manifest, tasks: int = 0) -> FlatVocabulary:
+        """The vocabulary of a build, with as many task tokens behind all ids."""
         entries = [s for s in manifest.streams if s.vocabulary]
         names = [s.name for s in entries]
         begin = {name: _FIRST_MARKER + 2 * i for i, name in enumerate(names)}
@@ -58,7 +63,7 @@ class FlatVocabulary:
             offset[entry.name] = at
             at += levels[entry.name] * entry.vocabulary
         end = {name: marker + 1 for name, marker in begin.items()}
-        return cls(at, begin, end, offset, levels, {s.name: s.vocabulary for s in entries})
+        return cls(at + tasks, begin, end, offset, levels, {s.name: s.vocabulary for s in entries})
 
     def flatten(self, stream: str, ids: Any) -> Ints:
         """A stream's ids, in C order, as ids of the flat vocabulary."""
@@ -81,6 +86,24 @@ class FlatVocabulary:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What a sequence is to teach: from some streams to others, e.g. `Task(["caption"], ["tok_rgb@256"])`.
+
+    Text to image, text to video, video to audio, image to video, captioning are such pairs; without inputs it is plain
+    generation.
+
+    Attributes:
+        inputs: streams that are given, in order; those that a sample lacks are left out, but one it must have.
+        outputs: streams to be predicted, in order; a sample that lacks one does not fit.
+        weight: how often the task is drawn, of those that a sample fits.
+    """
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class SequenceView:
     """Sequences `<bos> <begin a> a ... <end a> <begin b> b ... <end b> <eos>`; a missing modality leaves no markers.
 
@@ -88,78 +111,154 @@ class SequenceView:
     from what precedes it counts. That holds for ids and end markers of outputs, and for `<eos>` after any output.
     A batch joins sequences without padding: `tokens` and `loss` `(sum of n,)`, `offsets` int64 `(samples + 1,)`.
 
+    With tasks, each sample draws one that it fits, and `<task>` follows `<bos>`; its tokens are the last of the
+    vocabulary, `vocabulary.size - len(tasks)` that of the first. A sample that fits none is `<bos> <eos>`.
+
     Attributes:
         order: streams in sequence order; those left out are not shown.
         outputs: streams of `order` that are to be predicted; the last one where None.
         frames: most steps shown of a sample (see `FrameCap`): a window drawn evenly.
+        tasks: instead of `order` and `outputs`.
     """
 
-    order: Sequence[str]
+    order: Sequence[str] = ()
     outputs: Sequence[str] | None = None
     frames: FrameCap = None
+    tasks: Sequence[Task] = ()
 
     def bind(self, manifest: Manifest) -> SequenceBound:
-        order = tuple(self.order)
-        check_names(manifest, list(order), "order")
-        if smooth := [s.name for s in manifest.streams if not s.vocabulary and s.name in order]:
-            raise CurateError(f"order: {smooth[0]!r} holds features, not ids", "RawView shows them")
-        if not order or len(set(order)) != len(order):
-            raise CurateError(f"order: must name at least one stream, each once: {', '.join(order) or 'nothing'}")
-        outputs = order[-1:] if self.outputs is None else tuple(self.outputs)
-        if lost := [name for name in outputs if name not in order]:
-            raise CurateError(f"outputs: {lost[0]!r} is not in order", f"order is: {', '.join(order)}")
-        return SequenceBound(order, frozenset(outputs), FlatVocabulary.of(manifest), caps(manifest, self.frames))
+        if self.tasks and (self.order or self.outputs is not None):
+            raise CurateError("tasks say their own inputs and outputs", "leave order and outputs out")
+        tasks = [(tuple(task.inputs), tuple(task.outputs)) for task in self.tasks]
+        for i, (inputs, outputs) in enumerate(tasks):
+            _check_order(manifest, (*inputs, *outputs), f"tasks[{i}]")
+            if not outputs or self.tasks[i].weight <= 0:
+                raise CurateError(f"tasks[{i}]: needs an output, and a weight above 0")
+        if not tasks:
+            order = tuple(self.order)
+            _check_order(manifest, order, "order")
+            wanted = order[-1:] if self.outputs is None else tuple(self.outputs)
+            if lost := [name for name in wanted if name not in order]:
+                raise CurateError(f"outputs: {lost[0]!r} is not in order", f"order is: {', '.join(order)}")
+            tasks = [(order, wanted)]
+        vocabulary = FlatVocabulary.of(manifest, len(self.tasks))
+        weights = tuple(float(task.weight) for task in self.tasks) or (1.0,)
+        return SequenceBound(tuple(tasks), weights, bool(self.tasks), vocabulary, caps(manifest, self.frames), manifest)
 
-    def lengths(self, build: Store | Path | str, manifest: Manifest, split: str = "train") -> Ints:
-        """Exact tokens of each sequence of a split, int64 `(rows,)` in stored order, without reading any ids."""
+    def lengths(
+        self, build: Store | Path | str, manifest: Manifest, split: str = "train", draw: Draw | None = None
+    ) -> Ints:
+        """Exact tokens of each sequence of a split, int64 `(rows,)` in stored order, without reading any ids.
+
+        Args:
+            draw: what tasks are drawn from, by which lengths differ; seed 0 and epoch 0 where None.
+        """
         bound = self.bind(manifest)
-        reader = Reader(build, manifest, split, bound.order)
-        units = {s.name: s.unit for s in streams_of(manifest)}
-        total = np.full(len(reader), 2, np.int64)
-        for name in bound.order:
-            steps, cap = reader.lengths(name), bound.cap[name]
-            total += (steps if cap is None else np.minimum(steps, cap)) * units[name] + 2 * reader.present(name)
-        return total
+        reader = Reader(build, manifest, split, bound.streams)
+        steps = [np.where(reader.present(name), reader.lengths(name), -1) for name in bound.streams]
+        names = reader.take(np.arange(len(reader)), ("sample_id",), ()).keys["sample_id"]
+        return bound.plan(np.array(steps), names, draw or Draw(0, 0))[2]
 
 
 @dataclass(frozen=True)
 class SequenceBound:
-    """`SequenceView` of one build."""
+    """`SequenceView` of one build.
 
-    order: tuple[str, ...]
-    outputs: frozenset[str]
+    Attributes:
+        tasks: inputs and outputs of each; of a view without tasks, its order and its outputs.
+        weights: of each.
+        marked: True if a token says which task a sequence is of.
+        cap: most steps of each stream.
+    """
+
+    tasks: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    weights: tuple[float, ...]
+    marked: bool
     vocabulary: FlatVocabulary
-    cap: dict[str, int | None] = field(default_factory=dict)
+    cap: dict[str, int | None]
+    manifest: Manifest
 
-    @property
+    @cached_property
     def streams(self) -> tuple[str, ...]:
-        return self.order
+        """Every stream of any task, in the manifest's order."""
+        used = {name for task in self.tasks for names in task for name in names}
+        return tuple(s.name for s in self.manifest.streams if s.name in used)
+
+    @cached_property
+    def _settings(self) -> _Settings:
+        place = {name: i for i, name in enumerate(self.streams)}
+        orders = [(*inputs, *outputs) if self.marked else inputs for inputs, outputs in self.tasks]
+        tasks = np.full((len(orders), max(map(len, orders))), -1, np.int64)
+        counted = np.zeros((len(orders), len(place)), np.bool_)
+        for m, (order, (_, outputs)) in enumerate(zip(orders, self.tasks, strict=True)):
+            tasks[m, : len(order)] = [place[name] for name in order]
+            counted[m, [place[name] for name in outputs]] = True
+        units = {s.name: s.unit for s in streams_of(self.manifest)}
+        words = self.vocabulary
+        return _Settings(
+            np.array([units[name] for name in self.streams], np.int64),
+            np.array([self.cap[name] or 0 for name in self.streams], np.int64),
+            tasks,
+            np.array([len(inputs) if self.marked else -1 for inputs, _ in self.tasks], np.int64),
+            counted,
+            np.array(
+                [
+                    [words.begin[n], words.end[n], words.offset[n], words.levels[n], words.vocabulary[n]]
+                    for n in self.streams
+                ],
+                np.int64,
+            ),
+            (BOS, EOS, words.size - len(self.tasks) if self.marked else -1),
+        )
+
+    def plan(self, steps: Ints, names: NDArray[np.str_], draw: Draw) -> tuple[Ints, NDArray[np.float64], Ints]:
+        """Task, window and tokens of each sample, `(n,)` each; see `plan_sequences`.
+
+        Args:
+            steps: `(streams, n)`, -1 where a stream is missing.
+            names: the samples' ids.
+        """
+        from curate.shards.kernels import plan_sequences  # numba, which takes a second to import
+
+        s = self._settings
+        return plan_sequences(
+            steps, s.units, s.caps, s.tasks, s.inputs, np.array(self.weights), int(self.marked), draw.keys(names)
+        )
 
     def sample(self, rows: Rows, i: int, draw: Draw) -> dict[str, Any]:
-        sample_id = rows.keys["sample_id"][i]
-        rng = draw.rng(sample_id)
-        at = float(rng.random())
-        words = self.vocabulary
-        tokens, loss = [np.array([BOS])], [np.array([False])]
-        any_output = False
-        for name in self.order:
-            ids = rows.streams[name][i]
-            if ids is None:
-                continue
-            flat = words.flatten(name, window(ids, self.cap[name], at))
-            counts = name in self.outputs
-            any_output |= counts
-            tokens += [np.array([words.begin[name]]), flat, np.array([words.end[name]])]
-            loss += [np.array([False]), np.full(len(flat) + 1, counts)]
-        tokens.append(np.array([EOS]))
-        loss.append(np.array([any_output]))
-        return {"sample_id": sample_id, "tokens": np.concatenate(tokens), "loss": np.concatenate(loss)}
+        batch = self.batch(rows.part(i, i + 1), draw)
+        return {"sample_id": batch["sample_id"][0], "tokens": batch["tokens"], "loss": batch["loss"]}
 
     def batch(self, rows: Rows, draw: Draw) -> dict[str, Any]:
-        samples = [self.sample(rows, i, draw) for i in range(len(rows))]
-        return {
-            "sample_id": rows.keys["sample_id"],
-            "tokens": np.concatenate([s["tokens"] for s in samples]),
-            "loss": np.concatenate([s["loss"] for s in samples]),
-            "offsets": np.concatenate(([0], np.cumsum([len(s["tokens"]) for s in samples]))).astype(np.int64),
-        }
+        from curate.shards.kernels import write_sequences
+
+        ids, first, steps = flat_ids(rows, self.streams)
+        task, at, lengths = self.plan(steps, rows.keys["sample_id"], draw)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        tokens, loss = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.bool_)
+        s = self._settings
+        write_sequences(
+            *(ids, first, steps, s.units, s.caps, s.tasks, s.outputs, s.words, s.marks, task, at),
+            *(offsets, tokens, loss),
+        )
+        return {"sample_id": rows.keys["sample_id"], "tokens": tokens, "loss": loss, "offsets": offsets}
+
+
+class _Settings(NamedTuple):
+    """What the compiled loops take of a bound view."""
+
+    units: Ints
+    caps: Ints
+    tasks: Ints
+    inputs: Ints
+    outputs: NDArray[np.bool_]
+    words: Ints
+    marks: tuple[int, int, int]
+
+
+def _check_order(manifest: Manifest, order: tuple[str, ...], what: str) -> None:
+    check_names(manifest, list(order), what)
+    if smooth := [s.name for s in manifest.streams if not s.vocabulary and s.name in order]:
+        raise CurateError(f"{what}: {smooth[0]!r} holds features, not ids", "RawView shows them")
+    if not order or len(set(order)) != len(order):
+        raise CurateError(f"{what}: must name at least one stream, each once: {', '.join(order) or 'nothing'}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from curate.shards.token_stream import TokenStream
+from curate.schema.errors import CurateError
+from curate.shards.epoch import Shuffle
+from curate.shards.token_stream import Tail, TokenStream
 from curate.shards.views import View
 from curate.storage import Store
 
@@ -17,10 +19,12 @@ def stream(
     *,
     seed: int = 0,
     epoch: int = 0,
-    shuffle: bool = True,
+    shuffle: Shuffle = True,
     rank: int = 0,
     world: int = 1,
     batch: int | None = None,
+    tail: Tail = "uneven",
+    tensors: bool = False,
 ) -> TokenStream:
     """Stream a split of a build into a trainer: each sample once an epoch, in an order drawn anew for each epoch.
 
@@ -35,17 +39,24 @@ def stream(
     persistent or not. Workers make items ahead, so only you know how many were taken: say it, `state(items=...)`. An
     epoch that is broken off is not gone on with by itself, as it is without workers; call `resume(state(items=...))`.
 
-    Samples are dealt to ranks in turn, so at the end of an epoch some ranks have one sample less than others. A build
-    in a bucket needs `multiprocessing_context="forkserver"` too: a connection does not survive a fork.
+    Samples are dealt to ranks in turn, so at the end of an epoch some ranks may have a sample, or a batch, less than
+    others, and training that waits for all ranks hangs: say `tail="drop"` or `tail="repeat"` there. A build in a bucket
+    needs `multiprocessing_context="forkserver"` with a DataLoader's workers: a connection does not survive a fork.
 
     Args:
         build: folder of a finished build, or its `s3://` uri.
         split: name of the split.
         view: what an item looks like: `RawView` (the default), `MaskedView`, `SequenceView`, or your own.
         seed, epoch: what the order and the view's chance are drawn from.
-        shuffle: False for the stored order.
+        shuffle: True for an order of all samples drawn anew for each epoch; "blocks" for one of shards and then of the
+            samples of a few shards at a time, so that a build in a bucket is read as it is fetched, a few shards ahead;
+            False for the stored order.
         rank, world: this process among those that share the epoch.
         batch: samples an item; None for single samples. The last batch of an epoch may be smaller.
+        tail: what of samples that do not fill an item on every rank: "uneven" gives them out, so that each sample comes
+            once an epoch; "drop" leaves them out (others in each epoch); "repeat" fills up with the first of the epoch.
+            With the last two every rank has equally many items, all full.
+        tensors: True for torch tensors in place of numpy arrays, of the same memory.
 
     Raises:
         CurateError: no finished build, no such split or stream, or shards that are not those of the manifest.
@@ -55,4 +66,16 @@ def stream(
         from curate.shards.torch_stream import TorchTokenStream
 
         kind = TorchTokenStream
-    return kind(build, split, view, seed=seed, epoch=epoch, shuffle=shuffle, rank=rank, world=world, batch=batch)
+    elif tensors:
+        raise CurateError("there is no torch to make tensors with", "pip install torch, or leave tensors out")
+    options = {"tensors": True} if tensors else {}
+    return kind(
+        *(build, split, view),
+        seed=seed,
+        epoch=epoch,
+        shuffle=shuffle,
+        rank=rank,
+        world=world,
+        batch=batch,
+        **{"tail": tail, **options},
+    )

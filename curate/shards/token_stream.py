@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,12 +16,15 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
 from curate.shards.commit import read_manifest
 from curate.shards.draw import Draw
+from curate.shards.epoch import Blocks, Shuffle, order_of
 from curate.shards.lists import files_below
+from curate.shards.memory import Ints
 from curate.shards.reader import Reader, find_split
-from curate.shards.rows import Ints
-from curate.shards.shuffle import Permutation
 from curate.shards.views import RawView, View
 from curate.storage import Store, open_store
+
+Tail = Literal["uneven", "drop", "repeat"]
+"""What becomes of samples that do not fill an item on every rank; see `stream`."""
 
 LOOK_AHEAD = 4096
 """Most rows gathered at once, so that rows of one record batch are fetched together."""
@@ -39,10 +42,11 @@ class TokenStream:
         *,
         seed: int = 0,
         epoch: int = 0,
-        shuffle: bool = True,
+        shuffle: Shuffle = True,
         rank: int = 0,
         world: int = 1,
         batch: int | None = None,
+        tail: Tail = "uneven",
     ) -> None:
         if not 0 <= rank < world:
             raise CurateError(f"rank {rank} of {world}: ranks are 0 to world - 1")
@@ -50,15 +54,20 @@ class TokenStream:
             raise CurateError(f"a batch of {batch} samples")
         if epoch < 0:
             raise CurateError(f"epoch {epoch}: the first one is 0")
+        if shuffle not in (True, False, "blocks"):
+            raise CurateError(f"shuffle={shuffle!r}", 'it is True, False or "blocks"')
+        if tail not in get_args(Tail):
+            raise CurateError(f"tail={tail!r}", f"it is one of {', '.join(get_args(Tail))}")
         self.build = open_store(build)
         self.manifest = read_manifest(self.build)
         self.split = split
         self._view = (RawView() if view is None else view).bind(self.manifest)
         self._seed, self._epoch, self._index = seed, epoch, 0
         self._started = (epoch, 0)  # where the last iteration began
-        self._shuffle, self._rank, self._world, self._batch = shuffle, rank, world, batch
+        self._shuffle: Shuffle = shuffle
+        self._rank, self._world, self._batch, self._tail = rank, world, batch, tail
         shards = find_split(self.manifest, split)
-        self._samples = shards.samples
+        self._samples, self._shard_rows = shards.samples, shards.shard_rows
         files = {f.path: f for f in files_below(self.build, self.manifest, f"tokens/{split}/")}
         if lost := [path for path in shards.shards if path not in files]:
             raise CurateError(f"{self.build}: the build lists no file {lost[0]}", "check it: curate verify")
@@ -87,7 +96,7 @@ class TokenStream:
         reader = self._open()
         epoch, start = self._begin()
         left, size = self._left(start), self._batch or 1
-        order = Permutation(self._samples, f"{self._seed}/{epoch}/{self.split}") if self._shuffle else None
+        order = order_of(self._shuffle, self._shard_rows, f"{self._seed}/{epoch}/{self.split}")
         draw = Draw(self._seed, epoch)
         ahead = max(1, self._look_ahead // size)
         items = range(worker, -(-left // size), workers)
@@ -95,14 +104,17 @@ class TokenStream:
             # Item k holds this rank's samples k * size to (k + 1) * size; sample j is at start + j * world + rank.
             mine = np.concatenate([np.arange(k * size, min((k + 1) * size, left)) for k in block])
             positions: Ints = start + mine * self._world + self._rank
-            rows = reader.take(order(positions) if order else positions)
+            positions %= self._samples  # what is repeated comes from the epoch's beginning
+            if self.build.remote and isinstance(order, Blocks):
+                reader.fetch(order.next_shards(int(positions[-1])))
+            rows = reader.take(order(positions))
             for k in block:
                 self._move(epoch, start + (k + 1) * size * self._world)
                 first = (k - block[0]) // workers * size
                 if self._batch is None:
-                    yield self._view.sample(rows, first, draw)
+                    yield self._given(self._view.sample(rows, first, draw))
                 else:
-                    yield self._view.batch(rows.part(first, min(first + size, len(rows))), draw)
+                    yield self._given(self._view.batch(rows.part(first, min(first + size, len(rows))), draw))
         self._end(epoch)
 
     def state(self, items: int | None = None) -> dict[str, int]:
@@ -119,13 +131,13 @@ class TokenStream:
         epoch, index = self._begun(items)
         if items:
             index += items * (self._batch or 1) * self._world
-        if items is not None and index >= self._samples:
+        if items is not None and self._is_over(index):
             epoch, index = epoch + 1, 0
         return {
             "epoch": epoch,
             "index": index,
             "seed": self._seed,
-            "shuffle": int(self._shuffle),
+            "shuffle": 2 if self._shuffle == "blocks" else int(self._shuffle),
             "samples": self._samples,
             "build": self._print,
         }
@@ -166,15 +178,28 @@ class TokenStream:
         self._started = self._next()
 
     def _move(self, epoch: int, index: int) -> None:
-        done = index >= self._samples
-        self._place(*((epoch + 1, 0) if done else (epoch, index)))
+        self._place(*((epoch + 1, 0) if self._is_over(index) else (epoch, index)))
 
     def _place(self, epoch: int, index: int) -> None:
         self._epoch, self._index = epoch, index
 
+    def _is_over(self, index: int) -> bool:
+        """True if an epoch has no item from there on."""
+        needed = (self._batch or 1) * self._world if self._tail == "drop" else 1
+        return index + needed > self._samples
+
     def _left(self, index: int) -> int:
         """Samples that are left of an epoch for this rank."""
-        return max(0, -(-(self._samples - index - self._rank) // self._world))
+        left, step = self._samples - index, (self._batch or 1) * self._world
+        if self._tail == "drop":
+            left -= left % step
+        elif self._tail == "repeat":
+            left += -left % step
+        return max(0, -(-(left - self._rank) // self._world))
+
+    def _given(self, item: dict[str, Any]) -> dict[str, Any]:
+        """An item as it is given out."""
+        return item
 
     def _open(self) -> Reader:
         if self._reader is None:

@@ -6,9 +6,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from torch import from_numpy
 from torch.utils.data import IterableDataset, get_worker_info
 
 from curate.schema.errors import CurateError
+from curate.shards.rows import Ragged
 from curate.shards.token_stream import TokenStream
 from curate.shards.turns import Iteration, Turns
 
@@ -16,8 +19,9 @@ from curate.shards.turns import Iteration, Turns
 class TorchTokenStream(TokenStream, IterableDataset[Any]):
     """`TokenStream` that a `torch.utils.data.DataLoader` takes; its workers share a rank's items in turn."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, tensors: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._tensors = tensors
         self._turns = Turns(self._epoch, self._index)
         self._count = 0
         self._iteration: Iteration | None = None
@@ -71,6 +75,17 @@ class TorchTokenStream(TokenStream, IterableDataset[Any]):
         else:
             self._turns.end(self._iteration, self._worker()[0])
 
+    def _given(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {key: as_tensor(value) for key, value in item.items()} if self._tensors else item
+
     def _place(self, epoch: int, index: int) -> None:
         if self._iteration is None:  # in a worker the place is the loader's, not this one's
             self._turns.step(epoch, index)
+
+
+def as_tensor(value: Any) -> Any:
+    """Numbers in numpy as a tensor of the same memory and type, those of a `Ragged` too; anything else as it is."""
+    if isinstance(value, Ragged):
+        values, offsets, present = (from_numpy(a) for a in (value.values, value.offsets, value.present))
+        return Ragged(values, offsets, present, value.varies)
+    return from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "buif" else value

@@ -16,9 +16,9 @@ from curate.schema.manifest import Manifest
 from curate.shards.draw import Draw, check_names
 from curate.shards.masked import MaskedView
 from curate.shards.rows import Rows
-from curate.shards.sequence import SequenceView
+from curate.shards.sequence import SequenceView, Task
 
-__all__ = ["Bound", "MaskedView", "RawView", "SampleView", "SequenceView", "View", "view_of"]
+__all__ = ["Bound", "MaskedView", "RawView", "SampleView", "SequenceView", "Task", "View", "view_of"]
 
 
 class Bound(Protocol):

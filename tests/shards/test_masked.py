@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tiny import CARDS, STREAMS, make_samples
 
 from curate.schema.errors import CurateError
-from curate.shards.masked import mask_text, masked_spans, share_out
+from curate.shards.kernels import mask_grid, mask_text, share_out
+from curate.shards.masked import Alpha
 from curate.shards.stream import stream
 from curate.shards.views import MaskedView
 
@@ -39,51 +41,105 @@ def put_together(one: list[int], other: list[int]) -> list[int]:
     return [t for token in one for t in (spans[token] if token in marks else [token])]
 
 
+def chance(seed: int) -> NDArray[np.uint64]:
+    return np.array([seed], np.uint64)
+
+
+def masked(seed: int, text: list[int], input_budget: int, target_budget: int) -> tuple[list[int], list[int]]:
+    one, other = np.empty(input_budget + 1, np.int32), np.empty(target_budget + 1, np.int32)
+    ids = np.array(text, np.int32)
+    counts = mask_text(chance(seed), ids, SENTINELS, input_budget, target_budget, one, other)
+    return one[: counts[0]].tolist(), other[: counts[1]].tolist()
+
+
+def shares(
+    state: NDArray[np.uint64], total: int, alphas: list[float], room: list[int] | None = None
+) -> NDArray[np.int64]:
+    out = np.empty(len(alphas), np.int64)
+    share_out(state, total, np.array(alphas), np.array([total] * len(alphas) if room is None else room), out)
+    return out
+
+
 @given(
     st.integers(0, 1 << 32),
     st.lists(st.integers(6, 299), min_size=1, max_size=60),
     st.integers(0, 70),
     st.integers(1, 80),
 )
+@settings(deadline=None)
 def test_masked_text(seed: int, text: list[int], input_budget: int, target_budget: int) -> None:
-    one, other = mask_text(np.random.default_rng(seed), np.array(text), SENTINELS, input_budget, target_budget)
+    one, other = masked(seed, text, input_budget, target_budget)
     assert len(one) <= input_budget
     assert 1 <= len(other) <= target_budget
     assert other[0] in SENTINELS
     if input_budget and target_budget > len(text) + len(SENTINELS):  # nothing was cut off the target
-        assert put_together(one.tolist(), other.tolist()) == text
+        assert put_together(one, other) == text
         assert other[-1] in SENTINELS
 
 
-def test_masked_spans_by_example() -> None:
+def test_spans_look_as_those_of_t5() -> None:
     """`the cute dog walks in the park`, with `cute dog` and `park` hidden (Raffel et al. 2020, figure 2)."""
-    ids = np.array([10, 11, 12, 13, 14, 15, 16])
-    keep = np.array([1, 0, 0, 1, 1, 1, 0], bool)
-    one, other, heads = masked_spans(ids, keep, SENTINELS)
-    assert one.tolist() == [10, 2, 13, 14, 15, 3]
-    assert other.tolist() == [2, 11, 12, 3, 16, 4]
-    assert heads.tolist() == [0, 3, 5]
+    text = [10, 11, 12, 13, 14, 15, 16]
+    drawn = [masked(seed, text, 70, 80) for seed in range(2000)]
+    assert ([10, 2, 13, 14, 15, 3], [2, 11, 12, 3, 16, 4]) in drawn
+
+
+def test_a_target_that_is_cut_begins_at_a_sentinel() -> None:
+    heads = {masked(seed, list(range(10, 40)), 70, 4)[1][0] for seed in range(300)}
+    assert heads == set(SENTINELS[:3].tolist())  # the last one heads no span
 
 
 @given(st.integers(0, 1 << 32), st.integers(0, 500), st.lists(st.floats(0, 5), min_size=1, max_size=6), st.data())
+@settings(deadline=None)
 def test_shares_stay_within_total_and_room(seed: int, total: int, alphas: list[float], data: st.DataObject) -> None:
     alphas = [a if a > 0.01 else 0 for a in alphas]
     room = data.draw(st.lists(st.integers(0, 300), min_size=len(alphas), max_size=len(alphas)))
-    shares = share_out(np.random.default_rng(seed), total, alphas, room)
-    assert all(0 <= s <= r for s, r in zip(shares, room, strict=True))
-    assert all(s == 0 for s, a in zip(shares, alphas, strict=True) if a == 0)
+    drawn = shares(chance(seed), total, alphas, room)
+    assert all(0 <= s <= r for s, r in zip(drawn, room, strict=True))
+    assert all(s == 0 for s, a in zip(drawn, alphas, strict=True) if a == 0)
     if any(alphas):
-        assert sum(share_out(np.random.default_rng(seed), total, alphas, [total] * len(alphas))) == total
+        assert sum(shares(chance(seed), total, alphas)) == total
 
 
-def test_shares_follow_the_concentrations() -> None:
-    """The mean share of a Dirichlet draw is alpha over the sum of alphas; its spread falls as they grow."""
-    rng = np.random.default_rng(0)
-    drawn = np.array([share_out(rng, 100, [1.0, 3.0], [100, 100]) for _ in range(4000)])
-    assert abs(drawn[:, 0].mean() - 25) < 1
-    even = np.array([share_out(rng, 100, [50.0, 50.0], [100, 100]) for _ in range(1000)])
-    wild = np.array([share_out(rng, 100, [0.2, 0.2], [100, 100]) for _ in range(1000)])
-    assert even[:, 0].std() < 6 < 30 < wild[:, 0].std()
+@pytest.mark.parametrize("alphas", [[1.0, 3.0], [0.02, 0.06], [4.0, 12.0]])
+def test_shares_follow_the_concentrations(alphas: list[float]) -> None:
+    """The mean share of a Dirichlet draw is alpha over the sum of alphas, and its variance m (1 - m) / (sum + 1)."""
+    state = chance(0)
+    drawn = np.array([shares(state, 100_000, alphas)[0] / 100_000 for _ in range(4000)])
+    variance = 0.25 * 0.75 / (sum(alphas) + 1)
+    assert abs(drawn.mean() - 0.25) < 4 * (variance / 4000) ** 0.5
+    assert abs(drawn.var() / variance - 1) < 0.15
+
+
+def test_what_rounding_leaves_goes_to_equal_streams_as_often() -> None:
+    """One token over four streams of concentration 1: the largest share of a fresh draw takes it."""
+    state = chance(3)
+    drawn = sum(shares(state, 1, [1.0] * 4) for _ in range(4000))
+    assert (np.abs(drawn - 1000) < 4 * (4000 * 0.25 * 0.75) ** 0.5).all()
+
+
+@given(st.integers(0, 1 << 32), st.integers(1, 300), st.data())
+@settings(deadline=None)
+def test_a_grid_is_drawn_twice_without_overlap(seed: int, n: int, data: st.DataObject) -> None:
+    n_in = data.draw(st.integers(0, n))
+    n_out = data.draw(st.integers(0, n - n_in))
+    one, other, room = np.empty(n_in + 1, np.int32), np.empty(n_out + 1, np.int32), np.empty(n, np.int32)
+    mask_grid(chance(seed), n, n_in, n_out, one, other, room)
+    picked, target = one[:n_in].tolist(), other[:n_out].tolist()
+    assert (picked, target) == (sorted(set(picked)), sorted(set(target)))
+    assert not set(picked) & set(target)
+    assert all(0 <= p < n for p in picked + target)
+
+
+def test_every_pair_of_positions_is_drawn_as_often() -> None:
+    """Chi-square over the 15 pairs of 6 positions: 14 degrees of freedom, 36.1 is the 0.1 % point."""
+    state, hits = chance(7), np.zeros((6, 6))
+    one, other, room = np.empty(3, np.int32), np.empty(1, np.int32), np.empty(6, np.int32)
+    for _ in range(15_000):
+        mask_grid(state, 6, 2, 0, one, other, room)
+        hits[one[0], one[1]] += 1
+    pairs = hits[np.triu_indices(6, 1)]
+    assert ((pairs - 1000) ** 2 / 1000).sum() < 36.1
 
 
 @pytest.mark.parametrize("frames", [None, 2, {"tok_rgb@32": 1}])
@@ -137,6 +193,27 @@ def test_alphas_make_a_task(shared_build: Path) -> None:
         assert item["target_mask"].any() == (TRUTH[item["sample_id"]].kind != "audio")
 
 
+def test_a_mixture_draws_one_of_its_concentrations(shared_build: Path) -> None:
+    """Captions to images three times as often as images to captions (4M-21 mixes such tasks)."""
+    alpha: list[Alpha] = [{"caption": 1}, {"tok_rgb@32": 1}]
+    view = MaskedView(8, 8, alpha=alpha, target_alpha=alpha[::-1], weights=[3, 1])
+    tasks = []
+    for epoch in range(20):
+        for item in examples(shared_build, view, epoch=epoch):
+            if TRUTH[item["sample_id"]].kind == "image":
+                [given], [wanted] = (set(item[f"{s}_streams"][item[f"{s}_mask"]].tolist()) for s in ("input", "target"))
+                assert {given, wanted} == {0, 2}
+                tasks.append(given == 2)
+    assert abs(np.mean(tasks) - 0.75) < 4 * (0.75 * 0.25 / len(tasks)) ** 0.5
+
+
+def test_a_stream_has_no_more_than_its_most(shared_build: Path) -> None:
+    for item in examples(shared_build, MaskedView(64, 64, most={"tok_rgb@32": (3, 2), "caption": 4})):
+        for side, places in (("input", {0: 3, 2: 4}), ("target", {0: 2, 2: 4})):
+            for place, most in places.items():
+                assert (item[f"{side}_mask"] & (item[f"{side}_streams"] == place)).sum() <= most
+
+
 def test_all_streams_are_drawn_in_and_out(shared_build: Path) -> None:
     items = examples(shared_build, MaskedView(32, 32))
     for side in ("input", "target"):
@@ -188,6 +265,10 @@ def test_text_without_sentinels_is_masked_by_position(shared_build: Path) -> Non
         (MaskedView(alpha={"tok_rgb": 1}), "it has: tok_rgb@32"),
         (MaskedView(alpha=-1.0), "negative"),
         (MaskedView(alpha={}), "above 0"),
+        (MaskedView(alpha=[]), "mixture of nothing"),
+        (MaskedView(alpha=[1.0, 2.0], weights=[1]), "as many weights"),
+        (MaskedView(alpha=[1.0, 2.0], target_alpha=[1.0, 2.0, 3.0]), "target_alpha 3"),
+        (MaskedView(most={"tok_rgb": 3}), "it has: tok_rgb@32"),
         (MaskedView(frames=0), "below 1"),
         (MaskedView(frames={"caption": 3}), "never cut"),
     ],

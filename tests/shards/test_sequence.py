@@ -11,9 +11,10 @@ from tiny import make_samples
 
 from curate.schema.errors import CurateError
 from curate.shards.commit import read_manifest
+from curate.shards.draw import Draw
 from curate.shards.sequence import BOS, EOS, FlatVocabulary
 from curate.shards.stream import stream
-from curate.shards.views import SequenceView
+from curate.shards.views import SequenceView, Task
 
 TRUTH = {s.sample_id: s for s in make_samples(101)}
 ORDER = ["caption", "tok_audio@16k", "tok_rgb@32"]
@@ -88,11 +89,54 @@ def test_a_batch_is_sequences_end_to_end(shared_build: Path) -> None:
         assert np.array_equal(batch["loss"][part], item["loss"])
 
 
+TASKS = [Task(["caption"], ["tok_rgb@32"]), Task(["tok_rgb@32"], ["caption"], 3.0), Task([], ["tok_audio@16k"])]
+
+
+def test_tasks_are_drawn_of_those_that_a_sample_fits(shared_build: Path) -> None:
+    words = FlatVocabulary.of(read_manifest(shared_build), len(TASKS))
+    drawn = {kind: [0, 0, 0] for kind in ("image", "video", "audio")}
+    for epoch in range(20):
+        for item in stream(shared_build, view=SequenceView(tasks=TASKS), epoch=epoch):
+            sample, tokens, loss = TRUTH[item["sample_id"]], item["tokens"], item["loss"]
+            number = int(tokens[1]) - (words.size - len(TASKS))
+            drawn[sample.kind][number] += 1
+            order = [*TASKS[number].inputs, *TASKS[number].outputs]
+            want = [BOS, int(tokens[1])]
+            for name in order:
+                ids = sample.ids[name]
+                assert ids is not None
+                want += [words.begin[name], *words.flatten(name, ids).tolist(), words.end[name]]
+            assert tokens.tolist() == [*want, EOS]
+            given = sample.ids[TASKS[number].inputs[0]].size + 2 if TASKS[number].inputs else 0  # type: ignore[union-attr]
+            assert not loss[: given + 3].any()
+            assert loss[given + 3 :].all()
+    assert drawn["image"][2] == 0  # an image has no sound
+    assert drawn["audio"][:2] == [0, 0]
+    share = drawn["image"][1] / sum(drawn["image"])
+    assert abs(share - 0.75) < 4 * (0.75 * 0.25 / sum(drawn["image"])) ** 0.5
+
+
+def test_a_sample_that_fits_no_task_teaches_nothing(shared_build: Path) -> None:
+    for item in stream(shared_build, view=SequenceView(tasks=TASKS[2:])):
+        if TRUTH[item["sample_id"]].ids.get("tok_audio@16k") is None:
+            assert (item["tokens"].tolist(), item["loss"].any()) == ([BOS, EOS], False)
+
+
+def test_lengths_of_drawn_tasks_are_known_too(shared_build: Path) -> None:
+    view = SequenceView(tasks=TASKS)
+    items = list(stream(shared_build, view=view, shuffle=False, seed=4, epoch=2))
+    lengths = view.lengths(shared_build, read_manifest(shared_build), draw=Draw(4, 2))
+    assert lengths.tolist() == [len(i["tokens"]) for i in items]
+
+
 @pytest.mark.parametrize(
     ("view", "says"),
     [
         (SequenceView([]), "at least one stream"),
         (SequenceView(["caption", "caption"]), "each once"),
+        (SequenceView(["caption"], tasks=TASKS), "leave order and outputs out"),
+        (SequenceView(tasks=[Task(["caption"], [])]), "needs an output"),
+        (SequenceView(tasks=[Task(["caption"], ["caption"])]), "each once"),
         (SequenceView(["captions"]), "it has: tok_rgb@32"),
         (SequenceView(["caption"], outputs=["tok_rgb@32"]), "not in order"),
     ],

@@ -1,0 +1,75 @@
+"""The order of an epoch: which row stands at each position, a pure function of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import numpy as np
+
+from curate.shards.memory import Ints
+from curate.shards.shuffle import Permutation
+
+Shuffle = bool | Literal["blocks"]
+
+BLOCK_SHARDS = 8
+"""Shards that are shuffled together where `shuffle` is "blocks"."""
+
+
+class Order(Protocol):
+    """Rows of positions: int64 `(n,)`, each in [0, samples), to int64 `(n,)`."""
+
+    def __call__(self, positions: Ints) -> Ints: ...
+
+
+def order_of(shuffle: Shuffle, shard_rows: Sequence[int], key: str) -> Order:
+    """The order of an epoch.
+
+    Args:
+        shuffle: True for a permutation of all rows, "blocks" for one of shards and then of rows within a few of them,
+            False for the stored order.
+        shard_rows: rows of each shard.
+        key: what it is drawn from.
+    """
+    if shuffle == "blocks":
+        return Blocks(shard_rows, key)
+    return Permutation(sum(shard_rows), key) if shuffle else lambda positions: positions
+
+
+class Blocks:
+    """Shards in an order drawn anew, `BLOCK_SHARDS` at a time, and the rows of those in an order of their own.
+
+    What is read lies in a few shards at a time: so shards of a bucket are fetched one after the other, ahead of their
+    use. Each row comes once; a row's neighbours are drawn from its block.
+    """
+
+    def __init__(self, shard_rows: Sequence[int], key: str) -> None:
+        rows = np.array(shard_rows, np.int64)
+        self._key = key
+        self._shards = Permutation(len(rows), f"{key}/shards")(np.arange(len(rows)))
+        self._begins = (np.cumsum(rows) - rows)[self._shards]
+        self._ends = np.cumsum(rows[self._shards])
+        lasts = self._ends[BLOCK_SHARDS - 1 :: BLOCK_SHARDS]
+        self._bounds = np.unique(np.concatenate(([0], lasts, self._ends[-1:])))
+        self._within = lru_cache(4)(self._permutation)
+
+    def __call__(self, positions: Ints) -> Ints:
+        out = np.empty(len(positions), np.int64)
+        block = np.searchsorted(self._bounds, positions, side="right") - 1
+        for number in np.unique(block).tolist():
+            mine = np.flatnonzero(block == number)
+            first = int(self._bounds[number])
+            at = self._within(number)(positions[mine] - first) + first
+            shard = np.searchsorted(self._ends, at, side="right")
+            before = self._ends[shard - 1] * (shard > 0)
+            out[mine] = self._begins[shard] + at - before
+        return out
+
+    def next_shards(self, position: int) -> list[int]:
+        """The shards of the block behind the one that holds a position."""
+        block = int(np.searchsorted(self._bounds, position, side="right"))
+        return self._shards[block * BLOCK_SHARDS : (block + 1) * BLOCK_SHARDS].tolist()
+
+    def _permutation(self, block: int) -> Permutation:
+        return Permutation(int(self._bounds[block + 1] - self._bounds[block]), f"{self._key}/block {block}")
