@@ -2,10 +2,10 @@
 
     python examples/autoregressive.py build/quickstart --out runs/autoregressive
 
-One flat vocabulary and one sequence a sample, in the manner of VideoPoet: `SequenceView` gives the caption first and
-counts the loss of the image, and in turn with it the image first and counts the loss of the caption. Killed at any
-time, the same command goes on, with the same losses. The folder then has loss.png; image.png, an image as its tokens
-give it and as the model makes it of the caption; caption.txt, the caption and what the model makes of the image.
+One flat vocabulary and one sequence a sample, in the manner of VideoPoet: `SequenceView` draws for each sample which of
+two tasks it is to teach, image of caption or caption of image. Killed at any time, the same command goes on, with the
+same losses. The folder then has loss.png; image.png, an image as its tokens give it and as the model makes it of the
+caption; caption.txt, the caption and what the model makes of the image.
 
 An id of an FSQ tokenizer is taken apart into its digits (64,000 = 8 x 8 x 8 x 5 x 5 x 5), so that no table has a row
 for each of them: a softmax over all other ids has one more class, "an id of this stream", and small ones predict its
@@ -29,7 +29,7 @@ from training_loop import first_with, train
 import curate
 from curate.schema.manifest import Manifest
 from curate.shards.commit import read_manifest
-from curate.shards.sequence import BOS, PAD, FlatVocabulary
+from curate.shards.sequence import BOS, PAD, FlatVocabulary, Task
 from curate.tokenizers import zoo
 
 Cache = list[tuple[Tensor, Tensor]]
@@ -65,7 +65,7 @@ class Autoregressive(nn.Module):
 
     def __init__(self, manifest: Manifest, positions: int, width: int = 128, depth: int = 2) -> None:
         super().__init__()
-        self.words = FlatVocabulary.of(manifest)
+        self.words = FlatVocabulary.of(manifest, tasks=2)
         cards = {s.name: manifest.codecs[s.tokenizer] for s in manifest.streams if s.vocabulary}
         fsq = [name for name, card in cards.items() if card.quantiser == "fsq"]
         self.digits = [(self.words.offset[name], list(cards[name].levels or [])) for name in fsq]
@@ -184,7 +184,8 @@ def show(
     words, of = model.words, {s.name: s for s in manifest.streams}
     caption, grid = sample[text], sample[image][:1]
     tokens = {name: words.flatten(name, ids).tolist() for name, ids in ((text, caption), (image, grid))}
-    prompts = {name: [BOS, words.begin[name], *tokens[name], words.end[name]] for name in tokens}
+    tasks = {text: words.size - 2, image: words.size - 1}
+    prompts = {name: [BOS, tasks[name], words.begin[name], *tokens[name], words.end[name]] for name in tokens}
     made = model.go_on([*prompts[text], words.begin[image]], image, grid.size)
     said = model.go_on([*prompts[image], words.begin[text]], text, 32, may_end=True)
     cards = {name: manifest.codecs[of[name].tokenizer] for name in names}
@@ -212,13 +213,11 @@ def main() -> None:
     manifest = read_manifest(args.build)
     image = args.image or next(s.name for s in manifest.streams if s.modality == "image")
     text = next(s.name for s in manifest.streams if s.modality == "text")
-    views = [
-        curate.SequenceView(order, outputs=order[1:], frames={image: 1}) for order in ([text, image], [image, text])
-    ]
-    model = Autoregressive(manifest, max(int(views[0].lengths(args.build, manifest).max()), 2048))
-    streams = [curate.stream(args.build, "train", view=view, batch=2) for view in views]
-    print(f"{streams[0].samples} samples to train on, {sum(p.numel() for p in model.parameters()):,} parameters")
-    losses = train(model, streams, lambda batch: model.loss(*padded(batch)), args.steps, args.out, args.every)
+    view = curate.SequenceView(frames={image: 1}, tasks=[Task([text], [image]), Task([image], [text])])
+    model = Autoregressive(manifest, max(int(view.lengths(args.build, manifest).max()), 2048))
+    tokens = curate.stream(args.build, "train", view=view, batch=4)
+    print(f"{tokens.samples} samples to train on, {sum(p.numel() for p in model.parameters()):,} parameters")
+    losses = train(model, tokens, lambda batch: model.loss(*padded(batch)), args.steps, args.out, args.every)
     print(
         f"loss: {np.nanmean(losses[:20]):.3f} over the first 20 steps, {np.nanmean(losses[-20:]):.3f} over the last 20"
     )

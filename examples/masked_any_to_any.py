@@ -200,7 +200,7 @@ def main() -> None:
     model = AnyToAny(manifest, positions)
     tokens = curate.stream(args.build, "train", view=view, batch=8)
     print(f"{tokens.samples} samples to train on, {sum(p.numel() for p in model.parameters()):,} parameters")
-    losses = train(model, [tokens], lambda batch: model.loss(tensors(batch)), args.steps, args.out, args.every)
+    losses = train(model, tokens, lambda batch: model.loss(tensors(batch)), args.steps, args.out, args.every)
     print(
         f"loss: {np.nanmean(losses[:20]):.3f} over the first 20 steps, {np.nanmean(losses[-20:]):.3f} over the last 20"
     )

@@ -1,7 +1,7 @@
 """What the trainers here share: a loop that goes on where it was killed, and a picture of its loss.
 
-A checkpoint is one file, put in place whole: the model, the optimiser, the losses so far, and where each stream stands,
-which is a few integers. So a run that is killed gives the losses that it would have given.
+A checkpoint is one file, put in place whole: the model, the optimiser, the losses so far, and where the stream
+stands, which is a few integers. So a run that is killed gives the losses that it would have given.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import curate
 from curate.shards.token_stream import TokenStream
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -27,7 +28,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 def train(
     model: nn.Module,
-    streams: Sequence[TokenStream],
+    tokens: TokenStream,
     loss_of: Callable[[dict[str, Any]], Tensor | None],
     steps: int,
     folder: Path,
@@ -36,19 +37,21 @@ def train(
     """Train until so many steps are done, with those of an earlier run in this folder; the loss of each step.
 
     Args:
-        streams: give their batches in turn, epoch after epoch.
+        tokens: gives batches, epoch after epoch.
         loss_of: the loss of a batch; None where nothing is to be predicted.
         every: steps between checkpoints.
     """
+    if not tokens.samples:
+        raise SystemExit("the build has no samples to train on")
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses = load(folder / CHECKPOINT, model, optimiser, streams)
+    losses = load(folder / CHECKPOINT, model, optimiser, tokens)
     if losses:
         print(f"goes on after step {len(losses)}", flush=True)
-    batches = [chain.from_iterable(repeat(one)) for one in streams]
+    batches = chain.from_iterable(repeat(tokens))
     begun = perf_counter()
     while len(losses) < steps:
-        loss = loss_of(next(batches[len(losses) % len(batches)]))
+        loss = loss_of(next(batches))
         if loss is not None:
             optimiser.zero_grad()
             loss.backward()
@@ -56,7 +59,7 @@ def train(
             optimiser.step()
         losses.append(loss.item() if loss is not None else float("nan"))
         if len(losses) % every == 0 or len(losses) == steps:
-            save(folder / CHECKPOINT, model, optimiser, streams, losses)
+            save(folder / CHECKPOINT, model, optimiser, tokens, losses)
             (folder / "losses.json").write_text(json.dumps(losses))
             curve(losses, folder / "loss.png")
             mean = np.nanmean(losses[-every:])
@@ -65,21 +68,19 @@ def train(
 
 
 def save(
-    place: Path, model: nn.Module, optimiser: torch.optim.Optimizer, streams: Sequence[TokenStream], losses: list[float]
+    place: Path, model: nn.Module, optimiser: torch.optim.Optimizer, tokens: TokenStream, losses: list[float]
 ) -> None:
     """Write a checkpoint, whole or not at all; tensors and JSON, no pickle."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": value for name, value in moments.items()}
-    said = {"losses": losses, "streams": [stream.state() for stream in streams]}
+    said = {"losses": losses, "stream": tokens.state()}
     beside = place.with_suffix(".part")
     save_file(tensors, beside, {"said": json.dumps(said)})
     beside.replace(place)
 
 
-def load(
-    place: Path, model: nn.Module, optimiser: torch.optim.Optimizer, streams: Sequence[TokenStream]
-) -> list[float]:
+def load(place: Path, model: nn.Module, optimiser: torch.optim.Optimizer, tokens: TokenStream) -> list[float]:
     """Go to where a checkpoint was written: the losses until then; none where there is no checkpoint."""
     if not place.exists():
         return []
@@ -93,8 +94,7 @@ def load(
             _, number, moment = name.split(".")
             whole["state"].setdefault(int(number), {})[moment] = value
     optimiser.load_state_dict(whole)
-    for stream, state in zip(streams, said["streams"], strict=True):
-        stream.resume(state)
+    tokens.resume(said["stream"])
     losses: list[float] = said["losses"]
     return losses
 
@@ -112,7 +112,5 @@ def curve(losses: list[float], place: Path) -> None:
 
 def first_with(build: Path, split: str, names: Sequence[str]) -> dict[str, Any] | None:
     """The first stored sample that has all of these streams."""
-    import curate
-
     samples = curate.stream(build, split, view=curate.RawView(only=names), shuffle=False)
     return next((s for s in samples if all(s[name] is not None and s[name].size for name in names)), None)

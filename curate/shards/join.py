@@ -13,8 +13,9 @@ from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
 from curate.shards.commit import read_manifest
 from curate.shards.ipc import open_ipc
+from curate.shards.memory import Ints
 from curate.shards.parts import BuildPart, Rowed, absent, union
-from curate.shards.rows import Ints, Ragged, Rows
+from curate.shards.rows import Ragged, Rows
 from curate.shards.schema import StreamSpec, streams_of
 from curate.storage import Store
 
@@ -92,7 +93,10 @@ class Joined:
             )
         self._partner = np.where(at >= 0, numbers[at], -1) if len(numbers) else at
         self._rows = np.flatnonzero(at >= 0) if self.missing and miss == "skip" else None
-        self.samples = left.samples if self._rows is None else len(self._rows)
+        self.samples, self.shard_rows = left.samples, left.shard_rows
+        if self._rows is not None:
+            ends = np.searchsorted(self._rows, np.cumsum([0, *left.shard_rows]))
+            self.samples, self.shard_rows = len(self._rows), np.diff(ends).tolist()
         self.row_bytes = left.row_bytes + max((part.row_bytes for part in self._right), default=0)
         self.digest = digest_of_rows([left.digest, *(part.digest for part in self._right), miss, *names])
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from curate.schema.errors import CurateError
+from curate.shards.epoch import Shuffle
 from curate.shards.mixture import Mixture
 from curate.shards.parts import BuildPart, Part
 from curate.shards.schedule import FINEST
+from curate.shards.token_stream import Tail
 from curate.shards.views import RawView, View
 from curate.storage import Store
 
@@ -26,13 +28,14 @@ def mix(
     temperature: float | None = None,
     caps: int | Mapping[str, int] | None = None,
     on_end: Literal["repeat", "stop"] = "repeat",
-    tail: Literal["uneven", "drop"] = "uneven",
     seed: int = 0,
     epoch: int = 0,
-    shuffle: bool = True,
+    shuffle: Shuffle = True,
     rank: int = 0,
     world: int = 1,
     batch: int | None = None,
+    tail: Tail = "uneven",
+    tensors: bool = False,
 ) -> Mixture:
     """Stream several builds into a trainer, as one.
 
@@ -57,9 +60,8 @@ def mix(
         caps: most samples of a part in one of its epochs, of all or by name: each epoch has others, drawn anew.
         on_end: what happens where a part has no more samples. `repeat`: its next epoch begins, and the mixture never
             ends. `stop`: the mixture's epoch ends before the first sample that would come a second time.
-        tail: at the end of an epoch (`stop`), `uneven` gives some ranks a sample more than others; `drop` leaves out
-            what does not fill a batch on every rank.
-        seed, epoch, shuffle, rank, world, batch: as of `curate.stream`.
+        seed, epoch, shuffle, rank, world, batch, tail, tensors: as of `curate.stream`; a mixture that never ends has no
+            tail.
 
     Raises:
         CurateError: what `curate.stream` raises; weights for some parts only, or beside a temperature; a part without
@@ -76,19 +78,22 @@ def mix(
         from curate.shards.torch_mixture import TorchMixture
 
         kind = TorchMixture
+    elif tensors:
+        raise CurateError("there is no torch to make tensors with", "pip install torch, or leave tensors out")
+    options = {"tensors": True} if tensors else {}
     return kind(
         found,
         weights,
         sizes,
         view=RawView() if view is None else view,
         on_end=on_end,
-        tail=tail,
         seed=seed,
         epoch=epoch,
         shuffle=shuffle,
         rank=rank,
         world=world,
         batch=batch,
+        **{"tail": tail, **options},
     )
 
 

@@ -1,14 +1,15 @@
 """Several builds as one stream; the way in is `curate.mix`. Its place is two integers, as that of one build.
 
 The part that position p is of, and how often it came before, are arithmetic (`Schedule`), and so is which of its
-samples that is: number c of a part of n is in its epoch c // n, at position c % n of that epoch's `Permutation`.
+samples that is: number c of a part of n is in its epoch c // n, at position c % n of that epoch's order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -16,13 +17,14 @@ from curate.decide.keys import mix
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
 from curate.shards.draw import Draw
+from curate.shards.epoch import Order, Shuffle, order_of
+from curate.shards.memory import Ints
 from curate.shards.parts import Part, Rowed, absent, union
 from curate.shards.place import Place
-from curate.shards.rows import Ints, Ragged, Rows
+from curate.shards.rows import Ragged, Rows
 from curate.shards.schedule import Schedule, whole_weights
 from curate.shards.schema import streams_of
-from curate.shards.shuffle import Permutation
-from curate.shards.token_stream import LOOK_AHEAD
+from curate.shards.token_stream import LOOK_AHEAD, Tail
 from curate.shards.views import View
 
 _LOOK_AHEAD_BYTES = 64 << 20
@@ -61,10 +63,10 @@ class Mixture(Place):
         *,
         view: View,
         on_end: Literal["repeat", "stop"],
-        tail: Literal["uneven", "drop"],
+        tail: Tail,
         seed: int,
         epoch: int,
-        shuffle: bool,
+        shuffle: Shuffle,
         rank: int,
         world: int,
         batch: int | None,
@@ -75,6 +77,11 @@ class Mixture(Place):
             raise CurateError(f"a batch of {batch} samples")
         if epoch < 0:
             raise CurateError(f"epoch {epoch}: the first one is 0")
+        if shuffle not in (True, False, "blocks"):
+            raise CurateError(f"shuffle={shuffle!r}", 'it is True, False or "blocks"')
+        for name, value, known in (("tail", tail, get_args(Tail)), ("on_end", on_end, ("repeat", "stop"))):
+            if value not in known:
+                raise CurateError(f"{name}={value!r}", f"it is one of {', '.join(known)}")
         super().__init__(epoch)
         self.parts = dict(parts)
         self._sizes = list(sizes)
@@ -83,7 +90,8 @@ class Mixture(Place):
         self.manifest = union([part.manifest for part in parts.values()])
         self._view = view.bind(self.manifest)
         self._specs = [s for s in streams_of(self.manifest) if s.name in self._view.streams]
-        self._seed, self._shuffle, self._tail = seed, shuffle, tail
+        self._shuffle: Shuffle = shuffle
+        self._seed, self._tail = seed, tail
         self._rank, self._world, self._batch = rank, world, batch
         self._length = _ENDLESS
         if on_end == "stop":
@@ -109,17 +117,19 @@ class Mixture(Place):
         epoch, start = self._begin()
         left, size = self._left(start), self._batch or 1
         items = range(worker, -(-left // size), workers)
+        orders = lru_cache(2 * len(self.parts))(self._order)
         for block in _blocks(items, max(1, self._look_ahead // size)):
             # Item k holds this rank's samples k * size to (k + 1) * size; sample j is in round j of all ranks.
             mine = np.concatenate([np.arange(k * size, min((k + 1) * size, left)) for k in block])
-            gathered = self._gather(epoch, self._position(start + mine * self._world))
+            positions = self._position(start + mine * self._world) % self._length  # repeated: from the beginning
+            gathered = self._gather(epoch, positions, orders)
             for k in block:
                 first = (k - block[0]) // workers * size
                 self._move(epoch, start + (k + 1) * size * self._world)
                 if self._batch is None:
-                    yield self._sample(gathered, first)
+                    yield self._given(self._sample(gathered, first))
                 else:
-                    yield self._join(gathered, first, min(first + size, len(mine)))
+                    yield self._given(self._join(gathered, first, min(first + size, len(mine))))
         self._end(epoch)
 
     def state(self, items: int | None = None) -> dict[str, int]:
@@ -140,7 +150,7 @@ class Mixture(Place):
             "epoch": epoch,
             "index": index,
             "seed": self._seed,
-            "shuffle": int(self._shuffle),
+            "shuffle": 2 if self._shuffle == "blocks" else int(self._shuffle),
             "mixture": self._print,
         }
 
@@ -185,28 +195,38 @@ class Mixture(Place):
 
     def _left(self, index: int) -> int:
         """Samples that are left of an epoch for this rank."""
-        rounds, rest = divmod(self._length - index, self._world)
-        if self._tail == "drop" and self._length != _ENDLESS:
-            return max(0, rounds // (self._batch or 1) * (self._batch or 1))
+        left, step = self._length - index, (self._batch or 1) * self._world
+        if self._tail == "drop":
+            left -= left % step
+        elif self._tail == "repeat":
+            left += -left % step
+        rounds, rest = divmod(left, self._world)
         last = self._position(np.array([index + rounds * self._world]))
-        return max(0, rounds + int(last[0] < self._length) if rest else rounds)
+        return rounds + int(rest > 0 and last[0] < self._length)
 
-    def _gather(self, epoch: int, positions: Ints) -> list[_Gathered]:
-        """The samples at some positions, which ascend: for each part those that are of it, in order."""
+    def _given(self, item: dict[str, Any]) -> dict[str, Any]:
+        """An item as it is given out."""
+        return item
+
+    def _order(self, part: int, epoch: int) -> Order:
+        """The order of a part in one of its epochs: that of `TokenStream`."""
+        one = list(self.parts.values())[part]
+        return order_of(self._shuffle, one.shard_rows, f"{self._seed}/{epoch}/{one.split}")
+
+    def _gather(self, epoch: int, positions: Ints, orders: Callable[[int, int], Order]) -> list[_Gathered]:
+        """The samples at some positions: for each part those that are of it, in order."""
         if self._readers is None:
             self._readers = [part.open(self._view.streams) for part in self.parts.values()]
         of, number = self._schedule(positions)
         out = []
-        for i, (part, reader) in enumerate(zip(self.parts.values(), self._readers, strict=True)):
+        for i, reader in enumerate(self._readers):
             places = np.flatnonzero(of == i)
             epochs, at = np.divmod(number[places], self._sizes[i])
             epochs += epoch
-            index = at
-            if self._shuffle:
-                index = np.empty_like(at)
-                for one in np.unique(epochs).tolist():
-                    here = epochs == one
-                    index[here] = Permutation(part.samples, f"{self._seed}/{one}/{part.split}")(at[here])
+            index = np.empty_like(at)
+            for one in np.unique(epochs).tolist():
+                here = epochs == one
+                index[here] = orders(i, one)(at[here])
             rows = reader.take(index)
             lacking = {s.name: absent(s, len(rows)) for s in self._specs if s.name not in rows.streams}
             out.append(_Gathered(places, epochs, Rows(rows.keys, {**rows.streams, **lacking})))

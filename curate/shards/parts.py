@@ -18,8 +18,9 @@ from curate.schema.ids import digest_of_rows
 from curate.schema.manifest import Manifest
 from curate.shards.commit import read_manifest
 from curate.shards.lists import files_below
+from curate.shards.memory import Ints
 from curate.shards.reader import Reader, find_split
-from curate.shards.rows import Ints, Ragged, Rows
+from curate.shards.rows import Ragged, Rows
 from curate.shards.schema import StreamSpec, streams_of
 from curate.storage import Store, open_store
 
@@ -40,6 +41,7 @@ class Part(Protocol):
         split: the split that its order is drawn for.
         manifest: says its streams and their codecs.
         samples: how many it has; rows are 0 to samples - 1.
+        shard_rows: how many of them lie in each of its shards, one after the other.
         row_bytes: of a sample in its files, in the mean.
         digest: 32 hex digits that change with any of its shards.
     """
@@ -48,6 +50,7 @@ class Part(Protocol):
     split: str
     manifest: Manifest
     samples: int
+    shard_rows: list[int]
     row_bytes: int
     digest: str
 
@@ -73,7 +76,7 @@ class BuildPart:
         self.split = split
         self.name = str(build) if split == "train" else f"{build} {split}"
         self.entry = find_split(self.manifest, split)
-        self.samples = self.entry.samples
+        self.samples, self.shard_rows = self.entry.samples, self.entry.shard_rows
         files = {f.path: f for f in files_below(self.build, self.manifest, f"tokens/{split}/")}
         if lost := [path for path in self.entry.shards if path not in files]:
             raise CurateError(f"{self.build}: the build lists no file {lost[0]}", "check it: curate verify")

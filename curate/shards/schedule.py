@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.decide.keys import mix
-from curate.shards.rows import Ints
+from curate.shards.memory import Ints
 
 FINEST = 1 << 16
 """Most positions of a round; weights that do not fit are rounded to this many parts."""

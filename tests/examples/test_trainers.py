@@ -38,7 +38,7 @@ def test_the_loop_goes_on_where_its_checkpoint_was_written(
             ids = torch.from_numpy(batch["input_ids"]).float() / 256
             return (model(ids) - ids.mean()).square().mean()
 
-        return train(model, [tokens], loss_of, steps, tmp_path / out, every=3)
+        return train(model, tokens, loss_of, steps, tmp_path / out, every=3)
 
     whole = run("whole", 10)
     assert whole[-1] < whole[0]

@@ -55,12 +55,13 @@ def taken(items: Any, count: int | None = None) -> list[tuple[int, str]]:
     return out
 
 
-def test_each_part_comes_in_its_own_order_epoch_after_epoch(builds: dict[str, Path]) -> None:
-    got = taken(mixture(builds, seed=4), 300)
+@pytest.mark.parametrize("shuffle", [True, False, "blocks"])
+def test_each_part_comes_in_its_own_order_epoch_after_epoch(builds: dict[str, Path], shuffle: Any) -> None:
+    got = taken(mixture(builds, seed=4, shuffle=shuffle), 300)
     assert Counter(part for part, _ in got) == {0: 150, 1: 60, 2: 90}
     for number, (name, build) in enumerate(builds.items()):
         mine = [sample for part, sample in got if part == number]
-        epochs = (stream(build, view=RawView(only=[]), seed=4, epoch=e) for e in range(20))
+        epochs = (stream(build, view=RawView(only=[]), seed=4, epoch=e, shuffle=shuffle) for e in range(20))
         alone = [item["sample_id"] for tokens in epochs for item in tokens]
         assert mine == alone[: len(mine)], name
 
@@ -136,7 +137,7 @@ def test_stops_and_other_numbers_of_ranks_lose_nothing(
     assert Counter(seen) == Counter(whole)  # no sample too often, none missing
 
 
-@pytest.mark.parametrize("tail", ["uneven", "drop"])
+@pytest.mark.parametrize("tail", ["uneven", "drop", "repeat"])
 def test_it_stops_before_a_sample_would_come_again(builds: dict[str, Path], tail: Any) -> None:
     whole = taken(mixture(builds, on_end="stop"))
     assert max(Counter(whole).values()) == 1
@@ -151,6 +152,9 @@ def test_it_stops_before_a_sample_would_come_again(builds: dict[str, Path], tail
     assert all(tokens.state()["epoch"] == 1 for tokens in ranks)
     if tail == "drop":
         assert [len(one) for one in items] == [len(whole) // 6 * 2] * 3
+    elif tail == "repeat":
+        assert [len(one) for one in items] == [-(-len(whole) // 6) * 2] * 3
+        assert {*itertools.chain(*items)} == set(whole)
     else:
         assert sorted(itertools.chain(*items)) == sorted(whole)
     second = taken(ranks[0], 1)
@@ -168,6 +172,14 @@ def test_a_loader_gives_the_same_batches_for_any_number_of_workers(builds: dict[
     assert begun + [taken([b]) for b in loader] == want
     second = [taken([b]) for b in mixture(builds, MaskedView(16, 16), batch=4, on_end="stop", epoch=1)]
     assert [taken([b]) for b in loader] == second
+
+
+def test_tensors_are_what_arrays_are(builds: dict[str, Path]) -> None:
+    (one,), (other,) = (
+        itertools.islice(mixture(builds, MaskedView(16, 16), batch=9, tensors=t), 1) for t in (False, True)
+    )
+    assert other["source"].tolist() == one["source"].tolist()
+    assert np.array_equal(other["input_ids"].numpy(), one["input_ids"])
 
 
 def test_ranks_see_all_parts(builds: dict[str, Path]) -> None:
@@ -212,6 +224,7 @@ class TestRefused:
             ({"caps": {"al": 3}}, "there is no part 'al'"),
             ({"caps": 0}, "0 is below 1"),
             ({"rank": 1}, "rank 1 of 1"),
+            ({"on_end": "end"}, "one of repeat, stop"),
             ({"view": RawView(only=["tok_depth"])}, "it has: tok_rgb@32"),
         ],
     )
