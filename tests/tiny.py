@@ -145,6 +145,7 @@ def finish(
     shard_samples: int = 16,
     splits: Mapping[str, float] | None = None,
     seed: int = 3,
+    compression: Literal["none", "zstd"] = "none",
     extra: list[tuple[str, int]] | None = None,
     streams: Sequence[StreamSpec] = STREAMS,
     cards: Mapping[str, CodecCard] = CARDS,
@@ -152,7 +153,7 @@ def finish(
     """Write a whole build of `samples`, which come in partitions of `partition` samples."""
     shares = splits or {"train": 0.75, "held": 0.25}
     store = Folder(build)
-    pack = Pack(shard_samples=shard_samples, splits=dict(shares), order=order)
+    pack = Pack(shard_samples=shard_samples, splits=dict(shares), order=order, compression=compression)
     partitions = tokenized(store, samples, partition, streams)
     plans, shards = packed(store, partitions, pack, tasks, streams, seed)
     store.remove(path for one in partitions for paths in one.fragments.values() for path in paths)

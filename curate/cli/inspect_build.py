@@ -87,11 +87,17 @@ def stream(
         bool, typer.Option("--bench", help="Measure reading beside a raw memory-mapped read of the same files.")
     ] = False,
     seconds: Annotated[float, typer.Option(help="With --bench: how long.")] = 5.0,
+    step_ms: Annotated[
+        float | None,
+        typer.Option(help="With --bench: milliseconds of a training step; says how long it would wait for batches."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="With --bench: samples of a batch.")] = 256,
     count: Annotated[int, typer.Option("--count", "-n", help="Without --bench: samples to print.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
     view: Annotated[
         str, typer.Option(help="What a sample looks like: `raw`, or package.module:View of your own.")
     ] = "raw",
+    as_json: Json = False,
 ) -> None:
     """Read samples as a trainer would: print some, or measure.
 
@@ -101,14 +107,15 @@ def stream(
 
         curate stream build/quickstart --view my_package.views:Pairs
 
-        curate stream build/quickstart --bench
+        curate stream build/quickstart --bench --step-ms 50
 
     In a trainer: `for sample in curate.stream("build/quickstart", split="train"): ...`
     """
     if bench:
         from curate.cli.stream_speed import stream_speed
 
-        typer.echo(json.dumps(stream_speed(build, seconds), indent=1))
+        figures = stream_speed(build, seconds, split, batch, step_ms)
+        typer.echo(json.dumps(figures, indent=1) if as_json else _bench_text(figures))
         return
     import curate
     from curate.shards.views import view_of
@@ -117,6 +124,26 @@ def stream(
         if i >= count:
             break
         typer.echo(json.dumps({k: _brief(v) for k, v in sample.items()}))
+
+
+_RATES = {"samples_per_s": "samples/s", "tokens_per_s": "tokens/s", "mb_per_s": "MB/s"}
+
+
+def _bench_text(of: dict[str, float]) -> str:
+    rates = (f"{of[name]:,.0f} {said}" for name, said in _RATES.items())
+    lines = [
+        f"{', '.join(rates)}, shuffled",
+        f"{of['ratio']:.2f} of the {of['raw_samples_per_s']:,.0f} samples/s of a raw memory-mapped gather here; "
+        f"from start to end the files are read at {of['sequential_mb_per_s']:,.0f} MB/s",
+        f"a batch of {of['batch']} takes {of['batch_ms']:.2f} ms: a step that takes longer need not wait for a "
+        "DataLoader with one worker",
+    ]
+    if "step_ms" in of:
+        lines.append(
+            f"at {of['step_ms']:g} ms a step a trainer waits {of['wait_worker']:.1%} of its time with one worker, "
+            f"{of['wait_alone']:.1%} where it makes batches itself"
+        )
+    return "\n".join(lines)
 
 
 def _brief(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,7 +23,11 @@ _TURNS = 6
 
 
 def stream_speed(
-    build: Store | Path | str, seconds: float = 5.0, split: str = "train", batch: int = 256
+    build: Store | Path | str,
+    seconds: float = 5.0,
+    split: str = "train",
+    batch: int = 256,
+    step_ms: float | None = None,
 ) -> dict[str, float]:
     """Time shuffled `RawView` batches and, in turn with them, two raw memory-mapped reads of the same shards.
 
@@ -34,14 +38,21 @@ def stream_speed(
     One thread, warm page cache, wall clock; of several turns the fastest counts, as other work on the machine can only
     slow one down.
 
+    Args:
+        step_ms: milliseconds of a training step, for the two shares of time that a trainer would wait.
+
     Returns:
-        samples_per_s, mb_per_s (ids and offsets handed out), raw_samples_per_s, raw_mb_per_s (shuffled),
-        sequential_samples_per_s, sequential_mb_per_s, ratio (of samples_per_s to raw_samples_per_s), samples (of the
-        split), batch. A MB is 10^6 bytes.
+        samples_per_s, tokens_per_s (ids), mb_per_s (ids and offsets handed out), batch_ms (to make one, in the mean),
+        raw_samples_per_s, raw_mb_per_s (shuffled), sequential_samples_per_s, sequential_mb_per_s, ratio (of
+        samples_per_s to raw_samples_per_s), samples (of the split), batch. A MB is 10^6 bytes. With `step_ms` that,
+        wait_alone (0 to 1: the share of time that a trainer waits which makes batches itself) and wait_worker (whose
+        DataLoader has one worker).
 
     Raises:
-        CurateError: no finished build, no such split, or one without samples.
+        CurateError: no finished build, no such split, or one without samples; a step of no time.
     """
+    if step_ms is not None and not step_ms > 0:
+        raise CurateError(f"a step of {step_ms} ms")
     build = open_store(build)
     manifest = read_manifest(build)
     entry = find_split(manifest, split)
@@ -62,7 +73,52 @@ def stream_speed(
     figures: dict[str, float] = {}
     for name in reversed(ways):
         figures[f"{name}samples_per_s"], figures[f"{name}mb_per_s"] = best[name]
-    return figures | {"ratio": best[""][0] / best["raw_"][0], "samples": entry.samples, "batch": batch}
+    figures |= {"ratio": best[""][0] / best["raw_"][0], "samples": entry.samples, "batch": batch}
+    times, per_sample = _batches(tokens, seconds / _TURNS)
+    figures |= {"tokens_per_s": figures["samples_per_s"] * per_sample, "batch_ms": 1e3 * sum(times) / len(times)}
+    if step_ms is not None:
+        figures |= {"step_ms": step_ms, "wait_alone": wait_alone(times, step_ms / 1e3)}
+        figures |= {"wait_worker": wait_worker(times, step_ms / 1e3)}
+    return figures
+
+
+def wait_alone(times: Sequence[float], step: float) -> float:
+    """The share of time, 0 to 1, that a trainer waits which makes its batches itself: nothing is made meanwhile.
+
+    Args:
+        times: seconds that each batch takes.
+        step: seconds of a training step.
+    """
+    return sum(times) / (sum(times) + step * len(times))
+
+
+def wait_worker(times: Sequence[float], step: float, ahead: int = 2) -> float:
+    """The same where a process of its own makes batches, at most `ahead` more than were taken (torch's default).
+
+    The first batch is not counted, as an epoch has many.
+    """
+    made, taken = [0.0], [0.0]
+    waited = 0.0
+    for i, needed in enumerate(times[1:], start=1):
+        made.append(max(made[-1], taken[i - ahead - 1] if i > ahead else 0.0) + needed)
+        ready = taken[-1] + step
+        waited += max(0.0, made[-1] - ready)
+        taken.append(max(ready, made[-1]))
+    return waited / taken[-1] if taken[-1] else 0.0
+
+
+def _batches(tokens: TokenStream, seconds: float) -> tuple[list[float], float]:
+    """Seconds of each batch of whole epochs, and tokens of a sample in the mean."""
+    times, samples, ids = list[float](), 0, 0
+    begun = perf_counter()
+    while perf_counter() - begun < seconds or len(times) < 2:
+        last = perf_counter()
+        for item in tokens:
+            times.append(perf_counter() - last)
+            samples += len(item["sample_id"])
+            ids += sum(v.values.size for v in item.values() if isinstance(v, Ragged))
+            last = perf_counter()
+    return times, ids / samples
 
 
 def _rates(way: Callable[[], Iterator[tuple[int, float]]], seconds: float) -> tuple[float, float]:

@@ -527,6 +527,11 @@ class Pack(_Part):
         description="hash: an order drawn from the seed, shards are ranges of it. partition: as partitions come, for "
         "those who shuffle while streaming; packing then reads each partition once",
     )
+    compression: Literal["none", "zstd"] = Field(
+        "none",
+        description="of shards. none: they are mapped into memory and read where they lie. zstd: fewer bytes over a "
+        "network; whoever reads such a shard unpacks it first",
+    )
     splits: dict[Name, float] = Field(
         {"train": 1.0}, description="share of each split; all samples of one record go to one"
     )

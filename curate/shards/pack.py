@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -126,7 +127,7 @@ def pack_range(
         want = min(task.shard_samples, task.rows[split] - number * task.shard_samples)
         if task.order == "partition" and stop - start != want:
             raise changed(f"shard {number} of {split} has {stop - start} rows, {want} were counted")
-        results.append(_write_shard(build, split, number, rows, order[start:stop], streams))
+        results.append(_write_shard(build, split, number, rows, order[start:stop], streams, task.compression))
     return results
 
 
@@ -206,13 +207,20 @@ def _no_sample_twice(rows: KeptRows, order: Ints) -> None:
 
 
 def _write_shard(
-    build: Store, split: str, number: int, rows: KeptRows, order: Ints, streams: Sequence[StreamSpec]
+    build: Store,
+    split: str,
+    number: int,
+    rows: KeptRows,
+    order: Ints,
+    streams: Sequence[StreamSpec],
+    compression: Literal["none", "zstd"],
 ) -> ShardResult:
     schema = shard_schema(streams)
     ids, samples = dict.fromkeys((s.name for s in streams), 0), dict.fromkeys((s.name for s in streams), 0)
     frames = {s.name: FrameCounts() for s in streams if s.clock is not None}
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
+    with pa.ipc.new_file(sink, schema, options=options) as writer:
         for start in range(0, len(order), BATCH_ROWS):
             index = order[start : start + BATCH_ROWS]
             keys = rows.keys.take(pa.array(index)).combine_chunks()

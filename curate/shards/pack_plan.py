@@ -28,6 +28,7 @@ class PackTask:
         partitions: the range of partitions that may hold its rows.
         before: rows of each split in the partitions before that range.
         rows: of each split in the whole build.
+        compression: as in the recipe.
     """
 
     order: Literal["hash", "partition"]
@@ -38,6 +39,7 @@ class PackTask:
     partitions: range
     before: Mapping[str, int]
     rows: Mapping[str, int]
+    compression: Literal["none", "zstd"] = "none"
 
 
 def plan_pack(
@@ -69,7 +71,19 @@ def plan_pack(
         if pack.order == "partition":
             partitions = _holding(ends, [mine[name] for name in names], pack.shard_samples)
         before = dict(zip(names, ends[partitions.start].tolist(), strict=True))
-        plans.append(PackTask(pack.order, pack.splits, shards, mine, pack.shard_samples, partitions, before, rows))
+        plans.append(
+            PackTask(
+                pack.order,
+                pack.splits,
+                shards,
+                mine,
+                pack.shard_samples,
+                partitions,
+                before,
+                rows,
+                pack.compression,
+            )
+        )
     return plans
 
 

@@ -187,5 +187,5 @@ def test_stream_command_prints_and_measures(quickstart: Path, project: Project) 
     lines = project.curate("stream", quickstart, "--count", 3).stdout.splitlines()
     assert len(lines) == 3
     assert all("sample_id" in json.loads(line) for line in lines)
-    measured = json.loads(project.curate("stream", quickstart, "--bench", "--seconds", 0.5).stdout)
+    measured = json.loads(project.curate("stream", quickstart, "--bench", "--seconds", 0.5, "--json").stdout)
     assert measured["samples_per_s"] > 0

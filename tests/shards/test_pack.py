@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -262,6 +263,32 @@ def test_more_than_one_record_batch(tmp_path: Path) -> None:
     truth = {s.sample_id: s.ids["n"] for s in samples}
     want = [None if (v := truth[i]) is None else v.tolist() for i in table.column("sample_id").to_pylist()]
     assert table.column("n").to_pylist() == want
+
+
+def test_compressed_shards_are_smaller_and_read_as_others_are(tiny_build: TinyBuild) -> None:
+    plain = tiny_build(300, "plain", shard_samples=100)
+    packed = [tiny_build(300, f"zstd-{i}", shard_samples=100, compression="zstd", tasks=i + 1) for i in range(2)]
+    assert files_of(packed[0]) == files_of(packed[1])
+    assert sum(map(len, files_of(packed[0]).values())) < 0.9 * sum(map(len, files_of(plain).values()))
+    shards = [[build / path for path in read_manifest(build).splits[0].shards] for build in (plain, packed[0])]
+    for one, other in zip(*shards, strict=True):
+        assert open_ipc(one) == open_ipc(other)
+
+
+def test_a_compressed_shard_that_cannot_be_unpacked(
+    tiny_build: TinyBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = tiny_build(40, compression="zstd")
+    shard = build / read_manifest(build).splits[0].shards[0]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(CurateError, match=r"cannot be unpacked in .*nowhere.*\n.*TMPDIR"):
+        open_ipc(shard)
+    monkeypatch.undo()
+    raw = bytearray(shard.read_bytes())
+    raw[len(raw) // 3 : len(raw) // 2] = bytes(len(raw) // 2 - len(raw) // 3)
+    shard.write_bytes(raw)
+    with pytest.raises(CurateError, match="not a whole Arrow IPC file"):
+        open_ipc(shard)
 
 
 def test_a_shard_says_what_it_holds(tiny_build: TinyBuild) -> None:

@@ -1,6 +1,10 @@
-"""Train a tiny masked any-to-any transformer on a build, in the manner of 4M, on a CPU in about two minutes.
+"""Train a tiny masked any-to-any transformer on a build, in the manner of 4M, on a CPU in some minutes.
 
-    python examples/train_any_to_any.py build/quickstart --picture reconstruction.png
+    python examples/masked_any_to_any.py build/quickstart --out runs/masked
+
+Killed at any time, the same command goes on, with the same losses. The folder then has loss.png; image.png, an image
+as its tokens give it and as the model makes it of the caption; caption.txt, the caption and what the model makes of the
+image.
 
 An encoder sees a random part of a sample's tokens, of all streams mixed; a decoder predicts another random part. Grids
 are predicted in parallel, text token by token, each stream attending to itself (Mizrahi et al. 2023, section 3). An id
@@ -11,20 +15,19 @@ embedding, and a small softmax for each digit predicts it. A few hundred samples
 from __future__ import annotations
 
 import argparse
-import sys
-from itertools import chain, repeat
 from math import prod
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from training_loop import first_with, train
 
 import curate
-from curate.schema.manifest import Manifest
+from curate.schema.manifest import Manifest, StreamEntry
 from curate.shards.commit import read_manifest
 from curate.tokenizers import zoo
 
@@ -93,10 +96,10 @@ class AnyToAny(nn.Module):
         blind &= ~torch.eye(blind.shape[1], dtype=torch.bool)
         return self.decoder(queries, memory, blind.repeat_interleave(4, 0), memory_key_padding_mask=hidden)
 
-    def losses(self, batch: Batch) -> tuple[Tensor, dict[int, float]]:
-        """Mean over all target tokens, and over those of each stream."""
+    def loss(self, batch: Batch) -> Tensor | None:
+        """Mean over all target tokens; None where there are none."""
         known = self(batch)
-        total, count, each = torch.zeros(()), 0, {}
+        total, count = torch.zeros(()), 0
         for number, head in enumerate(self.heads):
             here = batch["target_mask"] & (batch["target_streams"] == number)
             if not here.any():
@@ -104,10 +107,10 @@ class AnyToAny(nn.Module):
             parts = head(known[here]).split(self.radices[number], dim=-1)
             digits = self.digits(number, batch["target_ids"][here])
             lost = sum(functional.cross_entropy(p, d, reduction="sum") for p, d in zip(parts, digits, strict=True))
-            each[number] = lost.item() / int(here.sum())
             total, count = total + lost, count + int(here.sum())
-        return total / max(count, 1), each
+        return total / count if count else None
 
+    @torch.no_grad()
     def predict(self, batch: Batch, stream: int) -> Tensor:
         """The likeliest id of each target, all of which are of `stream`."""
         parts = self.heads[stream](self(batch)).split(self.radices[stream], dim=-1)
@@ -117,86 +120,93 @@ class AnyToAny(nn.Module):
         return ids
 
 
-def tensors(batch: dict[str, np.ndarray]) -> Batch:
+def tensors(batch: dict[str, Any]) -> Batch:
     return {k: torch.from_numpy(v) for k, v in batch.items() if k != "sample_id"}
 
 
-def picture(
-    model: AnyToAny, build: Path, manifest: Manifest, split: str, place: Path, tokenizer_folder: str = ""
-) -> bool:
-    """Decoded side by side: the original tokens, the half that the model was shown, and what it made of the rest."""
-    number = next((i for i, s in enumerate(manifest.streams) if s.modality == "image"), None)
-    if number is None:
-        return False
-    entry = manifest.streams[number]
-    for sample in curate.stream(build, split, view=curate.RawView(only=[entry.name]), shuffle=False):
-        if sample[entry.name] is not None:
-            break
-    else:
-        return False
-    grid = sample[entry.name][:1].astype(np.int64)
-    shuffled = np.random.default_rng(0).permutation(grid.size)
-    shown, hidden = np.sort(shuffled[: grid.size // 2]), np.sort(shuffled[grid.size // 2 :])
+def one(inputs: list[tuple[int, Any, Any]], targets: list[tuple[int, Any, Any]]) -> Batch:
+    """A batch of one sample, from (stream, positions, ids) of what is given and of what is asked for."""
     batch = {}
-    for side, at in (("input", shown), ("target", hidden)):
-        fields = {"ids": grid.reshape(-1)[at], "positions": at, "streams": np.full(len(at), number)}
-        batch |= {f"{side}_{k}": v[None] for k, v in fields.items()} | {f"{side}_mask": np.ones((1, len(at)), bool)}
-    with torch.no_grad():
-        guess = model.predict(tensors(batch), number)
-    filled = grid.copy().reshape(-1)
-    filled[hidden] = guess[0].numpy()
-    tokenizer = zoo.of_card(manifest.codecs[entry.tokenizer], tokenizer_folder)
-    one, other = (tokenizer.decode([g.reshape(grid.shape).astype(entry.dtype)])[0][0] for g in (grid, filled))
-    visible = np.isin(np.arange(grid.size), shown).reshape(grid.shape[1:])
-    cells = np.kron(visible, np.ones((one.shape[0] // visible.shape[0], one.shape[1] // visible.shape[1]), bool))
-    middle = np.where(cells[..., None], one, np.uint8(128))
-    Image.fromarray(np.concatenate([one, middle, other], axis=1)).save(place)
-    return True
+    for side, parts in (("input", inputs), ("target", targets)):
+        batch[f"{side}_streams"] = np.concatenate([np.full(len(ids), stream) for stream, _, ids in parts])
+        batch[f"{side}_positions"] = np.concatenate([at for _, at, _ in parts]).astype(np.int64)
+        batch[f"{side}_ids"] = np.concatenate([ids for _, _, ids in parts]).astype(np.int64)
+        batch[f"{side}_mask"] = np.ones(len(batch[f"{side}_ids"]), bool)
+    return {name: torch.from_numpy(value)[None] for name, value in batch.items()}
 
 
-def main() -> int:
+def image_of(model: AnyToAny, caption: Any, text: int, image: int, size: int, rounds: int = 8) -> Any:
+    """Ids `(size,)` of an image from those of a caption: places drawn at random, an eighth at a time (MaskGIT)."""
+    given = [(text, np.arange(len(caption)), caption)]
+    ids = np.zeros(size, np.int64)
+    for places in np.array_split(np.random.default_rng(0).permutation(size), rounds):
+        ids[places] = model.predict(one(given, [(image, places, np.zeros(len(places)))]), image)[0].numpy()
+        given.append((image, places, ids[places]))
+    return ids
+
+
+def caption_of(model: AnyToAny, grid: Any, text: int, image: int, special: dict[str, int], longest: int = 32) -> Any:
+    """Ids of a caption from those of an image, one after the other: what stands where `[S_0]` hides all of a text."""
+    places = np.sort(np.random.default_rng(0).permutation(grid.size)[:TOKENS])
+    given = [(image, places, grid.reshape(-1)[places]), (text, np.array([0]), np.array([special["[S_0]"]]))]
+    said = [special["[S_0]"]]
+    while len(said) <= longest and said[-1] not in (special["[EOS]"], special["[S_1]"]):
+        target = (text, np.arange(len(said) + 1), np.array([*said, 0]))
+        said.append(int(model.predict(one(given, [target]), text)[0, -1]))
+    return np.array([i for i in said if i not in special.values()])
+
+
+def show(
+    model: AnyToAny, build: Path, manifest: Manifest, split: str, image: StreamEntry, out: Path, tokenizer: str
+) -> None:
+    """Make one stream of another, both ways, and decode them."""
+    model.eval()
+    words = next((s for s in manifest.streams if s.modality == "text"), None)
+    sample = first_with(build, split, [image.name, words.name]) if words else None
+    if words is None or sample is None:
+        print("no sample has both an image and a caption")
+        return
+    caption, grid = sample[words.name], sample[image.name][:1]
+    text, picture = manifest.streams.index(words), manifest.streams.index(image)
+    reader = zoo.of_card(manifest.codecs[words.tokenizer])
+    painter = zoo.of_card(manifest.codecs[image.tokenizer], tokenizer)
+    special = manifest.codecs[words.tokenizer].special_tokens
+    made = image_of(model, np.append(caption, special["[EOS]"]), text, picture, grid.size)
+    images = [painter.decode([ids.reshape(grid.shape).astype(image.dtype)])[0][0] for ids in (grid, made)]
+    Image.fromarray(np.concatenate(images, axis=1)).save(out / "image.png")
+    said = caption_of(model, grid, text, picture, special).astype(words.dtype)
+    lines = [f"{what}: {reader.decode([ids])[0]}" for what, ids in (("caption", caption), ("model", said))]
+    (out / "caption.txt").write_text("\n".join(lines) + "\n")
+    print(*lines, f"original image, and the model's of its caption: {out / 'image.png'}", sep="\n")
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=Path)
-    parser.add_argument("--picture", type=Path, default=Path("reconstruction.png"))
+    parser.add_argument("--out", type=Path, default=Path("runs/masked"))
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--tokenizer", default="", help="folder of the picture tokenizer, where it is not of the zoo")
+    parser.add_argument("--every", type=int, default=20, help="steps between checkpoints")
+    parser.add_argument("--image", help="stream of images; the first one where absent")
+    parser.add_argument("--tokenizer", default="", help="that of the images, where it is not of the zoo")
     args = parser.parse_args()
     torch.manual_seed(0)
     manifest = read_manifest(args.build)
+    image = next(s for s in manifest.streams if s.name == args.image or (not args.image and s.modality == "image"))
     frames = {s.name: FRAMES[s.modality] for s in manifest.streams if s.modality in FRAMES}
     view = curate.MaskedView((32, TOKENS), TOKENS // 2, frames=frames)
     positions = max(
         [TOKENS] + [frames[s.name] * prod(n or 1 for n in s.shape) for s in manifest.streams if s.name in frames]
     )
     model = AnyToAny(manifest, positions)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    train = curate.stream(args.build, "train", view=view, batch=8)
-    print(f"{train.samples} samples to train on, {sum(p.numel() for p in model.parameters()):,} parameters")
-    if not train.samples:
-        sys.exit("the build has no samples to train on")
-    lost, begun = [], perf_counter()
-    for _, batch in zip(range(args.steps), chain.from_iterable(repeat(train)), strict=False):  # epoch after epoch
-        loss, each = model.losses(tensors(batch))
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        lost.append(loss.item())
-        if len(lost) % 20 == 0:
-            parts = ", ".join(f"{manifest.streams[i].name} {nats:.2f}" for i, nats in each.items())
-            print(f"step {len(lost)}, {perf_counter() - begun:.0f} s: {np.mean(lost[-20:]):.3f} nats a token; {parts}")
-    first, last = np.mean(lost[:20]), np.mean(lost[-20:])
-    print(f"loss: {first:.3f} over the first 20 steps, {last:.3f} over the last 20")
-    model.eval()
-    held = next((s.name for s in manifest.splits if s.name != "train" and s.samples), None)
-    if held:
-        with torch.no_grad():
-            scores = [float(model.losses(tensors(b))[0]) for b in curate.stream(args.build, held, view=view, batch=8)]
-        print(f"loss on {held}: {np.mean(scores):.3f} over {len(scores)} batches")
-    if picture(model, args.build, manifest, held or "train", args.picture, args.tokenizer):
-        print(f"original, what the model saw, its reconstruction: {args.picture}")
-    return 0 if last < first else 1
+    tokens = curate.stream(args.build, "train", view=view, batch=8)
+    print(f"{tokens.samples} samples to train on, {sum(p.numel() for p in model.parameters()):,} parameters")
+    losses = train(model, tokens, lambda batch: model.loss(tensors(batch)), args.steps, args.out, args.every)
+    print(
+        f"loss: {np.nanmean(losses[:20]):.3f} over the first 20 steps, {np.nanmean(losses[-20:]):.3f} over the last 20"
+    )
+    held = next((s.name for s in manifest.splits if s.name != "train" and s.samples), "train")
+    show(model, args.build, manifest, held, image, args.out, args.tokenizer)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
