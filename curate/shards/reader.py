@@ -83,8 +83,7 @@ class Reader:
         shard = np.searchsorted(self._firsts, index, side="right") - 1
         row = index - self._firsts[shard]
         touched = np.unique(shard).tolist()
-        if self._build.remote:
-            self.fetch(touched)
+        self.fetch(touched)
         for number in touched:
             self._open(number)
         which = self._first_batch[shard] + row // BATCH_ROWS
@@ -95,7 +94,7 @@ class Reader:
 
     def fetch(self, shards: Iterable[int]) -> None:
         """Begin to copy shards of a bucket that are not here yet, a few at a time; `take` waits for those it needs."""
-        for number in shards:
+        for number in shards if self._build.remote else ():
             if number not in self._opened and number not in self._coming:
                 path = self._shards.shards[number]
                 self._coming[number] = self._pool.submit(self._build.local, path)
