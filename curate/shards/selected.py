@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from curate.decide.keys import EMPTY, Keys, keys_of, look_up
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
 from curate.shards.lists import read_files
 from curate.shards.memory import Ints
-from curate.shards.parts import BuildPart, Rowed
+from curate.shards.parts import BuildPart
+from curate.shards.reader import Reader
 from curate.shards.rows import Rows
 from curate.shards.tables import CHUNK_ROWS, LEDGER_FILES, SAMPLES_FILES, Tables, open_tables
 from curate.storage.sql import quoted
@@ -46,16 +48,24 @@ class Selected:
         self.samples = len(self._rows)
         self.shard_rows = np.diff(np.searchsorted(self._rows, np.cumsum([0, *part.shard_rows]))).tolist()
 
-    def open(self, streams: Sequence[str]) -> Rowed:
-        return _SelectedRows(self._part.open(streams), self._rows)
+    def open(self, streams: Sequence[str]) -> SelectedRows:
+        return SelectedRows(self._part.open(streams), self._rows)
 
 
-class _SelectedRows:
-    def __init__(self, reader: Rowed, rows: Ints) -> None:
+class SelectedRows:
+    """Some of a reader's rows, by their number among them."""
+
+    def __init__(self, reader: Reader, rows: Ints) -> None:
         self._reader, self._rows = reader, rows
 
     def take(self, index: Ints) -> Rows:
         return self._reader.take(self._rows[index])
+
+    def steps(self, index: Ints) -> Ints:
+        return self._reader.steps(self._rows[index])
+
+    def names(self, index: Ints) -> NDArray[np.str_]:
+        return self._reader.names(self._rows[index])
 
     def fetch(self, shards: Iterable[int]) -> None:
         self._reader.fetch(shards)
