@@ -7,8 +7,8 @@
         sample["tok_rgb@256"]  # uint16 (frames, 32, 32)
 
 `run` makes a build, `open` looks at a finished one, `stream`, `packed`, `mix`, `join` and the views are for trainers.
-The command `curate` does the same and more; see `curate --help`. What else may be called is said by each room's `__all__`;
-docs/architecture.md says which room is which.
+The command `curate` does the same and more; see `curate --help`. What else may be called is said by each room's
+`__all__`; docs/architecture.md says which room is which.
 """
 
 from __future__ import annotations

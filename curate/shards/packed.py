@@ -211,11 +211,12 @@ class PackedStream(Place):
         made = self._view.batch(self._open().take(np.concatenate(rows)), draw)
         row: Ints = np.repeat(np.arange(len(rows)), counts)
         first = np.repeat(np.cumsum(counts) - counts, counts)
-        begin: Ints = made["offsets"][:-1] - made["offsets"][first]
+        starts: Ints = made["offsets"]
+        begin: Ints = starts[:-1] - starts[first]
         shape = (len(rows), self._length)
         tokens, loss = np.full(shape, PAD, np.int64), np.zeros(shape, np.bool_)
         positions, documents = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
-        number: Ints = np.arange(len(row)) - first
+        number = (np.arange(len(row)) - first).astype(np.int64)
         out = (tokens, loss, positions, documents)
         lay_out(made["offsets"], made["tokens"], made["loss"], row, begin, number, out)
         ends = np.bincount(row, np.diff(made["offsets"]), len(rows)).astype(np.int64)
