@@ -121,7 +121,10 @@ class AnyToAny(nn.Module):
 
 
 def tensors(batch: dict[str, Any]) -> Batch:
-    return {k: torch.from_numpy(v) for k, v in batch.items() if k != "sample_id"}
+    arrays = {k: torch.from_numpy(v) for k, v in batch.items() if k != "sample_id"}
+    return {
+        k: v if v.dtype == torch.bool else v.long() for k, v in arrays.items()
+    }  # torch computes losses of int64 only
 
 
 def one(inputs: list[tuple[int, Any, Any]], targets: list[tuple[int, Any, Any]]) -> Batch:

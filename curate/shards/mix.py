@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from curate.schema.errors import CurateError
 from curate.shards.epoch import Shuffle
@@ -80,7 +80,7 @@ def mix(
         kind = TorchMixture
     elif tensors:
         raise CurateError("there is no torch to make tensors with", "pip install torch, or leave tensors out")
-    options = {"tensors": True} if tensors else {}
+    options: dict[str, Any] = {"tensors": True} if tensors else {}
     return kind(
         found,
         weights,
@@ -93,7 +93,8 @@ def mix(
         rank=rank,
         world=world,
         batch=batch,
-        **{"tail": tail, **options},
+        tail=tail,
+        **options,
     )
 
 
