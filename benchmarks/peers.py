@@ -32,6 +32,7 @@ from typing import Any
 from parts import process_tree
 from parts.peers_media import make_clips, make_pictures, sample_list, served
 from parts.process_tree import Measured
+from parts.torchvision_cpu import mend_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,13 +42,6 @@ PEERS = {
     "data-juicer": ["py-data-juicer==1.6.*", "aiohttp", "ray", "imagededup", "opencv-python-headless<5", "av"],
 }
 CONSTRAINTS = "torch==2.13.0\n"  # what pip finds here without CUDA; torch comes with imagededup
-
-DECLARED = """\
-import torch as _torch
-_declared = _torch.library.Library("torchvision", "FRAGMENT")
-_declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-_declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-"""
 
 FETCH = """\
 name: peers-fetch
@@ -146,15 +140,6 @@ def install(cache: Path) -> dict[str, str]:
             mend_torchvision(programs)
             (programs.parent / "ready").touch()
     return failed
-
-
-def mend_torchvision(programs: Path) -> None:
-    """A torchvision that was built for CUDA does not load beside a torch for CPUs, for want of two operators that no
-    peer calls: there they are declared, in the installed file, so that it costs nothing where it is not imported."""
-    found = subprocess.run([programs / "python", "-c", "import torchvision"], capture_output=True, text=True)
-    if "torchvision::nms does not exist" in found.stderr:
-        [module] = programs.parent.glob("lib/python*/site-packages/torchvision/__init__.py")
-        module.write_text(DECLARED + module.read_text())
 
 
 def checked(measured: Measured, what: str) -> Measured:

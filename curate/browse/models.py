@@ -83,7 +83,7 @@ class Service:
         from curate.card.media import Media
         from curate.card.roundtrip import panel_of
         from curate.card.rows import Key
-        from curate.card.tables import open_tables
+        from curate.shards.tables import open_tables
 
         manifest = read_manifest(self._build)
         recipe = Recipe.model_validate(manifest.recipe)

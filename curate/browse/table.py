@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from curate.card.tables import CHUNK_ROWS, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
 from curate.schema.errors import CurateError
 from curate.schema.fields import SignalField
 from curate.shards.commit import read_manifest
 from curate.shards.lists import read_files
+from curate.shards.tables import CHUNK_ROWS, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
 from curate.signals.probed import PROBED, probed_sql
 from curate.storage import Store
 from curate.storage.sql import connect, quoted, scan, text

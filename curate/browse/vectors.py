@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.browse.table import Browsed
-from curate.card.tables import SAMPLES_FILES
 from curate.decide.forest import unit
 from curate.schema.errors import CurateError
+from curate.shards.tables import SAMPLES_FILES
 from curate.storage.tables import read_table
 
 BLOCK_BYTES = 16 << 20

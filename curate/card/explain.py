@@ -12,7 +12,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.card.shard_rows import shard_rows
-from curate.card.tables import FAILURE_PREFIX, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
 from curate.decide.bounds import thresholds_of
 from curate.schema.errors import CurateError
 from curate.schema.fields import TIMED
@@ -22,6 +21,7 @@ from curate.schema.text import escape_controls
 from curate.schema.verdict import Outcome
 from curate.shards.commit import read_manifest
 from curate.shards.lists import read_files
+from curate.shards.tables import FAILURE_PREFIX, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables, open_tables
 from curate.storage import Store, open_store
 from curate.storage.sql import quoted
 

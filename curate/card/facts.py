@@ -8,10 +8,10 @@ from curate.card.funnel import COUNTS, Funnel, funnel
 from curate.card.gallery import FIRST
 from curate.card.signals import Number, Other, numbers, others, queries, swept
 from curate.card.sweep import sweep
-from curate.card.tables import Tables
 from curate.card.tokens import StreamStats, stream_stats
 from curate.schema.manifest import File, Manifest
 from curate.schema.recipe import Recipe
+from curate.shards.tables import Tables
 
 
 @dataclass(frozen=True)

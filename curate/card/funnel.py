@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.card.tables import Tables
 from curate.schema.errors import CurateError
 from curate.schema.ledger_laws import OUTCOMES
 from curate.schema.manifest import Split
 from curate.schema.verdict import Outcome
+from curate.shards.tables import Tables
 
 COUNTS = """
     SELECT level, source, coalesce(kind, 'unknown') AS kind, outcome,

@@ -7,9 +7,9 @@ from typing import Any
 
 from curate.card.media import Media, Thumbnail
 from curate.card.rows import Key, Rows, find
-from curate.card.tables import Tables
 from curate.card.text import clip, middle, number, seconds
 from curate.schema.recipe import Recipe
+from curate.shards.tables import Tables
 
 KEPT, PER_RULE, RULES, PAIRS, FAILED = 24, 6, 14, 10, 60
 _CAPTION, _URI = 220, 120

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curate.card.axis import Axis
-from curate.card.tables import Tables
 from curate.card.text import number
 from curate.card.thresholds import Column, ThresholdLine
+from curate.shards.tables import Tables
 
 WIDTH, HEIGHT = 400, 176
 LEFT, RIGHT, TOP, FLOOR = 30.0, 392.0, 40.0, 150.0

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.card.tables import Tables
 from curate.media.requests import Audio, Frames
 from curate.schema.errors import CurateError, MediaError
+from curate.shards.tables import Tables
 
 THUMB = Frames(size=192, max_frames=1, crop=False)
 WAVE_AUDIO = Audio(rate=8000)

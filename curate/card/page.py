@@ -15,8 +15,8 @@ from curate.card.flow import flow
 from curate.card.gallery import Failed, Gallery, Pair, RuleTiles, Tile
 from curate.card.media import Media
 from curate.card.roundtrip import Panel, panels
-from curate.card.tables import Tables
 from curate.schema.ledger_laws import OUTCOMES
+from curate.shards.tables import Tables
 from curate.tokenizers.base import Tokenizer
 
 FILES = 400  # of the list of files; the build's own lists have all

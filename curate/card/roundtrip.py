@@ -13,12 +13,12 @@ from curate.card.gallery import Gallery
 from curate.card.media import Media, data_uri, jpeg, loudest_line, span_of, spectrogram
 from curate.card.rows import Key, Rows, find
 from curate.card.shard_rows import shard_rows
-from curate.card.tables import Tables
 from curate.card.text import clip, middle
 from curate.media.requests import Audio, Frames
 from curate.schema.errors import CurateError, MediaError
 from curate.schema.manifest import StreamEntry
 from curate.schema.recipe import Recipe, Stream
+from curate.shards.tables import Tables
 from curate.tokenizers.base import Tokenizer
 from curate.tokenizers.labels import LabelTokenizer
 from curate.tokenizers.views import frames_of, view_of

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.card.tables import LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
 from curate.schema.errors import CurateError
+from curate.shards.tables import LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
 from curate.storage.sql import quoted
 
 

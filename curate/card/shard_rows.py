@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from curate.card.tables import Tables
 from curate.schema.recipe import Recipe
 from curate.shards.order import order_keys, shard_of
+from curate.shards.tables import Tables
 
 
 def token_batches(tables: Tables) -> Iterator[pa.RecordBatch]:

@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from curate.card.histogram import Distribution, spread
 from curate.card.sweep import RECORD_VALUES
-from curate.card.tables import FAILURE_PREFIX, Tables
 from curate.card.text import number
 from curate.card.thresholds import Column, ThresholdLine, thresholds
 from curate.schema.fields import KINDS
 from curate.schema.recipe import Recipe, Rule
+from curate.shards.tables import FAILURE_PREFIX, Tables
 from curate.signals.probed import PROBED
 from curate.storage.sql import quoted, text
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from curate.card.tables import CHUNK_ROWS, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
 from curate.schema.manifest import SecondLook
+from curate.shards.tables import CHUNK_ROWS, LEDGER_FILES, RECORDS_FILES, SAMPLES_FILES, Tables
 from curate.signals.probed import probed_sql
 from curate.storage.sql import text
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curate.card.tables import Tables
 from curate.decide.bounds import Threshold, thresholds_of
 from curate.schema.recipe import Rule
+from curate.shards.tables import Tables
 from curate.storage.sql import quoted
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from curate.card.axis import Axis
 from curate.card.shard_rows import token_batches
-from curate.card.tables import Tables
 from curate.schema.codec import CodecCard
 from curate.schema.errors import CurateError
 from curate.schema.manifest import StreamEntry
+from curate.shards.tables import Tables
 
 TOP = 12
 LENGTH_BARS = 8

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from curate.card.facts import gather
 from curate.card.page import render_page, show
 from curate.card.readme import render_readme
-from curate.card.tables import open_tables
 from curate.schema.manifest import File, Manifest
+from curate.shards.tables import open_tables
 from curate.storage import Store
 from curate.tokenizers.base import Tokenizer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,30 +13,49 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from curate.cli.inspect_build import Build
 from curate.cli.options import Json
+from curate.schema.errors import CurateError
 
 
 def export(
     build: Build,
     out: Annotated[str, typer.Option("--out", "-o", help="A folder, or s3://bucket/prefix.")],
     format: Annotated[
-        str, typer.Option("--format", "-f", help="`webdataset`, or package.module:Class of one of your own.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="`webdataset` or `webdataset-media`, `mds`, `litdata`, `energon`, `parquet`, `croissant`, `megatron`, "
+            "`ml-4m`, or package.module:Class of one of your own.",
+        ),
     ] = "webdataset",
     split: Annotated[list[str] | None, typer.Option(help="Which split; may be given again. Default: all.")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Which stream; may be given again. Default: all.")] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Then upload the folder to this data set of the Hugging Face Hub, NAME/DATASET.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a finished build in another format, a file a shard. Broken off, the same command goes on.
+    """Write a finished build in another format, shard by shard. Broken off, the same command goes on.
+
+    `docs/exports.md` says what each format holds and how it is read.
 
     **Examples**
 
-        curate export build/quickstart --format webdataset --out exports/quickstart
+        curate export build/quickstart --format parquet --out exports/quickstart
 
-        curate export build/quickstart --format my_package.parquet:Parquet --out s3://bucket/quickstart --split train
+        curate export build/quickstart --format mds --out s3://bucket/quickstart --split train
+
+        curate export build/quickstart --format megatron --out exports/tokens --stream caption --stream tok_rgb@256
     """
     from curate.exports.base import export as write
+    from curate.exports.hub import push as upload
     from curate.shards.commit import read_manifest
     from curate.shards.reader import find_split
+    from curate.storage import is_remote
 
+    if push is not None and is_remote(out):
+        raise CurateError(f"{out} is not on this machine, and the Hub takes files from it", "export to a folder")
     manifest = read_manifest(build)
     asked = [find_split(manifest, name) for name in split or []] or manifest.splits
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -43,11 +63,14 @@ def export(
     files = samples = there = 0
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("export", total=sum(one.samples for one in asked))
-        for written in write(build, format, out, split or ()):
-            files, samples, there = files + 1, samples + written.samples, there + written.was_there
+        for written in write(build, format, out, split or (), stream or ()):
+            samples += written.samples
+            files, there = files + len(written.paths), there + len(written.paths) * written.was_there
             progress.update(task, advance=written.samples)
+    page = None if push is None else upload(Path(out), push)
     if as_json:
-        typer.echo(json.dumps({"out": out, "format": format, "samples": samples, "files": files, "were_there": there}))
+        said = {"out": out, "format": format, "samples": samples, "files": files, "were_there": there, "pushed": page}
+        typer.echo(json.dumps(said))
         return
     before = f", {there} of them from before" if there else ""
-    typer.echo(f"{samples} samples in {files} files{before}: {out}")
+    typer.echo(f"{samples} samples in {files} files{before}: {out}{f', {page}' if page else ''}")

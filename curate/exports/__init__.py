@@ -1,9 +1,10 @@
-"""Formats that others read, one file each: a finished build's shards, written again as WebDataset or by a plugin.
+"""Formats that others read, one file each: a finished build's shards, written again, or by a plugin.
 
 `curate export BUILD --format NAME --out DIR` and `export` run one; `Export` is what a new one derives from.
-`fourm` is 4M's dialect of words, which labels are written in.
+`docs/exports.md` says what each holds and how it is read. `fourm` is 4M's dialect of words, which labels are
+written in.
 """
 
-from curate.exports.base import Export, Sample, Written, export
+from curate.exports.base import Export, Sample, Selection, Written, export
 
-__all__ = ["Export", "Sample", "Written", "export"]
+__all__ = ["Export", "Sample", "Selection", "Written", "export"]

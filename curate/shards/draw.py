@@ -9,9 +9,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from curate.decide.keys import mix
 from curate.schema.errors import CurateError
-from curate.schema.ids import ID_HEX
 from curate.schema.manifest import Manifest
 
 
@@ -28,12 +26,11 @@ class Draw:
         Args:
             sample_ids: `U32` `(n,)`, hex digits.
         """
+        from curate.shards.kernels import keys_of_letters  # numba, which takes a second to import
+
         salt = blake3(f"{self.seed}/{self.epoch}".encode()).digest(length=8)
-        letters = np.ascontiguousarray(sample_ids, f"U{ID_HEX}").view(np.uint32).astype(np.uint8)
-        out = np.full(len(sample_ids), int.from_bytes(salt, "little"), np.uint64)
-        for word in letters.view(np.uint64).reshape(len(sample_ids), -1).T:
-            out = mix(out ^ word)
-        return out
+        letters = np.ascontiguousarray(sample_ids).view(np.uint32).reshape(len(sample_ids), -1)
+        return keys_of_letters(letters, np.uint64(int.from_bytes(salt, "little")))
 
     def rng(self, sample_id: str) -> np.random.Generator:
         """The sample's own generator (Philox), for views of one's own. Its numbers hold for one version of numpy (NEP

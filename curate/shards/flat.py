@@ -13,25 +13,26 @@ from curate.shards.memory import Ints
 from curate.shards.rows import Rows
 
 
-def flat_ids(rows: Rows, streams: Sequence[str]) -> tuple[NDArray[np.uint32], Ints, Ints]:
+def flat_ids(rows: Rows, streams: Sequence[str]) -> tuple[NDArray[Any], Ints, Ints]:
     """All ids of some streams one after the other, and where each row's are.
 
     Returns:
-        ids: uint32 `(n,)`.
+        ids: `(n,)`, of the smallest type that holds all.
         first: int64 `(streams, rows)`: where a row's ids begin.
         steps: int64 `(streams, rows)`: its steps, -1 where it is missing.
     """
     first, steps = (np.empty((len(streams), len(rows)), np.int64) for _ in range(2))
-    parts: list[NDArray[Any]] = [np.empty(0, np.uint32)]
+    parts: list[NDArray[Any]] = [np.empty(0, np.uint8)]
     at = 0
     for place, name in enumerate(streams):
         ragged = rows.streams[name]
         np.multiply(ragged.offsets[:-1], prod(ragged.values.shape[1:]), out=first[place])
         first[place] += at
-        steps[place] = np.where(ragged.present, ragged.lengths, -1)
+        np.subtract(ragged.offsets[1:], ragged.offsets[:-1], out=steps[place])
+        steps[place][~ragged.present] = -1
         parts.append(ragged.values.reshape(-1))
         at += parts[-1].size
-    return np.concatenate(parts, dtype=np.uint32, casting="unsafe"), first, steps
+    return np.concatenate(parts), first, steps
 
 
 def first_row(batch: dict[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,9 @@ def _log_gamma(chance: Chance, alpha: float) -> float:
 
 
 @_compiled
-def share_out(chance: Chance, total: int, alphas: NDArray[np.float64], room: Ints, out: Ints) -> None:
+def share_out(
+    chance: Chance, total: int, alphas: NDArray[np.float64], room: Ints, out: Ints, drawn: NDArray[np.float64]
+) -> None:
     """Share `total` tokens out by a Dirichlet draw; what rounding leaves over goes to the largest of a fresh draw each,
     and what a stream has no room for is not given to another (as in 4M).
 
@@ -95,25 +97,29 @@ def share_out(chance: Chance, total: int, alphas: NDArray[np.float64], room: Int
         alphas: a concentration a stream; 0 for no share.
         room: most tokens of each stream.
         out: where the counts go, 0 <= count <= room.
+        drawn: as long, to work in.
     """
-    out[:] = 0
-    drawn, most, sum_, live, even = np.empty(len(alphas)), -math.inf, 0.0, 0, 0.0
+    live, even, most, whole = 0, 0.0, -math.inf, 0.0
     for i in range(len(alphas)):
+        out[i] = 0
         if alphas[i] > 0.0:
             even = alphas[i] if live == 0 or alphas[i] == even else -1.0
             live += 1
-            drawn[i] = _log_gamma(chance, alphas[i])
-            most = max(most, drawn[i])
     if live == 0:
         return
     for i in range(len(alphas)):
         if alphas[i] > 0.0:
-            drawn[i] = math.exp(drawn[i] - most)
-            sum_ += drawn[i]
+            # a gamma variate of concentration 1 is an exponential one, which needs no logarithm's logarithm
+            drawn[i] = math.log(1.0 - uniform(chance)) if even == 1.0 else _log_gamma(chance, alphas[i])
+            most = max(most, drawn[i])
+    for i in range(len(alphas)):
+        if alphas[i] > 0.0:
+            drawn[i] = -drawn[i] if even == 1.0 else math.exp(drawn[i] - most)
+            whole += drawn[i]
     left = total
     for i in range(len(alphas)):
         if alphas[i] > 0.0:
-            out[i] = int(drawn[i] / sum_ * total)
+            out[i] = int(drawn[i] / whole * total)
             left -= out[i]
     for _ in range(left):
         out[_largest(chance, alphas, live, even > 0.0)] += 1
@@ -142,11 +148,14 @@ def _largest(chance: Chance, alphas: NDArray[np.float64], live: int, even: bool)
 def mask_text(
     chance: Chance,
     ids: NDArray[Any],
+    end: int,
     sentinels: Ints,
     n_in: int,
     n_out: int,
-    one: NDArray[np.int32],
-    other: NDArray[np.int32],
+    one: Tokens,
+    other: Tokens,
+    noise: NDArray[np.float64],
+    whole: Tokens,
 ) -> tuple[int, int]:
     """Span-masked text: input with a sentinel for each masked span, target with each sentinel and its span.
 
@@ -155,16 +164,17 @@ def mask_text(
     from which the rest fits, and is cut to the budget. A target ends with one more sentinel (T5).
 
     Args:
-        ids: `(n,)`, n >= 1.
+        ids: `(n - 1,)`, the text without its end.
+        end: the id at its end.
         sentinels: ids of [S_0], [S_1], ...; at least 2.
         one, other: `(n_in,)` and `(n_out,)` at least: where input and target go.
+        noise, whole: `(n,)` and `(2 n + 1,)` at least, to work in.
 
     Returns:
         Tokens of the input, and of the target.
     """
-    n = len(ids)
+    n = len(ids) + 1
     share = uniform(chance) if n_in > 0 else 0.0
-    noise = np.empty(n)
     for i in range(n):
         noise[i] = uniform(chance)
     while True:
@@ -177,38 +187,46 @@ def mask_text(
         if kept == 0 or (kept + spans <= n_in and spans < len(sentinels)):
             break
         share *= 0.9
-    whole, heads = np.empty(n - kept + spans + 1, np.int32), np.empty(spans + 1, np.int64)
     a = b = span = 0
     for i in range(n):
+        token = ids[i] if i < n - 1 else end
         if noise[i] < share:
             if n_in > 0:
-                one[a] = ids[i]
+                one[a] = token
                 a += 1
             continue
         if i == 0 or noise[i - 1] < share:
             if n_in > 0:
                 one[a] = sentinels[span]
                 a += 1
-            heads[span] = b
             whole[b] = sentinels[span]
             b += 1
             span += 1
-        whole[b] = ids[i]
+        whole[b] = token
         b += 1
-    heads[span] = b
     whole[b] = sentinels[span]
     b += 1
     first = 0
     if b > n_out:
-        first = int(heads[below(chance, max(1, span))])
-        if b - first < n_out:
-            for head in heads:
-                if b - head <= n_out:
-                    first = int(head)
+        first = _head(whole, b, sentinels, below(chance, max(1, span)))
+        if b - first < n_out:  # the first sentinel from which the rest fits
+            for number in range(span + 1):
+                first = _head(whole, b, sentinels, number)
+                if b - first <= n_out:
                     break
-    count = int(min(n_out, b - first))
-    other[:count] = whole[first : first + count]
+    count = min(n_out, b - first)
+    for i in range(count):
+        other[i] = whole[first + i]
     return a, count
+
+
+@_compiled
+def _head(whole: Tokens, length: int, sentinels: Ints, number: int) -> int:
+    """Where a target has a sentinel."""
+    for i in range(length):
+        if whole[i] == sentinels[number]:
+            return i
+    return length - 1
 
 
 @_compiled
@@ -273,6 +291,20 @@ def _close(side: Side, row: int, count: int) -> None:
         streams[i] = 0
     for i in range(len(mask)):
         mask[i] = False
+
+
+@_compiled
+def keys_of_letters(letters: NDArray[np.uint32], salt: np.uint64) -> NDArray[np.uint64]:
+    """Each row of letters, `(n, k)`, ASCII, and a salt as 64 bits: SplitMix64's finaliser over eight at a time."""
+    out = np.empty(len(letters), np.uint64)
+    for r in range(len(letters)):
+        key, word = salt, np.uint64(0)
+        for i in range(letters.shape[1]):
+            word = (word << np.uint64(8)) | np.uint64(letters[r, i])
+            if i % 8 == 7:
+                key, word = _mix(key ^ word), np.uint64(0)
+        out[r] = _mix(key ^ word)
+    return out
 
 
 @_compiled
@@ -343,9 +375,10 @@ def mask_rows(
     chance = np.empty(1, np.uint64)
     length, begin = np.empty(streams, np.int64), np.empty(streams, np.int64)
     room, k_in, k_out = np.empty(streams, np.int64), np.empty(streams, np.int64), np.empty(streams, np.int64)
-    live_in, live_out = np.empty(streams), np.empty(streams)
+    live_in, live_out, shares = np.empty(streams), np.empty(streams), np.empty(streams)
     one, other = np.empty(budgets[1] + 1, np.int32), np.empty(budgets[3] + 1, np.int32)
-    drawn = np.empty(_longest(steps, units), np.int32)
+    longest = _longest(steps, units) + 1
+    drawn, whole, noise = np.empty(longest, np.int32), np.empty(2 * longest + 1, np.int32), np.empty(longest)
     for r in range(rows):
         chance[0] = keys[r]
         at = uniform(chance)
@@ -363,21 +396,18 @@ def mask_rows(
             live_out[s] = alphas[m, 1, s] if length[s] > 0 else 0.0
             # a grid's input leaves a position for the target; a text's target has at least its last sentinel anyway
             room[s] = min(length[s] - (ends[s] < 0 and live_out[s] > 0.0), limits[0, s])
-        share_out(chance, n_in, live_in, room, k_in)
+        share_out(chance, n_in, live_in, room, k_in, shares)
         for s in range(streams):
             room[s] = min(n_out if ends[s] >= 0 else length[s] - k_in[s], limits[1, s])
-        share_out(chance, n_out, live_out, room, k_out)
+        share_out(chance, n_out, live_out, room, k_out, shares)
         a = b = 0
         for s in range(streams):
             if length[s] == 0 or k_in[s] + k_out[s] == 0:
                 continue
             if ends[s] >= 0:
-                text = np.empty(length[s], np.int32)
-                for i in range(length[s] - 1):
-                    text[i] = ids[begin[s] + i]
-                text[length[s] - 1] = ends[s]
+                text = ids[begin[s] : begin[s] + length[s] - 1]
                 marks = masking.sentinels[masking.sentinel_at[s] : masking.sentinel_at[s + 1]]
-                got_in, got_out = mask_text(chance, text, marks, k_in[s], k_out[s], one, other)
+                got_in, got_out = mask_text(chance, text, ends[s], marks, k_in[s], k_out[s], one, other, noise, whole)
                 _put_text(inputs, r, a, one, got_in, places[s])
                 _put_text(targets, r, b, other, got_out, places[s])
             else:

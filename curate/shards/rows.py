@@ -122,11 +122,11 @@ class _Lists:
 
     def take(self, which: Ints, row: Ints) -> tuple[NDArray[Any], Ints]:
         """The lists' items, one list after the other, and offsets `(n + 1,)`."""
-        at = self.offsets[which] + row
-        starts = _I32.at(at).astype(np.int64)
-        ends = _I32.at(at + 1).astype(np.int64)
-        lengths = ends - starts
-        if len(row) and (int(starts.min()) < 0 or int(lengths.min()) < 0 or (ends > self.count[which]).any()):
+        bounds = _I32.runs(self.offsets[which] + row, 2).view(np.int32).reshape(-1, 2)
+        starts = bounds[:, 0].astype(np.int64)
+        lengths = bounds[:, 1] - starts
+        out = (starts < 0) | (lengths < 0) | (bounds[:, 1] > self.count[which])
+        if out.any():
             raise CurateError(f"column {self.name!r}: a row leaves its record batch", "check the build: curate verify")
         offsets = _sums(lengths)
         return copy_runs(self._memory.runs, self._memory.dtype, self.values[which] + starts, lengths, offsets), offsets

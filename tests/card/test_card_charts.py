@@ -15,11 +15,11 @@ from curate.card.flow import flow
 from curate.card.funnel import Funnel, Level, funnel
 from curate.card.media import loudest_line, spectrogram, wave
 from curate.card.signals import numbers, others
-from curate.card.tables import open_tables
 from curate.card.thresholds import Column, thresholds
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Split
 from curate.schema.recipe import Recipe, Rule
+from curate.shards.tables import open_tables
 from curate.storage import Folder
 
 

@@ -38,7 +38,7 @@ def test_what_is_there_stays_and_the_bytes_are_the_same(plugin_build: PluginBuil
     assert [one.was_there for one in first] == [False]
     assert [one.was_there for one in again] == [True]
     list(export(plugin_build.build, "webdataset", tmp_path / "b"))
-    digests = [file_digest(Folder(tmp_path / name), first[0].path) for name in "ab"]
+    digests = [file_digest(Folder(tmp_path / name), first[0].paths[0]) for name in "ab"]
     assert digests[0] == digests[1]
     assert json.loads((tmp_path / "a/export.json").read_text())["rows"] == 4
 

@@ -47,8 +47,8 @@ def chance(seed: int) -> NDArray[np.uint64]:
 
 def masked(seed: int, text: list[int], input_budget: int, target_budget: int) -> tuple[list[int], list[int]]:
     one, other = np.empty(input_budget + 1, np.int32), np.empty(target_budget + 1, np.int32)
-    ids = np.array(text, np.int32)
-    counts = mask_text(chance(seed), ids, SENTINELS, input_budget, target_budget, one, other)
+    ids, noise, whole = np.array(text[:-1], np.int32), np.empty(len(text)), np.empty(2 * len(text) + 1, np.int32)
+    counts = mask_text(chance(seed), ids, text[-1], SENTINELS, input_budget, target_budget, one, other, noise, whole)
     return one[: counts[0]].tolist(), other[: counts[1]].tolist()
 
 
@@ -56,7 +56,14 @@ def shares(
     state: NDArray[np.uint64], total: int, alphas: list[float], room: list[int] | None = None
 ) -> NDArray[np.int64]:
     out = np.empty(len(alphas), np.int64)
-    share_out(state, total, np.array(alphas), np.array([total] * len(alphas) if room is None else room), out)
+    share_out(
+        state,
+        total,
+        np.array(alphas),
+        np.array([total] * len(alphas) if room is None else room),
+        out,
+        np.empty(len(alphas)),
+    )
     return out
 
 

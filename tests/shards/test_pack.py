@@ -62,7 +62,7 @@ def test_bytes_do_not_depend_on_partitions_and_tasks(tiny_build: TinyBuild, orde
 def test_bytes_do_not_depend_on_the_process(tiny_build: TinyBuild, tmp_path: Path) -> None:
     build = tiny_build(40)
     script = "import sys, pathlib; from tiny import *; finish(pathlib.Path(sys.argv[1]), make_samples(40))"
-    folders = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    folders = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     path = f"import sys; sys.path[:0] = {folders}; "
     subprocess.run([sys.executable, "-c", path + script, str(tmp_path / "other")], check=True)
     assert files_of(tmp_path / "other") == files_of(build)

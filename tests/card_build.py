@@ -22,7 +22,6 @@ from PIL import Image, ImageFilter
 from toy_tokenizers import ColourGrid, Steps
 
 from curate.card.facts import gather
-from curate.card.tables import Tables, open_tables
 from curate.card.write import write_card
 from curate.schema.ids import content_id, digest, record_id, sample_id
 from curate.schema.manifest import MANIFEST, Counts, File, Manifest, ModelEntry, Split, StreamEntry
@@ -30,6 +29,7 @@ from curate.schema.tables import FAILURE, FAILURE_NAMES, LEDGER, RECORDS, SAMPLE
 from curate.shards.commit import write_manifest
 from curate.shards.lists import write_lists
 from curate.shards.order import order_keys, shard_of
+from curate.shards.tables import Tables, open_tables
 from curate.storage import Folder
 from curate.tokenizers import zoo
 from curate.tokenizers.base import Tokenizer
