@@ -121,7 +121,9 @@ class AnyToAny(nn.Module):
 
 
 def tensors(batch: dict[str, Any]) -> Batch:
-    return {k: torch.from_numpy(v) for k, v in batch.items() if k != "sample_id"}
+    """A batch of `MaskedView`; ids as int64, which is what torch computes losses of."""
+    arrays = {k: torch.from_numpy(v) for k, v in batch.items() if k != "sample_id"}
+    return {k: v if v.dtype == torch.bool else v.long() for k, v in arrays.items()}
 
 
 def one(inputs: list[tuple[int, Any, Any]], targets: list[tuple[int, Any, Any]]) -> Batch:

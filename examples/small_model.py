@@ -20,7 +20,7 @@ class Small(nn.Module):
 def loss_of(model, batch):
     """Of a batch of `MaskedView`: nats of each target's last digit; nothing where a sample has no target."""
     known = model(torch.as_tensor(batch["input_ids"]))
-    target = torch.as_tensor(batch["target_ids"]) % DIGITS
+    target = torch.as_tensor(batch["target_ids"]).long() % DIGITS
     target[~torch.as_tensor(batch["target_mask"])] = -100
     spread = known[:, None].expand(-1, target.shape[1], -1)
     lost = functional.cross_entropy(spread.flatten(0, 1), target.flatten(), reduction="sum")
