@@ -240,15 +240,15 @@ def peers(arrays: Path, work: Path, seconds: float) -> dict[str, float]:
 def from_bucket(build: Path, uri: str) -> dict[str, float]:
     """MB a second of shards from a bucket, with an empty cache: ours, shuffled by blocks, and a plain download."""
     store, here = open_store(uri), Folder(build)
-    for path in here.files():
-        store.write(path, here.read(path))
-    shards = list(here.files("tokens"))
-    size = sum((build / path).stat().st_size for path in shards) / 1e6
+    for file in here.files():
+        store.write(file.path, here.read(file.path))
+    shards = here.files("tokens")
+    size = sum(file.bytes for file in shards) / 1e6
     best = {"s3_download_mb": 0.0, "ours_s3_mb": 0.0}
     for _ in range(3):
         begun = perf_counter()
-        for path in shards:
-            store.read(path)
+        for file in shards:
+            store.read(file.path)
         best["s3_download_mb"] = max(best["s3_download_mb"], size / (perf_counter() - begun))
         with tempfile.TemporaryDirectory() as cache:
             os.environ["CURATE_CACHE"] = cache

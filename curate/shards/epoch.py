@@ -13,7 +13,7 @@ from curate.shards.shuffle import Permutation
 
 Shuffle = bool | Literal["blocks"]
 
-BLOCK_SHARDS = 8
+BLOCK_SHARDS = 4
 """Shards that are shuffled together where `shuffle` is "blocks"."""
 
 

@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -87,7 +88,7 @@ def cached_copy(name: Any, suffix: str, chunks: Callable[[], Iterable[bytes]], p
         chunks: gives the bytes.
         pins: what it is pinned by.
     """
-    key = key_of(name)
+    key = key_of([name, _boot()])
     place = cache_folder() / "objects" / key[:2] / f"{key}{suffix}"
     while True:
         try:
@@ -95,7 +96,7 @@ def cached_copy(name: Any, suffix: str, chunks: Callable[[], Iterable[bytes]], p
             os.utime(link)  # used now
             return link
         except FileNotFoundError:
-            with atomic_write(place, CACHE_HINT) as temporary:
+            with atomic_write(place, CACHE_HINT, sync=False) as temporary:
                 with temporary.open("wb") as file:
                     for chunk in chunks():
                         file.write(chunk)
@@ -103,18 +104,28 @@ def cached_copy(name: Any, suffix: str, chunks: Callable[[], Iterable[bytes]], p
             _evict(cache_folder(), keep=place)
 
 
-def _evict(cache: Path, keep: Path) -> None:
+@cache
+def _boot() -> str:
+    """What tells this start of the machine from others. A copy is not synced to disk, which would take longer than to
+    fetch it: after a crash of the machine it may be damaged, so it is one of this start alone."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(int(time.time() - time.monotonic()))
+
+
+def _evict(folder: Path, keep: Path) -> None:
     """Remove the longest unused copies above the budget, but none that is in use."""
     global _swept
     if time.monotonic() - _swept < _SWEEP_SECONDS:
         return
     _swept = time.monotonic()
-    for lock in (cache / "pins").glob("*.lock"):
+    for lock in (folder / "pins").glob("*.lock"):
         _remove_if_dead(lock)
     budget = int(os.environ.get("CURATE_CACHE_BYTES") or BUDGET)
     found = []
     total = 0
-    for path in (cache / "objects").glob("*/*"):
+    for path in (folder / "objects").glob("*/*"):
         try:
             stat = path.stat()
         except FileNotFoundError:

@@ -29,7 +29,7 @@ def is_temporary(name: str) -> bool:
 
 
 @contextmanager
-def atomic_write(path: Path, hint: str = "choose another --out") -> Iterator[Path]:
+def atomic_write(path: Path, hint: str = "choose another --out", *, sync: bool = True) -> Iterator[Path]:
     """Give a temporary path in the folder of `path` to write to; on success sync it to disk and rename it to `path`.
 
     Two writers of one path do not disturb each other: each has its own temporary file, the last rename wins, and
@@ -37,6 +37,7 @@ def atomic_write(path: Path, hint: str = "choose another --out") -> Iterator[Pat
 
     Args:
         hint: what a person can do where the folder cannot be written.
+        sync: False where what is written need not outlive the machine's running.
 
     Raises:
         CurateError: the disk is full, or the folder cannot be written.
@@ -45,9 +46,11 @@ def atomic_write(path: Path, hint: str = "choose another --out") -> Iterator[Pat
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        if sync:
+            _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        if sync:
+            _sync(path.parent)
     except OSError as exc:
         raise _user_error(exc, path.parent, hint) from exc
     finally:
