@@ -6,9 +6,9 @@
     for sample in curate.stream("build/mine"):
         sample["tok_rgb@256"]  # uint16 (frames, 32, 32)
 
-`run` makes a build, `open` looks at a finished one, `stream`, `mix`, `join` and the views are for trainers. The command
-`curate` does the same and more; see `curate --help`. What else may be called is said by each room's `__all__`;
-docs/architecture.md says which room is which.
+`run` makes a build, `open` looks at a finished one, `stream`, `packed`, `mix`, `join` and the views are for trainers.
+The command `curate` does the same and more; see `curate --help`. What else may be called is said by each room's
+`__all__`; docs/architecture.md says which room is which.
 """
 
 from __future__ import annotations
@@ -21,15 +21,30 @@ if TYPE_CHECKING:
     from curate.api import open_build as open
     from curate.shards.join import join
     from curate.shards.mix import mix
+    from curate.shards.packed import packed
     from curate.shards.stream import stream
-    from curate.shards.views import MaskedView, RawView, SampleView, SequenceView
+    from curate.shards.views import MaskedView, RawView, SampleView, SequenceView, Task
 
-__all__ = ["Build", "MaskedView", "RawView", "SampleView", "SequenceView", "join", "mix", "open", "run", "stream"]
+__all__ = [
+    "Build",
+    "MaskedView",
+    "RawView",
+    "SampleView",
+    "SequenceView",
+    "Task",
+    "join",
+    "mix",
+    "open",
+    "packed",
+    "run",
+    "stream",
+]
 
 _WHERE = {
     "Build": "api:Build",
     "join": "shards.join:join",
     "mix": "shards.mix:mix",
+    "packed": "shards.packed:packed",
     "open": "api:open_build",
     "run": "api:run",
     "stream": "shards.stream:stream",

@@ -36,8 +36,9 @@ class Energon(Export):
 
     def shard(self, samples: Iterator[Sample], *files: Path) -> int:
         written = write_tar(files[0], (members(sample) for sample in samples))
-        places = [sample.start for sample in _layout(files[0])]
-        files[1].write_bytes(np.array([*places, _end(files[0])], "<u8").tobytes())
+        placed = list(_layout(files[0]))
+        places = [one.start for one in placed] + [one.end for one in placed[-1:]]
+        files[1].write_bytes(np.array(places, "<u8").tobytes())
         return written
 
     def finish(self, out: Store, written: Mapping[str, Sequence[Written]]) -> None:
@@ -59,6 +60,12 @@ class _Placed(NamedTuple):
     start: int
     parts: list[tuple[str, int, int]]
 
+    @property
+    def end(self) -> int:
+        """Where the next one begins: members are filled up to whole blocks."""
+        _, at, size = self.parts[-1]
+        return -(-(at + size) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
 
 def _layout(file: Path) -> Iterator[_Placed]:
     now: _Placed | None = None
@@ -74,16 +81,6 @@ def _layout(file: Path) -> Iterator[_Placed]:
         yield now
 
 
-def _end(file: Path) -> int:
-    """Where the last member ends."""
-    with tarfile.open(file, "r:") as tar:
-        return max((_padded(member.offset_data + member.size) for member in tar), default=0)
-
-
-def _padded(size: int) -> int:
-    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-
-
 def _write_index(file: Path, out: Store, shards: Sequence[str]) -> None:
     """The tables that Energon finds samples and parts by; only one shard's rows are held."""
     with closing(sqlite3.connect(file)) as index, index:
@@ -92,12 +89,10 @@ def _write_index(file: Path, out: Store, shards: Sequence[str]) -> None:
         index.execute("CREATE TABLE sample_parts (tar_file_id INTEGER, sample_index INTEGER, part_name TEXT, "
                       "content_byte_offset INTEGER, content_byte_size INTEGER)")  # fmt: skip
         for shard, path in enumerate(shards):
-            place = out.local(path)
-            samples = list(_layout(place))
-            ends = [*(sample.start for sample in samples[1:]), _end(place)]
+            samples = list(_layout(out.local(path)))
             index.executemany(
                 "INSERT INTO samples VALUES (?, ?, ?, ?, ?)",
-                [(shard, s.key, i, s.start, ends[i] - s.start) for i, s in enumerate(samples)],
+                [(shard, s.key, i, s.start, s.end - s.start) for i, s in enumerate(samples)],
             )
             index.executemany(
                 "INSERT INTO sample_parts VALUES (?, ?, ?, ?, ?)",

@@ -20,7 +20,7 @@ BLOCK_SHARDS = 8
 class Order(Protocol):
     """Rows of positions: int64 `(n,)`, each in [0, samples), to int64 `(n,)`."""
 
-    def __call__(self, positions: Ints) -> Ints: ...
+    def __call__(self, positions: Ints, /) -> Ints: ...
 
 
 def order_of(shuffle: Shuffle, shard_rows: Sequence[int], key: str) -> Order:
@@ -34,7 +34,11 @@ def order_of(shuffle: Shuffle, shard_rows: Sequence[int], key: str) -> Order:
     """
     if shuffle == "blocks":
         return Blocks(shard_rows, key)
-    return Permutation(sum(shard_rows), key) if shuffle else lambda positions: positions
+    return Permutation(sum(shard_rows), key) if shuffle else _stored
+
+
+def _stored(positions: Ints) -> Ints:
+    return positions
 
 
 class Blocks:
@@ -69,7 +73,8 @@ class Blocks:
     def next_shards(self, position: int) -> list[int]:
         """The shards of the block behind the one that holds a position."""
         block = int(np.searchsorted(self._bounds, position, side="right"))
-        return self._shards[block * BLOCK_SHARDS : (block + 1) * BLOCK_SHARDS].tolist()
+        shards: list[int] = self._shards[block * BLOCK_SHARDS : (block + 1) * BLOCK_SHARDS].tolist()
+        return shards
 
     def _permutation(self, block: int) -> Permutation:
         return Permutation(int(self._bounds[block + 1] - self._bounds[block]), f"{self._key}/block {block}")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from curate.decide.keys import EMPTY, Keys, keys_of, look_up, name_of, words
+from curate.decide.keys import EMPTY, Keys, look_up, name_of, words
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
 from curate.shards.commit import read_manifest
-from curate.shards.ipc import open_ipc
 from curate.shards.memory import Ints
 from curate.shards.parts import BuildPart, Rowed, absent, union
 from curate.shards.rows import Ragged, Rows
@@ -119,6 +118,9 @@ class _JoinedRows:
         rows = self._left.take(index)
         return Rows(rows.keys, {**rows.streams, **self._beside(self._partner[index])})
 
+    def fetch(self, shards: Iterable[int]) -> None:
+        self._left.fetch(shards)
+
     def _beside(self, partner: Ints) -> dict[str, Ragged]:
         """Streams of the second build's rows `partner`, in this order; absent where it is -1."""
         parts = {s.name: [absent(s, 1)] for s in self._specs}
@@ -146,6 +148,4 @@ def _index(parts: Sequence[BuildPart]) -> tuple[Keys, Ints]:
 
 
 def _ids(part: BuildPart) -> Keys:
-    """The ids of a split, in stored order."""
-    batches = (batch for path in part.entry.shards for batch in open_ipc(part.build.local(path))[1])
-    return np.concatenate([EMPTY, *(keys_of(batch.column("sample_id")) for batch in batches)])
+    return np.concatenate([EMPTY, *part.ids()])

@@ -541,3 +541,60 @@ def write_sequences(
                 tokens[i], loss[i] = words[s, 1], counts
                 i += 1
         tokens[i], loss[i] = marks[1], any_output
+
+
+@_compiled
+def best_fit(lengths: Ints, room: int) -> tuple[Ints, int]:
+    """Pack lengths into bins: the longest first, each where the least room is left (best fit decreasing; Johnson 1973).
+
+    Args:
+        lengths: `(n,)`, each at most `room`.
+
+    Returns:
+        The bin of each, `(n,)`, numbered as they were opened, and how many there are.
+    """
+    order = np.argsort(-lengths, kind="mergesort")
+    into, left = np.empty(len(lengths), np.int64), np.empty(len(lengths), np.int64)
+    count = first = 0
+    for i in order:
+        best = -1
+        for b in range(first, count):
+            if left[b] >= lengths[i] and (best < 0 or left[b] < left[best]):
+                best = b
+                if left[b] == lengths[i]:
+                    break
+        if best < 0:
+            best = count
+            left[best] = room
+            count += 1
+        left[best] -= lengths[i]
+        into[i] = best
+        while first < count and left[first] < 3:  # no sequence is shorter than three tokens but one without content
+            first += 1
+    return into, count
+
+
+@_compiled
+def lay_out(
+    offsets: Ints,
+    tokens: Ints,
+    loss: NDArray[np.bool_],
+    row: Ints,
+    begin: Ints,
+    number: Ints,
+    out: tuple[Ints, NDArray[np.bool_], Tokens, Tokens],
+) -> None:
+    """Put sequences into rows.
+
+    Args:
+        offsets, tokens, loss: sequences, one after the other.
+        row, begin, number: `(n,)`: the row of each, where in it it begins, and its number there.
+        out: tokens, loss, positions and documents, `(rows, room)` each, filled with what padding has.
+    """
+    for i in range(len(row)):
+        for j in range(offsets[i + 1] - offsets[i]):
+            at = begin[i] + j
+            out[0][row[i], at] = tokens[offsets[i] + j]
+            out[1][row[i], at] = loss[offsets[i] + j]
+            out[2][row[i], at] = j
+            out[3][row[i], at] = number[i]

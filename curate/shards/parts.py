@@ -6,17 +6,19 @@ a stream that a build lacks is one that all of its samples lack.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from curate.decide.keys import EMPTY, Keys, keys_of
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
 from curate.schema.manifest import Manifest
 from curate.shards.commit import read_manifest
+from curate.shards.ipc import open_ipc
 from curate.shards.lists import files_below
 from curate.shards.memory import Ints
 from curate.shards.reader import Reader, find_split
@@ -30,6 +32,10 @@ class Rowed(Protocol):
 
     def take(self, index: Ints) -> Rows:
         """Rows of these numbers, in this order, with the key columns that a view sees."""
+        ...
+
+    def fetch(self, shards: Iterable[int]) -> None:
+        """Begin to copy shards that lie in a bucket, ahead of their use."""
         ...
 
 
@@ -86,6 +92,12 @@ class BuildPart:
 
     def open(self, streams: Sequence[str]) -> Reader:
         return Reader(self.build, self.manifest, self.split, streams)
+
+    def ids(self) -> Iterator[Keys]:
+        """The ids of its samples in stored order, a shard's at a time."""
+        for path in self.entry.shards:
+            batches = open_ipc(self.build.local(path))[1]
+            yield np.concatenate([EMPTY, *(keys_of(batch.column("sample_id")) for batch in batches)])
 
 
 def union(manifests: Sequence[Manifest]) -> Manifest:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -80,22 +79,39 @@ class Reader:
         Raises:
             CurateError: a shard that is missing, cut short, or not the one that the manifest names.
         """
+        which, row = self._located(index)
+        rows = self._batches.take(which, row, keys, streams)
+        self._close_some()
+        return rows
+
+    def steps(self, index: Ints) -> Ints:
+        """Steps of each stream in these rows, int64 `(streams, n)`, -1 where it is missing; no ids are read."""
+        which, row = self._located(index)
+        steps = [self._batches.steps(s.name, which, row) for s in self.streams]
+        self._close_some()
+        return np.array(steps, np.int64).reshape(len(self.streams), len(index))
+
+    def names(self, index: Ints) -> NDArray[np.str_]:
+        """The ids of the samples in these rows, `U32` `(n,)`."""
+        return self.take(index, ("sample_id",), ()).keys["sample_id"]
+
+    def _located(self, index: Ints) -> tuple[Ints, Ints]:
+        """The record batches of rows, and the rows in them; their shards are opened."""
         shard = np.searchsorted(self._firsts, index, side="right") - 1
         row = index - self._firsts[shard]
         touched = np.unique(shard).tolist()
-        if self._build.remote:
-            self.fetch(touched)
+        self.fetch(touched)
         for number in touched:
             self._open(number)
-        which = self._first_batch[shard] + row // BATCH_ROWS
-        rows = self._batches.take(which, row % BATCH_ROWS, keys, streams)
+        return self._first_batch[shard] + row // BATCH_ROWS, row % BATCH_ROWS
+
+    def _close_some(self) -> None:
         while len(self._opened) > _OPEN_SHARDS:
             self._close(next(iter(self._opened)))
-        return rows
 
     def fetch(self, shards: Iterable[int]) -> None:
         """Begin to copy shards of a bucket that are not here yet, a few at a time; `take` waits for those it needs."""
-        for number in shards:
+        for number in shards if self._build.remote else ():
             if number not in self._opened and number not in self._coming:
                 path = self._shards.shards[number]
                 self._coming[number] = self._pool.submit(self._build.local, path)
@@ -103,21 +119,6 @@ class Reader:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(_AT_ONCE, "curate-shards")
-
-    def lengths(self, stream: str) -> Ints:
-        """Steps of each row of a stream, int64 `(rows,)`, 0 where it is missing; from offsets, without reading ids."""
-        spec = next(s for s in self.streams if s.name == stream)
-        parts: list[NDArray[Any]] = [np.empty(0, np.int64)]
-        for number in range(len(self._shards.shards)):
-            parts += [np.diff(batch.column(stream).offsets.to_numpy()) for batch in self._open(number)]
-        return np.concatenate(parts).astype(np.int64) // spec.unit
-
-    def present(self, stream: str) -> NDArray[np.bool_]:
-        """Which rows have a stream, bool `(rows,)`."""
-        parts: list[NDArray[Any]] = [np.empty(0, np.bool_)]
-        for number in range(len(self._shards.shards)):
-            parts += [b.column(stream).is_valid().to_numpy(zero_copy_only=False) for b in self._open(number)]
-        return np.concatenate(parts)
 
     def _open(self, number: int) -> list[pa.RecordBatch]:
         if number in self._opened:

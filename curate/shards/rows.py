@@ -120,14 +120,19 @@ class _Lists:
         self.validity[at] = _U8.index_of(said[0].address) if column.null_count and said[0] is not None else -1
         self.first[at] = column.offset
 
-    def take(self, which: Ints, row: Ints) -> tuple[NDArray[Any], Ints]:
-        """The lists' items, one list after the other, and offsets `(n + 1,)`."""
+    def bounds(self, which: Ints, row: Ints) -> tuple[Ints, Ints]:
+        """Where the lists begin in their batches, and how long they are."""
         bounds = _I32.runs(self.offsets[which] + row, 2).view(np.int32).reshape(-1, 2)
         starts = bounds[:, 0].astype(np.int64)
         lengths = bounds[:, 1] - starts
         out = (starts < 0) | (lengths < 0) | (bounds[:, 1] > self.count[which])
         if out.any():
             raise CurateError(f"column {self.name!r}: a row leaves its record batch", "check the build: curate verify")
+        return starts, lengths
+
+    def take(self, which: Ints, row: Ints) -> tuple[NDArray[Any], Ints]:
+        """The lists' items, one list after the other, and offsets `(n + 1,)`."""
+        starts, lengths = self.bounds(which, row)
         offsets = _sums(lengths)
         return copy_runs(self._memory.runs, self._memory.dtype, self.values[which] + starts, lengths, offsets), offsets
 
@@ -199,6 +204,14 @@ class Batches:
                 if streams is None or spec.name in streams
             },
         )
+
+    def steps(self, stream: str, which: Ints, row: Ints) -> Ints:
+        """Steps of a stream in rows `row[i]` of batches `which[i]`, -1 where it is missing, without reading its ids."""
+        lists = self._streams[stream]
+        unit = next(spec.unit for spec in self._specs if spec.name == stream)
+        steps = lists.bounds(which, row)[1] // unit
+        steps[~lists.present(which, row)] = -1
+        return steps
 
     def _key(self, name: str, which: Ints, row: Ints) -> NDArray[Any]:
         if name in self._times:

@@ -155,9 +155,8 @@ class SequenceView:
         """
         bound = self.bind(manifest)
         reader = Reader(build, manifest, split, bound.streams)
-        steps = [np.where(reader.present(name), reader.lengths(name), -1) for name in bound.streams]
-        names = reader.take(np.arange(len(reader)), ("sample_id",), ()).keys["sample_id"]
-        return bound.plan(np.array(steps), names, draw or Draw(0, 0))[2]
+        index = np.arange(len(reader))
+        return bound.plan(reader.steps(index), reader.names(index), draw or Draw(0, 0))[2]
 
 
 @dataclass(frozen=True)

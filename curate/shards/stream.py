@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from curate.schema.errors import CurateError
 from curate.shards.epoch import Shuffle
@@ -24,6 +25,7 @@ def stream(
     world: int = 1,
     batch: int | None = None,
     tail: Tail = "uneven",
+    where: str | None = None,
     tensors: bool = False,
 ) -> TokenStream:
     """Stream a split of a build into a trainer: each sample once an epoch, in an order drawn anew for each epoch.
@@ -56,6 +58,8 @@ def stream(
         tail: what of samples that do not fill an item on every rank: "uneven" gives them out, so that each sample comes
             once an epoch; "drop" leaves them out (others in each epoch); "repeat" fills up with the first of the epoch.
             With the last two every rank has equally many items, all full.
+        where: only samples of which this is true: an SQL expression (DuckDB's) over fields of signals and columns of
+            samples (`kind`, `source`, `uri`, `licence`, `width`, ...), e.g. `clip_score > 0.28 AND kind = 'image'`.
         tensors: True for torch tensors in place of numpy arrays, of the same memory.
 
     Raises:
@@ -68,7 +72,7 @@ def stream(
         kind = TorchTokenStream
     elif tensors:
         raise CurateError("there is no torch to make tensors with", "pip install torch, or leave tensors out")
-    options = {"tensors": True} if tensors else {}
+    options: dict[str, Any] = {"tensors": True} if tensors else {}
     return kind(
         *(build, split, view),
         seed=seed,
@@ -77,5 +81,5 @@ def stream(
         rank=rank,
         world=world,
         batch=batch,
-        **{"tail": tail, **options},
+        **{"tail": tail, "where": where, **options},
     )

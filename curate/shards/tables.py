@@ -120,6 +120,10 @@ class Tables:
         [only] = self.rows(sql, parameters)
         return only
 
+    def having(self, sql: str, where: str, column: str) -> pa.ChunkedArray:
+        """The distinct values of a column of a query's rows of which an expression is true."""
+        return self._con.sql(sql).filter(where).project(quoted(column)).distinct().to_arrow_table().column(0)
+
     def execute(self, sql: str) -> None:
         """Run a statement that makes or fills a table."""
         self._con.execute(sql)

@@ -13,15 +13,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from curate.schema.errors import CurateError
-from curate.schema.ids import digest_of_rows
-from curate.shards.commit import read_manifest
 from curate.shards.draw import Draw
 from curate.shards.epoch import Blocks, Shuffle, order_of
-from curate.shards.lists import files_below
 from curate.shards.memory import Ints
-from curate.shards.reader import Reader, find_split
+from curate.shards.parts import BuildPart, Part, Rowed
+from curate.shards.place import Place
+from curate.shards.selected import Selected
 from curate.shards.views import RawView, View
-from curate.storage import Store, open_store
+from curate.storage import Store
 
 Tail = Literal["uneven", "drop", "repeat"]
 """What becomes of samples that do not fill an item on every rank; see `stream`."""
@@ -31,7 +30,7 @@ LOOK_AHEAD = 4096
 _LOOK_AHEAD_BYTES = 64 << 20
 
 
-class TokenStream:
+class TokenStream(Place):
     """Iterates over one split of a build; see `stream`. One iterator at a time."""
 
     def __init__(
@@ -47,6 +46,7 @@ class TokenStream:
         world: int = 1,
         batch: int | None = None,
         tail: Tail = "uneven",
+        where: str | None = None,
     ) -> None:
         if not 0 <= rank < world:
             raise CurateError(f"rank {rank} of {world}: ranks are 0 to world - 1")
@@ -58,32 +58,22 @@ class TokenStream:
             raise CurateError(f"shuffle={shuffle!r}", 'it is True, False or "blocks"')
         if tail not in get_args(Tail):
             raise CurateError(f"tail={tail!r}", f"it is one of {', '.join(get_args(Tail))}")
-        self.build = open_store(build)
-        self.manifest = read_manifest(self.build)
-        self.split = split
+        super().__init__(epoch)
+        whole = BuildPart(build, split)
+        self._part: Part = whole if where is None else Selected(whole, where)
+        self.build, self.manifest, self.split = whole.build, whole.manifest, split
         self._view = (RawView() if view is None else view).bind(self.manifest)
-        self._seed, self._epoch, self._index = seed, epoch, 0
-        self._started = (epoch, 0)  # where the last iteration began
+        self._seed = seed
         self._shuffle: Shuffle = shuffle
         self._rank, self._world, self._batch, self._tail = rank, world, batch, tail
-        shards = find_split(self.manifest, split)
-        self._samples, self._shard_rows = shards.samples, shards.shard_rows
-        files = {f.path: f for f in files_below(self.build, self.manifest, f"tokens/{split}/")}
-        if lost := [path for path in shards.shards if path not in files]:
-            raise CurateError(f"{self.build}: the build lists no file {lost[0]}", "check it: curate verify")
-        self._print = int(digest_of_rows(files[path].digest for path in shards.shards)[:13], 16)
-        row_bytes = sum(files[path].bytes for path in shards.shards) // max(1, self._samples)
-        self._look_ahead = max(1, min(LOOK_AHEAD, _LOOK_AHEAD_BYTES // max(1, row_bytes)))
-        self._reader: Reader | None = None
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next item is of."""
-        return self._next()[0]
+        self._samples = self._part.samples
+        self._print = int(self._part.digest[:13], 16)
+        self._look_ahead = max(1, min(LOOK_AHEAD, _LOOK_AHEAD_BYTES // max(1, self._part.row_bytes)))
+        self._reader: Rowed | None = None
 
     @property
     def samples(self) -> int:
-        """Samples of the split, over all ranks."""
+        """Samples of an epoch, over all ranks."""
         return self._samples
 
     def __len__(self) -> int:
@@ -96,7 +86,7 @@ class TokenStream:
         reader = self._open()
         epoch, start = self._begin()
         left, size = self._left(start), self._batch or 1
-        order = order_of(self._shuffle, self._shard_rows, f"{self._seed}/{epoch}/{self.split}")
+        order = order_of(self._shuffle, self._part.shard_rows, f"{self._seed}/{epoch}/{self.split}")
         draw = Draw(self._seed, epoch)
         ahead = max(1, self._look_ahead // size)
         items = range(worker, -(-left // size), workers)
@@ -105,7 +95,7 @@ class TokenStream:
             mine = np.concatenate([np.arange(k * size, min((k + 1) * size, left)) for k in block])
             positions: Ints = start + mine * self._world + self._rank
             positions %= self._samples  # what is repeated comes from the epoch's beginning
-            if self.build.remote and isinstance(order, Blocks):
+            if isinstance(order, Blocks):
                 reader.fetch(order.next_shards(int(positions[-1])))
             rows = reader.take(order(positions))
             for k in block:
@@ -152,36 +142,15 @@ class TokenStream:
         if set(state) != set(mine) or not 0 <= state["index"] <= self._samples or state["epoch"] < 0:
             raise CurateError("not a state of a token stream", "pass what state() gave")
         if state["build"] != mine["build"] or state["samples"] != mine["samples"]:
-            raise CurateError(f"the state is of another build or split than {self.build} {self.split}")
+            raise CurateError(f"the state is of another build, split or selection than {self.build} {self.split}")
         for name in ("seed", "shuffle"):
             if state[name] != mine[name]:
                 raise CurateError(f"the state was taken with {name} {state[name]}, this stream has {mine[name]}")
-        self._move(state["epoch"], state["index"])
-        self._started = self._next()
-
-    def _next(self) -> tuple[int, int]:
-        """(epoch, index) of the next item."""
-        return self._epoch, self._index
-
-    def _begun(self, items: int | None) -> tuple[int, int]:
-        """Where the items that `state` is told of were counted from."""
-        return self._next() if items is None else self._started
-
-    def _begin(self) -> tuple[int, int]:
-        """Where an iteration begins; called in the process that iterates."""
-        self._started = self._next()
-        return self._started
-
-    def _end(self, epoch: int) -> None:
-        """An iteration has given all of its epoch."""
-        self._move(epoch, self._samples)
-        self._started = self._next()
+        is_over = self._is_over(state["index"])
+        self._go(*((state["epoch"] + 1, 0) if is_over else (state["epoch"], state["index"])))
 
     def _move(self, epoch: int, index: int) -> None:
         self._place(*((epoch + 1, 0) if self._is_over(index) else (epoch, index)))
-
-    def _place(self, epoch: int, index: int) -> None:
-        self._epoch, self._index = epoch, index
 
     def _is_over(self, index: int) -> bool:
         """True if an epoch has no item from there on."""
@@ -201,14 +170,10 @@ class TokenStream:
         """An item as it is given out."""
         return item
 
-    def _open(self) -> Reader:
+    def _open(self) -> Rowed:
         if self._reader is None:
-            self._reader = Reader(self.build, self.manifest, self.split, self._view.streams)
+            self._reader = self._part.open(self._view.streams)
         return self._reader
-
-    def _worker(self) -> tuple[int, int]:
-        """(worker, workers) that share this rank's items."""
-        return 0, 1
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reader": None}  # memory maps are opened again where it is unpickled
