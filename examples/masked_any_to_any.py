@@ -15,6 +15,7 @@ embedding, and a small softmax for each digit predicts it. A few hundred samples
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,13 @@ class AnyToAny(nn.Module):
         return total / count if count else None
 
     @torch.no_grad()
+    def scores(self, batch: Batch, stream: int) -> Sequence[Tensor]:
+        """Of each digit of the targets, all of which are of `stream`: `(B, O, radix)`."""
+        return self.heads[stream](self(batch)).split(self.radices[stream], dim=-1)
+
     def predict(self, batch: Batch, stream: int) -> Tensor:
         """The likeliest id of each target, all of which are of `stream`."""
-        parts = self.heads[stream](self(batch)).split(self.radices[stream], dim=-1)
+        parts = self.scores(batch, stream)
         ids, base = torch.zeros(parts[0].shape[:-1], dtype=torch.long), 1
         for part, radix in zip(parts, self.radices[stream], strict=True):
             ids, base = ids + base * part.argmax(-1), base * radix
@@ -151,10 +156,12 @@ def caption_of(model: AnyToAny, grid: Any, text: int, image: int, special: dict[
     """Ids of a caption from those of an image, one after the other: what stands where `[S_0]` hides all of a text."""
     places = np.sort(np.random.default_rng(0).permutation(grid.size)[:TOKENS])
     given = [(image, places, grid.reshape(-1)[places]), (text, np.array([0]), np.array([special["[S_0]"]]))]
-    said = [special["[S_0]"]]
-    while len(said) <= longest and said[-1] not in (special["[EOS]"], special["[S_1]"]):
+    said, ends = [special["[S_0]"]], (special["[EOS]"], special["[S_1]"])
+    while len(said) <= longest and said[-1] not in ends:
         target = (text, np.arange(len(said) + 1), np.array([*said, 0]))
-        said.append(int(model.predict(one(given, [target]), text)[0, -1]))
+        scores = model.scores(one(given, [target]), text)[0][0, -1]
+        scores[[i for i in special.values() if i not in ends or len(said) == 1]] = -torch.inf  # it says something
+        said.append(int(scores.argmax()))
     return np.array([i for i in said if i not in special.values()])
 
 
