@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from curate.schema.errors import CurateError
-from curate.shards import packed as module
+from curate.shards import packed_stream as module
 from curate.shards.kernels import best_fit
-from curate.shards.packed import PackedStream, packed
+from curate.shards.packed import packed
+from curate.shards.packed_stream import PackedStream
 from curate.shards.sequence import SequenceView
 from curate.shards.stream import stream
 from curate.shards.views import Task

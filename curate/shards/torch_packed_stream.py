@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from curate.shards.packed import PackedStream
+from curate.shards.packed_stream import PackedStream
 from curate.shards.torch_place import TorchPlace
 from curate.shards.torch_stream import as_tensor
 
