@@ -17,6 +17,8 @@ import pyarrow as pa
 from curate.schema.errors import CurateError
 from curate.storage import Store
 
+_REMEDY = "restore it from a copy, or remove it and run the same command again"
+
 BATCH_ROWS = 1024
 """Rows of a record batch; the last one of a file may hold fewer."""
 
@@ -59,9 +61,9 @@ def open_ipc(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         with pa.ipc.open_file(unpacked) as reader:
             return reader.schema, [reader.get_batch(i) for i in range(reader.num_record_batches)]
     except FileNotFoundError as exc:
-        raise CurateError(f"{path}: there is no such file") from exc
+        raise CurateError(f"{path}: there is no such file", _REMEDY) from exc
     except (pa.ArrowException, OSError) as exc:
-        raise CurateError(f"{path}: not a whole Arrow IPC file ({' '.join(str(exc).split())})") from exc
+        raise CurateError(f"{path}: not a whole Arrow IPC file ({' '.join(str(exc).split())})", _REMEDY) from exc
 
 
 def _lies_in(batch: pa.RecordBatch, data: pa.Buffer) -> bool:

@@ -71,12 +71,13 @@ class BuildPart:
     Args:
         build: folder of a finished build, or its `s3://` uri.
         split: name of the split.
+        verify: True to compare the digest of each shard when it is opened.
 
     Raises:
         CurateError: no finished build, no such split, or a build that does not list its shards.
     """
 
-    def __init__(self, build: Store | Path | str, split: str = "train") -> None:
+    def __init__(self, build: Store | Path | str, split: str = "train", *, verify: bool = False) -> None:
         self.build = open_store(build)
         self.manifest = read_manifest(self.build)
         self.split = split
@@ -89,9 +90,10 @@ class BuildPart:
         shards = [files[path] for path in self.entry.shards]
         self.row_bytes = sum(f.bytes for f in shards) // max(1, self.samples)
         self.digest = digest_of_rows(f.digest for f in shards)
+        self._digests = {f.path: f.digest for f in shards} if verify else None
 
     def open(self, streams: Sequence[str]) -> Reader:
-        return Reader(self.build, self.manifest, self.split, streams)
+        return Reader(self.build, self.manifest, self.split, streams, self._digests)
 
     def ids(self) -> Iterator[Keys]:
         """The ids of its samples in stored order, a shard's at a time."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Manifest, Split
+from curate.shards.commit import file_digest
 from curate.shards.ipc import BATCH_ROWS, open_ipc
 from curate.shards.memory import Ints
 from curate.shards.rows import Batches, Rows
@@ -49,10 +51,19 @@ class Reader:
         manifest: its manifest.
         split: name of the split.
         streams: names of the streams to read; all where None.
+        digests: of shards, by path; those that are there are compared when a shard is opened.
+
+    Attributes:
+        damaged: what is wrong with shards that `readable` could not open, by path.
     """
 
     def __init__(
-        self, build: Store | Path | str, manifest: Manifest, split: str, streams: Sequence[str] | None = None
+        self,
+        build: Store | Path | str,
+        manifest: Manifest,
+        split: str,
+        streams: Sequence[str] | None = None,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         self._build = open_store(build)
         self._shards = find_split(manifest, split)
@@ -63,6 +74,8 @@ class Reader:
         counts = [-(-rows // BATCH_ROWS) for rows in self._shards.shard_rows]
         self._first_batch = np.cumsum([0, *counts])
         self._batches = Batches(self.streams, KEY_NAMES, int(self._first_batch[-1]))
+        self._digests = digests or {}
+        self.damaged: dict[str, str] = {}
         self._coming: dict[int, Future[Path]] = {}
         self._opened: OrderedDict[int, list[pa.RecordBatch]] = OrderedDict()
 
@@ -94,6 +107,23 @@ class Reader:
     def names(self, index: Ints) -> NDArray[np.str_]:
         """The ids of the samples in these rows, `U32` `(n,)`."""
         return self.take(index, ("sample_id",), ()).keys["sample_id"]
+
+    def readable(self, index: Ints) -> NDArray[np.bool_]:
+        """Which of these rows lie in shards that can be opened, bool `(n,)`; of others `damaged` says why not."""
+        shard = np.searchsorted(self._firsts, index, side="right") - 1
+        touched = np.unique(shard).tolist()
+        self.fetch(touched)
+        for number in touched:
+            path = self._shards.shards[number]
+            if path not in self.damaged:
+                try:
+                    self._open(number)
+                except CurateError as exc:
+                    self.damaged[path] = str(exc)
+                    logging.getLogger(__name__).warning("left out: %s", exc)
+        bad = [number for number in touched if self._shards.shards[number] in self.damaged]
+        fits: NDArray[np.bool_] = ~np.isin(shard, bad)
+        return fits
 
     def _located(self, index: Ints) -> tuple[Ints, Ints]:
         """The record batches of rows, and the rows in them; their shards are opened."""
@@ -130,7 +160,9 @@ class Reader:
             coming = self._coming.pop(number, None)
             schema, batches = open_ipc(self._build.local(shard) if coming is None else coming.result())
         except FileNotFoundError as exc:
-            raise CurateError(f"{path}: there is no such file") from exc
+            raise CurateError(f"{path}: there is no such file", "restore it from a copy") from exc
+        if shard in self._digests and file_digest(self._build, shard)[0] != self._digests[shard]:
+            raise CurateError(f"{path}: its bytes are not those that were committed", "restore it from a copy")
         if not schema.equals(self._schema, check_metadata=True):
             raise CurateError(f"{path}: its streams are not those of the manifest", "check it: curate verify")
         sizes = [BATCH_ROWS] * (rows // BATCH_ROWS) + ([rows % BATCH_ROWS] if rows % BATCH_ROWS else [])

@@ -61,6 +61,13 @@ class SelectedRows:
     def take(self, index: Ints) -> Rows:
         return self._reader.take(self._rows[index])
 
+    def readable(self, index: Ints) -> NDArray[np.bool_]:
+        return self._reader.readable(self._rows[index])
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        return self._reader.damaged
+
     def steps(self, index: Ints) -> Ints:
         return self._reader.steps(self._rows[index])
 

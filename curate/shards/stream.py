@@ -8,7 +8,7 @@ from typing import Any
 
 from curate.schema.errors import CurateError
 from curate.shards.epoch import Shuffle
-from curate.shards.token_stream import Tail, TokenStream
+from curate.shards.token_stream import OnError, Tail, TokenStream
 from curate.shards.views import View
 from curate.storage import Store
 
@@ -26,6 +26,8 @@ def stream(
     batch: int | None = None,
     tail: Tail = "uneven",
     where: str | None = None,
+    on_error: OnError = "raise",
+    verify: bool = False,
     tensors: bool = False,
 ) -> TokenStream:
     """Stream a split of a build into a trainer: each sample once an epoch, in an order drawn anew for each epoch.
@@ -60,6 +62,10 @@ def stream(
             With the last two every rank has equally many items, all full.
         where: only samples of which this is true: an SQL expression (DuckDB's) over fields of signals and columns of
             samples (`kind`, `source`, `uri`, `licence`, `width`, ...), e.g. `clip_score > 0.28 AND kind = 'image'`.
+        on_error: what a shard does that is missing, cut short, or not what was committed: "raise" ends the stream with
+            an error that names it; "skip" leaves its samples out, so that batches are smaller by them, logs it once,
+            and counts them in `skipped`.
+        verify: True to compare the digest of each shard when it is first opened, which reads all of it.
         tensors: True for torch tensors in place of numpy arrays, of the same memory.
 
     Raises:
@@ -81,5 +87,9 @@ def stream(
         rank=rank,
         world=world,
         batch=batch,
-        **{"tail": tail, "where": where, **options},
+        tail=tail,
+        where=where,
+        on_error=on_error,
+        verify=verify,
+        **options,
     )

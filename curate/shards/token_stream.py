@@ -16,14 +16,18 @@ from curate.schema.errors import CurateError
 from curate.shards.draw import Draw
 from curate.shards.epoch import Blocks, Shuffle, order_of
 from curate.shards.memory import Ints
-from curate.shards.parts import BuildPart, Part, Rowed
+from curate.shards.parts import BuildPart
 from curate.shards.place import Place
-from curate.shards.selected import Selected
+from curate.shards.reader import Reader
+from curate.shards.selected import Selected, SelectedRows
 from curate.shards.views import RawView, View
 from curate.storage import Store
 
 Tail = Literal["uneven", "drop", "repeat"]
 """What becomes of samples that do not fill an item on every rank; see `stream`."""
+
+OnError = Literal["raise", "skip"]
+"""What a shard that cannot be read does; see `stream`."""
 
 LOOK_AHEAD = 4096
 """Most rows gathered at once, so that rows of one record batch are fetched together."""
@@ -31,7 +35,11 @@ _LOOK_AHEAD_BYTES = 64 << 20
 
 
 class TokenStream(Place):
-    """Iterates over one split of a build; see `stream`. One iterator at a time."""
+    """Iterates over one split of a build; see `stream`. One iterator at a time.
+
+    Attributes:
+        skipped: samples that this process left out since it was made, where `on_error` is "skip".
+    """
 
     def __init__(
         self,
@@ -47,6 +55,8 @@ class TokenStream(Place):
         batch: int | None = None,
         tail: Tail = "uneven",
         where: str | None = None,
+        on_error: OnError = "raise",
+        verify: bool = False,
     ) -> None:
         if not 0 <= rank < world:
             raise CurateError(f"rank {rank} of {world}: ranks are 0 to world - 1")
@@ -58,9 +68,13 @@ class TokenStream(Place):
             raise CurateError(f"shuffle={shuffle!r}", 'it is True, False or "blocks"')
         if tail not in get_args(Tail):
             raise CurateError(f"tail={tail!r}", f"it is one of {', '.join(get_args(Tail))}")
+        if on_error not in get_args(OnError):
+            raise CurateError(f"on_error={on_error!r}", f"it is one of {', '.join(get_args(OnError))}")
         super().__init__(epoch)
-        whole = BuildPart(build, split)
-        self._part: Part = whole if where is None else Selected(whole, where)
+        whole = BuildPart(build, split, verify=verify)
+        self._on_error = on_error
+        self.skipped = 0
+        self._part: BuildPart | Selected = whole if where is None else Selected(whole, where)
         self.build, self.manifest, self.split = whole.build, whole.manifest, split
         self._view = (RawView() if view is None else view).bind(self.manifest)
         self._seed = seed
@@ -69,7 +83,7 @@ class TokenStream(Place):
         self._samples = self._part.samples
         self._print = int(self._part.digest[:13], 16)
         self._look_ahead = max(1, min(LOOK_AHEAD, _LOOK_AHEAD_BYTES // max(1, self._part.row_bytes)))
-        self._reader: Rowed | None = None
+        self._reader: Reader | SelectedRows | None = None
 
     @property
     def samples(self) -> int:
@@ -97,14 +111,22 @@ class TokenStream(Place):
             positions %= self._samples  # what is repeated comes from the epoch's beginning
             if isinstance(order, Blocks):
                 reader.fetch(order.next_shards(int(positions[-1])))
-            rows = reader.take(order(positions))
+            index = order(positions)
+            there = np.arange(len(index) + 1)  # how many of the rows before each one are read
+            if self._on_error == "skip":
+                fits = reader.readable(index)
+                there, index = np.concatenate(([0], np.cumsum(fits))), index[fits]
+            rows = reader.take(index)
             for k in block:
                 self._move(epoch, start + (k + 1) * size * self._world)
-                first = (k - block[0]) // workers * size
-                if self._batch is None:
+                begin = (k - block[0]) // workers * size
+                end = min(begin + size, len(there) - 1)
+                first, last = int(there[begin]), int(there[end])
+                self.skipped += end - begin - (last - first)
+                if last > first and self._batch is None:
                     yield self._given(self._view.sample(rows, first, draw))
-                else:
-                    yield self._given(self._view.batch(rows.part(first, min(first + size, len(rows))), draw))
+                elif last > first:
+                    yield self._given(self._view.batch(rows.part(first, last), draw))
         self._end(epoch)
 
     def state(self, items: int | None = None) -> dict[str, int]:
@@ -170,7 +192,12 @@ class TokenStream(Place):
         """An item as it is given out."""
         return item
 
-    def _open(self) -> Rowed:
+    @property
+    def damaged(self) -> dict[str, str]:
+        """What is wrong with shards that this process left out, by path, where `on_error` is "skip"."""
+        return {} if self._reader is None else dict(self._reader.damaged)
+
+    def _open(self) -> Reader | SelectedRows:
         if self._reader is None:
             self._reader = self._part.open(self._view.streams)
         return self._reader
