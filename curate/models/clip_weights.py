@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ class Weights:
 
 
 def check_weights(model: str, pretrained: str) -> None:
-    """Refuse, before anything runs, weights that cannot be right. Touches no network; of a tag, imports open_clip.
+    """Refuse, before anything runs, weights that cannot be right. Touches no network, and imports no open_clip.
 
     Raises:
         CurateError: a local path that is missing or holds no safetensors, an empty hub id, an unknown tag.
@@ -37,7 +39,7 @@ def check_weights(model: str, pretrained: str) -> None:
             raise CurateError(f"`{pretrained}` is no hub id", "write hf-hub:ORGANISATION/NAME")
     elif _is_local(pretrained):
         _local(Path(pretrained).expanduser())
-    elif pretrained not in (tags := _tags(model)):
+    elif pretrained not in (tags := tag_names(model)):
         raise CurateError(
             f"`{pretrained}` is no weights tag of {model}{meant(pretrained, tags)}",
             f"tags of {model}: {', '.join(tags) or 'none'}; or hf-hub:ORG/NAME, or a local .safetensors file",
@@ -115,6 +117,34 @@ def _local(path: Path) -> Path:
 
 
 _CONVERT = "save the state dict of a model that you trust with safetensors.torch.save_file(state_dict, PATH)"
+
+
+def tag_names(model: str) -> list[str]:
+    """The tags of a model, read off open_clip's tables as they are written: to import it takes seconds, as of torch."""
+    spec = find_spec("open_clip")
+    [folder] = (spec and spec.submodule_search_locations) or [""]
+    tree = ast.parse(Path(folder, "pretrained.py").read_text("utf-8"))
+    tables = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    models = tables.get("_PRETRAINED")
+    if not isinstance(models, ast.Dict):
+        return list(_tags(model))  # another version, that says them otherwise
+    plain = model.removesuffix(_QUICK)
+    for name, said in zip(models.keys, models.values, strict=True):
+        table = tables.get(said.id) if isinstance(said, ast.Name) else said
+        if isinstance(name, ast.Constant) and name.value in (model, plain) and isinstance(table, ast.Call):
+            every = {word.arg: word.value for word in table.keywords if word.arg}
+            if name.value == model:
+                return list(every)
+            return [tag for tag, config in every.items() if "quick_gelu=True" in ast.unparse(config)]
+    return []
+
+
+_QUICK = "-quickgelu"
+"""What open_clip calls the models whose weights were trained with another activation."""
 
 
 def _tags(model: str) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from signal_media import SKIMAGE, batch, hand_batch, open_image
 
-from curate.models.clip_weights import fetch_weights
+from curate.models.clip_weights import fetch_weights, tag_names
 from curate.models.passes import Passes
 from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError
@@ -207,3 +207,12 @@ def test_a_tag_brings_its_activation_to_a_plain_architecture(tag, repository, qu
     found = fetch_weights("ViT-B-32", tag)
     assert found.path.read_bytes() == b"weights"
     assert found.quick_gelu is quick
+
+
+def test_tags_are_read_as_open_clip_has_them() -> None:
+    import open_clip
+
+    models = {model for model, _ in open_clip.list_pretrained()}
+    assert len(models) > 50
+    for model in (*models, "ViT-B-32-quickgelu-quickgelu", "no such model"):
+        assert tag_names(model) == open_clip.list_pretrained_tags_by_model(model), model
