@@ -210,6 +210,7 @@ def test_a_tag_brings_its_activation_to_a_plain_architecture(tag, repository, qu
 
 
 def test_tags_are_read_as_open_clip_has_them() -> None:
+    ensure_torchvision()
     import open_clip
 
     models = {model for model, _ in open_clip.list_pretrained()}
