@@ -6,9 +6,9 @@
     for sample in curate.stream("build/mine"):
         sample["tok_rgb@256"]  # uint16 (frames, 32, 32)
 
-`run` makes a build, `open` looks at a finished one, `stream`, `packed`, `mix`, `join` and the views are for trainers.
-The command `curate` does the same and more; see `curate --help`. What else may be called is said by each room's
-`__all__`; docs/architecture.md says which room is which.
+`run` makes a build, `open` looks at a finished one; `stream`, `packed`, `bucketed`, `mix`, `join` and the views are for
+trainers. The command `curate` does the same and more; see `curate --help`. What else may be called is said by each
+room's `__all__`; docs/architecture.md says which room is which.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from curate.api import Build, run
     from curate.api import open_build as open
+    from curate.shards.bucketed import bucketed
     from curate.shards.join import join
     from curate.shards.mix import mix
     from curate.shards.packed import packed
@@ -32,6 +33,7 @@ __all__ = [
     "SampleView",
     "SequenceView",
     "Task",
+    "bucketed",
     "join",
     "mix",
     "open",
@@ -42,6 +44,7 @@ __all__ = [
 
 _WHERE = {
     "Build": "api:Build",
+    "bucketed": "shards.bucketed:bucketed",
     "join": "shards.join:join",
     "mix": "shards.mix:mix",
     "packed": "shards.packed:packed",

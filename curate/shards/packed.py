@@ -59,7 +59,7 @@ def packed(
     """
     kind: type[PackedStream] = PackedStream
     if find_spec("torch") is not None:
-        from curate.shards.torch_packed_stream import TorchPackedStream
+        from curate.shards.torch_grouped import TorchPackedStream
 
         kind = TorchPackedStream
     elif tensors:

@@ -43,6 +43,15 @@ class Ragged:
         """Steps of each row, int64 `(rows,)`; 0 where it is missing."""
         return np.diff(self.offsets)
 
+    @property
+    def stacked(self) -> NDArray[Any]:
+        """All rows as one array, `(rows, steps, *fixed)`, a view; ValueError where they have not equally many steps."""
+        lengths = self.lengths
+        if len(lengths) and (lengths != lengths[0]).any():
+            raise ValueError(f"rows of {lengths.min()} to {lengths.max()} steps")
+        steps = int(lengths[0]) if len(lengths) else 0
+        return self.values.reshape(len(lengths), steps, *self.values.shape[1:])
+
     def __getitem__(self, i: int) -> NDArray[Any] | None:
         """Ids of row i in the stream's shape, a view; None where the modality is missing."""
         if not self.present[i]:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from curate.schema.errors import CurateError
-from curate.shards import packed_stream as module
 from curate.shards.kernels import best_fit
 from curate.shards.packed import packed
 from curate.shards.packed_stream import PackedStream
@@ -29,7 +28,7 @@ LENGTH = 200
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WINDOW", 20)  # the build has 101 samples
+    monkeypatch.setattr(PackedStream, "window", 20)  # the build has 101 samples
 
 
 def sequences(build: Path, view: SequenceView = VIEW, **options: Any) -> dict[str, tuple[list[int], list[bool]]]:
