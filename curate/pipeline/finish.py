@@ -20,6 +20,7 @@ from curate.schema.manifest import MANIFEST, Counts, File, Manifest, ModelEntry,
 from curate.shards.commit import write_manifest
 from curate.shards.lists import write_lists
 from curate.shards.pack import ShardResult, stream_entries
+from curate.shards.sequence import FlatVocabulary
 from curate.signals.base import Signal
 from curate.signals.captions import CaptionerSignal
 from curate.storage import Store
@@ -100,7 +101,7 @@ def finish(
 
 
 def _manifest(plan: Plan, cluster: Cluster, made: Made) -> Manifest:
-    return Manifest(
+    manifest = Manifest(
         **made_by(plan),
         trial=made.trial,
         counts=made.counts,
@@ -115,6 +116,10 @@ def _manifest(plan: Plan, cluster: Cluster, made: Made) -> Manifest:
         hardware=cluster.hardware(),
         lists=[],
     )
+    vocabulary = FlatVocabulary.of(manifest)
+    for entry in manifest.streams:
+        entry.flat = vocabulary.block(entry.name) if entry.vocabulary else None
+    return manifest
 
 
 def _models(plan: Plan) -> list[ModelEntry]:

@@ -53,6 +53,18 @@ class FrameCounts(_Part):
     repeated: int = Field(0, description="not of the clips: the last frame once more")
 
 
+class FlatBlock(_Part):
+    """Where a stream's ids lie in the one vocabulary of `curate.SequenceView`: id i of level l is token
+    first + l * vocabulary + i. Tokens 0, 1 and 2 are padding, the begin and the end of a sequence."""
+
+    begin: int = Field(description="token before the stream's ids")
+    end: int = Field(description="token behind them")
+    first: int = Field(description="token of id 0 of level 0")
+    levels: int = Field(
+        description="blocks of `vocabulary` tokens: codebooks of residual or product quantisation, else 1"
+    )
+
+
 class StreamEntry(_Part):
     """A token stream: what its column holds."""
 
@@ -66,6 +78,7 @@ class StreamEntry(_Part):
     samples: int = Field(description="samples that have the stream")
     clock: Clock | None = Field(None, description="of video: how its steps stand in time")
     frames: FrameCounts | None = Field(None, description="of video: frames that became ids, and those that did not")
+    flat: FlatBlock | None = Field(None, description="of ids: where they lie in one vocabulary of all streams")
 
 
 class ModelEntry(_Part):

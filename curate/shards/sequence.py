@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
-from curate.schema.manifest import Manifest
+from curate.schema.manifest import FlatBlock, Manifest
 from curate.shards.draw import Draw, FrameCap, caps, check_names
 from curate.shards.flat import flat_ids
 from curate.shards.memory import Ints
@@ -64,6 +64,11 @@ class FlatVocabulary:
             at += levels[entry.name] * entry.vocabulary
         end = {name: marker + 1 for name, marker in begin.items()}
         return cls(at + tasks, begin, end, offset, levels, {s.name: s.vocabulary for s in entries})
+
+    def block(self, stream: str) -> FlatBlock:
+        """What a manifest says of a stream's place."""
+        begin, end, first = self.begin[stream], self.end[stream], self.offset[stream]
+        return FlatBlock(begin=begin, end=end, first=first, levels=self.levels[stream])
 
     def flatten(self, stream: str, ids: Any) -> Ints:
         """A stream's ids, in C order, as ids of the flat vocabulary."""

@@ -14,6 +14,7 @@ from small import Project
 
 import curate
 from curate.shards.commit import read_manifest
+from curate.shards.sequence import FlatVocabulary
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,12 @@ def test_it_says_what_it_did(quickstart: Path) -> None:
     assert f"stream {quickstart} --bench" in said
     for stage in ("ingest", "annotate", "decide", "tokenize", "pack", "card"):
         assert f"\n{stage} " in "\n" + progress, "progress of every stage is shown"
+
+
+def test_its_manifest_says_where_streams_lie_in_one_vocabulary(quickstart: Path) -> None:
+    manifest = read_manifest(quickstart)
+    words = FlatVocabulary.of(manifest)
+    assert {s.name: s.flat for s in manifest.streams} == {s.name: words.block(s.name) for s in manifest.streams}
 
 
 def test_it_takes_what_it_promises(quickstart: Path) -> None:

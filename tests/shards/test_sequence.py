@@ -33,6 +33,15 @@ def test_blocks_lie_side_by_side(words: FlatVocabulary) -> None:
     assert words.size == 64009 + 8192 + 300
 
 
+def test_a_manifest_says_where_a_stream_lies(words: FlatVocabulary) -> None:
+    """As a stranger reads it: `schemas/tables.md`."""
+    ids = np.array([[5, 9, 1, 0, 0, 0, 0, 1023]])
+    block = words.block("tok_audio@16k")
+    assert (block.begin, block.end, block.first, block.levels) == (5, 6, 64009, 8)
+    level = np.arange(ids.size) % block.levels
+    assert words.flatten("tok_audio@16k", ids).tolist() == (block.first + level * 1024 + ids[0]).tolist()
+
+
 def test_levels_of_audio_have_blocks_of_their_own(words: FlatVocabulary) -> None:
     flat = words.flatten("tok_audio@16k", np.array([[5] * 8, [1023] * 8]))
     assert flat.tolist() == [64009 + 1024 * level + code for code in (5, 1023) for level in range(8)]
