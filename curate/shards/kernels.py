@@ -1,8 +1,8 @@
 """Loops over tokens, compiled (numba): what a view does to a whole batch at once.
 
 Chance is SplitMix64 (Steele, Lea and Flood 2014), started for each sample by its own key (`Draw.keys`): so what a view
-draws for a sample depends on nothing beside it. Compiled at the first call, which takes some 10 s of a
-CPU, then kept on disk by numba.
+draws for a sample depends on nothing beside it. Compiled at the first call, which takes some 10 s of a CPU, then kept
+on disk by numba.
 """
 
 from __future__ import annotations
@@ -240,9 +240,8 @@ def mask_grid(chance: Chance, n: int, n_in: int, n_out: int, one: Tokens, other:
     """
     key = np.uint32(_next(chance))
     for i in range(n):  # numbers of their own, so that the loop is vectorised
-        drawn[i] = np.int32(
-            (np.uint64(_mix32(key + np.uint32(i) * np.uint32(0x9E3779B9))) * np.uint64(n - i)) >> np.uint64(32)
-        )
+        mixed = _mix32(np.uint32(key + np.uint32(i) * np.uint32(0x9E3779B9)))
+        drawn[i] = np.int32((np.uint64(mixed) * np.uint64(n - i)) >> np.uint64(32))
     a = b = 0
     for i in range(n):
         # without a branch, which would be guessed wrong half of the time: the next one writes over it

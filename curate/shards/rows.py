@@ -121,6 +121,8 @@ class _Lists:
         offsets, values = said[1], said[-1]
         if offsets is None or offsets.size < (column.offset + len(column) + 1) * _I32.dtype.itemsize:
             raise ValueError("its offsets are cut short")
+        if said[0] is not None and said[0].size * 8 < column.offset + len(column):
+            raise ValueError("its validity bitmap is cut short")
         skipped = child.offset if child is not None else 0
         self.offsets[at] = _I32.index_of(offsets.address) + column.offset
         self.values[at] = self._memory.index_of(values.address) + skipped if values is not None else 0
