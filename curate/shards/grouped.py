@@ -98,7 +98,8 @@ class GroupedStream(Place):
             if len(some) == step:
                 first = first or some
                 self._place(epoch, given + (item + 1) * step)
-                if item % workers == worker:
+                if item % workers == worker and item // workers >= self._done:
+                    self._here = item // workers + 1
                     yield self._given(self._made(some[self._rank :: self._world], draw))
                 some, item = [], item + 1
         if some and self._tail != "drop":
@@ -106,7 +107,8 @@ class GroupedStream(Place):
                 some = (some + (first or some) * step)[:step]
             mine = some[self._rank :: self._world]
             self._place(epoch + 1, 0)
-            if mine and item % workers == worker:
+            if mine and item % workers == worker and item // workers >= self._done:
+                self._here = item // workers + 1
                 yield self._given(self._made(mine, draw))
         self._end(epoch)
 
@@ -188,10 +190,6 @@ class GroupedStream(Place):
             return groups
         turn = Permutation(len(groups), f"{self._seed}/{epoch}/{window}/groups")(np.arange(len(groups)))
         return [groups[i] for i in turn.tolist()]
-
-    def _given(self, item: dict[str, Any]) -> dict[str, Any]:
-        """An item as it is given out."""
-        return item
 
     def _open(self) -> Reader | SelectedRows:
         if self._reader is None:

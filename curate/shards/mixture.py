@@ -116,7 +116,7 @@ class Mixture(Place):
         worker, workers = self._worker()
         epoch, start = self._begin()
         left, size = self._left(start), self._batch or 1
-        items = range(worker, -(-left // size), workers)
+        items = range(worker + self._done * workers, -(-left // size), workers)
         orders = lru_cache(2 * len(self.parts))(self._order)
         for block in _blocks(items, max(1, self._look_ahead // size)):
             # Item k holds this rank's samples k * size to (k + 1) * size; sample j is in round j of all ranks.
@@ -126,6 +126,7 @@ class Mixture(Place):
             for k in block:
                 first = (k - block[0]) // workers * size
                 self._move(epoch, start + (k + 1) * size * self._world)
+                self._here = (k - worker) // workers + 1
                 if self._batch is None:
                     yield self._given(self._sample(gathered, first))
                 else:
@@ -203,10 +204,6 @@ class Mixture(Place):
         rounds, rest = divmod(left, self._world)
         last = self._position(np.array([index + rounds * self._world]))
         return rounds + int(rest > 0 and last[0] < self._length)
-
-    def _given(self, item: dict[str, Any]) -> dict[str, Any]:
-        """An item as it is given out."""
-        return item
 
     def _order(self, part: int, epoch: int) -> Order:
         """The order of a part in one of its epochs: that of `TokenStream`."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 
 class Place:
     """The place of a stream that is iterated in this process. `TorchPlace` knows of a DataLoader's workers too."""
@@ -9,6 +13,24 @@ class Place:
     def __init__(self, epoch: int) -> None:
         self._epoch, self._index = epoch, 0
         self._started = (epoch, 0)  # where the last iteration began
+        self._here = 0  # items of this process's share of it that are given
+        self._done = 0  # those that were given before, in a process that it is gone on with
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rest of this epoch. What comes after is the next epoch."""
+
+    @abstractmethod
+    def state(self, items: int | None = None) -> dict[str, int]:
+        """Where this stream stands, as a few integers.
+
+        Args:
+            items: how many items were taken since it was last begun; None where this object counts them itself.
+        """
+
+    @abstractmethod
+    def resume(self, state: Mapping[str, int]) -> None:
+        """Go to where `state` was taken."""
 
     @property
     def epoch(self) -> int:
@@ -40,6 +62,10 @@ class Place:
 
     def _place(self, epoch: int, index: int) -> None:
         self._epoch, self._index = epoch, index
+
+    def _given(self, item: dict[str, Any]) -> dict[str, Any]:
+        """An item as it is given out."""
+        return item
 
     def _worker(self) -> tuple[int, int]:
         """(worker, workers) that share this rank's items."""

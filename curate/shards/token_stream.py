@@ -103,7 +103,7 @@ class TokenStream(Place):
         order = order_of(self._shuffle, self._part.shard_rows, f"{self._seed}/{epoch}/{self.split}")
         draw = Draw(self._seed, epoch)
         ahead = max(1, self._look_ahead // size)
-        items = range(worker, -(-left // size), workers)
+        items = range(worker + self._done * workers, -(-left // size), workers)
         for block in (items[i : i + ahead] for i in range(0, len(items), ahead)):
             # Item k holds this rank's samples k * size to (k + 1) * size; sample j is at start + j * world + rank.
             mine = np.concatenate([np.arange(k * size, min((k + 1) * size, left)) for k in block])
@@ -119,6 +119,7 @@ class TokenStream(Place):
             rows = reader.take(index)
             for k in block:
                 self._move(epoch, start + (k + 1) * size * self._world)
+                self._here = (k - worker) // workers + 1
                 begin = (k - block[0]) // workers * size
                 end = min(begin + size, len(there) - 1)
                 first, last = int(there[begin]), int(there[end])
@@ -187,10 +188,6 @@ class TokenStream(Place):
         elif self._tail == "repeat":
             left += -left % step
         return max(0, -(-(left - self._rank) // self._world))
-
-    def _given(self, item: dict[str, Any]) -> dict[str, Any]:
-        """An item as it is given out."""
-        return item
 
     @property
     def damaged(self) -> dict[str, str]:

@@ -8,15 +8,7 @@ from torch.utils.data import IterableDataset
 
 from curate.shards.mixture import Mixture
 from curate.shards.torch_place import TorchPlace
-from curate.shards.torch_stream import as_tensor
 
 
 class TorchMixture(TorchPlace, Mixture, IterableDataset[Any]):
     """`Mixture` that a `torch.utils.data.DataLoader` takes; its workers share a rank's items in turn."""
-
-    def __init__(self, *args: Any, tensors: bool = False, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._tensors = tensors
-
-    def _given(self, item: dict[str, Any]) -> dict[str, Any]:
-        return {key: as_tensor(value) for key, value in item.items()} if self._tensors else item

@@ -112,13 +112,16 @@ class Turns:
             self.step(epoch, index)
             self._remember([])
 
-    def begin(self, worker: int, workers: int, seed: int, count: int) -> tuple[Iteration, bool]:
+    def begin(
+        self, worker: int, workers: int, seed: int, count: int, at: tuple[int, int] | None = None
+    ) -> tuple[Iteration, bool]:
         """Begin an iteration, in a worker.
 
         Args:
             worker: 0 to workers - 1.
             seed: of the loader's iteration, equal in all of its workers.
             count: how often this process has begun before.
+            at: where the iteration begins, of one that is gone on with; the next where None.
 
         Returns:
             The iteration, and whether the one before it was broken off.
@@ -130,7 +133,7 @@ class Turns:
             broken_off = found is None and bool(known) and not known[-1].whole
             if found is None:
                 found = mine
-                mine.epoch, mine.index = self.next
+                mine.epoch, mine.index = self.next if at is None else at
                 self.step(mine.epoch + 1, 0)
                 known.append(mine)
             found.began.append(worker)
