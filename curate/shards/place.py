@@ -16,9 +16,9 @@ class Place:
         self._here = 0  # items of this process's share of it that are given
         self._done = 0  # those that were given before, in a process that it is gone on with
 
-    @abstractmethod
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rest of this epoch. What comes after is the next epoch."""
+        raise NotImplementedError
 
     @abstractmethod
     def state(self, items: int | None = None) -> dict[str, int]:
