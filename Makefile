@@ -38,7 +38,8 @@ test: check
 	@command -v chromium > /dev/null || echo 'There is no chromium: the tests of the page of `curate browse` are skipped. On Debian: apt-get install chromium'
 	$(BIN)/python -m pytest $(SPREAD)
 
-QUICK := tests/schema tests/decide tests/shards tests/test_rooms.py --ignore tests/decide/test_engines.py
+QUICK := tests/schema tests/decide tests/shards tests/test_rooms.py --ignore tests/decide/test_engines.py \
+	$(addprefix --ignore tests/shards/,test_loader.py test_stateful_loader.py test_data_parallel.py)
 
 quick: $(VENV)/.ready
 	$(BIN)/python -m pytest $(SPREAD) $(QUICK)
