@@ -41,7 +41,7 @@ def test_the_loop_goes_on_where_its_checkpoint_was_written(
         return train(model, tokens, loss_of, steps, tmp_path / out, every=3)
 
     whole = run("whole", 10)
-    assert whole[-1] < whole[0]
+    assert sum(whole[5:]) < sum(whole[:5])  # a step's loss is that of what was drawn for it, too
     assert [len(run("parts", steps)) for steps in (3, 8, 10)] == [3, 8, 10]
     assert run("parts", 10) == whole
 

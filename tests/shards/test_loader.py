@@ -142,7 +142,8 @@ def test_a_worker_that_dies_leaves_the_next_epoch_whole(shared_build: Path) -> N
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         running._workers[1].kill()  # type: ignore[attr-defined]
-        with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        # it exited unexpectedly, or what it had made went with it before it was fetched
+        with pytest.raises((RuntimeError, OSError, EOFError)):
             list(running)
         running._shutdown_workers()  # type: ignore[attr-defined]
     finally:
