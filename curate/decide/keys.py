@@ -95,10 +95,25 @@ def hashed(keys: Keys, seed: int) -> NDArray[np.uint64]:
 
 def mix(x: NDArray[Any]) -> NDArray[Any]:
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): uint64 to uint64, wrapping around."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[Any] = x ^ (x >> np.uint64(31))
+    mixed = np.array(x, np.uint64)
+    mix_in_place(mixed, np.empty_like(mixed))
     return mixed
+
+
+def mix_in_place(x: NDArray[Any], room: NDArray[Any]) -> None:
+    """`mix` of an array in its place; `room` is as large, to work in."""
+    for shift, factor in _FINALISER:
+        np.right_shift(x, shift, out=room)
+        x ^= room
+        if factor is not None:
+            x *= factor
+
+
+_FINALISER = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+    (np.uint64(31), None),
+)
 
 
 def distinct(keys: Keys) -> tuple[Keys, NDArray[np.int64]]:

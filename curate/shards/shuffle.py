@@ -13,7 +13,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from curate.decide.keys import mix
+from curate.decide.keys import mix_in_place
 
 _ROUNDS = 8
 
@@ -54,10 +54,13 @@ class Permutation:
 
     def _walk(self, x: NDArray[Any]) -> NDArray[Any]:
         high, low = x >> self._low, x & self._low_mask
+        mixed, shifted = np.empty_like(x), np.empty_like(x)
         for number, key in enumerate(self._keys):
-            if number % 2:
-                low = low ^ (mix(high ^ key) & self._low_mask)
-            else:
-                high = high ^ (mix(low ^ key) & self._high_mask)
-        joined: NDArray[Any] = (high << self._low) | low
-        return joined
+            half, other, mask = (high, low, self._low_mask) if number % 2 else (low, high, self._high_mask)
+            np.bitwise_xor(half, key, out=mixed)
+            mix_in_place(mixed, shifted)
+            mixed &= mask
+            other ^= mixed
+        high <<= self._low
+        high |= low
+        return high
