@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from curate.schema.errors import CurateError
 from curate.shards.bucketed_stream import BucketedStream
+from curate.shards.dealing import Tail
 from curate.shards.epoch import Shuffle
-from curate.shards.token_stream import Tail
+from curate.shards.kinds import maker
 from curate.shards.views import RawView, View
 from curate.storage import Store
 
@@ -48,15 +46,7 @@ def bucketed(
     Raises:
         CurateError: what `curate.stream` raises, or an unknown stream.
     """
-    kind: type[BucketedStream] = BucketedStream
-    if find_spec("torch") is not None:
-        from curate.shards.torch_grouped import TorchBucketedStream
-
-        kind = TorchBucketedStream
-    elif tensors:
-        raise CurateError("there is no torch to make tensors with", "pip install torch, or leave tensors out")
-    options: dict[str, Any] = {"tensors": True} if tensors else {}
-    return kind(
+    made: BucketedStream = maker(BucketedStream, tensors)(
         build,
         RawView() if view is None else view,
         batch,
@@ -69,5 +59,5 @@ def bucketed(
         world=world,
         tail=tail,
         where=where,
-        **options,
     )
+    return made

@@ -11,25 +11,24 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 
 from curate.schema.errors import CurateError
+from curate.shards.dealing import Dealt, Tail
 from curate.shards.draw import Draw
 from curate.shards.epoch import Blocks, Shuffle, order_of
 from curate.shards.memory import Ints
 from curate.shards.parts import BuildPart
-from curate.shards.place import Place
 from curate.shards.reader import Reader
 from curate.shards.selected import Selected, SelectedRows
 from curate.shards.shuffle import Permutation
-from curate.shards.token_stream import Tail
 from curate.shards.views import Bound, View
 from curate.storage import Store
 
 
-class GroupedStream(Place):
+class GroupedStream(Dealt):
     """Iterates over groups of samples of one split of a build. One iterator at a time.
 
     Args:
@@ -59,21 +58,12 @@ class GroupedStream(Place):
         tail: Tail,
         where: str | None,
     ) -> None:
-        if not 0 <= rank < world:
-            raise CurateError(f"rank {rank} of {world}: ranks are 0 to world - 1")
-        if batch < 1 or epoch < 0:
-            raise CurateError(f"batch {batch}, epoch {epoch}: at least 1 and 0")
-        for name, value, known in (("shuffle", shuffle, (True, False, "blocks")), ("tail", tail, get_args(Tail))):
-            if value not in known:
-                raise CurateError(f"{name}={value!r}", f"it is one of {', '.join(map(str, known))}")
-        super().__init__(epoch)
+        super().__init__(seed=seed, epoch=epoch, shuffle=shuffle, rank=rank, world=world, batch=batch, tail=tail)
         whole = BuildPart(build, split)
         self._part: BuildPart | Selected = whole if where is None else Selected(whole, where)
         self.manifest, self.split = whole.manifest, split
         self._bound: Bound = view.bind(self.manifest)
-        self._size, self._seed, self._tail = size, seed, tail
-        self._shuffle: Shuffle = shuffle
-        self._rank, self._world, self._batch = rank, world, batch
+        self._size = size
         self._print = int(self._part.digest[:13], 16)
         self._known = (epoch, 0, 0)  # of an epoch: where a window begins, and groups before it
         self._reader: Reader | SelectedRows | None = None
@@ -91,7 +81,7 @@ class GroupedStream(Place):
         """The rest of this epoch. What comes after is the next epoch."""
         worker, workers = self._worker()
         epoch, given = self._begin()
-        step, draw = self._world * self._batch, Draw(self._seed, epoch)
+        step, draw = self._step, Draw(self._seed, epoch)
         some, first, item = list[Ints](), list[Ints](), 0
         for group in self._from(epoch, given):
             some.append(group)
@@ -119,7 +109,7 @@ class GroupedStream(Place):
             items: how many items were taken since it was last begun, as of `TokenStream.state`.
         """
         epoch, given = self._begun(items)
-        given += (items or 0) * self._batch * self._world
+        given += (items or 0) * self._step
         if self._is_over(epoch, given):
             epoch, given = epoch + 1, 0
         window, before = self._window_of(epoch, given)
@@ -128,8 +118,7 @@ class GroupedStream(Place):
             "groups": given,
             "window": window,
             "before": before,
-            "seed": self._seed,
-            "shuffle": 2 if self._shuffle == "blocks" else int(self._shuffle),
+            **self._drawn,
             "size": self._size,
             "build": self._print,
         }
@@ -153,7 +142,7 @@ class GroupedStream(Place):
 
     def _is_over(self, epoch: int, given: int) -> bool:
         """True if an epoch has no item from that group on."""
-        needed = self._batch * self._world if self._tail == "drop" else 1
+        needed = self._step if self._tail == "drop" else 1
         return self._window_of(epoch, given + needed - 1)[0] >= self._part.samples
 
     def _from(self, epoch: int, given: int) -> Iterator[Ints]:

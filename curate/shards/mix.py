@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from curate.schema.errors import CurateError
+from curate.shards.dealing import Tail
 from curate.shards.epoch import Shuffle
+from curate.shards.kinds import maker
 from curate.shards.mixture import Mixture
 from curate.shards.parts import BuildPart, Part
 from curate.shards.schedule import FINEST
-from curate.shards.token_stream import Tail
 from curate.shards.views import RawView, View
 from curate.storage import Store
 
@@ -73,15 +73,7 @@ def mix(
         raise CurateError(f"{empty[0]} has no samples to mix")
     sizes = _capped(found, caps)
     weights = _weights({name: weight for name, (_, weight) in named.items()}, sizes, temperature)
-    kind: type[Mixture] = Mixture
-    if find_spec("torch") is not None:
-        from curate.shards.torch_mixture import TorchMixture
-
-        kind = TorchMixture
-    elif tensors:
-        raise CurateError("there is no torch to make tensors with", "pip install torch, or leave tensors out")
-    options: dict[str, Any] = {"tensors": True} if tensors else {}
-    return kind(
+    made: Mixture = maker(Mixture, tensors)(
         found,
         weights,
         sizes,
@@ -94,8 +86,8 @@ def mix(
         world=world,
         batch=batch,
         tail=tail,
-        **options,
     )
+    return made
 
 
 def _named(

@@ -9,25 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from curate.decide.keys import mix
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
+from curate.shards.dealing import Positioned, Tail
 from curate.shards.draw import Draw
 from curate.shards.epoch import Order, Shuffle, order_of
 from curate.shards.memory import Ints
 from curate.shards.parts import Part, Rowed, absent, union
-from curate.shards.place import Place
 from curate.shards.rows import Ragged, Rows
 from curate.shards.schedule import Schedule, whole_weights
 from curate.shards.schema import streams_of
-from curate.shards.token_stream import LOOK_AHEAD, Tail
+from curate.shards.token_stream import look_ahead
 from curate.shards.views import View
 
-_LOOK_AHEAD_BYTES = 64 << 20
 _ENDLESS = 1 << 60
 
 
@@ -45,7 +44,7 @@ class Share(NamedTuple):
     share: float
 
 
-class Mixture(Place):
+class Mixture(Positioned):
     """Iterates over several parts at once; see `mix`. One iterator at a time.
 
     Attributes:
@@ -54,6 +53,8 @@ class Mixture(Place):
             `MaskedView` are places in its `streams`, and `FlatVocabulary.of` it is that of `SequenceView`.
         weights: whole numbers in the proportion of which parts are mixed: as given, to 1 / 65536 of their sum.
     """
+
+    noun = "mixture"
 
     def __init__(
         self,
@@ -71,18 +72,9 @@ class Mixture(Place):
         world: int,
         batch: int | None,
     ) -> None:
-        if not 0 <= rank < world:
-            raise CurateError(f"rank {rank} of {world}: ranks are 0 to world - 1")
-        if batch is not None and batch < 1:
-            raise CurateError(f"a batch of {batch} samples")
-        if epoch < 0:
-            raise CurateError(f"epoch {epoch}: the first one is 0")
-        if shuffle not in (True, False, "blocks"):
-            raise CurateError(f"shuffle={shuffle!r}", 'it is True, False or "blocks"')
-        for name, value, known in (("tail", tail, get_args(Tail)), ("on_end", on_end, ("repeat", "stop"))):
-            if value not in known:
-                raise CurateError(f"{name}={value!r}", f"it is one of {', '.join(known)}")
-        super().__init__(epoch)
+        super().__init__(seed=seed, epoch=epoch, shuffle=shuffle, rank=rank, world=world, batch=batch, tail=tail)
+        if on_end not in ("repeat", "stop"):
+            raise CurateError(f"on_end={on_end!r}", "it is one of repeat, stop")
         self.parts = dict(parts)
         self._sizes = list(sizes)
         self.weights = dict(zip(parts, whole_weights(weights), strict=True))
@@ -90,14 +82,10 @@ class Mixture(Place):
         self.manifest = union([part.manifest for part in parts.values()])
         self._view = view.bind(self.manifest)
         self._specs = [s for s in streams_of(self.manifest) if s.name in self._view.streams]
-        self._shuffle: Shuffle = shuffle
-        self._seed, self._tail = seed, tail
-        self._rank, self._world, self._batch = rank, world, batch
-        self._length = _ENDLESS
+        self._stop = _ENDLESS
         if on_end == "stop":
-            self._length = min(self._schedule.position(i, size) for i, size in enumerate(self._sizes))
-        row_bytes = max(1, *(part.row_bytes for part in parts.values()))
-        self._look_ahead = max(1, min(LOOK_AHEAD, _LOOK_AHEAD_BYTES // row_bytes))
+            self._stop = min(self._schedule.position(i, size) for i, size in enumerate(self._sizes))
+        self._look_ahead = look_ahead(max(part.row_bytes for part in parts.values()))
         said = [
             f"{p.digest}/{p.split}/{n}/{w}"
             for p, n, w in zip(parts.values(), sizes, self.weights.values(), strict=True)
@@ -109,7 +97,7 @@ class Mixture(Place):
         """Items (samples, or batches) that are left of this epoch on this rank; TypeError where there is no end."""
         if self._length == _ENDLESS:
             raise TypeError("a mixture that repeats its parts has no end")
-        return -(-self._left(self._next()[1]) // (self._batch or 1))
+        return super().__len__()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rest of this epoch. What comes after is the next epoch."""
@@ -133,44 +121,16 @@ class Mixture(Place):
                     yield self._given(self._join(gathered, first, min(first + size, len(mine))))
         self._end(epoch)
 
-    def state(self, items: int | None = None) -> dict[str, int]:
-        """Where this mixture stands: a few integers, equal on all ranks that took equally many items.
+    @property
+    def _length(self) -> int:
+        return self._stop
 
-        Args:
-            items: how many items were taken since it was last begun, as of `TokenStream.state`.
+    @property
+    def _identity(self) -> dict[str, int]:
+        return {"mixture": self._print}
 
-        Raises:
-            CurateError: workers have begun an epoch, are not at its end, and `items` is None.
-        """
-        epoch, index = self._begun(items)
-        if items:
-            index += items * (self._batch or 1) * self._world
-        if items is not None and self._is_over(index):
-            epoch, index = epoch + 1, 0
-        return {
-            "epoch": epoch,
-            "index": index,
-            "seed": self._seed,
-            "shuffle": 2 if self._shuffle == "blocks" else int(self._shuffle),
-            "mixture": self._print,
-        }
-
-    def resume(self, state: Mapping[str, int]) -> None:
-        """Go to where `state` was taken; the next item is the one that would have come next, for any world and batch.
-
-        Raises:
-            CurateError: the state is of other parts, weights, caps, seed or shuffling, or not a state.
-        """
-        mine = self.state(items=0)
-        if set(state) != set(mine) or not 0 <= state["index"] <= self._length or state["epoch"] < 0:
-            raise CurateError("not a state of a mixture", "pass what state() gave")
-        if state["mixture"] != mine["mixture"]:
-            raise CurateError("the state is of a mixture of other builds, weights or caps, or of another on_end")
-        for name in ("seed", "shuffle"):
-            if state[name] != mine[name]:
-                raise CurateError(f"the state was taken with {name} {state[name]}, this mixture has {mine[name]}")
-        is_over = self._is_over(state["index"])
-        self._go(*((state["epoch"] + 1, 0) if is_over else (state["epoch"], state["index"])))
+    def _other(self) -> str:
+        return "the state is of a mixture of other builds, weights or caps, or of another on_end"
 
     def counts(self, items: int | None = None) -> dict[str, Share]:
         """What was given of each part by all ranks, up to where this mixture stands, in this epoch of the mixture.
@@ -195,13 +155,7 @@ class Mixture(Place):
         return rounds + (at + self._rank) % self._world
 
     def _left(self, index: int) -> int:
-        """Samples that are left of an epoch for this rank."""
-        left, step = self._length - index, (self._batch or 1) * self._world
-        if self._tail == "drop":
-            left -= left % step
-        elif self._tail == "repeat":
-            left += -left % step
-        rounds, rest = divmod(left, self._world)
+        rounds, rest = divmod(self._whole(index), self._world)
         last = self._position(np.array([index + rounds * self._world]))
         return rounds + int(rest > 0 and last[0] < self._length)
 
@@ -249,13 +203,6 @@ class Mixture(Place):
                     shown = self._view.batch(part.rows.part(a, b), Draw(self._seed, int(part.epochs[a])))
                     found.append({**shown, "source": np.full(b - a, i)})
         return concat_batches(found)
-
-    def _is_over(self, index: int) -> bool:
-        """True if nothing of an epoch is left there for any rank."""
-        return self._length - index < (self._world * (self._batch or 1) if self._tail == "drop" else 1)
-
-    def _move(self, epoch: int, index: int) -> None:
-        self._place(*((epoch + 1, 0) if self._is_over(index) else (epoch, index)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_readers": None}  # memory maps are opened again where it is unpickled

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from curate.schema.errors import CurateError
+from curate.shards.dealing import Tail
 from curate.shards.epoch import Shuffle
+from curate.shards.kinds import maker
 from curate.shards.packed_stream import PackedStream, TooLong
 from curate.shards.sequence import SequenceView
-from curate.shards.token_stream import Tail
 from curate.storage import Store
 
 
@@ -57,15 +55,7 @@ def packed(
     Raises:
         CurateError: what `curate.stream` raises; while it is iterated, a sequence that is too long.
     """
-    kind: type[PackedStream] = PackedStream
-    if find_spec("torch") is not None:
-        from curate.shards.torch_grouped import TorchPackedStream
-
-        kind = TorchPackedStream
-    elif tensors:
-        raise CurateError("there is no torch to make tensors with", "pip install torch, or leave tensors out")
-    options: dict[str, Any] = {"tensors": True} if tensors else {}
-    return kind(
+    made: PackedStream = maker(PackedStream, tensors)(
         build,
         view,
         length,
@@ -79,5 +69,5 @@ def packed(
         tail=tail,
         where=where,
         too_long=too_long,
-        **options,
     )
+    return made

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from curate.schema.errors import CurateError
+from curate.shards.dealing import Tail
 from curate.shards.epoch import Shuffle
-from curate.shards.token_stream import OnError, Tail, TokenStream
+from curate.shards.kinds import maker
+from curate.shards.token_stream import OnError, TokenStream
 from curate.shards.views import View
 from curate.storage import Store
 
@@ -71,15 +70,7 @@ def stream(
     Raises:
         CurateError: no finished build, no such split or stream, or shards that are not those of the manifest.
     """
-    kind: type[TokenStream] = TokenStream
-    if find_spec("torch") is not None:
-        from curate.shards.torch_stream import TorchTokenStream
-
-        kind = TorchTokenStream
-    elif tensors:
-        raise CurateError("there is no torch to make tensors with", "pip install torch, or leave tensors out")
-    options: dict[str, Any] = {"tensors": True} if tensors else {}
-    return kind(
+    made: TokenStream = maker(TokenStream, tensors)(
         *(build, split, view),
         seed=seed,
         epoch=epoch,
@@ -91,5 +82,5 @@ def stream(
         where=where,
         on_error=on_error,
         verify=verify,
-        **options,
     )
+    return made
