@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
 from curate.shards.commit import read_manifest
+from curate.shards.dealing import LOOK_AHEAD
 from curate.shards.reader import find_split
 from curate.shards.rows import Ragged
 from curate.shards.shuffle import Permutation
-from curate.shards.token_stream import LOOK_AHEAD, TokenStream
+from curate.shards.token_stream import TokenStream
 from curate.shards.views import RawView
 from curate.storage import Store, open_store
 

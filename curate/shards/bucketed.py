@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.shards.bucketed_stream import BucketedStream
-from curate.shards.dealing import Tail
+from curate.shards.dealing import OnError, Tail
 from curate.shards.epoch import Shuffle
 from curate.shards.kinds import maker
 from curate.shards.views import RawView, View
@@ -27,6 +27,8 @@ def bucketed(
     world: int = 1,
     tail: Tail = "uneven",
     where: str | None = None,
+    on_error: OnError = "raise",
+    verify: bool = False,
     tensors: bool = False,
 ) -> BucketedStream:
     """Stream batches whose samples have equally many steps in each stream, or lack it all: images beside images, clips
@@ -41,7 +43,8 @@ def bucketed(
     Args:
         batch: samples of a batch; a state is of one batch size.
         by: the streams that count; of those that the view reads all but text where None.
-        build, split, view, seed, epoch, shuffle, rank, world, tail, where, tensors: as of `curate.stream`.
+        build, split, view, seed, epoch, shuffle, rank, world, tail, where, on_error, verify, tensors: as of
+            `curate.stream`.
 
     Raises:
         CurateError: what `curate.stream` raises, or an unknown stream.
@@ -59,5 +62,7 @@ def bucketed(
         world=world,
         tail=tail,
         where=where,
+        on_error=on_error,
+        verify=verify,
     )
     return made

@@ -29,7 +29,7 @@ class BucketedStream(GroupedStream):
         self._by = [i for i, s in enumerate(self._bound.streams) if (s not in text if by is None else s in by)]
 
     def _grouped(self, epoch: int, index: Ints) -> list[Ints]:
-        steps = self._open().steps(index)[self._by]
+        steps = self._open().rows.steps(index)[self._by]
         _, bucket = np.unique(steps, axis=1, return_inverse=True)
         groups = []
         for one in range(int(bucket.max()) + 1):
@@ -41,4 +41,4 @@ class BucketedStream(GroupedStream):
         return groups
 
     def _made(self, groups: Sequence[Ints], draw: Draw) -> dict[str, Any]:
-        return self._bound.batch(self._open().take(groups[0]), draw)
+        return self._bound.batch(self._open().rows.take(groups[0]), draw)

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
+from curate.shards.draw import Draw
 from curate.shards.epoch import Shuffle
+from curate.shards.memory import Ints
 from curate.shards.place import Place
+from curate.shards.rows import Rows
+from curate.shards.views import Bound
 
 Tail = Literal["uneven", "drop", "repeat"]
 """What becomes of samples that do not fill an item on every rank; see `stream`."""
+
+OnError = Literal["raise", "skip"]
+"""What a shard that cannot be read does; see `stream`."""
+
+LOOK_AHEAD = 4096
+"""Most rows that are gathered at once."""
+_LOOK_AHEAD_BYTES = 64 << 20
+
+
+def look_ahead(row_bytes: int) -> int:
+    """Rows of such a size that are gathered at once, so that rows of one record batch are fetched together."""
+    return max(1, min(LOOK_AHEAD, _LOOK_AHEAD_BYTES // max(1, row_bytes)))
 
 
 class Dealt(Place):
@@ -22,7 +42,16 @@ class Dealt(Place):
     """
 
     def __init__(
-        self, *, seed: int, epoch: int, shuffle: Shuffle, rank: int, world: int, batch: int | None, tail: Tail
+        self,
+        *,
+        seed: int,
+        epoch: int,
+        shuffle: Shuffle,
+        rank: int,
+        world: int,
+        batch: int | None,
+        tail: Tail,
+        on_error: OnError,
     ) -> None:
         if not 0 <= rank < world:
             raise CurateError(f"rank {rank} of {world}: ranks are 0 to world - 1")
@@ -34,8 +63,10 @@ class Dealt(Place):
             raise CurateError(f"shuffle={shuffle!r}", 'it is True, False or "blocks"')
         if tail not in get_args(Tail):
             raise CurateError(f"tail={tail!r}", f"it is one of {', '.join(get_args(Tail))}")
+        if on_error not in get_args(OnError):
+            raise CurateError(f"on_error={on_error!r}", f"it is one of {', '.join(get_args(OnError))}")
         super().__init__(epoch)
-        self._seed, self._tail = seed, tail
+        self._seed, self._tail, self._on_error = seed, tail, on_error
         self._shuffle: Shuffle = shuffle
         self._rank, self._world, self._batch = rank, world, batch
 
@@ -50,14 +81,86 @@ class Dealt(Place):
         return {"seed": self._seed, "shuffle": 2 if self._shuffle == "blocks" else int(self._shuffle)}
 
 
+class Gathered(NamedTuple):
+    """Rows at some positions of an epoch.
+
+    Attributes:
+        rows: those that can be read, in order.
+        draw: of these rows.
+        fits: bool `(positions,)`, which can be read.
+        beside: what an item says of these rows beside what the view shows, `(rows,)` each.
+    """
+
+    rows: Rows
+    draw: Draw
+    fits: NDArray[np.bool_]
+    beside: Mapping[str, Ints]
+
+
 class Positioned(Dealt):
     """A stream whose place is a position of its epoch: the samples before it were given.
 
+    Position p of an epoch goes to rank p mod world; nothing else holds state. There is no shuffle buffer to lose, and
+    no data is read again to get back.
+
     Attributes:
         noun: what it is called in messages.
+        skipped: samples that this process left out since it was made, where `on_error` is "skip".
     """
 
     noun: ClassVar[str]
+    _view: Bound
+    _look_ahead: int
+
+    def __init__(self, **dealt: Any) -> None:
+        super().__init__(**dealt)
+        self.skipped = 0
+
+    @property
+    @abstractmethod
+    def damaged(self) -> dict[str, str]:
+        """What is wrong with shards that this process left out, by path or uri, where `on_error` is "skip"."""
+
+    @abstractmethod
+    def _gather(self, epoch: int, positions: Ints) -> Gathered:
+        """The samples at some positions."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rest of this epoch. What comes after is the next epoch."""
+        worker, workers = self._worker()
+        epoch, start = self._begin()
+        left, size = self._left(start), self._batch or 1
+        items = range(worker + self._done * workers, -(-left // size), workers)
+
+        def gather(block: range) -> tuple[range, Gathered]:
+            # Item k holds this rank's samples k * size to (k + 1) * size; sample j is in round j of all ranks.
+            mine = np.concatenate([np.arange(k * size, min((k + 1) * size, left)) for k in block])
+            # what is repeated comes from the epoch's beginning
+            return block, self._gather(epoch, self._position(start + mine * self._world) % self._length)
+
+        for block, gathered in _one_ahead(gather, _blocks(items, max(1, self._look_ahead // size))):
+            there = np.concatenate(([0], np.cumsum(gathered.fits)))  # how many of the rows before each one are read
+            for number, k in enumerate(block):
+                self._move(epoch, start + (k + 1) * size * self._world)
+                self._here = (k - worker) // workers + 1
+                begin, end = number * size, min((number + 1) * size, len(gathered.fits))
+                first, last = int(there[begin]), int(there[end])
+                self.skipped += end - begin - (last - first)
+                if last > first:
+                    yield self._given(self._item(gathered, first, last))
+        self._end(epoch)
+
+    def _item(self, gathered: Gathered, first: int, last: int) -> dict[str, Any]:
+        rows, draw, _, beside = gathered
+        if self._batch is None:
+            shown = self._view.sample(rows, first, draw.of(first))
+            return {**shown, **{name: int(values[first]) for name, values in beside.items()}}
+        shown = self._view.batch(rows.part(first, last), draw.part(first, last))
+        return {**shown, **{name: values[first:last] for name, values in beside.items()}}
+
+    def _position(self, rounds: Ints) -> Ints:
+        """This rank's position in each round of `world` positions that begin at `rounds`."""
+        return rounds + self._rank
 
     @property
     @abstractmethod
@@ -130,3 +233,32 @@ class Positioned(Dealt):
     def _left(self, index: int) -> int:
         """Samples that are left of an epoch for this rank."""
         return max(0, -(-(self._whole(index) - self._rank) // self._world))
+
+
+def _blocks(items: range, most: int) -> Iterator[range]:
+    """Items that are gathered together: one at first, so that it comes soon, then ever more."""
+    at, count = 0, 1
+    while at < len(items):
+        yield items[at : at + count]
+        at, count = at + count, min(2 * count, most)
+
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def _one_ahead(made: Callable[[A], B], of: Iterable[A]) -> Iterator[B]:
+    """`map`, where a thread makes the next one while one is used: rows are copied beside a view's loops, and beside a
+    training step."""
+    pool = ThreadPoolExecutor(1, "curate-ahead")
+    try:
+        coming: Future[B] | None = None
+        for one in of:
+            then = pool.submit(made, one)
+            if coming is not None:
+                yield coming.result()
+            coming = then
+        if coming is not None:
+            yield coming.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from blake3 import blake3
@@ -11,30 +11,49 @@ from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
 from curate.schema.manifest import Manifest
+from curate.shards.memory import Ints
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What decides over chance in an epoch of a stream."""
+    """What decides over chance in rows of a stream.
+
+    Attributes:
+        seed: of the stream.
+        epoch: of all rows; in a mixture, whose parts are in epochs of their own, int64 `(rows,)`.
+    """
 
     seed: int
-    epoch: int
+    epoch: int | Ints
+
+    def part(self, start: int, stop: int) -> Draw:
+        """That of rows start to stop."""
+        return self if isinstance(self.epoch, int) else replace(self, epoch=self.epoch[start:stop])
+
+    def of(self, row: int) -> Draw:
+        """That of one row, of one epoch."""
+        return self if isinstance(self.epoch, int) else replace(self, epoch=int(self.epoch[row]))
 
     def keys(self, sample_ids: NDArray[np.str_]) -> NDArray[np.uint64]:
         """What each sample's chance begins with: uint64 `(n,)`, a function of seed, epoch and id alone.
 
         Args:
-            sample_ids: `U32` `(n,)`, hex digits.
+            sample_ids: `U32` `(n,)`, hex digits, of these rows.
         """
         from curate.shards.kernels import keys_of_letters  # numba, which takes a second to import
 
-        salt = blake3(f"{self.seed}/{self.epoch}".encode()).digest(length=8)
         letters = np.ascontiguousarray(sample_ids).view(np.uint32).reshape(len(sample_ids), -1)
-        return keys_of_letters(letters, np.uint64(int.from_bytes(salt, "little")))
+        if isinstance(self.epoch, int):
+            epochs, which = [self.epoch], np.zeros(len(letters), np.int64)
+        else:
+            found, which = np.unique(self.epoch, return_inverse=True)
+            epochs = found.tolist()
+        salts = [blake3(f"{self.seed}/{epoch}".encode()).digest(length=8) for epoch in epochs]
+        return keys_of_letters(letters, np.array([int.from_bytes(s, "little") for s in salts], np.uint64), which)
 
     def rng(self, sample_id: str) -> np.random.Generator:
         """The sample's own generator (Philox), for views of one's own. Its numbers hold for one version of numpy (NEP
-        19)."""
+        19). Of rows of several epochs, `of` says which one is meant."""
         key = int(self.keys(np.array([sample_id]))[0])
         return np.random.Generator(np.random.Philox(key=key))
 

@@ -16,12 +16,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from curate.schema.errors import CurateError
-from curate.shards.dealing import Dealt, Tail
+from curate.shards.dealing import Dealt, OnError, Tail
 from curate.shards.draw import Draw
-from curate.shards.epoch import Blocks, Shuffle, order_of
+from curate.shards.epoch import Shuffle
 from curate.shards.memory import Ints
+from curate.shards.ordered import Ordered
 from curate.shards.parts import BuildPart
 from curate.shards.reader import Reader
+from curate.shards.records import Records
 from curate.shards.selected import Selected, SelectedRows
 from curate.shards.shuffle import Permutation
 from curate.shards.views import Bound, View
@@ -34,9 +36,10 @@ class GroupedStream(Dealt):
     Args:
         batch: groups of an item.
         size: what groups follow from beside order and window: a state is of one size.
+        records: True for an order of records, whose samples come one after the other.
 
     Attributes:
-        window: samples that are grouped together.
+        window: samples, or records, that are grouped together.
         manifest: of the build.
     """
 
@@ -57,16 +60,32 @@ class GroupedStream(Dealt):
         batch: int,
         tail: Tail,
         where: str | None,
+        on_error: OnError,
+        verify: bool,
+        records: bool = False,
     ) -> None:
-        super().__init__(seed=seed, epoch=epoch, shuffle=shuffle, rank=rank, world=world, batch=batch, tail=tail)
-        whole = BuildPart(build, split)
-        self._part: BuildPart | Selected = whole if where is None else Selected(whole, where)
+        super().__init__(
+            seed=seed,
+            epoch=epoch,
+            shuffle=shuffle,
+            rank=rank,
+            world=world,
+            batch=batch,
+            tail=tail,
+            on_error=on_error,
+        )
+        whole = BuildPart(build, split, verify=verify)
+        part: BuildPart | Selected = whole if where is None else Selected(whole, where)
+        if records and shuffle == "blocks":
+            raise CurateError("the samples of a record lie in many shards", "shuffle=True, or False")
+        self._part: BuildPart | Selected | Records = Records(part) if records else part
         self.manifest, self.split = whole.manifest, split
         self._bound: Bound = view.bind(self.manifest)
         self._size = size
         self._print = int(self._part.digest[:13], 16)
         self._known = (epoch, 0, 0)  # of an epoch: where a window begins, and groups before it
-        self._reader: Reader | SelectedRows | None = None
+        self._lost: dict[tuple[int, int], int] = {}
+        self._opened: Ordered[Reader | SelectedRows] | None = None
         self._groups = lru_cache(2)(self._turned)
 
     @abstractmethod
@@ -166,27 +185,41 @@ class GroupedStream(Dealt):
 
     def _stored(self, epoch: int, window: int) -> Ints:
         """The samples of a window, as numbers of stored samples."""
-        order = order_of(self._shuffle, self._part.shard_rows, f"{self._seed}/{epoch}/{self.split}")
-        positions = np.arange(window, min(window + self.window, self._part.samples))
-        if isinstance(order, Blocks):
-            self._open().fetch(order.next_shards(int(positions[-1])))
-        return order(positions)
+        opened = self._open()
+        index = opened.index(epoch, np.arange(window, min(window + self.window, self._part.samples)))
+        if isinstance(self._part, Records):
+            index = self._part.rows(index)
+        if self._on_error == "skip":
+            fits = opened.rows.readable(index)
+            index, self._lost[epoch, window] = index[fits], int((~fits).sum())
+        return index
+
+    @property
+    def skipped(self) -> int:
+        """Samples of the epochs and windows seen so far that all ranks left out, where `on_error` is "skip"."""
+        return sum(self._lost.values())
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """What is wrong with shards that this process left out, by path or uri, where `on_error` is "skip"."""
+        return {} if self._opened is None else dict(self._opened.rows.damaged)
 
     def _turned(self, epoch: int, window: int) -> list[Ints]:
         """The groups of a window in an order that says nothing of what is in them, where the epoch is shuffled."""
-        groups = self._grouped(epoch, self._stored(epoch, window))
+        index = self._stored(epoch, window)
+        groups = self._grouped(epoch, index) if len(index) else []
         if not self._shuffle:
             return groups
         turn = Permutation(len(groups), f"{self._seed}/{epoch}/{window}/groups")(np.arange(len(groups)))
         return [groups[i] for i in turn.tolist()]
 
-    def _open(self) -> Reader | SelectedRows:
-        if self._reader is None:
-            self._reader = self._part.open(self._bound.streams)
-        return self._reader
+    def _open(self) -> Ordered[Reader | SelectedRows]:
+        if self._opened is None:
+            self._opened = Ordered(self._part, self._part.open(self._bound.streams), self._shuffle, self._seed)
+        return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "_groups": None}  # opened again where it is unpickled
+        return {**self.__dict__, "_opened": None, "_groups": None}  # opened again where it is unpickled
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

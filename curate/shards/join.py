@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from curate.decide.keys import EMPTY, Keys, look_up, name_of, words
+from curate.decide.keys import EMPTY, Keys, keys_of, look_up, name_of, words
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
 from curate.shards.commit import read_manifest
@@ -16,11 +17,13 @@ from curate.shards.memory import Ints
 from curate.shards.parts import BuildPart, Rowed, absent, union
 from curate.shards.rows import Ragged, Rows
 from curate.shards.schema import StreamSpec, streams_of
+from curate.shards.selected import Selected
 from curate.storage import Store
 
 Miss = Literal["error", "skip", "null"]
 
 _ROW_BITS = 48
+_ROW = (1 << _ROW_BITS) - 1
 """A row of the second build is one number: the place of its split above, its row in that split below."""
 
 
@@ -31,6 +34,7 @@ def join(
     split: str = "train",
     miss: Miss = "error",
     streams: Sequence[str] | None = None,
+    where: str | None = None,
 ) -> Joined:
     """Each sample of a build with the streams that another build has of the same sample: a part for `curate.mix`.
 
@@ -48,11 +52,13 @@ def join(
         miss: what becomes of samples that the second build lacks. `error`: they are refused, here and now; `skip`: they
             are left out; `null`: the second build's streams are missing modalities of them.
         streams: of the second build; those that the first one lacks where None.
+        where: only samples of the first build of which this is true, as of `curate.stream`.
 
     Raises:
         CurateError: no finished build; a stream that both have, or the second lacks; a sample that it lacks.
     """
-    return Joined(left if isinstance(left, BuildPart) else BuildPart(left, split), right, miss, streams)
+    part = left if isinstance(left, BuildPart) else BuildPart(left, split)
+    return Joined(part if where is None else Selected(part, where), right, miss, streams)
 
 
 class Joined:
@@ -63,7 +69,11 @@ class Joined:
     """
 
     def __init__(
-        self, left: BuildPart, right: Store | Path | str, miss: Miss = "error", streams: Sequence[str] | None = None
+        self,
+        left: BuildPart | Selected,
+        right: Store | Path | str,
+        miss: Miss = "error",
+        streams: Sequence[str] | None = None,
     ) -> None:
         manifest = read_manifest(right)
         self._left = left
@@ -118,8 +128,25 @@ class _JoinedRows:
         rows = self._left.take(index)
         return Rows(rows.keys, {**rows.streams, **self._beside(self._partner[index])})
 
+    def readable(self, index: Ints) -> NDArray[np.bool_]:
+        if self._rows is not None:
+            index = self._rows[index]
+        fits, partner = self._left.readable(index), self._partner[index]
+        for number, reader in enumerate(self._right):
+            here = self._of(partner, number)
+            fits[here] &= reader.readable(partner[here] & _ROW)
+        return fits
+
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        return {path: said for reader in (self._left, *self._right) for path, said in reader.damaged.items()}
+
     def fetch(self, shards: Iterable[int]) -> None:
         self._left.fetch(shards)
+
+    def _of(self, partner: Ints, number: int) -> Ints:
+        """Which of some rows have their partner in a split of the second build."""
+        return np.flatnonzero((partner >= 0) & (partner >> _ROW_BITS == number))
 
     def _beside(self, partner: Ints) -> dict[str, Ragged]:
         """Streams of the second build's rows `partner`, in this order; absent where it is -1."""
@@ -127,14 +154,14 @@ class _JoinedRows:
         place = np.zeros(len(partner), np.int64)
         at = 1
         for number, reader in enumerate(self._right):
-            here = np.flatnonzero((partner >= 0) & (partner >> _ROW_BITS == number))
+            here = self._of(partner, number)
             if len(here):
-                taken = reader.take(partner[here] & ((1 << _ROW_BITS) - 1))
+                taken = reader.take(partner[here] & _ROW)
                 for name, found in parts.items():
                     found.append(taken.streams[name])
                 place[here] = np.arange(at, at + len(here))
                 at += len(here)
-        return {name: Ragged.concat(found).take(place) for name, found in parts.items()}
+        return {name: Ragged.picked(found, place) for name, found in parts.items()}
 
 
 def _index(parts: Sequence[BuildPart]) -> tuple[Keys, Ints]:
@@ -147,5 +174,5 @@ def _index(parts: Sequence[BuildPart]) -> tuple[Keys, Ints]:
     return keys[order], np.concatenate([np.empty(0, np.int64), *numbers])[order]
 
 
-def _ids(part: BuildPart) -> Keys:
-    return np.concatenate([EMPTY, *part.ids()])
+def _ids(part: BuildPart | Selected) -> Keys:
+    return np.concatenate([EMPTY, *map(keys_of, part.column("sample_id"))])

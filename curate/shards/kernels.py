@@ -242,13 +242,16 @@ def mask_grid(chance: Chance, n: int, n_in: int, n_out: int, one: Tokens, other:
     for i in range(n):  # numbers of their own, so that the loop is vectorised
         mixed = _mix32(np.uint32(key + np.uint32(i) * np.uint32(0x9E3779B9)))
         drawn[i] = np.int32((np.uint64(mixed) * np.uint64(n - i)) >> np.uint64(32))
-    a = b = 0
+    # Counted down and without signs or branches, so that a turn waits for nothing but a comparison of the one before.
+    some_in, some = np.uint64(n_in), np.uint64(n_in + n_out)
+    left_in, left = some_in, some
+    some_out = np.uint64(n_out)
     for i in range(n):
-        # without a branch, which would be guessed wrong half of the time: the next one writes over it
-        one[a] = other[b] = i
-        to_one = int(drawn[i] < n_in - a)
-        b += int(drawn[i] < n_in - a + n_out - b) - to_one
-        a += to_one
+        number = np.uint64(drawn[i])
+        one[some_in - left_in] = i
+        other[some_out + left_in - left] = i
+        left_in -= np.uint64(number < left_in)
+        left -= np.uint64(number < left)
 
 
 @_compiled
@@ -293,11 +296,12 @@ def _close(side: Side, row: int, count: int) -> None:
 
 
 @_compiled
-def keys_of_letters(letters: NDArray[np.uint32], salt: np.uint64) -> NDArray[np.uint64]:
-    """Each row of letters, `(n, k)`, ASCII, and a salt as 64 bits: SplitMix64's finaliser over eight at a time."""
+def keys_of_letters(letters: NDArray[np.uint32], salts: NDArray[np.uint64], which: Ints) -> NDArray[np.uint64]:
+    """Each row of letters, `(n, k)`, ASCII, and a salt, `salts[which[i]]`, as 64 bits: SplitMix64's finaliser over
+    eight letters at a time."""
     out = np.empty(len(letters), np.uint64)
     for r in range(len(letters)):
-        key, word = salt, np.uint64(0)
+        key, word = salts[which[r]], np.uint64(0)
         for i in range(letters.shape[1]):
             word = (word << np.uint64(8)) | np.uint64(letters[r, i])
             if i % 8 == 7:
@@ -571,6 +575,25 @@ def best_fit(lengths: Ints, room: int) -> tuple[Ints, int]:
         while first < count and left[first] < 3:  # no sequence is shorter than three tokens but one without content
             first += 1
     return into, count
+
+
+@_compiled
+def cut_documents(document: Ints, inner: Ints, room: int) -> Ints:
+    """The piece of its document that each sample is in: `(n,)`, numbered in order. A piece holds samples that are
+    neighbours and fit into a row together, with a token before and one behind them.
+
+    Args:
+        document: `(n,)`, the document of each.
+        inner: `(n,)`, tokens of each without these two.
+        room: of a row.
+    """
+    piece, number, used = np.empty(len(document), np.int64), -1, 0
+    for i in range(len(document)):
+        if i == 0 or document[i] != document[i - 1] or used + inner[i] > room - 2:
+            number, used = number + 1, 0
+        used += inner[i]
+        piece[i] = number
+    return piece
 
 
 @_compiled

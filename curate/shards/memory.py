@@ -7,9 +7,8 @@ thousand mapped files in one call, and why every address is checked against its 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,30 +80,21 @@ def bits_at(addresses: Ints, bits: Ints) -> NDArray[np.bool_]:
     return out
 
 
-Pick: TypeAlias = Callable[[Ints, int], NDArray[np.void]]
-"""`Memory.runs`, or the same of an array (`picked_from`)."""
-
-
-def picked_from(array: NDArray[Any]) -> Pick:
-    """`Memory.runs` of a contiguous array `(n,)`."""
-    return lambda starts, wide: _windows(array, wide)[starts]
-
-
-def copy_runs(pick: Pick, dtype: np.dtype[Any], starts: Ints, lengths: Ints, offsets: Ints) -> NDArray[Any]:
+def copy_runs(source: Memory, starts: Ints, lengths: Ints, offsets: Ints) -> NDArray[Any]:
     """Runs of numbers, one after the other.
 
     Runs of one length are copied whole. Others are copied by the powers of two in their lengths, so that the calls into
     numpy grow with the logarithm of the longest run, not with the number of runs.
 
     Args:
-        pick: where the numbers are.
-        dtype: theirs.
-        starts, lengths: `(runs,)`.
+        source: where the numbers are.
+        starts, lengths: `(runs,)`, indices of it.
         offsets: `(runs + 1,)`, the sums of lengths: where each run goes.
 
     Returns:
-        `(sum of lengths,)` of that dtype, writable.
+        `(sum of lengths,)` of its dtype, writable.
     """
+    dtype = source.dtype
     if not len(lengths) or not offsets[-1]:
         return np.empty(0, dtype)
     longest = _LONGEST // dtype.itemsize
@@ -112,14 +102,14 @@ def copy_runs(pick: Pick, dtype: np.dtype[Any], starts: Ints, lengths: Ints, off
         starts, lengths, offsets = _pieces(starts, lengths, longest)
     wide = int(lengths[0])
     if (lengths == wide).all():
-        return pick(starts, wide).view(dtype)
+        return source.runs(starts, wide).view(dtype)
     out = np.empty(int(offsets[-1]), dtype)
     for power in range(int(lengths.max()).bit_length()):
         size = 1 << power
         runs = np.flatnonzero(lengths & size)
         if len(runs):
             done = lengths[runs] >> (power + 1) << (power + 1)  # the larger powers come first
-            _windows(out, size)[offsets[runs] + done] = pick(starts[runs] + done, size)
+            _windows(out, size)[offsets[runs] + done] = source.runs(starts[runs] + done, size)
     return out
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from curate.schema.errors import CurateError
-from curate.shards.dealing import Tail
+from curate.shards.dealing import OnError, Tail
 from curate.shards.epoch import Shuffle
 from curate.shards.kinds import maker
 from curate.shards.mixture import Mixture
 from curate.shards.parts import BuildPart, Part
 from curate.shards.schedule import FINEST
+from curate.shards.selected import Selected
 from curate.shards.views import RawView, View
 from curate.storage import Store
 
@@ -35,6 +36,9 @@ def mix(
     world: int = 1,
     batch: int | None = None,
     tail: Tail = "uneven",
+    where: str | Mapping[str, str] | None = None,
+    on_error: OnError = "raise",
+    verify: bool = False,
     tensors: bool = False,
 ) -> Mixture:
     """Stream several builds into a trainer, as one.
@@ -48,7 +52,7 @@ def mix(
     DataLoaders, `state()` and `resume()` are as of `curate.stream`; `counts()` says what was given of which part.
 
     The view is shown the streams of all builds; what a build lacks is a missing modality of its samples. Items have one
-    key more, `source`: the place of the sample's part. In a batch the samples of one part lie side by side.
+    key more, `source`: the place of the sample's part, in a batch int64 `(samples,)`.
 
     Args:
         parts: builds, what `curate.join` makes, or `BuildPart(build, split)`, each with its weight or all without; in a
@@ -60,15 +64,17 @@ def mix(
         caps: most samples of a part in one of its epochs, of all or by name: each epoch has others, drawn anew.
         on_end: what happens where a part has no more samples. `repeat`: its next epoch begins, and the mixture never
             ends. `stop`: the mixture's epoch ends before the first sample that would come a second time.
-        seed, epoch, shuffle, rank, world, batch, tail, tensors: as of `curate.stream`; a mixture that never ends has no
-            tail.
+        where: only samples of which this is true, as of `curate.stream`: of all builds, or by name of the part. What
+            is joined takes it in `curate.join`.
+        seed, epoch, shuffle, rank, world, batch, tail, on_error, verify, tensors: as of `curate.stream`; a mixture that
+            never ends has no tail. A sample that is left out counts as given.
 
     Raises:
         CurateError: what `curate.stream` raises; weights for some parts only, or beside a temperature; a part without
             samples; streams of one name that are of two tokenizers.
     """
-    named = _named(parts, split)
-    found = {name: part for name, (part, _) in named.items()}
+    named = _named(parts, split, verify)
+    found = _selected({name: part for name, (part, _) in named.items()}, where)
     if empty := [name for name, part in found.items() if not part.samples]:
         raise CurateError(f"{empty[0]} has no samples to mix")
     sizes = _capped(found, caps)
@@ -86,19 +92,20 @@ def mix(
         world=world,
         batch=batch,
         tail=tail,
+        on_error=on_error,
     )
     return made
 
 
 def _named(
-    parts: Mapping[str, Of | tuple[Of, float]] | Sequence[Of | tuple[Of, float]], split: str
+    parts: Mapping[str, Of | tuple[Of, float]] | Sequence[Of | tuple[Of, float]], split: str, verify: bool
 ) -> dict[str, tuple[Part, float | None]]:
     """Parts and weights by name."""
     pairs = list(parts.items()) if isinstance(parts, Mapping) else [(None, one) for one in parts]
     out: dict[str, tuple[Part, float | None]] = {}
     for name, one in pairs:
         of, weight = one if isinstance(one, tuple) else (one, None)
-        part: Part = BuildPart(of, split) if isinstance(of, Store | Path | str) else of
+        part: Part = BuildPart(of, split, verify=verify) if isinstance(of, Store | Path | str) else of
         if (name or part.name) in out:
             raise CurateError(f"two parts are called {part.name}", "name them: {name: (build, weight), ...}")
         out[name or part.name] = part, weight
@@ -109,11 +116,28 @@ def _named(
     return out
 
 
+def _selected(parts: Mapping[str, Part], where: str | Mapping[str, str] | None) -> dict[str, Part]:
+    """The parts, of some only the samples that fit."""
+    each = where if isinstance(where, Mapping) else {} if where is None else dict.fromkeys(parts, where)
+    _check_parts(parts, each, "where")
+    out = dict(parts)
+    for name, condition in each.items():
+        part = parts[name]
+        if not isinstance(part, BuildPart):
+            raise CurateError(f"where: {name} is not one build", "say it where they are joined: curate.join(where=...)")
+        out[name] = Selected(part, condition)
+    return out
+
+
+def _check_parts(parts: Mapping[str, Part], named: Mapping[str, object], what: str) -> None:
+    if unknown := [name for name in named if name not in parts]:
+        raise CurateError(f"{what}: there is no part {unknown[0]!r}", f"there are: {', '.join(parts)}")
+
+
 def _capped(parts: Mapping[str, Part], caps: int | Mapping[str, int] | None) -> list[int]:
     """Samples of an epoch of each part."""
     each = caps if isinstance(caps, Mapping) else dict.fromkeys(parts, caps) if caps is not None else {}
-    if unknown := [name for name in each if name not in parts]:
-        raise CurateError(f"caps: there is no part {unknown[0]!r}", f"there are: {', '.join(parts)}")
+    _check_parts(parts, each, "caps")
     if low := [cap for cap in each.values() if cap < 1]:
         raise CurateError(f"caps: {low[0]} is below 1")
     return [min(part.samples, each.get(name, part.samples)) for name, part in parts.items()]

@@ -6,14 +6,15 @@ a stream that a build lacks is one that all of its samples lack.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from curate.decide.keys import EMPTY, Keys, keys_of
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
 from curate.schema.manifest import Manifest
@@ -28,10 +29,21 @@ from curate.storage import Store, open_store
 
 
 class Rowed(Protocol):
-    """Rows by number."""
+    """Rows by number.
+
+    Attributes:
+        damaged: what is wrong with shards that `readable` could not open, by path or uri.
+    """
+
+    @property
+    def damaged(self) -> Mapping[str, str]: ...
 
     def take(self, index: Ints) -> Rows:
         """Rows of these numbers, in this order, with the key columns that a view sees."""
+        ...
+
+    def readable(self, index: Ints) -> NDArray[np.bool_]:
+        """Which of these rows lie in shards that can be opened, bool `(n,)`."""
         ...
 
     def fetch(self, shards: Iterable[int]) -> None:
@@ -95,11 +107,11 @@ class BuildPart:
     def open(self, streams: Sequence[str]) -> Reader:
         return Reader(self.build, self.manifest, self.split, streams, self._digests)
 
-    def ids(self) -> Iterator[Keys]:
-        """The ids of its samples in stored order, a shard's at a time."""
+    def column(self, key: str) -> Iterator[pa.Array]:
+        """A key column of its samples in stored order, a record batch at a time."""
         for path in self.entry.shards:
-            batches = open_ipc(self.build.local(path))[1]
-            yield np.concatenate([EMPTY, *(keys_of(batch.column("sample_id")) for batch in batches)])
+            for batch in open_ipc(self.build.local(path))[1]:
+                yield batch.column(key)
 
 
 def union(manifests: Sequence[Manifest]) -> Manifest:

@@ -54,7 +54,7 @@ class Reader:
         digests: of shards, by path; those that are there are compared when a shard is opened.
 
     Attributes:
-        damaged: what is wrong with shards that `readable` could not open, by path.
+        damaged: what is wrong with shards that `readable` could not open, by path or uri.
     """
 
     def __init__(
@@ -113,15 +113,17 @@ class Reader:
         shard = np.searchsorted(self._firsts, index, side="right") - 1
         touched = np.unique(shard).tolist()
         self.fetch(touched)
+        bad = []
         for number in touched:
-            path = self._shards.shards[number]
+            path = self._build.name(self._shards.shards[number])
             if path not in self.damaged:
                 try:
                     self._open(number)
                 except CurateError as exc:
                     self.damaged[path] = str(exc)
                     logging.getLogger(__name__).warning("left out: %s", exc)
-        bad = [number for number in touched if self._shards.shards[number] in self.damaged]
+            if path in self.damaged:
+                bad.append(number)
         fits: NDArray[np.bool_] = ~np.isin(shard, bad)
         return fits
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.schema.errors import CurateError
-from curate.shards.memory import Ints, bits_at, copy_runs, memory, picked_from
+from curate.shards.memory import Ints, bits_at, copy_runs, memory
 from curate.shards.schema import KEY_NAMES, StreamSpec
 
 
@@ -67,13 +67,31 @@ class Ragged:
 
     def take(self, rows: Ints) -> Ragged:
         """These rows, in this order, copied."""
-        unit, fixed = prod(self.values.shape[1:]), self.values.shape[1:]
-        offsets = _sums(self.lengths[rows])
-        flat = np.ascontiguousarray(self.values).reshape(-1)
-        values = copy_runs(
-            picked_from(flat), flat.dtype, self.offsets[rows] * unit, np.diff(offsets) * unit, offsets * unit
-        )
-        return Ragged(values.reshape(-1, *fixed), offsets, self.present[rows], self.varies)
+        return Ragged.picked([self], rows)
+
+    def cut(self, starts: Ints, counts: Ints) -> NDArray[Any]:
+        """`counts[i]` steps of each row i from step `starts[i]` on, copied: `(sum of counts, *fixed)`."""
+        fixed, unit = self.values.shape[1:], prod(self.values.shape[1:])
+        held = np.require(self.values, None, ["C", "A"])
+        source = memory(held.dtype)
+        first = source.index_of(held.ctypes.data) + (self.offsets[:-1] + starts) * unit
+        return copy_runs(source, first, counts * unit, _sums(counts) * unit).reshape(-1, *fixed)
+
+    @classmethod
+    def picked(cls, parts: Sequence[Ragged], rows: Ints) -> Ragged:
+        """These rows of several, at least one, that are numbered one after the other; in this order, copied once."""
+        dtype, fixed = parts[0].values.dtype, parts[0].values.shape[1:]
+        held = [np.require(part.values, dtype, ["C", "A"]) for part in parts]
+        source, unit = memory(dtype), prod(fixed)
+        first = [
+            source.index_of(values.ctypes.data) + part.offsets[:-1] * unit
+            for values, part in zip(held, parts, strict=True)
+        ]
+        lengths = np.concatenate([part.lengths for part in parts])[rows]
+        offsets = _sums(lengths)
+        values = copy_runs(source, np.concatenate(first)[rows], lengths * unit, offsets * unit)
+        present = np.concatenate([part.present for part in parts])[rows]
+        return cls(values.reshape(-1, *fixed), offsets, present, parts[0].varies)
 
     @classmethod
     def concat(cls, parts: Sequence[Ragged]) -> Ragged:
@@ -102,6 +120,14 @@ class Rows:
         """Rows start to stop, as views."""
         return Rows(
             {k: v[start:stop] for k, v in self.keys.items()}, {k: v.part(start, stop) for k, v in self.streams.items()}
+        )
+
+    @classmethod
+    def picked(cls, parts: Sequence[Rows], rows: Ints) -> Rows:
+        """These rows of several, at least one, that are numbered one after the other; in this order, copied once."""
+        return cls(
+            {name: np.concatenate([part.keys[name] for part in parts])[rows] for name in parts[0].keys},
+            {name: Ragged.picked([part.streams[name] for part in parts], rows) for name in parts[0].streams},
         )
 
 
@@ -145,7 +171,7 @@ class _Lists:
         """The lists' items, one list after the other, and offsets `(n + 1,)`."""
         starts, lengths = self.bounds(which, row)
         offsets = _sums(lengths)
-        return copy_runs(self._memory.runs, self._memory.dtype, self.values[which] + starts, lengths, offsets), offsets
+        return copy_runs(self._memory, self.values[which] + starts, lengths, offsets), offsets
 
     def present(self, which: Ints, row: Ints) -> NDArray[np.bool_]:
         return bits_at(self.validity[which], self.first[which] + row)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.decide.keys import EMPTY, Keys, keys_of, look_up
@@ -41,12 +42,20 @@ class Selected:
         self.digest = digest_of_rows([part.digest, where])
         keys = np.unique(np.concatenate([EMPTY, *_fitting(part, where)]))
         rows, first = [np.empty(0, np.int64)], 0
-        for ids in part.ids():
-            rows.append(first + np.flatnonzero(look_up(keys, ids) >= 0))
+        for ids in part.column("sample_id"):
+            rows.append(first + np.flatnonzero(look_up(keys, keys_of(ids)) >= 0))
             first += len(ids)
         self._rows: Ints = np.concatenate(rows)
         self.samples = len(self._rows)
         self.shard_rows = np.diff(np.searchsorted(self._rows, np.cumsum([0, *part.shard_rows]))).tolist()
+
+    def column(self, key: str) -> Iterator[pa.Array]:
+        """A key column of its samples in stored order, a record batch of the split at a time."""
+        first = 0
+        for values in self._part.column(key):
+            begin, end = np.searchsorted(self._rows, (first, first + len(values)))
+            yield values.take(pa.array(self._rows[begin:end] - first))
+            first += len(values)
 
     def open(self, streams: Sequence[str]) -> SelectedRows:
         return SelectedRows(self._part.open(streams), self._rows)

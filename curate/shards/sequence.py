@@ -18,7 +18,7 @@ from curate.shards.draw import Draw, FrameCap, caps, check_names
 from curate.shards.flat import flat_ids
 from curate.shards.memory import Ints
 from curate.shards.reader import Reader
-from curate.shards.rows import Rows
+from curate.shards.rows import Ragged, Rows
 from curate.shards.schema import streams_of
 from curate.storage import Store
 
@@ -28,12 +28,13 @@ _FIRST_MARKER = 3
 
 @dataclass(frozen=True)
 class FlatVocabulary:
-    """Where each stream's ids lie in one vocabulary; a function of the manifest alone.
+    """Where each stream's ids lie in one vocabulary; a function of the manifest, and of what a view adds behind it.
 
     0 is padding, 1 and 2 begin and end a sequence, then a begin and an end marker for each stream in manifest order,
     then the blocks of ids in manifest order. An RVQ stream of L levels has L blocks of its vocabulary, level 0 first,
     so that a level's ids are never mistaken for another's; so have the groups of product quantisation. Continuous
-    streams have no ids and no part in it.
+    streams have no ids: those that a view shows have their markers and a *slot*, an id that stands for a vector, behind
+    all of these. Task tokens are the last.
 
     Attributes:
         size: of the whole vocabulary.
@@ -51,8 +52,8 @@ class FlatVocabulary:
     vocabulary: dict[str, int]
 
     @classmethod
-    def of(cls, manifest: Manifest, tasks: int = 0) -> FlatVocabulary:
-        """The vocabulary of a build, with as many task tokens behind all ids."""
+    def of(cls, manifest: Manifest, tasks: int = 0, slots: Sequence[str] = ()) -> FlatVocabulary:
+        """The vocabulary of a build, with slots of these continuous streams and then as many task tokens behind it."""
         entries = [s for s in manifest.streams if s.vocabulary]
         names = [s.name for s in entries]
         begin = {name: _FIRST_MARKER + 2 * i for i, name in enumerate(names)}
@@ -62,8 +63,12 @@ class FlatVocabulary:
             levels[entry.name] = card.n_codebooks if card else 1
             offset[entry.name] = at
             at += levels[entry.name] * entry.vocabulary
+        vocabulary = {s.name: s.vocabulary for s in entries}
+        for name in slots:
+            begin[name], offset[name], levels[name], vocabulary[name] = at, at + 2, 1, 1
+            at += 3
         end = {name: marker + 1 for name, marker in begin.items()}
-        return cls(at + tasks, begin, end, offset, levels, {s.name: s.vocabulary for s in entries})
+        return cls(at + tasks, begin, end, offset, levels, vocabulary)
 
     def block(self, stream: str) -> FlatBlock:
         """What a manifest says of a stream's place."""
@@ -119,6 +124,10 @@ class SequenceView:
     With tasks, each sample draws one that it fits, and `<task>` follows `<bos>`; its tokens are the last of the
     vocabulary, `vocabulary.size - len(tasks)` that of the first. A sample that fits none is `<bos> <eos>`.
 
+    A continuous stream, such as features of CLIP, has a slot in the sequence for each of its vectors (VL-GPT, Zhu et
+    al. 2023, arXiv 2312.09251), and the vectors come beside: under the stream's name, float16 `(slots, d)`, in the
+    order of their slots. The loss of a slot that is to be predicted is the trainer's.
+
     Attributes:
         order: streams in sequence order; those left out are not shown.
         outputs: streams of `order` that are to be predicted; the last one where None.
@@ -146,7 +155,9 @@ class SequenceView:
             if lost := [name for name in wanted if name not in order]:
                 raise CurateError(f"outputs: {lost[0]!r} is not in order", f"order is: {', '.join(order)}")
             tasks = [(order, wanted)]
-        vocabulary = FlatVocabulary.of(manifest, len(self.tasks))
+        used = {name for task in tasks for names in task for name in names}
+        slots = [s.name for s in manifest.streams if not s.vocabulary and s.name in used]
+        vocabulary = FlatVocabulary.of(manifest, len(self.tasks), slots)
         weights = tuple(float(task.weight) for task in self.tasks) or (1.0,)
         return SequenceBound(tuple(tasks), weights, bool(self.tasks), vocabulary, caps(manifest, self.frames), manifest)
 
@@ -189,6 +200,12 @@ class SequenceBound:
         return tuple(s.name for s in self.manifest.streams if s.name in used)
 
     @cached_property
+    def slots(self) -> dict[str, int]:
+        """The continuous streams, with the length of their vectors."""
+        specs = streams_of(self.manifest)
+        return {s.name: s.fixed[-1] for s in specs if not s.vocabulary and s.name in self.streams}
+
+    @cached_property
     def _settings(self) -> _Settings:
         place = {name: i for i, name in enumerate(self.streams)}
         orders = [(*inputs, *outputs) if self.marked else inputs for inputs, outputs in self.tasks]
@@ -198,6 +215,7 @@ class SequenceBound:
             tasks[m, : len(order)] = [place[name] for name in order]
             counted[m, [place[name] for name in outputs]] = True
         units = {s.name: s.unit for s in streams_of(self.manifest)}
+        units |= {name: units[name] // size for name, size in self.slots.items()}
         words = self.vocabulary
         return _Settings(
             np.array([units[name] for name in self.streams], np.int64),
@@ -231,12 +249,14 @@ class SequenceBound:
 
     def sample(self, rows: Rows, i: int, draw: Draw) -> dict[str, Any]:
         batch = self.batch(rows.part(i, i + 1), draw)
-        return {"sample_id": batch["sample_id"][0], "tokens": batch["tokens"], "loss": batch["loss"]}
+        del batch["offsets"]
+        return {**batch, "sample_id": batch["sample_id"][0]}
 
     def batch(self, rows: Rows, draw: Draw) -> dict[str, Any]:
         from curate.shards.kernels import write_sequences
 
-        ids, first, steps = flat_ids(rows, self.streams)
+        places = {name: self._places(rows.streams[name], name) for name in self.slots}
+        ids, first, steps = flat_ids(Rows(rows.keys, {**rows.streams, **places}), self.streams)
         task, at, lengths = self.plan(steps, rows.keys["sample_id"], draw)
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         tokens, loss = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.bool_)
@@ -245,7 +265,25 @@ class SequenceBound:
             *(ids, first, steps, s.units, s.caps, s.tasks, s.outputs, s.words, s.marks, task, at),
             *(offsets, tokens, loss),
         )
-        return {"sample_id": rows.keys["sample_id"], "tokens": tokens, "loss": loss, "offsets": offsets}
+        made = {"sample_id": rows.keys["sample_id"], "tokens": tokens, "loss": loss, "offsets": offsets}
+        return made | {name: self._vectors(rows.streams[name], name, steps, task, at) for name in self.slots}
+
+    def _places(self, vectors: Ragged, name: str) -> Ragged:
+        """Zeros, one for each vector of a continuous stream."""
+        zeros = np.zeros((len(vectors.values), self._settings.units[self.streams.index(name)]), np.uint8)
+        return Ragged(zeros, vectors.offsets, vectors.present, vectors.varies)
+
+    def _vectors(
+        self, vectors: Ragged, name: str, steps: Ints, task: Ints, at: NDArray[np.float64]
+    ) -> NDArray[np.float16]:
+        """The vectors of the slots of a stream that sequences show: `(slots, d)`."""
+        place = self.streams.index(name)
+        in_task = (self._settings.tasks == place).any(axis=1)
+        there = np.maximum(steps[place], 0)
+        count = np.minimum(there, self._settings.caps[place] or there)
+        start = (at * (there - count + 1)).astype(np.int64)  # as `write_sequences`
+        shown: NDArray[np.float16] = vectors.cut(start, np.where((task >= 0) & in_task[task], count, 0))
+        return shown.reshape(-1, self.slots[name])
 
 
 class _Settings(NamedTuple):
@@ -262,7 +300,5 @@ class _Settings(NamedTuple):
 
 def _check_order(manifest: Manifest, order: tuple[str, ...], what: str) -> None:
     check_names(manifest, list(order), what)
-    if smooth := [s.name for s in manifest.streams if not s.vocabulary and s.name in order]:
-        raise CurateError(f"{what}: {smooth[0]!r} holds features, not ids", "RawView shows them")
     if not order or len(set(order)) != len(order):
         raise CurateError(f"{what}: must name at least one stream, each once: {', '.join(order) or 'nothing'}")

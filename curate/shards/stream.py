@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curate.shards.dealing import Tail
+from curate.shards.dealing import OnError, Tail
 from curate.shards.epoch import Shuffle
 from curate.shards.kinds import maker
-from curate.shards.token_stream import OnError, TokenStream
+from curate.shards.token_stream import TokenStream
 from curate.shards.views import View
 from curate.storage import Store
 

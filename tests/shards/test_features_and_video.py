@@ -14,6 +14,7 @@ from curate.schema.errors import CurateError
 from curate.schema.manifest import Clock
 from curate.shards.commit import read_manifest
 from curate.shards.ipc import open_ipc
+from curate.shards.packed import packed
 from curate.shards.schema import StreamSpec, streams_in
 from curate.shards.sequence import FlatVocabulary
 from curate.shards.stream import stream
@@ -91,14 +92,44 @@ def test_a_shard_says_how_its_video_stands_in_time(build: Path) -> None:
     assert specs["clip_global"].shape == (None, 5)
 
 
-def test_views_of_ids_leave_features_out(build: Path) -> None:
+def test_masks_leave_features_out(build: Path) -> None:
     manifest = read_manifest(build)
-    assert "clip_global" not in FlatVocabulary.of(manifest).offset
-    with pytest.raises(CurateError, match="features, not ids"):
-        SequenceView(["caption", "clip_global"]).bind(manifest)
     with pytest.raises(CurateError, match="features, not ids"):
         MaskedView(alpha={"caption": 1, "clip_global": 1}).bind(manifest)
     assert "clip_global" not in MaskedView(alpha=1.0).bind(manifest).streams
+
+
+@pytest.mark.parametrize("frames", [None, 2])
+def test_features_have_slots_in_a_sequence_and_come_beside(build: Path, frames: int | None) -> None:
+    """A slot a vector, as of VL-GPT, behind all ids of the build; what is shown of a clip begins by chance."""
+    ids = FlatVocabulary.of(read_manifest(build))
+    assert "clip_global" not in ids.offset
+    words = FlatVocabulary.of(read_manifest(build), slots=["clip_global"])
+    begin, end, slot = words.begin["clip_global"], words.end["clip_global"], words.offset["clip_global"]
+    assert (begin, end, slot, words.size) == (ids.size, ids.size + 1, ids.size + 2, ids.size + 3)
+    assert {name: words.offset[name] for name in ids.offset} == ids.offset
+    truth = {s.sample_id: s.ids for s in some_samples()}
+    view, windows = SequenceView(["clip_global", "caption"], frames=frames), set()
+    for item in stream(build, view=view):
+        vectors, features = item["clip_global"], truth[item["sample_id"]]["clip_global"]
+        assert (item["tokens"] == slot).sum() == len(vectors)
+        if features is None:
+            assert len(vectors) == 0
+            continue
+        shown = min(len(features), frames or len(features))
+        assert item["tokens"][1 : shown + 3].tolist() == [begin, *[slot] * shown, end]
+        [at] = [i for i in range(len(features) - shown + 1) if np.array_equal(features[i : i + shown], vectors)]
+        windows.add(at)
+    assert windows == ({0} if frames is None else {0, 1, 2})
+    singles = {item["sample_id"]: item for item in stream(build, view=view)}
+    for batch in stream(build, view=view, batch=7):
+        both = [singles[name] for name in batch["sample_id"]]
+        assert np.array_equal(batch["clip_global"], np.concatenate([one["clip_global"] for one in both]))
+        assert np.array_equal(batch["tokens"], np.concatenate([one["tokens"] for one in both]))
+    rows = next(iter(packed(build, view, 64, batch=3)))
+    assert (rows["tokens"] == slot).sum() == len(rows["clip_global"])
+    both = [singles[name] for name in rows["sample_id"]]
+    assert np.array_equal(rows["clip_global"], np.concatenate([one["clip_global"] for one in both]))
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,8 @@ from tiny import CARDS, STREAMS, finish, make_samples
 from torch.utils.data import DataLoader
 
 from curate.schema.errors import CurateError
+from curate.shards.commit import read_manifest
+from curate.shards.join import join
 from curate.shards.mix import mix
 from curate.shards.mixture import Mixture
 from curate.shards.stream import stream
@@ -94,7 +98,7 @@ def test_a_batch_holds_what_its_samples_hold(builds: dict[str, Path], view: Any)
     singles = {(i["source"], i["sample_id"]): i for i in itertools.islice(mixture(builds, view), 14)}
     (batch,) = itertools.islice(mixture(builds, view, batch=14), 1)
     assert batch["source"].dtype == np.int64
-    assert {*zip(batch["source"].tolist(), batch["sample_id"], strict=True)} == set(singles)
+    assert [*zip(batch["source"].tolist(), batch["sample_id"], strict=True)] == list(singles)
     for i, key in enumerate(zip(batch["source"].tolist(), batch["sample_id"], strict=True)):
         one = singles[key]
         if "tokens" in one:
@@ -112,6 +116,37 @@ def test_masks_are_drawn_anew_for_each_epoch_of_a_part(builds: dict[str, Path]) 
             rounds.setdefault(item["sample_id"], []).append(item["target_positions"].tobytes())
     assert len(rounds) == 7
     assert sum(len(set(masks)) > 1 for masks in rounds.values()) >= 5
+
+
+def test_some_samples_of_some_parts(builds: dict[str, Path]) -> None:
+    tokens = mixture(builds, where={"all": "kind = 'image'"}, on_end="stop")
+    images = {item["sample_id"] for item in stream(builds["all"], where="kind = 'image'")}
+    assert {TRUTH[name].kind for name in images} == {"image"}
+    assert {name for part, name in taken(tokens) if part == 0} <= images
+    assert tokens.parts["all"].samples == len(images)
+    assert {s for _, s in taken(mixture(builds, where="kind = 'image'"), 200)} & images == images
+    with pytest.raises(CurateError, match="no part 'none'"):
+        mixture(builds, where={"none": "true"})
+    both = join(builds["all"], builds["words"], miss="null", streams=[], where="kind = 'image'")
+    assert {name for _, name in taken(mix([both], on_end="stop"))} == images
+    with pytest.raises(CurateError, match=r"curate.join\(where="):
+        mix([both], where="true")
+
+
+@pytest.mark.parametrize("batch", [None, 8])
+def test_shards_that_cannot_be_read_are_left_out(builds: dict[str, Path], tmp_path: Path, batch: int | None) -> None:
+    build = shutil.copytree(builds["all"], tmp_path / "all")
+    damaged = {**builds, "all": build}
+    whole = taken(mixture(damaged, on_end="stop"))
+    shard = build / read_manifest(build).splits[0].shards[1]
+    lost = set(pa.ipc.open_file(shard).read_all()["sample_id"].to_pylist())
+    shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(CurateError, match="not a whole Arrow IPC file"):
+        taken(mixture(damaged, on_end="stop", batch=batch))
+    tokens = mixture(damaged, on_end="stop", on_error="skip", batch=batch)
+    assert taken(tokens) == [one for one in whole if one[1] not in lost]
+    assert tokens.skipped == sum(name in lost for _, name in whole) > 0
+    assert list(tokens.damaged) == [str(shard)]
 
 
 @given(data=st.data(), batch=st.integers(1, 9), on_end=st.sampled_from(["repeat", "stop"]))

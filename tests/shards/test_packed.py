@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import TinyBuild, make_samples
 from torch.utils.data import DataLoader
 
 from curate.schema.errors import CurateError
+from curate.shards.commit import read_manifest
 from curate.shards.kernels import best_fit
 from curate.shards.packed import packed
-from curate.shards.packed_stream import PackedStream
-from curate.shards.sequence import SequenceView
+from curate.shards.packed_stream import Documents, PackedStream
+from curate.shards.sequence import BOS, EOS, SequenceView
 from curate.shards.stream import stream
 from curate.shards.views import Task
 
@@ -76,17 +79,62 @@ def test_tasks_are_packed_by_their_lengths(shared_build: Path) -> None:
     assert dict(taken_apart(packed(shared_build, view, LENGTH, batch=3))) == sequences(shared_build, view)
 
 
+@pytest.mark.parametrize("length", [600, 170])
+def test_the_samples_of_a_record_are_one_document(shared_build: Path, length: int) -> None:
+    """Two samples share each record; those that do not fit into a row together are documents of their own."""
+    alone = sequences(shared_build, seed=1)
+    whole: dict[str, list[list[int]]] = {}
+    for sample in sorted(make_samples(101), key=lambda s: s.start_us):
+        inner, pieces = alone[sample.sample_id][0][1:-1], whole.setdefault(sample.content_id, [[]])
+        if len(pieces[-1]) + len(inner) + 2 > length:
+            pieces.append([])
+        pieces[-1] += inner
+    tokens = packed(shared_build, VIEW, length, documents="record", batch=3, seed=1)
+    found = []
+    for item in tokens:
+        starts, content = item["cu_seqlens"], item["tokens"].reshape(-1)
+        for begin, end in pairwise(starts.tolist()):
+            if item["documents"].reshape(-1)[begin] >= 0:
+                assert item["positions"].reshape(-1)[begin:end].tolist() == list(range(end - begin))
+                found.append(content[begin:end].tolist())
+    wanted = [[BOS, *piece, EOS] for pieces in whole.values() for piece in pieces]
+    assert sorted(found) == sorted(wanted)
+    assert len(wanted) > 51 if length == 170 else len(wanted) == 51
+    assert tokens.padding() == 1 - sum(map(len, found)) / (length * len([1 for item in tokens for _ in item["tokens"]]))
+
+
+def test_records_are_not_read_by_blocks(shared_build: Path) -> None:
+    with pytest.raises(CurateError, match="lie in many shards"):
+        packed(shared_build, VIEW, LENGTH, documents="record", shuffle="blocks")
+
+
+def test_shards_that_cannot_be_read_are_left_out(tiny_build: TinyBuild) -> None:
+    build = tiny_build(101, splits={"train": 1.0})
+    every = sequences(build)
+    shard = build / read_manifest(build).splits[0].shards[2]
+    lost = set(pa.ipc.open_file(shard).read_all()["sample_id"].to_pylist())
+    shard.unlink()
+    with pytest.raises(CurateError, match="no such file"):
+        list(packed(build, VIEW, LENGTH))
+    tokens = packed(build, VIEW, LENGTH, on_error="skip")
+    assert {name for name, _ in taken_apart(tokens)} == set(every) - lost
+    assert (tokens.skipped, list(tokens.damaged)) == (len(lost), [str(shard)])
+
+
+@pytest.mark.parametrize("documents", ["sample", "record"])
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
-def test_stops_and_other_numbers_of_ranks_lose_nothing(shared_build: Path, data: st.DataObject) -> None:
-    whole = [item["sample_id"].tolist() for item in packed(shared_build, VIEW, LENGTH)]
+@settings(max_examples=15, deadline=None)
+def test_stops_and_other_numbers_of_ranks_lose_nothing(
+    shared_build: Path, documents: Documents, data: st.DataObject
+) -> None:
+    whole = [item["sample_id"].tolist() for item in packed(shared_build, VIEW, LENGTH, documents=documents)]
     seen: list[list[str]] = []
     state: dict[str, int] | None = None
     while state is None or state["epoch"] == 0:
         world, batch, steps = (data.draw(st.integers(1, 4)) for _ in range(3))
         given_out, states = [], []
         for rank in range(world):
-            tokens = packed(shared_build, VIEW, LENGTH, rank=rank, world=world, batch=batch)
+            tokens = packed(shared_build, VIEW, LENGTH, rank=rank, world=world, batch=batch, documents=documents)
             if state:
                 tokens.resume(state)
             given_out.append([rows_of(item) for item in islice(tokens, steps)])
@@ -102,8 +150,7 @@ def test_stops_and_other_numbers_of_ranks_lose_nothing(shared_build: Path, data:
 
 def rows_of(item: dict[str, Any]) -> list[list[str]]:
     """The names of the samples in each row."""
-    counts = [int(row.max()) + 1 for row in item["documents"]]
-    return [names.tolist() for names in np.split(item["sample_id"], np.cumsum(counts)[:-1])]
+    return [item["sample_id"][item["sample_row"] == row].tolist() for row in range(len(item["tokens"]))]
 
 
 @pytest.mark.parametrize("tail", ["drop", "repeat"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny import STREAMS, TinyBuild, make_samples
 
 from curate.schema.errors import CurateError
-from curate.shards import token_stream as stream_module
+from curate.shards import dealing as stream_module
 from curate.shards.stream import stream
 from curate.shards.token_stream import TokenStream
 from curate.shards.views import MaskedView, RawView
