@@ -10,7 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from curate.exports.program import run
+from curate.exports.program import INPUT, run
+from curate.schema.errors import MediaError
 
 CODECS = {"h264", "hevc", "av1", "vp9", "mpeg4"}
 """Of video that MP4 holds and what reads MP4 decodes."""
@@ -45,10 +46,14 @@ def copy_video(opened: Any, sound: list[Any], out: Path, start: float, end: floa
         out: the file to write; others are made beside it.
         start, end: of the clip, in seconds of the medium's clock.
         shown: the medium's frames of the clip.
-
-    Raises:
-        MediaError: FFmpeg cannot do it.
     """
+    try:
+        return _copied(opened, sound, out, start, end, shown)
+    except MediaError:  # FFmpeg cannot copy it, or decode the copy; what is wrong with the medium itself, encoding says
+        return False
+
+
+def _copied(opened: Any, sound: list[Any], out: Path, start: float, end: float, shown: Any) -> bool:
     import ffmpeg
 
     codec, packets = _listed(opened["V:0"], out.with_name("packets"), f="framecrc", c="copy", copyinkf=None)
@@ -58,13 +63,13 @@ def copy_video(opened: Any, sound: list[Any], out: Path, start: float, end: floa
     first, after = inside[0], inside[-1] + 1
     if after - first > len(inside):
         return False  # frames of before or after stand between them
-    how = {"c:v": "copy", "copyinkf": None, "bsf:v": f"noise=drop='lt(n,{first})+gte(n,{after})'"}
+    how: dict[str, Any] = {"c:v": "copy", "copyinkf": None, "bsf:v": f"noise=drop='lt(n,{first})+gte(n,{after})'"}
     how |= {"c:a": "aac", "b:a": "192k", "flags:a": "+bitexact"} if sound else {}
     how |= {"fflags": "+bitexact", "map_metadata": "-1", "threads": 1, "output_ts_offset": f"{-start:.6f}"}
     run(ffmpeg.output(opened["V:0"], *sound, str(out), **how))
     decoded = {"f": "framemd5", "fps_mode": "passthrough", "enc_time_base:v": "demux"}
     _, wanted = _listed(shown, out.with_name("wanted"), **decoded)
-    _, found = _listed(ffmpeg.input(str(out), copyts=None)["V:0"], out.with_name("found"), **decoded)
+    _, found = _listed(ffmpeg.input(str(out), copyts=None, **INPUT)["V:0"], out.with_name("found"), **decoded)
     return len(found) == len(wanted) and all(
         one.digest == other.digest and abs(one.time - (other.time - start)) < _CLOCK_S
         for one, other in zip(found, wanted, strict=True)

@@ -8,8 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from curate.exports.copied import SLACK_S, copy_video
-from curate.exports.program import run
-from curate.media.container import DEMUXERS, MAX_FRAME_PIXELS
+from curate.exports.program import INPUT, run
 from curate.media.timeline import TAIL_US
 from curate.schema.errors import MediaError
 
@@ -52,7 +51,7 @@ def cut(data: bytes, kind: str, start_us: int, end_us: int, sound: bool, copy: b
     with TemporaryDirectory(prefix="curate-cut-") as folder:
         source = Path(folder) / "medium"
         source.write_bytes(data)
-        options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", "max_pixels": MAX_FRAME_PIXELS}
+        options = dict[str, Any](INPUT)
         zero = _zero(source, options, kind, sound)
         start, end = zero + start_us / 1e6, zero + end_us / 1e6
         if _SEEKABLE.match(data) and start > _BEFORE_S:

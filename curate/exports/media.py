@@ -29,7 +29,6 @@ _SAID = (
 )
 _SUFFIXES = {"jpeg": "jpg", "mpo": "jpg", "jpeg2000": "jp2", "tiff": "tif"}
 
-
 Clips = Literal["transcode", "copy"]
 """What becomes of the video of clips; see `cut.cut`."""
 

@@ -9,10 +9,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from curate.helper.limits import MIB
+from curate.media.container import DEMUXERS, MAX_FRAME_PIXELS
 from curate.schema.errors import CurateError, MediaError
 
 LIMIT_S, MEMORY_BYTES = 600, 4096 * MIB
 """What one call may take."""
+
+INPUT = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", "max_pixels": MAX_FRAME_PIXELS}
+"""Options of whatever it opens."""
 
 
 def program() -> str:
