@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -75,9 +76,7 @@ def npz_bytes(sample: dict[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def webdataset(
-    samples: Samples, work: Path, suffix: str, to_bytes: Callable[[Any], bytes], of: Callable[[bytes], Any]
-) -> Callable[[], Iterator[dict[str, Any]]]:
+def write_tars(samples: Samples, work: Path, suffix: str, to_bytes: Callable[[Any], bytes]) -> list[Path]:
     import webdataset as wds
 
     work.mkdir()
@@ -85,11 +84,61 @@ def webdataset(
         with wds.TarWriter(str(work / f"{number:05d}.tar"), mtime=0) as tar:
             for i in range(first, min(first + SHARD, len(samples))):
                 tar.write({"__key__": f"{i:09d}", suffix: to_bytes(samples[i])})
-    urls = sorted(str(path) for path in work.glob("*.tar"))
+    return sorted(work.glob("*.tar"))
+
+
+def webdataset(
+    samples: Samples, work: Path, suffix: str, to_bytes: Callable[[Any], bytes], of: Callable[[bytes], Any]
+) -> Callable[[], Iterator[dict[str, Any]]]:
+    import webdataset as wds
+
+    urls = [str(tar) for tar in write_tars(samples, work, suffix, to_bytes)]
 
     def read() -> Iterator[dict[str, Any]]:
         tars = wds.WebDataset(urls, shardshuffle=len(urls), empty_check=False).shuffle(1000)
         yield from batches(of(s[suffix]) for s in tars)
+
+    return read
+
+
+def energon(samples: Samples, work: Path) -> Callable[[], Iterator[dict[str, Any]]]:
+    """One raw member a sample, indexed by its own `energon prepare`, and given as it is to a cooker."""
+    from megatron.energon import (
+        Cooker,
+        DefaultTaskEncoder,
+        WorkerConfig,
+        get_savable_loader,
+        get_train_dataset,
+        stateless,
+    )
+
+    write_tars(samples, work, "bin", raw_bytes)
+    how = "--non-interactive --split-ratio 1,0,0 --sample-type CrudeWebdataset --num-workers 1"
+    energon = Path(sys.executable).with_name("energon")
+    subprocess.run([energon, "prepare", work, *how.split()], check=True, stdout=subprocess.DEVNULL)
+
+    @stateless
+    def cook(sample: Any) -> Any:
+        return of_bytes(sample["bin"])
+
+    class Tasks(DefaultTaskEncoder):
+        cookers = (Cooker(cook),)
+
+        def batch(self, samples: list[Any]) -> Any:
+            return next(batches(samples))
+
+    def read() -> Iterator[dict[str, Any]]:
+        one = WorkerConfig(rank=0, world_size=1, num_workers=0)
+        data = get_train_dataset(
+            work,
+            worker_config=one,
+            batch_size=BATCH,
+            shuffle_buffer_size=1000,
+            max_samples_per_sequence=None,
+            task_encoder=Tasks(),
+            repeat=False,
+        )
+        yield from get_savable_loader(data)
 
     return read
 
@@ -166,6 +215,7 @@ LOADERS: dict[str, Callable[[Samples, Path], Callable[[], Iterator[dict[str, Any
     "mds": mds,
     "litdata": litdata,
     "grain": grain,
+    "energon": energon,
     "ml4m_masking": ml4m_masking,
 }
 

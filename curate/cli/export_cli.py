@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from curate.cli.inspect_build import Build
-from curate.cli.options import Json
+from curate.cli.options import Json, options_of
 from curate.schema.errors import CurateError
 
 
@@ -30,6 +30,10 @@ def export(
     ] = "webdataset",
     split: Annotated[list[str] | None, typer.Option(help="Which split; may be given again. Default: all.")] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Which stream; may be given again. Default: all.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="NAME=VALUE, of the format; VALUE as in YAML; may be given again."),
+    ] = None,
     push: Annotated[
         str | None, typer.Option(help="Then upload the folder to this data set of the Hugging Face Hub, NAME/DATASET.")
     ] = None,
@@ -47,6 +51,8 @@ def export(
         curate export build/quickstart --format mds --out s3://bucket/quickstart --split train
 
         curate export build/quickstart --format megatron --out exports/tokens --stream caption --stream tok_rgb@256
+
+        curate export build/quickstart --format webdataset-media --out exports/media --option clips=copy
     """
     from curate.exports.base import export as write
     from curate.exports.hub import push as upload
@@ -63,7 +69,7 @@ def export(
     files = samples = there = 0
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("export", total=sum(one.samples for one in asked))
-        for written in write(build, format, out, split or (), stream or ()):
+        for written in write(build, format, out, split or (), stream or (), options_of(option or ())):
             samples += written.samples
             files, there = files + len(written.paths), there + len(written.paths) * written.was_there
             progress.update(task, advance=written.samples)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from curate.cli.options import named_values, refuse_tokenizer
+from curate.cli.options import options_of, refuse_tokenizer
 from curate.schema.errors import CurateError
 
 Options = Annotated[
@@ -117,11 +116,6 @@ def features(
     if top_k is not None:
         ids, odds = write_topk(out, top_k, temperature)
         typer.echo(f"{ids}: the {top_k} nearest codes of each position; {odds}: their probabilities, two streams")
-
-
-def options_of(given: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs, values as YAML reads them."""
-    return {name: yaml.safe_load(value) for name, value in named_values(given, "--option").items()}
 
 
 def _images(folder: Path, encoder: dict[str, Any]) -> Any:

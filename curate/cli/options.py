@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import yaml
 
 from curate.schema.errors import CurateError
 
@@ -26,6 +27,11 @@ def named_values(given: Iterable[str], option: str) -> dict[str, str]:
             raise CurateError(f"{option} {name!r} is not NAME=VALUE")
         found[name] = value
     return found
+
+
+def options_of(given: Iterable[str]) -> dict[str, Any]:
+    """Pairs of `--option`, values as YAML reads them."""
+    return {name: yaml.safe_load(value) for name, value in named_values(given, "--option").items()}
 
 
 def refuse_tokenizer(out: Path) -> None:

@@ -168,6 +168,7 @@ def export(
     out: Store | Path | str,
     splits: Sequence[str] = (),
     streams: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[Written]:
     """Write a build in another format; broken off and begun again, it goes on at the next shard.
 
@@ -177,12 +178,13 @@ def export(
         out: a folder or an `s3://` prefix, empty or with this very export.
         splits: which; all by default.
         streams: which; all by default.
+        options: of the format, as its class takes them.
 
     Raises:
-        CurateError: no finished build, no such split, stream or format, the format cannot hold it, or `out` holds
-            something else; or as `Export.write`.
+        CurateError: no finished build, no such split, stream, format or option, the format cannot hold it, or `out`
+            holds something else; or as `Export.write`.
     """
-    made: Export = plugins.make("export", name, {})
+    made: Export = plugins.make("export", name, options or {})
     build, out = open_store(build), open_store(out)
     manifest = read_manifest(build)
     asked = [find_split(manifest, split) for split in splits] or manifest.splits
@@ -192,6 +194,7 @@ def export(
         "manifest": file_digest(build, MANIFEST)[0],
         "splits": [split.name for split in asked],
         "streams": [stream.name for stream in chosen.streams],
+        "options": dict(options or {}),
     }
     found = json.loads(out.read(MARK)) if out.stat(MARK) is not None else None
     if found is not None and {**found, "rows": 0} != {**mark, "rows": 0}:

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import re
-import resource
-import shutil
-import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
-from curate.helper.limits import MIB
-from curate.media.container import DEMUXERS, MAX_FRAME_PIXELS
+from curate.exports.copied import SLACK_S, copy_video
+from curate.exports.program import INPUT, run
 from curate.media.timeline import TAIL_US
-from curate.schema.errors import CurateError, MediaError
-
-LIMIT_S, MEMORY_BYTES = 600, 4096 * MIB
-"""What one clip may take."""
-
-_SLACK = 2e-6
-"""Seconds. Ends of spans are rounded to microseconds."""
+from curate.schema.errors import MediaError
 
 _SEEKABLE = re.compile(rb".{4}ftyp|\x1a\x45\xdf\xa3", re.DOTALL)
 """Containers with an index, in which a seek finds its place; others are decoded from their start."""
@@ -30,24 +20,15 @@ _BEFORE_S = 10.0
 _EXACT = {"fflags": "+bitexact", "flags:v": "+bitexact", "flags:a": "+bitexact", "map_metadata": "-1", "threads": 1}
 
 
-def program() -> str:
-    """FFmpeg's program: the one on the path, or the one that imageio-ffmpeg brings.
+class Clip(NamedTuple):
+    """A span of a medium: the suffix of a name, the bytes, and whether its video was copied, not encoded again."""
 
-    Raises:
-        CurateError: there is neither, or no ffmpeg-python to tell it what to do.
-    """
-    if find_spec("ffmpeg") is None:
-        raise CurateError("clips are cut with ffmpeg-python", "pip install 'curate-tokens[export]'")
-    if found := shutil.which("ffmpeg"):
-        return found
-    if find_spec("imageio_ffmpeg") is None:
-        raise CurateError("clips are cut by ffmpeg, and there is none", "install it, or pip install imageio-ffmpeg")
-    import imageio_ffmpeg
-
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
+    suffix: str
+    data: bytes
+    copied: bool
 
 
-def cut(data: bytes, kind: str, start_us: int, end_us: int, sound: bool) -> tuple[str, bytes]:
+def cut(data: bytes, kind: str, start_us: int, end_us: int, sound: bool, copy: bool = False) -> Clip:
     """A span of a medium: of video all frames shown from its start to before its end, each at its time, H.264 (CRF 18)
     and AAC in MP4; of audio its samples, in FLAC.
 
@@ -56,9 +37,11 @@ def cut(data: bytes, kind: str, start_us: int, end_us: int, sound: bool) -> tupl
         kind: `video` or `audio`.
         start_us, end_us: on the clock of `curate.media.clips.Span`.
         sound: whether a video has audio.
+        copy: video is not encoded again where the same frames come by copying: the span begins with a keyframe, and no
+            frame of it needs one outside. Its sound is AAC all the same, for packets do not end where frames do.
 
     Returns:
-        The suffix of a name, and the bytes; on one machine the same for the same input.
+        On one machine the same for the same input.
 
     Raises:
         MediaError: FFmpeg cannot do it, or not in time.
@@ -68,26 +51,28 @@ def cut(data: bytes, kind: str, start_us: int, end_us: int, sound: bool) -> tupl
     with TemporaryDirectory(prefix="curate-cut-") as folder:
         source = Path(folder) / "medium"
         source.write_bytes(data)
-        options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", "max_pixels": MAX_FRAME_PIXELS}
+        options = dict[str, Any](INPUT)
         zero = _zero(source, options, kind, sound)
         start, end = zero + start_us / 1e6, zero + end_us / 1e6
         if _SEEKABLE.match(data) and start > _BEFORE_S:
             options["ss"] = f"{start - _BEFORE_S / 2:.6f}"
         opened = ffmpeg.input(str(source), copyts=None, **options)
-        made, how = [], dict(_EXACT)
+        suffix = "mp4" if kind == "video" else "flac"
+        out, made, how = Path(folder) / f"clip.{suffix}", [], dict(_EXACT)
+        sound_s = {"start": f"{start:.6f}", "end": f"{end:.6f}"}
+        heard = [opened["a:0"].filter("atrim", **sound_s)] if kind == "audio" or sound else []
         if kind == "video":
-            shown = f"gte(t,{start - _SLACK:.7f})*lt(t,{end - _SLACK:.7f})"
-            even = opened["V:0"].filter("select", shown).filter("crop", "floor(iw/2)*2", "floor(ih/2)*2")
+            inside = f"gte(t,{start - SLACK_S:.7f})*lt(t,{end - SLACK_S:.7f})"
+            shown = opened["V:0"].filter("select", inside)
+            if copy and copy_video(opened, heard, out, start, end, shown):
+                return Clip(suffix, out.read_bytes(), True)
+            even = shown.filter("crop", "floor(iw/2)*2", "floor(ih/2)*2")
             made.append(even.filter("setpts", f"PTS-{start:.6f}/TB"))
             how |= {"c:v": "libx264", "crf": 18, "pix_fmt": "yuv420p", "fps_mode": "passthrough"}
             how |= {"enc_time_base:v": "demux", "c:a": "aac", "b:a": "192k"}
-        if kind == "audio" or sound:
-            heard = opened["a:0"].filter("atrim", start=f"{start:.6f}", end=f"{end:.6f}")
-            made.append(heard.filter("asetpts", f"PTS-{start:.6f}/TB"))
-        suffix = "mp4" if kind == "video" else "flac"
-        out = Path(folder) / f"clip.{suffix}"
-        _run(ffmpeg.output(*made, str(out), **how))
-        return suffix, out.read_bytes()
+        made += [one.filter("asetpts", f"PTS-{start:.6f}/TB") for one in heard]
+        run(ffmpeg.output(*made, str(out), **how))
+        return Clip(suffix, out.read_bytes(), False)
 
 
 def _zero(source: Path, options: dict[str, Any], kind: str, sound: bool) -> float:
@@ -100,7 +85,7 @@ def _zero(source: Path, options: dict[str, Any], kind: str, sound: bool) -> floa
         made.append(opened["V:0"].filter("showinfo"))
     if kind == "audio" or sound:
         made.append(opened["a:0"].filter("ashowinfo"))
-    said = _run(ffmpeg.output(*made, "-", f="null", **{"frames:v": 1, "frames:a": 1}), "info")
+    said = run(ffmpeg.output(*made, "-", f="null", **{"frames:v": 1, "frames:a": 1}), "info")
     first: dict[str, float] = {}
     for what, seconds in re.findall(r"Parsed_(a?showinfo)_.*? pts_time:\s*(-?[0-9.]+)", said):
         first.setdefault(what, float(seconds))
@@ -110,21 +95,3 @@ def _zero(source: Path, options: dict[str, Any], kind: str, sound: bool) -> floa
     if video is None:
         raise MediaError("FFmpeg finds no frame")
     return video
-
-
-def _run(stream: Any, level: str = "error") -> str:
-    """What FFmpeg says. Its time and memory are limited: what it decodes comes from the open web."""
-    import ffmpeg
-
-    command = [*ffmpeg.compile(stream, cmd=program()), "-y", "-nostdin", "-hide_banner", "-loglevel", level]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
-    resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    try:
-        _, said = process.communicate(timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise MediaError(f"cutting took longer than the limit of {LIMIT_S} s") from None
-    if process.returncode:
-        raise MediaError(f"FFmpeg: {said.strip().splitlines()[-1] if said.strip() else process.returncode}")
-    return said

@@ -7,14 +7,19 @@ from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
+from blake3 import blake3
 
+from curate.decide.keys import mix
 from curate.shards.memory import Ints
 from curate.shards.shuffle import Permutation
 
 Shuffle = bool | Literal["blocks"]
 
 BLOCK_SHARDS = 4
-"""Shards that are shuffled together where `shuffle` is "blocks"."""
+"""Most shards that are shuffled together where `shuffle` is "blocks"."""
+
+AHEAD = 2
+"""Blocks that are fetched ahead of the one that is read, so that reading and fetching go on together."""
 
 
 class Order(Protocol):
@@ -42,10 +47,11 @@ def _stored(positions: Ints) -> Ints:
 
 
 class Blocks:
-    """Shards in an order drawn anew, `BLOCK_SHARDS` at a time, and the rows of those in an order of their own.
+    """Shards in an order drawn anew, some at a time, and the rows of those in an order of their own.
 
     What is read lies in a few shards at a time: so shards of a bucket are fetched one after the other, ahead of their
-    use. Each row comes once; a row's neighbours are drawn from its block.
+    use. Each row comes once; a row's neighbours are drawn from its block. The first block is of one shard, the next of
+    two, all others of `BLOCK_SHARDS`: nothing can be read before all of the first is here.
     """
 
     def __init__(self, shard_rows: Sequence[int], key: str) -> None:
@@ -54,9 +60,10 @@ class Blocks:
         self._shards = Permutation(len(rows), f"{key}/shards")(np.arange(len(rows)))
         self._begins = (np.cumsum(rows) - rows)[self._shards]
         self._ends = np.cumsum(rows[self._shards])
-        lasts = self._ends[BLOCK_SHARDS - 1 :: BLOCK_SHARDS]
-        self._bounds = np.unique(np.concatenate(([0], lasts, self._ends[-1:])))
-        self._within = lru_cache(4)(self._permutation)
+        firsts = [0, 1, *range(3, len(rows), BLOCK_SHARDS)]
+        self._edges = [*(first for first in firsts if first < len(rows)), len(rows)]
+        self._bounds = np.concatenate(([0], self._ends))[self._edges]
+        self._within = lru_cache(4)(self._drawn)
 
     def __call__(self, positions: Ints) -> Ints:
         out = np.empty(len(positions), np.int64)
@@ -64,17 +71,21 @@ class Blocks:
         for number in np.unique(block).tolist():
             mine = np.flatnonzero(block == number)
             first = int(self._bounds[number])
-            at = self._within(number)(positions[mine] - first) + first
+            at = self._within(number)[positions[mine] - first] + first
             shard = np.searchsorted(self._ends, at, side="right")
             before = self._ends[shard - 1] * (shard > 0)
             out[mine] = self._begins[shard] + at - before
         return out
 
     def next_shards(self, position: int) -> list[int]:
-        """The shards of the block behind the one that holds a position."""
-        block = int(np.searchsorted(self._bounds, position, side="right"))
-        shards: list[int] = self._shards[block * BLOCK_SHARDS : (block + 1) * BLOCK_SHARDS].tolist()
+        """The shards of the block that holds a position and of the `AHEAD` behind it, in the order of their use."""
+        block = int(np.searchsorted(self._bounds, position, side="right")) - 1
+        shards: list[int] = self._shards[self._edges[block] : self._edges[block:][: AHEAD + 2][-1]].tolist()
         return shards
 
-    def _permutation(self, block: int) -> Permutation:
-        return Permutation(int(self._bounds[block + 1] - self._bounds[block]), f"{self._key}/block {block}")
+    def _drawn(self, block: int) -> Ints:
+        """The order of a block's rows, int64 `(rows,)`: as a table, which is drawn sooner than a `Permutation` of as
+        many."""
+        rows = int(self._bounds[block + 1] - self._bounds[block])
+        salt = np.frombuffer(blake3(f"{self._key}/block {block}".encode()).digest(8), "<u8")
+        return np.argsort(mix(np.arange(rows, dtype=np.uint64) ^ salt))  # no two are equal

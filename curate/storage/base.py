@@ -62,7 +62,7 @@ class Store(ABC):
 
     @abstractmethod
     def chunks(self, path: str, size: int = 1 << 24) -> Iterator[bytes]:
-        """A file's bytes in order, at most `size` at a time."""
+        """A file's bytes in order, about `size` at a time."""
 
     @abstractmethod
     def stat(self, path: str) -> Stat | None:

@@ -21,16 +21,17 @@ from obstore.store import S3Store
 from curate.schema.errors import CurateError
 from curate.storage import copies
 from curate.storage.base import Lease, Stat, Store
+from curate.storage.download import SPAN, Download
 from curate.storage.lease import leased
 from curate.storage.retry import retried, status_of
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, PutMode
+    from obstore import PutMode
 
 T = TypeVar("T")
 
-SPAN = 32 << 20
-"""Bytes of one request for a part of a large object: what is cut off is fetched again, not the whole."""
+PIECE = 1 << 18
+"""Bytes that are written to a local copy at a time: few enough that they are still in the CPU's cache."""
 
 PART = 8 << 20
 """Bytes of one part of an upload; what has no more goes up in one request."""
@@ -111,7 +112,7 @@ class Bucket(Store):
     def read_range(self, path: str, offset: int, size: int) -> bytes:
         if size <= 0:
             return b""
-        return b"".join(self._parts(path, SPAN, offset, offset + size))
+        return b"".join(self._pieces(path, SPAN, offset, offset + size))
 
     def tail(self, path: str, size: int) -> tuple[bytes, int]:
         def last() -> tuple[bytes, int]:
@@ -132,42 +133,20 @@ class Bucket(Store):
             raise FileNotFoundError(self.name(path)) from None
 
     def chunks(self, path: str, size: int = 1 << 24) -> Iterator[bytes]:
-        return self._parts(path, size)
+        return self._pieces(path, size)
 
-    def _parts(
+    def _pieces(
         self, path: str, size: int, start: int = 0, stop: int | None = None, etag: str | None = None
     ) -> Iterator[bytes]:
-        """An object's bytes in order, all of one version of it: the one that is there, or that with the ETag."""
-        at = start
-        while stop is None or at < stop:
-            until = at + size if stop is None else min(stop, at + size)
-            try:
-                data, total, etag = self._retried(partial(self._part, path, at, until, etag))
-            except exceptions.PreconditionError:
-                raise FileNotFoundError(f"{self.name(path)} changed while it was read") from None
-            except FileNotFoundError:
-                raise FileNotFoundError(self.name(path)) from None
-            if data:
-                yield data
-            at += len(data)
-            if at >= total:
-                break
-
-    def _part(self, path: str, start: int, stop: int, etag: str | None) -> tuple[bytes, int, str | None]:
-        """Some bytes (fewer where the object ends), the object's size, its ETag."""
-        options: GetOptions = {"range": (start, stop)}
-        if etag is not None:
-            options["if_match"] = etag
+        """An object's bytes; see `Download`."""
+        coming = Download(self.client, path, size, start, stop, etag)
         try:
-            found = obstore.get(self.client, path, options=options)
-        except exceptions.BaseError as exc:
-            if status_of(exc) == 416:  # the object is empty, or ends before
-                return b"", 0, etag
-            raise
-        data = bytes(found.bytes())
-        if len(data) != min(stop, found.meta["size"]) - start:
-            raise ConnectionError("the answer was cut off")
-        return data, found.meta["size"], found.meta["e_tag"]
+            while data := self._retried(coming.more):
+                yield data
+        except exceptions.PreconditionError:
+            raise FileNotFoundError(f"{self.name(path)} changed while it was read") from None
+        except FileNotFoundError:
+            raise FileNotFoundError(self.name(path)) from None
 
     def stat(self, path: str) -> Stat | None:
         found = self._head(path)
@@ -258,7 +237,7 @@ class Bucket(Store):
             name = [self.endpoint, self.bucket, self.prefix, path, found["e_tag"], found["size"]]
             try:
                 return copies.cached_copy(
-                    name, Path(path).suffix, partial(self._parts, path, SPAN, etag=found["e_tag"]), pins
+                    name, Path(path).suffix, partial(self._pieces, path, PIECE, etag=found["e_tag"]), pins
                 )
             except FileNotFoundError:
                 continue  # it was replaced, or removed, since we looked

@@ -13,7 +13,7 @@ import pytest
 from object_store import ObjectStore, free_ports
 
 from curate.schema.errors import CurateError
-from curate.storage import Bucket, bucket, open_store, retry
+from curate.storage import Bucket, bucket, download, open_store, retry
 from curate.storage.retry import StoreUnavailable
 
 CALLS: dict[str, Callable[[Bucket], object]] = {
@@ -177,6 +177,7 @@ def test_nothing_secret_is_part_of_a_store(in_bucket: Bucket, s3: ObjectStore) -
 def test_an_object_that_changes_while_it_is_read_is_never_mixed(
     in_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(download, "SPAN", 400)
     in_bucket.write("f", b"a" * 1000)
     chunks = in_bucket.chunks("f", 400)
     assert next(chunks) == b"a" * 400
