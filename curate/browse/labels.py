@@ -94,7 +94,7 @@ class Labels:
         self._read = self._lines = 0  # bytes and lines of the file
         with browsed.con.cursor() as cursor:
             cursor.execute('CREATE TABLE labels (id VARCHAR, label VARCHAR, "when" TIMESTAMP)')
-        self._follow()
+        self.follow()
 
     def told(self) -> dict[str, Any]:
         """How many labels of samples of this build there are, and the label of each row that has one."""
@@ -132,7 +132,7 @@ class Labels:
     def labelled(self) -> Labelled:
         """Samples of this build that have a label."""
         with self._lock:
-            self._follow()
+            self.follow()
             if self._labelled is None:
                 found = self._table(
                     """
@@ -151,7 +151,7 @@ class Labels:
         Args:
             form: of FORMATS.
         """
-        self._follow()
+        self.follow()
         table = self._table(
             """
             SELECT id, min_by(uri, n) AS uri, any_value(label) AS label, any_value("when") AS "when"
@@ -170,7 +170,7 @@ class Labels:
         with self._browsed.con.cursor() as cursor:
             return cursor.sql(sql).to_arrow_table()
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Read what was written since the last time; all of it where the file became shorter, or is gone."""
         file = self._browsed.labels
         with self._lock:
