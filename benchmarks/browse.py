@@ -7,6 +7,7 @@ of the server, 500 MB of the page.
 
     python benchmarks/browse.py                    # a million samples
     python benchmarks/browse.py --rows 100000 --folder /tmp/made    # kept there, and used again
+    python benchmarks/browse.py --rows 4000 --failed 1000000        # and so many failed records
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 MOVES = 200
 """Steps of the pointer while a line is dragged."""
+
+SETTLE_SECONDS = 10.0
+"""A browser that has just been started is busy with itself, and slow to show anything; a person's has been open."""
 
 STEP_SECONDS = 0.016
 """Between two of them, as a screen of 60 images a second gives them."""
@@ -65,6 +69,12 @@ def look(browser: Browser, address: str, server: int) -> dict[str, Any]:
     out["filter s"] = _seconds(page, lambda: page.locator("#facets button", has_text="dropped").first.click())
     out["sort s"] = _seconds(page, lambda: page.get_by_label("Sort by").select_option("aesthetic"))
     out["search s"] = _seconds(page, lambda: page.get_by_label("Search").fill("knead"))
+    _seconds(page, lambda: page.get_by_label("Search").fill(""))
+    _seconds(page, page.locator("#chosen button").first.click)
+    out["failed s"] = _seconds(page, lambda: page.locator("#facets button", has_text="failed").first.click())
+    out["cause s"] = _seconds(page, lambda: page.locator("#facets [data-facet^=error]").first.click())
+    for _ in range(2):
+        _seconds(page, page.locator("#chosen button").first.click)
     start = perf_counter()
     page.get_by_role("button", name="Decide").click()
     page.locator("#kept b").wait_for(timeout=120_000)
@@ -155,6 +165,7 @@ def _share(pid: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--failed", type=int, help="failed records beside them, in place of one for each hundred")
     parser.add_argument("--folder", type=Path, help="keep what is made here, and use it again")
     args = parser.parse_args()
     chromium = shutil.which("chromium")
@@ -163,11 +174,12 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory(prefix="curate-benchmark-") as scratch:
-        build = (args.folder or Path(scratch)) / str(args.rows)
+        made = [str(args.rows), *([] if args.failed is None else [str(args.failed)])]
+        build = (args.folder or Path(scratch)) / "-".join(made)
         if not (build / "manifest.json").exists():
             start = perf_counter()
             done = subprocess.run(
-                [sys.executable, "-m", "parts.made_build", build, str(args.rows)],
+                [sys.executable, "-m", "parts.made_build", build, *made],
                 cwd=Path(__file__).parent,
                 check=True,
                 capture_output=True,
@@ -179,6 +191,7 @@ def main() -> None:
             options = ["--no-sandbox"] if os.geteuid() == 0 else []
             for what in ("new", "again"):
                 browser = playwright.chromium.launch(executable_path=chromium, args=options)
+                sleep(SETTLE_SECONDS)
                 with served(build, cache) as (address, server, seconds):
                     found = {"server up s": seconds, **look(browser, address, server)}
                 print(what, json.dumps({name: round(value, 3) for name, value in found.items()}), flush=True)

@@ -3,7 +3,7 @@
 Twelve signals of several shapes, failures, rules on five of them, pairs of near duplicates, captions. Verdicts are
 those of `curate.decide`. All samples share a few hundred real JPEGs of one tar, so any of them can be looked at.
 
-    python -m parts.made_build FOLDER ROWS
+    python -m parts.made_build FOLDER ROWS [FAILED]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import sys
 import tarfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,14 @@ RULES = [
     {"field": "clip_score", "min_percentile": 5.0},
     {"field": "text_area", "max": 0.5},
 ]
+CAUSES = (
+    ("FetchError", "HTTP 404 of"),
+    ("FetchError", "no answer within 10 s of"),
+    ("MediaError", "cannot decode, invalid data found:"),
+    ("SourceError", "it has changed since it was listed:"),
+)
+"""Of failed records: their error, and how the message begins that ends with the uri."""
+
 SHAPES = {
     "sharpness": ("gamma", 2.0, 120.0),
     "brightness": ("normal", 118.0, 40.0),
@@ -78,8 +87,10 @@ class _Part:
     ids: Keys
 
 
-def make(folder: Path, rows: int, seed: int = 0) -> dict[str, int]:
-    """Write a build of `rows` samples; its counts of samples."""
+def make(folder: Path, rows: int, failed: int | None = None, seed: int = 0) -> dict[str, int]:
+    """Write a build of `rows` samples, each of a record of its own, and of so many `failed` records, else one for each
+    hundred samples; its counts of samples."""
+    failed = rows // 100 if failed is None else failed
     store, rng = Folder(folder), np.random.default_rng(seed)
     recipe = Recipe.model_validate(
         {
@@ -100,9 +111,11 @@ def make(folder: Path, rows: int, seed: int = 0) -> dict[str, int]:
     files = [_photos(store, rng)]
     sizes = np.array([m.size for m in _members(store)])
     starts = np.array([m.offset_data for m in _members(store)])
+    count = -(-(rows + failed) // PARTITION)
+    cuts = [(rows * i // count, failed * i // count) for i in range(count + 1)]
     parts = [
-        _partition(store, rng, number, start, min(PARTITION, rows - start), starts, sizes)
-        for number, start in enumerate(range(0, rows, PARTITION))
+        _partition(store, rng, number, start + gone, stop - start, end - gone, starts, sizes)
+        for number, ((start, gone), (stop, end)) in enumerate(pairwise(cuts))
     ]
     files += [file for part in parts for file in part.written]
     _links(store, rng, recipe, [part.files for part in parts], np.concatenate([part.ids for part in parts]))
@@ -166,12 +179,12 @@ def _partition(
     number: int,
     start: int,
     n: int,
+    gone: int,
     offsets: NDArray[np.int64],
     sizes: NDArray[np.int64],
 ) -> _Part:
-    """Fragments of one partition: its samples, each of a record of its own, and 1 % records that failed."""
+    """Fragments of one partition: `n` samples, then `gone` records that failed; `start` records are before it."""
     name = f"photos-{number:06d}"
-    gone = n // 100
     total = n + gone
     record, sample = _ids(rng, total), _ids(rng, n)
     photo = np.arange(start, start + n) % PHOTOS
@@ -197,11 +210,16 @@ def _partition(
     }
     zero = pa.repeat(pa.scalar(0, pa.int64()), n)
     records = {k: pa.concat_arrays([v, pa.nulls(gone, v.type)]) for k, v in about.items()}
-    failed = {"stage": "ingest", "error": "MediaError", "message": "cannot decode: invalid data found", "attempt": 1}
+    causes = pa.array(rng.integers(len(CAUSES), size=gone))
+    errors, begins = (pa.array(said).take(causes) for said in zip(*CAUSES, strict=True))
+    failed = {
+        "stage": pa.repeat("ingest", gone),
+        "error": errors,
+        "message": pc.binary_join_element_wise(begins, uri.slice(n), " "),
+        "attempt": pa.repeat(1, gone),
+    }
     for field in FAILURE:
-        records[field.name] = pa.concat_arrays(
-            [pa.nulls(n, field.type), pa.repeat(pa.scalar(failed[field.name], field.type), gone)]
-        )
+        records[field.name] = pa.concat_arrays([pa.nulls(n, field.type), failed[field.name].cast(field.type)])
     records |= {"record_id": record, "uri": uri, "source": pa.repeat("photos", total), "meta": pa.repeat("{}", total)}
     written = [
         _written(store, f"records/{name}", records, RECORDS, total),
@@ -247,4 +265,4 @@ def _ids(rng: np.random.Generator, count: int) -> pa.Array:
 
 
 if __name__ == "__main__":
-    print(make(Path(sys.argv[1]), int(sys.argv[2])))
+    print(make(Path(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -1,7 +1,8 @@
 """What a person says of samples, good or bad, and how well rules agree with it.
 
 A label is of a sample's id, so it holds in every version of the build, and of the same content wherever it lies. The
-build is not written to: marks are lines of a file in the cache, and of an id the last one counts.
+build is not written to: marks are lines of a file in the cache, and of an id the last one counts. Several servers may
+append to it: what others wrote is read before anything is told.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Labelled:
 
 
 class Labels:
-    """The labels of a build; DuckDB holds them as the table `labels`.
+    """The labels of a build; DuckDB holds them as the table `labels`, as far as the file was read.
 
     Raises:
         CurateError: their file is damaged.
@@ -90,11 +91,10 @@ class Labels:
         self._browsed, self._columns = browsed, columns
         self._lock = threading.RLock()
         self._labelled: Labelled | None = None
-        last = {mark.id: mark for mark in self._read()}
-        held = pa.Table.from_pylist([mark.model_dump() for mark in last.values() if mark.label], _HELD)
+        self._read = self._lines = 0  # bytes and lines of the file
         with browsed.con.cursor() as cursor:
-            cursor.register("held", held)
-            cursor.execute("CREATE TABLE labels AS SELECT * FROM held")
+            cursor.execute('CREATE TABLE labels (id VARCHAR, label VARCHAR, "when" TIMESTAMP)')
+        self.follow()
 
     def told(self) -> dict[str, Any]:
         """How many labels of samples of this build there are, and the label of each row that has one."""
@@ -127,18 +127,12 @@ class Labels:
         mark = Mark(id=row["id"], label=label, when=datetime.now(UTC))
         with self._lock:
             self._write(mark)
-            with self._browsed.con.cursor() as cursor:
-                cursor.execute("DELETE FROM labels WHERE id = ?", [mark.id])
-                if mark.label:
-                    cursor.execute(
-                        "INSERT INTO labels VALUES (?, ?, ?)", [mark.id, mark.label, mark.when.replace(tzinfo=None)]
-                    )
-            self._labelled = None
             return self.told()
 
     def labelled(self) -> Labelled:
         """Samples of this build that have a label."""
         with self._lock:
+            self.follow()
             if self._labelled is None:
                 found = self._table(
                     """
@@ -157,6 +151,7 @@ class Labels:
         Args:
             form: of FORMATS.
         """
+        self.follow()
         table = self._table(
             """
             SELECT id, min_by(uri, n) AS uri, any_value(label) AS label, any_value("when") AS "when"
@@ -175,17 +170,42 @@ class Labels:
         with self._browsed.con.cursor() as cursor:
             return cursor.sql(sql).to_arrow_table()
 
-    def _read(self) -> Iterable[Mark]:
+    def follow(self) -> None:
+        """Read what was written since the last time; all of it where the file became shorter, or is gone."""
         file = self._browsed.labels
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return
-        for number, line in enumerate(lines, 1):
+        with self._lock:
+            size = file.stat().st_size if file.exists() else 0
+            if size == self._read:
+                return
+            again = size < self._read
+            start, lines = (0, 0) if again else (self._read, self._lines)
+            new = b""
+            if size:
+                with file.open("rb") as opened:
+                    opened.seek(start)
+                    new = opened.read()
+            last = {mark.id: mark for mark in self._marks(new, lines)}
+            held = pa.Table.from_pylist([mark.model_dump() for mark in last.values()], _HELD)
+            with self._browsed.con.cursor() as cursor:
+                cursor.register("held", held)
+                cursor.execute("BEGIN")
+                cursor.execute(
+                    "DELETE FROM labels" if again else "DELETE FROM labels WHERE id IN (SELECT id FROM held)"
+                )
+                cursor.execute("INSERT INTO labels SELECT * FROM held WHERE label IS NOT NULL")
+                cursor.execute("COMMIT")
+            self._read, self._lines = start + len(new), lines + new.count(b"\n")
+            self._labelled = None
+
+    def _marks(self, new: bytes, before: int) -> Iterable[Mark]:
+        """Lines that come after `before` others."""
+        for number, line in enumerate(new.splitlines(), before + 1):
             try:
                 yield Mark.model_validate_json(line)
             except ValidationError as error:
-                raise CurateError(f"line {number} of {file} is no label", "take the line out") from error
+                raise CurateError(
+                    f"line {number} of {self._browsed.labels} is no label", "take the line out"
+                ) from error
 
     def _write(self, mark: Mark) -> None:
         file = self._browsed.labels

@@ -211,9 +211,11 @@ class _Pages:
         }
 
     def found(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.labels.follow()
         return query.page(self._browsed, asked, self.embeddings.sets(asked))
 
     def facets(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.labels.follow()
         return query.facets(self._browsed, asked, self.embeddings.sets(asked))
 
     async def sample(self, request: Request) -> Response:

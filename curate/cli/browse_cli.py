@@ -84,7 +84,10 @@ def browse(
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=2,
+                lifespan="off",
+                ws="none",
             )
+            config.load()  # imports what it serves with, before the address is told
             listening.listen()
             console().print(f"http://{named}:{port}/{token}/", soft_wrap=True)
             console().print("Ctrl-C ends it", style="dim")

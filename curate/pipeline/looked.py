@@ -276,7 +276,8 @@ class _At:
         most = (NAMES, MOST_TABLES + 1, 1, 3)
         with readable(path):
             if is_remote(path):
-                first = [stat.path for stat in islice(objects_below(path.rstrip("/")), MOST)]
+                # an empty object named as the prefix stands for a folder, as consoles of buckets leave them
+                first = [stat.path for stat in islice(objects_below(path.rstrip("/")), MOST) if stat.path]
                 found = [list(islice(filter(is_wanted, first), n)) for is_wanted, n in zip(wanted, most, strict=True)]
             else:
                 top = Path(path).expanduser()

@@ -1,12 +1,13 @@
 """When the whole run will end: by what the stages still to come took in the last run, or trial, of the same recipe.
 
 That is noted in the user's cache, and not in the build: what a build holds does not depend on time. Where no run of the
-recipe on as many CPUs and GPUs has ended, nothing is known, and nothing is said.
+recipe on as many CPUs and GPUs has ended, nothing is known: then it is said which of them are still to come.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,10 +34,11 @@ class Pace:
 
     Args:
         path: of the note on the last run.
+        stages: of this run, in order, those whose work grows with samples.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, stages: Sequence[str] = (SAMPLES, *GROWS)) -> None:
+        self._path, self._stages = path, stages
         self._known: dict[str, tuple[float, float]] = {}
         with suppress(OSError, ValueError, TypeError):  # there is none, or one of another version
             self._known = {name: (float(start), float(each)) for name, start, each in json.loads(path.read_text())}
@@ -56,6 +58,12 @@ class Pace:
         samples = new if stage == SAMPLES else self._new
         later = (self._known[name] for name in names[names.index(stage) + 1 :])
         return sum(start + each * samples for start, each in later)
+
+    def unknown(self, stage: str) -> list[str]:
+        """Stages after one that grow with samples, where no run has told how long they take."""
+        if stage in self._known or stage not in self._stages:
+            return []
+        return list(self._stages[self._stages.index(stage) + 1 :])
 
     def ended(self, stage: str, new: int, seconds: float, steady: tuple[float, float] | None) -> None:
         """Note what a stage took.
@@ -87,7 +95,11 @@ class Pace:
             unfinished.write_text(json.dumps([[name, *took] for name, took in self._now.items()]))
 
 
-def pace_of(recipe: Recipe, has: Capacity) -> Pace:
-    """The pace of a recipe on what there is to run on."""
+def pace_of(recipe: Recipe, has: Capacity, stages: Sequence[str] = (SAMPLES, *GROWS)) -> Pace:
+    """The pace of a recipe on what there is to run on.
+
+    Args:
+        stages: see `Pace`.
+    """
     said = recipe.model_dump(mode="json", include=SAID)
-    return Pace(cache_folder() / "pace" / f"{key_of([said, has.cpus, has.gpus])}.json")
+    return Pace(cache_folder() / "pace" / f"{key_of([said, has.cpus, has.gpus])}.json", stages)

@@ -169,9 +169,11 @@ class Stage:
             decoded, more = self._decoded, self._more
         expected = None if more is None else counts.total + more
         eta = max(0, expected - counts.done) / rate if rate and expected is not None else None
-        after = None
-        if self._course is not None and expected is not None:
-            after = self._course.after(counts.stage, expected - counts.reused)
+        after, then = None, list[str]()
+        if self._course is not None:
+            then = self._course.unknown(counts.stage)
+            if expected is not None:
+                after = self._course.after(counts.stage, expected - counts.reused)
         return StageProgress(
             **dict(counts),
             seconds=round(now - self._started, 3),
@@ -179,6 +181,7 @@ class Stage:
             rate=rate,
             eta_seconds=None if eta is None else round(eta, 3),
             run_eta_seconds=None if eta is None or after is None else round(eta + after, 3),
+            then=then,
             queued=queued,
             decoded=decoded,
         )
@@ -264,7 +267,8 @@ def _speed(at: StageProgress) -> list[str]:
     if at.eta_seconds is None:
         return [rate]
     run = "" if at.run_eta_seconds is None else f", run {_clock(at.run_eta_seconds)}"
-    return [rate, f"eta {_clock(at.eta_seconds)}{run}"]
+    then = f", then {' and '.join(at.then)}" if at.then else ""
+    return [rate, f"eta {_clock(at.eta_seconds)}{run}{then}"]
 
 
 def _clock(seconds: float) -> str:

@@ -26,7 +26,7 @@ from curate.pipeline.finish import Made, finish
 from curate.pipeline.finish_tasks import CardWriter
 from curate.pipeline.ingest import Ingested, fetch_options, ingest
 from curate.pipeline.listing import Listing
-from curate.pipeline.pace import pace_of
+from curate.pipeline.pace import SAMPLES, pace_of
 from curate.pipeline.pack import pack
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths, groups_of
@@ -117,7 +117,8 @@ def run(
             console.print("retry      " + ", ".join(f"{n} failed in {name}" for name, n in again.items()))
         paths = Paths.of(fetch_options(recipe), recipe.cut, plan.signals, recipe.media.reader, plan.kept)
         preflight = Preflight(plan, build, cluster.address is None, lambda said: console.print(f"check      {said}"))
-        course = pace_of(recipe, cluster.capacity)
+        second = ["look"] if plan.kept and until != "decide" else []
+        course = pace_of(recipe, cluster.capacity, [SAMPLES, *second, *(["tokenize"] if until is None else [])])
         context = RunContext(plan, build, cluster, console, paths, decodes, preflight, course)
 
         def before(units: Sequence[Unit]) -> None:

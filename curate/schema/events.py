@@ -63,6 +63,11 @@ class StageProgress(Counts):
         description="to the end of the whole run, with what later stages took in the last run or trial of the recipe; "
         "null where there was none",
     )
+    then: list[str] = Field(
+        [],
+        description="later stages that grow with samples and of which no run or trial of the recipe has told how long "
+        "they take: the run ends after `eta_seconds` and these",
+    )
     decoded: Count = Field(0, description="inputs that are decoded and not done; no part of the sum")
     queued: Count = Field(0, description="partitions that wait for a worker of this stage, of those known by now")
 

@@ -98,6 +98,22 @@ def test_what_is_no_label_is_refused_and_not_written(
         assert not browsed.labels.exists()
 
 
+def test_what_another_server_labels_is_told_too(browsed_build: Path, tmp_path: Path) -> None:
+    with opened(browsed_build, tmp_path) as (browsed, mine), opened(browsed_build, tmp_path) as (_, other):
+        cat, brick = (row_of(browsed, name) for name in ("chelsea.png", "brick.png"))
+        mine.mark({"n": cat, "label": "good"})
+        assert other.told()["rows"] == {cat: "good"}
+        other.mark({"n": cat, "label": "bad"})
+        other.mark({"n": brick, "label": "good"})
+        assert mine.told()["rows"] == {cat: "bad", brick: "good"}
+        found = query.page(browsed, {"where": [{"field": "label", "is": ["bad"]}]})["rows"]
+        assert [row["n"] for row in found] == [cat]
+        browsed.labels.unlink()
+        assert mine.told() == {"good": 0, "bad": 0, "rows": {}}
+        mine.mark({"n": brick, "label": "bad"})
+        assert other.told()["rows"] == {brick: "bad"}
+
+
 def test_a_record_without_samples_and_a_damaged_file_are_said(browsed_build: Path, tmp_path: Path) -> None:
     with opened(browsed_build, tmp_path) as (browsed, labels):
         with pytest.raises(CurateError, match="only samples are labelled"):

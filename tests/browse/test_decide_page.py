@@ -70,6 +70,11 @@ def test_a_dragged_rule_is_saved_and_a_run_keeps_what_the_page_said(
         falls = page.locator("#changed h2", has_text="What falls").inner_text()
         assert int(falls.split(": ")[1]) > 0
         assert page.locator("#near h3", has_text="above the line: dropped").count() == 1
+        first = page.get_by_role("button", name="just above the line: dropped").first
+        name = r"sample \d+, brightness ([\d.]+), just above the line: dropped, (kept|dropped) in the build"
+        told = re.fullmatch(name, first.get_attribute("aria-label") or "")
+        assert told is not None
+        assert float(told[1]) > float(page.get_by_label("at most", exact=True).input_value())
         said, value = kept(page), float(page.get_by_label("at most", exact=True).input_value())
         saving(page)
         diff = page.locator("#diff").inner_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,9 +62,25 @@ def mapped(page: Page) -> dict[str, float]:
     return dict(box)
 
 
-def place(box: dict[str, float], across: float, up: float) -> tuple[float, float]:
-    """Pixels of a place on the map, whose points keep 8 of them off the edge."""
+def place(
+    box: dict[str, float], across: float, up: float, zoom: float = 1, left: float = 0, low: float = 0
+) -> tuple[float, float]:
+    """Pixels of a place on the map, whose points keep 8 of them off the edge, where `left` and `low` is its corner."""
+    across, up = (across - left) * zoom, (up - low) * zoom
     return box["x"] + 8 + across * (box["width"] - 16), box["y"] + 8 + (1 - up) * (box["height"] - 16)
+
+
+def zoomed(page: Page, said: str, left: float, low: float) -> None:
+    """Wait until the map shows so much of it from a corner on."""
+    page.locator("#map-zoom", has_text=said).wait_for()
+    shown = [float(one) for one in (page.locator("#window").get_attribute("viewBox") or "").split()]
+    assert shown == pytest.approx([left, 1 - low - shown[3], shown[2], shown[2]], abs=1e-3)
+
+
+def points(address: str) -> np.ndarray:
+    """Places of all points, across and up, from 0 to 1."""
+    told = httpx.post(address + "map/points", json={"field": "tiny_image"}).content
+    return np.frombuffer(told, "<u2").reshape(-1, 2) / 65535
 
 
 def test_the_nearest_samples_stand_with_their_cosine(page: Page, address: str) -> None:
@@ -114,12 +131,88 @@ def test_a_rectangle_is_chosen_by_the_keyboard_alone(page: Page, address: str) -
 
 def test_a_press_on_a_point_inspects_its_sample(page: Page, address: str) -> None:
     box = mapped(page)
-    points = np.frombuffer(httpx.post(address + "map/points", json={"field": "tiny_image"}).content, "<u2")
-    across, up = points.reshape(-1, 2)[5] / 65535
+    across, up = points(address)[5]
     n = httpx.post(address + "map/row", json={"field": "tiny_image", "point": 5}).json()
     page.mouse.click(*place(box, across, up))
     told = httpx.get(f"{address}sample/{n}").json()
     page.locator("#inspect h2", has_text=told["row"]["uri"]).wait_for()
+
+
+def test_keys_zoom_and_move_and_a_lasso_holds_what_is_drawn_in_it(page: Page, address: str) -> None:
+    box = mapped(page)
+    whole = page.locator("#points").evaluate("canvas => canvas.toDataURL()")
+    page.locator("#plane").focus()
+    for key in ("+", "+", "-", "ArrowLeft", "ArrowDown"):
+        page.keyboard.press(key)
+    zoomed(page, "× 2.0", 0.125, 0.125)
+    some = points(address)
+    drawn = [tuple(one) for one in some if ((one > 0.14) & (one < 0.61)).all()]
+    assert drawn, "some points are shown"
+    for across, up in drawn:
+        x, y = place(box, across, up, 2, 0.125, 0.125)
+        pixel = [round(x - box["x"]), round(y - box["y"])]
+        data = page.locator("#points").evaluate(
+            "(c, at) => c.getContext('2d').getImageData(...at, 1, 1).data[3]", pixel
+        )
+        assert data > 0, (across, up)
+    polygon = [(0.13, 0.13), (0.6, 0.13), (0.6, 0.5), (0.13, 0.6)]
+    page.mouse.move(*place(box, *polygon[0], 2, 0.125, 0.125))
+    page.mouse.down()
+    for corner in polygon[1:]:
+        page.mouse.move(*place(box, *corner, 2, 0.125, 0.125), steps=5)
+    page.mouse.up()
+    inside = rows(address, lasso={"field": "tiny_image", "polygon": polygon})["total"]
+    assert 0 < inside < len(some)
+    page.locator("#map-total", has_text=f"{inside} sample").wait_for()
+    page.get_by_role("button", name="Clear").click()
+    page.locator("#plane").press("0")
+    zoomed(page, "× 1.0", 0, 0)
+    assert page.locator("#points").evaluate("canvas => canvas.toDataURL()") == whole
+
+
+def test_wheel_buttons_and_a_drag_with_shift_keep_the_point_under_the_pointer(page: Page, address: str) -> None:
+    box = mapped(page)
+    across, up = points(address)[5]
+    told = httpx.get(
+        f"{address}sample/{httpx.post(address + 'map/row', json={'field': 'tiny_image', 'point': 5}).json()}"
+    )
+    x, y = place(box, across, up)
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -1000)
+    zoom = math.exp(2)
+    page.locator("#map-zoom", has_text=f"× {zoom:.1f}").wait_for()
+    page.mouse.click(x, y)
+    page.locator("#inspect h2", has_text=told.json()["row"]["uri"]).wait_for()
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Zoom in").click()
+    page.get_by_role("button", name="Zoom out").click()
+    page.mouse.move(x, y)
+    page.keyboard.down("Shift")
+    page.mouse.down()
+    page.mouse.move(x + 30 * (x < box["x"] + box["width"] / 2) - 15, y, steps=3)  # towards the middle: there is map
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    assert page.locator("#outline").get_attribute("points") == "", "it draws no lasso"
+    page.mouse.click(x + 30 * (x < box["x"] + box["width"] / 2) - 15, y)
+    page.locator("#inspect h2", has_text=told.json()["row"]["uri"]).wait_for()
+
+
+def test_two_fingers_zoom_and_move(page: Page) -> None:
+    box = mapped(page)
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *fingers: tuple[float, float]) -> None:
+        found = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(fingers)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": found})
+
+    x, y = place(box, 0.5, 0.5)
+    touch("touchStart", (x - 50, y))
+    touch("touchStart", (x - 50, y), (x + 50, y))
+    touch("touchMove", (x - 100, y), (x + 100, y))
+    touch("touchMove", (x - 100 + 40, y), (x + 100 + 40, y))
+    touch("touchEnd")
+    zoomed(page, "× 2.0", 0.25 - 20 / (box["width"] - 16), 0.25)
+    assert page.locator("#outline").get_attribute("points") == ""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -57,7 +57,9 @@ def test_later_stages_are_counted_by_what_they_took(clock: Clock, tmp_path: Path
     first = Pace(path)
     clock.run(first)
     assert first.after("annotate", 100) is None, "of the first run nothing is known"
+    assert (first.unknown("annotate"), first.unknown("tokenize")) == (["look", "tokenize"], [])
     course = Pace(path)
+    assert course.unknown("annotate") == []
     # decide 1 s, tokenize 3 s and a tenth of a second a sample, pack 0.5 s, card 2 s
     assert course.after("annotate", 1000) == pytest.approx(1 + 3 + 1000 / 10 + 0.5 + 2)
     assert course.after("tokenize", 7) == pytest.approx(2.5)
@@ -77,6 +79,20 @@ def test_a_stage_says_when_the_run_will_end(clock: Clock, tmp_path: Path) -> Non
     assert at.run_eta_seconds == pytest.approx(31 + 1 + 3 + 40 + 0.5 + 2, abs=0.001)
     assert _speed(at) == ["10.0/s", "eta 0:00:31, run 0:01:18"]
     assert _speed(StageProgress.model_validate(dict(at) | {"run_eta_seconds": None})) == ["10.0/s", "eta 0:00:31"]
+
+
+def test_a_first_run_says_which_long_stages_are_to_come_and_no_time_that_nobody_knows(
+    clock: Clock, tmp_path: Path
+) -> None:
+    course = Pace(tmp_path / "pace.json")
+    with Stage(Console(quiet=True), "annotate", 0, "samples", course=course) as stage:
+        for _, done in STEADY:
+            clock.now += 1
+            stage.at(total=100, passed=done)
+            if done == 60:
+                at = stage.now()
+    assert (at.run_eta_seconds, at.then) == (None, ["look", "tokenize"])
+    assert _speed(at) == ["10.0/s", "eta 0:00:04, then look and tokenize"]
 
 
 def test_a_run_that_was_too_short_leaves_no_note(clock: Clock, tmp_path: Path) -> None:

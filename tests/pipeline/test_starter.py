@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from glance_files import put, tar
+from object_store import ObjectStore
 
 from curate.pipeline.looked import MOST, paths_of_tars
 from curate.pipeline.plan import make_plan, open_sources
@@ -143,6 +145,36 @@ def test_a_table_of_the_files_of_a_folder_is_read_in_place_of_it(here: Path) -> 
     starter = begun(here, "set")
     assert starter.found.sources[0].spec.kind == "folder"
     assert starter.found.notes[0].startswith("metadata.csv is not read: no column of metadata.csv holds")
+
+
+def test_a_prefix_of_a_bucket_is_looked_at_as_a_folder_is(here: Path, s3: ObjectStore) -> None:
+    place = s3.fresh()
+    for name in ("photos/a.jpg", "photos/deep/b.png", "set/train/a.png", "other/notes.docx"):
+        put(here / "data" / name)
+    put(here / "data" / "photos" / "a.txt", b"a red bus")
+    put(here / "data" / "set" / "metadata.csv", b"file_name,text\ntrain/a.png,a hat\n")
+    put(here / "data" / "set" / "rows.jsonl", b'{"url": "https://x.org/1.jpg"}\n')
+    for name in ("00.tar", "deep/01.tar"):
+        tar(here / "data" / "shards" / name, "a.mp4", "a.txt")
+    pafs.copy_files(str(here / "data"), place.removeprefix("s3://"), destination_filesystem=s3.arrow())
+
+    def found(*names: str) -> list[tuple[str, str, dict[str, int], int]]:
+        sources = begun(here, *(f"{place}{name}" for name in names)).found.sources
+        return [(one.spec.kind, one.spec.path, dict(one.kinds), one.texts) for one in sources]
+
+    photos = ("folder", f"{place}/photos", {"image": 2}, 1)
+    assert found("/photos") == found("/photos/") == [photos]
+    assert found("/shards") == [("webdataset", f"{place}/shards/**/*.tar", {"video": 2}, 2)]
+    assert found("/shards/00.tar", "/photos") == [("webdataset", f"{place}/shards/00.tar", {"video": 1}, 1), photos]
+    tables = [
+        ("table", f"{place}/set/metadata.csv", {"image": 1}, 1),
+        ("table", f"{place}/set/rows.jsonl", {"image": 1}, 0),
+    ]
+    assert found("/set") == tables
+    assert found("/set/metadata.csv") == tables[:1]
+    assert "it holds notes.docx" in refused(here, f"{place}/other")
+    assert "there are no files in" in refused(here, f"{place}/nothing")
+    assert "has no such bucket" in refused(here, "s3://no-such-bucket-of-ours/photos")
 
 
 def test_addresses_of_ones_own_network_are_not_allowed_in_silence(here: Path) -> None:

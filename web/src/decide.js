@@ -65,7 +65,7 @@ function focus(name) {
     const found = /** @type {(Shown & {at: number})[]} */ (await ask("strip", { field: name }));
     if (focused !== name) return;
     at("strip").replaceChildren(...found.map((row) => {
-      const button = thumb(row);
+      const button = thumb(row, name);
       button.style.left = `${100 * row.at}%`;
       return button;
     }));
@@ -202,9 +202,9 @@ function drawSamples() {
   at("decide").ariaBusy = "false";
   if (!judged) return;
   drawNear();
-  same(at("changed"), [["What falls", judged.falls], ["What comes back", judged.back]].flatMap(([name, some]) => {
+  same(at("changed"), [["What falls", judged.falls, "falls"], ["What comes back", judged.back, "comes back"]].flatMap(([name, some, said]) => {
     const { count: n, rows: shown } = /** @type {any} */ (some);
-    return n ? [make("h2", {}, `${name}: ${count(n)}`), make("div", { className: "thumbs" }, ...shown.map(thumb))] : [];
+    return n ? [make("h2", {}, `${name}: ${count(n)}`), make("div", { className: "thumbs" }, ...shown.map((/** @type {Shown} */ row) => thumb(row, "", /** @type {string} */ (said))))] : [];
   }));
 }
 
@@ -249,9 +249,10 @@ function drawNear() {
   if (!near) return at("near").replaceChildren(make("p", { className: "soft" }, "Drag a line in from an end of the axis: what lies next to it on both sides is shown here."));
   same(at("near"), ["below", "above"].flatMap((side) => {
     const rows = /** @type {Shown[]} */ (/** @type {any} */ (near)[side]);
-    const name = near.drops === side ? "dropped" : "pass";
-    return [make("h3", { className: name }, `${side === "below" ? "Just below the line" : "Just above the line"}: ${near.drops === side ? "dropped" : "not dropped"}`),
-      make("div", { className: "thumbs" }, ...(rows.length ? rows.map(thumb) : [make("p", { className: "soft" }, "nothing")]))];
+    const drops = near.drops === side;
+    const said = `just ${side} the line: ${drops ? "dropped" : "not dropped"}`;
+    return [make("h3", { className: drops ? "dropped" : "pass" }, said[0].toUpperCase() + said.slice(1)),
+      make("div", { className: "thumbs" }, ...(rows.length ? rows.map((row) => thumb(row, focused, said)) : [make("p", { className: "soft" }, "nothing")]))];
   }));
 }
 
@@ -261,10 +262,11 @@ function same(box, parts) {
   if (box.innerHTML !== next.innerHTML) box.replaceChildren(...next.childNodes);
 }
 
-/** @param {Shown} row */
-function thumb(row) {
+/** @param {Shown} row @param {string} field of its value @param {string} [said] where it stands */
+function thumb(row, field, said = "") {
   const value = row.value === null ? "" : short(row.value);
-  return make("button", { type: "button", "data-n": row.n, title: value, "aria-label": `sample ${row.n}, ${row.outcome} in the build${value && `, ${value}`}`,
+  const told = [`sample ${row.n}`, value && `${field} ${value}`, said, `${row.outcome} in the build`];
+  return make("button", { type: "button", "data-n": row.n, title: value, "aria-label": told.filter(Boolean).join(", "),
     on: { click: () => inspect(row.n) } }, shot(row), make("span", { className: `verdict ${value ? "" : row.outcome}` }, value || row.outcome));
 }
 

@@ -19,6 +19,7 @@ const state = { where: /** @type {{field: string, is: string[]}[]} */ ([]), sear
   near: /** @type {Near | null} */ (null), lasso: /** @type {Lasso | null} */ (null) };
 let asked = 0;
 
+/** Asks for what the filters say, and shows it. */
 export async function refresh() {
   const mine = ++asked;
   drawChosen();
@@ -144,5 +145,4 @@ export function begin(about) {
     const all = [...at("grid").querySelectorAll("button")];
     if (step) all[all.indexOf(/** @type {any} */ (event.target)) + step]?.focus();
   });
-  return refresh();
 }

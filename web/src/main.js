@@ -30,6 +30,7 @@ async function begin() {
   for (const button of at("views").querySelectorAll("button")) button.addEventListener("click", () => show(button.dataset.view));
   document.addEventListener("keydown", pressed);
   await tried(async () => {
+    const shown = find.refresh(); // it needs neither
     const [about, told] = await Promise.all([ask("about"), ask("labels")]);
     document.title = `${about.name} · curate browse`;
     at("name").textContent = about.name;
@@ -38,7 +39,8 @@ async function begin() {
     at("views").querySelector("[data-view=compare]").hidden = !about.compared;
     map.begin(about);
     take(told);
-    await find.begin(about);
+    find.begin(about);
+    await shown;
   });
 }
 

@@ -4,17 +4,17 @@ import { ask, askBytes, at, count, make, tried } from "./dom.js";
 import { lassoed } from "./find.js";
 import { inspect, thumbs } from "./inspect.js";
 import { show } from "./views.js";
+import { MARGIN, View, steer } from "./zoom.js";
 
 /** What colours say: classes, or a number's axis. @typedef {{by: string, classes?: {label: string, count: number, rest: boolean}[],
  *   ticks?: [number, string][], none?: number}} Legend */
-/** A corner, across and up, each from 0 to 1. @typedef {[number, number]} Corner */
+/** @typedef {import("./zoom.js").Place} Place */
 
 const SIDE = 65535; // of the map, in steps of its points
 const BINS = 60;
 const NONE = 63;
 const SHOWN = 12; // of what the lasso holds
 const NEAR = 12; // pixels from a press to its point
-const MARGIN = 8; // pixels that points keep off the edge, as in the style of the outline
 const STEP = 4; // pixels between two corners
 const CORNERS = 500;
 const WORDS = /** @type {Record<string, string>} */ ({ outcome: "verdict", source: "source", kind: "kind" });
@@ -23,19 +23,22 @@ let opened = false;
 let points = new Uint16Array();
 let codes = new Uint8Array();
 let legend = /** @type {Legend} */ ({ by: "", classes: [] });
-let polygon = /** @type {Corner[]} */ ([]);
+let polygon = /** @type {Place[]} */ ([]);
 let asked = 0;
+let view = /** @type {View} */ (/** @type {any} */ (null));
 
 /** @param {{embeddings: string[], numbers: string[]}} about */
 export function begin(about) {
   at("views").querySelector("[data-view=map]").hidden = !about.embeddings.length;
   at("map-field").append(...about.embeddings.map((name) => make("option", { value: name }, name)));
   at("map-by").append(...[...Object.keys(WORDS), ...about.numbers].map((name) => make("option", { value: name }, WORDS[name] ?? name)));
-  at("map-field").addEventListener("change", () => { choose([]); load(); });
+  at("map-field").addEventListener("change", () => { choose([]); view.all(); load(); });
   at("map-by").addEventListener("change", load);
   at("map-select").addEventListener("click", typed);
   at("map-clear").addEventListener("click", () => choose([]));
   at("map-find").addEventListener("click", () => { show("find"); lassoed({ field: at("map-field").value, polygon }); });
+  view = new View(at("plane"), moved);
+  for (const [name, act] of /** @type {const} */ ([["in", () => view.by(2)], ["out", () => view.by(0.5)], ["all", () => view.all()]])) at(`map-${name}`).addEventListener("click", act);
   new ResizeObserver(draw).observe(at("plane"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { draw(); drawLegend(); });
   lasso(at("plane"));
@@ -105,20 +108,25 @@ function draw() {
   if (!box.clientWidth || !points.length) return;
   canvas.width = width;
   canvas.height = height;
+  const margin = MARGIN * devicePixelRatio;
+  const right = (view.zoom * (width - 2 * margin)) / SIDE;
+  const down = (view.zoom * (height - 2 * margin)) / SIDE;
+  const [left, low] = [view.left * SIDE, view.low * SIDE];
+  const end = SIDE / view.zoom;
   const total = points.length / 2;
-  const radius = Math.round(devicePixelRatio * (total > 200000 ? 0 : total > 20000 ? 1 : total > 2000 ? 2 : 4));
+  let seen = 0;
+  for (let i = 0; i < total; i++) seen += Number(Math.abs(2 * (points[2 * i] - left) - end) <= end && Math.abs(2 * (points[2 * i + 1] - low) - end) <= end);
+  const radius = Math.round(devicePixelRatio * (seen > 200000 ? 0 : seen > 20000 ? 1 : seen > 2000 ? 2 : 4));
   const met = new Uint32Array(width * height);
   const sums = new Float32Array(3 * width * height);
   const colours = palette();
   const flat = new Float32Array(3 * (NONE + 1));
   colours.forEach((one, i) => flat.set(one, 3 * i));
-  const margin = MARGIN * devicePixelRatio;
-  const right = (width - 2 * margin) / SIDE;
-  const down = (height - 2 * margin) / SIDE;
   let most = 1;
   for (let i = 0; i < total; i++) {
-    const x = Math.floor(margin + points[2 * i] * right);
-    const y = Math.floor(height - margin - points[2 * i + 1] * down);
+    const x = Math.floor(margin + (points[2 * i] - left) * right);
+    const y = Math.floor(height - margin - (points[2 * i + 1] - low) * down);
+    if (x < radius || y < radius || x >= width - radius || y >= height - radius) continue;
     const code = 3 * codes[i];
     for (let dy = -radius; dy <= radius; dy++) {
       for (let dx = -radius; dx <= radius; dx++) {
@@ -168,15 +176,15 @@ function drawLegend() {
 
 /** Draw a polygon by pointer, or press on a point to inspect it. @param {HTMLElement} plane */
 function lasso(plane) {
-  let drawn = /** @type {Corner[]} */ ([]);
+  let drawn = /** @type {Place[]} */ ([]);
   let last = [0, 0];
-  const corner = (/** @type {PointerEvent} */ event) => {
-    const box = plane.getBoundingClientRect();
-    return /** @type {Corner} */ ([(event.clientX - box.left - MARGIN) / (box.width - 2 * MARGIN), 1 - (event.clientY - box.top - MARGIN) / (box.height - 2 * MARGIN)]);
+  const corner = (/** @type {PointerEvent} */ event) => view.place(view.pixel(event));
+  const cancel = () => {
+    drawn = [];
+    outline(polygon);
   };
+  steer(view, cancel);
   plane.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    plane.setPointerCapture(event.pointerId);
     drawn = [corner(event)];
     last = [event.clientX, event.clientY];
   });
@@ -192,15 +200,12 @@ function lasso(plane) {
     else if (drawn.length) press(corner(event));
     drawn = [];
   });
-  plane.addEventListener("pointercancel", () => {
-    drawn = [];
-    outline(polygon);
-  });
+  plane.addEventListener("pointercancel", cancel);
 }
 
-/** Inspects the point next to a place; where none is near, the lasso is taken away. @param {Corner} place */
+/** Inspects the point next to a place; where none is near, the lasso is taken away. @param {Place} place */
 function press([x, y]) {
-  const [width, height] = [at("plane").clientWidth, at("plane").clientHeight].map((side) => (side - 2 * MARGIN) / SIDE);
+  const [width, height] = [at("plane").clientWidth, at("plane").clientHeight].map((side) => (view.zoom * (side - 2 * MARGIN)) / SIDE);
   let [point, least] = [-1, NEAR ** 2];
   for (let i = 0; 2 * i < points.length; i++) {
     const distance = ((points[2 * i] - x * SIDE) * width) ** 2 + ((points[2 * i + 1] - y * SIDE) * height) ** 2;
@@ -216,12 +221,25 @@ function typed() {
   choose([[left, low], [right, low], [right, high], [left, high]]);
 }
 
-/** @param {Corner[]} corners */
+let drawing = 0;
+
+/** Draws what the view shows now, once for all that moved it since the last frame. */
+function moved() {
+  cancelAnimationFrame(drawing);
+  drawing = requestAnimationFrame(() => {
+    const side = 1 / view.zoom;
+    at("window").setAttribute("viewBox", `${view.left} ${1 - view.low - side} ${side} ${side}`);
+    at("map-zoom").textContent = `× ${view.zoom.toFixed(1)}`;
+    draw();
+  });
+}
+
+/** @param {Place[]} corners */
 function outline(corners) {
   at("outline").setAttribute("points", corners.map(([x, y]) => `${x},${1 - y}`).join(" "));
 }
 
-/** Choose what lies in a polygon, or nothing. @param {Corner[]} corners */
+/** Choose what lies in a polygon, or nothing. @param {Place[]} corners */
 function choose(corners) {
   polygon = corners;
   outline(polygon);
