@@ -131,7 +131,7 @@ def synthesise(build: Path, samples: int) -> None:
 FIXED = {"tok_rgb": 196, "tok_audio": 256}
 BATCH = 256
 PEERS = ("webdataset_npz", "webdataset_raw", "mds", "litdata", "grain", "energon")
-PACKAGES = ("webdataset", "mosaicml-streaming", "litdata", "grain", "megatron-energon")
+PACKAGES = ("webdataset", "mosaicml-streaming", "litdata", "grain")
 ML4M_PACKAGES = ("einops", "albumentations", "diffusers", "opencv-python-headless", "scikit-image", "datasets", "boto3")
 OURS: dict[str, View] = {
     "ours": RawView(),
@@ -207,6 +207,7 @@ def install() -> None:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, f"torch=={torch.__version__.partition('+')[0]}", *PACKAGES, *ML4M_PACKAGES], check=True)
+    subprocess.run([*pip, "megatron-energon"], check=True)  # together pip finds no versions of all in minutes
     mend_torchvision(folder / "bin")
 
 

@@ -51,7 +51,7 @@ def cut(data: bytes, kind: str, start_us: int, end_us: int, sound: bool, copy: b
     with TemporaryDirectory(prefix="curate-cut-") as folder:
         source = Path(folder) / "medium"
         source.write_bytes(data)
-        options = dict[str, Any](INPUT)
+        options = dict(INPUT)
         zero = _zero(source, options, kind, sound)
         start, end = zero + start_us / 1e6, zero + end_us / 1e6
         if _SEEKABLE.match(data) and start > _BEFORE_S:

@@ -15,7 +15,7 @@ from curate.schema.errors import CurateError, MediaError
 LIMIT_S, MEMORY_BYTES = 600, 4096 * MIB
 """What one call may take."""
 
-INPUT = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", "max_pixels": MAX_FRAME_PIXELS}
+INPUT: dict[str, Any] = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", "max_pixels": MAX_FRAME_PIXELS}
 """Options of whatever it opens."""
 
 

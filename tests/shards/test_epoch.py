@@ -28,18 +28,16 @@ def test_blocks_give_each_row_once_from_a_few_shards_at_a_time(shard_rows: list[
     rows = order(np.arange(n))
     assert sorted(rows.tolist()) == list(range(n))
     shard = np.searchsorted(np.cumsum(shard_rows), rows, side="right")
-    at, ahead = 0, list[int]()
-    for size in (1, 2, *[BLOCK_SHARDS] * len(shard_rows)):
-        if at < n:
-            coming = order.next_shards(at)
-            assert coming[: len(ahead)] == ahead, "those of the next blocks were fetched before"
-            block, ahead = coming[:size], coming[size:]
-            last = at + sum(shard_rows[s] for s in block) - 1
-            assert set(shard[at : last + 1].tolist()) == set(block)
-            assert order.next_shards(last) == coming
-            assert bool(ahead) == (last + 1 < n)
-            at = last + 1
-    assert at == n
+    at, ahead, sizes = 0, list[int](), iter((1, 2, *[BLOCK_SHARDS] * len(shard_rows)))
+    while at < n:
+        coming, size = order.next_shards(at), next(sizes)
+        assert coming[: len(ahead)] == ahead, "those of the next blocks were fetched before"
+        block, ahead = coming[:size], coming[size:]
+        last = at + sum(shard_rows[s] for s in block) - 1
+        assert set(shard[at : last + 1].tolist()) == set(block)
+        assert order.next_shards(last) == coming
+        assert bool(ahead) == (last + 1 < n)
+        at = last + 1
     picks = np.random.default_rng(seed).integers(0, n, 50)
     np.testing.assert_array_equal(order(picks), rows[picks])  # any position by itself
 
