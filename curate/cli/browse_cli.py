@@ -52,10 +52,13 @@ def browse(
     """
     try:
         import uvicorn
+        from starlette.concurrency import run_in_threadpool
 
         from curate.browse.server import make_app
     except ModuleNotFoundError as error:
         raise CurateError(f"curate browse needs {error.name}", "pip install 'curate-tokens[browse]'") from error
+    import asyncio
+
     from curate.browse.table import open_table
     from curate.storage import open_store
 
@@ -87,7 +90,9 @@ def browse(
                 lifespan="off",
                 ws="none",
             )
-            config.load()  # imports what it serves with, before the address is told
+            # what the first answer would import is there before the address is told
+            config.load()
+            asyncio.run(run_in_threadpool(lambda: None))
             listening.listen()
             console().print(f"http://{named}:{port}/{token}/", soft_wrap=True)
             console().print("Ctrl-C ends it", style="dim")
