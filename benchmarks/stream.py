@@ -40,6 +40,7 @@ from curate.schema.recipe import Pack
 from curate.shards.commit import read_manifest, write_manifest
 from curate.shards.fragments import write_fragment
 from curate.shards.lists import write_lists
+from curate.shards.mix import mix
 from curate.shards.pack import Tokenized, count_kept, pack_range, plan_pack, splits_of, stream_entries
 from curate.shards.reader import Reader
 from curate.shards.schema import StreamSpec
@@ -185,11 +186,14 @@ def rate(batches: Iterable[dict[str, Any]], key: str, seconds: float) -> float:
 
 def ours_and_the_limit(build: Path, arrays: Path, seconds: float) -> dict[str, float]:
     """Samples a second of our views and of the raw gather, in turns."""
-    streams = {name: stream(build, view=view, batch=BATCH, tensors=True) for name, view in OURS.items()}
+    streams: dict[str, Iterable[dict[str, Any]]] = {
+        name: stream(build, view=view, batch=BATCH, tensors=True) for name, view in OURS.items()
+    }
+    streams["ours_mixed"] = mix({"one": (build, 0.7), "other": (build, 0.3)}, batch=BATCH, tensors=True)
     for tokens in streams.values():
         next(iter(tokens))  # maps the shards, and compiles what is compiled at the first call
     gather = Gather(arrays)
-    best = dict.fromkeys(("memmap", *OURS), 0.0)
+    best = dict.fromkeys(("memmap", *streams), 0.0)
     for _ in range(TURNS):
         best["memmap"] = max(best["memmap"], rate(gather, "tok_rgb", seconds / TURNS))
         for name, tokens in streams.items():
