@@ -138,7 +138,9 @@ class Positioned(Dealt):
             # what is repeated comes from the epoch's beginning
             return block, self._gather(epoch, self._position(start + mine * self._world) % self._length)
 
-        for block, gathered in _one_ahead(gather, _blocks(items, max(1, self._look_ahead // size))):
+        blocks = _blocks(items, max(1, self._look_ahead // size))
+        beside = self._batch is not None and getattr(self._view, "parallel", False)
+        for block, gathered in _one_ahead(gather, blocks) if beside else map(gather, blocks):
             there = np.concatenate(([0], np.cumsum(gathered.fits)))  # how many of the rows before each one are read
             for number, k in enumerate(block):
                 self._move(epoch, start + (k + 1) * size * self._world)
@@ -248,8 +250,7 @@ B = TypeVar("B")
 
 
 def _one_ahead(made: Callable[[A], B], of: Iterable[A]) -> Iterator[B]:
-    """`map`, where a thread makes the next one while one is used: rows are copied beside a view's loops, and beside a
-    training step."""
+    """`map`, where a thread makes the next one while one is used."""
     pool = ThreadPoolExecutor(1, "curate-ahead")
     try:
         coming: Future[B] | None = None

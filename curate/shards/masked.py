@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +142,8 @@ class MaskedStream:
 @dataclass(frozen=True)
 class MaskedBound:
     """`MaskedView` of one build."""
+
+    parallel: ClassVar[bool] = True
 
     input_range: tuple[int, int]
     target_range: tuple[int, int]

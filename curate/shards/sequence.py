@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,6 +185,8 @@ class SequenceBound:
         marked: True if a token says which task a sequence is of.
         cap: most steps of each stream.
     """
+
+    parallel: ClassVar[bool] = True
 
     tasks: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     weights: tuple[float, ...]

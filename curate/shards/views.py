@@ -24,6 +24,9 @@ __all__ = ["Bound", "MaskedView", "RawView", "SampleView", "SequenceView", "Task
 class Bound(Protocol):
     """A view of one build.
 
+    One whose `batch` runs without Python's lock says so by `parallel = True`: the next rows are then gathered by a
+    thread beside it. Others would only hand the lock to and fro.
+
     Attributes:
         streams: the streams that it reads.
     """
