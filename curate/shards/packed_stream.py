@@ -91,6 +91,8 @@ class PackedStream(GroupedStream):
         from curate.shards.kernels import best_fit
 
         index, piece, lengths = self._pieces(epoch, index)
+        if not len(index):
+            return []
         into, count = best_fit(lengths, self._size)
         row = into[piece]
         order = np.argsort(row, kind="stable")

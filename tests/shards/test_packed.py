@@ -192,6 +192,7 @@ def test_a_sequence_that_is_too_long_is_said_or_skipped(shared_build: Path) -> N
     with pytest.raises(CurateError, match="more than the 60 of a row"):
         list(packed(shared_build, VIEW, 60))
     assert {name for name, _ in taken_apart(packed(shared_build, VIEW, 60, too_long="skip"))} == set(every) - long
+    assert list(packed(shared_build, VIEW, 3, too_long="skip")) == []
 
 
 @given(st.lists(st.integers(2, 100), max_size=200), st.integers(100, 300))
