@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, TypeVar, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,19 @@ def look_ahead(row_bytes: int) -> int:
     return max(1, min(LOOK_AHEAD, _LOOK_AHEAD_BYTES // max(1, row_bytes)))
 
 
+class Dealing(TypedDict, total=False):
+    """How a stream is dealt: what `Dealt` takes; see `stream`."""
+
+    seed: int
+    epoch: int
+    shuffle: Shuffle
+    rank: int
+    world: int
+    batch: int | None
+    tail: Tail
+    on_error: OnError
+
+
 class Dealt(Place):
     """A stream that ranks share.
 
@@ -44,14 +57,14 @@ class Dealt(Place):
     def __init__(
         self,
         *,
-        seed: int,
-        epoch: int,
-        shuffle: Shuffle,
-        rank: int,
-        world: int,
-        batch: int | None,
-        tail: Tail,
-        on_error: OnError,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: Shuffle = True,
+        rank: int = 0,
+        world: int = 1,
+        batch: int | None = None,
+        tail: Tail = "uneven",
+        on_error: OnError = "raise",
     ) -> None:
         if not 0 <= rank < world:
             raise CurateError(f"rank {rank} of {world}: ranks are 0 to world - 1")
@@ -112,8 +125,8 @@ class Positioned(Dealt):
     _view: Bound
     _look_ahead: int
 
-    def __init__(self, **dealt: Any) -> None:
-        super().__init__(**dealt)
+    def __init__(self, **dealing: Unpack[Dealing]) -> None:
+        super().__init__(**dealing)
         self.skipped = 0
 
     @property
@@ -139,8 +152,8 @@ class Positioned(Dealt):
             return block, self._gather(epoch, self._position(start + mine * self._world) % self._length)
 
         blocks = _blocks(items, max(1, self._look_ahead // size))
-        beside = self._batch is not None and getattr(self._view, "parallel", False)
-        for block, gathered in _one_ahead(gather, blocks) if beside else map(gather, blocks):
+        threaded = self._batch is not None and getattr(self._view, "parallel", False)
+        for block, gathered in _one_ahead(gather, blocks) if threaded else map(gather, blocks):
             there = np.concatenate(([0], np.cumsum(gathered.fits)))  # how many of the rows before each one are read
             for number, k in enumerate(block):
                 self._move(epoch, start + (k + 1) * size * self._world)

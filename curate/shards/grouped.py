@@ -11,14 +11,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from curate.schema.errors import CurateError
-from curate.shards.dealing import Dealt, OnError, Tail
+from curate.shards.dealing import Dealing, Dealt
 from curate.shards.draw import Draw
-from curate.shards.epoch import Shuffle
 from curate.shards.memory import Ints
 from curate.shards.ordered import Ordered
 from curate.shards.parts import BuildPart
@@ -31,10 +30,9 @@ from curate.storage import Store
 
 
 class GroupedStream(Dealt):
-    """Iterates over groups of samples of one split of a build. One iterator at a time.
+    """Iterates over groups of samples of one split of a build, `batch` groups an item. One iterator at a time.
 
     Args:
-        batch: groups of an item.
         size: what groups follow from beside order and window: a state is of one size.
         records: True for an order of records, whose samples come one after the other.
 
@@ -52,38 +50,22 @@ class GroupedStream(Dealt):
         split: str,
         *,
         size: int,
-        seed: int,
-        epoch: int,
-        shuffle: Shuffle,
-        rank: int,
-        world: int,
-        batch: int,
-        tail: Tail,
         where: str | None,
-        on_error: OnError,
         verify: bool,
         records: bool = False,
+        **dealing: Unpack[Dealing],
     ) -> None:
-        super().__init__(
-            seed=seed,
-            epoch=epoch,
-            shuffle=shuffle,
-            rank=rank,
-            world=world,
-            batch=batch,
-            tail=tail,
-            on_error=on_error,
-        )
+        super().__init__(**dealing)
         whole = BuildPart(build, split, verify=verify)
         part: BuildPart | Selected = whole if where is None else Selected(whole, where)
-        if records and shuffle == "blocks":
+        if records and self._shuffle == "blocks":
             raise CurateError("the samples of a record lie in many shards", "shuffle=True, or False")
         self._part: BuildPart | Selected | Records = Records(part) if records else part
         self.manifest, self.split = whole.manifest, split
         self._bound: Bound = view.bind(self.manifest)
         self._size = size
         self._print = int(self._part.digest[:13], 16)
-        self._known = (epoch, 0, 0)  # of an epoch: where a window begins, and groups before it
+        self._known = (self._epoch, 0, 0)  # of an epoch: where a window begins, and groups before it
         self._lost: dict[tuple[int, int], int] = {}
         self._opened: Ordered[Reader | SelectedRows] | None = None
         self._groups = lru_cache(2)(self._turned)

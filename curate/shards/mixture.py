@@ -7,16 +7,15 @@ samples that is: number c of a part of n is in its epoch c // n, at position c %
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 
 from curate.decide.keys import mix
 from curate.schema.errors import CurateError
 from curate.schema.ids import digest_of_rows
-from curate.shards.dealing import Gathered, OnError, Positioned, Tail, look_ahead
+from curate.shards.dealing import Dealing, Gathered, Positioned, look_ahead
 from curate.shards.draw import Draw
-from curate.shards.epoch import Shuffle
 from curate.shards.memory import Ints
 from curate.shards.ordered import Ordered
 from curate.shards.parts import Part, Rowed, absent, union
@@ -62,31 +61,15 @@ class Mixture(Positioned):
         *,
         view: View,
         on_end: Literal["repeat", "stop"],
-        tail: Tail,
-        seed: int,
-        epoch: int,
-        shuffle: Shuffle,
-        rank: int,
-        world: int,
-        batch: int | None,
-        on_error: OnError,
+        **dealing: Unpack[Dealing],
     ) -> None:
-        super().__init__(
-            seed=seed,
-            epoch=epoch,
-            shuffle=shuffle,
-            rank=rank,
-            world=world,
-            batch=batch,
-            tail=tail,
-            on_error=on_error,
-        )
+        super().__init__(**dealing)
         if on_end not in ("repeat", "stop"):
             raise CurateError(f"on_end={on_end!r}", "it is one of repeat, stop")
         self.parts = dict(parts)
         self._sizes = list(sizes)
         self.weights = dict(zip(parts, whole_weights(weights), strict=True))
-        self._schedule = Schedule(list(self.weights.values()), seed)
+        self._schedule = Schedule(list(self.weights.values()), self._seed)
         self.manifest = union([part.manifest for part in parts.values()])
         self._view = view.bind(self.manifest)
         self._specs = [s for s in streams_of(self.manifest) if s.name in self._view.streams]

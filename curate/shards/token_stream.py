@@ -6,11 +6,10 @@ The order of an epoch is a pure function of (seed, epoch) and of position (`Perm
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from curate.shards.dealing import Gathered, OnError, Positioned, Tail, look_ahead
+from curate.shards.dealing import Dealing, Gathered, Positioned, look_ahead
 from curate.shards.draw import Draw
-from curate.shards.epoch import Shuffle
 from curate.shards.memory import Ints
 from curate.shards.ordered import Ordered
 from curate.shards.parts import BuildPart, Rowed
@@ -34,27 +33,11 @@ class TokenStream(Positioned):
         split: str = "train",
         view: View | None = None,
         *,
-        seed: int = 0,
-        epoch: int = 0,
-        shuffle: Shuffle = True,
-        rank: int = 0,
-        world: int = 1,
-        batch: int | None = None,
-        tail: Tail = "uneven",
         where: str | None = None,
-        on_error: OnError = "raise",
         verify: bool = False,
+        **dealing: Unpack[Dealing],
     ) -> None:
-        super().__init__(
-            seed=seed,
-            epoch=epoch,
-            shuffle=shuffle,
-            rank=rank,
-            world=world,
-            batch=batch,
-            tail=tail,
-            on_error=on_error,
-        )
+        super().__init__(**dealing)
         whole = BuildPart(build, split, verify=verify)
         self._part: BuildPart | Selected = whole if where is None else Selected(whole, where)
         self.build, self.manifest, self.split = whole.build, whole.manifest, split
