@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from curate.card.facts import gather
 from curate.card.page import render_page, show
 from curate.card.readme import render_readme
+from curate.media import guarded
 from curate.schema.manifest import File, Manifest
 from curate.shards.tables import open_tables
 from curate.storage import Store
@@ -36,6 +37,7 @@ def write_card(
     Raises:
         CurateError: the ledger does not add up or disagrees with the manifest, so that a card would not be true.
     """
+    guarded.prepare()
     with open_tables(build, manifest, files) as tables:
         facts = gather(tables)
         texts = {PAGE: render_page(facts, show(tables, facts, loader)), README: render_readme(facts)}

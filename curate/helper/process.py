@@ -104,6 +104,15 @@ class Helper:
                     self._drop()
                 raise
 
+    def start(self) -> None:
+        """Start the process where none runs, as the next call would.
+
+        Raises:
+            HelperNotStarted: as `call`.
+        """
+        with self._lock:
+            self._running()
+
     def reject(self) -> HelperDied:
         """For callers that find an answer's value wrong: kills the process; the error to raise."""
         with self._lock:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from typing import Any, Generic, TypeVar
 
-from curate.helper.errors import HelperDied, HelperError, WireError
+from curate.helper.errors import HelperDied, HelperError, HelperNotStarted, WireError
 from curate.helper.limits import MIB
 from curate.helper.process import Helper
 from curate.helper.quarantine import attempt
@@ -61,6 +62,17 @@ GRACE_SECONDS = 5
 _GRACE_BYTES = 64 * MIB
 """Bytes of a file that give one second more: they are copied to the helper first, on an idle machine 20 times as
 fast."""
+
+
+def prepare() -> None:
+    """Start the helper process behind the caller's back, who has other work before it decodes: it takes most of a
+    second."""
+
+    def start() -> None:
+        with suppress(HelperNotStarted):  # who decodes is told
+            _media.helper.start()
+
+    threading.Thread(target=start, name="curate-helper", daemon=True).start()
 
 
 def probe(data: bytes, name: str = "", *, limit_s: float = 60) -> Probe:
