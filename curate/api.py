@@ -162,10 +162,11 @@ def execute(
     def started(cluster: Cluster) -> None:
         from curate.pipeline.nodes import check_nodes
 
+        take_log()
         say_dashboard(console, cluster.dashboard)
         check_nodes(build, sources, console)
 
-    with ray_log(console), connect(address, workers, dashboard, started) as cluster:
+    with ray_log(console) as take_log, connect(address, workers, dashboard, started) as cluster:
         done = run_plan(plan, sources, build, cluster, console, write_card, retry_failed=retry_failed, until=until)
         if done.manifest is None or done.manifest.trial is None:
             return done

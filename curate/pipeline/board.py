@@ -70,6 +70,9 @@ class _Board:
     """Sums by stage and by what is counted; partitions that are being worked on."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
         self._sums: dict[str, dict[str, int]] = {}
         self._leases: set[tuple[str, str]] = set()
         self._spent: dict[tuple[str, str], dict[str, float]] = {}
@@ -111,6 +114,10 @@ class Board:
         import ray
 
         self._actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
+
+    def clear(self) -> None:
+        """Forget all: another plan begins."""
+        self._actor.clear.remote()
 
     def add(self, stage: str, **counts: int) -> None:
         """So many more inputs of a stage: `total`, `passed`, `failed`, `reused`, `retries`; of the partitions that wait

@@ -11,7 +11,7 @@ from curate.decide.decide import decide
 from curate.decide.ledger import RECORD, Fragment, checked_counts
 from curate.decide.partitions import PartitionFiles
 from curate.pipeline.annotate import Context
-from curate.pipeline.board import Board, Tally
+from curate.pipeline.board import Tally
 from curate.pipeline.decodes import decodes_of
 from curate.pipeline.failed_sources import ALL, failed_whole
 from curate.pipeline.listing import Listing
@@ -154,10 +154,9 @@ class Decisions:
     def _look(self, names: Sequence[str]) -> None:
         """Look at what is kept of some partitions."""
         self._run.preflight.signals(s.name for group in self._second for s in group.signals)
-        self._run.cluster.start()
         folders = [f"{root}/{group.name}" for group in self._second for root in ("signals", RESTS)]
         there = [stat.path for folder in folders for stat in self._run.build.files(folder)]
-        board, told = Board(), Tally()
+        board, told = self._run.cluster.board(), Tally()
         board.add("look", queued=len(names))
         context = Context(self._run.build, self._run.paths, Listing(there), board, endpoint_env())
         work = {name: (self._partitions[name], self._chosen[name]) for name in names}

@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate.media.decodes import Decodes
 from curate.media.examine import CutHow
 from curate.pipeline.annotate import Annotate, Compute, Context
-from curate.pipeline.board import Board, Tally
+from curate.pipeline.board import Tally
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decodes import decodes_of
 from curate.pipeline.failed_sources import leading_units
@@ -167,7 +167,6 @@ def _read(
 ) -> list[Read]:
     """Run the plan over some units, each with what it is to its source; what it says of the stages, of decodes and of
     time is added to `told`, `counts` and `spent`."""
-    cluster.start()
     table = pa.Table.from_pylist(
         [
             {
@@ -182,7 +181,7 @@ def _read(
         ],
         schema=UNITS.append(LEADS),
     )
-    board = Board()
+    board = cluster.board()
     for name, sums in told.items():  # what was read before is shown too
         board.add(name, total=sums.total, reused=sums.reused, before=sums.total)
     board.add("ingest", parts=len(units))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import ray
-from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from curate.pipeline.placement import Pool
 from curate.pipeline.user_errors import user_errors
+
+if TYPE_CHECKING:  # takes two seconds, and what is finished needs no plan; so it is imported while Ray starts
+    from ray.data import Dataset
 
 Row = dict[str, Any]
 
@@ -34,6 +35,8 @@ def from_rows(table: pa.Table, samples: Sequence[int] = (), workers: int = 1) ->
         samples: to be worked on, of each row, where that is known.
         workers: most that work on them at once.
     """
+    from ray.data import from_blocks
+
     step = -(-table.num_rows // MOST_BLOCKS)
     few = min(FEW_SAMPLES, sum(samples) // (TASKS_A_WORKER * workers))
     starts, held = [0], 0
@@ -42,7 +45,7 @@ def from_rows(table: pa.Table, samples: Sequence[int] = (), workers: int = 1) ->
             starts.append(i)
             held = 0
         held += count
-    blocks: Dataset = ray.data.from_blocks([table.slice(a, b - a) for a, b in pairwise([*starts, table.num_rows])])
+    blocks: Dataset = from_blocks([table.slice(a, b - a) for a, b in pairwise([*starts, table.num_rows])])
     return blocks
 
 
@@ -70,6 +73,8 @@ def map_stage(
         tasks: most tasks at once; None: as many as there is room for.
         given: further arguments of the function, or of the class's constructor.
     """
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
     more: dict[str, Any] = {"fn_kwargs": given, "compute": TaskPoolStrategy(tasks)}
     if isinstance(fn, type):
         assert actors is not None

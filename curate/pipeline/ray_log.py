@@ -12,8 +12,9 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from importlib import import_module
 from types import FrameType
 from typing import IO, Any, TextIO
 
@@ -24,6 +25,9 @@ RAISED = {"ray.data.exceptions", "ray.data._internal.execution.streaming_executo
 
 PRINTS = "ray.experimental.tqdm_ray"
 """Once Ray has printed something, everybody's `print` is a function of this module."""
+
+DATA = "ray.data"
+"""The logger of Ray Data, and its module."""
 
 OFF = "ray.data._internal.progress"
 """A logger that warns of Ray's bars being off, which they are since we show our own."""
@@ -68,30 +72,43 @@ class RayLog(logging.Handler):
 
 
 @contextmanager
-def ray_log(console: Console) -> Iterator[None]:
+def ray_log(console: Console) -> Iterator[Callable[[], None]]:
     """Put aside what Ray logs, warns of and prints in this process while the block runs; what others say passes. All is
     as before at the end.
 
     Args:
         console: is told at the end where the file is, if there is one.
+
+    Yields:
+        What is to be called before Ray Data is used: its import gives its logger a handler.
     """
-    import ray.data  # gives its loggers the handlers that write to the terminal
+    import ray
     from ray._private.log import PlainRayHandler
 
     log = RayLog()
     with ExitStack() as at_end:
         at_end.callback(log.close)
-        for name in (ray.__name__, ray.data.__name__):
+
+        def take(name: str) -> None:
             logger = logging.getLogger(name)
-            at_end.callback(_set, logger, list(logger.handlers), logger.level)
-            others = [handler for handler in logger.handlers if not isinstance(handler, PlainRayHandler)]
-            _set(logger, [*others, log], logging.WARNING)
+            if log not in logger.handlers:
+                at_end.callback(_set, logger, list(logger.handlers), logger.level)
+                others = [handler for handler in logger.handlers if not isinstance(handler, PlainRayHandler)]
+                _set(logger, [*others, log], logging.WARNING)
+
+        def take_data() -> None:
+            import_module(DATA)
+            take(DATA)
+
+        take(ray.__name__)
+        if DATA in sys.modules:
+            take_data()
         at_end.callback(setattr, warnings, "showwarning", warnings.showwarning)
         warnings.showwarning = _sifting(log, warnings.showwarning)
         at_end.enter_context(redirect_stdout(Sifted(log, sys.stdout)))
         told = "what Ray said of itself is in"
         try:
-            yield
+            yield take_data
         except Exception as exc:
             if log.path is not None:
                 exc.add_note(f"{told} {log.path}")

@@ -16,7 +16,7 @@ from rich.console import Console
 from curate.decide.causes import outcomes_of
 from curate.media.decodes import Decodes
 from curate.pipeline.annotate import Context
-from curate.pipeline.board import Board, Tally
+from curate.pipeline.board import Tally
 from curate.pipeline.calls import counted
 from curate.pipeline.cluster import Cluster
 from curate.pipeline.decisions import Decisions
@@ -239,9 +239,8 @@ def _tokenize(run: RunContext, work: Sequence[Work]) -> tuple[list[Tokenized], d
     with Stage(run.console, "tokenize", kept, "samples", course=run.course) as stage:
         if todo:
             run.preflight.streams()
-            run.cluster.start()
             verdicts = {one.partition.name: one.verdicts for one in todo}
-            board = Board()
+            board = run.cluster.board()
             board.add("tokenize", total=kept, reused=reused, queued=len(todo))
             context = Context(build, paths, Listing(there), board, endpoint_env())
             with board.shown({"tokenize": stage}):

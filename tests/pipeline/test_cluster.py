@@ -64,13 +64,31 @@ def test_references_may_be_freed_while_ray_ends() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_a_ray_of_one_machine_has_no_process_that_nobody_asks_anything(dashboard: bool) -> None:
+    """Each takes a second of a CPU to start: two monitors, and the server of a dashboard that is not shown."""
+    script = (
+        "import os\n"
+        "from small import processes_under\n"
+        "from curate.pipeline.cluster import connect\n"
+        f"with connect(None, 1, dashboard={dashboard}) as cluster:\n"
+        "    cluster.start()\n"
+        "    said = [open(f'/proc/{pid}/cmdline').read() for pid in processes_under(os.getpid())]\n"
+        "    for name in ('raylet', 'autoscaler/_private/monitor.py', 'log_monitor.py', 'dashboard/dashboard.py'):\n"
+        "        print(any(f'/{name}\\0' in line for line in said))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=env)
+    assert done.stdout.split() == ["True", *3 * [str(dashboard)]], done.stderr
+
+
 def test_a_start_of_ray_that_would_hang_ends() -> None:
     """A worker that is killed before Ray's raylet knows it lets that wait for ever."""
     script = (
         "import os, signal, threading, time\n"
         "from small import processes_under\n"
-        "import curate.pipeline.cluster as cluster\n"
-        "cluster.START_SECONDS = 10.0\n"
+        "from curate.pipeline import cluster, ray_start\n"
+        "ray_start.START_SECONDS = 10.0\n"
         "def first_worker():\n"
         "    for pid in processes_under(os.getpid()):\n"
         "        if b'default_' + b'worker.py' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"

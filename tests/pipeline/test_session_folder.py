@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.pipeline.cluster import SESSION_BYTES, SOCKET_BYTES, session_folder
+from curate.pipeline.ray_start import SESSION_BYTES, SOCKET_BYTES, session_folder
 
 ROOT = "/" + "x" * (SOCKET_BYTES - SESSION_BYTES - 1)
 
