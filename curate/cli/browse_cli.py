@@ -51,14 +51,10 @@ def browse(
         curate browse s3://bucket/mine --port 8700
     """
     try:
-        import uvicorn
-        from starlette.concurrency import run_in_threadpool
-
+        from curate.browse.serve import serve
         from curate.browse.server import make_app
     except ModuleNotFoundError as error:
         raise CurateError(f"curate browse needs {error.name}", "pip install 'curate-tokens[browse]'") from error
-    import asyncio
-
     from curate.browse.table import open_table
     from curate.storage import open_store
 
@@ -81,19 +77,10 @@ def browse(
             named = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
             own = () if host in _LOOPBACK else (socket.gethostname(), socket.getfqdn())
             names = frozenset(name.lower() for name in (host, "localhost", *own))
-            config = uvicorn.Config(
-                make_app(browsed, token, names, recipe, before),
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=2,
-                lifespan="off",
-                ws="none",
-            )
-            # what the first answer would import is there before the address is told
-            config.load()
-            asyncio.run(run_in_threadpool(lambda: None))
-            listening.listen()
-            console().print(f"http://{named}:{port}/{token}/", soft_wrap=True)
-            console().print("Ctrl-C ends it", style="dim")
-            uvicorn.Server(config).run([listening])
+            app = make_app(browsed, token, names, recipe, before)
+
+            def ready() -> None:
+                console().print(f"http://{named}:{port}/{token}/", soft_wrap=True)
+                console().print("Ctrl-C ends it", style="dim")
+
+            serve(app, listening, ready)

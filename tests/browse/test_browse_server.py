@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -187,3 +190,30 @@ def test_thumbnails_are_bounded(tmp_path: Path) -> None:
         (tmp_path / str(i)).write_bytes(bytes(10))
     prune(tmp_path, 25)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_an_end_amid_pending_thumbnails_is_quick_and_silent(
+    browsed_build: Path, tmp_path: Path, ending: signal.Signals, code: int
+) -> None:
+    command = [sys.executable, "-m", "curate.cli.main", "browse", str(browsed_build), "--cache", str(tmp_path)]
+    with (
+        ThreadPoolExecutor(8) as pool,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server,
+    ):
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().strip()
+            assert 200 in [httpx.get(f"{address}look/{n}/small").status_code for n in range(3)]
+            children = Path(f"/proc/{server.pid}/task").glob("*/children")
+            [decoder] = [int(pid) for child in children for pid in child.read_text().split()]
+            os.kill(decoder, signal.SIGSTOP)  # one that takes longer than anybody waits
+            asked = [pool.submit(httpx.get, f"{address}look/{n}/large", timeout=60) for n in range(8)]
+            while wait(asked, timeout=2, return_when=FIRST_COMPLETED).done:
+                asked = [one for one in asked if not one.done()]  # a row without media needs no decoder
+            assert asked
+            server.send_signal(ending)
+            assert server.communicate(timeout=20)[1] == ""
+            assert server.returncode == code
+        finally:
+            server.kill()
