@@ -42,13 +42,12 @@ def browse(
 
     **Examples**
 
-        curate browse build/quickstart
-
-        curate browse build/mine --recipe mine.yaml
-
-        curate browse build/mine build/before
-
-        curate browse s3://bucket/mine --port 8700
+    ```sh
+    curate browse build/quickstart
+    curate browse build/mine --recipe mine.yaml
+    curate browse build/mine build/before
+    curate browse s3://bucket/mine --port 8700
+    ```
     """
     try:
         from curate.browse.serve import serve

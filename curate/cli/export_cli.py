@@ -46,13 +46,15 @@ def export(
 
     **Examples**
 
-        curate export build/quickstart --format parquet --out exports/quickstart
-
-        curate export build/quickstart --format mds --out s3://bucket/quickstart --split train
-
-        curate export build/quickstart --format megatron --out exports/tokens --stream caption --stream tok_rgb@256
-
-        curate export build/quickstart --format webdataset-media --out exports/media --option clips=copy
+    ```sh
+    curate export build/quickstart --format parquet --out exports/quickstart
+    curate export build/quickstart --format mds \\
+        --out s3://bucket/quickstart --split train
+    curate export build/quickstart --format megatron --out exports/tokens \\
+        --stream caption --stream tok_rgb@256
+    curate export build/quickstart --format webdataset-media \\
+        --out exports/media --option clips=copy
+    ```
     """
     from curate.exports.base import export as write
     from curate.exports.hub import push as upload

@@ -42,13 +42,12 @@ def init(
 
     **Examples**
 
-        curate init photos/                     # images, video, audio, with .txt or .json beside them
-
-        curate init 'shards/*.tar'              # WebDataset
-
-        curate init laion.parquet --out laion-part.yaml
-
-        curate init clips/ table.csv s3://bucket/more --out all.yaml
+    ```sh
+    curate init photos/           # media, with .txt or .json beside them
+    curate init 'shards/*.tar'    # WebDataset
+    curate init laion.parquet --out laion-part.yaml
+    curate init clips/ table.csv s3://bucket/more --out all.yaml
+    ```
     """
     from curate.pipeline.starter import write_starter
 

@@ -20,9 +20,10 @@ def verify(build: Build, as_json: Json = False) -> None:
 
     **Examples**
 
-        curate verify build/quickstart
-
-        curate verify build/quickstart --json
+    ```sh
+    curate verify build/quickstart
+    curate verify build/quickstart --json
+    ```
     """
     from curate.shards.verify import verify as check
 
@@ -54,9 +55,10 @@ def explain(
 
     **Examples**
 
-        curate explain build/quickstart coffee.png
-
-        curate explain build/quickstart 3f0c9a
+    ```sh
+    curate explain build/quickstart coffee.png
+    curate explain build/quickstart 3f0c9a
+    ```
     """
     from curate.card.explain import explain as tell
 
@@ -69,7 +71,9 @@ def card(build: Build) -> None:
 
     **Example**
 
-        curate card build/quickstart
+    ```sh
+    curate card build/quickstart
+    ```
     """
     from curate.shards.commit import read_manifest
 
@@ -103,11 +107,11 @@ def stream(
 
     **Examples**
 
-        curate stream build/quickstart --count 3
-
-        curate stream build/quickstart --view my_package.views:Pairs
-
-        curate stream build/quickstart --bench --step-ms 50
+    ```sh
+    curate stream build/quickstart --count 3
+    curate stream build/quickstart --view my_package.views:Pairs
+    curate stream build/quickstart --bench --step-ms 50
+    ```
 
     In a trainer: `for sample in curate.stream("build/quickstart", split="train"): ...`
     """
@@ -155,9 +159,10 @@ def signals(as_json: Json = False) -> None:
 
     **Examples**
 
-        curate signals
-
-        curate signals --json
+    ```sh
+    curate signals
+    curate signals --json
+    ```
     """
     from curate.signals import registry
 
@@ -188,7 +193,9 @@ def schema(what: Annotated[str, typer.Argument(help="recipe, manifest, codec-car
 
     **Example**
 
-        curate schema recipe
+    ```sh
+    curate schema recipe
+    ```
     """
     from curate.schema.json_schemas import SCHEMAS, schema_text
 

@@ -99,11 +99,14 @@ def submit(
 
     **Examples**
 
-        curate submit my.yaml --out s3://bucket/builds/mine --address http://head:8265
-
-        curate submit my.yaml --out /shared/mine --include urls.csv --env DATA=/shared/media
-
-        curate submit my.yaml --out s3://bucket/mine --name mine-1 --no-wait -- --quiet
+    ```sh
+    curate submit my.yaml --out s3://bucket/builds/mine \\
+        --address http://head:8265
+    curate submit my.yaml --out /shared/mine --include urls.csv \\
+        --env DATA=/shared/media
+    curate submit my.yaml --out s3://bucket/mine --name mine-1 --no-wait -- \\
+        --quiet
+    ```
     """
     from curate.cli import job_entry
     from curate.cli.job_package import is_editable, pack
@@ -155,11 +158,11 @@ def status(
 
     **Examples**
 
-        curate status --address http://head:8265
-
-        curate status mine-1 --follow
-
-        curate status mine-1 --json
+    ```sh
+    curate status --address http://head:8265
+    curate status mine-1 --follow
+    curate status mine-1 --json
+    ```
     """
     if follow and (name is None or as_json):
         raise CurateError("--follow shows the log of one job", "give its name, and leave --json out")
@@ -188,7 +191,9 @@ def stop(name: Name, address: Address = None) -> None:
 
     **Example**
 
-        curate stop mine-1 --address http://head:8265
+    ```sh
+    curate stop mine-1 --address http://head:8265
+    ```
     """
     server = _server(address)
     say = _say()

@@ -27,21 +27,18 @@ app = typer.Typer(
 
 **The usual way**
 
-    curate run quickstart                         # the built-in recipe, on this machine
+```sh
+curate run quickstart                  # the built-in recipe
+curate init photos/                    # looks, and writes photos.yaml
+curate run photos.yaml                 # again: goes on after a crash
+curate verify build/mine               # digests, counts, id ranges
+curate explain build/mine clip.mp4     # what became of one input, why
+curate browse build/mine               # look through it in a browser
+curate stream build/mine --bench       # into a trainer
+curate export build/mine --out tars    # for others: WebDataset
+```
 
-    curate init photos/                           # looks at your media and writes photos.yaml
-
-    curate run photos.yaml                        # your own; run it again to go on after a crash
-
-    curate verify build/mine                      # digests, counts, alignment, id ranges
-
-    curate explain build/mine clip.mp4            # what became of one input, and why
-
-    curate browse build/mine                      # look through it in a browser
-
-    curate stream build/mine --bench              # into a trainer
-
-    curate export build/mine --out tars           # for others: WebDataset""",
+The help of each command has more examples.""",
 )
 
 
@@ -126,19 +123,15 @@ def run(
 
     **Examples**
 
-        curate run quickstart
-
-        curate run pipelines/quickstart.yaml --out build/quickstart --workers 2
-
-        curate run photos/                            # writes photos.yaml, and runs it
-
-        curate run my.yaml --address auto --out s3://bucket/mine
-
-        curate run my.yaml --limit 100                # try on a part first, and see what the whole would take
-
-        curate run my.yaml --until ingest             # fetch now, decode and score later
-
-        curate run my.yaml --retry-failed             # after the network, the store or a codec was mended
+    ```sh
+    curate run quickstart
+    curate run pipelines/quickstart.yaml --out build/quickstart --workers 2
+    curate run photos/                   # writes photos.yaml, and runs it
+    curate run my.yaml --address auto --out s3://bucket/mine
+    curate run my.yaml --limit 100       # try on a part, with a forecast
+    curate run my.yaml --until ingest    # fetch now, decode and score later
+    curate run my.yaml --retry-failed    # after the network was mended
+    ```
 
     **Exit codes**: 0 all well; 1 an unexpected error, said in one sentence, with the file that holds its traceback;
     2 a user error, said in one sentence; a source of which all records fail is one; 3 the build is made, and more

@@ -37,13 +37,16 @@ def label(
 
     **Examples**
 
-        curate tokenizers label edges --tokenizer image-fsq-64k --stream tok_canny_edge@256 --out tokenizers/edges
-
-        curate tokenizers label faces --option weights=yunet.onnx --option called=person
+    ```sh
+    curate tokenizers label edges --tokenizer image-fsq-64k \\
+        --stream tok_canny_edge@256 --out tokenizers/edges
+    curate tokenizers label faces --option weights=yunet.onnx \\
+        --option called=person \\
         --stream det --out tokenizers/faces
-
-        curate tokenizers label masks --option source=facebook/sam-vit-huge --parts mask-vq-1k
+    curate tokenizers label masks --option source=facebook/sam-vit-huge \\
+        --parts mask-vq-1k \\
         --stream sam_instance --out tokenizers/sam
+    ```
     """
     from curate.tokenizers.labels import make_labels
 
@@ -78,14 +81,18 @@ def features(
 
     **Examples**
 
-        curate tokenizers features timm --option model=vit_base_patch14_reg4_dinov2.lvd142m --option kind=dense
-        --stream emb_dinov2@518 --out tokenizers/dinov2
-
-        curate tokenizers features efficientnet-lite0 --option kind=global --codes 1024 --groups 16 --media photos/
-        --held-out others/ --stream tok_efficientnet_global --out tokenizers/effnet
-
-        curate tokenizers features efficientnet-lite0 --option kind=dense --codes 1024 --media photos/
+    ```sh
+    curate tokenizers features timm \\
+        --option model=vit_base_patch14_reg4_dinov2.lvd142m \\
+        --option kind=dense --stream emb_dinov2@518 --out tokenizers/dinov2
+    curate tokenizers features efficientnet-lite0 --option kind=global \\
+        --codes 1024 --groups 16 --media photos/ \\
+        --held-out others/ --stream tok_efficientnet_global \\
+        --out tokenizers/effnet
+    curate tokenizers features efficientnet-lite0 --option kind=dense \\
+        --codes 1024 --media photos/ \\
         --held-out others/ --stream tok_effnet --top-k 8 --out tokenizers/effnet
+    ```
     """
     from curate.tokenizers.codecs.continuous_features import ContinuousFeatures
     from curate.tokenizers.codecs.topk import write_topk

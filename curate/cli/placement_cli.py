@@ -28,11 +28,11 @@ def placement(
 
     **Examples**
 
-        curate placement my.yaml
-
-        curate placement my.yaml --address auto
-
-        curate placement quickstart captions --nodes 2 --cpus 16 --gpus 1
+    ```sh
+    curate placement my.yaml
+    curate placement my.yaml --address auto
+    curate placement quickstart captions --nodes 2 --cpus 16 --gpus 1
+    ```
     """
     from curate.cli.placement_table import say_placement, settled_pools
     from curate.pipeline.cluster import connect

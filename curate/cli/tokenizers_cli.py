@@ -23,9 +23,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Tokenizers: what there is, how good it is on your media, and how to bring, make or train another.
 
-    curate tokenizers list
-
-    curate tokenizers eval image-fsq-64k --media ~/Pictures --json""",
+```sh
+curate tokenizers list
+curate tokenizers eval image-fsq-64k --media ~/Pictures --json
+```""",
 )
 
 app.command("label")(make_tokenizer.label)
@@ -48,7 +49,15 @@ class Modality(StrEnum):
 
 @app.command("list")
 def list_tokenizers(as_json: Json = False) -> None:
-    """What tokenizers ship with curate."""
+    """What tokenizers ship with curate.
+
+    **Examples**
+
+    ```sh
+    curate tokenizers list
+    curate tokenizers list --json
+    ```
+    """
     from curate.tokenizers import zoo
 
     cards = [zoo.card(name) for name in zoo.names()]
@@ -92,7 +101,15 @@ def _quality(card: CodecCard) -> str:
 
 @app.command()
 def show(name: Name, as_json: Json = False) -> None:
-    """The codec card of a tokenizer: quantiser, order of bits, vocabulary, grid, input, digest, measured quality."""
+    """The codec card of a tokenizer: quantiser, order of bits, vocabulary, grid, input, digest, measured quality.
+
+    **Examples**
+
+    ```sh
+    curate tokenizers show image-fsq-64k
+    curate tokenizers show tokenizers/llamagen-16 --json
+    ```
+    """
     from curate.tokenizers import zoo
 
     typer.echo(zoo.card(name).model_dump_json(indent=None if as_json else 1))
@@ -124,11 +141,12 @@ def evaluate(
 
     **Examples**
 
-        curate tokenizers eval image-fsq-64k --media ~/Pictures
-
-        curate tokenizers eval audio-rvq-4kbps --media ~/Music --json
-
-        curate tokenizers eval tokenizers/llamagen-16 --media kodak/ --write-card "Kodak's 24 images"
+    ```sh
+    curate tokenizers eval image-fsq-64k --media ~/Pictures
+    curate tokenizers eval audio-rvq-4kbps --media ~/Music --json
+    curate tokenizers eval tokenizers/llamagen-16 --media kodak/ \\
+        --write-card "Kodak's 24 images"
+    ```
     """
     from curate.media.requests import Frames
     from curate.tokenizers import zoo
@@ -173,9 +191,12 @@ def import_weights(
 
     **Examples**
 
-        curate tokenizers import llamagen-vq vq_ds16_c2i.pt --out tokenizers/llamagen-16
-
-        curate tokenizers import lyra model_coeffs/ --out tokenizers/lyra-6kbps --option kbps=6
+    ```sh
+    curate tokenizers import llamagen-vq vq_ds16_c2i.pt \\
+        --out tokenizers/llamagen-16
+    curate tokenizers import lyra model_coeffs/ --out tokenizers/lyra-6kbps \\
+        --option kbps=6
+    ```
     """
     from curate.tokenizers.importer import import_checkpoint
 
@@ -186,7 +207,14 @@ def import_weights(
 
 @app.command()
 def architectures() -> None:
-    """What `import` knows: architectures with a line about each, and their options."""
+    """What `import` knows: architectures with a line about each, and their options.
+
+    **Examples**
+
+    ```sh
+    curate tokenizers architectures
+    ```
+    """
     from curate.tokenizers.importer import importable, options_of
     from curate.tokenizers.zoo import class_of
 
@@ -223,9 +251,11 @@ def train(
 
     **Examples**
 
-        curate tokenizers train text --out build/my-bpe
-
-        curate tokenizers train image --media photos/ --out build/my-fsq --held-out kept-out/ --device cuda
+    ```sh
+    curate tokenizers train text --out build/my-bpe
+    curate tokenizers train image --media photos/ --out build/my-fsq \\
+        --held-out kept-out/ --device cuda
+    ```
     """
     from curate.schema.package_data import data_folder
     from curate.tokenizers import zoo

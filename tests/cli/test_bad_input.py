@@ -147,27 +147,3 @@ def test_looking_at_what_is_not_a_build(tmp_path: Path, command: str) -> None:
     assert done.returncode == 2
     assert "there is no build here" in done.stderr
     assert "curate run" in done.stderr
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "run",
-        "submit",
-        "status",
-        "stop",
-        "verify",
-        "explain",
-        "card",
-        "stream",
-        "signals",
-        "schema",
-        "tokenizers",
-        "tokenizers eval",
-        "tokenizers train",
-    ],
-)
-def test_every_help_teaches_by_example(command: str) -> None:
-    done = curate(*command.split(), "--help")
-    assert done.returncode == 0
-    assert f"curate {command.split(' ')[0]}" in done.stdout
