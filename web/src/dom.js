@@ -26,8 +26,9 @@ export const ask = async (path, question) => (await answer(path, question)).json
 /** @param {string} path @param {object} question @returns {Promise<ArrayBuffer>} */
 export const askBytes = async (path, question) => (await answer(path, question)).arrayBuffer();
 
-/** @param {string} path @param {object} [question] @returns {Promise<Response>} */
-async function answer(path, question) {
+/** What the server says; an error with its sentence where it refuses, or does not answer.
+ * @param {string} path @param {object} [question] @returns {Promise<Response>} */
+export async function answer(path, question) {
   const how = question && { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(question) };
   let given;
   try {

@@ -1,6 +1,6 @@
 // Inspect: all that is known of one row.
 
-import { ask, at, badge, count, make, short, shot, tried, verdict } from "./dom.js";
+import { answer, ask, at, badge, count, make, short, shot, tried, verdict } from "./dom.js";
 import { nearest, only } from "./find.js";
 import { show } from "./views.js";
 
@@ -55,8 +55,11 @@ function medium(row, name, side) {
   const image = make("img", { className: "medium", alt: name, src: `${side}look/${row.n}/large` });
   image.addEventListener("error", async () => {
     image.remove();
-    const answer = await fetch(`${side}look/${row.n}/large`);
-    if (!answer.ok) problem.textContent = `It cannot be shown: ${(await answer.json()).error}`;
+    try {
+      await answer(image.src);
+    } catch (error) {
+      problem.textContent = `It cannot be shown: ${error instanceof Error ? error.message : error}`;
+    }
   });
   if (row.kind !== "video" && row.kind !== "audio") return [image, problem];
   const span = row.end_us > row.start_us ? `#t=${row.start_us / 1e6},${row.end_us / 1e6}` : "";
