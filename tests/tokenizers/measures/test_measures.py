@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from curate.models.torchvision_shim import ensure_torchvision
 from curate.schema.errors import CurateError, MediaError
 from curate.schema.package_data import data_folder
 from curate.tokenizers.codecs.image_fsq import ImageFSQ
@@ -45,13 +47,18 @@ def test_psnr_is_its_formula_on_images_and_on_their_motion(level: float) -> None
 
 
 @pytest.mark.parametrize("level", [1e-4, 0.01, 0.3, 10.0])
-def test_si_sdr_is_its_formula(level: float) -> None:
+def test_si_sdr_is_its_formula_and_what_torchmetrics_says(level: float) -> None:
     rng = np.random.default_rng(0)
     s = (0.3 * rng.standard_normal(16000)).astype(np.float32)
     e = (1.3 * s + level * rng.standard_normal(16000)).astype(np.float32)
     wide, near = s.astype(np.float64), e.astype(np.float64)
     target = (wide @ near) / (wide @ wide) * wide
     assert si_sdr(s, e) == pytest.approx(10 * math.log10(target @ target / np.square(target - near).sum()), abs=1e-6)
+    ensure_torchvision()  # torchmetrics imports it
+    from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
+
+    said = scale_invariant_signal_distortion_ratio(torch.from_numpy(near), torch.from_numpy(wide))
+    assert si_sdr(s, e) == pytest.approx(float(said), abs=1e-9)
 
 
 def test_si_sdr_by_hand() -> None:
