@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from run_curate import typed
 
 RECIPE = """\
 name: mine
@@ -21,21 +20,11 @@ tokenize:
 """
 
 
-def curate(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "curate.cli.main", *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def refused(tmp_path: Path, change: tuple[str, str], *more: object) -> str:
     recipe = tmp_path / "r.yaml"
     (tmp_path / "media").mkdir(exist_ok=True)
     recipe.write_text(RECIPE.replace(*change))
-    done = curate("run", recipe, "--out", tmp_path / "out", *more)
+    done = typed("run", recipe, "--out", tmp_path / "out", *more)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -87,10 +76,10 @@ def test_a_dry_run_says_where_models_would_run(tmp_path: Path) -> None:
     image(tmp_path / "media")
     (tmp_path / "r.yaml").write_text(RECIPE)
     run = ("run", tmp_path / "r.yaml", "--dry-run", "--workers", 2)
-    lines = curate(*run).stdout.splitlines()
+    lines = typed(*run).stdout.splitlines()
     [row] = [line for line in lines if line.startswith("| tokenize")]
     assert [cell.strip() for cell in row.split("|")[2:8]] == ["decoding, tok_rgb", "cpu", "float32", "1", "0.5", "-"]
-    events = [json.loads(line) for line in curate(*run, "--json").stdout.splitlines()]
+    events = [json.loads(line) for line in typed(*run, "--json").stdout.splitlines()]
     [placed] = [event for event in events if event["event"] == "placement"]
     assert [(pool["stage"], pool["models"], pool["workers"]) for pool in placed["pools"]] == [
         ("annotate", ["light"], [2, 2]),
@@ -106,7 +95,7 @@ def test_a_folder_without_media(tmp_path: Path, more: tuple[str, ...]) -> None:
 
 
 def test_no_such_recipe() -> None:
-    done = curate("run", "quikstart")
+    done = typed("run", "quikstart")
     assert done.returncode == 2
     assert "did you mean 'quickstart'?" in done.stderr
 
@@ -135,7 +124,7 @@ def test_an_out_that_cannot_be_made(tmp_path: Path) -> None:
     image(tmp_path / "media")
     (tmp_path / "r.yaml").write_text(RECIPE)
     (tmp_path / "file").write_text("in the way")
-    done = curate("run", tmp_path / "r.yaml", "--out", tmp_path / "file" / "build", "--workers", 1)
+    done = typed("run", tmp_path / "r.yaml", "--out", tmp_path / "file" / "build", "--workers", 1)
     assert done.returncode == 2
     assert "choose another --out" in done.stderr
 
@@ -143,7 +132,7 @@ def test_an_out_that_cannot_be_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["verify", "explain", "card", "stream"])
 def test_looking_at_what_is_not_a_build(tmp_path: Path, command: str) -> None:
     more = ["x"] if command == "explain" else []
-    done = curate(command, tmp_path, *more)
+    done = typed(command, tmp_path, *more)
     assert done.returncode == 2
     assert "there is no build here" in done.stderr
     assert "curate run" in done.stderr

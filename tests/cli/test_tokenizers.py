@@ -6,16 +6,14 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from run_curate import Done, typed
 
 
-def curate(*args: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "curate.cli.main", "tokenizers", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+def curate(*args: object, ok: bool = True) -> Done:
+    done = typed("tokenizers", *args)
     assert (done.returncode == 0) == ok, done.stderr
     return done
 

@@ -113,8 +113,8 @@ def test_no_block_size_changes_a_link(monkeypatch, block, dense):
 
 
 @pytest.mark.parametrize("spread", [0.1, 1e-5])
-def test_a_heap_of_look_alikes_has_one_link_less_than_rows(spread):
-    n = 20_000
+@pytest.mark.parametrize("n", [6_000, pytest.param(20_000, marks=pytest.mark.long)])
+def test_a_heap_of_look_alikes_has_one_link_less_than_rows(n, spread):
     rng = np.random.default_rng(1)
     vectors = unit((rng.standard_normal(16) + spread * rng.standard_normal((n, 16))).astype(np.float32))
     start = time.process_time()

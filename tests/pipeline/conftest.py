@@ -9,22 +9,28 @@ from pathlib import Path
 
 import pytest
 from once import once
-from small import Project, make_project
+from small import Project, make_media, make_project
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def small_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The media of the small recipe. What is linked to them is as it was to a build of them, which reads none again."""
+    return once(tmp_path_factory, "small-media", lambda root: make_media(root / "media")) / "media"
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, small_media: Path) -> Project:
     root = tmp_path_factory.mktemp("project")
-    make_project(root)
+    make_project(root, small_media)
     return Project(root)
 
 
 @pytest.fixture(scope="session")
-def small_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_build(tmp_path_factory: pytest.TempPathFactory, small_media: Path) -> Path:
     """The build of the small recipe, undisturbed, with two workers. Tests only read it."""
 
     def make(root: Path) -> None:
-        make_project(root)
+        make_project(root, small_media)
         Project(root).run(root / "two", "--workers", 2)
 
     return once(tmp_path_factory, "small", make) / "two"

@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from run_curate import typed
+
 RECIPE = """\
 name: small
 seed: 3
@@ -80,9 +82,12 @@ def make_media(folder: Path) -> None:
     (folder / "text.jpg").write_text("this is not a picture")
 
 
-def make_project(root: Path) -> None:
-    """Media, and the recipe over them."""
-    make_media(root / "media")
+def make_project(root: Path, media: Path | None = None) -> None:
+    """Media, linked to those of `media` where it is given, and the recipe over them."""
+    if media is None:
+        make_media(root / "media")
+    else:
+        shutil.copytree(media, root / "media", copy_function=os.link)
     (root / "small.yaml").write_text(RECIPE)
 
 
@@ -102,8 +107,11 @@ class Project:
         return [sys.executable, "-m", "curate.cli.main", *map(str, args), *quick]
 
     def curate(self, *args: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `curate ARGS`; where `ok`, it must exit with 0."""
-        done = subprocess.run(self.command(*args), capture_output=True, text=True, timeout=500, check=False)
+        """`curate ARGS`, a run in a process of its own; where `ok`, it must exit with 0."""
+        if args[0] == "run":
+            done = subprocess.run(self.command(*args), capture_output=True, text=True, timeout=500, check=False)
+        else:
+            done = typed(*args)
         if ok:
             assert done.returncode == 0, done.stdout + done.stderr
         return done

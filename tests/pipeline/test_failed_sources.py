@@ -88,30 +88,46 @@ def test_one_good_record_is_enough(what: str | None, rows: list[dict[str, Any]])
     check_leading(what, "web", rows)
 
 
-def test_a_dead_source_ends_the_run_until_it_is_allowed(tmp_path: Path) -> None:
-    project = Project(tmp_path)
-    (tmp_path / "media").mkdir()
+def dead_source(root: Path) -> Project:
+    """Four images, and a table of forty addresses that are none of the internet."""
+    (root / "media").mkdir()
     for i in range(4):
-        Image.new("RGB", (64, 64), (40 * i, 90, 200)).save(tmp_path / "media" / f"{i}.png")
-        (tmp_path / "media" / f"{i}.txt").write_text(f"a plain colour, number {i}")
+        Image.new("RGB", (64, 64), (40 * i, 90, 200)).save(root / "media" / f"{i}.png")
+        (root / "media" / f"{i}.txt").write_text(f"a plain colour, number {i}")
     urls = [f"http://127.0.0.1:9/{i}.jpg" for i in range(40)]
-    (tmp_path / "web.csv").write_text("\n".join(["uri", *urls]) + "\n")
-    out, recipe = tmp_path / "out", tmp_path / "two.yaml"
-    recipe.write_text(RECIPE)
+    (root / "web.csv").write_text("\n".join(["uri", *urls]) + "\n")
+    return Project(root)
+
+
+def refused(project: Project) -> None:
+    out = project.root / "out"
+    done = project.curate("run", project.recipe, "--out", out, "--workers", 2, ok=False)
+    assert done.returncode == 2
+    assert "curate: all 40 records of source 'web' failed" in done.stderr
+    assert "40 records  ingest FetchError  http://127.0.0.1:9/0.jpg: 127.0.0.1 is not a public" in done.stderr
+    assert "allow_private" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "exception" not in done.stderr
+    assert not list(out.glob("fetched/web-*"))
+    assert not (out / "manifest.json").exists()
+
+
+def test_a_dead_source_ends_the_run(tmp_path: Path) -> None:
+    project = dead_source(tmp_path)
+    project.recipe.write_text(RECIPE)
+    refused(project)
+
+
+@pytest.mark.long
+def test_a_dead_source_ends_the_run_until_it_is_allowed(tmp_path: Path) -> None:
+    project = dead_source(tmp_path)
+    out = tmp_path / "out"
+    project.recipe.write_text(RECIPE)
     for _ in range(2):  # nothing of it is kept, so the same command finds it again
-        done = project.curate("run", recipe, "--out", out, "--workers", 2, ok=False)
-        assert done.returncode == 2
-        assert "curate: all 40 records of source 'web' failed" in done.stderr
-        assert "40 records  ingest FetchError  http://127.0.0.1:9/0.jpg: 127.0.0.1 is not a public" in done.stderr
-        assert "allow_private" in done.stderr
-        assert "Traceback" not in done.stderr
-        assert "exception" not in done.stderr
-        assert not list(out.glob("fetched/web-*"))
-        assert not (out / "manifest.json").exists()
-    recipe.write_text(RECIPE + "max_failed: 1\n")
-    project.curate("run", recipe, "--out", out, "--workers", 2)
-    recipe.write_text(RECIPE)  # what was built is judged by the recipe as it is now
-    done = project.curate("run", recipe, "--out", out, "--workers", 2, ok=False)
+        refused(project)
+    project.run(out, "--workers", 2, recipe=RECIPE + "max_failed: 1\n")
+    project.recipe.write_text(RECIPE)  # what was built is judged by the recipe as it is now
+    done = project.curate("run", project.recipe, "--out", out, "--workers", 2, ok=False)
     assert done.returncode == 2
     assert "all 40 records of source 'web' failed" in done.stderr
     assert "--retry-failed" in done.stderr

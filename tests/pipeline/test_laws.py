@@ -96,10 +96,13 @@ def test_the_faults_get_the_verdicts_that_they_were_made_for(small_build: Path) 
 # 3. Score once, decide late
 
 
+MOVED = RECIPE.replace("min: 40", "min: 400")
+
+
 def test_moving_a_threshold_recomputes_no_model(small_build: Path, project: Project, copy_of: Copy) -> None:
     build = copy_of(small_build)
     before = {p: p.stat().st_ino for p in build.rglob("*") if p.is_file()}
-    done = project.run(build, recipe=RECIPE.replace("min: 40", "min: 400"))
+    done = project.run(build, recipe=MOVED)
     # no signal file was written again, and every sample that is still kept had its tokens
     for path, inode in before.items():
         if any(path.is_relative_to(build / folder) for folder in ("signals", "tokenized", "pairs")):
@@ -109,9 +112,15 @@ def test_moving_a_threshold_recomputes_no_model(small_build: Path, project: Proj
     total = line.split("/")[1].split(" ")[0]
     assert f"{total} reused" in line
     assert read_manifest(build).counts.samples["dropped"] > read_manifest(small_build).counts.samples["dropped"]
-    # and the result is that of a fresh run, which a person starts on a terminal here
+
+
+@pytest.mark.long
+def test_a_moved_threshold_gives_the_bytes_of_a_fresh_run_which_a_person_starts_on_a_terminal(
+    small_build: Path, project: Project, copy_of: Copy
+) -> None:
+    build = copy_of(small_build)
+    project.run(build, recipe=MOVED)
     fresh = build.parent / "fresh"
-    project.recipe.write_text(RECIPE.replace("min: 40", "min: 400"))
     shown = project.curate_in_a_terminal("run", project.recipe, "--out", fresh)
     assert "annotate" in shown
     assert "eta" in shown, "progress moves while it runs"

@@ -196,20 +196,29 @@ def test_the_build_is_whole_and_says_what_was_saved(built: Built) -> None:
     assert f"<b>{DARK}</b> not evaluated" in (place.root / "build/card/index.html").read_text()
 
 
-def test_a_lowered_threshold_looks_at_the_newcomers_alone_and_gives_the_bytes_of_a_fresh_build(built: Built) -> None:
+LOWER = ("min: 60", "min: 30")
+
+
+def test_a_lowered_threshold_looks_at_the_newcomers_alone(built: Built) -> None:
     place = built.place
-    shutil.copytree(place.root / "build", place.root / "moved")
-    lower = ("min: 60", "min: 30")
-    place.run("moved", lower)
-    after = {row["id"] for row in place.ledger("moved") if row["not_evaluated"] is None}
+    shutil.copytree(place.root / "build", place.root / "lowered")
+    place.run("lowered", LOWER, until="look")
+    after = {row["id"] for row in place.ledger("lowered") if row["not_evaluated"] is None}
     assert len(after) == SANE + 2 * RED + HEAP + DARK // 2
     assert place.calls == sorted(after - set(built.calls[1]))
-    place.run("fresh", lower)
+
+
+@pytest.mark.long
+def test_a_threshold_that_was_moved_and_back_gives_the_bytes_of_fresh_builds(built: Built) -> None:
+    place = built.place
+    shutil.copytree(place.root / "build", place.root / "moved")
+    place.run("moved", LOWER)
+    place.run("fresh", LOWER)
     assert shown(place.root / "moved") == shown(place.root / "fresh")
     place.run("moved")
     assert place.calls == [], "what was looked at is known"
     assert shown(place.root / "moved") == shown(place.root / "build")
-    place.run("moved", lower, until="look")
+    place.run("moved", LOWER, until="look")
     assert place.calls == [], "also where it was of no use in between"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import ray
 from small import RECIPE, Project, digests
 
@@ -18,9 +20,8 @@ from curate.shards.commit import read_manifest
 from curate.storage import Folder
 
 
-def test_ingest_then_decide_then_all_gives_the_build_and_what_follows_needs_no_ray(
-    small_build: Path, project: Project, tmp_path: Path
-) -> None:
+@pytest.mark.long
+def test_ingest_then_decide_then_all_gives_the_build(small_build: Path, project: Project, tmp_path: Path) -> None:
     out = tmp_path / "out"
     project.run(out, "--until", "ingest")
     assert {path.name for path in out.iterdir()} >= {"fetched", "media"}
@@ -38,6 +39,13 @@ def test_ingest_then_decide_then_all_gives_the_build_and_what_follows_needs_no_r
     assert not (out / "manifest.json").exists()
     project.run(out)
     assert digests(out) == digests(small_build)
+
+
+def test_what_follows_from_what_is_there_needs_no_ray(
+    small_build: Path, project: Project, copy_of: Callable[[Path], Path]
+) -> None:
+    out = copy_of(small_build)
+    project.recipe.write_text(RECIPE)
     made, started = rerun(project, out)
     assert made.manifest == read_manifest(out)
     assert not started, "all is there"
