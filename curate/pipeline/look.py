@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -97,8 +97,8 @@ def look(
     by_name = {group.name: group for group in groups}
     for pool in pools_of("look", models_of(groups, computes), cluster.capacity):
         if pool.models:
-            pool = replace(pool, workers=(min(pool.workers[0], len(rows)), pool.workers[1]))
-            plan = stage_of(plan, pool, Look, context=context, groups=[by_name[name] for name in pool.names])
+            here = [by_name[name] for name in pool.names]
+            plan = stage_of(plan, pool.for_rows(len(rows)), Look, context=context, groups=here)
             context.board.add("look", parts=len(rows))
     yield from execute(plan)
 

@@ -117,6 +117,11 @@ class Pool:
         """What its networks run on, each once."""
         return list(dict.fromkeys(model.ran_on for model in self.models if model.cost.model))
 
+    def for_rows(self, count: int) -> Pool:
+        """The pool for a plan of so many rows: a worker that gets none takes seconds of a CPU to start."""
+        fewest, most = self.workers
+        return replace(self, workers=(min(fewest, count), most))
+
     def told(self) -> PoolOfWorkers:
         """The pool for people and programs."""
         return PoolOfWorkers(

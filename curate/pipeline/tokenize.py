@@ -114,7 +114,7 @@ def tokenize(
     decoders, *behind = pools_of("tokenize", [stream.model for stream in streams], cluster.capacity)
     here, later = ([by_name[name] for pool in some for name in pool.names] for some in ([decoders], behind))
     rows = from_rows(table, [one.kept for one in in_order], decoders.workers[1])
-    plan = stage_of(rows, decoders, Encode, context=context, here=here, later=later)
+    plan = stage_of(rows, decoders.for_rows(len(work)), Encode, context=context, here=here, later=later)
     for i, (pool, stream) in enumerate(zip(behind, later, strict=True)):
         plan = stage_of(plan, pool, EncodeStream, context=context, stream=stream, later=later[i + 1 :])
     place = {stream.name: i for i, stream in enumerate(streams)}

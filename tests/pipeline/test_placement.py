@@ -53,6 +53,8 @@ def test_on_one_machine_models_share_the_workers_that_decode() -> None:
     [(names, pool)] = placed(LAPTOP, *ALL).items()
     assert names == "light clip ocr large halved"
     assert (pool.cpus, pool.workers, pool.gpus, pool.decodes) == (0.5, (2, 2), 0, True)
+    assert pool.for_rows(1).workers == (1, 2), "of one partition no second worker has anything to do"
+    assert pool.for_rows(9) == pool
     assert pool.on == [RunsOn()], "on a CPU items pass one by one"
 
 
