@@ -176,6 +176,7 @@ def run(
             *decided.pairs,
             *decided.rests,
             *(p for one in tokenized for some in one.fragments.values() for p in some),
+            *_resting(context, partitions.values(), tokenized),
         ]
         known = {file.path: file for file in (*found.files, *decided.files, *(f.file for f in fragments))}
         made = Made(counts, decided.second_look, shards, splits, trial)
@@ -257,6 +258,17 @@ def _tokenize(run: RunContext, work: Sequence[Work]) -> tuple[list[Tokenized], d
     if not failed:
         made.write(in_order)
     return in_order, failed
+
+
+def _resting(run: RunContext, partitions: Iterable[Partition], tokenized: Sequence[Tokenized]) -> list[str]:
+    """Fragments of tokens of partitions that keep no sample now: a threshold that is moved back finds them."""
+    kept = {one.name for one in tokenized}
+    others = [partition for partition in partitions if partition.name not in kept]
+    prefixes = {stream.prefix(run.paths, partition) for partition in others for stream in run.plan.streams}
+    if not prefixes:
+        return []
+    there = (stat.path for stat in run.build.files("tokenized"))
+    return [path for path in there if path[: path.rfind("-") + 1] in prefixes]
 
 
 def _tables(paths: Paths, partitions: Iterable[Partition]) -> list[str]:

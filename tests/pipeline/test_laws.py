@@ -96,7 +96,8 @@ def test_the_faults_get_the_verdicts_that_they_were_made_for(small_build: Path) 
 # 3. Score once, decide late
 
 
-MOVED = RECIPE.replace("min: 40", "min: 400")
+MOVED = RECIPE.replace("min: 40", "min: 4000")
+"""With a rule that drops most samples, and all of some partitions."""
 
 
 def test_moving_a_threshold_recomputes_no_model(small_build: Path, project: Project, copy_of: Copy) -> None:
