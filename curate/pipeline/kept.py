@@ -1,8 +1,8 @@
-"""Samples that verdicts keep, found among the samples of their partition."""
+"""Samples that verdicts keep, found among the samples and the tokens of their partition."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +11,7 @@ from curate.decide.ledger import AHEAD
 from curate.pipeline.partitions import Partition
 from curate.pipeline.paths import Paths
 from curate.schema.verdict import Outcome
+from curate.shards.fragments import read_failed, read_ids
 from curate.storage import Store
 from curate.storage.tables import read_table
 
@@ -20,6 +21,23 @@ def kept_samples(build: Store, verdicts: str) -> pa.Table:
     table = read_table(build, verdicts, ["level", "id", "record_id", "outcome"])
     kept = pc.and_(pc.equal(table.column("level"), "sample"), pc.equal(table.column("outcome"), str(Outcome.KEPT)))
     return table.filter(kept).select(["id", "record_id"])
+
+
+def is_tokenized(build: Store, verdicts: str, fragments: Mapping[str, Sequence[str]]) -> bool:
+    """True if fragments hold what a verdict fragment keeps, in each stream and without a failure.
+
+    Args:
+        fragments: by stream, paths of all that the partition has.
+    """
+    ids = pc.fill_null(kept_samples(build, verdicts).column("id"), "")
+    for paths in fragments.values():
+        there = pa.concat_arrays([read_ids(build, path) for path in paths])
+        bad = pa.concat_arrays([read_failed(build, path) for path in paths])
+        if not pc.all(pc.is_in(ids, value_set=there), min_count=0).as_py():
+            return False
+        if pc.any(pc.is_in(ids, value_set=bad), min_count=0).as_py():
+            return False
+    return True
 
 
 def sample_keys(table: pa.Table, column: str = "sample_id") -> pa.Array:

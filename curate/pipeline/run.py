@@ -25,6 +25,7 @@ from curate.pipeline.failed_sources import FEWEST
 from curate.pipeline.finish import Made, finish
 from curate.pipeline.finish_tasks import CardWriter
 from curate.pipeline.ingest import Ingested, fetch_options, ingest
+from curate.pipeline.kept import is_tokenized
 from curate.pipeline.listing import Listing
 from curate.pipeline.pace import SAMPLES, pace_of
 from curate.pipeline.pack import pack
@@ -232,6 +233,12 @@ def _tokenize(run: RunContext, work: Sequence[Work]) -> tuple[list[Tokenized], d
     there = [stat.path for stat in build.files("tokenized")]
     made = TokenLog(build, paths, streams, there)
     tokenized = {one.partition.name: serves for one in work if (serves := made.of(one)) is not None}
+    # of other verdicts, such as a moved threshold gives, often all is there too, which needs no worker with models
+    asked = [(one, held) for one in work if one.partition.name not in tokenized and (held := made.held(one))]
+    served = run.cluster.engine().map(is_tokenized, ((build, one.verdicts, held) for one, held in asked))
+    for (one, held), is_whole in zip(asked, served, strict=True):
+        if is_whole:
+            tokenized[one.partition.name] = Tokenized(one.partition.name, one.verdicts, held)
     todo = [one for one in work if one.partition.name not in tokenized]
     failed: dict[str, Sequence[str]] = {}
     kept, told = sum(one.kept for one in work), Tally()

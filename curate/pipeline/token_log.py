@@ -35,6 +35,9 @@ class TokenLog:
 
     def __init__(self, build: Store, paths: Paths, streams: Sequence[StreamPlan], there: Iterable[str]) -> None:
         self._build, self._paths, self._there = build, paths, set(there)
+        self._below: dict[str, list[str]] = {}
+        for path in sorted(self._there):
+            self._below.setdefault(path[: path.rfind("-") + 1], []).append(path)
         self._streams = {s.use.name: s for s in streams}
         self._known: dict[str, Tokenized] = {}
         if build.stat(TOKEN_LOG) is not None:
@@ -53,6 +56,11 @@ class TokenLog:
             if not all(path.startswith(prefix) and path in self._there for path in fragments):
                 return None
         return found
+
+    def held(self, work: Work) -> dict[str, list[str]] | None:
+        """All fragments of a partition, by stream; None where a stream has none."""
+        found = {name: self._below.get(s.prefix(self._paths, work.partition), []) for name, s in self._streams.items()}
+        return found if all(found.values()) else None
 
     def write(self, tokenized: Iterable[Tokenized]) -> None:
         """Note what serves which verdicts."""

@@ -58,6 +58,10 @@ def test_what_follows_from_what_is_there_needs_no_ray(
     assert any(one.cause == "brightness >= 90" for one in made.outcomes)
     assert not started, "verdicts follow from columns"
     assert (out / "manifest.json").exists(), "what was made stays until the build is made again"
+    made, started = rerun(project, out)
+    assert made.manifest is not None
+    assert made.manifest.counts.samples["kept"] < read_manifest(small_build).counts.samples["kept"]
+    assert not started, "what is still kept has its tokens"
 
 
 def rerun(project: Project, out: Path, until: str | None = None) -> tuple[Result, bool]:
