@@ -40,7 +40,7 @@ annotate:
   - name: sharpness
 tokenize:
   streams:
-    - {name: tok_rgb, tokenizer: image-fsq-64k}
+    - {name: caption, tokenizer: text-bpe-8k}
 """
 
 COUNT = "i=0; while [ $i -lt {n} ]; do i=$((i+1)); echo line $i; sleep {gap}; done"
@@ -59,6 +59,7 @@ def make_project(folder: Path) -> Path:
     for i in range(3):
         noise = np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8)
         Image.fromarray(noise).save(media / f"{i}.png")
+        (media / f"{i}.txt").write_text(f"noise of seed {i}")
     (media / ".git").mkdir()
     (media / ".git" / "config").write_text("url = https://name:password@example.org")
     (media / "__pycache__").mkdir()
@@ -261,7 +262,12 @@ def test_a_recipe_travels_as_it_is_and_junk_does_not(project: Path, tmp_path: Pa
     package = pack(RecipeFile.load(project), [project.parent / "media"], code=False, to=tmp_path / "sent")
     assert package.variables == ["DATA"]
     assert package.code == []
-    sent = [job_entry.NEEDS, job_entry.FILE, "media/0.png", "media/1.png", "media/2.png", project.name]
+    sent = [
+        job_entry.NEEDS,
+        job_entry.FILE,
+        *(f"media/{i}.{kind}" for i in range(3) for kind in ("png", "txt")),
+        project.name,
+    ]
     assert sorted(files(package.folder)) == sorted(sent)
     assert (package.folder / package.recipe).read_text() == project.read_text()
 

@@ -46,6 +46,18 @@ tokenize:
 pack: {shard_samples: 5, splits: {train: 0.8, val: 0.2}}
 """
 
+CHEAP = RECIPE
+"""Without the signals and streams that have networks."""
+for dear in (
+    "  - name: motion\n",
+    "  - name: voice_activity\n",
+    "  - name: conse\n",
+    "    - {name: tok_rgb@256, tokenizer: image-fsq-64k, fps: 1, max_frames: 2}\n",
+    "    - {name: tok_audio@16k, tokenizer: audio-rvq-4kbps}\n",
+):
+    assert dear in CHEAP
+    CHEAP = CHEAP.replace(dear, "")
+
 
 def package_file(package: str, path: str) -> Path:
     """A file that a package ships, without importing the package."""

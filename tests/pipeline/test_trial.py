@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from small import CHEAP
 
 from curate.helper.startup import once
 from curate.pipeline.forecast import Took, Z, effective, interval, time_of
@@ -297,7 +298,7 @@ def test_tasks_that_differ_widen_the_range() -> None:
 
 def test_a_trial_of_a_build(project: Project, tmp_path: Path) -> None:
     out = tmp_path / "whole"
-    done = project.run(out, "--limit", 8, "--json")
+    done = project.run(out, "--limit", 8, "--json", recipe=CHEAP)
     assert not out.exists()
     events = [json.loads(line) for line in done.stdout.splitlines()]
     [told], summary = [e for e in events if e["event"] == "forecast"], events[-1]
@@ -308,7 +309,7 @@ def test_a_trial_of_a_build(project: Project, tmp_path: Path) -> None:
     assert told["kept_low"] <= told["kept_share"] <= told["kept_high"]
     assert 0 < told["seconds_low"] <= told["seconds_high"]
     assert told["bytes"] > 0
-    again = project.run(out, "--limit", 8)
+    again = project.run(out, "--limit", 8, recipe=CHEAP)
     assert "time: not known" in again.stdout
     assert re.search(r"8 of about \d+ records", again.stdout)
     build = tmp_path / "whole-limit-8"
