@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,21 +24,33 @@ def kept_samples(build: Store, verdicts: str) -> pa.Table:
     return table.filter(kept).select(["id", "record_id"])
 
 
+def kept_ids(kept: pa.Table) -> pa.Array:
+    """Ids of rows of `kept_samples`, "" where a row has none."""
+    return pc.fill_null(kept.column("id"), "").combine_chunks()
+
+
+def lacking(build: Store, ids: pa.Array, fragments: Iterable[str]) -> pa.Array:
+    """Those of some ids that fragments of tokens do not hold."""
+    there = pa.concat_arrays([pa.array([], pa.string()), *(read_ids(build, path) for path in fragments)])
+    return ids.filter(pc.invert(pc.is_in(ids, value_set=there)))
+
+
+def failed_in(build: Store, ids: pa.Array, fragments: Mapping[str, Sequence[str]]) -> set[str]:
+    """Those of some ids that failed in fragments of tokens, given by stream."""
+    bad = (read_failed(build, path).to_pylist() for paths in fragments.values() for path in paths)
+    return set(ids.to_pylist()) & set(chain.from_iterable(bad))
+
+
 def is_tokenized(build: Store, verdicts: str, fragments: Mapping[str, Sequence[str]]) -> bool:
     """True if fragments hold what a verdict fragment keeps, in each stream and without a failure.
 
     Args:
         fragments: by stream, paths of all that the partition has.
     """
-    ids = pc.fill_null(kept_samples(build, verdicts).column("id"), "")
-    for paths in fragments.values():
-        there = pa.concat_arrays([read_ids(build, path) for path in paths])
-        bad = pa.concat_arrays([read_failed(build, path) for path in paths])
-        if not pc.all(pc.is_in(ids, value_set=there), min_count=0).as_py():
-            return False
-        if pc.any(pc.is_in(ids, value_set=bad), min_count=0).as_py():
-            return False
-    return True
+    ids = kept_ids(kept_samples(build, verdicts))
+    if any(len(lacking(build, ids, paths)) for paths in fragments.values()):
+        return False
+    return not failed_in(build, ids, fragments)
 
 
 def sample_keys(table: pa.Table, column: str = "sample_id") -> pa.Array:

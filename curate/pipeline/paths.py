@@ -158,6 +158,11 @@ class Paths:
         key = key_of(["tokens", self._decoded(source), made_by])[:KEY_HEX]
         return f"tokenized/{stream}/{partition}-{key}-"
 
+    @staticmethod
+    def prefix_of(path: str) -> str:
+        """How the name of a fragment of tokens begins, as `tokens_prefix` gives it."""
+        return path[: path.rfind("-") + 1]
+
     def _cut(self, source: str) -> Any:
         return [self.fetched_as[source], self.cut_as]
 

@@ -176,8 +176,7 @@ def run(
             *(stat.path for stat in build.files(NOTES)),
             *decided.pairs,
             *decided.rests,
-            *(p for one in tokenized for some in one.fragments.values() for p in some),
-            *_resting(context, partitions.values(), tokenized),
+            *_tokens(context, partitions.values()),
         ]
         known = {file.path: file for file in (*found.files, *decided.files, *(f.file for f in fragments))}
         made = Made(counts, decided.second_look, shards, splits, trial)
@@ -267,15 +266,11 @@ def _tokenize(run: RunContext, work: Sequence[Work]) -> tuple[list[Tokenized], d
     return in_order, failed
 
 
-def _resting(run: RunContext, partitions: Iterable[Partition], tokenized: Sequence[Tokenized]) -> list[str]:
-    """Fragments of tokens of partitions that keep no sample now: a threshold that is moved back finds them."""
-    kept = {one.name for one in tokenized}
-    others = [partition for partition in partitions if partition.name not in kept]
-    prefixes = {stream.prefix(run.paths, partition) for partition in others for stream in run.plan.streams}
-    if not prefixes:
-        return []
-    there = (stat.path for stat in run.build.files("tokenized"))
-    return [path for path in there if path[: path.rfind("-") + 1] in prefixes]
+def _tokens(run: RunContext, partitions: Iterable[Partition]) -> list[str]:
+    """All fragments of tokens of the build's partitions, also of those that keep no sample now: a threshold that is
+    moved back finds them."""
+    prefixes = {stream.prefix(run.paths, partition) for partition in partitions for stream in run.plan.streams}
+    return [stat.path for stat in run.build.files("tokenized") if run.paths.prefix_of(stat.path) in prefixes]
 
 
 def _tables(paths: Paths, partitions: Iterable[Partition]) -> list[str]:

@@ -37,7 +37,7 @@ class TokenLog:
         self._build, self._paths, self._there = build, paths, set(there)
         self._below: dict[str, list[str]] = {}
         for path in sorted(self._there):
-            self._below.setdefault(path[: path.rfind("-") + 1], []).append(path)
+            self._below.setdefault(paths.prefix_of(path), []).append(path)
         self._streams = {s.use.name: s for s in streams}
         self._known: dict[str, Tokenized] = {}
         if build.stat(TOKEN_LOG) is not None:

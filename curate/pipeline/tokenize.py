@@ -26,7 +26,7 @@ from curate.pipeline.decodes import DECODES, decodes_column, decodes_of
 from curate.pipeline.error_location import with_location
 from curate.pipeline.examined import Batch, decoded, with_views
 from curate.pipeline.flow import Flow, flowed, handed, passed_on
-from curate.pipeline.kept import field_values, kept_samples, rows_of
+from curate.pipeline.kept import failed_in, field_values, kept_ids, kept_samples, lacking, rows_of
 from curate.pipeline.models import leased
 from curate.pipeline.partitions import Partition
 from curate.pipeline.placement import pools_of
@@ -35,7 +35,6 @@ from curate.pipeline.rows import PARTITION, TALLY, partition_of, tally_column
 from curate.pipeline.spent import over_records
 from curate.pipeline.streams import StreamFragment, StreamPlan
 from curate.schema.tables import SAMPLES
-from curate.shards.fragments import read_failed, read_ids
 from curate.shards.schema import KEY_NAMES, KEYS
 from curate.storage.bucket import apply_endpoint_env
 from curate.storage.retry import retries
@@ -199,25 +198,22 @@ class Encode(_Worker):
         board.add("tokenize", queued=-1)
         kept = kept_samples(build, block.column("verdicts")[0].as_py())
         held: dict[str, list[str]] = {}
-        lacking: dict[str, list[str]] = {}
-        ids = pc.fill_null(kept.column("id"), "").combine_chunks()
+        missing: dict[str, list[str]] = {}
+        ids = kept_ids(kept)
         for stream in (*self._here, *self._later):
             held[stream.name] = self._context.committed.below(stream.prefix(paths, partition))
-            found = [read_ids(build, path) for path in held[stream.name]]
-            there = pa.concat_arrays(found) if found else pa.array([], pa.string())
-            lacking[stream.name] = ids.filter(pc.invert(pc.is_in(ids, value_set=there))).to_pylist()
-        wanted = {name for some in lacking.values() for name in some}
+            missing[stream.name] = lacking(build, ids, held[stream.name]).to_pylist()
+        wanted = {name for some in missing.values() for name in some}
         todo = kept.filter(pa.array([name in wanted for name in ids.to_pylist()], pa.bool_()))
         reused = kept.num_rows - todo.num_rows
         board.add("tokenize", reused=reused)
-        before = {sid for paths in held.values() for path in paths for sid in read_failed(build, path).to_pylist()}
-        before &= set(ids.to_pylist())
-        flow = Flow([s.view for s in self._later if lacking[s.name] and s.view is not None])
+        before = failed_in(build, ids, held)
+        flow = Flow([s.view for s in self._later if missing[s.name] and s.view is not None])
         made: list[StreamFragment] = []
         if todo.num_rows:
             with leased(board, "tokenize", partition) as models:
-                made = [StreamFragment(s, models, lacking[s.name]) for s in self._here if lacking[s.name]]
-                self._encode(block, todo, made, [s for s in self._later if lacking[s.name]], flow)
+                made = [StreamFragment(s, models, missing[s.name]) for s in self._here if missing[s.name]]
+                self._encode(block, todo, made, [s for s in self._later if missing[s.name]], flow)
                 for fragment in made:
                     path = fragment.commit(build, paths, partition)
                     if path is not None:
@@ -228,7 +224,7 @@ class Encode(_Worker):
             "tokenize": tally_column("tokenize", kept.num_rows, reused, len(before - wanted), retries.take())[1],
             "fragments": [[(name, sorted(paths)) for name, paths in held.items()]],
             DECODES.name: decodes_column(decodes()),
-            LACKING: [[(s.name, lacking[s.name]) for s in self._later]],
+            LACKING: [[(s.name, missing[s.name]) for s in self._later]],
             FAILED: [sorted((before & wanted) | now)],
         }
         row = pa.table({name: columns[name] for name in BETWEEN.names}, schema=BETWEEN)
@@ -288,8 +284,8 @@ class EncodeStream(_Worker):
     def __call__(self, row: pa.Table) -> pa.Table:
         """Encode and commit the stream of a partition, where it is missing."""
         self._context.board.add("tokenize", queued=-1)
-        lacking = dict(row.column(LACKING)[0].as_py())
-        wanted = lacking[self._stream.name]
+        missing = dict(row.column(LACKING)[0].as_py())
+        wanted = missing[self._stream.name]
         if not wanted:
             return self._passed(row)
         partition = partition_of(row)
@@ -298,7 +294,7 @@ class EncodeStream(_Worker):
             fragment = StreamFragment(self._stream, models, wanted)
             shown = self._encode(fragment, self._decoded(row, wanted) if came is None else came, wanted)
         path = fragment.commit(self._context.build, self._context.paths, partition)
-        row = passed_on(row, came or [], [s.view for s in self._later if lacking[s.name] and s.view is not None])
+        row = passed_on(row, came or [], [s.view for s in self._later if missing[s.name] and s.view is not None])
         return self._passed(_with(row, self._stream.name, path, fragment.failed), shown, len(fragment.failed))
 
     def _encode(self, fragment: StreamFragment, batches: Iterable[pa.Table], wanted: Collection[str]) -> int:
