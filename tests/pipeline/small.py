@@ -47,7 +47,7 @@ pack: {shard_samples: 5, splits: {train: 0.8, val: 0.2}}
 """
 
 CHEAP = RECIPE
-"""Without the signals and streams that have networks."""
+"""Without the signals and streams that take long."""
 for dear in (
     "  - name: motion\n",
     "  - name: voice_activity\n",
@@ -94,12 +94,9 @@ def make_media(folder: Path) -> None:
     (folder / "text.jpg").write_text("this is not a picture")
 
 
-def make_project(root: Path, media: Path | None = None) -> None:
-    """Media, linked to those of `media` where it is given, and the recipe over them."""
-    if media is None:
-        make_media(root / "media")
-    else:
-        shutil.copytree(media, root / "media", copy_function=os.link)
+def make_project(root: Path, media: Path) -> None:
+    """Links to what `make_media` made, and the recipe over it."""
+    shutil.copytree(media, root / "media", copy_function=os.link)
     (root / "small.yaml").write_text(RECIPE)
 
 
